@@ -1,0 +1,132 @@
+"""An attribution graph: nodes, sparse direct effects between them, and where they came from.
+
+    weights[target, source] = direct effect of source on target, signed, in units of the target
+
+Nodes are in topological order, so weights is strictly lower triangular.  A row is complete when
+it was expanded: then
+
+    weights[t].sum() + dropped[t] = nodes.value[t]
+
+where `dropped` holds what was left out of the row to keep it sparse.  Rows of sources and of
+features that were not expanded are empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy.sparse import csr_array, diags_array
+
+from graphs.nodes import TARGET_KINDS, NodeId, NodeTable
+from graphs.provenance import Checks, Provenance
+
+
+@dataclass(frozen=True)
+class AttributionGraph:
+    """Who feeds whom on one prompt.  Raises ValueError if the parts do not fit together."""
+
+    nodes: NodeTable
+    weights: csr_array  # weights[target, source]
+    seed: Float[ndarray, " node"]  # probability of each logit or target node, 0 elsewhere
+    dropped: Float[ndarray, " node"]  # signed sum of the weights left out of each row
+    dropped_absolute: Float[ndarray, " node"]  # sum of their sizes
+    expanded: Bool[ndarray, " node"]  # whether the node's row was computed
+    provenance: Provenance
+    output_tokens: Mapping[int, tuple[str, ...]] = field(
+        default_factory=dict[int, tuple[str, ...]]
+    )  # node → tokens that it raises most
+
+    def __post_init__(self) -> None:
+        count = len(self.nodes)
+        if self.weights.shape != (count, count):
+            raise ValueError(f"weights must be {count} x {count}, got {self.weights.shape}.")
+        for name in ("seed", "dropped", "dropped_absolute", "expanded"):
+            if len(getattr(self, name)) != count:
+                raise ValueError(
+                    f"{name} has {len(getattr(self, name))} entries for {count} nodes."
+                )
+        edges = self.weights.tocoo()
+        if np.any(edges.row <= edges.col):
+            raise ValueError("An edge points backwards: nodes must be in topological order.")
+        numbers = (edges.data, self.seed, self.dropped, self.dropped_absolute)
+        if not all(np.all(np.isfinite(column)) for column in numbers):
+            raise ValueError("A weight is not finite.")
+        if len(self.provenance.targets) != len(self.target_rows()):
+            raise ValueError(
+                f"The header names {len(self.provenance.targets)} targets, the nodes hold "
+                f"{len(self.target_rows())}."
+            )
+        if self.nodes.has_duplicates():
+            raise ValueError("Two nodes have the same id.")
+        if any(not 0 <= node < count for node in self.output_tokens):
+            raise ValueError("output_tokens names a node that is not there.")
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    @cached_property
+    def _positions(self) -> dict[NodeId, int]:
+        return {self.nodes[node]: node for node in range(len(self))}
+
+    def find(self, node: NodeId | str) -> int:
+        """Row of a node.  Raises KeyError if the graph does not have it."""
+        identity = NodeId.parse(node) if isinstance(node, str) else node
+        if identity not in self._positions:
+            raise KeyError(f"{identity} is not in this graph of {len(self)} nodes.")
+        return self._positions[identity]
+
+    def token_text(self, pos: int) -> str:
+        """The prompt's token at a position."""
+        return self.provenance.tokens[pos]
+
+    def target_rows(self) -> Int[ndarray, " target"]:
+        """Rows of the logit and target nodes, in the order of `provenance.targets`."""
+        return np.flatnonzero(self.nodes.is_kind(*TARGET_KINDS))
+
+    def with_weights(self, weights: csr_array) -> AttributionGraph:
+        """The same nodes with fewer edges; what a row loses moves to `dropped`."""
+        lost = row_sums(self.weights) - row_sums(weights)
+        lost_absolute = row_sums(abs(self.weights)) - row_sums(abs(weights))
+        return replace(
+            self,
+            weights=weights,
+            dropped=self.dropped + lost,
+            dropped_absolute=np.maximum(self.dropped_absolute + lost_absolute, 0.0),
+        )
+
+    def take(self, nodes: Int[ndarray, " kept"]) -> AttributionGraph:
+        """Only these nodes, in rising order; what a row loses moves to `dropped`."""
+        inside = np.zeros(len(self), dtype=bool)
+        inside[nodes] = True
+        inner = self.with_weights(csr_array(self.weights @ diags_array(inside.astype(float))))
+        new = {int(node): row for row, node in enumerate(nodes)}
+        tokens = {new[node]: top for node, top in self.output_tokens.items() if node in new}
+        kept_targets = inside[self.target_rows()]
+        targets = tuple(
+            t for t, kept in zip(self.provenance.targets, kept_targets, strict=True) if kept
+        )
+        return replace(
+            inner,
+            nodes=self.nodes.take(nodes),
+            weights=csr_array(inner.weights[nodes][:, nodes]),
+            seed=inner.seed[nodes],
+            dropped=inner.dropped[nodes],
+            dropped_absolute=inner.dropped_absolute[nodes],
+            expanded=inner.expanded[nodes],
+            provenance=self.provenance.model_copy(update={"targets": targets}),
+            output_tokens=tokens,
+        )
+
+    def with_checks(self, checks: Checks) -> AttributionGraph:
+        """The same graph with these checks in its header."""
+        return replace(self, provenance=self.provenance.model_copy(update={"checks": checks}))
+
+
+def row_sums(weights: csr_array) -> Float[ndarray, " node"]:
+    """Sum of each row in float64."""
+    return np.asarray(weights.sum(axis=1, dtype=np.float64)).ravel()

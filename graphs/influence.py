@@ -1,0 +1,74 @@
+"""Influence: how much of what reaches the targets passes through each node, over all paths.
+
+    share[t, s] = |weights[t, s]| / (sum_s |weights[t, s]| + dropped_absolute[t])
+    influence   = seed·share + seed·share² + …  =  seed·(1 − share)⁻¹ − seed
+
+Nodes are in topological order, so share is strictly lower triangular and the series is one back
+substitution: exact, with no iteration count and no tolerance.  Shares of a row sum to at most 1,
+so the influence that has arrived at a set of nodes bounds all that these nodes can still pass on.
+
+Source: "Circuit tracing: revealing computational graphs in language models" (2025), appendix on
+graph pruning; the term for dropped edges is ours and is 0 for imported graphs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.sparse import csr_array, diags_array
+
+from graphs.graph import AttributionGraph, row_sums
+from graphs.nodes import NodeKind
+
+
+def row_shares(
+    weights: csr_array, dropped_absolute: Float[ndarray, " node"] | float = 0.0
+) -> csr_array:
+    """Sizes of a row's weights as shares of the row's absolute sum, in float64.
+
+    >>> row_shares(csr_array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [1.0, -3.0, 0.0]])).toarray()
+    array([[0.  , 0.  , 0.  ],
+           [1.  , 0.  , 0.  ],
+           [0.25, 0.75, 0.  ]])
+    """
+    sizes = abs(weights.astype(np.float64))
+    totals = row_sums(sizes) + dropped_absolute
+    scale = np.divide(1.0, totals, out=np.zeros_like(totals), where=totals > 0)
+    return csr_array(diags_array(scale) @ sizes)
+
+
+def share_influence(share: csr_array, seed: Float[ndarray, " node"]) -> Float[ndarray, " node"]:
+    """Seed carried down all paths of a strictly lower triangular share matrix, seed left out.
+
+    >>> share = csr_array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.25, 0.75, 0.0]])
+    >>> share_influence(share, np.array([0.0, 0.0, 1.0]))
+    array([1.  , 0.75, 0.  ])
+    """
+    total = seed.astype(np.float64)
+    start = share.indptr
+    # By hand, since most rows are empty: 16 ms for 3.6 million shares, 86 ms in SuperLU.
+    for row in np.flatnonzero(np.diff(start))[::-1]:
+        entries = slice(start[row], start[row + 1])
+        total[share.indices[entries]] += total[row] * share.data[entries]
+    return total - seed
+
+
+def graph_shares(graph: AttributionGraph) -> csr_array:
+    """Row shares of a graph, what was dropped from a row counted in its sum."""
+    return row_shares(graph.weights, graph.dropped_absolute)
+
+
+def influence(graph: AttributionGraph) -> Float[ndarray, " node"]:
+    """Influence of every node on the graph's targets, weighted by `graph.seed`."""
+    return share_influence(graph_shares(graph), graph.seed)
+
+
+def resolved_influence(graph: AttributionGraph) -> float:
+    """Share of influence that does not wait at features whose inputs are unknown.
+
+    What waits bounds how much an unexpanded feature can still change the influence of any node.
+    """
+    waiting = graph.nodes.is_kind(NodeKind.FEATURE) & ~graph.expanded
+    total = float(graph.seed.sum())
+    return 1.0 - float(influence(graph)[waiting].sum()) / total if total > 0 else 1.0

@@ -1,0 +1,85 @@
+"""Provenance: where a graph came from and how far it can be trusted.
+
+These are the only pydantic models of the package: they are the JSON header of the graph file,
+so bytes from outside are checked here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+SCHEMA_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelIdentity(_Frozen):
+    """The language model that was traced."""
+
+    name: str  # what was given to --model
+    architecture: str  # transformers class
+    revision: str | None = None  # commit of the repository or version of the package
+    n_layers: int = Field(ge=1)
+
+
+class DictionaryIdentity(_Frozen):
+    """Where the features come from."""
+
+    kind: str  # neurons, transcoder, cross-layer transcoder; imported graphs keep their word
+    name: str
+    revision: str | None = None
+
+
+class Target(_Frozen):
+    """One traced output."""
+
+    text: str  # the token, or what the direction is
+    token_id: int | None = None  # vocabulary entry; None for contrasts and vectors
+    probability: float = Field(ge=0.0, le=1.0)  # model's own; 1 for contrasts and vectors
+
+
+class Checks(_Frozen):
+    """What the trace measured about itself; None where it does not apply or was not measured."""
+
+    conservation_max: float | None = None  # largest |sum of row - value| / sum of |row|
+    conservation_median: float | None = None
+    conservation_limit: float | None = None  # above it the graph fails; None: no limit (bfloat16)
+    replay_max_difference: float | None = None  # replayed minus model's own logits, relative
+    influence_resolved: float | None = None  # 1 - mass that waits at features not expanded
+    error_influence_share: float | None = None  # of all influence that ends at inputs or errors
+    active_features: int | None = None  # before selection
+    expanded_features: int | None = None
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One sentence per check that does not hold."""
+        if self.conservation_limit is None or self.conservation_max is None:
+            return ()
+        if self.conservation_max <= self.conservation_limit:
+            return ()
+        return (
+            f"Conservation fails: a row misses its target's own value by "
+            f"{self.conservation_max:.1e} of its absolute sum, the limit is "
+            f"{self.conservation_limit:.0e}.",
+        )
+
+
+class Provenance(_Frozen):
+    """Header of a graph: model, dictionary, prompt, settings and checks."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    generator: str  # program and version
+    model: ModelIdentity
+    dictionary: DictionaryIdentity
+    dtype: str
+    prompt: str  # as it was tokenised, with special tokens
+    tokens: tuple[str, ...]  # one string per position
+    token_ids: tuple[int, ...]
+    context_only: int = Field(default=0, ge=0)  # first positions, without features and errors
+    targets: tuple[Target, ...]  # in the order of the graph's logit and target nodes
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    checks: Checks = Checks()
