@@ -1,0 +1,85 @@
+"""Active features: what fires on one prompt, whichever dictionary it comes from.
+
+The sweep sees only this: columns (layer, pos, index, activation), a value that a feature's
+incoming weights must sum to, rows to listen with and rows to write with, and what a layer's MLP
+adds linearly.  Transcoders, cross-layer transcoders and neurons all give an `ActiveFeatures`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.covectors import Covectors
+from circuits.frozen import FrozenModel
+from circuits.recording import Recording
+from graphs.provenance import DictionaryIdentity
+
+
+class Rows(Protocol):
+    """The vectors behind active features, gathered when they are needed."""
+
+    def encoder(self, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        """Covectors on the residual that these features (rows of the columns) read.
+
+        Their product with the residual, plus `ActiveFeatures.constant`, is the feature's value.
+        """
+        ...
+
+    def decoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        """What these features add to the residual at a written layer, activation included."""
+        ...
+
+    def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
+        """What the dictionary adds to the residual at a layer whatever is active."""
+        ...
+
+    def linear(self, layer: int) -> LinearPath | None:
+        """The part of a layer's MLP that stays linear in the residual; None if there is none."""
+        ...
+
+
+class LinearPath(Protocol):
+    """A linear map from the residual that an MLP reads to what it adds to the residual."""
+
+    def added(self) -> Float[Tensor, "pos d_model"]:
+        """What the path adds on the recorded prompt."""
+        ...
+
+    def transpose(
+        self, covector: Float[Tensor, "row pos d_model"]
+    ) -> Float[Tensor, "row pos d_model"]:
+        """Covectors on what was added, as covectors on the residual; first positions suffice."""
+        ...
+
+
+@dataclass(frozen=True)
+class ActiveFeatures:
+    """The features that fire on one prompt: one row each, sorted by (layer, pos, index)."""
+
+    layer: Int[Tensor, " feat"]  # block whose MLP input the feature reads
+    pos: Int[Tensor, " feat"]  # token position, 0 = first token of the prompt
+    index: Int[Tensor, " feat"]  # row in that layer's dictionary
+    activation: Float[Tensor, " feat"]  # after the nonlinearity
+    value: Float[Tensor, " feat"]  # pre-activation; neurons: the activation
+    constant: Float[Tensor, " feat"]  # part of value that comes from biases
+    last_written: Int[Tensor, " feat"]  # last layer that the feature writes to; first is its own
+    rows: Rows
+    identity: DictionaryIdentity
+    found: int  # active features before any selection
+
+    def __len__(self) -> int:
+        return len(self.layer)
+
+
+class FeatureSource(Protocol):
+    """Anything that names the active features of a recorded prompt."""
+
+    def activate(
+        self, frozen: FrozenModel, recording: Recording, targets: Covectors
+    ) -> ActiveFeatures:
+        """The active features; `targets` are what the graph will explain."""
+        ...

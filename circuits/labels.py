@@ -1,0 +1,58 @@
+"""What a feature says: the tokens whose logits its decoder raises most, by the direct path.
+
+    raised = W_U · gain · (what the feature adds to the residual, over all written layers)
+
+The final norm's denominator scales all logits alike, so it does not change the order; a neuron
+with a negative activation writes its decoder backwards, and is labelled by what it then raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Int
+from numpy import ndarray
+from torch import Tensor
+
+from circuits.features import ActiveFeatures
+from circuits.frozen import FrozenModel
+
+ROWS_AT_ONCE = 64  # logits of so many features are held at a time
+
+
+def output_tokens(
+    frozen: FrozenModel,
+    features: ActiveFeatures,
+    chosen: Int[ndarray, " chosen"],
+    spell: Callable[[int], str],
+    count: int = 5,
+) -> list[tuple[str, ...]]:
+    """The `count` tokens that each chosen feature raises most."""
+    rows = torch.from_numpy(chosen).to(features.layer.device)
+    vectors = _written(frozen, features, rows)
+    directions = frozen.final_norm.centre(vectors) * frozen.final_norm.gain
+    # One position's label serves the others: only the sign of the activation changes it.
+    keys = torch.stack(
+        [features.layer[rows], features.index[rows], (features.activation[rows] > 0).long()]
+    )
+    unique, inverse = keys.unique(dim=1, return_inverse=True)
+    first = torch.empty(unique.shape[1], dtype=torch.long, device=rows.device)
+    first[inverse.flip(0)] = torch.arange(len(rows), device=rows.device).flip(0)
+    spelled: list[tuple[str, ...]] = []
+    for start in range(0, len(first), ROWS_AT_ONCE):
+        raised = directions[first[start : start + ROWS_AT_ONCE]] @ frozen.unembedding.T
+        top = raised.topk(min(count, raised.shape[1]), dim=1).indices
+        spelled += [tuple(spell(token) for token in row) for row in top.tolist()]
+    return [spelled[i] for i in inverse.tolist()]
+
+
+def _written(frozen: FrozenModel, features: ActiveFeatures, rows: Int[Tensor, " chosen"]) -> Tensor:
+    """Sum over written layers of what each feature adds to the residual."""
+    total = frozen.unembedding.new_zeros(len(rows), frozen.d_model)
+    first, last = features.layer[rows], features.last_written[rows]
+    for layer in range(frozen.n_layers):
+        here = ((first <= layer) & (last >= layer)).nonzero()[:, 0]
+        if len(here):
+            total[here] += features.rows.decoder(layer, rows[here])
+    return total

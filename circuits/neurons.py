@@ -1,0 +1,225 @@
+"""Neurons as features: any model can be traced with no dictionary at all.
+
+A neuron's activation is made linear in the MLP's input by holding factors fixed:
+
+    gated MLP     a = f(g)·u    f(g) = r·g with r = f(g)/g held, then half to each branch:
+                  a = ½ (r·u)·g + ½ f(g)·u
+    other MLP     a = f(z)      = r·z with r = f(z)/z held
+
+with g, u, z affine in the input.  Both are exact at the recorded point, so a neuron's incoming
+weights sum to its activation.  Source: the half rule of RelP (arXiv 2508.21258) and of
+"Language model circuits are sparse in the neuron basis" (arXiv 2601.22594).
+
+All neurons are active, so the strongest are chosen: by |activation × gradient of the targets|,
+with the gradient taken through all MLPs under the same rule.  What is left out of a layer and
+position stays in its error node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from circuits.adjoint import Attention
+from circuits.architectures import affine, optional_part, part
+from circuits.covectors import Covectors
+from circuits.features import ActiveFeatures
+from circuits.frozen import FrozenModel
+from circuits.points import MlpPoints, ReadPoint, WritePoint
+from circuits.recording import Recording
+from graphs.provenance import DictionaryIdentity
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One matrix into the neurons, and how much of each activation flows through it."""
+
+    weight: Float[Tensor, "neuron d_model"]
+    bias: Float[Tensor, " neuron"]
+    factor: Float[Tensor, "pos neuron"]  # held: activation = Σ_branch factor · (weight · x + bias)
+
+
+@dataclass(frozen=True)
+class NeuronLayer:
+    """One layer's MLP on one prompt, linear in its input with the factors held."""
+
+    points: MlpPoints
+    layer: int
+    branches: tuple[Branch, ...]
+    down: Float[Tensor, "d_model neuron"]
+    down_bias: Float[Tensor, " d_model"]
+    activation: Float[Tensor, "pos neuron"]
+
+    def encoder(
+        self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        """Covectors on the MLP's input."""
+        return sum_tensors(
+            branch.factor[pos, index, None] * branch.weight[index] for branch in self.branches
+        )
+
+    def constant(self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]) -> Tensor:
+        """What a zero residual gives: biases of the MLP and of its norm."""
+        biases = sum_tensors(
+            branch.factor[pos, index] * branch.bias[index] for branch in self.branches
+        )
+        return biases + self.encoder(pos, index) @ self.points.constant_input(self.layer)
+
+    def output_covector(self, covector: Float[Tensor, "row pos d_model"]) -> Tensor:
+        """Covectors on the neurons' activations, from covectors on the residual."""
+        pos = torch.arange(covector.shape[1], device=covector.device)
+        return self.points.pull_back_written(self.layer, pos, covector) @ self.down
+
+    def input_covector(self, neurons: Float[Tensor, "row pos neuron"]) -> Tensor:
+        """Covectors on the residual that the MLP reads, from covectors on activations."""
+        pos = torch.arange(neurons.shape[1], device=neurons.device)
+        read = sum_tensors(
+            (neurons * branch.factor[: len(pos)]) @ branch.weight for branch in self.branches
+        )
+        return self.points.pull_back(self.layer, pos, read)
+
+
+@dataclass(frozen=True)
+class NeuronRows:
+    """Encoder and decoder rows of the chosen neurons."""
+
+    layers: tuple[NeuronLayer, ...]
+    layer: Int[Tensor, " feat"]
+    pos: Int[Tensor, " feat"]
+    index: Int[Tensor, " feat"]
+
+    def encoder(self, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        points = self.layers[0].points
+        rows = points.recording.tokens.new_empty(len(feature), points.frozen.d_model)
+        for layer in self.layer[feature].unique().tolist():
+            here = (self.layer[feature] == layer).nonzero()[:, 0]
+            pos, index = self.pos[feature[here]], self.index[feature[here]]
+            rows[here] = points.pull_back(layer, pos, self.layers[layer].encoder(pos, index))
+        return rows
+
+    def decoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        mlp, pos, index = self.layers[layer], self.pos[feature], self.index[feature]
+        rows = mlp.activation[pos, index, None] * mlp.down.T[index]
+        return mlp.points.written(layer, pos, rows)
+
+    def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
+        mlp = self.layers[layer]
+        pos = torch.arange(len(mlp.activation), device=mlp.down.device)
+        return mlp.points.written(layer, pos, mlp.down_bias.expand(len(pos), -1))
+
+    def linear(self, layer: int) -> None:
+        del layer
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """The model's own MLP neurons as a source of features."""
+
+    max_features: int = 4096  # strongest (layer, position, neuron) triples that become features
+
+    def activate(
+        self, frozen: FrozenModel, recording: Recording, targets: Covectors
+    ) -> ActiveFeatures:
+        """The neurons with the largest attribution to the targets."""
+        points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
+        layers = tuple(neuron_layer(points, i) for i in range(frozen.n_layers))
+        scores = attribution(layers, targets)
+        found = int((scores > 0).sum())
+        chosen = scores.flatten().topk(min(self.max_features, found)).indices.sort().values
+        layer, pos, index = torch.unravel_index(chosen, scores.shape)
+        activation = recording.tokens.new_empty(len(chosen))
+        constant = torch.empty_like(activation)
+        for i, mlp in enumerate(layers):
+            here = layer == i
+            activation[here] = mlp.activation[pos[here], index[here]]
+            constant[here] = mlp.constant(pos[here], index[here])
+        return ActiveFeatures(
+            layer=layer,
+            pos=pos,
+            index=index,
+            activation=activation,
+            value=activation,
+            constant=constant,
+            last_written=layer,
+            rows=NeuronRows(layers, layer, pos, index),
+            identity=DictionaryIdentity(kind="neurons", name="MLP neurons"),
+            found=found,
+        )
+
+
+def attribution(
+    layers: tuple[NeuronLayer, ...], targets: Covectors
+) -> Float[Tensor, "layer pos neuron"]:
+    """Size of activation × gradient of every neuron, weighted over the targets."""
+    points = layers[0].points
+    attention = Attention(points.frozen, points.recording)
+    context_only = points.recording.prompt.context_only
+    length = len(points.recording.prompt)
+    scores = layers[0].activation.new_zeros(len(layers), *layers[0].activation.shape)
+    covector = scores.new_zeros(len(targets.pos), length, points.frozen.d_model)
+
+    def join(layer: int) -> None:
+        rows = (targets.layer == layer).nonzero()[:, 0]
+        covector[rows, targets.pos[rows]] += targets.covector[rows]
+
+    join(len(layers))
+    for layer in reversed(range(len(layers))):
+        at_neurons = layers[layer].output_covector(covector)
+        at_neurons[:, :context_only] = 0
+        effect = (at_neurons * layers[layer].activation).abs()
+        scores[layer] = torch.einsum("t,tpn->pn", targets.weight.to(effect), effect)
+        through_mlp = layers[layer].input_covector(at_neurons)
+        if points.frozen.parallel:
+            attention.pull_back(layer, covector)
+            covector += through_mlp
+            join(layer)
+        else:
+            covector += through_mlp
+            join(layer)
+            attention.pull_back(layer, covector)
+    return scores
+
+
+def neuron_layer(points: MlpPoints, layer: int) -> NeuronLayer:
+    """One layer's neurons with their factors at the recorded point."""
+    layout = points.frozen.layout
+    mlp = part(points.frozen.modules[layer], layout.mlp)
+    nonlinearity = part(mlp, layout.nonlinearity)
+    inputs = points.inputs(layer)
+    up, up_bias = with_bias(part(mlp, layout.up))
+    through_up = inputs @ up.T + up_bias
+    gate_module = optional_part(mlp, layout.gate)
+    if gate_module is None:
+        activation = nonlinearity(through_up)
+        branches = (Branch(up, up_bias, held_ratio(activation, through_up)),)
+    else:
+        gate, gate_bias = with_bias(gate_module)
+        through_gate = inputs @ gate.T + gate_bias
+        gated = nonlinearity(through_gate)
+        activation = gated * through_up
+        ratio = held_ratio(gated, through_gate)
+        branches = (
+            Branch(gate, gate_bias, 0.5 * ratio * through_up),
+            Branch(up, up_bias, 0.5 * gated),
+        )
+    down, down_bias = with_bias(part(mlp, layout.down))
+    return NeuronLayer(points, layer, branches, down, down_bias, activation)
+
+
+def held_ratio(after: Tensor, before: Tensor) -> Tensor:
+    """after / before; 0 where before is 0, since there the neuron passes nothing on."""
+    return torch.where(before == 0, 0, after / torch.where(before == 0, 1, before))
+
+
+def with_bias(module: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight (out, in) and bias, zero where there is none."""
+    weight, bias = affine(module)
+    return weight, weight.new_zeros(len(weight)) if bias is None else bias
+
+
+def sum_tensors(terms) -> Tensor:
+    """Sum of at least one tensor."""
+    return torch.stack(list(terms)).sum(0)

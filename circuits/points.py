@@ -1,0 +1,94 @@
+"""Where a dictionary reads the residual stream and where it writes to it, as linear maps.
+
+Read points (x is what the MLP's norm reads, n its denominator on this prompt):
+
+    residual     x                      raw residual stream
+    normalised   x / n                  before the norm's gain (LayerNorm: centred)
+    mlp-input    x / n · gain + bias    what the MLP module receives
+
+Write points: `mlp-output` is what the MLP module returns, `contribution` what is added to the
+residual stream.  They differ where a norm follows the MLP (Gemma).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.frozen import FrozenModel
+from circuits.recording import Recording
+
+
+class ReadPoint(StrEnum):
+    RESIDUAL = "residual"
+    NORMALISED = "normalised"
+    MLP_INPUT = "mlp-input"
+
+
+class WritePoint(StrEnum):
+    MLP_OUTPUT = "mlp-output"
+    CONTRIBUTION = "contribution"
+
+
+@dataclass(frozen=True)
+class MlpPoints:
+    """The read and write maps of every layer's MLP on one prompt."""
+
+    frozen: FrozenModel
+    recording: Recording
+    read: ReadPoint
+    write: WritePoint
+
+    def inputs(self, layer: int) -> Float[Tensor, "pos d_model"]:
+        """What the dictionary of this layer reads."""
+        block = self.recording.blocks[layer]
+        if self.read == ReadPoint.RESIDUAL:
+            return block.mlp_residual
+        if self.read == ReadPoint.MLP_INPUT:
+            return block.mlp_input
+        norm = self.frozen.blocks[layer].mlp_norm
+        return norm.centre(block.mlp_residual) / block.mlp_denominator[:, None]
+
+    def constant_input(self, layer: int) -> Float[Tensor, " d_model"]:
+        """What the dictionary reads from a zero residual."""
+        bias = self.frozen.blocks[layer].mlp_norm.bias
+        return bias if self.read == ReadPoint.MLP_INPUT else torch.zeros_like(bias)
+
+    def pull_back(
+        self, layer: int, pos: Int[Tensor, " row"], covector: Float[Tensor, "*target row d_model"]
+    ) -> Float[Tensor, "*target row d_model"]:
+        """Covectors on what is read, as covectors on the residual at these positions."""
+        norm = self.frozen.blocks[layer].mlp_norm
+        denominator = self.recording.blocks[layer].mlp_denominator[pos]
+        if self.read == ReadPoint.RESIDUAL:
+            return covector
+        if self.read == ReadPoint.MLP_INPUT:
+            return norm.transpose(covector, denominator)
+        return norm.centre(covector) / denominator[:, None]
+
+    def written(
+        self, layer: int, pos: Int[Tensor, " row"], vector: Float[Tensor, "row d_model"]
+    ) -> Float[Tensor, "row d_model"]:
+        """Vectors that the dictionary writes, as vectors added to the residual."""
+        norm = self._write_norm(layer)
+        if norm is None:
+            return vector
+        return norm.linear(vector, self.recording.blocks[layer].post_mlp_denominator[pos])
+
+    def pull_back_written(
+        self, layer: int, pos: Int[Tensor, " row"], covector: Float[Tensor, "*target row d_model"]
+    ) -> Float[Tensor, "*target row d_model"]:
+        """Transpose of `written`."""
+        norm = self._write_norm(layer)
+        if norm is None:
+            return covector
+        return norm.transpose(covector, self.recording.blocks[layer].post_mlp_denominator[pos])
+
+    def _write_norm(self, layer: int):
+        if self.write == WritePoint.CONTRIBUTION:
+            return None
+        return self.frozen.blocks[layer].post_mlp_norm

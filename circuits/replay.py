@@ -1,0 +1,48 @@
+"""Replay: run the local replacement model forward and compare its logits with the model's own.
+
+Features, errors, constants and linear paths are added layer by layer to the embedding, through
+the frozen attention.  If anything was left out, the logits differ.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.frozen import FrozenModel
+from circuits.recording import Recording
+from circuits.sources import Sources
+
+
+def replay(
+    frozen: FrozenModel, recording: Recording, sources: Sources
+) -> Float[Tensor, "pos d_model"]:
+    """The final residual stream of the local replacement model."""
+    residual = sources.tokens
+    if sources.positions is not None:
+        residual = residual + sources.positions
+    for layer, entering in enumerate(sources.layers):
+        block, seen = frozen.blocks[layer], recording.blocks[layer]
+        values = (residual / seen.attention_denominator[:, None]) @ block.value.T
+        per_head = values.unflatten(1, (-1, block.d_head)).transpose(0, 1)
+        per_head = per_head.repeat_interleave(len(seen.pattern) // len(per_head), 0)
+        mixed = (seen.pattern @ per_head).transpose(0, 1).flatten(1)
+        attended = (mixed @ block.output.T) / seen.post_attention_denominator[:, None]
+        residual = residual + attended
+        if entering.attention_constant is not None:
+            residual = residual + entering.attention_constant
+        residual = residual.index_add(0, entering.tiles.pos, entering.tiles.vectors.sum(1))
+        if entering.linear is not None:
+            residual = residual + entering.linear.added()
+    return residual
+
+
+def replay_difference(frozen: FrozenModel, recording: Recording, sources: Sources) -> float:
+    """Largest difference of a replayed logit from the model's own, over the largest logit."""
+    pos = recording.position
+    residual = replay(frozen, recording, sources)[pos]
+    norm = frozen.final_norm
+    final = norm.linear(residual, recording.final_denominator[pos]) + norm.bias
+    own = recording.logits
+    difference = (frozen.logits(final) - own).abs().max() / own.abs().max()
+    return float(difference)

@@ -1,0 +1,244 @@
+"""Sources: every vector that enters the residual stream on one prompt, and its column in a row.
+
+Per layer these are the active features' decoder rows, one error per position (what the dictionary
+leaves of the MLP's contribution), and constants: biases, and MLP outputs at context-only
+positions.  Together with the embedding they sum to the model's own residual stream, so that a
+row of direct effects sums to the target's own value.
+
+Columns are in node order: tokens, positions, biases, then layer by layer features and errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.features import ActiveFeatures, LinearPath
+from circuits.frozen import FrozenModel
+from circuits.recording import Recording
+from graphs.nodes import NodeKind, NodeTable
+
+TILE_WIDTH = 64  # sources of one position read off together, where positions are very uneven
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Vectors with a position and a column each, packed so that one batched product reads them."""
+
+    pos: Int[Tensor, " tile"]  # rising
+    vectors: Float[Tensor, "tile width d_model"]  # zero where a tile is not full
+    slot: Int[Tensor, " source"]  # place of each source in the flattened (tile, width), rising
+    column: Int[Tensor, " source"]
+    one_per_position: bool  # tile p is position p
+
+    def read(
+        self, covector: Float[Tensor, "row pos d_model"], rows: Float[Tensor, "row column"]
+    ) -> None:
+        """Add covector · vector to the columns of all sources at the covectors' positions."""
+        n_tiles = int(torch.searchsorted(self.pos, covector.shape[1]))
+        if n_tiles == 0 or len(covector) == 0:
+            return
+        width = self.vectors.shape[1]
+        n_sources = int(torch.searchsorted(self.slot, n_tiles * width))
+        if not self.one_per_position:
+            covector = covector.index_select(1, self.pos[:n_tiles])
+        at_tiles = covector.transpose(0, 1)
+        weights = at_tiles @ self.vectors[:n_tiles].mT  # (tile, row, width)
+        flat = weights.transpose(0, 1).reshape(len(covector), -1)
+        rows[: len(covector)].index_add_(
+            1, self.column[:n_sources], flat.index_select(1, self.slot[:n_sources])
+        )
+
+
+@dataclass(frozen=True)
+class LayerSources:
+    """What enters at one layer."""
+
+    tiles: Tiles  # features, errors and constants, added by the MLP
+    attention_constant: Float[Tensor, "pos d_model"] | None  # added by attention: biases
+    linear: LinearPath | None
+    bias_column: int
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All columns of a row."""
+
+    layers: tuple[LayerSources, ...]
+    tokens: Float[Tensor, "pos d_model"]
+    positions: Float[Tensor, "pos d_model"] | None
+    feature_column: Int[Tensor, " feat"]
+    first_column: tuple[int, ...]  # of each layer's features, and the number of columns
+    bias_column: int  # of layer 0; the final norm's and unembedding's follow the last layer's
+    nodes: NodeTable  # of the columns
+
+    def columns_below(self, layer: int) -> int:
+        """How many columns a target that reads at this layer can see."""
+        return self.first_column[layer]
+
+
+def build_sources(frozen: FrozenModel, recording: Recording, features: ActiveFeatures) -> Sources:
+    """Place all sources of a prompt into columns."""
+    length, context = len(recording.prompt), recording.prompt.context_only
+    bias = length if recording.positions is None else 2 * length
+    column = bias + frozen.n_layers + 1
+    first, layers = [], []
+    feature_column = torch.empty_like(features.layer)
+    error_columns: list[Tensor] = []
+    for layer in range(frozen.n_layers):
+        first.append(column)
+        here = (features.layer == layer).nonzero()[:, 0]
+        feature_column[here] = torch.arange(column, column + len(here), device=here.device)
+        column += len(here)
+        error_columns.append(torch.arange(column, column + length - context, device=here.device))
+        column += length - context
+    for layer in range(frozen.n_layers):
+        layers.append(
+            _layer_sources(
+                frozen,
+                recording,
+                features,
+                layer,
+                feature_column,
+                error_columns[layer],
+                bias + layer,
+            )
+        )
+    return Sources(
+        layers=tuple(layers),
+        tokens=recording.tokens,
+        positions=recording.positions,
+        feature_column=feature_column,
+        first_column=(*first, column),
+        bias_column=bias,
+        nodes=_nodes(frozen, recording, features),
+    )
+
+
+def _layer_sources(
+    frozen: FrozenModel,
+    recording: Recording,
+    features: ActiveFeatures,
+    layer: int,
+    feature_column: Int[Tensor, " feat"],
+    error_column: Int[Tensor, " error"],
+    bias_column: int,
+) -> LayerSources:
+    length, context = len(recording.prompt), recording.prompt.context_only
+    writing = ((features.layer <= layer) & (features.last_written >= layer)).nonzero()[:, 0]
+    vectors = features.rows.decoder(layer, writing)
+    linear = features.rows.linear(layer)
+    constant = features.rows.constant(layer).clone()
+    error = recording.blocks[layer].contribution - constant
+    if linear is not None:
+        error = error - linear.added()
+    error.index_add_(0, features.pos[writing], vectors, alpha=-1)
+    # At context-only positions the MLP's whole output is a constant.
+    constant[:context] = recording.blocks[layer].contribution[:context]
+    pos = torch.arange(length, device=error.device)
+    biased = constant.any(1).nonzero()[:, 0]
+    added_by_attention = attention_constant(frozen, recording, layer)
+    return LayerSources(
+        tiles=pack_tiles(
+            torch.cat([features.pos[writing], pos[context:], biased]),
+            torch.cat([vectors, error[context:], constant[biased]]),
+            torch.cat(
+                [feature_column[writing], error_column, torch.full_like(biased, bias_column)]
+            ),
+        ),
+        attention_constant=added_by_attention if bool(added_by_attention.any()) else None,
+        linear=linear,
+        bias_column=bias_column,
+    )
+
+
+def pack_tiles(
+    pos: Int[Tensor, " source"],
+    vectors: Float[Tensor, "source d_model"],
+    column: Int[Tensor, " source"],
+) -> Tiles:
+    """Group sources by position into tiles of equal width."""
+    order = torch.argsort(pos, stable=True)
+    pos, column = pos[order], column[order]
+    counts = torch.bincount(pos)
+    widest = max(1, int(counts.max()) if len(counts) else 1)
+    even = widest * len(counts) <= 3 * len(pos)
+    width = widest if even else TILE_WIDTH
+    n_tiles = (counts + width - 1) // width
+    rank = torch.arange(len(pos), device=pos.device) - (counts.cumsum(0) - counts)[pos]
+    slot = (n_tiles.cumsum(0) - n_tiles)[pos] * width + rank
+    packed = vectors.new_zeros(int(n_tiles.sum()) * width, vectors.shape[1])
+    packed[slot] = vectors[order]
+    return Tiles(
+        pos=torch.repeat_interleave(torch.arange(len(counts), device=pos.device), n_tiles),
+        vectors=packed.view(-1, width, vectors.shape[1]),
+        slot=slot,
+        column=column,
+        one_per_position=bool((n_tiles == 1).all()),
+    )
+
+
+def attention_constant(
+    frozen: FrozenModel, recording: Recording, layer: int
+) -> Float[Tensor, "pos d_model"]:
+    """What a layer's attention adds to a zero residual stream."""
+    block, seen = frozen.blocks[layer], recording.blocks[layer]
+    n_heads = len(seen.pattern)
+    per_head = block.value_constant.view(-1, block.d_head)
+    per_head = per_head.repeat_interleave(n_heads // len(per_head), 0)
+    mixed = torch.einsum("hqk,hd->qhd", seen.pattern, per_head).flatten(1)
+    constant = mixed @ block.output.T + block.output_constant
+    return constant / seen.post_attention_denominator[:, None]
+
+
+def _nodes(frozen: FrozenModel, recording: Recording, features: ActiveFeatures) -> NodeTable:
+    """The nodes of the columns, in column order."""
+    length, context = len(recording.prompt), recording.prompt.context_only
+    pos, none = np.arange(length), -1
+    ids = np.array(recording.prompt.ids)
+    parts: list[tuple] = [(NodeKind.TOKEN, none, pos, ids)]
+    if recording.positions is not None:
+        parts.append((NodeKind.POSITION, none, pos, none))
+    parts.append((NodeKind.BIAS, np.arange(frozen.n_layers + 1), none, none))
+    layers, feature_pos, index, activation, value = (
+        column.detach().cpu().double().numpy()
+        if column.is_floating_point()
+        else column.cpu().numpy()
+        for column in (
+            features.layer,
+            features.pos,
+            features.index,
+            features.activation,
+            features.value,
+        )
+    )
+    for layer in range(frozen.n_layers):
+        here = layers == layer
+        parts.append(
+            (NodeKind.FEATURE, layer, feature_pos[here], index[here], activation[here], value[here])
+        )
+        parts.append((NodeKind.ERROR, layer, np.arange(context, length), none))
+    return node_table(parts)
+
+
+def node_table(parts: list[tuple]) -> NodeTable:
+    """A table from groups (kind, layer, pos, index[, activation, value]) of arrays and scalars."""
+    columns: list[list[np.ndarray]] = [[] for _ in range(6)]
+    for kind, *fields in parts:
+        filled = [int(kind), *fields, *[np.nan] * (5 - len(fields))]
+        size = max(np.size(field) for field in fields if isinstance(field, np.ndarray))
+        for column, field in zip(columns, filled, strict=True):
+            column.append(np.broadcast_to(field, size))
+    kinds, layer, pos, index, activation, value = (np.concatenate(c) for c in columns)
+    return NodeTable(
+        kind=kinds.astype(np.int8),
+        layer=layer.astype(np.int32),
+        pos=pos.astype(np.int32),
+        index=index.astype(np.int64),
+        activation=activation.astype(np.float64),
+        value=value.astype(np.float64),
+    )

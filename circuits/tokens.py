@@ -1,0 +1,99 @@
+"""Text to `Prompt`: token ids, their strings, and which first positions are context only.
+
+A context-only position carries no features and no error: dictionaries are not trained there and
+its MLP outputs do not depend on the prompt.  They are the BOS token, and the fixed opening of a
+Gemma 3 chat prompt.  Both are decided by token ids, never by the model's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+# <bos><start_of_turn>user\n in Gemma 3's vocabulary; Gemma Scope 2 leaves these positions out.
+GEMMA_3_CHAT_OPENING = (2, 105, 2364, 107)
+GEMMA_3_CHAT_MARK = "<start_of_turn>"
+
+
+class PromptError(ValueError):
+    """The text cannot be traced as a prompt."""
+
+
+class TargetError(ValueError):
+    """The text does not name one token."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One tokenised prompt."""
+
+    text: str  # decoded from the ids, special tokens included
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]  # one string per position
+    context_only: int  # number of first positions without features and errors
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read_prompt(text: str, tokenizer: PreTrainedTokenizerBase, *, chat: bool = False) -> Prompt:
+    """Tokenise a prompt; BOS is added where the tokenizer has one and the text does not.
+
+    With `chat`, the text becomes a user's turn in the tokenizer's chat template.
+    Raises PromptError for an empty text and for `chat` without a template.
+    """
+    if not text.strip():
+        raise PromptError("The prompt is empty: give a text of at least one token.")
+    if chat:
+        if not tokenizer.chat_template:
+            raise PromptError("This tokenizer has no chat template: leave out --chat.")
+        text = str(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            )
+        )
+    ids = encode(text, tokenizer)
+    if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:
+        ids = [tokenizer.bos_token_id, *ids]
+    return prompt_from_ids(ids, tokenizer)
+
+
+def prompt_from_ids(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> Prompt:
+    """A prompt of exactly these token ids.  Raises PromptError if there are none."""
+    if not ids:
+        raise PromptError("The prompt has no tokens: give a text of at least one token.")
+    return Prompt(
+        text=str(tokenizer.decode(ids)),
+        ids=tuple(ids),
+        tokens=tuple(str(tokenizer.decode([token])) for token in ids),
+        context_only=context_only_positions(ids, tokenizer),
+    )
+
+
+def context_only_positions(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many first positions are context only."""
+    opening = GEMMA_3_CHAT_OPENING
+    if tuple(ids[: len(opening)]) == opening:
+        mark = tokenizer.convert_ids_to_tokens(opening[1])
+        if mark == GEMMA_3_CHAT_MARK:  # other vocabularies have other tokens under these ids
+            return len(opening)
+    # An id of 0 is an id: compare with None, not with truth.
+    return int(tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id)
+
+
+def single_token(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of a text that is one token.  Raises TargetError, naming its tokens, if it is not."""
+    ids = encode(text, tokenizer)
+    if len(ids) == 1:
+        return ids[0]
+    pieces = ", ".join(repr(str(tokenizer.decode([token]))) for token in ids) or "none"
+    raise TargetError(
+        f"The target {text!r} is {len(ids)} tokens ({pieces}): give a text that is one token; "
+        "a leading space often matters."
+    )
+
+
+def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a text, with no special tokens added."""
+    return [int(token) for token in tokenizer.encode(text, add_special_tokens=False)]  # pyright: ignore[reportArgumentType]  # stubs allow nested lists

@@ -1,0 +1,183 @@
+"""The pipe: prompt → recording → active features → rows → graph.
+
+Everything before the graph is frozen data of one prompt; timing and progress are told to a
+callback and are nobody else's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from circuits.adjoint import Attention
+from circuits.expand import Expansion, Progress, Sweeper, expand
+from circuits.features import ActiveFeatures, FeatureSource
+from circuits.frozen import FrozenModel
+from circuits.labels import output_tokens
+from circuits.recording import Recording, record
+from circuits.replay import replay_difference
+from circuits.rows import SparseRows
+from circuits.sources import Sources, build_sources, node_table
+from circuits.targets import Targets, TargetSettings, read_targets
+from circuits.tokens import Prompt
+from graphs.graph import AttributionGraph
+from graphs.influence import influence, resolved_influence
+from graphs.nodes import NodeKind, NodeTable
+from graphs.provenance import Checks, ModelIdentity, Provenance
+
+# Above this relative miss a row does not conserve; bfloat16 rounds more than that by itself.
+CONSERVATION_LIMITS = {torch.float64: 1e-9, torch.float32: 1e-3}
+
+
+@dataclass(frozen=True)
+class TraceSettings:
+    """One trace: what to explain, how far to expand, how many features to label."""
+
+    targets: TargetSettings = field(default_factory=TargetSettings)
+    expansion: Expansion = field(default_factory=Expansion)
+    labels: int = 256  # features with the most influence that get their top output tokens
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is traced, with its spelling and its name."""
+
+    frozen: FrozenModel
+    tokenizer: PreTrainedTokenizerBase
+    identity: ModelIdentity
+
+    def spell(self, token: int) -> str:
+        """The text of a vocabulary id."""
+        return str(self.tokenizer.decode([token]))
+
+
+def ignore_progress(stage: str, done: int, total: int) -> None:
+    """The progress callback that does nothing."""
+    del stage, done, total
+
+
+def trace(
+    prompt: Prompt,
+    subject: Subject,
+    source: FeatureSource,
+    settings: TraceSettings | None = None,
+    progress: Progress = ignore_progress,
+) -> AttributionGraph:
+    """Attribute the model's next-token prediction on one prompt to tokens, features and errors.
+
+    Raises PromptError for a prompt that does not fit, DictionaryMismatch for a dictionary of
+    another model.
+    """
+    settings = settings or TraceSettings()
+    frozen = subject.frozen
+    with torch.inference_mode():
+        progress("record", 0, 1)
+        recording = record(frozen, prompt, settings.targets.position)
+        targets = read_targets(frozen, recording, settings.targets, subject.spell)
+        progress("features", 0, 1)
+        features = source.activate(frozen, recording, targets.covectors)
+        sources = build_sources(frozen, recording, features)
+        progress("sweep", 0, 1)
+        sweeper = Sweeper(frozen, Attention(frozen, recording), sources, features)
+        rows = expand(sweeper, targets, settings.expansion, progress)
+        progress("graph", 0, 1)
+        graph = _graph(subject, recording, features, sources, targets, rows, settings)
+        progress("check", 0, 1)
+        graph = graph.with_checks(_checks(graph, frozen, recording, features, sources, rows))
+        progress("label", 0, 1)
+        return _with_labels(graph, subject, features, sources, settings.labels)
+
+
+def _graph(
+    subject: Subject,
+    recording: Recording,
+    features: ActiveFeatures,
+    sources: Sources,
+    targets: Targets,
+    rows: SparseRows,
+    settings: TraceSettings,
+) -> AttributionGraph:
+    prompt = recording.prompt
+    table = node_table(
+        [
+            (
+                targets.kind,
+                -1,
+                targets.covectors.pos.cpu().numpy(),
+                targets.index.cpu().numpy(),
+                np.nan,
+                targets.value.double().cpu().numpy(),
+            )
+        ]
+    )
+    columns = zip(sources.nodes.columns().values(), table.columns().values(), strict=True)
+    seed = np.zeros(rows.n_nodes)
+    seed[len(sources.nodes) :] = targets.covectors.weight.numpy()
+    return AttributionGraph(
+        nodes=NodeTable(*(np.concatenate(pair) for pair in columns)),
+        weights=rows.matrix(),
+        seed=seed,
+        dropped=rows.spread(rows.dropped),
+        dropped_absolute=rows.spread(rows.dropped_absolute),
+        expanded=rows.expanded(),
+        provenance=Provenance(
+            generator=f"headwater {version('headwater')}",
+            model=subject.identity,
+            dictionary=features.identity,
+            dtype=str(subject.frozen.dtype).removeprefix("torch."),
+            prompt=prompt.text,
+            tokens=prompt.tokens,
+            token_ids=prompt.ids,
+            context_only=prompt.context_only,
+            targets=targets.described,
+            settings={
+                **asdict(settings.expansion),
+                "position": settings.targets.position,
+                "probability_mass": settings.targets.probability_mass,
+                "max_logits": settings.targets.max_logits,
+            },
+        ),
+    )
+
+
+def _checks(
+    graph: AttributionGraph,
+    frozen: FrozenModel,
+    recording: Recording,
+    features: ActiveFeatures,
+    sources: Sources,
+    rows: SparseRows,
+) -> Checks:
+    residuals = np.array(list(rows.residuals.values()))
+    reached = influence(graph)
+    ends = graph.nodes.is_kind(NodeKind.TOKEN, NodeKind.POSITION, NodeKind.BIAS, NodeKind.ERROR)
+    at_errors = reached[graph.nodes.is_kind(NodeKind.ERROR)].sum()
+    at_ends = reached[ends].sum()
+    return Checks(
+        conservation_max=float(residuals.max()),
+        conservation_median=float(np.median(residuals)),
+        conservation_limit=CONSERVATION_LIMITS.get(frozen.dtype),
+        replay_max_difference=replay_difference(frozen, recording, sources),
+        influence_resolved=resolved_influence(graph),
+        error_influence_share=float(at_errors / at_ends) if at_ends > 0 else 0.0,
+        active_features=features.found,
+        expanded_features=int(graph.expanded[graph.nodes.is_kind(NodeKind.FEATURE)].sum()),
+    )
+
+
+def _with_labels(
+    graph: AttributionGraph,
+    subject: Subject,
+    features: ActiveFeatures,
+    sources: Sources,
+    count: int,
+) -> AttributionGraph:
+    columns = sources.feature_column.cpu().numpy()
+    strongest = np.argsort(-influence(graph)[columns], kind="stable")[:count]
+    tokens = output_tokens(subject.frozen, features, strongest, subject.spell)
+    labels = dict(zip(columns[strongest].tolist(), tokens, strict=True))
+    return replace(graph, output_tokens=labels)
