@@ -8,7 +8,7 @@ adds linearly.  Transcoders, cross-layer transcoders and neurons all give an `Ac
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -19,6 +19,7 @@ from circuits.recording import Recording
 from graphs.provenance import DictionaryIdentity
 
 
+@runtime_checkable
 class Rows(Protocol):
     """The vectors behind active features, gathered when they are needed."""
 
@@ -42,6 +43,7 @@ class Rows(Protocol):
         ...
 
 
+@runtime_checkable
 class LinearPath(Protocol):
     """A linear map from the residual that an MLP reads to what it adds to the residual."""
 
@@ -75,6 +77,7 @@ class ActiveFeatures:
         return len(self.layer)
 
 
+@runtime_checkable
 class FeatureSource(Protocol):
     """Anything that names the active features of a recorded prompt."""
 

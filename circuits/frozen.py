@@ -30,6 +30,10 @@ from circuits.architectures import (
 )
 
 
+class DamagedWeights(ValueError):
+    """A weight of the model is NaN or infinite."""
+
+
 @dataclass(frozen=True)
 class Norm:
     """RMSNorm or LayerNorm, split into a denominator and the linear map that is left."""
@@ -45,14 +49,14 @@ class Norm:
         return (centred.square().mean(-1) + self.eps).sqrt()
 
     def linear(
-        self, x: Float[Tensor, "*pos d_model"], denominator: Float[Tensor, "*pos"]
-    ) -> Float[Tensor, "*pos d_model"]:
-        """The norm without its bias, with the denominator held."""
+        self, x: Float[Tensor, "... d_model"], denominator: Float[Tensor, ...]
+    ) -> Float[Tensor, "... d_model"]:
+        """The norm without its bias, with the denominator held (one per position)."""
         return self.centre(x) / denominator[..., None] * self.gain
 
     def transpose(
-        self, covector: Float[Tensor, "*pos d_model"], denominator: Float[Tensor, "*pos"]
-    ) -> Float[Tensor, "*pos d_model"]:
+        self, covector: Float[Tensor, "... d_model"], denominator: Float[Tensor, ...]
+    ) -> Float[Tensor, "... d_model"]:
         """Transpose of `linear`."""
         return self.centre(covector * self.gain) / denominator[..., None]
 
@@ -80,7 +84,7 @@ class FrozenModel:
     """A transformers model seen as linear maps.
 
     The model itself is untouched: `modules` are its own, weights here are copies with gains
-    folded in.  Raises UnsupportedArchitecture for a class without a layout, ValueError for
+    folded in.  Raises UnsupportedArchitecture for a class without a layout, DamagedWeights for
     weights that are not finite.
     """
 
@@ -172,9 +176,9 @@ class FrozenModel:
 
 
 def require_finite(weight: Tensor, name: str) -> None:
-    """Raises ValueError if a weight is NaN or infinite."""
+    """Raises DamagedWeights if a weight is NaN or infinite."""
     if not bool(torch.isfinite(weight).all()):
-        raise ValueError(
+        raise DamagedWeights(
             f"The model's {name} holds NaN or infinite values: the weights are damaged, "
             "get them again."
         )

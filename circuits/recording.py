@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from circuits.architectures import optional_part, part
-from circuits.frozen import FrozenBlock, FrozenModel, Norm
+from circuits.frozen import FrozenBlock, FrozenModel, Norm, require_finite
 from circuits.tokens import Prompt, PromptError
 
 
@@ -51,7 +52,8 @@ class Recording:
 def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording:
     """Run the model once on a prompt; logits are kept at one position.
 
-    Raises PromptError for a prompt longer than the model's context, or without that position.
+    Raises PromptError for a prompt longer than the model's context or without that position,
+    DamagedWeights if logits are not finite.
     """
     limit = frozen.context_length
     if limit is not None and len(prompt) > limit:
@@ -68,6 +70,7 @@ def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording
     ids = torch.tensor([prompt.ids], device=frozen.device)
     with torch.no_grad(), _eager_attention(frozen), _hooks(frozen, seen):
         output = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
+    require_finite(output.logits, "output (its logits)")
     entering, learned = seen["embedding"], seen.get("position_embedding")
     return Recording(
         prompt=prompt,
@@ -162,7 +165,7 @@ def _hooks(frozen: FrozenModel, seen: dict[str, Tensor]) -> Iterator[None]:
 
 
 def _store_input(seen: dict[str, Tensor], name: str):
-    def hook(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         del module
         seen[name] = (args[0] if args else kwargs["hidden_states"])[0].detach()
 
@@ -170,7 +173,7 @@ def _store_input(seen: dict[str, Tensor], name: str):
 
 
 def _store(seen: dict[str, Tensor], name: str, index: int | None):
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor | tuple[Any, ...]) -> None:
         del module, args
         value = output if index is None else output[index]
         seen[name] = value[0].detach()

@@ -36,7 +36,7 @@ class Tiles:
     one_per_position: bool  # tile p is position p
 
     def read(
-        self, covector: Float[Tensor, "row pos d_model"], rows: Float[Tensor, "row column"]
+        self, covector: Float[Tensor, "active pos d_model"], rows: Float[Tensor, "row column"]
     ) -> None:
         """Add covector · vector to the columns of all sources at the covectors' positions."""
         n_tiles = int(torch.searchsorted(self.pos, covector.shape[1]))

@@ -11,9 +11,9 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from circuits.adjoint import Attention
+from circuits.estimate import Estimate, estimate
 from circuits.expand import Expansion, Progress, Sweeper, expand
 from circuits.features import ActiveFeatures, FeatureSource
 from circuits.frozen import FrozenModel
@@ -22,12 +22,13 @@ from circuits.recording import Recording, record
 from circuits.replay import replay_difference
 from circuits.rows import SparseRows
 from circuits.sources import Sources, build_sources, node_table
+from circuits.subject import Subject
 from circuits.targets import Targets, TargetSettings, read_targets
 from circuits.tokens import Prompt
 from graphs.graph import AttributionGraph
 from graphs.influence import influence, resolved_influence
 from graphs.nodes import NodeKind, NodeTable
-from graphs.provenance import Checks, ModelIdentity, Provenance
+from graphs.provenance import Checks, Provenance
 
 # Above this relative miss a row does not conserve; bfloat16 rounds more than that by itself.
 CONSERVATION_LIMITS = {torch.float64: 1e-9, torch.float32: 1e-3}
@@ -40,19 +41,6 @@ class TraceSettings:
     targets: TargetSettings = field(default_factory=TargetSettings)
     expansion: Expansion = field(default_factory=Expansion)
     labels: int = 256  # features with the most influence that get their top output tokens
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The model that is traced, with its spelling and its name."""
-
-    frozen: FrozenModel
-    tokenizer: PreTrainedTokenizerBase
-    identity: ModelIdentity
-
-    def spell(self, token: int) -> str:
-        """The text of a vocabulary id."""
-        return str(self.tokenizer.decode([token]))
 
 
 def ignore_progress(stage: str, done: int, total: int) -> None:
@@ -70,16 +58,12 @@ def trace(
     """Attribute the model's next-token prediction on one prompt to tokens, features and errors.
 
     Raises PromptError for a prompt that does not fit, DictionaryMismatch for a dictionary of
-    another model.
+    another model, DamagedWeights for logits that are not finite.
     """
     settings = settings or TraceSettings()
     frozen = subject.frozen
     with torch.inference_mode():
-        progress("record", 0, 1)
-        recording = record(frozen, prompt, settings.targets.position)
-        targets = read_targets(frozen, recording, settings.targets, subject.spell)
-        progress("features", 0, 1)
-        features = source.activate(frozen, recording, targets.covectors)
+        recording, targets, features = _active(prompt, subject, source, settings, progress)
         sources = build_sources(frozen, recording, features)
         progress("sweep", 0, 1)
         sweeper = Sweeper(frozen, Attention(frozen, recording), sources, features)
@@ -90,6 +74,36 @@ def trace(
         graph = graph.with_checks(_checks(graph, frozen, recording, features, sources, rows))
         progress("label", 0, 1)
         return _with_labels(graph, subject, features, sources, settings.labels)
+
+
+def estimate_trace(
+    prompt: Prompt,
+    subject: Subject,
+    source: FeatureSource,
+    settings: TraceSettings | None = None,
+    progress: Progress = ignore_progress,
+) -> Estimate:
+    """What `trace` with the same arguments will cost, from one forward pass.  Raises as `trace`."""
+    settings = settings or TraceSettings()
+    with torch.inference_mode():
+        recording, targets, features = _active(prompt, subject, source, settings, progress)
+        return estimate(
+            subject.frozen, recording, features, settings.expansion, len(targets.described)
+        )
+
+
+def _active(
+    prompt: Prompt,
+    subject: Subject,
+    source: FeatureSource,
+    settings: TraceSettings,
+    progress: Progress,
+) -> tuple[Recording, Targets, ActiveFeatures]:
+    progress("record", 0, 1)
+    recording = record(subject.frozen, prompt, settings.targets.position)
+    targets = read_targets(subject.frozen, recording, settings.targets, subject.spell)
+    progress("features", 0, 1)
+    return recording, targets, source.activate(subject.frozen, recording, targets.covectors)
 
 
 def _graph(

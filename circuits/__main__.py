@@ -1,0 +1,5 @@
+"""`python -m circuits` is the `headwater` command."""
+
+from circuits.cli import main
+
+main()

@@ -1,0 +1,332 @@
+"""The command line: trace, show, prune, export, estimate.
+
+Exit codes: 0 done, 1 done but a check failed, 2 bad usage or bad input.  Bad input is answered
+with one sentence on standard error; nothing is written without --out or --html.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+import graphs
+import viz
+from circuits.architectures import UnsupportedArchitecture
+from circuits.expand import Expansion
+from circuits.expand import Progress as Report
+from circuits.features import FeatureSource
+from circuits.frozen import DamagedWeights
+from circuits.models import ModelNotFound
+from circuits.neurons import Neurons
+from circuits.options import (
+    Against,
+    AsJson,
+    Chat,
+    Device,
+    DType,
+    EdgeScores,
+    EdgeThreshold,
+    Everything,
+    FeatureKind,
+    Features,
+    Format,
+    GraphPath,
+    KeepErrors,
+    KeptShare,
+    Mass,
+    MaxFeatures,
+    MaxLogits,
+    Model,
+    NodeThreshold,
+    Position,
+    Prompted,
+    Revision,
+    TargetTokens,
+    Tolerance,
+    Transcoders,
+    Type,
+)
+from circuits.subject import DeviceError, Subject, read_subject
+from circuits.targets import TargetSettings
+from circuits.tokens import PromptError, TargetError, read_prompt, single_token
+from circuits.trace import TraceSettings, estimate_trace, trace
+from circuits.transcoders import DictionaryMismatch
+from circuits.weights import WeightsFormatError, read_transcoders
+
+DEFAULT_MODEL = "gemma-3-270m"
+
+app = typer.Typer(
+    help="Circuit tracing and attribution graphs for language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+output = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+INPUT_ERRORS = (
+    DamagedWeights,
+    DeviceError,
+    DictionaryMismatch,
+    ModelNotFound,
+    PromptError,
+    TargetError,
+    UnsupportedArchitecture,
+    WeightsFormatError,
+    graphs.GraphFileError,
+)
+
+
+# Defaults come from the settings themselves, so that they cannot differ.
+TARGETS, EXPANSION, PRUNE = TargetSettings(), Expansion(), graphs.PruneSettings()
+
+
+def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Answer bad input with one sentence and exit code 2."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except INPUT_ERRORS as error:
+            errors.print(f"headwater: {error}", markup=False)
+            raise typer.Exit(2) from error
+
+    return run
+
+
+@app.command("trace")
+@plain_errors
+def trace_command(
+    prompt: Prompted,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    transcoders: Transcoders = None,
+    features: FeatureKind = None,
+    target: TargetTokens = None,
+    against: Against = None,
+    position: Position = TARGETS.position,
+    max_logits: MaxLogits = TARGETS.max_logits,
+    probability_mass: Mass = TARGETS.probability_mass,
+    max_features: MaxFeatures = EXPANSION.max_features,
+    tolerance: Tolerance = EXPANSION.tolerance,
+    kept_share: KeptShare = EXPANSION.kept_share,
+    everything: Everything = False,
+    chat: Chat = False,
+    dtype: Type = DType.FLOAT32,
+    device: Device = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Write the graph here (.safetensors).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Trace a prompt: which features, at which layers and tokens, made the prediction."""
+    for path in (out, html):
+        require_place(path)
+    with progress_bar() as progress:
+        progress("load", 0, 1)
+        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
+        spelled = subject.tokenizer
+        settings = TraceSettings(
+            targets=TargetSettings(
+                tokens=tuple(single_token(text, spelled) for text in target or ()),
+                against=None if against is None else single_token(against, spelled),
+                position=position,
+                probability_mass=probability_mass,
+                max_logits=max_logits,
+            ),
+            expansion=Expansion(max_features, tolerance, kept_share, everything),
+        )
+        source = read_source(subject, transcoders, features, max_features)
+        graph = trace(read_prompt(prompt, spelled, chat=chat), subject, source, settings, progress)
+        progress("write", 0, 1)
+        if out is not None:
+            graphs.write_graph(graph, out)
+        if html is not None:
+            viz.write_page(graphs.prune(graph), html)
+    show_summary(graph, as_json, {"graph": out, "page": html})
+    raise typer.Exit(1 if graph.provenance.checks.failures else 0)
+
+
+@app.command("estimate")
+@plain_errors
+def estimate_command(
+    prompt: Prompted,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    transcoders: Transcoders = None,
+    features: FeatureKind = None,
+    max_features: MaxFeatures = EXPANSION.max_features,
+    everything: Everything = False,
+    chat: Chat = False,
+    dtype: Type = DType.FLOAT32,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Say what a trace will cost: features, rows, seconds and peak memory."""
+    with progress_bar() as progress:
+        progress("load", 0, 1)
+        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
+        source = read_source(subject, transcoders, features, max_features)
+        text = read_prompt(prompt, subject.tokenizer, chat=chat)
+        expansion = Expansion(max_features=max_features, everything=everything)
+        cost = estimate_trace(text, subject, source, TraceSettings(expansion=expansion), progress)
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(cost)) + "\n")
+        return
+    output.print(
+        f"{cost.active_features:,} active features, {cost.rows:,} rows, "
+        f"{cost.flops / 1e9:,.0f} GFLOP at {cost.gflops_per_second:,.0f} GFLOP/s\n"
+        f"about {cost.seconds:.1f} s after loading, {cost.peak_bytes / 2**30:.1f} GiB at the peak"
+    )
+
+
+@app.command("show")
+@plain_errors
+def show_command(
+    graph: GraphPath,
+    per_layer: Annotated[int, typer.Option(min=1, help="Features shown per layer.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Show a graph: prompt, predictions, strongest nodes per layer, scores, checks."""
+    read = graphs.read_graph(graph)
+    show_summary(read, as_json, {}, per_layer)
+    raise typer.Exit(1 if read.provenance.checks.failures else 0)
+
+
+@app.command("prune")
+@plain_errors
+def prune_command(
+    graph: GraphPath,
+    node_threshold: NodeThreshold = PRUNE.node_threshold,
+    edge_threshold: EdgeThreshold = PRUNE.edge_threshold,
+    keep_errors: KeepErrors = False,
+    edge_scores: Annotated[
+        EdgeScores, typer.Option(help="full: ranked once; kept: again on kept nodes, as published.")
+    ] = EdgeScores.FULL,
+    out: Annotated[Path | None, typer.Option(help="Write the pruned graph here.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page of it here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep the nodes and edges that carry most influence."""
+    for path in (out, html):
+        require_place(path)
+    settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors, edge_scores.value)
+    pruned = graphs.prune(graphs.read_graph(graph), settings)
+    if out is not None:
+        graphs.write_graph(pruned, out)
+    if html is not None:
+        viz.write_page(pruned, html)
+    show_summary(pruned, as_json, {"graph": out, "page": html})
+
+
+@app.command("export")
+@plain_errors
+def export_command(
+    graph: GraphPath,
+    out: Annotated[Path, typer.Option(help="Write the export here.")],
+    format: Annotated[Format, typer.Option(help="File format.")] = Format.NEURONPEDIA,
+    full: Annotated[bool, typer.Option("--full", help="Do not prune first.")] = False,
+    node_threshold: NodeThreshold = PRUNE.node_threshold,
+    edge_threshold: EdgeThreshold = PRUNE.edge_threshold,
+    keep_errors: KeepErrors = False,
+    slug: Annotated[str | None, typer.Option(help="Name on Neuronpedia; else the file's.")] = None,
+    scan: Annotated[str | None, typer.Option(help="Neuronpedia's id of the model.")] = None,
+) -> None:
+    """Write a graph, pruned unless --full, in a format that other tools read."""
+    require_place(out)
+    whole = graphs.read_graph(graph)
+    settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors)
+    chosen = whole if full else graphs.prune(whole, settings)
+    if format == Format.NEURONPEDIA:
+        graphs.write_neuronpedia(
+            chosen,
+            out,
+            slug=slug or out.stem,
+            scan=scan,
+            node_threshold=None if full else node_threshold,
+        )
+    elif format == Format.NODE_LINK:
+        graphs.write_node_link(chosen, out)
+    else:
+        graphs.write_graphml(chosen, out)
+    output.print(f"{len(chosen):,} nodes and {chosen.weights.nnz:,} edges in {out}")
+
+
+def read_source(
+    subject: Subject, transcoders: Path | None, features: Features | None, max_features: int
+) -> FeatureSource:
+    """Transcoders from a folder, or the model's own neurons."""
+    if transcoders is None:
+        return Neurons(max_features)
+    if features is not None:
+        raise typer.BadParameter("--transcoders and --features exclude each other: give one.")
+    frozen = subject.frozen
+    read = read_transcoders(transcoders, dtype=frozen.dtype, device=frozen.device)
+    read.require_fit(frozen)
+    return read
+
+
+def require_place(path: Path | None) -> None:
+    """Raises GraphFileError now if a file cannot be written later."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise graphs.GraphFileError(f"{path} is a folder: give the name of a file.")
+    if not path.parent.is_dir():
+        raise graphs.GraphFileError(f"There is no folder {path.parent}: make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise graphs.GraphFileError(f"{path.parent} cannot be written to: choose another folder.")
+
+
+def show_summary(
+    graph: graphs.AttributionGraph,
+    as_json: bool,
+    written: dict[str, Path | None],
+    per_layer: int = 3,
+) -> None:
+    """Print a graph's summary and what was written."""
+    summary = graphs.summarise(graph, per_layer)
+    files = {name: str(path) for name, path in written.items() if path is not None}
+    if as_json:
+        sys.stdout.write(json.dumps({**summary.as_json(), "files": files}) + "\n")
+        return
+    output.print(viz.summary_tables(summary))
+    for name, path in files.items():
+        output.print(f"{name}: {path}", markup=False)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Report]:
+    """A progress bar on standard error; nothing where that is no terminal."""
+    columns = (TextColumn("{task.description:9}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("", total=1)
+
+        def report(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=stage, completed=done, total=max(total, 1))
+
+        yield report
+
+
+def main() -> None:
+    """Entry point of the `headwater` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

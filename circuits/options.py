@@ -1,0 +1,77 @@
+"""Options of the command line that several commands share, with their help."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class DType(StrEnum):
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+    BFLOAT16 = "bfloat16"
+
+
+class Features(StrEnum):
+    NEURONS = "neurons"
+
+
+class Format(StrEnum):
+    NEURONPEDIA = "neuronpedia"
+    NODE_LINK = "node-link"
+    GRAPHML = "graphml"
+
+
+class EdgeScores(StrEnum):
+    FULL = "full"
+    KEPT = "kept"
+
+
+Prompted = Annotated[str, typer.Argument(help="Text to trace.")]
+GraphPath = Annotated[Path, typer.Argument(help="Graph file.")]
+Model = Annotated[
+    str,
+    typer.Option(help="gemma-3-270m, smollm2-135m, a folder, or a name on the Hugging Face Hub."),
+]
+Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of the model.")]
+Transcoders = Annotated[
+    Path | None, typer.Option(help="Folder of a transcoder set; without it, neurons.")
+]
+FeatureKind = Annotated[
+    Features | None, typer.Option("--features", help="Trace the model's own MLP neurons.")
+]
+TargetTokens = Annotated[
+    list[str] | None, typer.Option("--target", help="Token to explain; may be repeated.")
+]
+Against = Annotated[
+    str | None, typer.Option(help="Explain why --target and not this token: logit difference.")
+]
+Position = Annotated[
+    int, typer.Option(help="Token position whose prediction is explained; -1 is the last.")
+]
+MaxLogits = Annotated[int, typer.Option(min=1, help="Most probable tokens to explain at most.")]
+Mass = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Probability that the explained tokens hold.")
+]
+MaxFeatures = Annotated[int, typer.Option(min=0, help="Features to expand at most.")]
+Tolerance = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Stop when this share of influence waits.")
+]
+KeptShare = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Share of each row's absolute sum kept as edges.")
+]
+Everything = Annotated[bool, typer.Option("--all", help="Expand every active feature.")]
+Chat = Annotated[bool, typer.Option("--chat", help="Put the text into the chat template.")]
+Type = Annotated[DType, typer.Option("--dtype", help="Number type of model and sweep.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+NodeThreshold = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Share of influence that kept nodes hold.")
+]
+EdgeThreshold = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Share of edge scores that kept edges hold.")
+]
+KeepErrors = Annotated[bool, typer.Option("--keep-errors", help="Never prune error nodes.")]

@@ -1,0 +1,59 @@
+"""The subject of a trace: a model as linear maps, its tokenizer and its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from circuits.frozen import FrozenModel
+from circuits.models import load_model
+from graphs.provenance import ModelIdentity
+
+
+class DeviceError(ValueError):
+    """torch cannot compute there."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is traced, with its spelling and its name."""
+
+    frozen: FrozenModel
+    tokenizer: PreTrainedTokenizerBase
+    identity: ModelIdentity
+
+    def spell(self, token: int) -> str:
+        """The text of a vocabulary id."""
+        return str(self.tokenizer.decode([token]))
+
+
+def read_subject(
+    model: str,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> Subject:
+    """Load a model and freeze it.
+
+    Raises ModelNotFound, DeviceError, UnsupportedArchitecture or DamagedWeights.
+    """
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(
+            f"The device {device!r} cannot be used here: choose cpu, or cuda where torch finds "
+            "a GPU."
+        ) from error
+    loaded = load_model(model, revision=revision, dtype=dtype, device=place)
+    frozen = FrozenModel(loaded.model)
+    identity = ModelIdentity(
+        name=loaded.name,
+        architecture=type(loaded.model).__name__,
+        revision=loaded.revision,
+        n_layers=frozen.n_layers,
+    )
+    return Subject(frozen, loaded.tokenizer, identity)

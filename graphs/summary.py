@@ -1,0 +1,121 @@
+"""Summary of a graph as plain data: what `headwater show` prints and `--json` writes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from graphs.graph import AttributionGraph
+from graphs.influence import influence
+from graphs.nodes import NodeKind
+from graphs.provenance import Checks
+from graphs.scores import Scores, scores
+
+
+@dataclass(frozen=True)
+class TargetLine:
+    """One explained output."""
+
+    node: str
+    text: str
+    probability: float | None  # None for contrasts and vectors
+    value: float
+
+
+@dataclass(frozen=True)
+class NodeLine:
+    """One strong node."""
+
+    node: str
+    layer: int | None  # None for tokens
+    token: str  # at the node's position
+    pos: int
+    activation: float | None  # None for tokens
+    influence: float  # share of all influence that passes through the node
+    output_tokens: tuple[str, ...]  # what it raises most
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The graph in numbers and its strongest nodes, layers from the top, tokens last."""
+
+    model: str
+    dictionary: str
+    dtype: str
+    tokens: tuple[str, ...]
+    context_only: int
+    targets: tuple[TargetLine, ...]
+    strongest: tuple[NodeLine, ...]
+    n_nodes: int
+    n_edges: int
+    scores: Scores
+    checks: Checks
+    failures: tuple[str, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """The same as JSON-ready data."""
+        return {**asdict(self), "checks": self.checks.model_dump()}
+
+
+def summarise(graph: AttributionGraph, per_layer: int = 3) -> Summary:
+    """The graph's targets, its `per_layer` strongest features per layer, scores and checks."""
+    source = graph.provenance
+    return Summary(
+        model=source.model.name,
+        dictionary=source.dictionary.name,
+        dtype=source.dtype,
+        tokens=source.tokens,
+        context_only=source.context_only,
+        targets=tuple(
+            TargetLine(
+                node=str(graph.nodes[int(row)]),
+                text=target.text,
+                probability=None if target.token_id is None else target.probability,
+                value=float(graph.nodes.value[row]),
+            )
+            for row, target in zip(graph.target_rows(), source.targets, strict=True)
+        ),
+        strongest=_strongest(graph, per_layer),
+        n_nodes=len(graph),
+        n_edges=int(graph.weights.nnz),
+        scores=scores(graph),
+        checks=source.checks,
+        failures=source.checks.failures,
+    )
+
+
+def _strongest(graph: AttributionGraph, per_layer: int) -> tuple[NodeLine, ...]:
+    total = float(graph.seed.sum())
+    reached = influence(graph) / total if total > 0 else np.zeros(len(graph))
+    features = graph.nodes.is_kind(NodeKind.FEATURE)
+    layers = np.unique(graph.nodes.layer[features])[::-1]
+    groups = [np.flatnonzero(features & (graph.nodes.layer == layer)) for layer in layers]
+    groups.append(np.flatnonzero(graph.nodes.is_kind(NodeKind.TOKEN)))
+    return tuple(
+        _line(graph, node, float(reached[node]))
+        for group in groups
+        for node in _first(group, reached, per_layer)
+    )
+
+
+def _first(nodes: Int[ndarray, " some"], reached: Float[ndarray, " node"], count: int) -> list[int]:
+    """The `count` nodes of these with the most influence, strongest first."""
+    best = nodes[np.argsort(-reached[nodes], kind="stable")][:count]
+    return [int(node) for node in best if reached[node] > 0]
+
+
+def _line(graph: AttributionGraph, node: int, reached: float) -> NodeLine:
+    identity, activation = graph.nodes[node], float(graph.nodes.activation[node])
+    pos = int(graph.nodes.pos[node])
+    return NodeLine(
+        node=str(identity),
+        layer=identity.layer,
+        token=graph.token_text(pos),
+        pos=pos,
+        activation=None if np.isnan(activation) else activation,
+        influence=reached,
+        output_tokens=graph.output_tokens.get(node, ()),
+    )

@@ -1,0 +1,206 @@
+"""Rows of the sweep against the Jacobian of the frozen model, on every architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+import circuits.adjoint
+from circuits.adjoint import Attention
+from circuits.expand import Expansion, Sweeper, expand
+from circuits.features import ActiveFeatures, FeatureSource
+from circuits.neurons import Neurons
+from circuits.points import ReadPoint, WritePoint
+from circuits.recording import Recording, record
+from circuits.sources import Sources, build_sources
+from circuits.subject import Subject
+from circuits.targets import Targets, TargetSettings, read_targets
+from circuits.tokens import Prompt
+from circuits.trace import ignore_progress
+from circuits.transcoders import TranscoderSet
+from graphs import NodeKind
+from tests.conftest import cached_subject
+from tests.oracles import Oracle
+from tests.tiny import tiny_prompt, toy_dictionary
+from tests.tolerances import EXACT
+
+EVERYTHING = Expansion(everything=True, kept_share=1.0)
+DICTIONARIES = {
+    "per layer": toy_dictionary(),
+    "per layer, skip, residual to mlp output": toy_dictionary(
+        skip=True, read=ReadPoint.RESIDUAL, write=WritePoint.MLP_OUTPUT
+    ),
+    "cross-layer, skip": toy_dictionary(cross_layer=True, skip=True),
+    "cross-layer, normalised to mlp output, topk": toy_dictionary(
+        cross_layer=True,
+        read=ReadPoint.NORMALISED,
+        write=WritePoint.MLP_OUTPUT,
+        nonlinearity="topk",
+    ),
+    "neurons": None,
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One prompt, ready to be swept."""
+
+    subject: Subject
+    recording: Recording
+    features: ActiveFeatures
+    sources: Sources
+    targets: Targets
+
+    def rows(self, expansion: Expansion = EVERYTHING) -> np.ndarray:
+        """Dense rows: features in their order, then targets."""
+        frozen = self.subject.frozen
+        attention = Attention(frozen, self.recording)
+        sweeper = Sweeper(frozen, attention, self.sources, self.features)
+        rows = expand(sweeper, self.targets, expansion, ignore_progress)
+        n_columns = len(self.sources.nodes)
+        order = [*self.sources.feature_column.tolist(), *range(n_columns, rows.n_nodes)]
+        return rows.matrix().toarray()[order, :n_columns]
+
+
+def prepare(subject: Subject, source: FeatureSource, prompt: Prompt) -> Prepared:
+    recording = record(subject.frozen, prompt)
+    targets = read_targets(subject.frozen, recording, TargetSettings(max_logits=3), subject.spell)
+    features = source.activate(subject.frozen, recording, targets.covectors)
+    sources = build_sources(subject.frozen, recording, features)
+    return Prepared(subject, recording, features, sources, targets)
+
+
+def oracle_of(prepared: Prepared, dictionary: TranscoderSet | None) -> Oracle:
+    return Oracle(
+        prepared.subject.frozen,
+        prepared.recording,
+        dictionary,
+        prepared.features,
+        prepared.sources,
+        prepared.targets,
+    )
+
+
+def assert_rows_are_the_jacobian(
+    subject: Subject, dictionary: TranscoderSet | None, prompt: Prompt
+) -> None:
+    source = Neurons(max_features=60) if dictionary is None else dictionary
+    prepared = prepare(subject, source, prompt)
+    oracle = oracle_of(prepared, dictionary)
+    scales = torch.ones(len(prepared.sources.nodes), dtype=torch.float64)
+    jacobian = torch.func.jacrev(oracle.target_values)(scales)
+    values = torch.cat([prepared.features.value, prepared.targets.value])
+    np.testing.assert_allclose(oracle.target_values(scales), values, **EXACT)
+    np.testing.assert_allclose(prepared.rows(), jacobian, **EXACT)
+
+
+@pytest.mark.parametrize("kind", DICTIONARIES)
+def test_every_edge_is_the_jacobian_of_the_frozen_model(subject: Subject, kind: str):
+    assert_rows_are_the_jacobian(subject, DICTIONARIES[kind], tiny_prompt())
+
+
+@pytest.mark.parametrize("kind", ["per layer", "neurons"])
+def test_edges_are_the_jacobian_without_context_only_positions(gemma: Subject, kind: str):
+    prompt = tiny_prompt(context_only=0)
+    assert_rows_are_the_jacobian(gemma, DICTIONARIES[kind], prompt)
+
+
+@pytest.mark.parametrize("kind", DICTIONARIES)
+def test_edges_are_the_jacobian_for_a_prompt_of_one_token(gemma: Subject, kind: str):
+    prompt = tiny_prompt(ids=(4,), context_only=0)
+    assert_rows_are_the_jacobian(gemma, DICTIONARIES[kind], prompt)
+
+
+def test_every_edge_is_a_finite_difference(subject: Subject):
+    dictionary = DICTIONARIES["cross-layer, skip"]
+    prepared = prepare(subject, dictionary, tiny_prompt(ids=(1, 5, 9)))
+    oracle = oracle_of(prepared, dictionary)
+    one, step = torch.ones(len(prepared.sources.nodes), dtype=torch.float64), 0.5
+    rows = prepared.rows()
+    for column, direction in enumerate(torch.eye(len(one), dtype=torch.float64)):
+        above = oracle.target_values(one + step * direction)
+        below = oracle.target_values(one - step * direction)
+        np.testing.assert_allclose(rows[:, column], (above - below) / (2 * step), **EXACT)
+
+
+@pytest.mark.parametrize("kind", DICTIONARIES)
+def test_rows_sum_to_their_targets_own_values(subject: Subject, kind: str):
+    source = DICTIONARIES[kind] or Neurons(max_features=60)
+    prepared = prepare(subject, source, tiny_prompt())
+    values = torch.cat([prepared.features.value, prepared.targets.value])
+    np.testing.assert_allclose(prepared.rows().sum(1), values, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("block", [1, 7, 10_000])
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_blocks_and_key_chunks_change_nothing(
+    subject: Subject, block: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+):
+    prepared = prepare(subject, DICTIONARIES["cross-layer, skip"], tiny_prompt())
+    before = prepared.rows()
+    monkeypatch.setattr(circuits.adjoint, "BLOCK_POSITIONS", block)
+    monkeypatch.setattr(circuits.adjoint, "KEY_CHUNK", chunk)
+    np.testing.assert_allclose(prepared.rows(), before, **EXACT)
+
+
+def test_edges_through_a_sliding_window_end_at_the_window(gemma: Subject):
+    prepared = prepare(gemma, toy_dictionary(), tiny_prompt())
+    nodes, features = prepared.sources.nodes, prepared.features
+    rows = prepared.rows()
+    # Layers 0 and 1 see three positions: five back is out of reach for layer 1, three for layer 0.
+    reach = {0: 2, 1: 4}
+    tokens = np.flatnonzero(nodes.index >= 0)[: len(prepared.recording.prompt)]
+    for feature in range(len(features)):
+        layer, pos = int(features.layer[feature]), int(features.pos[feature])
+        if layer in reach:
+            beyond = tokens[: max(0, pos - reach[layer])]
+            assert not rows[feature, beyond].any()
+            assert rows[feature, tokens[max(0, pos - reach[layer])]] != 0
+
+
+def test_targets_see_no_later_position_and_no_higher_layer(subject: Subject):
+    prepared = prepare(subject, toy_dictionary(cross_layer=True), tiny_prompt())
+    nodes, features = prepared.sources.nodes, prepared.features
+    rows = prepared.rows()[: len(features)]
+    later = nodes.pos[None] > features.pos.numpy()[:, None]
+    placed = nodes.is_kind(NodeKind.FEATURE, NodeKind.ERROR)
+    higher = placed[None] & (nodes.layer[None] >= features.layer.numpy()[:, None])
+    assert not rows[later | higher].any()
+    assert rows[~(later | higher)].any()
+
+
+def test_repeated_tokens_are_sources_of_their_own(gemma: Subject):
+    prepared = prepare(gemma, toy_dictionary(), tiny_prompt(ids=(1, 5, 5, 5)))
+    rows = prepared.rows()
+    assert len(set(rows[-1, 1:4].tolist())) == 3
+
+
+def test_zero_active_features_leave_errors_and_tokens(subject: Subject):
+    dictionary = toy_dictionary(nonlinearity="relu")
+    silent = tuple(
+        replace(layer, encoder_bias=torch.full_like(layer.encoder_bias, -1e6))
+        for layer in dictionary.layers
+    )
+    prepared = prepare(subject, replace(dictionary, layers=silent), tiny_prompt())
+    assert len(prepared.features) == 0
+    np.testing.assert_allclose(prepared.rows().sum(1), prepared.targets.value, **EXACT)
+
+
+def test_a_per_layer_set_is_a_cross_layer_set_that_writes_to_its_own_layer():
+    subject = cached_subject("llama")
+    per_layer = toy_dictionary()
+    padded = tuple(
+        replace(
+            layer,
+            decoder=torch.cat(
+                [layer.decoder, torch.zeros(len(layer.encoder), 2 - number, 16).double()], 1
+            ),
+        )
+        for number, layer in enumerate(per_layer.layers)
+    )
+    alone = prepare(subject, per_layer, tiny_prompt()).rows()
+    crossing = prepare(subject, replace(per_layer, layers=padded), tiny_prompt()).rows()
+    np.testing.assert_allclose(crossing, alone, **EXACT)

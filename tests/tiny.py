@@ -1,0 +1,173 @@
+"""Tiny seeded float64 models, one per supported architecture, and toy dictionaries for them."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from circuits.frozen import FrozenModel
+from circuits.nonlinearities import JumpReLU, Nonlinearity, ReLU, TopK
+from circuits.points import ReadPoint, WritePoint
+from circuits.subject import Subject
+from circuits.tokens import Prompt
+from circuits.transcoders import Transcoder, TranscoderSet
+from graphs import DictionaryIdentity, ModelIdentity
+
+VOCABULARY = 23
+D_MODEL = 16
+COMMON = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": D_MODEL,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GROUPED = {**COMMON, "num_key_value_heads": 2, "head_dim": 6}
+WINDOW = {"sliding_window": 3}
+SPECIAL = {"bos_token_id": 1, "eos_token_id": 2}
+
+# name → model class, config class, config
+ARCHITECTURES = {
+    "gemma-2": ("Gemma2ForCausalLM", "Gemma2Config", {**GROUPED, **WINDOW}),
+    "gemma-3": (
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        {**GROUPED, **WINDOW, "layer_types": ["sliding_attention"] * 2 + ["full_attention"]},
+    ),
+    "gemma-3-one-kv-head": (
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        {**GROUPED, "num_key_value_heads": 1},
+    ),
+    "gemma-3-multimodal": (
+        "Gemma3ForConditionalGeneration",
+        "Gemma3Config",
+        {
+            "text_config": {**GROUPED, **WINDOW},
+            "vision_config": {
+                "hidden_size": 8,
+                "intermediate_size": 8,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 1,
+                "image_size": 8,
+                "patch_size": 4,
+            },
+            "mm_tokens_per_image": 4,
+            "image_token_index": 20,
+            "boi_token_index": 21,
+            "eoi_token_index": 22,
+        },
+    ),
+    "llama": ("LlamaForCausalLM", "LlamaConfig", {**GROUPED, "attention_bias": True}),
+    "mistral": ("MistralForCausalLM", "MistralConfig", {**GROUPED, **WINDOW}),
+    "qwen-2": ("Qwen2ForCausalLM", "Qwen2Config", {**COMMON, "num_key_value_heads": 2}),
+    "qwen-3": ("Qwen3ForCausalLM", "Qwen3Config", GROUPED),
+    "gpt-2": (
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {
+            "vocab_size": VOCABULARY,
+            "n_embd": D_MODEL,
+            "n_layer": 3,
+            "n_head": 4,
+            "n_positions": 64,
+            "n_inner": 24,
+            **SPECIAL,
+        },
+    ),
+    "gpt-neox": ("GPTNeoXForCausalLM", "GPTNeoXConfig", COMMON),
+    "gpt-neox-sequential": (
+        "GPTNeoXForCausalLM",
+        "GPTNeoXConfig",
+        {**COMMON, "use_parallel_residual": False},
+    ),
+}
+
+
+def toy_tokenizer(bos: int | None = 1) -> PreTrainedTokenizerFast:
+    """Spells every id as one letter; `bos` is the id of its BOS token, if it has one."""
+    letters = [chr(ord("a") + token) for token in range(VOCABULARY)]
+    backend = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(letters)}, "a"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    backend.decoder = decoders.Fuse()
+    bos_token = None if bos is None else letters[bos]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=bos_token, clean_up_tokenization_spaces=False
+    )
+
+
+def tiny_model(name: str) -> PreTrainedModel:
+    """A random model; every parameter is random, biases and norm gains too."""
+    model_class, config_class, config = ARCHITECTURES[name]
+    generator = torch.Generator().manual_seed(7)
+    torch.manual_seed(7)
+    model = getattr(transformers, model_class)(getattr(transformers, config_class)(**config))
+    model = model.double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    model.set_attn_implementation("eager")
+    return model.requires_grad_(False)
+
+
+def tiny_subject(name: str) -> Subject:
+    model = tiny_model(name)
+    frozen = FrozenModel(model)
+    identity = ModelIdentity(name=name, architecture=type(model).__name__, n_layers=frozen.n_layers)
+    return Subject(frozen, toy_tokenizer(), identity)
+
+
+def tiny_prompt(ids: tuple[int, ...] = (1, 5, 9, 5, 14, 8), context_only: int = 1) -> Prompt:
+    text = toy_tokenizer().decode(list(ids))
+    return Prompt(text=text, ids=ids, tokens=tuple(text), context_only=context_only)
+
+
+def toy_dictionary(
+    *,
+    cross_layer: bool = False,
+    skip: bool = False,
+    nonlinearity: str = "jumprelu",
+    read: ReadPoint = ReadPoint.MLP_INPUT,
+    write: WritePoint = WritePoint.CONTRIBUTION,
+    n_layers: int = 3,
+    d_dict: int = 20,
+    d_model: int = D_MODEL,
+) -> TranscoderSet:
+    """Random transcoders of the given kind."""
+    generator = torch.Generator().manual_seed(11)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def one(layer: int) -> Transcoder:
+        nonlinearities: dict[str, Nonlinearity] = {
+            "relu": ReLU(),
+            "jumprelu": JumpReLU(random(d_dict).abs()),
+            "topk": TopK(5, signed=True),
+        }
+        return Transcoder(
+            encoder=random(d_dict, d_model),
+            encoder_bias=random(d_dict),
+            decoder=random(d_dict, n_layers - layer if cross_layer else 1, d_model),
+            decoder_bias=random(d_model),
+            nonlinearity=nonlinearities[nonlinearity],
+            skip=random(d_model, d_model) if skip else None,
+        )
+
+    return TranscoderSet(
+        layers=tuple(one(layer) for layer in range(n_layers)),
+        read=read,
+        write=write,
+        identity=DictionaryIdentity(kind="transcoder", name="toy"),
+    )
+
+
+logging.getLogger("transformers").setLevel(logging.ERROR)

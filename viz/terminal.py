@@ -1,0 +1,107 @@
+"""A graph's summary as tables in a terminal."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from graphs.summary import NodeLine, Summary
+
+
+def summary_tables(summary: Summary) -> RenderableType:
+    """Prompt, predictions, strongest nodes per layer, scores and checks."""
+    return Group(
+        _headline(summary), "", _predictions(summary), "", _strongest(summary), "", _notes(summary)
+    )
+
+
+def visible(token: str) -> str:
+    """A token with its white space and control characters made visible.
+
+    >>> visible(" Paris"), visible("\\n")
+    ('␣Paris', '⏎')
+    """
+    shown = token.replace("\n", "⏎").replace("\t", "→").replace(" ", "␣")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in shown)
+
+
+def _headline(summary: Summary) -> RenderableType:
+    text = Text()
+    for pos, token in enumerate(summary.tokens):
+        text.append(visible(token).replace("␣", " "), style="dim" * (pos < summary.context_only))
+    head = f"{summary.model} · {summary.dictionary} · {summary.dtype}"
+    return Group(Text(head, style="bold"), text)
+
+
+def _table(*headings: str, right: tuple[str, ...]) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left")
+    return table
+
+
+def _predictions(summary: Summary) -> Table:
+    table = _table("explained", "probability", "value", "node", right=("probability", "value"))
+    for target in summary.targets:
+        probability = "" if target.probability is None else f"{target.probability:.3f}"
+        cells = (visible(target.text), probability, f"{target.value:.3f}", target.node)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _strongest(summary: Summary) -> Table:
+    table = _table(
+        "layer",
+        "node",
+        "at",
+        "activation",
+        "influence",
+        "raises",
+        right=("activation", "influence"),
+    )
+    for layer, lines in groupby(summary.strongest, key=lambda line: line.layer):
+        for rank, line in enumerate(lines):
+            name = "input" if layer is None else str(layer)
+            table.add_row(*(Text(cell) for cell in (name if rank == 0 else "", *_cells(line))))
+    return table
+
+
+def _cells(line: NodeLine) -> tuple[str, ...]:
+    return (
+        line.node,
+        visible(line.token),
+        "" if line.activation is None else f"{line.activation:.2f}",
+        f"{line.influence:.2%}",
+        " ".join(visible(token) for token in line.output_tokens),
+    )
+
+
+def _notes(summary: Summary) -> RenderableType:
+    checks, found = summary.checks, summary.scores
+    lines = [
+        f"{summary.n_nodes:,} nodes, {summary.n_edges:,} edges; "
+        f"replacement {found.replacement:.3f}, completeness {found.completeness:.3f}"
+    ]
+    if checks.influence_resolved is not None:
+        lines.append(f"{checks.influence_resolved:.1%} of influence resolved")
+    if checks.expanded_features is not None and checks.active_features is not None:
+        lines[-1] += (
+            f": {checks.expanded_features:,} features expanded, {checks.active_features:,} active"
+        )
+    if checks.error_influence_share is not None:
+        lines.append(f"{checks.error_influence_share:.1%} of influence ends at error nodes")
+    if checks.conservation_max is not None and checks.conservation_median is not None:
+        lines.append(
+            f"rows sum to their targets' own values within {checks.conservation_max:.1e} "
+            f"of their absolute sum (median {checks.conservation_median:.1e})"
+        )
+    if checks.replay_max_difference is not None:
+        lines.append(
+            f"replayed logits differ from the model's own by {checks.replay_max_difference:.1e} "
+            "of the largest"
+        )
+    failures = [Text(failure, style="bold red") for failure in summary.failures]
+    return Group(*(Text(line) for line in lines), *failures)
