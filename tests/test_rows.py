@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from circuits.rows import SparseRows, largest
+
+blocks = arrays(np.float64, (3, 17), elements=st.floats(-10, 10, allow_subnormal=False))
+
+
+@given(block=blocks, share=st.floats(0.0, 1.0))
+def test_the_kept_share_is_reached_with_the_fewest_entries(block, share):
+    sizes = np.abs(block)
+    totals = sizes.sum(1)
+    kept = largest(sizes, totals, share)
+    for row in range(len(block)):
+        held = np.sort(sizes[row][kept[row]])
+        assert held.sum() >= share * totals[row] * (1 - 1e-12)
+        if len(held) and share < 1:
+            smallest = held[0]
+            without = sizes[row][sizes[row] > smallest].sum()
+            assert without <= share * totals[row] * (1 + 1e-12)
+
+
+@given(block=blocks, share=st.floats(0.0, 1.0))
+def test_sums_close_whatever_is_kept(block, share):
+    rows = SparseRows(n_nodes=20, kept_share=share)
+    rows.add([17, 18, 19], block, block.sum(1))
+    kept = rows.matrix().toarray()[17:].sum(1)
+    np.testing.assert_allclose(kept + rows.spread(rows.dropped)[17:], block.sum(1), atol=1e-9)
+    sizes = np.abs(rows.matrix().toarray()[17:]).sum(1) + rows.spread(rows.dropped_absolute)[17:]
+    np.testing.assert_allclose(sizes, np.abs(block).sum(1), atol=1e-9)
+
+
+def test_residuals_are_relative_to_the_absolute_sum():
+    rows = SparseRows(n_nodes=4, kept_share=1.0)
+    rows.add([2, 3], np.array([[3.0, -1.0], [0.0, 0.0]]), np.array([2.0, 0.5]))
+    assert rows.residuals == {2: 0.0, 3: 0.5}
+    rows.add([2], np.array([[3.0, -1.0]]), np.array([4.0]))
+    assert rows.residuals[2] == pytest.approx(0.5)
+
+
+def test_rows_may_come_in_any_order():
+    forward, backward = SparseRows(4, 1.0), SparseRows(4, 1.0)
+    block = np.array([[1.0, 2.0], [3.0, 4.0]])
+    forward.add([2, 3], block, block.sum(1))
+    backward.add([3, 2], block[::-1], block[::-1].sum(1))
+    np.testing.assert_array_equal(forward.matrix().toarray(), backward.matrix().toarray())
+    np.testing.assert_array_equal(forward.expanded(), [False, False, True, True])
