@@ -73,8 +73,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-output = Console(highlight=False, soft_wrap=True)
+# Where there is no terminal there is no width either: wide enough for a whole line.
+output = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class UsageError(ValueError):
+    """Options that do not go together."""
 
 
 P = ParamSpec("P")
@@ -87,6 +92,7 @@ INPUT_ERRORS = (
     PromptError,
     TargetError,
     UnsupportedArchitecture,
+    UsageError,
     WeightsFormatError,
     graphs.GraphFileError,
 )
@@ -137,6 +143,7 @@ def trace_command(
     """Trace a prompt: which features, at which layers and tokens, made the prediction."""
     for path in (out, html):
         require_place(path)
+    require_consistent(transcoders, features, target, against)
     with progress_bar() as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
@@ -151,7 +158,7 @@ def trace_command(
             ),
             expansion=Expansion(max_features, tolerance, kept_share, everything),
         )
-        source = read_source(subject, transcoders, features, max_features)
+        source = read_source(subject, transcoders, max_features)
         graph = trace(read_prompt(prompt, spelled, chat=chat), subject, source, settings, progress)
         progress("write", 0, 1)
         if out is not None:
@@ -178,10 +185,11 @@ def estimate_command(
     as_json: AsJson = False,
 ) -> None:
     """Say what a trace will cost: features, rows, seconds and peak memory."""
+    require_consistent(transcoders, features, None, None)
     with progress_bar() as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
-        source = read_source(subject, transcoders, features, max_features)
+        source = read_source(subject, transcoders, max_features)
         text = read_prompt(prompt, subject.tokenizer, chat=chat)
         expansion = Expansion(max_features=max_features, everything=everything)
         cost = estimate_trace(text, subject, source, TraceSettings(expansion=expansion), progress)
@@ -267,18 +275,27 @@ def export_command(
     output.print(f"{len(chosen):,} nodes and {chosen.weights.nnz:,} edges in {out}")
 
 
-def read_source(
-    subject: Subject, transcoders: Path | None, features: Features | None, max_features: int
-) -> FeatureSource:
+def read_source(subject: Subject, transcoders: Path | None, max_features: int) -> FeatureSource:
     """Transcoders from a folder, or the model's own neurons."""
     if transcoders is None:
         return Neurons(max_features)
-    if features is not None:
-        raise typer.BadParameter("--transcoders and --features exclude each other: give one.")
     frozen = subject.frozen
     read = read_transcoders(transcoders, dtype=frozen.dtype, device=frozen.device)
     read.require_fit(frozen)
     return read
+
+
+def require_consistent(
+    transcoders: Path | None,
+    features: Features | None,
+    target: list[str] | None,
+    against: str | None,
+) -> None:
+    """Raises UsageError for options that do not go together."""
+    if transcoders is not None and features is not None:
+        raise UsageError("--transcoders and --features exclude each other: give one of them.")
+    if against is not None and not target:
+        raise UsageError("--against needs --target: say which token wins over it.")
 
 
 def require_place(path: Path | None) -> None:
@@ -307,7 +324,7 @@ def show_summary(
         return
     output.print(viz.summary_tables(summary))
     for name, path in files.items():
-        output.print(f"{name}: {path}", markup=False)
+        output.print(f"{name}: {path}", markup=False, soft_wrap=True)
 
 
 @contextmanager

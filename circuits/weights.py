@@ -103,7 +103,8 @@ def _per_layer(folder: Path, config: dict[str, Any]) -> list[Transcoder]:
         threshold = tensors.get("activation_function.threshold")
         if "k" in tensors:  # circuit-tracer's exporter puts it beside the matrices
             config = {**config, "activation": "topk", "k": int(tensors["k"])}
-        transcoder = Transcoder(
+        transcoder = _transcoder(
+            path,
             encoder=tensors["W_enc"],
             encoder_bias=tensors["b_enc"],
             decoder=tensors["W_dec"][:, None],
@@ -111,7 +112,7 @@ def _per_layer(folder: Path, config: dict[str, Any]) -> list[Transcoder]:
             nonlinearity=_nonlinearity(folder, config, threshold),
             skip=tensors.get("W_skip"),
         )
-        layers.append(_checked(transcoder, path))
+        layers.append(transcoder)
     return layers
 
 
@@ -124,14 +125,15 @@ def _cross_layer(folder: Path, config: dict[str, Any]) -> list[Transcoder]:
         decoder_path = folder / f"W_dec_{layer}.safetensors"
         decoder = _tensors(decoder_path, required=(names["W_dec"],))
         threshold = encoder.get(f"threshold_{layer}")
-        transcoder = Transcoder(
+        transcoder = _transcoder(
+            path,
             encoder=encoder[names["W_enc"]],
             encoder_bias=encoder[names["b_enc"]],
             decoder=decoder[names["W_dec"]],
             decoder_bias=encoder[names["b_dec"]],
             nonlinearity=ReLU() if threshold is None else JumpReLU(threshold),
         )
-        layers.append(_checked(transcoder, path))
+        layers.append(transcoder)
     return layers
 
 
@@ -179,24 +181,38 @@ def _nonlinearity(folder: Path, config: dict[str, Any], threshold: Tensor | None
     return ReLU() if threshold is None else JumpReLU(threshold)
 
 
-def _checked(transcoder: Transcoder, path: Path) -> Transcoder:
-    """Raises WeightsFormatError unless the matrices of one file fit each other."""
-    d_dict, d_model = transcoder.encoder.shape
-    shapes = {
-        "decoder": (transcoder.decoder.shape[::2], (d_dict, d_model)),
-        "encoder bias": (transcoder.encoder_bias.shape, (d_dict,)),
-        "decoder bias": (transcoder.decoder_bias.shape, (d_model,)),
+def _transcoder(
+    path: Path,
+    *,
+    encoder: Tensor,
+    encoder_bias: Tensor,
+    decoder: Tensor,
+    decoder_bias: Tensor,
+    nonlinearity: Nonlinearity,
+    skip: Tensor | None = None,
+) -> Transcoder:
+    """A transcoder of matrices that fit each other.  Raises WeightsFormatError if they do not."""
+    shape = tuple(encoder.shape)
+    d_dict, d_model = shape if len(shape) == 2 else (-1, -1)
+    # The middle axis of the decoder counts written layers; the model says how many there can be.
+    written = decoder.shape[1] if decoder.ndim == 3 else -1
+    expected = {
+        "encoder": (shape, (d_dict, d_model)),
+        "decoder": (tuple(decoder.shape), (d_dict, written, d_model)),
+        "encoder bias": (tuple(encoder_bias.shape), (d_dict,)),
+        "decoder bias": (tuple(decoder_bias.shape), (d_model,)),
     }
-    if transcoder.skip is not None:
-        shapes["skip"] = (transcoder.skip.shape, (d_model, d_model))
-    if isinstance(transcoder.nonlinearity, JumpReLU):
-        shapes["threshold"] = (transcoder.nonlinearity.threshold.shape, (d_dict,))
-    for name, (got, expected) in shapes.items():
-        if tuple(got) != expected:
+    if skip is not None:
+        expected["skip"] = (tuple(skip.shape), (d_model, d_model))
+    if isinstance(nonlinearity, JumpReLU):
+        expected["threshold"] = (tuple(nonlinearity.threshold.shape), (d_dict,))
+    for name, (got, wanted) in expected.items():
+        if got != wanted:
             raise WeightsFormatError(
-                f"The {name} in {path} has shape {tuple(got)}, the encoder asks for {expected}."
+                f"The {name} in {path} has shape {got}, an encoder of shape {shape} "
+                f"asks for {wanted}."
             )
-    return transcoder
+    return Transcoder(encoder, encoder_bias, decoder, decoder_bias, nonlinearity, skip)
 
 
 def _placed(transcoder: Transcoder, dtype: torch.dtype, device: torch.device) -> Transcoder:

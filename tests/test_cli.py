@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import circuits.cli
+import graphs
+from tests.test_weights import per_layer
+from tests.tiny import tiny_model, toy_tokenizer
+
+PROMPT = "fjfoi"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Gemma 3 in a folder, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny_model("gemma-3").float().save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graph(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A graph traced on the command line."""
+    path = tmp_path_factory.mktemp("graph") / "graph.safetensors"
+    assert run("trace", PROMPT, "--model", model, "--out", path).exit_code == 0
+    return path
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(circuits.cli.app, [str(argument) for argument in arguments])
+
+
+def assert_refused(result, message: str) -> None:
+    """Exit code 2, one sentence on standard error, no traceback."""
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.output
+
+
+def test_trace_writes_a_graph_and_a_page_and_says_where(model: Path, tmp_path: Path):
+    out, page = tmp_path / "graph.safetensors", tmp_path / "page.html"
+    result = run("trace", PROMPT, "--model", model, "--out", out, "--html", page)
+    assert result.exit_code == 0, result.output
+    assert f"graph: {out}" in result.stdout
+    assert f"page: {page}" in result.stdout
+    assert graphs.read_graph(out).provenance.prompt == "bfjfoi"
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_trace_without_out_writes_nothing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert run("trace", PROMPT, "--model", model).exit_code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trace_prints_what_a_person_wants_to_know(model: Path):
+    text = run("trace", PROMPT, "--model", model).stdout
+    for part in ("bfjfoi", "probability", "influence resolved", "rows sum to", "feature:2/"):
+        assert part in text
+
+
+def test_trace_prints_json_for_machines(model: Path, tmp_path: Path):
+    out = tmp_path / "graph.safetensors"
+    result = run("trace", PROMPT, "--model", model, "--json", "--out", out)
+    data = json.loads(result.stdout)
+    assert data["tokens"] == list("bfjfoi")
+    assert data["files"] == {"graph": str(out)}
+    assert data["checks"]["conservation_max"] < 1e-5
+    assert data["failures"] == []
+
+
+def test_targets_and_contrasts_are_taken_from_the_command_line(model: Path):
+    data = json.loads(run("trace", PROMPT, "--model", model, "--target", "e", "--json").stdout)
+    assert [target["node"] for target in data["targets"]] == ["logit:4@5"]
+    data = json.loads(
+        run("trace", PROMPT, "--model", model, "--target", "e", "--against", "h", "--json").stdout
+    )
+    assert [target["text"] for target in data["targets"]] == ["e − h"]
+
+
+def test_a_position_is_taken_from_the_command_line(model: Path):
+    data = json.loads(run("trace", PROMPT, "--model", model, "--position", "2", "--json").stdout)
+    assert {target["node"].split("@")[1] for target in data["targets"]} == {"2"}
+
+
+def test_max_features_and_all(model: Path):
+    some = json.loads(
+        run("trace", PROMPT, "--model", model, "--max-features", "9", "--json").stdout
+    )
+    assert some["checks"]["expanded_features"] == 9
+
+
+def test_a_dictionary_is_read_from_a_folder(model: Path, tmp_path: Path):
+    folder = per_layer(tmp_path)
+    data = json.loads(
+        run("trace", PROMPT, "--model", model, "--transcoders", folder, "--all", "--json").stdout
+    )
+    assert data["dictionary"] == "toy"
+    assert data["checks"]["expanded_features"] == data["checks"]["active_features"] > 0
+
+
+def test_bfloat16_is_marked(model: Path):
+    data = json.loads(
+        run("trace", PROMPT, "--model", model, "--dtype", "bfloat16", "--json").stdout
+    )
+    assert data["dtype"] == "bfloat16"
+
+
+def test_a_failed_check_is_said_and_exits_1(model: Path, monkeypatch: pytest.MonkeyPatch):
+    # `circuits.trace` is the function; the module of that name is asked for by its path.
+    module = import_module("circuits.trace")
+    monkeypatch.setattr(module, "CONSERVATION_LIMITS", {torch.float32: 0.0})
+    result = run("trace", PROMPT, "--model", model)
+    assert result.exit_code == 1
+    assert "Conservation fails" in result.stdout
+
+
+def test_show_shows_a_graph(graph: Path):
+    result = run("show", graph)
+    assert result.exit_code == 0
+    assert "bfjfoi" in result.stdout
+    assert json.loads(run("show", graph, "--json").stdout)["n_nodes"] > 20
+
+
+def test_prune_writes_a_smaller_graph(graph: Path, tmp_path: Path):
+    out = tmp_path / "pruned.safetensors"
+    result = run("prune", graph, "--node-threshold", "0.5", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert len(graphs.read_graph(out)) < len(graphs.read_graph(graph))
+
+
+@pytest.mark.parametrize("form", ["neuronpedia", "node-link", "graphml"])
+def test_export_writes_every_format(graph: Path, tmp_path: Path, form: str):
+    out = tmp_path / "graph.out"
+    result = run("export", graph, "--format", form, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert out.stat().st_size > 1000
+    whole = tmp_path / "whole.out"
+    assert run("export", graph, "--format", form, "--full", "--out", whole).exit_code == 0
+    assert whole.stat().st_size > out.stat().st_size
+
+
+def test_estimate_says_what_a_trace_will_cost(model: Path):
+    data = json.loads(run("estimate", PROMPT, "--model", model, "--json").stdout)
+    done = json.loads(run("trace", PROMPT, "--model", model, "--json").stdout)
+    assert data["active_features"] == done["checks"]["active_features"]
+    assert data["rows"] == done["checks"]["expanded_features"] + len(done["targets"])
+    assert data["seconds"] > 0
+    assert data["peak_bytes"] > 0
+    assert "GFLOP" in run("estimate", PROMPT, "--model", model).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([" "], "The prompt is empty"),
+        ([PROMPT, "--target", "ef"], "The target 'ef' is 2 tokens ('e', 'f')"),
+        ([PROMPT, "--target", ""], "The target '' is 0 tokens"),
+        (["f" * 64], "has 65 tokens, the model's context holds 64"),
+        ([PROMPT, "--position", "77"], "no position 77"),
+        ([PROMPT, "--chat"], "no chat template"),
+        ([PROMPT, "--device", "cuda:99"], "device 'cuda:99' cannot be used"),
+        ([PROMPT, "--device", "abacus"], "device 'abacus' cannot be used"),
+        ([PROMPT, "--transcoders", "nowhere"], "There is no nowhere/config.yaml"),
+        ([PROMPT, "--out", "/nowhere/graph.safetensors"], "There is no folder /nowhere"),
+        ([PROMPT, "--html", "/"], "/ is a folder"),
+        ([PROMPT, "--against", "h"], "--against needs --target"),
+        ([PROMPT, "--features", "neurons", "--transcoders", "x"], "exclude each other"),
+    ],
+)
+def test_bad_input_gets_one_sentence(model: Path, arguments: list[str], message: str):
+    assert_refused(run("trace", *arguments, "--model", model), message)
+
+
+def test_an_unknown_model_gets_one_sentence(tmp_path: Path):
+    assert_refused(run("trace", PROMPT, "--model", tmp_path / "none"), "none")
+
+
+def test_an_unknown_architecture_gets_one_sentence(model: Path, tmp_path: Path):
+    from transformers import OPTConfig, OPTForCausalLM
+
+    sizes = {"hidden_size": 8, "ffn_dim": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    OPTForCausalLM(OPTConfig(vocab_size=23, word_embed_proj_dim=8, **sizes)).save_pretrained(
+        tmp_path
+    )
+    toy_tokenizer().save_pretrained(tmp_path)
+    assert_refused(
+        run("trace", PROMPT, "--model", tmp_path), "No layout is known for 'OPTForCausalLM'"
+    )
+
+
+def test_damaged_model_weights_get_one_sentence(model: Path, tmp_path: Path):
+    for path in model.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.layers.1.self_attn.v_proj.weight"][0, 0] = float("nan")
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert_refused(run("trace", PROMPT, "--model", tmp_path), "holds NaN or infinite values")
+
+
+def test_a_dictionary_of_another_model_gets_one_sentence(model: Path, tmp_path: Path):
+    folder = per_layer(tmp_path)
+    (folder / "layer_2.safetensors").unlink()
+    message = "has 2 layers, the model has 3"
+    assert_refused(run("trace", PROMPT, "--model", model, "--transcoders", folder), message)
+
+
+@pytest.mark.parametrize("command", ["show", "prune"])
+def test_a_file_that_is_no_graph_gets_one_sentence(tmp_path: Path, command: str):
+    path = tmp_path / "graph.safetensors"
+    assert_refused(run(command, path), str(path))
+    path.write_bytes(b"not a graph")
+    assert_refused(run(command, path), str(path))
+
+
+def test_no_space_gets_one_sentence_and_leaves_nothing(model: Path):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this machine has no /dev/full")
+    assert_refused(run("trace", PROMPT, "--model", model, "--out", full), "/dev/full")
+
+
+def test_a_failing_write_leaves_the_old_file(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "graph.safetensors"
+    out.write_bytes(b"old")
+
+    def no_space(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", no_space)
+    assert_refused(run("trace", PROMPT, "--model", model, "--out", out), "No space left")
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.safetensors"]
+    assert out.read_bytes() == b"old"

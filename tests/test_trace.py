@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_array
+
+from circuits.expand import Expansion
+from circuits.neurons import Neurons
+from circuits.subject import Subject
+from circuits.targets import Direction, TargetSettings
+from circuits.trace import TraceSettings, trace
+from graphs import AttributionGraph, NodeKind, influence
+from tests.conftest import cached_subject
+from tests.tiny import tiny_model, tiny_prompt, toy_dictionary
+from tests.tolerances import EXACT
+
+LONG = (1, 5, 9, 5, 14, 8, 3, 17, 9, 12)
+
+
+def traced(subject: Subject, source=None, ids=LONG, **expansion) -> AttributionGraph:
+    settings = TraceSettings(expansion=Expansion(**{"kept_share": 1.0, **expansion}))
+    return trace(tiny_prompt(ids=ids), subject, source or toy_dictionary(), settings)
+
+
+def test_checks_hold_on_every_architecture(subject: Subject):
+    checks = traced(subject, everything=True).provenance.checks
+    assert checks.conservation_max < 1e-12
+    assert checks.replay_max_difference < 1e-12
+    assert checks.influence_resolved == pytest.approx(1.0, abs=1e-12)
+    assert checks.failures == ()
+    assert 0 < checks.error_influence_share < 1
+
+
+def test_rows_and_what_was_dropped_sum_to_the_values(subject: Subject):
+    graph = traced(subject, everything=True, kept_share=0.8)
+    sums = graph.weights.sum(axis=1) + graph.dropped
+    np.testing.assert_allclose(sums[graph.expanded], graph.nodes.value[graph.expanded], **EXACT)
+    assert graph.weights.nnz < traced(subject, everything=True).weights.nnz
+
+
+def test_best_first_within_its_budget_is_everything(subject: Subject):
+    full, best = traced(subject, everything=True), traced(subject)
+    np.testing.assert_allclose(best.weights.toarray(), full.weights.toarray(), **EXACT)
+
+
+def partly(graph: AttributionGraph, monkeypatch: pytest.MonkeyPatch, **expansion):
+    monkeypatch.setattr("circuits.expand.FIRST_ROUND", 4)
+    return traced(cached_subject("gemma-3"), **expansion)
+
+
+def test_expanded_rows_are_the_same_however_they_were_chosen(monkeypatch: pytest.MonkeyPatch):
+    full = traced(cached_subject("gemma-3"), everything=True)
+    part = partly(full, monkeypatch, max_features=30)
+    rows = np.flatnonzero(part.expanded)
+    assert part.provenance.checks.expanded_features == 30
+    np.testing.assert_allclose(part.weights[rows].toarray(), full.weights[rows].toarray(), **EXACT)
+
+
+@pytest.mark.parametrize("max_features", [0, 10, 40])
+def test_what_is_unresolved_bounds_every_change_of_influence(
+    max_features: int, monkeypatch: pytest.MonkeyPatch
+):
+    full = traced(cached_subject("gemma-3"), everything=True)
+    part = partly(full, monkeypatch, max_features=max_features)
+    bound = (1 - part.provenance.checks.influence_resolved) * part.seed.sum()
+    change = np.abs(influence(full) - influence(part))
+    assert bound > 0
+    assert change.max() <= bound * (1 + 1e-9)
+
+
+def test_expansion_stops_at_the_tolerance(monkeypatch: pytest.MonkeyPatch):
+    full = traced(cached_subject("gemma-3"), everything=True)
+    part = partly(full, monkeypatch, tolerance=0.4)
+    checks = part.provenance.checks
+    assert 1 - 0.4 <= checks.influence_resolved < 1
+    assert checks.expanded_features < full.provenance.checks.expanded_features
+
+
+def test_features_are_expanded_best_first(monkeypatch: pytest.MonkeyPatch):
+    """The first feature expanded is the one with the most direct effect on the targets."""
+    monkeypatch.setattr("circuits.expand.FIRST_ROUND", 1)
+    graph = traced(cached_subject("gemma-3"), max_features=1)
+    rows = graph.weights[graph.target_rows()]
+    shares = abs(rows).toarray() / abs(rows).sum(axis=1)[:, None]
+    reached = graph.seed[graph.target_rows()] @ shares
+    features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
+    best = features[reached[features].argmax()]
+    assert np.flatnonzero(graph.expanded & graph.nodes.is_kind(NodeKind.FEATURE)).tolist() == [best]
+
+
+def test_neurons_that_are_left_out_go_to_errors(subject: Subject):
+    few, many = traced(subject, Neurons(20)), traced(subject, Neurons(10_000))
+    for graph in (few, many):
+        assert graph.provenance.checks.conservation_max < 1e-12
+    errors = [abs(g.weights[:, g.nodes.is_kind(NodeKind.ERROR)]).sum() for g in (few, many)]
+    assert errors[0] > 0.1
+    assert errors[1] < 1e-9
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        TargetSettings(tokens=(4,), against=7),
+        TargetSettings(tokens=(4,), position=3),
+        TargetSettings(directions=(Direction("ramp", torch.arange(16).double()),)),
+        TargetSettings(directions=(Direction("ramp", torch.arange(16).double(), 1),)),
+    ],
+)
+@pytest.mark.parametrize("source", [toy_dictionary(), Neurons(40)])
+def test_any_target_conserves(subject: Subject, targets: TargetSettings, source):
+    graph = trace(tiny_prompt(), subject, source, TraceSettings(targets=targets))
+    assert graph.provenance.checks.conservation_max < 1e-12
+    assert graph.weights[graph.target_rows()].nnz > 0
+
+
+def test_permuting_a_dictionarys_features_permutes_the_graph(gemma: Subject):
+    from dataclasses import replace
+
+    dictionary = toy_dictionary(nonlinearity="relu")
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(5))
+    layers = tuple(
+        replace(
+            layer,
+            encoder=layer.encoder[order],
+            encoder_bias=layer.encoder_bias[order],
+            decoder=layer.decoder[order],
+        )
+        for layer in dictionary.layers
+    )
+    before = traced(gemma, dictionary, everything=True)
+    after = traced(gemma, replace(dictionary, layers=layers), everything=True)
+    renamed = [before.nodes[i] for i in range(len(before))]
+    rows = [
+        after.find(replace(node, index=int((order == node.index).nonzero()[0, 0])))
+        if node.kind == NodeKind.FEATURE
+        else after.find(node)
+        for node in renamed
+    ]
+    np.testing.assert_allclose(
+        after.weights.toarray()[np.ix_(rows, rows)], before.weights.toarray(), **EXACT
+    )
+
+
+def test_labels_are_the_tokens_that_a_feature_raises(gemma: Subject):
+    dictionary = toy_dictionary()
+    graph = traced(gemma, dictionary)
+    frozen = gemma.frozen
+    for node, tokens in graph.output_tokens.items():
+        layer, index = int(graph.nodes.layer[node]), int(graph.nodes.index[node])
+        raised = frozen.unembedding @ (
+            frozen.final_norm.gain * dictionary.layers[layer].decoder[index, 0]
+        )
+        best = raised.sort(descending=True).indices[:5].tolist()
+        assert tokens == tuple(gemma.spell(token) for token in best)
+    assert len(graph.output_tokens) > 10
+
+
+def test_a_neuron_with_a_negative_activation_is_labelled_by_what_it_then_raises(gemma: Subject):
+    graph = traced(gemma, Neurons(60))
+    activation = graph.nodes.activation
+    negative = [node for node in graph.output_tokens if activation[node] < 0]
+    assert negative
+    frozen = gemma.frozen
+    for node in negative:
+        layer, index = int(graph.nodes.layer[node]), int(graph.nodes.index[node])
+        down = frozen.modules[layer].mlp.down_proj.weight[:, index]
+        gains = frozen.blocks[layer].post_mlp_norm.gain * frozen.final_norm.gain
+        best = (frozen.unembedding @ (-down * gains)).sort(descending=True).indices[:5].tolist()
+        assert graph.output_tokens[node] == tuple(gemma.spell(token) for token in best)
+
+
+def test_a_broken_row_fails_the_check(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
+    from circuits.adjoint import Attention
+
+    whole = Attention.pull_back
+
+    def broken(self: Attention, layer: int, covector: torch.Tensor) -> None:
+        whole(self, layer, covector)
+        covector *= 1.01
+
+    monkeypatch.setattr(Attention, "pull_back", broken)
+    checks = traced(gemma, everything=True).provenance.checks
+    assert checks.conservation_max > 1e-4
+    assert "Conservation fails" in checks.failures[0]
+
+
+def test_bfloat16_is_marked_and_has_no_limit():
+    from circuits.frozen import FrozenModel
+
+    subject = cached_subject("gemma-3")
+    frozen = FrozenModel(tiny_model("gemma-3").bfloat16())
+    graph = trace(tiny_prompt(), Subject(frozen, subject.tokenizer, subject.identity), Neurons(40))
+    assert graph.provenance.dtype == "bfloat16"
+    assert graph.provenance.checks.conservation_limit is None
+    assert graph.provenance.checks.conservation_max < 0.1
+
+
+def test_float32_agrees_with_float64():
+    from circuits.frozen import FrozenModel
+
+    subject = cached_subject("gemma-3")
+    single = Subject(
+        FrozenModel(tiny_model("gemma-3").float()), subject.tokenizer, subject.identity
+    )
+    exact = traced(subject, Neurons(10_000), ids=(1, 5, 9, 5), everything=True)
+    rounded = traced(single, Neurons(10_000), ids=(1, 5, 9, 5), everything=True)
+    rows = [rounded.find(exact.nodes[node]) for node in range(len(exact))]
+    weights = csr_array(rounded.weights[rows][:, rows]).toarray()
+    assert rounded.weights.dtype == np.float32
+    np.testing.assert_allclose(weights, exact.weights.toarray(), rtol=1e-3, atol=1e-5)

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from circuits.nonlinearities import JumpReLU, ReLU, TopK
+from circuits.points import ReadPoint, WritePoint
+from circuits.weights import WeightsFormatError, read_transcoders
+from tests.tiny import toy_dictionary
+
+F, D, L = 20, 16, 3
+
+
+def config(folder: Path, **values: object) -> None:
+    hooks = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "hook_mlp_out"}
+    (folder / "config.yaml").write_text(yaml.safe_dump({**hooks, "scan": "toy", **values}))
+
+
+def per_layer(folder: Path, change=None, skip: bool = False, **values: object) -> Path:
+    """Write the toy dictionary as a per-layer set; `change` edits a layer's tensors."""
+    config(folder, model_kind="transcoder_set", **values)
+    for number, layer in enumerate(toy_dictionary(skip=skip).layers):
+        tensors = {
+            "W_enc": layer.encoder,
+            "W_dec": layer.decoder[:, 0].contiguous(),
+            "b_enc": layer.encoder_bias,
+            "b_dec": layer.decoder_bias,
+            "activation_function.threshold": layer.nonlinearity.threshold,
+        }
+        if layer.skip is not None:
+            tensors["W_skip"] = layer.skip
+        if change is not None:
+            change(tensors)
+        save_file(tensors, folder / f"layer_{number}.safetensors")
+    return folder
+
+
+def cross_layer(folder: Path, threshold: bool = True) -> Path:
+    config(folder, model_kind="cross_layer_transcoder")
+    for n, layer in enumerate(toy_dictionary(cross_layer=True).layers):
+        encoder = {
+            f"W_enc_{n}": layer.encoder,
+            f"b_enc_{n}": layer.encoder_bias,
+            f"b_dec_{n}": layer.decoder_bias,
+        }
+        if threshold:
+            encoder[f"threshold_{n}"] = layer.nonlinearity.threshold
+        save_file(encoder, folder / f"W_enc_{n}.safetensors")
+        save_file({f"W_dec_{n}": layer.decoder}, folder / f"W_dec_{n}.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_per_layer_set_is_read_as_written(tmp_path: Path, skip: bool):
+    read = read_transcoders(per_layer(tmp_path, skip=skip), dtype=torch.float64)
+    for got, expected in zip(read.layers, toy_dictionary(skip=skip).layers, strict=True):
+        assert torch.equal(got.encoder, expected.encoder)
+        assert torch.equal(got.decoder, expected.decoder)
+        assert torch.equal(got.encoder_bias, expected.encoder_bias)
+        assert torch.equal(got.decoder_bias, expected.decoder_bias)
+        assert torch.equal(got.nonlinearity.threshold, expected.nonlinearity.threshold)
+        assert (got.skip is None) == (not skip)
+        assert not skip or torch.equal(got.skip, expected.skip)
+    assert (read.identity.kind, read.identity.name) == ("transcoder", "toy")
+
+
+def test_a_cross_layer_set_is_read_as_written(tmp_path: Path):
+    read = read_transcoders(cross_layer(tmp_path), dtype=torch.float64)
+    expected = toy_dictionary(cross_layer=True)
+    assert [layer.decoder.shape for layer in read.layers] == [(F, 3 - n, D) for n in range(L)]
+    for got, want in zip(read.layers, expected.layers, strict=True):
+        assert torch.equal(got.decoder, want.decoder)
+        assert isinstance(got.nonlinearity, JumpReLU)
+    assert read.identity.kind == "cross-layer transcoder"
+
+
+def test_without_a_threshold_it_is_a_relu(tmp_path: Path):
+    read = read_transcoders(cross_layer(tmp_path, threshold=False))
+    assert isinstance(read.layers[0].nonlinearity, ReLU)
+
+
+def test_topk_takes_k_from_the_config(tmp_path: Path):
+    folder = per_layer(tmp_path, activation="topk", k=7)
+    assert read_transcoders(folder).layers[0].nonlinearity == TopK(7, signed=True)
+
+
+def test_topk_takes_k_from_the_tensors(tmp_path: Path):
+    folder = per_layer(tmp_path, change=lambda tensors: tensors.update(k=torch.tensor(6)))
+    assert read_transcoders(folder).layers[0].nonlinearity == TopK(6, signed=True)
+
+
+@pytest.mark.parametrize(
+    ("hook", "point"),
+    [
+        ("hook_resid_mid", ReadPoint.RESIDUAL),
+        ("ln2.hook_normalized", ReadPoint.NORMALISED),
+        ("mlp.hook_in", ReadPoint.MLP_INPUT),
+    ],
+)
+def test_hooks_name_the_read_points(tmp_path: Path, hook: str, point: ReadPoint):
+    assert read_transcoders(per_layer(tmp_path, feature_input_hook=hook)).read == point
+
+
+@pytest.mark.parametrize(
+    ("hook", "point"),
+    [("mlp.hook_out", WritePoint.MLP_OUTPUT), ("hook_mlp_out", WritePoint.CONTRIBUTION)],
+)
+def test_hooks_name_the_write_points(tmp_path: Path, hook: str, point: WritePoint):
+    assert read_transcoders(per_layer(tmp_path, feature_output_hook=hook)).write == point
+
+
+def damage(folder: Path, name: str) -> None:
+    path = folder / "layer_1.safetensors"
+    if name == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif name == "empty":
+        path.write_bytes(b"")
+    elif name == "missing":
+        path.unlink()
+    elif name == "no config":
+        (folder / "config.yaml").unlink()
+    elif name == "bad yaml":
+        (folder / "config.yaml").write_text("{a: [")
+    elif name == "list":
+        (folder / "config.yaml").write_text("- 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("truncated", "layer_1.safetensors is not a whole safetensors file"),
+        ("empty", "layer_1.safetensors is not a whole safetensors file"),
+        ("missing", "layer_1.safetensors is missing"),
+        ("no config", "needs a folder with config.yaml"),
+        ("bad yaml", "cannot be read as YAML"),
+        ("list", "must hold keys and values, got list"),
+    ],
+)
+def test_damaged_folders_are_refused(tmp_path: Path, name: str, message: str):
+    damage(per_layer(tmp_path), name)
+    with pytest.raises(WeightsFormatError, match=message) as caught:
+        read_transcoders(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("b_enc"), "lacks b_enc; it has"),
+        (lambda t: t["W_enc"].__setitem__((3, 3), float("nan")), "W_enc in .* holds NaN"),
+        (lambda t: t.update(W_dec=t["W_dec"].T.contiguous()), r"decoder .* shape \(16, 1, 20\)"),
+        (lambda t: t.update(b_dec=torch.zeros(5)), r"decoder bias .* shape \(5,\)"),
+        (lambda t: t.update(W_skip=torch.zeros(16, 5)), r"skip .* shape \(16, 5\)"),
+    ],
+)
+def test_damaged_tensors_are_refused(tmp_path: Path, change, message: str):
+    with pytest.raises(WeightsFormatError, match=message):
+        read_transcoders(per_layer(tmp_path, change=change))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model_kind": "sae"}, "model_kind 'sae': expected one of transcoder_set"),
+        ({"feature_input_hook": "hook_embed"}, "feature_input_hook 'hook_embed': expected one"),
+        ({"feature_output_hook": None}, "feature_output_hook None: expected one"),
+        ({"activation": "topk"}, "k is None"),
+    ],
+)
+def test_unknown_settings_are_refused(tmp_path: Path, values: dict[str, object], message: str):
+    folder = per_layer(tmp_path)
+    config(folder, **{"model_kind": "transcoder_set", **values})
+    with pytest.raises(WeightsFormatError, match=message):
+        read_transcoders(folder)
