@@ -52,9 +52,9 @@ class LinearPath(Protocol):
         ...
 
     def transpose(
-        self, covector: Float[Tensor, "row pos d_model"]
+        self, covector: Float[Tensor, "row pos d_model"], first: int
     ) -> Float[Tensor, "row pos d_model"]:
-        """Covectors on what was added, as covectors on the residual; first positions suffice."""
+        """Covectors on what was added, as covectors on the residual; positions from `first`."""
         ...
 
 

@@ -68,16 +68,16 @@ class NeuronLayer:
         )
         return biases + self.encoder(pos, index) @ self.points.constant_input(self.layer)
 
-    def output_covector(self, covector: Float[Tensor, "row pos d_model"]) -> Tensor:
+    def output_covector(self, covector: Float[Tensor, "row pos d_model"], first: int) -> Tensor:
         """Covectors on the neurons' activations, from covectors on the residual."""
-        pos = torch.arange(covector.shape[1], device=covector.device)
+        pos = torch.arange(first, first + covector.shape[1], device=covector.device)
         return self.points.pull_back_written(self.layer, pos, covector) @ self.down
 
-    def input_covector(self, neurons: Float[Tensor, "row pos neuron"]) -> Tensor:
+    def input_covector(self, neurons: Float[Tensor, "row pos neuron"], first: int) -> Tensor:
         """Covectors on the residual that the MLP reads, from covectors on activations."""
-        pos = torch.arange(neurons.shape[1], device=neurons.device)
+        pos = torch.arange(first, first + neurons.shape[1], device=neurons.device)
         read = sum_tensors(
-            (neurons * branch.factor[: len(pos)]) @ branch.weight for branch in self.branches
+            (neurons * branch.factor[pos]) @ branch.weight for branch in self.branches
         )
         return self.points.pull_back(self.layer, pos, read)
 
@@ -155,31 +155,34 @@ def attribution(
 ) -> Float[Tensor, "layer pos neuron"]:
     """Size of activation × gradient of every neuron, weighted over the targets."""
     points = layers[0].points
-    attention = Attention(points.frozen, points.recording)
-    context_only = points.recording.prompt.context_only
-    length = len(points.recording.prompt)
+    frozen, recording = points.frozen, points.recording
+    first, length = recording.prompt.context_only, len(recording.prompt)
     scores = layers[0].activation.new_zeros(len(layers), *layers[0].activation.shape)
-    covector = scores.new_zeros(len(targets.pos), length, points.frozen.d_model)
+    if bool((targets.pos < first).any()):
+        return scores  # a context-only position hears no neuron
+    attention = Attention(frozen, recording, first)
+    covector = scores.new_zeros(len(targets.pos), length - first, frozen.d_model)
+    pos = targets.pos - first
 
     def join(layer: int) -> None:
         rows = (targets.layer == layer).nonzero()[:, 0]
-        covector[rows, targets.pos[rows]] += targets.covector[rows]
+        covector[rows, pos[rows]] += targets.covector[rows]
 
     join(len(layers))
     for layer in reversed(range(len(layers))):
-        at_neurons = layers[layer].output_covector(covector)
-        at_neurons[:, :context_only] = 0
-        effect = (at_neurons * layers[layer].activation).abs()
-        scores[layer] = torch.einsum("t,tpn->pn", targets.weight.to(effect), effect)
-        through_mlp = layers[layer].input_covector(at_neurons)
-        if points.frozen.parallel:
-            attention.pull_back(layer, covector)
+        mlp = layers[layer]
+        at_neurons = mlp.output_covector(covector, first)
+        effect = (at_neurons * mlp.activation[first:]).abs()
+        scores[layer, first:] = torch.einsum("t,tpn->pn", targets.weight.to(effect), effect)
+        through_mlp = mlp.input_covector(at_neurons, first)
+        if frozen.parallel:
+            attention.pull_back(layer, covector, pos, crossed=len(pos))
             covector += through_mlp
             join(layer)
         else:
             covector += through_mlp
             join(layer)
-            attention.pull_back(layer, covector)
+            attention.pull_back(layer, covector, pos, crossed=len(pos))
     return scores
 
 

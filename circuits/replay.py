@@ -6,21 +6,20 @@ the frozen attention.  If anything was left out, the logits differ.
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from circuits.frozen import FrozenModel
 from circuits.recording import Recording
-from circuits.sources import Sources
+from circuits.sources import Sources, attention_constant
 
 
 def replay(
     frozen: FrozenModel, recording: Recording, sources: Sources
 ) -> Float[Tensor, "pos d_model"]:
     """The final residual stream of the local replacement model."""
-    residual = sources.tokens
-    if sources.positions is not None:
-        residual = residual + sources.positions
+    residual = torch.stack(sources.inputs).sum(0)
     for layer, entering in enumerate(sources.layers):
         block, seen = frozen.blocks[layer], recording.blocks[layer]
         values = (residual / seen.attention_denominator[:, None]) @ block.value.T
@@ -29,11 +28,13 @@ def replay(
         mixed = (seen.pattern @ per_head).transpose(0, 1).flatten(1)
         attended = (mixed @ block.output.T) / seen.post_attention_denominator[:, None]
         residual = residual + attended
-        if entering.attention_constant is not None:
-            residual = residual + entering.attention_constant
-        residual = residual.index_add(0, entering.tiles.pos, entering.tiles.vectors.sum(1))
+        residual[: sources.first] += attention_constant(frozen, recording, layer)[: sources.first]
+        residual[: sources.first] += seen.contribution[: sources.first]
+        swept = residual[sources.first :]
+        swept += entering.attention_constant
+        swept.index_add_(0, entering.tiles.pos, entering.tiles.vectors.sum(1))
         if entering.linear is not None:
-            residual = residual + entering.linear.added()
+            swept += entering.linear.added()[sources.first :]
     return residual
 
 

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.context import Context, push_forward
 from circuits.features import ActiveFeatures, LinearPath
 from circuits.frozen import FrozenModel
 from circuits.recording import Recording
@@ -29,7 +30,7 @@ TILE_WIDTH = 64  # sources of one position read off together, where positions ar
 class Tiles:
     """Vectors with a position and a column each, packed so that one batched product reads them."""
 
-    pos: Int[Tensor, " tile"]  # rising
+    pos: Int[Tensor, " tile"]  # rising, counted from the first swept position
     vectors: Float[Tensor, "tile width d_model"]  # zero where a tile is not full
     slot: Int[Tensor, " source"]  # place of each source in the flattened (tile, width), rising
     column: Int[Tensor, " source"]
@@ -59,18 +60,28 @@ class LayerSources:
     """What enters at one layer."""
 
     tiles: Tiles  # features, errors and constants, added by the MLP
-    attention_constant: Float[Tensor, "pos d_model"] | None  # added by attention: biases
+    attention_constant: Float[Tensor, "pos d_model"]  # added by attention: biases
+    has_attention_constant: bool  # whether any of it is not zero
     linear: LinearPath | None
     bias_column: int
+
+    def read_attention_constant(
+        self, covector: Float[Tensor, "active pos d_model"], rows: Float[Tensor, "row column"]
+    ) -> None:
+        """Add covector · constant to the layer's bias column."""
+        if self.has_attention_constant:
+            constant = self.attention_constant[: covector.shape[1]].flatten()
+            rows[: len(covector), self.bias_column] += covector.flatten(1) @ constant
 
 
 @dataclass(frozen=True)
 class Sources:
     """All columns of a row."""
 
+    first: int  # first swept position; those before are context
     layers: tuple[LayerSources, ...]
-    tokens: Float[Tensor, "pos d_model"]
-    positions: Float[Tensor, "pos d_model"] | None
+    inputs: tuple[Float[Tensor, "pos d_model"], ...]  # token embeddings, position embeddings
+    context: Context
     feature_column: Int[Tensor, " feat"]
     first_column: tuple[int, ...]  # of each layer's features, and the number of columns
     bias_column: int  # of layer 0; the final norm's and unembedding's follow the last layer's
@@ -80,54 +91,71 @@ class Sources:
         """How many columns a target that reads at this layer can see."""
         return self.first_column[layer]
 
+    def read_inputs(
+        self, covector: Float[Tensor, "row pos d_model"], rows: Float[Tensor, "row column"]
+    ) -> None:
+        """Add covector · embedding to the columns of swept tokens and positions."""
+        n_pos = covector.shape[1]
+        for kind, vectors in enumerate(self.inputs):
+            start = kind * len(vectors) + self.first
+            swept = vectors[self.first : self.first + n_pos]
+            rows[:, start : start + n_pos] = torch.einsum("tpd,pd->tp", covector, swept)
 
-def build_sources(frozen: FrozenModel, recording: Recording, features: ActiveFeatures) -> Sources:
-    """Place all sources of a prompt into columns."""
+
+def build_sources(
+    frozen: FrozenModel, recording: Recording, features: ActiveFeatures, first: int = 0
+) -> Sources:
+    """Place all sources of a prompt into columns.
+
+    `first` is the first position that any target needs swept: 0, or the number of context-only
+    positions if no target is at one of them.
+    """
     length, context = len(recording.prompt), recording.prompt.context_only
-    bias = length if recording.positions is None else 2 * length
-    column = bias + frozen.n_layers + 1
-    first, layers = [], []
-    feature_column = torch.empty_like(features.layer)
-    error_columns: list[Tensor] = []
-    for layer in range(frozen.n_layers):
-        first.append(column)
-        here = (features.layer == layer).nonzero()[:, 0]
-        feature_column[here] = torch.arange(column, column + len(here), device=here.device)
-        column += len(here)
-        error_columns.append(torch.arange(column, column + length - context, device=here.device))
-        column += length - context
-    for layer in range(frozen.n_layers):
-        layers.append(
-            _layer_sources(
-                frozen,
-                recording,
-                features,
-                layer,
-                feature_column,
-                error_columns[layer],
-                bias + layer,
-            )
-        )
+    inputs = (
+        [recording.tokens]
+        if recording.positions is None
+        else [recording.tokens, recording.positions]
+    )
+    bias = len(inputs) * length
+    counts = torch.bincount(features.layer, minlength=frozen.n_layers).tolist()
+    starts = [bias + frozen.n_layers + 1]
+    for count in counts:
+        starts.append(starts[-1] + count + length - context)
+    # Features are sorted by layer, and every layer before puts its errors in between.
+    feature_column = torch.arange(len(features), device=features.layer.device)
+    feature_column = feature_column + starts[0] + features.layer * (length - context)
+    constants = [attention_constant(frozen, recording, layer) for layer in range(frozen.n_layers)]
     return Sources(
-        layers=tuple(layers),
-        tokens=recording.tokens,
-        positions=recording.positions,
+        first=first,
+        layers=tuple(
+            LayerSources(
+                tiles=_tiles(recording, features, layer, feature_column, end, bias + layer, first),
+                attention_constant=constants[layer][first:],
+                has_attention_constant=bool(constants[layer][first:].any()),
+                linear=features.rows.linear(layer),
+                bias_column=bias + layer,
+            )
+            for layer, end in enumerate(starts[1:])
+        ),
+        inputs=tuple(inputs),
+        context=push_forward(frozen, recording, first, constants, bias),
         feature_column=feature_column,
-        first_column=(*first, column),
+        first_column=tuple(starts),
         bias_column=bias,
         nodes=_nodes(frozen, recording, features),
     )
 
 
-def _layer_sources(
-    frozen: FrozenModel,
+def _tiles(
     recording: Recording,
     features: ActiveFeatures,
     layer: int,
     feature_column: Int[Tensor, " feat"],
-    error_column: Int[Tensor, " error"],
+    end: int,
     bias_column: int,
-) -> LayerSources:
+    first: int,
+) -> Tiles:
+    """What a layer's MLP adds: features that write here, errors, constants."""
     length, context = len(recording.prompt), recording.prompt.context_only
     writing = ((features.layer <= layer) & (features.last_written >= layer)).nonzero()[:, 0]
     vectors = features.rows.decoder(layer, writing)
@@ -139,20 +167,18 @@ def _layer_sources(
     error.index_add_(0, features.pos[writing], vectors, alpha=-1)
     # At context-only positions the MLP's whole output is a constant.
     constant[:context] = recording.blocks[layer].contribution[:context]
-    pos = torch.arange(length, device=error.device)
-    biased = constant.any(1).nonzero()[:, 0]
-    added_by_attention = attention_constant(frozen, recording, layer)
-    return LayerSources(
-        tiles=pack_tiles(
-            torch.cat([features.pos[writing], pos[context:], biased]),
-            torch.cat([vectors, error[context:], constant[biased]]),
-            torch.cat(
-                [feature_column[writing], error_column, torch.full_like(biased, bias_column)]
-            ),
+    biased = constant[first:].any(1).nonzero()[:, 0] + first
+    pos = torch.arange(context, length, device=error.device)
+    return pack_tiles(
+        torch.cat([features.pos[writing], pos, biased]) - first,
+        torch.cat([vectors, error[context:], constant[biased]]),
+        torch.cat(
+            [
+                feature_column[writing],
+                torch.arange(end - len(pos), end, device=pos.device),
+                torch.full_like(biased, bias_column),
+            ]
         ),
-        attention_constant=added_by_attention if bool(added_by_attention.any()) else None,
-        linear=linear,
-        bias_column=bias_column,
     )
 
 

@@ -64,9 +64,12 @@ def trace(
     frozen = subject.frozen
     with torch.inference_mode():
         recording, targets, features = _active(prompt, subject, source, settings, progress)
-        sources = build_sources(frozen, recording, features)
+        progress("sources", 0, 1)
+        at_context = bool((targets.covectors.pos < prompt.context_only).any())
+        first = 0 if at_context else prompt.context_only
+        sources = build_sources(frozen, recording, features, first)
         progress("sweep", 0, 1)
-        sweeper = Sweeper(frozen, Attention(frozen, recording), sources, features)
+        sweeper = Sweeper(frozen, Attention(frozen, recording, first), sources, features)
         rows = expand(sweeper, targets, settings.expansion, progress)
         progress("graph", 0, 1)
         graph = _graph(subject, recording, features, sources, targets, rows, settings)

@@ -174,10 +174,10 @@ class AffineSkip:
         return added
 
     def transpose(
-        self, covector: Float[Tensor, "row pos d_model"]
+        self, covector: Float[Tensor, "row pos d_model"], first: int
     ) -> Float[Tensor, "row pos d_model"]:
-        pos = torch.arange(covector.shape[1], device=covector.device)
+        pos = torch.arange(first, first + covector.shape[1], device=covector.device)
         read = self.points.pull_back_written(self.layer, pos, covector) @ self.skip
         pulled = self.points.pull_back(self.layer, pos, read)
-        pulled[:, : self.points.recording.prompt.context_only] = 0
+        pulled[:, : max(0, self.points.recording.prompt.context_only - first)] = 0
         return pulled

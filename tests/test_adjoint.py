@@ -57,7 +57,7 @@ class Prepared:
     def rows(self, expansion: Expansion = EVERYTHING) -> np.ndarray:
         """Dense rows: features in their order, then targets."""
         frozen = self.subject.frozen
-        attention = Attention(frozen, self.recording)
+        attention = Attention(frozen, self.recording, self.sources.first)
         sweeper = Sweeper(frozen, attention, self.sources, self.features)
         rows = expand(sweeper, self.targets, expansion, ignore_progress)
         n_columns = len(self.sources.nodes)
@@ -69,7 +69,7 @@ def prepare(subject: Subject, source: FeatureSource, prompt: Prompt) -> Prepared
     recording = record(subject.frozen, prompt)
     targets = read_targets(subject.frozen, recording, TargetSettings(max_logits=3), subject.spell)
     features = source.activate(subject.frozen, recording, targets.covectors)
-    sources = build_sources(subject.frozen, recording, features)
+    sources = build_sources(subject.frozen, recording, features, prompt.context_only)
     return Prepared(subject, recording, features, sources, targets)
 
 

@@ -35,24 +35,36 @@ def test_a_neuron_at_exactly_zero_passes_nothing_on():
     assert ratio.tolist() == [0.0, 1.5]
 
 
-def test_attribution_of_all_neurons_conserves_the_target(gemma: Subject):
-    """Through all MLPs, tokens alone account for the target: neurons at each layer pass it on."""
-    frozen, recording = gemma.frozen, record(gemma.frozen, tiny_prompt(context_only=0))
-    targets = read_targets(frozen, recording, TargetSettings(max_logits=1), gemma.spell)
+def test_attribution_is_activation_times_gradient_through_all_mlps(subject: Subject):
+    """Against a gradient taken by autograd through the model with every factor held."""
+    frozen, recording = subject.frozen, record(subject.frozen, tiny_prompt())
+    targets = read_targets(frozen, recording, TargetSettings(max_logits=1), subject.spell)
     points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
     layers = tuple(neuron_layer(points, i) for i in range(frozen.n_layers))
     scores = attribution(layers, targets.covectors)
-    # The last layer's neurons reach the target directly: activation times decoder times covector.
-    last = layers[2]
-    direct = last.activation * last.output_covector(
-        torch.zeros(1, 6, 16)
-        .double()
-        .index_put((torch.tensor([0]), torch.tensor([5])), targets.covectors.covector[0])
-    )
-    weight = float(targets.covectors.weight[0])
-    torch.testing.assert_close(scores[2], weight * direct[0].abs(), **EXACT)
-    assert not scores[2][:5].any()
-    assert scores[1][:5].any()
+    context, pos = recording.prompt.context_only, torch.arange(len(recording.prompt))
+    gates = [torch.ones_like(mlp.activation, requires_grad=True) for mlp in layers]
+    x = recording.tokens + (0 if recording.positions is None else recording.positions)
+    for mlp, block, seen, gate in zip(layers, frozen.blocks, recording.blocks, gates, strict=True):
+        values = (x / seen.attention_denominator[:, None]) @ block.value.T + block.value_constant
+        values = values.unflatten(1, (-1, block.d_head)).transpose(0, 1)
+        values = values.repeat_interleave(len(seen.pattern) // len(values), 0)
+        mixed = (seen.pattern @ values).transpose(0, 1).flatten(1)
+        attended = mixed @ block.output.T + block.output_constant
+        attended = attended / seen.post_attention_denominator[:, None]
+        read = x if frozen.parallel else x + attended
+        norm = block.mlp_norm
+        read = norm.linear(read, seen.mlp_denominator) + norm.bias
+        flows = [b.factor * (read @ b.weight.T + b.bias) for b in mlp.branches]
+        neurons = torch.stack(flows).sum(0) * gate
+        added = points.written(mlp.layer, pos, neurons @ mlp.down.T + mlp.down_bias)
+        added = torch.where(pos[:, None] < context, seen.contribution, added)
+        x = x + attended + added
+    value = x[-1] @ targets.covectors.covector[0]
+    gradients = torch.autograd.grad(value, gates)
+    expected = torch.stack(gradients).abs() * targets.covectors.weight[0]
+    torch.testing.assert_close(scores, expected, **EXACT)
+    assert scores[0].any()
 
 
 def test_the_strongest_are_chosen_up_to_the_limit(subject: Subject):

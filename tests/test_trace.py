@@ -175,9 +175,10 @@ def test_a_broken_row_fails_the_check(gemma: Subject, monkeypatch: pytest.Monkey
 
     whole = Attention.pull_back
 
-    def broken(self: Attention, layer: int, covector: torch.Tensor) -> None:
-        whole(self, layer, covector)
+    def broken(self: Attention, layer: int, covector: torch.Tensor, pos, crossed: int):
+        at_context = whole(self, layer, covector, pos, crossed)
         covector *= 1.01
+        return at_context
 
     monkeypatch.setattr(Attention, "pull_back", broken)
     checks = traced(gemma, everything=True).provenance.checks

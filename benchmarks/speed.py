@@ -1,0 +1,204 @@
+"""Speed and memory of a trace on Gemma 3 270M, beside this machine's own matrix product.
+
+    python benchmarks/speed.py            all cases, each in its own process
+    python benchmarks/speed.py --out benchmarks/results/speed.md
+
+The dictionary is random: 4,096 features per layer, JumpReLU, with one threshold per layer set so
+that about 40 features are active per token and layer.  What a row costs does not depend on what
+the numbers are.  FLOPs are those that rows need (circuits.estimate), the rate of the matrix
+product is measured in the same process just before and just after the sweep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from circuits.estimate import matrix_product_rate, sweep_flops
+from circuits.expand import Expansion
+from circuits.nonlinearities import JumpReLU
+from circuits.points import MlpPoints, ReadPoint, WritePoint
+from circuits.recording import record
+from circuits.subject import Subject, read_subject
+from circuits.targets import TargetSettings, read_targets
+from circuits.tokens import Prompt, prompt_from_ids, read_prompt
+from circuits.trace import TraceSettings, trace
+from circuits.transcoders import Transcoder, TranscoderSet
+from graphs import DictionaryIdentity, NodeKind
+
+LENGTHS = (6, 32, 128, 512)
+D_DICT, ACTIVE = 4096, 40
+TEXT = Path(__file__).parents[1] / "LICENSE"  # long, plain English, always there
+STAGES = ("record", "features", "sources", "sweep", "graph", "check", "label")
+REPEATS = {6: 5, 32: 3, 128: 1, 512: 1}
+
+
+def prompt_of(length: int, subject: Subject) -> Prompt:
+    """The first `length` tokens of a fixed text, BOS included."""
+    whole = read_prompt(TEXT.read_text(encoding="utf-8"), subject.tokenizer)
+    return prompt_from_ids(list(whole.ids[:length]), subject.tokenizer)
+
+
+def random_dictionary(subject: Subject, prompt: Prompt) -> TranscoderSet:
+    """Random per-layer transcoders with about `ACTIVE` active features per token and layer."""
+    frozen, generator = subject.frozen, torch.Generator().manual_seed(0)
+    recording = record(frozen, prompt)
+    points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION)
+    layers = []
+    for layer in range(frozen.n_layers):
+        encoder = torch.randn(D_DICT, frozen.d_model, generator=generator)
+        decoder = torch.randn(D_DICT, 1, frozen.d_model, generator=generator)
+        pre = points.inputs(layer)[prompt.context_only :] @ encoder.T
+        count = ACTIVE * len(pre)
+        threshold = pre.flatten().topk(count + 1).values[-1].clamp(min=0)
+        written = pre.where(pre > threshold, 0) @ decoder[:, 0]
+        size = recording.blocks[layer].contribution[prompt.context_only :].norm() / written.norm()
+        layers.append(
+            Transcoder(
+                encoder=encoder,
+                encoder_bias=torch.zeros(D_DICT),
+                decoder=decoder * size,
+                decoder_bias=torch.zeros(frozen.d_model),
+                nonlinearity=JumpReLU(threshold.expand(D_DICT)),
+            )
+        )
+    identity = DictionaryIdentity(kind="transcoder", name=f"random {D_DICT}")
+    return TranscoderSet(tuple(layers), ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION, identity)
+
+
+class Clock:
+    """Seconds per stage, told by the progress callback."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.stage, self.since = "", time.perf_counter()
+
+    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
+        del done, total
+        if stage != self.stage:
+            now = time.perf_counter()
+            if self.stage:
+                self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + now - self.since
+            self.stage, self.since = stage, now
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(length: int) -> dict[str, float]:
+    """One case: the fastest of a few traces, and the memory of the first."""
+    subject = read_subject("gemma-3-270m")
+    prompt = prompt_of(length, subject)
+    dictionary = random_dictionary(subject, prompt)
+    expansion = Expansion(everything=length == LENGTHS[0])
+    settings = TraceSettings(expansion=expansion)
+    loaded, runs = peak_bytes(), []
+    for _ in range(REPEATS[length]):
+        rate = matrix_product_rate(torch.float32, torch.device("cpu"), seconds=0.3)
+        clock = Clock()
+        graph = trace(prompt, subject, dictionary, settings, clock)
+        clock("end")
+        rate = max(rate, matrix_product_rate(torch.float32, torch.device("cpu"), seconds=0.3))
+        runs.append((clock.seconds, rate))
+    seconds, rate = min(runs, key=lambda run: sum(run[0].values()))
+    recording = record(subject.frozen, prompt)
+    targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
+    features = dictionary.activate(subject.frozen, recording, targets.covectors)
+    chosen = graph.expanded[graph.nodes.is_kind(NodeKind.FEATURE)]
+    rows = torch.from_numpy(chosen).nonzero()[:, 0]
+    flops = sweep_flops(
+        subject.frozen, recording, features, features.layer[rows], features.pos[rows]
+    )
+    at_end = targets.covectors
+    flops += sweep_flops(subject.frozen, recording, features, at_end.layer, at_end.pos)
+    return {
+        "length": length,
+        "active": len(features),
+        "rows": len(rows) + len(targets.described),
+        "resolved": graph.provenance.checks.influence_resolved or 0.0,
+        "edges": graph.weights.nnz,
+        **{stage: seconds.get(stage, 0.0) for stage in STAGES},
+        "gflop": flops / 1e9,
+        "rate": flops / seconds["sweep"] / 1e9,
+        "sgemm": rate / 1e9,
+        "loaded": loaded / 2**20,
+        "peak": peak_bytes() / 2**20,
+    }
+
+
+def table(cases: list[dict[str, float]]) -> str:
+    """The results as Markdown."""
+    cpu = next(
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    )
+    attribution = ("record", "features", "sources", "sweep", "graph")
+    lines = [
+        "# Speed of a trace",
+        "",
+        f"{date.today()} · {cpu}, {os.cpu_count()} cores · Python {platform.python_version()}, "
+        f"torch {torch.__version__} · Gemma 3 270M, random dictionary of {D_DICT} features per "
+        "layer, float32",
+        "",
+        "| tokens | active | rows | resolved | edges | "
+        + " | ".join(f"{s} s" for s in STAGES)
+        + " | attribution s | GFLOP | sweep GFLOP/s | sgemm GFLOP/s | sweep / sgemm "
+        "| loaded MiB | peak MiB | bytes above loaded per edge |",
+        "|" + "--:|" * (14 + len(STAGES)),
+    ]
+    for case in cases:
+        above = (case["peak"] - case["loaded"]) * 2**20 / case["edges"]
+        cells = [
+            f"{case['length']:.0f}",
+            f"{case['active']:,.0f}",
+            f"{case['rows']:,.0f}",
+            f"{case['resolved']:.1%}",
+            f"{case['edges']:,.0f}",
+            *(f"{case[stage]:.2f}" for stage in STAGES),
+            f"{sum(case[stage] for stage in attribution):.2f}",
+            f"{case['gflop']:,.0f}",
+            f"{case['rate']:.0f}",
+            f"{case['sgemm']:.0f}",
+            f"{case['rate'] / case['sgemm']:.0%}",
+            f"{case['loaded']:,.0f}",
+            f"{case['peak']:,.0f}",
+            f"{above:.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
+    parser.add_argument("--case", type=int, help="run one case here and print it as JSON")
+    parser.add_argument("--out", type=Path, help="also write the table here")
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(measure(arguments.case)))
+        return
+    cases = []
+    for length in arguments.lengths:
+        command = [sys.executable, __file__, "--case", str(length)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        cases.append(json.loads(done.stdout.splitlines()[-1]))
+    print(table(cases))
+    if arguments.out:
+        arguments.out.write_text(table(cases), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
