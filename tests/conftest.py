@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from circuits.subject import Subject
-from tests.tiny import ARCHITECTURES, tiny_subject
+from tests.tiny import ARCHITECTURES, tiny_model, tiny_subject, toy_tokenizer
 
 cached_subject = cache(tiny_subject)
 
@@ -22,3 +23,12 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 def gemma() -> Subject:
     """A tiny Gemma 3, where one architecture is enough."""
     return cached_subject("gemma-3")
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny float32 Gemma 3 in a folder, as transformers saves it."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    tiny_model("gemma-3").float().save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
+    return folder

@@ -12,25 +12,16 @@ from typer.testing import CliRunner
 import circuits.cli
 import graphs
 from tests.test_weights import per_layer
-from tests.tiny import tiny_model, toy_tokenizer
+from tests.tiny import toy_tokenizer
 
 PROMPT = "fjfoi"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Gemma 3 in a folder, as transformers saves it."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    tiny_model("gemma-3").float().save_pretrained(folder)
-    toy_tokenizer().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def graph(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graph(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A graph traced on the command line."""
     path = tmp_path_factory.mktemp("graph") / "graph.safetensors"
-    assert run("trace", PROMPT, "--model", model, "--out", path).exit_code == 0
+    assert run("trace", PROMPT, "--model", model_folder, "--out", path).exit_code == 0
     return path
 
 
@@ -46,9 +37,9 @@ def assert_refused(result, message: str) -> None:
     assert "Traceback" not in result.output
 
 
-def test_trace_writes_a_graph_and_a_page_and_says_where(model: Path, tmp_path: Path):
+def test_trace_writes_a_graph_and_a_page_and_says_where(model_folder: Path, tmp_path: Path):
     out, page = tmp_path / "graph.safetensors", tmp_path / "page.html"
-    result = run("trace", PROMPT, "--model", model, "--out", out, "--html", page)
+    result = run("trace", PROMPT, "--model", model_folder, "--out", out, "--html", page)
     assert result.exit_code == 0, result.output
     assert f"graph: {out}" in result.stdout
     assert f"page: {page}" in result.stdout
@@ -57,22 +48,22 @@ def test_trace_writes_a_graph_and_a_page_and_says_where(model: Path, tmp_path: P
 
 
 def test_trace_without_out_writes_nothing(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
-    assert run("trace", PROMPT, "--model", model).exit_code == 0
+    assert run("trace", PROMPT, "--model", model_folder).exit_code == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_trace_prints_what_a_person_wants_to_know(model: Path):
-    text = run("trace", PROMPT, "--model", model).stdout
+def test_trace_prints_what_a_person_wants_to_know(model_folder: Path):
+    text = run("trace", PROMPT, "--model", model_folder).stdout
     for part in ("bfjfoi", "probability", "influence resolved", "rows sum to", "feature:2/"):
         assert part in text
 
 
-def test_trace_prints_json_for_machines(model: Path, tmp_path: Path):
+def test_trace_prints_json_for_machines(model_folder: Path, tmp_path: Path):
     out = tmp_path / "graph.safetensors"
-    result = run("trace", PROMPT, "--model", model, "--json", "--out", out)
+    result = run("trace", PROMPT, "--model", model_folder, "--json", "--out", out)
     data = json.loads(result.stdout)
     assert data["tokens"] == list("bfjfoi")
     assert data["files"] == {"graph": str(out)}
@@ -80,48 +71,56 @@ def test_trace_prints_json_for_machines(model: Path, tmp_path: Path):
     assert data["failures"] == []
 
 
-def test_targets_and_contrasts_are_taken_from_the_command_line(model: Path):
-    data = json.loads(run("trace", PROMPT, "--model", model, "--target", "e", "--json").stdout)
+def test_targets_and_contrasts_are_taken_from_the_command_line(model_folder: Path):
+    data = json.loads(
+        run("trace", PROMPT, "--model", model_folder, "--target", "e", "--json").stdout
+    )
     assert [target["node"] for target in data["targets"]] == ["logit:4@5"]
     data = json.loads(
-        run("trace", PROMPT, "--model", model, "--target", "e", "--against", "h", "--json").stdout
+        run(
+            "trace", PROMPT, "--model", model_folder, "--target", "e", "--against", "h", "--json"
+        ).stdout
     )
     assert [target["text"] for target in data["targets"]] == ["e − h"]
 
 
-def test_a_position_is_taken_from_the_command_line(model: Path):
-    data = json.loads(run("trace", PROMPT, "--model", model, "--position", "2", "--json").stdout)
+def test_a_position_is_taken_from_the_command_line(model_folder: Path):
+    data = json.loads(
+        run("trace", PROMPT, "--model", model_folder, "--position", "2", "--json").stdout
+    )
     assert {target["node"].split("@")[1] for target in data["targets"]} == {"2"}
 
 
-def test_max_features_and_all(model: Path):
+def test_max_features_and_all(model_folder: Path):
     some = json.loads(
-        run("trace", PROMPT, "--model", model, "--max-features", "9", "--json").stdout
+        run("trace", PROMPT, "--model", model_folder, "--max-features", "9", "--json").stdout
     )
     assert some["checks"]["expanded_features"] == 9
 
 
-def test_a_dictionary_is_read_from_a_folder(model: Path, tmp_path: Path):
+def test_a_dictionary_is_read_from_a_folder(model_folder: Path, tmp_path: Path):
     folder = per_layer(tmp_path)
     data = json.loads(
-        run("trace", PROMPT, "--model", model, "--transcoders", folder, "--all", "--json").stdout
+        run(
+            "trace", PROMPT, "--model", model_folder, "--transcoders", folder, "--all", "--json"
+        ).stdout
     )
     assert data["dictionary"] == "toy"
     assert data["checks"]["expanded_features"] == data["checks"]["active_features"] > 0
 
 
-def test_bfloat16_is_marked(model: Path):
+def test_bfloat16_is_marked(model_folder: Path):
     data = json.loads(
-        run("trace", PROMPT, "--model", model, "--dtype", "bfloat16", "--json").stdout
+        run("trace", PROMPT, "--model", model_folder, "--dtype", "bfloat16", "--json").stdout
     )
     assert data["dtype"] == "bfloat16"
 
 
-def test_a_failed_check_is_said_and_exits_1(model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_check_is_said_and_exits_1(model_folder: Path, monkeypatch: pytest.MonkeyPatch):
     # `circuits.trace` is the function; the module of that name is asked for by its path.
     module = import_module("circuits.trace")
     monkeypatch.setattr(module, "CONSERVATION_LIMITS", {torch.float32: 0.0})
-    result = run("trace", PROMPT, "--model", model)
+    result = run("trace", PROMPT, "--model", model_folder)
     assert result.exit_code == 1
     assert "Conservation fails" in result.stdout
 
@@ -151,14 +150,14 @@ def test_export_writes_every_format(graph: Path, tmp_path: Path, form: str):
     assert whole.stat().st_size > out.stat().st_size
 
 
-def test_estimate_says_what_a_trace_will_cost(model: Path):
-    data = json.loads(run("estimate", PROMPT, "--model", model, "--json").stdout)
-    done = json.loads(run("trace", PROMPT, "--model", model, "--json").stdout)
+def test_estimate_says_what_a_trace_will_cost(model_folder: Path):
+    data = json.loads(run("estimate", PROMPT, "--model", model_folder, "--json").stdout)
+    done = json.loads(run("trace", PROMPT, "--model", model_folder, "--json").stdout)
     assert data["active_features"] == done["checks"]["active_features"]
     assert data["rows"] == done["checks"]["expanded_features"] + len(done["targets"])
     assert data["seconds"] > 0
     assert data["peak_bytes"] > 0
-    assert "GFLOP" in run("estimate", PROMPT, "--model", model).stdout
+    assert "GFLOP" in run("estimate", PROMPT, "--model", model_folder).stdout
 
 
 @pytest.mark.parametrize(
@@ -179,15 +178,15 @@ def test_estimate_says_what_a_trace_will_cost(model: Path):
         ([PROMPT, "--features", "neurons", "--transcoders", "x"], "exclude each other"),
     ],
 )
-def test_bad_input_gets_one_sentence(model: Path, arguments: list[str], message: str):
-    assert_refused(run("trace", *arguments, "--model", model), message)
+def test_bad_input_gets_one_sentence(model_folder: Path, arguments: list[str], message: str):
+    assert_refused(run("trace", *arguments, "--model", model_folder), message)
 
 
 def test_an_unknown_model_gets_one_sentence(tmp_path: Path):
     assert_refused(run("trace", PROMPT, "--model", tmp_path / "none"), "none")
 
 
-def test_an_unknown_architecture_gets_one_sentence(model: Path, tmp_path: Path):
+def test_an_unknown_architecture_gets_one_sentence(tmp_path: Path):
     from transformers import OPTConfig, OPTForCausalLM
 
     sizes = {"hidden_size": 8, "ffn_dim": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -200,8 +199,8 @@ def test_an_unknown_architecture_gets_one_sentence(model: Path, tmp_path: Path):
     )
 
 
-def test_damaged_model_weights_get_one_sentence(model: Path, tmp_path: Path):
-    for path in model.iterdir():
+def test_damaged_model_weights_get_one_sentence(model_folder: Path, tmp_path: Path):
+    for path in model_folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     weights = load_file(tmp_path / "model.safetensors")
     weights["model.layers.1.self_attn.v_proj.weight"][0, 0] = float("nan")
@@ -209,11 +208,11 @@ def test_damaged_model_weights_get_one_sentence(model: Path, tmp_path: Path):
     assert_refused(run("trace", PROMPT, "--model", tmp_path), "holds NaN or infinite values")
 
 
-def test_a_dictionary_of_another_model_gets_one_sentence(model: Path, tmp_path: Path):
+def test_a_dictionary_of_another_model_gets_one_sentence(model_folder: Path, tmp_path: Path):
     folder = per_layer(tmp_path)
     (folder / "layer_2.safetensors").unlink()
     message = "has 2 layers, the model has 3"
-    assert_refused(run("trace", PROMPT, "--model", model, "--transcoders", folder), message)
+    assert_refused(run("trace", PROMPT, "--model", model_folder, "--transcoders", folder), message)
 
 
 @pytest.mark.parametrize("command", ["show", "prune"])
@@ -224,15 +223,15 @@ def test_a_file_that_is_no_graph_gets_one_sentence(tmp_path: Path, command: str)
     assert_refused(run(command, path), str(path))
 
 
-def test_no_space_gets_one_sentence_and_leaves_nothing(model: Path):
+def test_no_space_gets_one_sentence_and_leaves_nothing(model_folder: Path):
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this machine has no /dev/full")
-    assert_refused(run("trace", PROMPT, "--model", model, "--out", full), "/dev/full")
+    assert_refused(run("trace", PROMPT, "--model", model_folder, "--out", full), "/dev/full")
 
 
 def test_a_failing_write_leaves_the_old_file(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "graph.safetensors"
     out.write_bytes(b"old")
@@ -241,6 +240,6 @@ def test_a_failing_write_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("safetensors.numpy.save_file", no_space)
-    assert_refused(run("trace", PROMPT, "--model", model, "--out", out), "No space left")
+    assert_refused(run("trace", PROMPT, "--model", model_folder, "--out", out), "No space left")
     assert [path.name for path in tmp_path.iterdir()] == ["graph.safetensors"]
     assert out.read_bytes() == b"old"

@@ -1,0 +1,36 @@
+"""Notebooks run from top to bottom on a tiny model, and are stored without outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+MODEL, TEXT = '"gemma-3-270m"', '"The Eiffel Tower is in the city of"'
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path: Path, model_folder: Path):
+    notebook = nbformat.read(path, as_version=4)
+    source = "".join(cell.source for cell in notebook.cells)
+    assert MODEL in source  # what is replaced must be there, or the test rots
+    assert TEXT in source
+    for cell in notebook.cells:
+        cell.source = cell.source.replace(MODEL, repr(str(model_folder))).replace(TEXT, '"fjfoi"')
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    printed = [cell for cell in notebook.cells if cell.get("outputs")]
+    assert len(printed) > 3
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_stored_without_outputs(path: Path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None

