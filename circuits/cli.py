@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -19,13 +18,11 @@ from typing import Annotated, ParamSpec, TypeVar
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import graphs
 import viz
 from circuits.architectures import UnsupportedArchitecture
 from circuits.expand import Expansion
-from circuits.expand import Progress as Report
 from circuits.features import FeatureSource
 from circuits.frozen import DamagedWeights
 from circuits.models import ModelNotFound
@@ -58,6 +55,7 @@ from circuits.options import (
     Transcoders,
     Type,
 )
+from circuits.progress import progress_bar
 from circuits.subject import DeviceError, Subject, read_subject
 from circuits.targets import TargetSettings
 from circuits.tokens import PromptError, TargetError, read_prompt, single_token
@@ -144,7 +142,7 @@ def trace_command(
     for path in (out, html):
         require_place(path)
     require_consistent(transcoders, features, target, against)
-    with progress_bar() as progress:
+    with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
         spelled = subject.tokenizer
@@ -186,7 +184,7 @@ def estimate_command(
 ) -> None:
     """Say what a trace will cost: features, rows, seconds and peak memory."""
     require_consistent(transcoders, features, None, None)
-    with progress_bar() as progress:
+    with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
         source = read_source(subject, transcoders, max_features)
@@ -325,19 +323,6 @@ def show_summary(
     output.print(viz.summary_tables(summary))
     for name, path in files.items():
         output.print(f"{name}: {path}", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def progress_bar() -> Iterator[Report]:
-    """A progress bar on standard error; nothing where that is no terminal."""
-    columns = (TextColumn("{task.description:9}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("", total=1)
-
-        def report(stage: str, done: int, total: int) -> None:
-            bar.update(task, description=stage, completed=done, total=max(total, 1))
-
-        yield report
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ features bounds what is unknown, and expansion stops when it is small enough.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +19,13 @@ from circuits.adjoint import Attention, sweep
 from circuits.covectors import Covectors
 from circuits.features import ActiveFeatures
 from circuits.frozen import FrozenModel
+from circuits.progress import Progress
 from circuits.rows import SparseRows
 from circuits.sources import Sources
 from circuits.targets import Targets
 from graphs.influence import row_shares, share_influence
 
 FIRST_ROUND = 256  # features expanded after the targets; every round doubles what is known
-Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ Probabilities are the model's own, after the cap.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,50 +56,50 @@ class Targets:
 
 
 def read_targets(
-    frozen: FrozenModel, recording: Recording, settings: TargetSettings, token_texts
+    frozen: FrozenModel,
+    recording: Recording,
+    settings: TargetSettings,
+    token_texts: Callable[[int], str],
 ) -> Targets:
     """Directions, values and seeds of the targets; `token_texts` spells a vocabulary id.
 
     They are read at the recording's position.
     """
-    probabilities = recording.logits.double().softmax(-1)
     pos = recording.position
     if settings.directions:
         return _direction_targets(frozen, recording, settings.directions, pos)
+    probabilities = recording.logits.double().softmax(-1)
     chosen = list(settings.tokens) or _most_probable(probabilities, settings)
     ids = torch.tensor(chosen, device=frozen.device)
-    contrast = settings.against is not None
-    against = frozen.unembedding_mean
-    if contrast:
-        against = frozen.unembedding[settings.against]
-    bias = frozen.unembedding_bias
+    rival, bias = settings.against, frozen.unembedding_bias
+    against = frozen.unembedding_mean if rival is None else frozen.unembedding[rival]
     bias_value = torch.zeros_like(frozen.unembedding[ids, 0])
     if bias is not None:
-        bias_value = bias[ids] - (bias[settings.against] if contrast else bias.mean())
-    seeds = torch.ones(len(ids), dtype=torch.float64)
-    if not settings.tokens:
-        seeds = probabilities[ids].cpu()
-    described = []
-    for token in chosen:
-        text = token_texts(token)
-        if contrast:
-            described.append(
-                Target(text=f"{text} − {token_texts(settings.against)}", probability=1.0)
-            )
-        else:
-            probability = min(1.0, float(probabilities[token]))
-            described.append(Target(text=text, token_id=token, probability=probability))
+        bias_value = bias[ids] - (bias.mean() if rival is None else bias[rival])
+    named = bool(settings.tokens)
     return _final_targets(
         frozen,
         recording,
         directions=frozen.unembedding[ids] - against,
         bias_value=bias_value,
         pos=pos,
-        seeds=seeds,
-        kind=NodeKind.TARGET if contrast else NodeKind.LOGIT,
-        index=torch.arange(len(ids)) if contrast else ids,
-        described=tuple(described),
+        seeds=torch.ones(len(ids)).double() if named else probabilities[ids].cpu(),
+        kind=NodeKind.LOGIT if rival is None else NodeKind.TARGET,
+        index=ids if rival is None else torch.arange(len(ids)),
+        described=tuple(_described(token, rival, probabilities, token_texts) for token in chosen),
     )
+
+
+def _described(
+    token: int,
+    rival: int | None,
+    probabilities: Float[Tensor, " d_vocab"],
+    token_texts: Callable[[int], str],
+) -> Target:
+    if rival is not None:
+        return Target(text=f"{token_texts(token)} − {token_texts(rival)}", probability=1.0)
+    probability = min(1.0, float(probabilities[token]))
+    return Target(text=token_texts(token), token_id=token, probability=probability)
 
 
 def _most_probable(probabilities: Float[Tensor, " d_vocab"], settings: TargetSettings) -> list[int]:

@@ -14,10 +14,11 @@ import torch
 
 from circuits.adjoint import Attention
 from circuits.estimate import Estimate, estimate
-from circuits.expand import Expansion, Progress, Sweeper, expand
+from circuits.expand import Expansion, Sweeper, expand
 from circuits.features import ActiveFeatures, FeatureSource
 from circuits.frozen import FrozenModel
 from circuits.labels import output_tokens
+from circuits.progress import Progress, ignore_progress
 from circuits.recording import Recording, record
 from circuits.replay import replay_difference
 from circuits.rows import SparseRows
@@ -41,11 +42,6 @@ class TraceSettings:
     targets: TargetSettings = field(default_factory=TargetSettings)
     expansion: Expansion = field(default_factory=Expansion)
     labels: int = 256  # features with the most influence that get their top output tokens
-
-
-def ignore_progress(stage: str, done: int, total: int) -> None:
-    """The progress callback that does nothing."""
-    del stage, done, total
 
 
 def trace(
@@ -118,7 +114,6 @@ def _graph(
     rows: SparseRows,
     settings: TraceSettings,
 ) -> AttributionGraph:
-    prompt = recording.prompt
     table = node_table(
         [
             (
@@ -141,23 +136,33 @@ def _graph(
         dropped=rows.spread(rows.dropped),
         dropped_absolute=rows.spread(rows.dropped_absolute),
         expanded=rows.expanded(),
-        provenance=Provenance(
-            generator=f"headwater {version('headwater')}",
-            model=subject.identity,
-            dictionary=features.identity,
-            dtype=str(subject.frozen.dtype).removeprefix("torch."),
-            prompt=prompt.text,
-            tokens=prompt.tokens,
-            token_ids=prompt.ids,
-            context_only=prompt.context_only,
-            targets=targets.described,
-            settings={
-                **asdict(settings.expansion),
-                "position": settings.targets.position,
-                "probability_mass": settings.targets.probability_mass,
-                "max_logits": settings.targets.max_logits,
-            },
-        ),
+        provenance=_provenance(subject, recording.prompt, features, targets, settings),
+    )
+
+
+def _provenance(
+    subject: Subject,
+    prompt: Prompt,
+    features: ActiveFeatures,
+    targets: Targets,
+    settings: TraceSettings,
+) -> Provenance:
+    return Provenance(
+        generator=f"headwater {version('headwater')}",
+        model=subject.identity,
+        dictionary=features.identity,
+        dtype=str(subject.frozen.dtype).removeprefix("torch."),
+        prompt=prompt.text,
+        tokens=prompt.tokens,
+        token_ids=prompt.ids,
+        context_only=prompt.context_only,
+        targets=targets.described,
+        settings={
+            **asdict(settings.expansion),
+            "position": settings.targets.position,
+            "probability_mass": settings.targets.probability_mass,
+            "max_logits": settings.targets.max_logits,
+        },
     )
 
 

@@ -14,12 +14,12 @@ from circuits.expand import Expansion, Sweeper, expand
 from circuits.features import ActiveFeatures, FeatureSource
 from circuits.neurons import Neurons
 from circuits.points import ReadPoint, WritePoint
+from circuits.progress import ignore_progress
 from circuits.recording import Recording, record
 from circuits.sources import Sources, build_sources
 from circuits.subject import Subject
 from circuits.targets import Targets, TargetSettings, read_targets
 from circuits.tokens import Prompt
-from circuits.trace import ignore_progress
 from circuits.transcoders import TranscoderSet
 from graphs import NodeKind
 from tests.conftest import cached_subject

@@ -1,0 +1,30 @@
+"""Progress of long work, told to a callback: a bar in a terminal, nothing elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+def ignore_progress(stage: str, done: int, total: int) -> None:
+    """The callback that does nothing."""
+    del stage, done, total
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Progress]:
+    """A callback that draws one bar on a console; it draws nothing where that is no terminal."""
+    columns = (TextColumn("{task.description:9}"), BarColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1)
+
+        def report(stage: str, done: int, total: int) -> None:
+            bar.update(task, description=stage, completed=done, total=max(total, 1))
+
+        yield report
