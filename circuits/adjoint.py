@@ -32,8 +32,12 @@ from circuits.frozen import FrozenModel
 from circuits.recording import Recording
 from circuits.sources import Sources
 
-BLOCK_POSITIONS = 1536  # targets × positions in one block: large enough for gemm, small for cache
-KEY_CHUNK = 128  # keys mixed at once; queries before them see nothing of them
+BLOCK_POSITIONS = (
+    12288  # targets × positions in one block: a layer's sources are read once per block
+)
+CACHE_POSITIONS = 1536  # of these, how many cross an attention together: enough for gemm, in cache
+MOST_WASTE = 0.06  # share of positions that a block may carry for targets that end before
+KEY_CHUNK = 64  # keys mixed at once; queries before them see nothing of them
 
 
 class Attention:
@@ -70,46 +74,59 @@ class Attention:
         Positions count from `first`.  Rows from `crossed` on are zero but at their own `pos`.
         Returns covectors on the values of the positions before `first`.
         """
+        step = max(1, CACHE_POSITIONS // covector.shape[1])
+        starts = range(0, len(covector), step)
+        context = [
+            self._pull_back(
+                layer, covector[i : i + step], pos[i : i + step], min(max(crossed - i, 0), step)
+            )
+            for i in starts
+        ]
+        return torch.cat(context)
+
+    def _pull_back(
+        self, layer: int, covector: Tensor, pos: Int[Tensor, " row"], crossed: int
+    ) -> Float[Tensor, "row context kv_heads"]:
         n_rows, n_pos, d_model = covector.shape
         d_head = self.value[layer].shape[1]
         own = covector[torch.arange(crossed, n_rows, device=pos.device), pos[crossed:]]
-        mixed: list[Tensor] = []
-        for kv_head, output in enumerate(self.output[layer]):
+        below: list[Tensor] = []  # per kv head (row, pos, d_head)
+        context: list[Tensor] = []  # per kv head (row, context, d_head)
+        for mixing, output in zip(self.mixing[layer], self.output[layer], strict=True):
             group = output.shape[1] // d_head
-            below = covector.new_empty(n_rows, self.first + n_pos, d_head)
             heads = covector[:crossed].view(-1, d_model) @ output
             heads = heads.view(crossed, n_pos * group, d_head)
-            self._mix(layer, kv_head, heads, below[:crossed])
+            before = mixing[: self.first, : n_pos * group].expand(crossed, -1, -1)
+            own_query = mixing.view(len(mixing), -1, group)[: self.first + n_pos, pos[crossed:]]
             own_heads = (own @ output).view(len(own), group, d_head)
-            self._mix_own(layer, kv_head, own_heads, pos[crossed:], below[crossed:])
-            mixed.append(below)
+            of_own = torch.bmm(own_query.transpose(0, 1), own_heads)
+            swept = covector.new_empty(n_rows, n_pos, d_head)
+            self._mix(layer, mixing[self.first :], heads, swept[:crossed])
+            swept[crossed:] = of_own[:, self.first :]
+            below.append(swept)
+            context.append(torch.cat([torch.bmm(before, heads), of_own[:, : self.first]]))
         flat = covector.view(-1, d_model)
-        for below, value in zip(mixed, self.value[layer], strict=True):
-            flat.addmm_(below[:, self.first :].reshape(len(flat), -1), value)
-        return torch.cat([below[:, : self.first] for below in mixed], 2)
+        for swept, value in zip(below, self.value[layer], strict=True):
+            flat.addmm_(swept.view(-1, d_head), value)
+        return torch.cat(context, 2)
 
-    def _mix(self, layer: int, kv_head: int, heads: Tensor, below: Tensor) -> None:
-        """Queries to keys: heads (row, query * group, d_head) into below (row, key, d_head)."""
-        mixing = self.mixing[layer][kv_head]
-        n_rows, n_queries, _ = heads.shape
-        group = self.output[layer].shape[2] // self.value[layer].shape[1]
-        if self.first:
-            part = mixing[: self.first, :n_queries].expand(n_rows, -1, -1)
-            torch.bmm(part, heads, out=below[:, : self.first])
-        for chunk, start in enumerate(range(0, n_queries // group, KEY_CHUNK)):
-            stop = min(start + KEY_CHUNK, n_queries // group)
-            queries = slice(start * group, (self.last_query[layer][chunk] + 1) * group)
-            keys = slice(self.first + start, self.first + stop)
-            part = mixing[keys, queries][:, : n_queries - start * group].expand(n_rows, -1, -1)
-            torch.bmm(part, heads[:, queries], out=below[:, keys])
-
-    def _mix_own(
-        self, layer: int, kv_head: int, heads: Tensor, pos: Int[Tensor, " row"], below: Tensor
+    def _mix(
+        self,
+        layer: int,
+        mixing: Float[Tensor, "key queries"],
+        heads: Float[Tensor, "active some_queries d_head"],
+        below: Float[Tensor, "active pos d_head"],
     ) -> None:
-        """The same for rows with one query each: heads (row, group, d_head)."""
-        mixing = self.mixing[layer][kv_head][: below.shape[1]]
-        of_query = mixing.view(len(mixing), -1, heads.shape[1])[:, pos]
-        torch.bmm(of_query.transpose(0, 1), heads, out=below)
+        """Pattern · heads into `below`, chunk by chunk of keys, each from the queries it hears."""
+        n_rows, n_queries, _ = heads.shape
+        n_pos = below.shape[1]
+        group = n_queries // n_pos
+        for chunk, start in enumerate(range(0, n_pos, KEY_CHUNK)):
+            keys = slice(start, min(start + KEY_CHUNK, n_pos))
+            end = min((self.last_query[layer][chunk] + 1) * group, n_queries)
+            part = mixing[keys, start * group : end].expand(n_rows, -1, -1)
+            # A contiguous result, as of a single chunk, lets the product run as one batch.
+            torch.bmm(part, heads[:, start * group : end], out=below[:, keys])
 
 
 def _last_queries(pattern: Float[Tensor, "head query key"]) -> list[int]:
@@ -130,17 +147,28 @@ def sweep(
     Columns are those of `sources`, up to the last that any target of the block can see.
     """
     pos, layer = (targets.pos - sources.first).tolist(), targets.layer.tolist()
-    order = sorted(range(len(pos)), key=lambda row: (pos[row], -layer[row]))
-    start = 0
-    while start < len(order):
-        stop = start + 1
-        # The next target is the latest so far, so it sets the width of the whole block.
-        while stop < len(order) and (stop + 1 - start) * (pos[order[stop]] + 1) <= BLOCK_POSITIONS:
-            stop += 1
-        block = sorted(order[start:stop], key=lambda row: -layer[row])
+    for block in _blocks(pos, layer):
         rows = torch.tensor(block, device=targets.pos.device)
         yield rows, _sweep_block(frozen, attention, sources, targets.take(rows))
-        start = stop
+
+
+def _blocks(pos: list[int], layer: list[int]) -> Iterator[list[int]]:
+    """Targets that are swept together, each block by layer from the top.
+
+    A block carries all its targets up to the position of its latest, so a later position only
+    joins while little is carried in vain.
+    """
+    block: list[int] = []
+    needed = 0  # positions, over the targets of the block
+    for row in sorted(range(len(pos)), key=lambda row: (pos[row], -layer[row])):
+        carried = (len(block) + 1) * (pos[row] + 1)
+        needed += pos[row] + 1
+        if block and (carried > BLOCK_POSITIONS or carried > (1 + MOST_WASTE) * needed):
+            yield sorted(block, key=lambda row: -layer[row])
+            block, needed = [], pos[row] + 1
+        block.append(row)
+    if block:
+        yield sorted(block, key=lambda row: -layer[row])
 
 
 def _sweep_block(

@@ -1,11 +1,13 @@
 """What a trace will cost, from one forward pass and before any row is computed.
 
-FLOPs are counted for what is needed, not for what blocks waste: a target at position p that
-reads layer l crosses l + 1 attentions (l where attention and MLP are parallel) at p + 1 positions,
+FLOPs are counted for what is needed, not for what blocks waste.  A target at position p that reads
+layer l crosses l + 1 attentions (l where attention and MLP are parallel), the first at its own
+position alone and the others at all n = p + 1 - context positions:
 
-    2 · (p + 1) · d_model · (heads + kv heads) · d_head      through W_O and W_V
-    (p + 1) · (p + 2) · heads · d_head                       through the causal pattern
-    2 · d_model · (sources that it sees)                     read off
+    2 · (1 + (crossed - 1) · n) · d_model · heads · d_head     through W_O
+    2 · crossed · n · d_model · kv heads · d_head              through W_V
+    crossed · n · (n + 1) · heads · d_head                     through the causal pattern
+    2 · d_model · (sources that it sees)                       read off
 
 Seconds are those FLOPs at the rate of this machine's own matrix product, measured on the spot.
 """
@@ -75,15 +77,15 @@ def sweep_flops(
     pos: Int[Tensor, " row"],
 ) -> float:
     """FLOPs that rows for these targets need."""
-    block = frozen.blocks[0]
+    block, context = frozen.blocks[0], recording.prompt.context_only
     heads, kv_heads = block.output.shape[1], block.value.shape[0]
     length = len(recording.prompt)
-    crossed = layer.double().clamp(max=frozen.n_layers - 1) + 1
-    if frozen.parallel:
-        crossed = layer.double()
-    seen_positions = pos.double() + 1
-    through_weights = 2 * seen_positions * frozen.d_model * (heads + kv_heads)
-    through_pattern = seen_positions * (seen_positions + 1) * heads
+    layer, pos = layer.cpu(), pos.cpu()
+    crossed = (layer + (0 if frozen.parallel else 1)).clamp(max=frozen.n_layers).double()
+    swept = (pos + 1 - context).clamp(min=1).double()
+    dense = (crossed - 1).clamp(min=0) * swept
+    through_weights = 2 * frozen.d_model * ((1 + dense) * heads + crossed * swept * kv_heads)
+    through_pattern = crossed * swept * (swept + 1) * heads
     # Sources by layer and position, summed over all before: every position also has an error.
     counts = torch.ones(frozen.n_layers + 1, length, dtype=torch.float64)
     counts.index_put_(
@@ -93,8 +95,8 @@ def sweep_flops(
     )
     before = counts.cumsum(0).cumsum(1)
     before = torch.cat([torch.zeros(1, length, dtype=torch.float64), before])
-    read = 2 * frozen.d_model * before[layer.cpu(), pos.cpu()]
-    return float((crossed * (through_weights + through_pattern)).sum() + read.sum())
+    read = 2 * frozen.d_model * before[layer, pos]
+    return float((through_weights + through_pattern + read).sum())
 
 
 def peak_bytes(

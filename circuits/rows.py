@@ -71,7 +71,7 @@ def largest(
 ) -> Bool[ndarray, "row column"]:
     """The fewest entries per row that hold `share` of its total; ties at the edge stay.
 
-    >>> largest(np.array([[5.0, 0.0, 1.0, 4.0]]), np.array([10.0]), 0.9)
+    >>> largest(np.array([[5.0, 0.0, 1.0, 4.0]]), np.array([10.0]), 0.85)
     array([[ True, False, False,  True]])
     """
     if share >= 1.0:

@@ -48,7 +48,7 @@ class Tiles:
         if not self.one_per_position:
             covector = covector.index_select(1, self.pos[:n_tiles])
         at_tiles = covector.transpose(0, 1)
-        weights = at_tiles @ self.vectors[:n_tiles].mT  # (tile, row, width)
+        weights = torch.bmm(at_tiles, self.vectors[:n_tiles].mT)  # (tile, row, width)
         flat = weights.transpose(0, 1).reshape(len(covector), -1)
         rows[: len(covector)].index_add_(
             1, self.column[:n_sources], flat.index_select(1, self.slot[:n_sources])

@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array
 
 from graphs.nodes import TARGET_KINDS, NodeId, NodeTable
 from graphs.provenance import Checks, Provenance
@@ -31,7 +31,7 @@ class AttributionGraph:
     """Who feeds whom on one prompt.  Raises ValueError if the parts do not fit together."""
 
     nodes: NodeTable
-    weights: csr_array  # weights[target, source]
+    weights: csr_array  # weights[target, source]; rows are sorted and name a source once
     seed: Float[ndarray, " node"]  # probability of each logit or target node, 0 elsewhere
     dropped: Float[ndarray, " node"]  # signed sum of the weights left out of each row
     dropped_absolute: Float[ndarray, " node"]  # sum of their sizes
@@ -42,6 +42,13 @@ class AttributionGraph:
     )  # node → tokens that it raises most
 
     def __post_init__(self) -> None:
+        self._check_lengths()
+        self._check_nodes()
+        if not self.weights.has_canonical_format:
+            object.__setattr__(self, "weights", _canonical(self.weights))
+        self._check_numbers()
+
+    def _check_lengths(self) -> None:
         count = len(self.nodes)
         if self.weights.shape != (count, count):
             raise ValueError(f"weights must be {count} x {count}, got {self.weights.shape}.")
@@ -50,28 +57,45 @@ class AttributionGraph:
                 raise ValueError(
                     f"{name} has {len(getattr(self, name))} entries for {count} nodes."
                 )
-        edges = self.weights.tocoo()
-        if np.any(edges.row <= edges.col):
-            raise ValueError("An edge points backwards: nodes must be in topological order.")
-        numbers = (edges.data, self.seed, self.dropped, self.dropped_absolute)
-        if not all(np.all(np.isfinite(column)) for column in numbers):
-            raise ValueError("A weight is not finite.")
+        if any(not 0 <= node < count for node in self.output_tokens):
+            raise ValueError("output_tokens names a node that is not there.")
+
+    def _check_nodes(self) -> None:
         if len(self.provenance.targets) != len(self.target_rows()):
             raise ValueError(
                 f"The header names {len(self.provenance.targets)} targets, the nodes hold "
                 f"{len(self.target_rows())}."
             )
+        for name, column, limit in (
+            ("position", self.nodes.pos, len(self.provenance.tokens)),
+            ("layer", self.nodes.layer, self.provenance.model.n_layers + 1),
+        ):
+            if len(column) and column.max() >= limit:
+                node = self.nodes[int(column.argmax())]
+                raise ValueError(f"{node} is out of place: its {name} must be below {limit}.")
         if self.nodes.has_duplicates():
             raise ValueError("Two nodes have the same id.")
-        if any(not 0 <= node < count for node in self.output_tokens):
-            raise ValueError("output_tokens names a node that is not there.")
+
+    def _check_numbers(self) -> None:
+        start = self.weights.indptr
+        rows = np.flatnonzero(np.diff(start))
+        if np.any(self.weights.indices[start[rows + 1] - 1] >= rows):  # the last is the highest
+            raise ValueError("An edge points backwards: nodes must be in topological order.")
+        sizes = row_sums(abs(self.weights))  # infinite also where finite weights overflow
+        numbers = (sizes, self.seed, self.dropped, self.dropped_absolute)
+        if not all(np.all(np.isfinite(column)) for column in numbers):
+            raise ValueError("A weight is not finite.")
+        if np.any(self.dropped_absolute < 0):
+            raise ValueError("dropped_absolute is a sum of sizes and cannot be negative.")
+        if np.any(self.seed < 0) or np.any(self.seed[~self.nodes.is_kind(*TARGET_KINDS)]):
+            raise ValueError("Only logit and target nodes carry seed, and none below 0.")
 
     def __len__(self) -> int:
         return len(self.nodes)
 
     @cached_property
     def _positions(self) -> dict[NodeId, int]:
-        return {self.nodes[node]: node for node in range(len(self))}
+        return {node: row for row, node in enumerate(self.nodes)}
 
     def find(self, node: NodeId | str) -> int:
         """Row of a node.  Raises KeyError if the graph does not have it."""
@@ -101,9 +125,11 @@ class AttributionGraph:
 
     def take(self, nodes: Int[ndarray, " kept"]) -> AttributionGraph:
         """Only these nodes, in rising order; what a row loses moves to `dropped`."""
+        if np.any(np.diff(nodes) <= 0):
+            raise ValueError("Nodes must be taken in rising order, each once.")
         inside = np.zeros(len(self), dtype=bool)
         inside[nodes] = True
-        inner = self.with_weights(csr_array(self.weights @ diags_array(inside.astype(float))))
+        inner = self.with_weights(select_edges(self.weights, inside[self.weights.indices]))
         new = {int(node): row for row, node in enumerate(nodes)}
         tokens = {new[node]: top for node, top in self.output_tokens.items() if node in new}
         kept_targets = inside[self.target_rows()]
@@ -129,4 +155,26 @@ class AttributionGraph:
 
 def row_sums(weights: csr_array) -> Float[ndarray, " node"]:
     """Sum of each row in float64."""
-    return np.asarray(weights.sum(axis=1, dtype=np.float64)).ravel()
+    return weights @ np.ones(weights.shape[1])  # .sum() adds float32 in float32
+
+
+def edge_targets(weights: csr_array) -> Int[ndarray, " edge"]:
+    """Row of each stored weight, as `weights.indices` is the column.
+
+    >>> edge_targets(csr_array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [1.0, -3.0, 0.0]]))
+    array([1, 2, 2])
+    """
+    return np.repeat(np.arange(len(weights.indptr) - 1), np.diff(weights.indptr))
+
+
+def select_edges(weights: csr_array, kept: Bool[ndarray, " edge"]) -> csr_array:
+    """The same matrix with only these of its stored weights, dtype and order unchanged."""
+    before = np.concatenate([[0], np.cumsum(kept)])
+    arrays = (weights.data[kept], weights.indices[kept], before[weights.indptr])
+    return csr_array(arrays, shape=weights.shape)
+
+
+def _canonical(weights: csr_array) -> csr_array:
+    copy = weights.copy()
+    copy.sum_duplicates()
+    return copy

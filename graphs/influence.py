@@ -16,9 +16,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array
 
-from graphs.graph import AttributionGraph, row_sums
+from graphs.graph import AttributionGraph, edge_targets, row_sums
 from graphs.nodes import NodeKind
 
 
@@ -33,9 +33,10 @@ def row_shares(
            [0.25, 0.75, 0.  ]])
     """
     sizes = abs(weights.astype(np.float64))
-    totals = row_sums(sizes) + dropped_absolute
-    scale = np.divide(1.0, totals, out=np.zeros_like(totals), where=totals > 0)
-    return csr_array(diags_array(scale) @ sizes)
+    totals = (row_sums(sizes) + dropped_absolute)[edge_targets(sizes)]
+    # Divided, not multiplied by 1 / total, which overflows for totals below 1e-308.
+    sizes.data = np.divide(sizes.data, totals, out=np.zeros_like(totals), where=totals > 0)
+    return sizes
 
 
 def share_influence(share: csr_array, seed: Float[ndarray, " node"]) -> Float[ndarray, " node"]:

@@ -15,6 +15,7 @@ A node is a value, `NodeId(kind, layer, pos, index)`.  Its text form is canonica
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -42,16 +43,24 @@ class NodeKind(IntEnum):
 INPUT_KINDS = (NodeKind.TOKEN, NodeKind.POSITION)
 TARGET_KINDS = (NodeKind.LOGIT, NodeKind.TARGET)
 
-_FIELDS = {  # which of layer, pos, index a kind has, and how they are written
-    NodeKind.TOKEN: ("{index}@{pos}", r"(?P<index>\d+)@(?P<pos>\d+)"),
-    NodeKind.POSITION: ("{pos}", r"(?P<pos>\d+)"),
-    NodeKind.BIAS: ("{layer}", r"(?P<layer>\d+)"),
-    NodeKind.FEATURE: ("{layer}/{index}@{pos}", r"(?P<layer>\d+)/(?P<index>\d+)@(?P<pos>\d+)"),
-    NodeKind.ERROR: ("{layer}@{pos}", r"(?P<layer>\d+)@(?P<pos>\d+)"),
-    NodeKind.LOGIT: ("{index}@{pos}", r"(?P<index>\d+)@(?P<pos>\d+)"),
-    NodeKind.TARGET: ("{index}@{pos}", r"(?P<index>\d+)@(?P<pos>\d+)"),
+_NUMBER = "(?:0|[1-9][0-9]{0,17})"  # one spelling per number, and none beyond int64
+_SPELLING = {  # which of layer, pos, index a kind has, and how they are written
+    NodeKind.TOKEN: "{index}@{pos}",
+    NodeKind.POSITION: "{pos}",
+    NodeKind.BIAS: "{layer}",
+    NodeKind.FEATURE: "{layer}/{index}@{pos}",
+    NodeKind.ERROR: "{layer}@{pos}",
+    NodeKind.LOGIT: "{index}@{pos}",
+    NodeKind.TARGET: "{index}@{pos}",
 }
-_PATTERNS = {kind: re.compile(f"{kind.word}:{pattern}") for kind, (_, pattern) in _FIELDS.items()}
+_FIELDS = ("layer", "pos", "index")
+_HAS = np.array([[f"{{{name}}}" in _SPELLING[kind] for name in _FIELDS] for kind in NodeKind])
+_PATTERNS = {
+    kind: re.compile(
+        f"{kind.word}:" + spelling.format(**{name: f"(?P<{name}>{_NUMBER})" for name in _FIELDS})
+    )
+    for kind, spelling in _SPELLING.items()
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -70,7 +79,7 @@ class NodeId:
     index: int | None = None
 
     def __str__(self) -> str:
-        form = _FIELDS[self.kind][0].format(layer=self.layer, pos=self.pos, index=self.index)
+        form = _SPELLING[self.kind].format(layer=self.layer, pos=self.pos, index=self.index)
         return f"{self.kind.word}:{form}"
 
     @classmethod
@@ -87,7 +96,10 @@ class NodeId:
 
 @dataclass(frozen=True)
 class NodeTable:
-    """All nodes of a graph as columns, in topological order; -1 stands for a missing field."""
+    """All nodes of a graph as columns, in topological order; -1 stands for a missing field.
+
+    Raises ValueError if the columns differ in length or a node has other fields than its kind.
+    """
 
     kind: Int[ndarray, " node"]  # NodeKind
     layer: Int[ndarray, " node"]  # block at which the node enters or is read; -1: none
@@ -96,13 +108,33 @@ class NodeTable:
     activation: Float[ndarray, " node"]  # features: after the nonlinearity; nan elsewhere
     value: Float[ndarray, " node"]  # what incoming weights must sum to, where known; else nan
 
+    def __post_init__(self) -> None:
+        lengths = {name: len(column) for name, column in self.columns().items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"Node columns must have one length, got {lengths}.")
+        unknown = (self.kind < 0) | (self.kind >= len(NodeKind))
+        if np.any(unknown):
+            raise ValueError(f"There is no node kind {self.kind[unknown][0]}.")
+        fields = np.stack([self.layer, self.pos, self.index], axis=1)
+        wrong = np.any((fields >= 0) != _HAS[self.kind], axis=1) | np.any(fields < -1, axis=1)
+        if np.any(wrong):
+            node = int(np.flatnonzero(wrong)[0])
+            kind = NodeKind(int(self.kind[node]))
+            raise ValueError(
+                f"Node {node} is written {kind.word}:{_SPELLING[kind]} and its other fields are "
+                f"-1, got layer {self.layer[node]}, pos {self.pos[node]}, "
+                f"index {self.index[node]}."
+            )
+
     def __len__(self) -> int:
         return len(self.kind)
 
     def __getitem__(self, node: int) -> NodeId:
-        fields = (int(column[node]) for column in (self.layer, self.pos, self.index))
-        layer, pos, index = (None if field < 0 else field for field in fields)
-        return NodeId(NodeKind(int(self.kind[node])), layer, pos, index)
+        return _node_id(*(int(column[node]) for column in self._identity()))
+
+    def __iter__(self) -> Iterator[NodeId]:
+        columns: list[list[int]] = [column.tolist() for column in self._identity()]
+        return map(_node_id, *columns)
 
     def is_kind(self, *kinds: NodeKind) -> Bool[ndarray, " node"]:
         """Mask of the nodes of these kinds."""
@@ -110,7 +142,7 @@ class NodeTable:
 
     def has_duplicates(self) -> bool:
         """Whether two rows are the same node."""
-        keys = (self.index, self.pos, self.layer, self.kind)
+        keys = self._identity()
         order = np.lexsort(keys)
         same = [np.diff(key[order]) == 0 for key in keys]
         return bool(np.any(np.logical_and.reduce(same)))
@@ -122,3 +154,10 @@ class NodeTable:
     def columns(self) -> dict[str, ndarray]:
         """Columns by name, in the order of the constructor."""
         return dict(self.__dict__)
+
+    def _identity(self) -> tuple[Int[ndarray, " node"], ...]:
+        return self.kind, self.layer, self.pos, self.index
+
+
+def _node_id(kind: int, *fields: int) -> NodeId:
+    return NodeId(NodeKind(kind), *(None if field < 0 else field for field in fields))

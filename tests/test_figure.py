@@ -15,6 +15,7 @@ from graphs.nodes import NodeKind
 from graphs.provenance import Checks
 from tests.graph_oracles import make_graph, make_table, random_graphs
 from viz.figure import figure
+from viz.labels import text_width
 from viz.layout import layout
 from viz.words import percent
 
@@ -151,19 +152,24 @@ def test_more_nodes_than_can_be_drawn_are_counted_in_the_subtitle():
     names = [f"feature:0/{i}@{i % 3}" for i in range(3005)]
     graph = make_graph([*names, LOGIT], {(name, LOGIT): 1.0 for name in names})
     frame, data = parts(graph)
-    assert "the strongest 3,000 of 3,006 nodes" in frame["title"]["subtitle"]["text"]
+    subtitle = frame["title"]["subtitle"]["text"]
+    assert "the strongest 3,000 of 3,006 nodes · the strongest 400 of 3,005 edges" in subtitle
     assert sum(len(trace["hovertext"]) for trace in data if trace["mode"] == "markers") == 3000
 
 
 def test_texts_lie_within_the_axes_since_plotly_drops_others():
-    names = [f"feature:0/{i}@2" for i in range(5)]
-    outputs = [f"logit:{i}@2" for i in range(5)]
-    graph = make_graph([*names, *outputs], {(names[0], outputs[0]): 1.0}, [0.1] * 5)
-    frame, _ = parts(graph)
+    names = [*(f"token:1@{i}" for i in range(30)), "feature:30/1@29"]
+    names += [f"logit:{i}@29" for i in range(5)]
+    graph = make_graph(names, {(names[30], names[31]): 1.0}, [0.1] * 5, tokens=tuple("x" * 30))
+    texts = tuple(t.model_copy(update={"text": "y" * 14}) for t in graph.provenance.targets)
+    header = graph.provenance.model_copy(update={"targets": texts})
+    frame, _ = parts(replace(graph, provenance=header))
+    across, up = pixels_per_unit(frame)
     assert len(frame["annotations"]) == 5
     for note in frame["annotations"]:
-        assert 0 <= note["x"] <= frame["xaxis"]["range"][1]
-        assert 0 <= note["y"] <= frame["yaxis"]["range"][1]
+        half = text_width(note["text"]) / 2 * 0.71
+        assert note["x"] + half / across <= frame["xaxis"]["range"][1]
+        assert note["y"] + half / up <= frame["yaxis"]["range"][1]
 
 
 def pixels_per_unit(frame: dict[str, Any]) -> tuple[float, float]:

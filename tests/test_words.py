@@ -56,6 +56,7 @@ EDGES = {
         ("می\u200cخواهم", "می\u200cخواهم"),
         ("👩\u200d🚀", "👩\u200d🚀"),
         ("a\u200db\u200c", r"a\u200db\u200c"),
+        ("a\u200dé\u200cb", r"a\u200dé\u200cb"),
     ],
 )
 def test_every_token_can_be_seen(text: str, shown: str):

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphs.summary import NodeLine, Summary
+from viz.words import visible
 
 
 def summary_tables(summary: Summary) -> RenderableType:
@@ -16,16 +17,6 @@ def summary_tables(summary: Summary) -> RenderableType:
     return Group(
         _headline(summary), "", _predictions(summary), "", _strongest(summary), "", _notes(summary)
     )
-
-
-def visible(token: str) -> str:
-    """A token with its white space and control characters made visible.
-
-    >>> visible(" Paris"), visible("\\n")
-    ('␣Paris', '⏎')
-    """
-    shown = token.replace("\n", "⏎").replace("\t", "→").replace(" ", "␣")
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in shown)
 
 
 def _headline(summary: Summary) -> RenderableType:
@@ -39,7 +30,13 @@ def _headline(summary: Summary) -> RenderableType:
 def _table(*headings: str, right: tuple[str, ...]) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False)
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left")
+        # One line per node: what does not fit is cut, never wrapped.
+        table.add_column(
+            heading,
+            justify="right" if heading in right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
     return table
 
 

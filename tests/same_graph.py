@@ -1,0 +1,22 @@
+"""When two graphs are the same."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphs.graph import AttributionGraph
+
+
+def assert_same_graph(one: AttributionGraph, other: AttributionGraph, dtypes: bool = True) -> None:
+    """Everything equal to the bit; dtypes of node columns too, unless told otherwise."""
+    pairs = [(a, other.nodes.columns()[name]) for name, a in one.nodes.columns().items()]
+    pairs += [(getattr(one, n), getattr(other, n)) for n in ("seed", "dropped_absolute")]
+    pairs += [(getattr(one, n), getattr(other, n)) for n in ("dropped", "expanded")]
+    for a, b in pairs:
+        np.testing.assert_array_equal(a, b, strict=dtypes)
+    for name in ("indptr", "indices"):
+        np.testing.assert_array_equal(getattr(one.weights, name), getattr(other.weights, name))
+    assert one.weights.dtype == other.weights.dtype
+    assert one.weights.data.tobytes() == other.weights.data.tobytes()
+    assert one.provenance == other.provenance
+    assert dict(one.output_tokens) == dict(other.output_tokens)

@@ -1,0 +1,287 @@
+"""Reading the JSON of circuit-tracer and Neuronpedia."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from graphs.files import GraphFileError
+from graphs.graph import AttributionGraph
+from graphs.neuronpedia import to_neuronpedia, write_neuronpedia
+from graphs.neuronpedia_reader import read_neuronpedia
+from graphs.neuronpedia_schema import cantor
+from graphs.nodes import NodeId, NodeKind
+from tests.graph_oracles import make_graph, random_graphs
+from tests.same_graph import assert_same_graph
+from tests.test_neuronpedia import GRAPH, NAMES, SCHEMA
+
+
+def node(node_id: str, feature_type: str, layer: str, pos: int, **more: Any) -> dict[str, Any]:
+    """A node as circuit-tracer writes it."""
+    return {
+        "node_id": node_id,
+        "feature": -1,
+        "layer": layer,
+        "ctx_idx": pos,
+        "feature_type": feature_type,
+        "token_prob": 0.0,
+        "is_target_logit": False,
+        "run_idx": 0,
+        "reverse_ctx_idx": 0,
+        "jsNodeId": node_id,
+        "clerp": "",
+        "influence": 0.5,
+        "activation": None,
+        **more,
+    }
+
+
+def circuit_tracer_file() -> dict[str, Any]:
+    """In circuit-tracer's order: features, errors, tokens, logits; both spellings of errors."""
+    feature = "cross layer transcoder"
+    return {
+        "metadata": {
+            "slug": "demo",
+            "scan": "gemma-2-2b",
+            "transcoder_list": [],
+            "prompt_tokens": ["<bos>", "Hi"],
+            "prompt": "<bos>Hi",
+            "node_threshold": 0.8,
+            "schema_version": 1,
+        },
+        "qParams": {
+            "pinnedIds": [],
+            "supernodes": [],
+            "linkType": "both",
+            "clickedId": "",
+            "sg_pos": "",
+        },
+        "nodes": [
+            node("0_77_1", feature, "0", 1, feature=cantor(0, 77), activation=5.25),
+            node("3_77_1", feature, "3", 1, feature=3317, activation=0.5),
+            node("0_5_1", "mlp reconstruction error", "5", 1),
+            node("3_-1_1", "mlp reconstruction error", "3", 1),
+            node("E_2_0", "embedding", "E", 0, feature=0),
+            node("E_4521_1", "embedding", "E", 1, feature=1),
+            node(
+                "27_23_1",
+                "logit",
+                "27",
+                1,
+                feature=23,
+                token_prob=0.61,
+                is_target_logit=True,
+                influence=None,
+                clerp='Output " "there"" (p=0.610)',
+            ),
+        ],
+        "links": [
+            {"source": "E_4521_1", "target": "0_77_1", "weight": 1.75},
+            {"source": "0_77_1", "target": "3_77_1", "weight": -0.5},
+            {"source": "0_5_1", "target": "27_23_1", "weight": 0.25},
+            {"source": "3_-1_1", "target": "27_23_1", "weight": 0.125},
+            {"source": "3_77_1", "target": "27_23_1", "weight": 0.9},
+        ],
+    }
+
+
+def read(content: dict[str, Any] | bytes) -> AttributionGraph:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "graph.json")
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        return read_neuronpedia(path)
+
+
+@given(random_graphs())
+@settings(max_examples=50, deadline=None)
+def test_a_graph_comes_back_as_it_was(graph):
+    with tempfile.TemporaryDirectory() as folder:
+        write_neuronpedia(graph, Path(folder, "a.json"), slug="demo")
+        assert_same_graph(read_neuronpedia(Path(folder, "a.json")), graph, dtypes=False)
+
+
+def test_all_kinds_are_spelled_and_read():
+    assert {NodeId.parse(name).kind for name in NAMES} == set(NodeKind)
+    assert_same_graph(read(to_neuronpedia(GRAPH, slug="demo")), GRAPH, dtypes=False)
+
+
+def test_a_file_of_circuit_tracer_is_read():
+    graph = read(circuit_tracer_file())
+    assert [str(n) for n in graph.nodes] == [
+        "token:2@0",
+        "token:4521@1",
+        "feature:0/77@1",
+        "feature:3/77@1",
+        "error:3@1",
+        "error:5@1",
+        "logit:23@1",
+    ]
+    assert graph.weights.toarray()[2:].tolist() == [
+        [0, 1.75, 0, 0, 0, 0, 0],
+        [0, 0, -0.5, 0, 0, 0, 0],
+        [0] * 7,
+        [0] * 7,
+        [0, 0, 0, 0.9, 0.125, 0.25, 0],
+    ]
+    assert graph.nodes.activation[2:4].tolist() == [5.25, 0.5]
+    assert graph.seed.tolist() == [0, 0, 0, 0, 0, 0, 0.61]
+    assert graph.expanded.tolist() == [False, False, True, True, False, False, True]
+    header = graph.provenance
+    assert (header.model.name, header.model.n_layers) == ("gemma-2-2b", 26)
+    assert (header.tokens, header.token_ids) == (("<bos>", "Hi"), (2, 4521))
+    assert header.targets[0].model_dump() == {
+        "text": ' "there"',
+        "token_id": 23,
+        "probability": 0.61,
+    }
+    assert (header.generator, header.dictionary.name) == ("unknown", "unknown")
+    lines = edited("nodes", 6, "clerp", value='Output "\n" (p=0.610)')
+    assert read(lines).provenance.targets[0].text == "\n"
+    assert header.settings["imported"]["node_threshold"] == 0.8
+
+
+def test_what_info_says_reaches_the_header():
+    file = circuit_tracer_file()
+    file["metadata"]["info"] = {
+        "generator": {"name": "tool", "version": "1.2"},
+        "transcoder_set": "org/set",
+    }
+    header = read(file).provenance
+    assert (header.generator, header.dictionary.name) == ("tool 1.2", "org/set")
+    del file["metadata"]["info"]
+    file["metadata"]["transcoder_list"] = ["a", "b"]
+    assert read(file).provenance.dictionary.name == "a, b"
+
+
+def test_a_file_needs_no_more_than_the_schema_requires():
+    file = circuit_tracer_file()
+    required = SCHEMA["properties"]["nodes"]["items"]["required"]
+    file["nodes"] = [{key: member[key] for key in required} for member in file["nodes"]]
+    file["metadata"] = {k: file["metadata"][k] for k in ("slug", "scan", "prompt_tokens", "prompt")}
+    file["qParams"] = {}
+    file["nodes"][0]["node_id"] = file["links"][0]["target"] = "anything"  # decoded from feature
+    file["links"][1]["source"] = "anything"
+    file["nodes"][0]["layer"] = 0
+    assert "feature:0/77@1" in [str(n) for n in read(file).nodes]
+    assert read(file).seed.tolist() == [0.0] * 7
+
+
+def test_links_from_nodes_that_were_left_out_count_as_dropped():
+    file = circuit_tracer_file()
+    file["links"] += [
+        {"source": "gone", "target": "3_77_1", "weight": -2.0},
+        {"source": "3_77_1", "target": "gone", "weight": 9.0},
+    ]
+    graph = read(file)
+    row = graph.find("feature:3/77@1")
+    assert (graph.dropped[row], graph.dropped_absolute[row]) == (-2.0, 2.0)
+    assert graph.dropped_absolute.sum() == 2.0
+
+
+def test_any_topological_order_comes_back():
+    names = ["error:3@1", "token:4@0", "target:0@1", "logit:7@1", "feature:0/3@1", "logit:9@1"]
+    edges = {("feature:0/3@1", "logit:9@1"): 1.0, ("error:3@1", "target:0@1"): 2.0}
+    graph = make_graph(names, edges)
+    assert_same_graph(read(to_neuronpedia(graph, slug="demo")), graph, dtypes=False)
+
+
+def test_a_file_of_ours_may_have_been_pinned_and_reordered():
+    file = to_neuronpedia(GRAPH, slug="demo")
+    file["qParams"]["pinnedIds"] = "0_3_1"  # circuit-tracer's server writes strings
+    assert_same_graph(read(file), GRAPH, dtypes=False)
+    extra = file["headwater"]
+    for column in ("value", "dropped", "dropped_absolute", "expanded"):
+        extra[column].reverse()
+    file["nodes"].reverse()
+    extra["provenance"]["targets"].reverse()
+    extra["output_tokens"] = {"4": extra["output_tokens"]["3"]}
+    back = read(file)
+    assert sorted(map(str, back.nodes)) == sorted(NAMES)
+    assert back.output_tokens == {back.find("feature:0/3@1"): (" Paris", "é")}
+    assert back.expanded[back.find("feature:0/3@1")]
+    by_name = dict(zip(map(str, back.nodes), back.seed, strict=True))
+    assert [by_name[name] for name in NAMES] == GRAPH.seed.tolist()
+    assert [target.text for target in back.provenance.targets] == ["t2", "t1", "t0"]
+    assert [str(back.nodes[int(row)]) for row in back.target_rows()] == NAMES[:4:-1]
+
+
+def edited(*path: Any, value: Any) -> dict[str, Any]:
+    """circuit-tracer's file with one place changed."""
+    file = circuit_tracer_file()
+    place: Any = file
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return file
+
+
+def own(*path: Any, value: Any) -> dict[str, Any]:
+    file = to_neuronpedia(GRAPH, slug="demo")
+    file["headwater"][path[0]] = value
+    return file
+
+
+HOSTILE = {
+    "is not a graph of circuit-tracer or Neuronpedia: links: Field": {
+        "metadata": circuit_tracer_file()["metadata"],
+        "qParams": {},
+        "nodes": [],
+    },
+    "nodes.0.ctx_idx: Input should be greater": edited("nodes", 0, "ctx_idx", value=-1),
+    "nodes.0.layer": edited("nodes", 0, "layer", value=None),
+    "unknown feature_type 'lorsa'": edited("nodes", 0, "feature_type", value="lorsa"),
+    "has 'x' where a number belongs": edited("nodes", 0, "layer", value="x"),
+    "has '1000000' where a number": edited("nodes", 0, "layer", value=1_000_000),
+    "Neither id nor number of feature '3_77_1' fits layer 4": edited("nodes", 1, "layer", value=4),
+    "'input_0' does not name its vocabulary entry": edited("nodes", 4, "node_id", value="input_0"),
+    "position must be below 2": edited("nodes", 4, "ctx_idx", value=2**30),
+    "Two nodes have the id '0_77_1', so links cannot be told": edited(
+        "nodes", 2, "node_id", value="0_77_1"
+    ),
+    "Two nodes have the same id": edited("nodes", 3, "layer", value=5),
+    "points backwards": edited("links", 1, "target", value="0_77_1"),
+    "An edge points backwards": edited("links", 0, "target", value="E_2_0"),
+    "weight: Input should be a valid number": edited("links", 0, "weight", value="x"),
+    "links.0.weight: Input should be a finite": edited("links", 0, "weight", value=np.inf),
+    "Two links run from one node to the same": edited(
+        "links", 4, value=circuit_tracer_file()["links"][3]
+    ),
+    "probability: Input should be less": edited("nodes", 6, "token_prob", value=1.5),
+    "Only logit and target nodes": edited("nodes", 0, "token_prob", value=0.5),
+    "about other nodes: remove it": own("expanded", value=[True]),
+    "has schema 2, this headwater reads up to 1": own("provenance", value={"schema_version": 2}),
+    "provenance.generator: Field required": own("provenance", value={"schema_version": 1}),
+    "The key headwater is about other nodes": own("output_tokens", value={"-1": ["b"]}),
+    "headwater is about other nodes": own("output_tokens", value={"8": ["b"]}),
+    "A weight is not finite": {
+        **edited("links", 0, "weight", value=1e300),
+        "headwater": {
+            **to_neuronpedia(read(circuit_tracer_file()), slug="a")["headwater"],
+            "weights_dtype": "float32",
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("text", sorted(HOSTILE))
+def test_a_file_that_breaks_the_format_is_refused_with_one_sentence(text: str):
+    with pytest.raises(GraphFileError) as caught:
+        read(HOSTILE[text])
+    sentence = str(caught.value)
+    assert text in sentence
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"metadata": ' * 5000]
+)
+def test_what_is_no_json_is_refused(content: bytes):
+    with pytest.raises(GraphFileError, match="is not a graph of circuit-tracer or Neuronpedia"):
+        read(content)

@@ -1,0 +1,151 @@
+"""The page is one sound HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from plotly.offline import get_plotlyjs
+
+from graphs.files import GraphFileError
+from graphs.graph import AttributionGraph
+from tests.graph_oracles import make_graph
+from tests.test_figure import EDGES, HOSTILE, LOGIT, NAMES, hostile_graph
+from viz.page import page_text, write_page
+
+
+class Reader(HTMLParser):
+    """Tags in order, texts of table cells by row, title."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.rows: list[list[str]] = []
+        self.title = ""
+        self.inside = ""
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.append(tag)
+        self.inside = tag
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.inside in ("td", "th"):
+            self.rows[-1][-1] += data
+        elif self.inside == "title":
+            self.title += data
+
+
+def read(graph: AttributionGraph) -> Reader:
+    reader = Reader()
+    reader.feed(own_text(graph))
+    return reader
+
+
+def own_text(graph: AttributionGraph) -> str:
+    """The page without plotly's script."""
+    page = page_text(graph)
+    assert page.count(get_plotlyjs()) == 1
+    return page.replace(get_plotlyjs(), "")
+
+
+def test_the_page_has_what_browsers_need_to_know():
+    page = page_text(make_graph(NAMES, EDGES))
+    assert page.startswith('<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">')
+    assert page.index("Content-Security-Policy") < page.index("<script")
+    assert (
+        read(make_graph(NAMES, EDGES)).title
+        == "“\u2068<bos> the cat\u2069” → \u2068t0\u2069 100.0%"
+    )
+
+
+def test_the_page_refers_to_nothing_outside():
+    text = own_text(hostile_graph())
+    for reference in ("http:", "https:", "src=", "@import", "url(", "<iframe", "<link rel=style"):
+        assert reference not in text
+    assert re.findall(r'href="([^"]*)"', text) == ["data:,"]
+    assert '"showSendToCloud": false' in text
+    assert "default-src 'none'" in text
+
+
+def test_no_token_becomes_html():
+    harmless = make_graph(NAMES, EDGES)
+    scripts, hostile = read(harmless).tags.count("script"), read(hostile_graph())
+    assert hostile.tags.count("script") == scripts
+    assert "b" not in hostile.tags
+    text = own_text(hostile_graph())
+    assert text.count("</script>") == scripts
+    for raw in ("<b>x", "<br><b>", "\u202e", "\udc80"):
+        assert raw not in text
+    assert "</script><b>" in hostile.title
+
+
+def test_the_table_holds_labels_tokens_and_numbers_of_the_strongest_nodes():
+    graph = make_graph(NAMES, EDGES, output_tokens={1: (" up", "\n")})
+    graph.nodes.activation[1] = 0.5
+    heads, *rows = read(graph).rows
+    plain = [[cell.translate({0x2068: "", 0x2069: ""}) for cell in row] for row in rows]
+    assert heads == ["node", "label", "token", "influence", "activation"]
+    assert plain == [
+        [LOGIT, "“t0” 100.0%", "“ cat” at 2", "", ""],
+        [NAMES[0], "“<bos>”", "“<bos>” at 0", "75.0%", ""],
+        [NAMES[1], "raises “ up” “⏎”", "“<bos>” at 0", "75.0%", "0.5"],
+        [NAMES[2], "no label", "“ the” at 1", "25.0%", ""],
+    ]
+
+
+def test_the_table_ends_after_fifty_nodes():
+    names = [f"feature:0/{i}@0" for i in range(80)]
+    graph = make_graph([*names, LOGIT], {(name, LOGIT): 1.0 for name in names})
+    assert len(read(graph).rows) == 51
+    assert "The 50 nodes with the most influence, of 81" in own_text(graph)
+
+
+def test_hostile_tokens_can_be_read_in_the_table():
+    cells = [cell for row in read(hostile_graph()).rows for cell in row]
+    for shown in ("</script>", "<b>x</b>", "⏎", "''", r"\udc80", "&amp;", "$x$", "%{x}"):
+        assert f"“\u2068{shown}\u2069”" in cells
+    assert len(cells) == 5 * (2 * len(HOSTILE) + 2)
+
+
+def test_the_same_graph_gives_the_same_page(tmp_path: Path):
+    for name in ("a.html", "b.html"):
+        write_page(hostile_graph(), tmp_path / name)
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert (tmp_path / "a.html").read_text(encoding="utf-8") == page_text(hostile_graph())
+
+
+@pytest.mark.parametrize("names", [[LOGIT], ["token:4@0", LOGIT], []])
+def test_graphs_without_features_have_a_page(names: list[str]):
+    edges = {(names[0], names[1]): -1.0} if len(names) > 1 else {}
+    assert len(read(make_graph(names, edges)).rows) == 1 + len(names)
+
+
+def test_a_page_that_cannot_be_written_is_refused_in_one_sentence(tmp_path: Path):
+    graph = make_graph(NAMES, EDGES)
+    for path in (tmp_path / "none" / "a.html", tmp_path):
+        with pytest.raises(GraphFileError, match=rf"^Cannot write {re.escape(str(path))}: .*\.$"):
+            write_page(graph, path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.html"
+    path.write_text("old")
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(GraphFileError, match="No space left"):
+        write_page(make_graph(NAMES, EDGES), path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

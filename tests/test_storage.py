@@ -1,0 +1,241 @@
+"""Our file gives back what was written, and refuses everything else."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from graphs.files import GraphFileError
+from graphs.graph import AttributionGraph
+from graphs.storage import read_graph, write_graph
+from tests.graph_oracles import make_graph, random_graphs
+from tests.same_graph import assert_same_graph
+
+NAMES = ["token:4@0", "feature:0/3@1", "error:0@1", "logit:1@1"]
+EDGES = {
+    ("token:4@0", "feature:0/3@1"): 2.0,
+    ("feature:0/3@1", "logit:1@1"): -3.0,
+    ("error:0@1", "logit:1@1"): 1.0,
+}
+GRAPH = make_graph(NAMES, EDGES, output_tokens={1: (" a", 'é"\n')})
+
+
+def written(graph: AttributionGraph = GRAPH) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        write_graph(graph, Path(folder, "graph"))
+        return Path(folder, "graph").read_bytes()
+
+
+def read(content: bytes) -> AttributionGraph:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "graph").write_bytes(content)
+        return read_graph(Path(folder, "graph"))
+
+
+@given(random_graphs())
+@settings(max_examples=50, deadline=None)
+def test_a_graph_comes_back_bit_by_bit(graph):
+    assert_same_graph(read(written(graph)), graph)
+
+
+def test_every_dtype_comes_back(tmp_path):
+    columns = GRAPH.nodes.columns()
+    small = {name: columns[name].astype(np.int8) for name in ("kind", "layer", "pos")}
+    columns |= small | {"index": columns["index"].astype(np.int32)}
+    columns["value"] = np.array([np.nan, -0.0, 1e-40, np.inf], dtype=np.float32)
+    columns["activation"] = np.frombuffer(b"\1\0\0\0\0\0\xf8\xff" * 4)  # a nan with a payload
+    strided = np.array([0.0, 9.0, 0.0, 9.0, 0.0, 9.0, 1.0, 9.0])[::2]
+    graph = AttributionGraph(
+        **{**GRAPH.__dict__, "nodes": type(GRAPH.nodes)(**columns), "seed": strided}
+    )
+    back = read(written(graph))
+    assert_same_graph(back, graph)
+    assert back.nodes.activation.tobytes() == graph.nodes.activation.tobytes()
+
+
+def test_an_empty_graph_comes_back():
+    empty = make_graph([], {}, probabilities=[])
+    assert_same_graph(read(written(empty)), empty)
+
+
+def test_the_same_graph_gives_the_same_bytes():
+    assert written() == written()
+
+
+def test_a_dtype_that_the_format_lacks_is_not_written(tmp_path):
+    half = AttributionGraph(**{**GRAPH.__dict__, "dropped": np.zeros(4, dtype=np.float16)})
+    with pytest.raises(GraphFileError, match="dropped has dtype float16"):
+        write_graph(half, tmp_path / "graph")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_header_that_no_reader_would_take_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("graphs.storage._LONGEST_HEADER", 1000)
+    with pytest.raises(GraphFileError, match="take more than 0 MB, prune the graph first"):
+        write_graph(GRAPH, tmp_path / "graph")
+    assert list(tmp_path.iterdir()) == []
+
+
+def changed(tmp_path: Path, change: Callable[[dict, dict], None]) -> Path:
+    """The file after `change(arrays, header)`."""
+    path = tmp_path / "graph"
+    write_graph(GRAPH, path)
+    arrays = load_file(path)
+    with safe_open(path, framework="np") as file:
+        header = json.loads(file.metadata()["headwater"])
+    change(arrays, header)
+    save_file(arrays, path, metadata={"headwater": header.pop("text", json.dumps(header))})
+    return path
+
+
+def put(name: str, value: object) -> Callable[[dict, dict], None]:
+    return lambda arrays, header: arrays.update({name: np.asarray(value)})
+
+
+def put_header(*keys: str, value: object) -> Callable[[dict, dict], None]:
+    def change(arrays: dict, header: dict) -> None:
+        place = header
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+
+    return change
+
+
+HOSTILE = {  # GRAPH: 4 nodes, edges 0→1, 1→3, 2→3
+    "lacks the arrays kind, seed": lambda a, h: [a.pop("kind"), a.pop("seed")],
+    "weights.data must be F32 or F64, is I64": put("weights.data", [1, 2, 3]),
+    "kind must be I8 or I16 or I32 or I64, is F64": put("kind", [0.0, 3, 4, 5]),
+    "expanded must be BOOL, is U8": put("expanded", np.zeros(4, dtype=np.uint8)),
+    r"seed must have shape \[4\], has \[3\]": put("seed", np.zeros(3)),
+    r"seed must have shape \[4\], has \[4, 1\]": put("seed", np.zeros((4, 1))),
+    r"kind must have shape \[\], has \[\]": put("kind", np.int64(3)),
+    r"kind must have shape \[4\], has \[4, 1\]": put("kind", np.zeros((4, 1), dtype=np.int8)),
+    r"indptr must have shape \[5\], has \[4\]": put("weights.indptr", [0, 0, 1, 3]),
+    r"indices must have shape \[3\], has \[2\]": put("weights.indices", [0, 1]),
+    "does not rise from 0": put("weights.indptr", [0, 0, 2, 1, 3]),
+    "indptr does not rise from 0 to": put("weights.indptr", [1, 1, 1, 1, 3]),
+    "to the number of edges": put("weights.indptr", [0, 0, 1, 1, 2]),
+    "names a node that is not there": put("weights.indices", [0, 1, 4]),
+    "indices names a node": put("weights.indices", [-1, 1, 2]),
+    "does not rise within a row": put("weights.indices", [0, 2, 1]),
+    "indices does not rise": put("weights.indices", [0, 1, 1]),
+    "points backwards": put("weights.indices", [1, 1, 2]),
+    "weight is not finite": put("weights.data", [1.0, np.nan, 1.0]),
+    "cannot be negative": put("dropped_absolute", [0.0, -1.0, 0.0, 0.0]),
+    "Only logit and target nodes": put("seed", [1.0, 0.0, 0.0, 0.0]),
+    "no node kind 7": put("kind", [0, 3, 4, 7]),
+    "Node 1 is written feature": put("index", [4, -1, -1, 1]),
+    "position must be below 3": put("pos", [0, 1, 2**40, 1]),
+    "names 1 targets, the nodes hold 2": lambda a, h: [
+        put("kind", [0, 5, 4, 5])(a, h),
+        put("layer", [-1, -1, 0, -1])(a, h),
+    ],
+    "Two nodes have the same id": lambda a, h: [
+        put("kind", [0, 0, 4, 5])(a, h),
+        put("layer", [-1, -1, 0, -1])(a, h),
+        put("index", [4, 4, -1, 1])(a, h),
+        put("pos", [0, 0, 1, 1])(a, h),
+    ],
+    "no header that can be read": put_header("text", value="{"),
+    "has no header that can": put_header("text", value="[" * 100_000),
+    "has no header": put_header("text", value="[1]"),
+    "no header that": put_header("text", value='{"provenance": {"schema_version": NaN}}'),
+    "damaged header: provenance.model.n_layers: Input should": put_header(
+        "provenance", "model", "n_layers", value=0
+    ),
+    "damaged header: provenance.prompt: Input should be a valid string": put_header(
+        "provenance", "prompt", value=3
+    ),
+    "damaged header: surprise: Extra inputs are not permitted": put_header("surprise", value=1),
+    "damaged header: output_tokens": put_header("output_tokens", value={"x": []}),
+    "output_tokens names a node": put_header("output_tokens", value={"4": []}),
+    "has schema 2, this headwater reads up to 1: upgrade headwater": put_header(
+        "provenance", "schema_version", value=2
+    ),
+    "damaged header: provenance.schema_version": put_header(
+        "provenance", "schema_version", value=10**400
+    ),
+    "provenance.schema_version: Input should be 1": put_header(
+        "provenance", "schema_version", value="1"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", sorted(HOSTILE))
+def test_a_file_that_breaks_the_format_is_refused_with_one_sentence(text: str, tmp_path):
+    path = changed(tmp_path, HOSTILE[text])
+    with pytest.raises(GraphFileError, match=text) as caught:
+        read_graph(path)
+    sentence = str(caught.value)
+    assert sentence.startswith(str(path))
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+def test_other_arrays_are_ignored(tmp_path):
+    assert_same_graph(read_graph(changed(tmp_path, put("later", [1.0]))), GRAPH)
+
+
+def test_bytes_that_are_no_booleans_are_refused(tmp_path):
+    content = written()
+    path = tmp_path / "graph"
+    path.write_bytes(content)
+    with safe_open(path, framework="np"):
+        start = 8 + int.from_bytes(content[:8], "little")
+        place = json.loads(content[8:start])["expanded"]["data_offsets"][0]
+    damaged = bytearray(content)
+    damaged[start + place] = 2
+    path.write_bytes(damaged)
+    with pytest.raises(GraphFileError, match="bytes other than 0 and 1"):
+        read_graph(path)
+
+
+def test_a_safetensors_file_of_others_is_refused(tmp_path):
+    save_file({"weight": np.zeros(2)}, tmp_path / "model")
+    with pytest.raises(GraphFileError, match="is a safetensors file, but not of headwater"):
+        read_graph(tmp_path / "model")
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "run"),)
+
+    import pickle
+
+    (tmp_path / "graph").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(GraphFileError):
+        read_graph(tmp_path / "graph")
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_truncation_is_refused():
+    content = written()
+    for length in [*range(0, len(content), 97), len(content) - 1]:
+        with pytest.raises(GraphFileError):
+            read(content[:length])
+
+
+CONTENT = written()
+
+
+@given(st.lists(st.integers(0, 8 * len(CONTENT) - 1), min_size=1, max_size=4))
+@settings(max_examples=50, deadline=None)
+def test_flipped_bits_give_another_graph_or_one_error(places):
+    damaged = bytearray(CONTENT)
+    for place in places:
+        damaged[place // 8] ^= 1 << place % 8
+    with suppress(GraphFileError):  # any other error fails the test
+        read(bytes(damaged))

@@ -1,0 +1,143 @@
+"""Page: an attribution graph as one HTML file that needs nothing else.
+
+Figure, how to read it, and the strongest nodes as a table.  The script of plotly is inside, and
+a content security policy forbids the page to load anything, so it opens as well in ten years.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from graphs.files import atomic_write
+from graphs.graph import AttributionGraph
+from graphs.nodes import TARGET_KINDS
+from viz.figure import FONT, GREY, INK, PALE, SIDE, figure
+from viz.strengths import Strengths, strengths, strongest
+from viz.words import heading, label, number, percent, position_text, visible
+
+TABLE_ROWS = 50
+
+_CONFIG = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "responsive": False,  # the size of the figure is what its nodes need
+    "scrollZoom": False,
+    "showSendToCloud": False,  # plotly.js 4 has a button that uploads the figure
+    "toImageButtonOptions": {"format": "svg", "filename": "attribution-graph"},
+    "typesetMath": False,  # a token with dollar signs is not a formula
+}
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
+_STYLE = f"""
+  body {{ margin: 0; background: white; color: {INK}; font: 14px/1.5 {FONT}; }}
+  figure, section {{ margin: 0 auto; width: fit-content; max-width: 100%; }}
+  .scroll {{ overflow-x: auto; overflow-y: hidden; }}
+  figcaption, section {{ box-sizing: border-box; padding: 0 {SIDE}px; }}
+  figcaption {{ max-width: 64rem; padding-top: 8px; color: {GREY}; }}
+  section {{ width: 1400px; padding-bottom: 48px; }}
+  table {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+  caption {{ padding: 32px 0 8px; text-align: left; font-size: 16px; font-weight: bold; }}
+  th, td {{ padding: 3px 16px 3px 0; border-bottom: 1px solid {PALE}; text-align: left; }}
+  th {{ font-weight: normal; white-space: nowrap; }}
+  thead th {{ border-color: {GREY}; color: {GREY}; }}
+  td {{ overflow-wrap: anywhere; white-space: pre-wrap; }}
+  .number {{ padding-right: 0; padding-left: 16px; text-align: right; white-space: nowrap; }}
+  .unseen {{ position: absolute; width: 1px; height: 1px; overflow: hidden; clip: rect(0 0 0 0); }}
+  @media print {{
+    @page {{ size: landscape; margin: 10mm; }}
+    figure {{ zoom: 0.7; }}
+    .modebar-container {{ display: none; }}
+    section {{ width: auto; padding: 0; break-before: page; font-size: 11px; }}
+    tr {{ break-inside: avoid; }}
+  }}
+"""
+
+_READING = """Each mark is a node at its token and layer; its area grows with its influence, the
+part of what reaches the outputs that passes through it. Lines are the direct effects that carry
+most influence, from the lower node to the upper one; stronger lines carry more. The words beside
+features are the tokens whose logits they raise most. Point at a node for its strongest inputs
+and outputs, in percent of all that enters the receiving node; drag to zoom, double-click to zoom
+out, click the legend to hide a kind."""
+_ALTERNATIVE = "Attribution graph; the table below lists its strongest nodes"
+
+
+def write_page(graph: AttributionGraph, path: Path | str) -> None:
+    """Write a graph as one HTML file, whole or not at all; a file that is there is replaced.
+
+    Raises GraphFileError, with the path in its text, if the file cannot be written.
+    """
+    text = page_text(graph)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def page_text(graph: AttributionGraph) -> str:
+    """A graph as the text of one HTML file."""
+    title = escape(heading(graph))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width">
+<meta name="generator" content="{escape(visible(graph.provenance.generator))}">
+<link rel="icon" href="data:,">
+<title>{title}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1 class="unseen">{title}</h1>
+<figure>
+<div class="scroll" role="img" tabindex="0" aria-label="{_ALTERNATIVE}">
+{_plot(graph)}
+</div>
+<noscript>The figure needs JavaScript; the table below does not.</noscript>
+<figcaption>{_READING}</figcaption>
+</figure>
+<section>
+{_table(graph)}
+</section>
+</body>
+</html>
+"""
+
+
+def _plot(graph: AttributionGraph) -> str:
+    """The figure as HTML with plotly's script; the same graph gives the same text."""
+    return _untyped(figure(graph)).to_html(
+        config=_CONFIG, div_id="graph", full_html=False, include_plotlyjs=True
+    )
+
+
+def _untyped(part: object) -> Any:
+    """The same; plotly has types for a part of itself only."""
+    return part
+
+
+def _table(graph: AttributionGraph) -> str:
+    measured = strengths(graph)
+    rows = strongest(measured.arrived, TABLE_ROWS).tolist()
+    body = "\n".join(_table_row(graph, measured, row) for row in rows)
+    which = f"The {len(rows)} nodes with the most influence, of {len(graph):,}"
+    return f"""<table>
+<caption>{which if len(rows) < len(graph) else "All nodes by influence"}</caption>
+<thead><tr><th scope="col">node</th><th scope="col">label</th><th scope="col">token</th>\
+<th scope="col" class="number">influence</th><th scope="col" class="number">activation</th></tr>\
+</thead>
+<tbody>
+{body}
+</tbody>
+</table>"""
+
+
+def _table_row(graph: AttributionGraph, measured: Strengths, row: int) -> str:
+    is_target = graph.nodes.kind[row] in TARGET_KINDS
+    influence = "" if is_target else percent(float(measured.influence[row]))
+    words = (label(graph, row), position_text(graph, row))
+    numbers = (influence, number(float(graph.nodes.activation[row])))
+    cells = [f"<td>{escape(text)}</td>" for text in words]
+    cells += [f'<td class="number">{text}</td>' for text in numbers]
+    return f'<tr><th scope="row">{graph.nodes[row]}</th>{"".join(cells)}</tr>'
