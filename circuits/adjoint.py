@@ -74,13 +74,13 @@ class Attention:
         Positions count from `first`.  Rows from `crossed` on are zero but at their own `pos`.
         Returns covectors on the values of the positions before `first`.
         """
-        step = max(1, CACHE_POSITIONS // covector.shape[1])
-        starts = range(0, len(covector), step)
+        n_chunks = -(-covector.shape[0] * covector.shape[1] // CACHE_POSITIONS)
+        step = -(-len(covector) // n_chunks)  # chunks of equal size: a small last one is slow
         context = [
             self._pull_back(
                 layer, covector[i : i + step], pos[i : i + step], min(max(crossed - i, 0), step)
             )
-            for i in starts
+            for i in range(0, len(covector), step)
         ]
         return torch.cat(context)
 

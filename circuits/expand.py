@@ -23,7 +23,6 @@ from circuits.progress import Progress
 from circuits.rows import SparseRows
 from circuits.sources import Sources
 from circuits.targets import Targets
-from graphs.influence import row_shares, share_influence
 
 FIRST_ROUND = 256  # features expanded after the targets; every round doubles what is known
 
@@ -131,10 +130,9 @@ def _next_round(
     unbounded = settings.everything or (settings.tolerance <= 0 and len(waiting) <= budget)
     if unbounded:
         return waiting
-    share = row_shares(rows.matrix(), rows.spread(rows.dropped_absolute))
-    arrived = share_influence(share, seed)[columns[waiting]] / seed.sum()
+    arrived = rows.influence(seed)[columns[waiting]] / seed.sum()
     if arrived.sum() <= settings.tolerance:
         return waiting[:0]
-    size = min(budget, max(FIRST_ROUND, len(rows.columns)))
+    size = min(budget, max(FIRST_ROUND, len(rows.nodes)))
     best = np.argsort(-arrived, kind="stable")[:size]
     return waiting[best[arrived[best] > 0]]

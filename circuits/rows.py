@@ -6,12 +6,32 @@ The rest is kept as two numbers per row, its signed and its absolute sum, so tha
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
+
+from graphs.influence import carry_down
+
+ROWS_AT_ONCE = 64  # thinned together by one thread
+
+
+class ThinRows(NamedTuple):
+    """Some rows with only their largest weights."""
+
+    counts: Int[ndarray, " row"]  # weights kept
+    ends: Int[ndarray, " row"]  # where each row's weights end
+    columns: Int[ndarray, " edge"]
+    weights: Float[ndarray, " edge"]
+    dropped: Float[ndarray, " row"]  # signed sum of what was not kept
+    dropped_absolute: Float[ndarray, " row"]
+    sums: Float[ndarray, " row"]  # of the whole rows
+    totals: Float[ndarray, " row"]  # absolute sums of the whole rows
 
 
 @dataclass
@@ -20,50 +40,94 @@ class SparseRows:
 
     n_nodes: int
     kept_share: float
-    columns: dict[int, ndarray] = field(default_factory=dict)  # node → columns of its weights
-    weights: dict[int, ndarray] = field(default_factory=dict)
-    dropped: dict[int, float] = field(default_factory=dict)
-    dropped_absolute: dict[int, float] = field(default_factory=dict)
-    residuals: dict[int, float] = field(default_factory=dict)  # |sum - value| / absolute sum
+    nodes: list[int] = field(default_factory=list)  # whose rows these are, in order of arrival
+    parts: list[ThinRows] = field(default_factory=list)
+    residuals: list[float] = field(default_factory=list)  # |sum - value| / absolute sum
 
     def add(
         self, nodes: list[int], block: Float[ndarray, "row column"], values: Float[ndarray, " row"]
     ) -> None:
         """Take in complete rows; `values` are what each row must sum to."""
-        sums, sizes = block.sum(1, dtype=np.float64), np.abs(block)
-        totals = sizes.sum(1, dtype=np.float64)
-        kept = largest(sizes, totals, self.kept_share)
-        for row, node in enumerate(nodes):
-            columns = np.flatnonzero(kept[row])
-            weights = block[row, columns]
-            self.columns[node] = columns.astype(np.int32)
-            self.weights[node] = weights
-            self.dropped[node] = sums[row] - weights.sum(dtype=np.float64)
-            lost = totals[row] - np.abs(weights).sum(dtype=np.float64)
-            self.dropped_absolute[node] = max(0.0, lost)
-            miss = abs(sums[row] - float(values[row]))
-            self.residuals[node] = miss / totals[row] if totals[row] > 0 else miss
+        pieces = [block[i : i + ROWS_AT_ONCE] for i in range(0, len(block), ROWS_AT_ONCE)]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            parts = list(pool.map(lambda piece: thin(piece, self.kept_share), pieces))
+        self.nodes += nodes
+        self.parts += parts
+        totals = np.concatenate([part.totals for part in parts])
+        miss = np.abs(np.concatenate([part.sums for part in parts]) - values)
+        self.residuals += np.divide(miss, totals, out=miss, where=totals > 0).tolist()
 
     def matrix(self) -> csr_array:
         """weights[target, source]; rows that were not added are empty."""
-        nodes = sorted(self.columns)
-        counts = np.zeros(self.n_nodes + 1, dtype=np.int64)
-        counts[np.array(nodes) + 1] = [len(self.columns[node]) for node in nodes]
-        data = np.concatenate([self.weights[node] for node in nodes])
-        indices = np.concatenate([self.columns[node] for node in nodes])
-        return csr_array((data, indices, counts.cumsum()), shape=(self.n_nodes, self.n_nodes))
+        counts = np.concatenate([part.counts for part in self.parts])
+        starts = np.concatenate([[0], counts.cumsum()])
+        data = np.concatenate([part.weights for part in self.parts])
+        indices = np.concatenate([part.columns for part in self.parts])
+        arrived = csr_array((data, indices, starts), shape=(len(counts), self.n_nodes))
+        order = np.argsort(self.nodes)
+        ordered = csr_array(arrived[order])
+        indptr = np.zeros(self.n_nodes + 1, dtype=np.int64)
+        indptr[np.array(self.nodes) + 1] = counts
+        shape = (self.n_nodes, self.n_nodes)
+        return csr_array((ordered.data, ordered.indices, indptr.cumsum()), shape=shape)
 
-    def spread(self, values: dict[int, float]) -> Float[ndarray, " node"]:
-        """One number per node, 0 for nodes without a row."""
-        column = np.zeros(self.n_nodes)
-        column[list(values)] = list(values.values())
-        return column
+    def influence(self, seed: Float[ndarray, " node"]) -> Float[ndarray, " node"]:
+        """Influence over the rows so far (`graphs.influence`), what was dropped counted in."""
+        where = [(part, row) for part in self.parts for row in range(len(part.counts))]
+        last_first = np.argsort(self.nodes)[::-1].tolist()
+        return carry_down(seed, ((self.nodes[row], *row_shares(*where[row])) for row in last_first))
+
+    def dropped(self) -> Float[ndarray, " node"]:
+        """Signed sum of the weights left out of each row; 0 for nodes without one."""
+        return self._spread([part.dropped for part in self.parts])
+
+    def dropped_absolute(self) -> Float[ndarray, " node"]:
+        """Sum of their sizes."""
+        return self._spread([part.dropped_absolute for part in self.parts])
 
     def expanded(self) -> Bool[ndarray, " node"]:
         """Which nodes have a row."""
         mask = np.zeros(self.n_nodes, dtype=bool)
-        mask[list(self.columns)] = True
+        mask[self.nodes] = True
         return mask
+
+    def _spread(self, parts: list[ndarray]) -> Float[ndarray, " node"]:
+        column = np.zeros(self.n_nodes)
+        column[self.nodes] = np.concatenate(parts)
+        return column
+
+
+def row_shares(part: ThinRows, row: int) -> tuple[Int[ndarray, " edge"], Float[ndarray, " edge"]]:
+    """Sources and shares of one row."""
+    edges = slice(part.ends[row] - part.counts[row], part.ends[row])
+    total = part.totals[row] or 1.0  # a row of zeros has no edges
+    return part.columns[edges], np.abs(part.weights[edges]) / total
+
+
+def thin(block: Float[ndarray, "row column"], share: float) -> ThinRows:
+    """Rows with the fewest weights that hold `share` of each row's absolute sum."""
+    sizes = np.abs(block)
+    sums, totals = block.sum(1, dtype=np.float64), sizes.sum(1, dtype=np.float64)
+    kept = largest(sizes, totals, share)
+    places = np.flatnonzero(kept)
+    edges = np.searchsorted(places, np.arange(len(block) + 1) * block.shape[1])
+    counts, starts = np.diff(edges), edges[:-1]
+    weights = block.ravel()[places]
+    # reduceat gives the entry itself for an empty row; such rows hold nothing.
+    held = np.add.reduceat(np.append(weights, 0).astype(np.float64), starts) * (counts > 0)
+    held_sizes = np.add.reduceat(np.append(np.abs(weights), 0).astype(np.float64), starts)
+    return ThinRows(
+        counts=counts,
+        ends=edges[1:],
+        columns=(places - np.repeat(np.arange(len(block)) * block.shape[1], counts)).astype(
+            np.int32
+        ),
+        weights=weights,
+        dropped=sums - held,
+        dropped_absolute=np.maximum(totals - held_sizes * (counts > 0), 0.0),
+        sums=sums,
+        totals=totals,
+    )
 
 
 def largest(
@@ -77,7 +141,10 @@ def largest(
     if share >= 1.0:
         return sizes > 0
     rising = np.sort(sizes, axis=1)
-    below = np.cumsum(rising, axis=1, dtype=np.float64)
-    count = (below <= (1.0 - share) * totals[:, None]).sum(1)
-    edge = rising[np.arange(len(sizes)), np.minimum(count, sizes.shape[1] - 1)]
-    return (sizes >= edge[:, None]) & (sizes > 0)
+    kept = np.empty(sizes.shape, dtype=bool)
+    tiny = np.finfo(sizes.dtype).smallest_subnormal  # zeros are never kept
+    for row, budget in enumerate((1.0 - share) * totals):
+        below = np.cumsum(rising[row], dtype=np.float64)
+        count = min(int(np.searchsorted(below, budget, side="right")), len(below) - 1)
+        np.greater_equal(sizes[row], max(rising[row, count], tiny), out=kept[row])
+    return kept

@@ -11,12 +11,13 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from numpy import ndarray
 
 from circuits.adjoint import Attention
 from circuits.estimate import Estimate, estimate
 from circuits.expand import Expansion, Sweeper, expand
 from circuits.features import ActiveFeatures, FeatureSource
-from circuits.frozen import FrozenModel
 from circuits.labels import output_tokens
 from circuits.progress import Progress, ignore_progress
 from circuits.recording import Recording, record
@@ -70,9 +71,11 @@ def trace(
         progress("graph", 0, 1)
         graph = _graph(subject, recording, features, sources, targets, rows, settings)
         progress("check", 0, 1)
-        graph = graph.with_checks(_checks(graph, frozen, recording, features, sources, rows))
+        reached = influence(graph)
+        replayed = replay_difference(frozen, recording, sources)
+        graph = graph.with_checks(_checks(graph, reached, rows, features.found, replayed))
         progress("label", 0, 1)
-        return _with_labels(graph, subject, features, sources, settings.labels)
+        return _with_labels(graph, reached, subject, features, sources, settings.labels)
 
 
 def estimate_trace(
@@ -133,8 +136,8 @@ def _graph(
         nodes=NodeTable(*(np.concatenate(pair) for pair in columns)),
         weights=rows.matrix(),
         seed=seed,
-        dropped=rows.spread(rows.dropped),
-        dropped_absolute=rows.spread(rows.dropped_absolute),
+        dropped=rows.dropped(),
+        dropped_absolute=rows.dropped_absolute(),
         expanded=rows.expanded(),
         provenance=_provenance(subject, recording.prompt, features, targets, settings),
     )
@@ -168,38 +171,37 @@ def _provenance(
 
 def _checks(
     graph: AttributionGraph,
-    frozen: FrozenModel,
-    recording: Recording,
-    features: ActiveFeatures,
-    sources: Sources,
+    reached: Float[ndarray, " node"],
     rows: SparseRows,
+    found: int,
+    replayed: float,
 ) -> Checks:
-    residuals = np.array(list(rows.residuals.values()))
-    reached = influence(graph)
+    residuals = np.array(rows.residuals)
     ends = graph.nodes.is_kind(NodeKind.TOKEN, NodeKind.POSITION, NodeKind.BIAS, NodeKind.ERROR)
     at_errors = reached[graph.nodes.is_kind(NodeKind.ERROR)].sum()
     at_ends = reached[ends].sum()
+    dtype = getattr(torch, graph.provenance.dtype)
     return Checks(
         conservation_max=float(residuals.max()),
         conservation_median=float(np.median(residuals)),
-        conservation_limit=CONSERVATION_LIMITS.get(frozen.dtype),
-        replay_max_difference=replay_difference(frozen, recording, sources),
-        influence_resolved=resolved_influence(graph),
+        conservation_limit=CONSERVATION_LIMITS.get(dtype),
+        replay_max_difference=replayed,
+        influence_resolved=resolved_influence(graph, reached),
         error_influence_share=float(at_errors / at_ends) if at_ends > 0 else 0.0,
-        active_features=features.found,
+        active_features=found,
         expanded_features=int(graph.expanded[graph.nodes.is_kind(NodeKind.FEATURE)].sum()),
     )
 
 
 def _with_labels(
     graph: AttributionGraph,
+    reached: Float[ndarray, " node"],
     subject: Subject,
     features: ActiveFeatures,
     sources: Sources,
     count: int,
 ) -> AttributionGraph:
     columns = sources.feature_column.cpu().numpy()
-    strongest = np.argsort(-influence(graph)[columns], kind="stable")[:count]
+    strongest = np.argsort(-reached[columns], kind="stable")[:count]
     tokens = output_tokens(subject.frozen, features, strongest, subject.spell)
-    labels = dict(zip(columns[strongest].tolist(), tokens, strict=True))
-    return replace(graph, output_tokens=labels)
+    return replace(graph, output_tokens=dict(zip(columns[strongest].tolist(), tokens, strict=True)))

@@ -13,8 +13,10 @@ graph pruning; the term for dropped edges is ours and is 0 for imported graphs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
@@ -46,12 +48,24 @@ def share_influence(share: csr_array, seed: Float[ndarray, " node"]) -> Float[nd
     >>> share_influence(share, np.array([0.0, 0.0, 1.0]))
     array([1.  , 0.75, 0.  ])
     """
-    total = seed.astype(np.float64)
     start = share.indptr
+    filled = np.flatnonzero(np.diff(start))[::-1]
+    edges = (slice(start[row], start[row + 1]) for row in filled)
+    rows = (
+        (int(row), share.indices[e], share.data[e]) for row, e in zip(filled, edges, strict=True)
+    )
+    return carry_down(seed, rows)
+
+
+def carry_down(
+    seed: Float[ndarray, " node"],
+    rows: Iterable[tuple[int, Int[ndarray, " edge"], Float[ndarray, " edge"]]],
+) -> Float[ndarray, " node"]:
+    """The same, with shares given row by row: node, sources and shares, last node first."""
+    total = seed.astype(np.float64)
     # By hand, since most rows are empty: 16 ms for 3.6 million shares, 86 ms in SuperLU.
-    for row in np.flatnonzero(np.diff(start))[::-1]:
-        entries = slice(start[row], start[row + 1])
-        total[share.indices[entries]] += total[row] * share.data[entries]
+    for node, sources, shares in rows:
+        total[sources] += total[node] * shares
     return total - seed
 
 
@@ -65,11 +79,15 @@ def influence(graph: AttributionGraph) -> Float[ndarray, " node"]:
     return share_influence(graph_shares(graph), graph.seed)
 
 
-def resolved_influence(graph: AttributionGraph) -> float:
+def resolved_influence(
+    graph: AttributionGraph, reached: Float[ndarray, " node"] | None = None
+) -> float:
     """Share of influence that does not wait at features whose inputs are unknown.
 
     What waits bounds how much an unexpanded feature can still change the influence of any node.
+    `reached` is the graph's influence, where it is known already.
     """
+    reached = influence(graph) if reached is None else reached
     waiting = graph.nodes.is_kind(NodeKind.FEATURE) & ~graph.expanded
     total = float(graph.seed.sum())
-    return 1.0 - float(influence(graph)[waiting].sum()) / total if total > 0 else 1.0
+    return 1.0 - float(reached[waiting].sum()) / total if total > 0 else 1.0
