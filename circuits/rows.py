@@ -33,6 +33,15 @@ class ThinRows(NamedTuple):
     sums: Float[ndarray, " row"]  # of the whole rows
     totals: Float[ndarray, " row"]  # absolute sums of the whole rows
 
+    def edges(self, row: int) -> slice:
+        """Where a row's weights are."""
+        return slice(self.ends[row] - self.counts[row], self.ends[row])
+
+    def shares(self, row: int) -> tuple[Int[ndarray, " kept"], Float[ndarray, " kept"]]:
+        """Sources and shares of one row."""
+        total = self.totals[row] or 1.0  # a row of zeros has no edges
+        return self.columns[self.edges(row)], np.abs(self.weights[self.edges(row)]) / total
+
 
 @dataclass
 class SparseRows:
@@ -59,23 +68,22 @@ class SparseRows:
 
     def matrix(self) -> csr_array:
         """weights[target, source]; rows that were not added are empty."""
-        counts = np.concatenate([part.counts for part in self.parts])
-        starts = np.concatenate([[0], counts.cumsum()])
-        data = np.concatenate([part.weights for part in self.parts])
-        indices = np.concatenate([part.columns for part in self.parts])
-        arrived = csr_array((data, indices, starts), shape=(len(counts), self.n_nodes))
-        order = np.argsort(self.nodes)
-        ordered = csr_array(arrived[order])
+        rows = self._rows_by_node()
         indptr = np.zeros(self.n_nodes + 1, dtype=np.int64)
-        indptr[np.array(self.nodes) + 1] = counts
-        shape = (self.n_nodes, self.n_nodes)
-        return csr_array((ordered.data, ordered.indices, indptr.cumsum()), shape=shape)
+        for node, part, row in rows:
+            indptr[node + 1] = part.counts[row]
+        data = np.concatenate([part.weights[part.edges(row)] for _, part, row in rows])
+        indices = np.concatenate([part.columns[part.edges(row)] for _, part, row in rows])
+        ends = indptr.cumsum()
+        # scipy widens the columns to the type of the ends: 32 bits hold both up to 2³¹ edges.
+        ends = ends.astype(np.int32) if ends[-1] < 2**31 else ends
+        return csr_array((data, indices, ends), shape=(self.n_nodes, self.n_nodes))
 
     def influence(self, seed: Float[ndarray, " node"]) -> Float[ndarray, " node"]:
         """Influence over the rows so far (`graphs.influence`), what was dropped counted in."""
-        where = [(part, row) for part in self.parts for row in range(len(part.counts))]
-        last_first = np.argsort(self.nodes)[::-1].tolist()
-        return carry_down(seed, ((self.nodes[row], *row_shares(*where[row])) for row in last_first))
+        return carry_down(
+            seed, ((node, *part.shares(row)) for node, part, row in reversed(self._rows_by_node()))
+        )
 
     def dropped(self) -> Float[ndarray, " node"]:
         """Signed sum of the weights left out of each row; 0 for nodes without one."""
@@ -91,17 +99,16 @@ class SparseRows:
         mask[self.nodes] = True
         return mask
 
+    def _rows_by_node(self) -> list[tuple[int, ThinRows, int]]:
+        """Node, part and place of every row, in the order of nodes."""
+        places = [(part, row) for part in self.parts for row in range(len(part.counts))]
+        pairs = zip(self.nodes, places, strict=True)
+        return sorted(((node, *place) for node, place in pairs), key=lambda found: found[0])
+
     def _spread(self, parts: list[ndarray]) -> Float[ndarray, " node"]:
         column = np.zeros(self.n_nodes)
         column[self.nodes] = np.concatenate(parts)
         return column
-
-
-def row_shares(part: ThinRows, row: int) -> tuple[Int[ndarray, " edge"], Float[ndarray, " edge"]]:
-    """Sources and shares of one row."""
-    edges = slice(part.ends[row] - part.counts[row], part.ends[row])
-    total = part.totals[row] or 1.0  # a row of zeros has no edges
-    return part.columns[edges], np.abs(part.weights[edges]) / total
 
 
 def thin(block: Float[ndarray, "row column"], share: float) -> ThinRows:

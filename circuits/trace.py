@@ -6,7 +6,7 @@ callback and are nobody else's business.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 
 import numpy as np
@@ -28,7 +28,7 @@ from circuits.subject import Subject
 from circuits.targets import Targets, TargetSettings, read_targets
 from circuits.tokens import Prompt
 from graphs.graph import AttributionGraph
-from graphs.influence import influence, resolved_influence
+from graphs.influence import resolved_share
 from graphs.nodes import NodeKind, NodeTable
 from graphs.provenance import Checks, Provenance
 
@@ -68,14 +68,24 @@ def trace(
         progress("sweep", 0, 1)
         sweeper = Sweeper(frozen, Attention(frozen, recording, first), sources, features)
         rows = expand(sweeper, targets, settings.expansion, progress)
-        progress("graph", 0, 1)
-        graph = _graph(subject, recording, features, sources, targets, rows, settings)
         progress("check", 0, 1)
-        reached = influence(graph)
+        nodes, seed = _nodes(sources, targets)
+        reached = rows.influence(seed)
         replayed = replay_difference(frozen, recording, sources)
-        graph = graph.with_checks(_checks(graph, reached, rows, features.found, replayed))
+        checks = _checks(nodes, seed, reached, rows, features.found, replayed, frozen.dtype)
         progress("label", 0, 1)
-        return _with_labels(graph, reached, subject, features, sources, settings.labels)
+        labels = _labels(reached, subject, features, sources, settings.labels)
+    progress("graph", 0, 1)
+    return AttributionGraph(
+        nodes=nodes,
+        weights=rows.matrix(),
+        seed=seed,
+        dropped=rows.dropped(),
+        dropped_absolute=rows.dropped_absolute(),
+        expanded=rows.expanded(),
+        provenance=_provenance(subject, prompt, features, targets, settings, checks),
+        output_tokens=labels,
+    )
 
 
 def estimate_trace(
@@ -108,15 +118,8 @@ def _active(
     return recording, targets, source.activate(subject.frozen, recording, targets.covectors)
 
 
-def _graph(
-    subject: Subject,
-    recording: Recording,
-    features: ActiveFeatures,
-    sources: Sources,
-    targets: Targets,
-    rows: SparseRows,
-    settings: TraceSettings,
-) -> AttributionGraph:
+def _nodes(sources: Sources, targets: Targets) -> tuple[NodeTable, Float[ndarray, " node"]]:
+    """All nodes, sources first, and the seed of influence."""
     table = node_table(
         [
             (
@@ -130,17 +133,8 @@ def _graph(
         ]
     )
     columns = zip(sources.nodes.columns().values(), table.columns().values(), strict=True)
-    seed = np.zeros(rows.n_nodes)
-    seed[len(sources.nodes) :] = targets.covectors.weight.numpy()
-    return AttributionGraph(
-        nodes=NodeTable(*(np.concatenate(pair) for pair in columns)),
-        weights=rows.matrix(),
-        seed=seed,
-        dropped=rows.dropped(),
-        dropped_absolute=rows.dropped_absolute(),
-        expanded=rows.expanded(),
-        provenance=_provenance(subject, recording.prompt, features, targets, settings),
-    )
+    seed = np.concatenate([np.zeros(len(sources.nodes)), targets.covectors.weight.numpy()])
+    return NodeTable(*(np.concatenate(pair) for pair in columns)), seed
 
 
 def _provenance(
@@ -149,6 +143,7 @@ def _provenance(
     features: ActiveFeatures,
     targets: Targets,
     settings: TraceSettings,
+    checks: Checks,
 ) -> Provenance:
     return Provenance(
         generator=f"headwater {version('headwater')}",
@@ -166,42 +161,44 @@ def _provenance(
             "probability_mass": settings.targets.probability_mass,
             "max_logits": settings.targets.max_logits,
         },
+        checks=checks,
     )
 
 
 def _checks(
-    graph: AttributionGraph,
+    nodes: NodeTable,
+    seed: Float[ndarray, " node"],
     reached: Float[ndarray, " node"],
     rows: SparseRows,
     found: int,
     replayed: float,
+    dtype: torch.dtype,
 ) -> Checks:
-    residuals = np.array(rows.residuals)
-    ends = graph.nodes.is_kind(NodeKind.TOKEN, NodeKind.POSITION, NodeKind.BIAS, NodeKind.ERROR)
-    at_errors = reached[graph.nodes.is_kind(NodeKind.ERROR)].sum()
+    residuals, expanded = np.array(rows.residuals), rows.expanded()
+    ends = nodes.is_kind(NodeKind.TOKEN, NodeKind.POSITION, NodeKind.BIAS, NodeKind.ERROR)
+    at_errors = reached[nodes.is_kind(NodeKind.ERROR)].sum()
     at_ends = reached[ends].sum()
-    dtype = getattr(torch, graph.provenance.dtype)
     return Checks(
         conservation_max=float(residuals.max()),
         conservation_median=float(np.median(residuals)),
         conservation_limit=CONSERVATION_LIMITS.get(dtype),
         replay_max_difference=replayed,
-        influence_resolved=resolved_influence(graph, reached),
+        influence_resolved=resolved_share(nodes, expanded, seed, reached),
         error_influence_share=float(at_errors / at_ends) if at_ends > 0 else 0.0,
         active_features=found,
-        expanded_features=int(graph.expanded[graph.nodes.is_kind(NodeKind.FEATURE)].sum()),
+        expanded_features=int(expanded[nodes.is_kind(NodeKind.FEATURE)].sum()),
     )
 
 
-def _with_labels(
-    graph: AttributionGraph,
+def _labels(
     reached: Float[ndarray, " node"],
     subject: Subject,
     features: ActiveFeatures,
     sources: Sources,
     count: int,
-) -> AttributionGraph:
+) -> dict[int, tuple[str, ...]]:
+    """Top output tokens of the features with the most influence, by node."""
     columns = sources.feature_column.cpu().numpy()
     strongest = np.argsort(-reached[columns], kind="stable")[:count]
     tokens = output_tokens(subject.frozen, features, strongest, subject.spell)
-    return replace(graph, output_tokens=dict(zip(columns[strongest].tolist(), tokens, strict=True)))
+    return dict(zip(columns[strongest].tolist(), tokens, strict=True))

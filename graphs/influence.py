@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
 from graphs.graph import AttributionGraph, edge_targets, row_sums
-from graphs.nodes import NodeKind
+from graphs.nodes import NodeKind, NodeTable
 
 
 def row_shares(
@@ -76,18 +76,33 @@ def graph_shares(graph: AttributionGraph) -> csr_array:
 
 def influence(graph: AttributionGraph) -> Float[ndarray, " node"]:
     """Influence of every node on the graph's targets, weighted by `graph.seed`."""
-    return share_influence(graph_shares(graph), graph.seed)
+    weights, start = graph.weights, graph.weights.indptr
+    totals = row_sums(abs(weights)) + graph.dropped_absolute
+
+    def shares(row: int) -> tuple[int, Int[ndarray, " edge"], Float[ndarray, " edge"]]:
+        edges = slice(start[row], start[row + 1])
+        sizes = np.abs(weights.data[edges].astype(np.float64))
+        return row, weights.indices[edges], sizes / (totals[row] or 1.0)
+
+    filled = np.flatnonzero(np.diff(start))[::-1]
+    return carry_down(graph.seed, (shares(int(row)) for row in filled))
 
 
-def resolved_influence(
-    graph: AttributionGraph, reached: Float[ndarray, " node"] | None = None
+def resolved_influence(graph: AttributionGraph) -> float:
+    """`resolved_share` of a graph."""
+    return resolved_share(graph.nodes, graph.expanded, graph.seed, influence(graph))
+
+
+def resolved_share(
+    nodes: NodeTable,
+    expanded: Bool[ndarray, " node"],
+    seed: Float[ndarray, " node"],
+    reached: Float[ndarray, " node"],
 ) -> float:
     """Share of influence that does not wait at features whose inputs are unknown.
 
     What waits bounds how much an unexpanded feature can still change the influence of any node.
-    `reached` is the graph's influence, where it is known already.
     """
-    reached = influence(graph) if reached is None else reached
-    waiting = graph.nodes.is_kind(NodeKind.FEATURE) & ~graph.expanded
-    total = float(graph.seed.sum())
+    waiting = nodes.is_kind(NodeKind.FEATURE) & ~expanded
+    total = float(seed.sum())
     return 1.0 - float(reached[waiting].sum()) / total if total > 0 else 1.0
