@@ -32,9 +32,7 @@ from circuits.frozen import FrozenModel
 from circuits.recording import Recording
 from circuits.sources import Sources
 
-BLOCK_POSITIONS = (
-    12288  # targets × positions in one block: a layer's sources are read once per block
-)
+BLOCK_POSITIONS = 12288  # targets × positions of a block, for which sources are read at once
 CACHE_POSITIONS = 1536  # of these, how many cross an attention together: enough for gemm, in cache
 MOST_WASTE = 0.06  # share of positions that a block may carry for targets that end before
 KEY_CHUNK = 64  # keys mixed at once; queries before them see nothing of them

@@ -15,6 +15,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -232,12 +233,15 @@ def prune_command(
     for path in (out, html):
         require_place(path)
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors, edge_scores.value)
-    pruned = graphs.prune(graphs.read_graph(graph), settings)
+    whole = graphs.read_graph(graph)
+    pruned = graphs.prune(whole, settings)
     if out is not None:
         graphs.write_graph(pruned, out)
     if html is not None:
         viz.write_page(pruned, html)
     show_summary(pruned, as_json, {"graph": out, "page": html})
+    if not as_json:
+        output.print(_scores_of_part(whole, pruned))
 
 
 @app.command("export")
@@ -323,6 +327,22 @@ def show_summary(
     output.print(viz.summary_tables(summary))
     for name, path in files.items():
         output.print(f"{name}: {path}", markup=False, soft_wrap=True)
+
+
+def _scores_of_part(whole: graphs.AttributionGraph, part: graphs.AttributionGraph) -> str:
+    """Scores of the full graph and of a pruned one, in both conventions."""
+    kept = np.zeros(len(whole), dtype=bool)
+    kept[[whole.find(node) for node in part.nodes]] = True
+    lines = [f"kept {len(part):,} of {len(whole):,} nodes"]
+    for name, found in (
+        ("full graph", graphs.scores(whole)),
+        ("kept nodes, the rest absorbed into errors", graphs.scores(whole, kept, "absorbed")),
+        ("kept nodes, the rest left out", graphs.scores(whole, kept, "renormalised")),
+    ):
+        lines.append(
+            f"{name}: replacement {found.replacement:.3f}, completeness {found.completeness:.3f}"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:

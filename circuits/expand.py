@@ -53,7 +53,7 @@ class Sweeper:
             layer=features.layer[chosen],
             pos=features.pos[chosen],
             covector=features.rows.encoder(chosen),
-            weight=torch.zeros(len(chosen)),
+            weight=torch.zeros(len(chosen), device=chosen.device),
         )
         self.add(
             covectors,
@@ -95,9 +95,9 @@ def expand(
     features, sources = sweeper.features, sweeper.sources
     n_columns = sources.first_column[-1]
     rows = SparseRows(n_columns + len(targets.described), settings.kept_share)
-    target_nodes = torch.arange(n_columns, rows.n_nodes)
+    target_nodes = torch.arange(n_columns, rows.n_nodes, device=sources.feature_column.device)
     seed = np.zeros(rows.n_nodes)
-    seed[n_columns:] = targets.covectors.weight.numpy()
+    seed[n_columns:] = targets.covectors.weight.cpu().numpy()
     sweeper.add(
         targets.covectors, target_nodes, targets.value, targets.constant, rows, lambda _: None
     )

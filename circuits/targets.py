@@ -83,7 +83,7 @@ def read_targets(
         directions=frozen.unembedding[ids] - against,
         bias_value=bias_value,
         pos=pos,
-        seeds=torch.ones(len(ids)).double() if named else probabilities[ids].cpu(),
+        seeds=torch.ones(len(ids)).double() if named else probabilities[ids],
         kind=NodeKind.LOGIT if rival is None else NodeKind.TARGET,
         index=ids if rival is None else torch.arange(len(ids)),
         described=tuple(_described(token, rival, probabilities, token_texts) for token in chosen),
@@ -130,7 +130,7 @@ def _final_targets(
             layer=torch.full_like(positions, frozen.n_layers),
             pos=positions,
             covector=norm.transpose(directions, denominator.expand(len(directions))),
-            weight=seeds,
+            weight=seeds.to(positions.device),
         ),
         kind=kind,
         index=index,
@@ -168,7 +168,9 @@ def _direction_targets(
         residual = recording.blocks[direction.layer].mlp_residual[pos]
         parts.append(
             Targets(
-                covectors=Covectors(torch.full_like(at, direction.layer), at, vector, seed),
+                covectors=Covectors(
+                    torch.full_like(at, direction.layer), at, vector, seed.to(at.device)
+                ),
                 kind=NodeKind.TARGET,
                 index=index,
                 value=vector @ residual,

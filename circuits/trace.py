@@ -133,7 +133,7 @@ def _nodes(sources: Sources, targets: Targets) -> tuple[NodeTable, Float[ndarray
         ]
     )
     columns = zip(sources.nodes.columns().values(), table.columns().values(), strict=True)
-    seed = np.concatenate([np.zeros(len(sources.nodes)), targets.covectors.weight.numpy()])
+    seed = np.concatenate([np.zeros(len(sources.nodes)), targets.covectors.weight.cpu().numpy()])
     return NodeTable(*(np.concatenate(pair) for pair in columns)), seed
 
 

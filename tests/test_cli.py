@@ -137,6 +137,8 @@ def test_prune_writes_a_smaller_graph(graph: Path, tmp_path: Path):
     result = run("prune", graph, "--node-threshold", "0.5", "--out", out)
     assert result.exit_code == 0, result.output
     assert len(graphs.read_graph(out)) < len(graphs.read_graph(graph))
+    for part in ("full graph: replacement", "absorbed into errors: ", "left out: replacement"):
+        assert part in result.stdout
 
 
 @pytest.mark.parametrize("form", ["neuronpedia", "node-link", "graphml"])
