@@ -5,9 +5,9 @@
 
 The dictionary is random: 4,096 features per layer, JumpReLU, with one threshold per layer set so
 that about 40 features are active per token and layer.  What a row costs does not depend on what
-the numbers are.  FLOPs are those that rows need (circuits.estimate), the rate of the matrix
-product is measured in the same process just before and just after the sweep.  `thin` keeps each row's
-largest weights, `choose` is best-first selection; both run between blocks and count apart.
+the numbers are.  FLOPs are those that rows need (circuits.estimate); the rate of the matrix
+product is measured in the same process just before and just after the trace.  `sweep` includes
+the thinning of rows, `choose` is best-first selection, which runs between rounds and counts apart.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from graphs import DictionaryIdentity, NodeKind
 LENGTHS = (6, 32, 128, 512)
 D_DICT, ACTIVE = 4096, 40
 TEXT = Path(__file__).parents[1] / "LICENSE"  # long, plain English, always there
-STAGES = ("record", "features", "sources", "sweep", "thin", "choose", "check", "label", "graph")
-ATTRIBUTION = ("record", "features", "sources", "sweep", "thin", "choose", "graph")
+STAGES = ("record", "features", "sources", "sweep", "choose", "check", "label", "graph")
+ATTRIBUTION = ("record", "features", "sources", "sweep", "choose", "graph")
 REPEATS = {6: 5, 32: 3, 128: 1, 512: 1}
 
 
@@ -135,7 +135,7 @@ def measure(length: int) -> dict[str, float]:
     for _ in range(REPEATS[length]):
         rate = matrix_product_rate(torch.float32, torch.device("cpu"), seconds=0.3)
         clock = Clock()
-        with clock.apart("thin", SparseRows, "add"), clock.apart("choose", SparseRows, "influence"):
+        with clock.apart("choose", SparseRows, "influence"):
             graph = trace(prompt, subject, dictionary, settings, clock)
         clock("end")
         rate = max(rate, matrix_product_rate(torch.float32, torch.device("cpu"), seconds=0.3))
@@ -182,9 +182,9 @@ def table(cases: list[dict[str, float]]) -> str:
         "",
         "| tokens | active | rows | resolved | edges | "
         + " | ".join(f"{s} s" for s in STAGES)
-        + " | attribution s | GFLOP | sweep GFLOP/s | sgemm GFLOP/s | sweep / sgemm "
+        + " | attribution s | all s | GFLOP | sweep GFLOP/s | sgemm GFLOP/s | sweep / sgemm "
         "| loaded MiB | peak MiB | bytes above loaded per edge |",
-        "|" + "--:|" * (14 + len(STAGES)),
+        "|" + "--:|" * (15 + len(STAGES)),
     ]
     for case in cases:
         above = (case["peak"] - case["loaded"]) * 2**20 / case["edges"]
@@ -196,6 +196,7 @@ def table(cases: list[dict[str, float]]) -> str:
             f"{case['edges']:,.0f}",
             *(f"{case[stage]:.2f}" for stage in STAGES),
             f"{sum(case[stage] for stage in ATTRIBUTION):.2f}",
+            f"{sum(case[stage] for stage in STAGES):.2f}",
             f"{case['gflop']:,.0f}",
             f"{case['rate']:.0f}",
             f"{case['sgemm']:.0f}",

@@ -34,6 +34,7 @@ from circuits.sources import Sources
 
 BLOCK_POSITIONS = 12288  # targets × positions of a block, for which sources are read at once
 CACHE_POSITIONS = 1536  # of these, how many cross an attention together: enough for gemm, in cache
+BLOCK_WEIGHTS = 2**24  # weights of a block before they are thinned: 64 MB in float32
 MOST_WASTE = 0.06  # share of positions that a block may carry for targets that end before
 KEY_CHUNK = 64  # keys mixed at once; queries before them see nothing of them
 
@@ -137,21 +138,23 @@ def _last_queries(pattern: Float[Tensor, "head query key"]) -> list[int]:
     return last
 
 
-def sweep(
-    frozen: FrozenModel, attention: Attention, sources: Sources, targets: Covectors
-) -> Iterator[tuple[Int[Tensor, " row"], Float[Tensor, "row column"]]]:
-    """Rows of direct effects, block by block: which targets, and their weights on all sources.
-
-    Columns are those of `sources`, up to the last that any target of the block can see.
-    """
+def blocks_of(targets: Covectors, sources: Sources, workers: int) -> list[Int[Tensor, " row"]]:
+    """Targets that are swept together, costly blocks first, each by layer from the top."""
     pos, layer = (targets.pos - sources.first).tolist(), targets.layer.tolist()
-    for block in _blocks(pos, layer):
-        rows = torch.tensor(block, device=targets.pos.device)
-        yield rows, _sweep_block(frozen, attention, sources, targets.take(rows))
+    # Several blocks per worker, so that none waits long for the others at the end.
+    fair = (sum(pos) + len(pos)) // (4 * workers)
+    largest = min(BLOCK_POSITIONS, max(CACHE_POSITIONS, fair))
+    most_rows = max(1, BLOCK_WEIGHTS // len(sources.nodes))
+    blocks = list(_blocks(pos, layer, largest, most_rows))
+    blocks.sort(key=lambda rows: -len(rows) * pos[rows[0]])
+    return [
+        torch.tensor(sorted(rows, key=lambda row: -layer[row]), device=targets.pos.device)
+        for rows in blocks
+    ]
 
 
-def _blocks(pos: list[int], layer: list[int]) -> Iterator[list[int]]:
-    """Targets that are swept together, each block by layer from the top.
+def _blocks(pos: list[int], layer: list[int], largest: int, most_rows: int) -> Iterator[list[int]]:
+    """Rows of each block.
 
     A block carries all its targets up to the position of its latest, so a later position only
     joins while little is carried in vain.
@@ -161,18 +164,22 @@ def _blocks(pos: list[int], layer: list[int]) -> Iterator[list[int]]:
     for row in sorted(range(len(pos)), key=lambda row: (pos[row], -layer[row])):
         carried = (len(block) + 1) * (pos[row] + 1)
         needed += pos[row] + 1
-        if block and (carried > BLOCK_POSITIONS or carried > (1 + MOST_WASTE) * needed):
-            yield sorted(block, key=lambda row: -layer[row])
+        full = carried > largest or len(block) == most_rows
+        if block and (full or carried > (1 + MOST_WASTE) * needed):
+            yield block
             block, needed = [], pos[row] + 1
         block.append(row)
     if block:
-        yield sorted(block, key=lambda row: -layer[row])
+        yield block
 
 
-def _sweep_block(
+def sweep_block(
     frozen: FrozenModel, attention: Attention, sources: Sources, targets: Covectors
 ) -> Float[Tensor, "row column"]:
-    """Rows of one block; its targets are sorted by layer from the top."""
+    """Rows of direct effects of one block, whose targets are sorted by layer from the top.
+
+    Columns are those of `sources`, up to the last that any target of the block can see.
+    """
     pos = targets.pos - sources.first
     layers = targets.layer.tolist()
     rows = targets.covector.new_zeros(len(layers), sources.columns_below(layers[0]))

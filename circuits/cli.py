@@ -7,7 +7,6 @@ with one sentence on standard error; nothing is written without --out or --html.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -38,7 +37,6 @@ from circuits.options import (
     EdgeThreshold,
     Everything,
     FeatureKind,
-    Features,
     Format,
     GraphPath,
     KeepErrors,
@@ -62,6 +60,7 @@ from circuits.targets import TargetSettings
 from circuits.tokens import PromptError, TargetError, read_prompt, single_token
 from circuits.trace import TraceSettings, estimate_trace, trace
 from circuits.transcoders import DictionaryMismatch
+from circuits.usage import UsageError, require_consistent, require_places
 from circuits.weights import WeightsFormatError, read_transcoders
 
 DEFAULT_MODEL = "gemma-3-270m"
@@ -73,12 +72,8 @@ app = typer.Typer(
     add_completion=False,
 )
 # Where there is no terminal there is no width either: wide enough for a whole line.
-output = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-class UsageError(ValueError):
-    """Options that do not go together."""
+output = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
+errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 P = ParamSpec("P")
@@ -140,9 +135,10 @@ def trace_command(
     as_json: AsJson = False,
 ) -> None:
     """Trace a prompt: which features, at which layers and tokens, made the prediction."""
-    for path in (out, html):
-        require_place(path)
-    require_consistent(transcoders, features, target, against)
+    require_places(out, html)
+    require_consistent(
+        transcoders=transcoders, features=features, targets=target or [], against=against
+    )
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
@@ -184,7 +180,7 @@ def estimate_command(
     as_json: AsJson = False,
 ) -> None:
     """Say what a trace will cost: features, rows, seconds and peak memory."""
-    require_consistent(transcoders, features, None, None)
+    require_consistent(transcoders=transcoders, features=features, targets=[], against=None)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
@@ -193,7 +189,7 @@ def estimate_command(
         expansion = Expansion(max_features=max_features, everything=everything)
         cost = estimate_trace(text, subject, source, TraceSettings(expansion=expansion), progress)
     if as_json:
-        sys.stdout.write(json.dumps(asdict(cost)) + "\n")
+        print_json(asdict(cost))
         return
     output.print(
         f"{cost.active_features:,} active features, {cost.rows:,} rows, "
@@ -230,8 +226,7 @@ def prune_command(
     as_json: AsJson = False,
 ) -> None:
     """Keep the nodes and edges that carry most influence."""
-    for path in (out, html):
-        require_place(path)
+    require_places(out, html)
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors, edge_scores.value)
     whole = graphs.read_graph(graph)
     pruned = graphs.prune(whole, settings)
@@ -239,9 +234,9 @@ def prune_command(
         graphs.write_graph(pruned, out)
     if html is not None:
         viz.write_page(pruned, html)
-    show_summary(pruned, as_json, {"graph": out, "page": html})
-    if not as_json:
-        output.print(_scores_of_part(whole, pruned))
+    parts = scores_of_part(whole, pruned)
+    show_summary(pruned, as_json, {"graph": out, "page": html}, scores=parts)
+    raise typer.Exit(1 if pruned.provenance.checks.failures else 0)
 
 
 @app.command("export")
@@ -256,9 +251,10 @@ def export_command(
     keep_errors: KeepErrors = False,
     slug: Annotated[str | None, typer.Option(help="Name on Neuronpedia; else the file's.")] = None,
     scan: Annotated[str | None, typer.Option(help="Neuronpedia's id of the model.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a graph, pruned unless --full, in a format that other tools read."""
-    require_place(out)
+    require_places(out)
     whole = graphs.read_graph(graph)
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors)
     chosen = whole if full else graphs.prune(whole, settings)
@@ -274,7 +270,11 @@ def export_command(
         graphs.write_node_link(chosen, out)
     else:
         graphs.write_graphml(chosen, out)
-    output.print(f"{len(chosen):,} nodes and {chosen.weights.nnz:,} edges in {out}")
+    if as_json:
+        print_json({"n_nodes": len(chosen), "n_edges": chosen.weights.nnz, "file": str(out)})
+        return
+    text = f"{len(chosen):,} nodes and {chosen.weights.nnz:,} edges in {out}"
+    output.print(text, markup=False, soft_wrap=True)
 
 
 def read_source(subject: Subject, transcoders: Path | None, max_features: int) -> FeatureSource:
@@ -287,68 +287,47 @@ def read_source(subject: Subject, transcoders: Path | None, max_features: int) -
     return read
 
 
-def require_consistent(
-    transcoders: Path | None,
-    features: Features | None,
-    target: list[str] | None,
-    against: str | None,
-) -> None:
-    """Raises UsageError for options that do not go together."""
-    if transcoders is not None and features is not None:
-        raise UsageError("--transcoders and --features exclude each other: give one of them.")
-    if against is not None and not target:
-        raise UsageError("--against needs --target: say which token wins over it.")
-
-
-def require_place(path: Path | None) -> None:
-    """Raises GraphFileError now if a file cannot be written later."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise graphs.GraphFileError(f"{path} is a folder: give the name of a file.")
-    if not path.parent.is_dir():
-        raise graphs.GraphFileError(f"There is no folder {path.parent}: make it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise graphs.GraphFileError(f"{path.parent} cannot be written to: choose another folder.")
-
-
 def show_summary(
     graph: graphs.AttributionGraph,
     as_json: bool,
     written: dict[str, Path | None],
     per_layer: int = 3,
+    scores: dict[str, graphs.Scores] | None = None,
 ) -> None:
-    """Print a graph's summary and what was written."""
+    """Print a graph's summary, scores of its parts and what was written."""
     summary = graphs.summarise(graph, per_layer)
     files = {name: str(path) for name, path in written.items() if path is not None}
     if as_json:
-        sys.stdout.write(json.dumps({**summary.as_json(), "files": files}) + "\n")
+        parts = {name: asdict(found) for name, found in (scores or {}).items()}
+        print_json({**summary.as_json(), "files": files, "scores_by_convention": parts})
         return
     output.print(viz.summary_tables(summary))
+    for name, found in (scores or {}).items():
+        output.print(
+            f"{name}: replacement {found.replacement:.3f}, completeness {found.completeness:.3f}"
+        )
     for name, path in files.items():
         output.print(f"{name}: {path}", markup=False, soft_wrap=True)
 
 
-def _scores_of_part(whole: graphs.AttributionGraph, part: graphs.AttributionGraph) -> str:
+def print_json(data: dict[str, object]) -> None:
+    """One line of JSON on standard output."""
+    sys.stdout.write(json.dumps(data) + "\n")
+
+
+def scores_of_part(
+    whole: graphs.AttributionGraph, part: graphs.AttributionGraph
+) -> dict[str, graphs.Scores]:
     """Scores of the full graph and of a pruned one, in both conventions."""
     kept = np.zeros(len(whole), dtype=bool)
     kept[[whole.find(node) for node in part.nodes]] = True
-    lines = [f"kept {len(part):,} of {len(whole):,} nodes"]
-    for name, found in (
-        ("full graph", graphs.scores(whole)),
-        ("kept nodes, the rest absorbed into errors", graphs.scores(whole, kept, "absorbed")),
-        ("kept nodes, the rest left out", graphs.scores(whole, kept, "renormalised")),
-    ):
-        lines.append(
-            f"{name}: replacement {found.replacement:.3f}, completeness {found.completeness:.3f}"
-        )
-    return "\n".join(lines)
+    return {
+        "full graph": graphs.scores(whole),
+        "kept nodes, the rest absorbed into errors": graphs.scores(whole, kept, "absorbed"),
+        "kept nodes, the rest left out": graphs.scores(whole, kept, "renormalised"),
+    }
 
 
 def main() -> None:
     """Entry point of the `headwater` command."""
     app()
-
-
-if __name__ == "__main__":
-    main()

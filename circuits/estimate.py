@@ -14,6 +14,7 @@ Seconds are those FLOPs at the rate of this machine's own matrix product, measur
 
 from __future__ import annotations
 
+import resource
 import time
 from dataclasses import dataclass
 
@@ -21,13 +22,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from circuits.adjoint import BLOCK_WEIGHTS
+from circuits.cores import workers_for
 from circuits.expand import Expansion
 from circuits.features import ActiveFeatures
 from circuits.frozen import FrozenModel
 from circuits.recording import Recording
 
-SWEEP_EFFICIENCY = 0.75  # of the matrix product's rate, see benchmarks/results/speed.md
-SECONDS_PER_EDGE = 1.0e-7  # thinning a row and storing it, see benchmarks/results/speed.md
+SWEEP_EFFICIENCY = 0.6  # of the matrix product's rate, see benchmarks/results/speed.md
+SECONDS_PER_EDGE = 7e-8  # choosing rows and making the matrix, see benchmarks/results/speed.md
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Estimate:
     flops: float  # of the sweep
     gflops_per_second: float  # of this machine's matrix product
     seconds: float  # sweep and graph, without loading the model
-    peak_bytes: int  # model included
+    peak_bytes: int  # of the process, model included
 
 
 def estimate(
@@ -102,18 +105,17 @@ def sweep_flops(
 def peak_bytes(
     frozen: FrozenModel, recording: Recording, features: ActiveFeatures, edges: float
 ) -> int:
-    """Model, folded attention, recording, source vectors and edges at their peak."""
+    """Peak of this process so far, model and forward pass included, and what is still to come.
+
+    Source vectors are gathered once and packed once; a row's edges live beside the matrix that is
+    made from them, each with a value and a 32-bit column.
+    """
     size = frozen.unembedding.element_size()
-    model = sum(p.numel() * p.element_size() for p in frozen.model.parameters())
-    folded = sum(block.output.numel() + block.value.numel() for block in frozen.blocks)
-    length = len(recording.prompt)
-    recorded = frozen.n_layers * (
-        2 * recording.blocks[0].pattern.numel() + 3 * length * frozen.d_model
-    )
     written = int((features.last_written - features.layer + 1).sum())
-    vectors = 2 * (written + frozen.n_layers * length) * frozen.d_model
-    edge_bytes = 2 * (size + 4) * edges  # rows and the matrix made from them live side by side
-    return int(model + size * (folded + recorded + vectors) + edge_bytes)
+    vectors = 2 * (written + frozen.n_layers * len(recording.prompt)) * frozen.d_model * size
+    blocks = workers_for(frozen.device) * 4 * BLOCK_WEIGHTS * size  # while they are thinned
+    so_far = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(so_far + vectors + min(blocks, 4 * edges * size) + 2 * (size + 4) * edges)
 
 
 def matrix_product_rate(dtype: torch.dtype, device: torch.device, seconds: float = 0.1) -> float:

@@ -7,6 +7,7 @@ features bounds what is unknown, and expansion stops when it is small enough.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +16,17 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.adjoint import Attention, sweep
+from circuits.adjoint import Attention, blocks_of, sweep_block
+from circuits.cores import each_block, workers_for
 from circuits.covectors import Covectors
 from circuits.features import ActiveFeatures
 from circuits.frozen import FrozenModel
 from circuits.progress import Progress
-from circuits.rows import SparseRows
+from circuits.rows import SparseRows, ThinRows, thin
 from circuits.sources import Sources
 from circuits.targets import Targets
 
+Report = Callable[[int], None]  # rows swept so far
 FIRST_ROUND = 256  # features expanded after the targets; every round doubles what is known
 
 
@@ -46,7 +49,7 @@ class Sweeper:
     sources: Sources
     features: ActiveFeatures
 
-    def add_features(self, chosen: Int[Tensor, " row"], rows: SparseRows, report) -> None:
+    def add_features(self, chosen: Int[Tensor, " row"], rows: SparseRows, report: Report) -> None:
         """Sweep these active features into `rows`."""
         features = self.features
         covectors = Covectors(
@@ -71,19 +74,22 @@ class Sweeper:
         values: Float[Tensor, " row"],
         constants: Float[Tensor, " row"],
         rows: SparseRows,
-        report,
+        report: Report,
     ) -> None:
         """Sweep covectors into `rows`; constants go to the bias of the layer that they read."""
-        bias = self.sources.bias_column + covectors.layer
-        done = 0
-        for block, weights in sweep(self.frozen, self.attention, self.sources, covectors):
-            weights[torch.arange(len(block)), bias[block]] += constants[block]
+        sources, device = self.sources, covectors.pos.device
+        bias = sources.bias_column + covectors.layer
+        blocks = blocks_of(covectors, sources, workers_for(device))
+
+        def work(block: Tensor) -> ThinRows:
+            weights = sweep_block(self.frozen, self.attention, sources, covectors.take(block))
+            weights[torch.arange(len(block), device=device), bias[block]] += constants[block]
             exact = torch.float64 if weights.dtype == torch.float64 else torch.float32
-            rows.add(
-                nodes[block].tolist(),
-                weights.to(exact).cpu().numpy(),
-                values[block].double().cpu().numpy(),
-            )
+            return thin(weights.to(exact).cpu().numpy(), rows.kept_share)
+
+        done = 0
+        for block, part in zip(blocks, each_block(work, blocks, device), strict=True):
+            rows.add(nodes[block].tolist(), part, values[block].double().cpu().numpy())
             done += len(block)
             report(done)
 

@@ -15,7 +15,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -89,8 +89,9 @@ def load_model(
         source, wanted = str(folder), None
     else:
         version = None
-        if Path(name).is_dir():
-            _refuse_revision(name, revision, None)
+        with suppress(OSError):  # a name may be too long for a path
+            if Path(name).is_dir():
+                _refuse_revision(name, revision, None)
         source, wanted = name, revision
     with _quiet():
         model = _model(source, wanted, dtype)

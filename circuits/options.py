@@ -30,7 +30,9 @@ class EdgeScores(StrEnum):
     KEPT = "kept"
 
 
-Prompted = Annotated[str, typer.Argument(help="Text to trace.")]
+Prompted = Annotated[
+    str, typer.Argument(help="Text to trace; put -- before one that starts with a dash.")
+]
 GraphPath = Annotated[Path, typer.Argument(help="Graph file.")]
 Model = Annotated[
     str,
@@ -63,7 +65,9 @@ Tolerance = Annotated[
 KeptShare = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Share of each row's absolute sum kept as edges.")
 ]
-Everything = Annotated[bool, typer.Option("--all", help="Expand every active feature.")]
+Everything = Annotated[
+    bool, typer.Option("--all", help="Expand every feature (of neurons: all chosen).")
+]
 Chat = Annotated[bool, typer.Option("--chat", help="Put the text into the chat template.")]
 Type = Annotated[DType, typer.Option("--dtype", help="Number type of model and sweep.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]

@@ -6,8 +6,6 @@ The rest is kept as two numbers per row, its signed and its absolute sum, so tha
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,8 +15,6 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 
 from graphs.influence import carry_down
-
-ROWS_AT_ONCE = 64  # thinned together by one thread
 
 
 class ThinRows(NamedTuple):
@@ -53,18 +49,12 @@ class SparseRows:
     parts: list[ThinRows] = field(default_factory=list)
     residuals: list[float] = field(default_factory=list)  # |sum - value| / absolute sum
 
-    def add(
-        self, nodes: list[int], block: Float[ndarray, "row column"], values: Float[ndarray, " row"]
-    ) -> None:
-        """Take in complete rows; `values` are what each row must sum to."""
-        pieces = [block[i : i + ROWS_AT_ONCE] for i in range(0, len(block), ROWS_AT_ONCE)]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            parts = list(pool.map(lambda piece: thin(piece, self.kept_share), pieces))
+    def add(self, nodes: list[int], part: ThinRows, values: Float[ndarray, " row"]) -> None:
+        """Take in rows; `values` are what each must sum to."""
         self.nodes += nodes
-        self.parts += parts
-        totals = np.concatenate([part.totals for part in parts])
-        miss = np.abs(np.concatenate([part.sums for part in parts]) - values)
-        self.residuals += np.divide(miss, totals, out=miss, where=totals > 0).tolist()
+        self.parts.append(part)
+        miss = np.abs(part.sums - values)
+        self.residuals += np.divide(miss, part.totals, out=miss, where=part.totals > 0).tolist()
 
     def matrix(self) -> csr_array:
         """weights[target, source]; rows that were not added are empty."""

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from circuits.context import Context, push_forward
 from circuits.features import ActiveFeatures, LinearPath
-from circuits.frozen import FrozenModel
+from circuits.frozen import DamagedWeights, FrozenModel
 from circuits.recording import Recording
 from graphs.nodes import NodeKind, NodeTable
 
+MOST_PADDING = 3  # slots per source up to which every position gets one tile of equal width
 TILE_WIDTH = 64  # sources of one position read off together, where positions are very uneven
 
 
@@ -165,6 +166,11 @@ def _tiles(
     if linear is not None:
         error = error - linear.added()
     error.index_add_(0, features.pos[writing], vectors, alpha=-1)
+    if not bool(torch.isfinite(error).all()):
+        raise DamagedWeights(
+            f"What {features.identity.name!r} writes at layer {layer} overflows: its weights are "
+            "damaged or not meant for this model."
+        )
     # At context-only positions the MLP's whole output is a constant.
     constant[:context] = recording.blocks[layer].contribution[:context]
     biased = constant[first:].any(1).nonzero()[:, 0] + first
@@ -192,7 +198,7 @@ def pack_tiles(
     pos, column = pos[order], column[order]
     counts = torch.bincount(pos)
     widest = max(1, int(counts.max()) if len(counts) else 1)
-    even = widest * len(counts) <= 3 * len(pos)
+    even = widest * len(counts) <= MOST_PADDING * len(pos)
     width = widest if even else TILE_WIDTH
     n_tiles = (counts + width - 1) // width
     rank = torch.arange(len(pos), device=pos.device) - (counts.cumsum(0) - counts)[pos]

@@ -29,6 +29,21 @@ class Subject:
         return str(self.tokenizer.decode([token]))
 
 
+def usable_device(name: str) -> torch.device:
+    """The CPU or a GPU that torch can compute on.  Raises DeviceError for anything else."""
+    refusal = (
+        f"The device {name!r} cannot be used here: choose cpu, or cuda where torch finds a GPU."
+    )
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(refusal) from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(refusal)
+    return device
+
+
 def read_subject(
     model: str,
     *,
@@ -40,14 +55,7 @@ def read_subject(
 
     Raises ModelNotFound, DeviceError, UnsupportedArchitecture or DamagedWeights.
     """
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise DeviceError(
-            f"The device {device!r} cannot be used here: choose cpu, or cuda where torch finds "
-            "a GPU."
-        ) from error
+    place = usable_device(device)
     loaded = load_model(model, revision=revision, dtype=dtype, device=place)
     frozen = FrozenModel(loaded.model)
     identity = ModelIdentity(

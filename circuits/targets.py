@@ -18,6 +18,7 @@ from torch import Tensor
 from circuits.covectors import Covectors
 from circuits.frozen import FrozenModel
 from circuits.recording import Recording
+from circuits.tokens import TargetError
 from graphs.nodes import NodeKind
 from graphs.provenance import Target
 
@@ -63,8 +64,10 @@ def read_targets(
 ) -> Targets:
     """Directions, values and seeds of the targets; `token_texts` spells a vocabulary id.
 
-    They are read at the recording's position.
+    They are read at the recording's position.  Raises TargetError for settings that make no sense
+    or do not fit the model.
     """
+    _require_sound(frozen, settings)
     pos = recording.position
     if settings.directions:
         return _direction_targets(frozen, recording, settings.directions, pos)
@@ -88,6 +91,33 @@ def read_targets(
         index=ids if rival is None else torch.arange(len(ids)),
         described=tuple(_described(token, rival, probabilities, token_texts) for token in chosen),
     )
+
+
+def _require_sound(frozen: FrozenModel, settings: TargetSettings) -> None:
+    """Raises TargetError for settings that make no sense or do not fit the model."""
+    named = [*settings.tokens, *([] if settings.against is None else [settings.against])]
+    if len(set(named)) < len(named):
+        raise TargetError("A token is named twice: give each target once, and another --against.")
+    if any(not 0 <= token < len(frozen.unembedding) for token in named):
+        raise TargetError(f"A target is not in the vocabulary of {len(frozen.unembedding)} tokens.")
+    if settings.against is not None and not settings.tokens:
+        raise TargetError("A contrast needs a token that wins: give tokens beside against.")
+    if settings.directions and settings.tokens:
+        raise TargetError("Tokens and directions exclude each other: trace one, then the other.")
+    if settings.max_logits < 1:
+        raise TargetError(f"max_logits is {settings.max_logits}: explain at least one token.")
+    for direction in settings.directions:
+        layer, shape = direction.layer, tuple(direction.vector.shape)
+        if shape != (frozen.d_model,):
+            raise TargetError(
+                f"The direction {direction.text!r} has shape {shape}, the model asks for "
+                f"({frozen.d_model},)."
+            )
+        if layer is not None and not 0 <= layer < frozen.n_layers:
+            raise TargetError(
+                f"The direction {direction.text!r} names layer {layer}: choose one of 0 to "
+                f"{frozen.n_layers - 1}, or None."
+            )
 
 
 def _described(

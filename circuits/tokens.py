@@ -95,5 +95,11 @@ def single_token(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a text, with no special tokens added."""
-    return [int(token) for token in tokenizer.encode(text, add_special_tokens=False)]  # pyright: ignore[reportArgumentType]  # stubs allow nested lists
+    """Token ids of a text, with no special tokens added.  Raises PromptError if it is no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PromptError(f"{text!r} is not a text in UTF-8: give one that is.") from None
+    # Whether the text is too long is for the model to say, not for the tokenizer to log.
+    ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    return [int(token) for token in ids]  # pyright: ignore[reportArgumentType]  # stubs allow nested lists

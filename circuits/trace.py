@@ -160,6 +160,9 @@ def _provenance(
             "position": settings.targets.position,
             "probability_mass": settings.targets.probability_mass,
             "max_logits": settings.targets.max_logits,
+            "tokens": list(settings.targets.tokens),
+            "against": settings.targets.against,
+            "labels": settings.labels,
         },
         checks=checks,
     )

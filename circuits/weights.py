@@ -14,6 +14,7 @@ kept, as circuit-tracer does), anything else a ReLU.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def read_transcoders(
     """The transcoders in a folder.  Raises WeightsFormatError for anything missing or damaged."""
     folder = Path(folder)
     config = _config(folder)
-    kind = config.get("model_kind", "transcoder_set")
+    kind = str(config.get("model_kind", "transcoder_set"))
     readers = {"transcoder_set": _per_layer, "cross_layer_transcoder": _cross_layer}
     if kind not in readers:
         raise WeightsFormatError(
@@ -64,9 +65,20 @@ def read_transcoders(
         read=_point(folder, config, "feature_input_hook", READ_POINTS),
         write=_point(folder, config, "feature_output_hook", WRITE_POINTS),
         identity=DictionaryIdentity(
-            kind=names[kind], name=str(config.get("scan") or folder.name), revision=None
+            kind=names[kind],
+            name=str(config.get("scan") or folder.name),
+            revision=_fingerprint(folder),
         ),
     )
+
+
+def _fingerprint(folder: Path) -> str:
+    """Names the content of a folder: a hash of every file's name, size and first megabyte."""
+    digest = hashlib.sha256()
+    for path in sorted([folder / "config.yaml", *folder.glob("*.safetensors")]):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {path.stat().st_size} ".encode() + file.read(2**20))
+    return f"sha256:{digest.hexdigest()[:16]}"
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -75,8 +87,9 @@ def _config(folder: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise WeightsFormatError(
-            f"There is no {path}: --transcoders needs a folder with config.yaml and the "
-            "safetensors files of a transcoder set."
+            f"There is no {path}: --transcoders needs a folder on disk with config.yaml and the "
+            "safetensors files of a transcoder set; get one with `hf download NAME --local-dir "
+            "FOLDER`."
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         first = str(error).splitlines()[0]
@@ -88,7 +101,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _point(folder: Path, config: dict[str, Any], key: str, known: dict[str, Any]):
     hook = config.get(key)
-    if hook not in known:
+    if not isinstance(hook, str) or hook not in known:
         raise WeightsFormatError(
             f"{folder / 'config.yaml'} has {key} {hook!r}: expected one of {', '.join(known)}."
         )
@@ -102,18 +115,23 @@ def _per_layer(folder: Path, config: dict[str, Any]) -> list[Transcoder]:
         tensors = _tensors(path, required=("W_enc", "W_dec", "b_enc", "b_dec"))
         threshold = tensors.get("activation_function.threshold")
         if "k" in tensors:  # circuit-tracer's exporter puts it beside the matrices
-            config = {**config, "activation": "topk", "k": int(tensors["k"])}
+            config = {**config, "activation": "topk", "k": tensors["k"].flatten()[0].int().item()}
         transcoder = _transcoder(
             path,
             encoder=tensors["W_enc"],
             encoder_bias=tensors["b_enc"],
-            decoder=tensors["W_dec"][:, None],
+            decoder=_one_written_layer(tensors["W_dec"]),
             decoder_bias=tensors["b_dec"],
             nonlinearity=_nonlinearity(folder, config, threshold),
             skip=tensors.get("W_skip"),
         )
         layers.append(transcoder)
     return layers
+
+
+def _one_written_layer(decoder: Tensor) -> Tensor:
+    """With an axis of one written layer; what is no matrix stays none, and is refused later."""
+    return decoder[:, None] if decoder.ndim == 2 else decoder[None]
 
 
 def _cross_layer(folder: Path, config: dict[str, Any]) -> list[Transcoder]:
@@ -172,7 +190,7 @@ def _tensors(path: Path, required: tuple[str, ...]) -> dict[str, Tensor]:
 
 def _nonlinearity(folder: Path, config: dict[str, Any], threshold: Tensor | None) -> Nonlinearity:
     if config.get("activation") == "topk":
-        if not isinstance(config.get("k"), int) or config["k"] < 1:
+        if type(config.get("k")) is not int or config["k"] < 1:  # True is an int too
             raise WeightsFormatError(
                 f"{folder / 'config.yaml'} says activation: topk, but k is {config.get('k')!r}: "
                 "give the number of features per position."
@@ -197,7 +215,7 @@ def _transcoder(
     # The middle axis of the decoder counts written layers; the model says how many there can be.
     written = decoder.shape[1] if decoder.ndim == 3 else -1
     expected = {
-        "encoder": (shape, (d_dict, d_model)),
+        "encoder": (shape, (d_dict, d_model) if len(shape) == 2 else ("d_dict", "d_model")),
         "decoder": (tuple(decoder.shape), (d_dict, written, d_model)),
         "encoder bias": (tuple(encoder_bias.shape), (d_dict,)),
         "decoder bias": (tuple(decoder_bias.shape), (d_model,)),

@@ -23,7 +23,7 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 
 from graphs.nodes import TARGET_KINDS, NodeId, NodeTable
-from graphs.provenance import Checks, Provenance
+from graphs.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,6 @@ class AttributionGraph:
             provenance=self.provenance.model_copy(update={"targets": targets}),
             output_tokens=tokens,
         )
-
-    def with_checks(self, checks: Checks) -> AttributionGraph:
-        """The same graph with these checks in its header."""
-        return replace(self, provenance=self.provenance.model_copy(update={"checks": checks}))
 
 
 def row_sums(weights: csr_array) -> Float[ndarray, " node"]:

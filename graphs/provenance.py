@@ -47,7 +47,7 @@ class Checks(_Frozen):
 
     conservation_max: float | None = None  # largest |sum of row - value| / sum of |row|
     conservation_median: float | None = None
-    conservation_limit: float | None = None  # above it the graph fails; None: no limit (bfloat16)
+    conservation_limit: float | None = None  # of both; above it the graph fails; None: bfloat16
     replay_max_difference: float | None = None  # replayed minus model's own logits, relative
     influence_resolved: float | None = None  # 1 - mass that waits at features not expanded
     error_influence_share: float | None = None  # of all influence that ends at inputs or errors
@@ -57,15 +57,21 @@ class Checks(_Frozen):
     @property
     def failures(self) -> tuple[str, ...]:
         """One sentence per check that does not hold."""
-        if self.conservation_limit is None or self.conservation_max is None:
+        limit = self.conservation_limit
+        if limit is None:
             return ()
-        if self.conservation_max <= self.conservation_limit:
-            return ()
-        return (
-            f"Conservation fails: a row misses its target's own value by "
-            f"{self.conservation_max:.1e} of its absolute sum, the limit is "
-            f"{self.conservation_limit:.0e}.",
-        )
+        found: list[str] = []
+        if self.conservation_max is not None and self.conservation_max > limit:
+            found.append(
+                "Conservation fails: a row misses its target's own value by "
+                f"{self.conservation_max:.1e} of its absolute sum, the limit is {limit:.0e}."
+            )
+        if self.replay_max_difference is not None and self.replay_max_difference > limit:
+            found.append(
+                "Replay fails: a logit of the local replacement model differs from the model's "
+                f"own by {self.replay_max_difference:.1e} of the largest, the limit is {limit:.0e}."
+            )
+        return tuple(found)
 
 
 class Provenance(_Frozen):

@@ -50,6 +50,7 @@ class Summary:
     targets: tuple[TargetLine, ...]
     strongest: tuple[NodeLine, ...]
     n_nodes: int
+    n_features: int
     n_edges: int
     scores: Scores
     checks: Checks
@@ -80,6 +81,7 @@ def summarise(graph: AttributionGraph, per_layer: int = 3) -> Summary:
         ),
         strongest=_strongest(graph, per_layer),
         n_nodes=len(graph),
+        n_features=int(graph.nodes.is_kind(NodeKind.FEATURE).sum()),
         n_edges=int(graph.weights.nnz),
         scores=scores(graph),
         checks=source.checks,

@@ -16,6 +16,7 @@ from circuits.neurons import Neurons
 from circuits.points import ReadPoint, WritePoint
 from circuits.progress import ignore_progress
 from circuits.recording import Recording, record
+from circuits.rows import SparseRows
 from circuits.sources import Sources, build_sources
 from circuits.subject import Subject
 from circuits.targets import Targets, TargetSettings, read_targets
@@ -134,16 +135,47 @@ def test_rows_sum_to_their_targets_own_values(subject: Subject, kind: str):
     np.testing.assert_allclose(prepared.rows().sum(1), values, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("block", [1, 7, 10_000])
-@pytest.mark.parametrize("chunk", [1, 4])
-def test_blocks_and_key_chunks_change_nothing(
-    subject: Subject, block: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"BLOCK_POSITIONS": 1, "CACHE_POSITIONS": 1},
+        {"BLOCK_POSITIONS": 40, "CACHE_POSITIONS": 7, "KEY_CHUNK": 1},
+        {"CACHE_POSITIONS": 20, "KEY_CHUNK": 4, "MOST_WASTE": 9.0},
+        {"BLOCK_WEIGHTS": 400},
+    ],
+)
+def test_blocks_and_chunks_change_nothing(
+    subject: Subject, sizes: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ):
     prepared = prepare(subject, DICTIONARIES["cross-layer, skip"], tiny_prompt())
     before = prepared.rows()
-    monkeypatch.setattr(circuits.adjoint, "BLOCK_POSITIONS", block)
-    monkeypatch.setattr(circuits.adjoint, "KEY_CHUNK", chunk)
+    for name, size in sizes.items():
+        monkeypatch.setattr(circuits.adjoint, name, size)
     np.testing.assert_allclose(prepared.rows(), before, **EXACT)
+
+
+def test_uneven_positions_are_packed_into_several_tiles(
+    gemma: Subject, monkeypatch: pytest.MonkeyPatch
+):
+    before = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt()).rows()
+    monkeypatch.setattr("circuits.sources.TILE_WIDTH", 3)
+    monkeypatch.setattr("circuits.sources.MOST_PADDING", 1)
+    prepared = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt())
+    assert not prepared.sources.layers[0].tiles.one_per_position
+    np.testing.assert_allclose(prepared.rows(), before, **EXACT)
+
+
+def test_the_order_of_targets_changes_nothing(gemma: Subject):
+    prepared = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt())
+    frozen, sources, features = gemma.frozen, prepared.sources, prepared.features
+    attention = Attention(frozen, prepared.recording, sources.first)
+    sweeper = Sweeper(frozen, attention, sources, features)
+    found = []
+    for order in (torch.arange(len(features)), torch.arange(len(features)).flip(0)):
+        rows = SparseRows(len(sources.nodes), 1.0)
+        sweeper.add_features(order, rows, lambda _: None)
+        found.append(rows.matrix().toarray())
+    np.testing.assert_allclose(found[1], found[0], **EXACT)
 
 
 def test_edges_through_a_sliding_window_end_at_the_window(gemma: Subject):

@@ -91,11 +91,39 @@ def test_a_position_is_taken_from_the_command_line(model_folder: Path):
     assert {target["node"].split("@")[1] for target in data["targets"]} == {"2"}
 
 
-def test_max_features_and_all(model_folder: Path):
-    some = json.loads(
-        run("trace", PROMPT, "--model", model_folder, "--max-features", "9", "--json").stdout
-    )
-    assert some["checks"]["expanded_features"] == 9
+def expanded(model_folder: Path, *arguments: object) -> tuple[int, int]:
+    """Features expanded, and features in the graph."""
+    data = json.loads(run("trace", PROMPT, "--model", model_folder, *arguments, "--json").stdout)
+    return data["checks"]["expanded_features"], data["n_features"]
+
+
+def test_max_features_limits_rows_and_all_lifts_the_limit(model_folder: Path, tmp_path: Path):
+    dictionary = ("--transcoders", per_layer(tmp_path))
+    assert expanded(model_folder, "--max-features", 9)[0] == 9
+    some, features = expanded(model_folder, *dictionary, "--max-features", 9)
+    assert some == 9 < features
+    assert expanded(model_folder, *dictionary, "--max-features", 9, "--all") == (features, features)
+
+
+def test_a_tolerance_stops_expansion(model_folder: Path, tmp_path: Path):
+    assert expanded(model_folder, "--transcoders", per_layer(tmp_path), "--tolerance", 1)[0] == 0
+
+
+def test_a_smaller_kept_share_keeps_fewer_edges(model_folder: Path):
+    def edges(share: float) -> int:
+        arguments = ("trace", PROMPT, "--model", model_folder, "--kept-share", share, "--json")
+        return json.loads(run(*arguments).stdout)["n_edges"]
+
+    assert edges(0.5) < edges(0.999)
+
+
+def test_how_many_logits_are_explained(model_folder: Path):
+    def explained(*arguments: object) -> int:
+        result = run("trace", PROMPT, "--model", model_folder, *arguments, "--json")
+        return len(json.loads(result.stdout)["targets"])
+
+    assert explained("--max-logits", 2, "--probability-mass", 1) == 2
+    assert explained("--probability-mass", 0) == 1
 
 
 def test_a_dictionary_is_read_from_a_folder(model_folder: Path, tmp_path: Path):
@@ -147,6 +175,7 @@ def test_export_writes_every_format(graph: Path, tmp_path: Path, form: str):
     result = run("export", graph, "--format", form, "--out", out)
     assert result.exit_code == 0, result.output
     assert out.stat().st_size > 1000
+    assert str(out) in result.stdout
     whole = tmp_path / "whole.out"
     assert run("export", graph, "--format", form, "--full", "--out", whole).exit_code == 0
     assert whole.stat().st_size > out.stat().st_size
@@ -177,6 +206,12 @@ def test_estimate_says_what_a_trace_will_cost(model_folder: Path):
         ([PROMPT, "--out", "/nowhere/graph.safetensors"], "There is no folder /nowhere"),
         ([PROMPT, "--html", "/"], "/ is a folder"),
         ([PROMPT, "--against", "h"], "--against needs --target"),
+        ([PROMPT, "--target", "e", "--target", "e"], "A token is named twice"),
+        ([PROMPT, "--target", "e", "--against", "e"], "A token is named twice"),
+        ([PROMPT, "--device", "meta"], "device 'meta' cannot be used"),
+        ([PROMPT, "--out", "x" * 300], "ile name too long"),
+        ([PROMPT, "--out", "same", "--html", "same"], "Two outputs would go to same"),
+        (["\udcff"], "is not a text in UTF-8"),
         ([PROMPT, "--features", "neurons", "--transcoders", "x"], "exclude each other"),
     ],
 )
@@ -223,13 +258,6 @@ def test_a_file_that_is_no_graph_gets_one_sentence(tmp_path: Path, command: str)
     assert_refused(run(command, path), str(path))
     path.write_bytes(b"not a graph")
     assert_refused(run(command, path), str(path))
-
-
-def test_no_space_gets_one_sentence_and_leaves_nothing(model_folder: Path):
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("this machine has no /dev/full")
-    assert_refused(run("trace", PROMPT, "--model", model_folder, "--out", full), "/dev/full")
 
 
 def test_a_failing_write_leaves_the_old_file(

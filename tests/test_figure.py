@@ -135,7 +135,9 @@ def test_no_token_becomes_markup():
 
 def test_title_and_subtitle_tell_prediction_checks_and_what_is_left_out():
     checks = Checks(conservation_max=2e-3, conservation_limit=1e-3, influence_resolved=0.93)
-    frame, _ = parts(make_graph(NAMES, EDGES).with_checks(checks))
+    graph = make_graph(NAMES, EDGES)
+    source = graph.provenance.model_copy(update={"checks": checks})
+    frame, _ = parts(replace(graph, provenance=source))
     assert "\u2068t0\u2069 100.0%" in frame["title"]["text"]
     subtitle = frame["title"]["subtitle"]["text"]
     assert "4 nodes · 3 edges" in subtitle

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from graphs.graph import AttributionGraph, row_sums, select_edges
-from graphs.provenance import Checks
 from tests.graph_oracles import make_graph, random_graphs
 from tests.tolerances import EXACT
 
@@ -96,12 +95,6 @@ def test_weights_come_sorted_and_summed_and_the_callers_stay_as_they_were(graph:
 def test_an_empty_graph_is_a_graph():
     empty = make_graph([], {}, probabilities=[])
     assert len(empty.take(np.array([], dtype=np.int64))) == 0
-
-
-def test_checks_are_written_into_the_header(graph: AttributionGraph):
-    checks = Checks(conservation_max=1.0, conservation_limit=0.5)
-    assert graph.with_checks(checks).provenance.checks == checks
-    assert "1.0e+00 of its absolute sum, the limit is 5e-01" in checks.failures[0]
 
 
 def test_taking_nodes_takes_their_targets_tokens_and_edges(graph: AttributionGraph):

@@ -135,7 +135,7 @@ def damage(folder: Path, name: str) -> None:
         ("truncated", "layer_1.safetensors is not a whole safetensors file"),
         ("empty", "layer_1.safetensors is not a whole safetensors file"),
         ("missing", "layer_1.safetensors is missing"),
-        ("no config", "needs a folder with config.yaml"),
+        ("no config", "needs a folder on disk with config.yaml"),
         ("bad yaml", "cannot be read as YAML"),
         ("list", "must hold keys and values, got list"),
     ],
@@ -153,6 +153,8 @@ def test_damaged_folders_are_refused(tmp_path: Path, name: str, message: str):
         (lambda t: t.pop("b_enc"), "lacks b_enc; it has"),
         (lambda t: t["W_enc"].__setitem__((3, 3), float("nan")), "W_enc in .* holds NaN"),
         (lambda t: t.update(W_dec=t["W_dec"].T.contiguous()), r"decoder .* shape \(16, 1, 20\)"),
+        (lambda t: t.update(W_dec=torch.tensor(1.0)), r"decoder .* shape"),
+        (lambda t: t.update(W_enc=torch.zeros(5)), r"encoder .* shape \(5,\)"),
         (lambda t: t.update(b_dec=torch.zeros(5)), r"decoder bias .* shape \(5,\)"),
         (lambda t: t.update(W_skip=torch.zeros(16, 5)), r"skip .* shape \(16, 5\)"),
     ],
@@ -169,6 +171,9 @@ def test_damaged_tensors_are_refused(tmp_path: Path, change, message: str):
         ({"feature_input_hook": "hook_embed"}, "feature_input_hook 'hook_embed': expected one"),
         ({"feature_output_hook": None}, "feature_output_hook None: expected one"),
         ({"activation": "topk"}, "k is None"),
+        ({"activation": "topk", "k": True}, "k is True"),
+        ({"model_kind": ["a"]}, "model_kind"),
+        ({"feature_input_hook": ["a"]}, "feature_input_hook"),
     ],
 )
 def test_unknown_settings_are_refused(tmp_path: Path, values: dict[str, object], message: str):
@@ -176,3 +181,14 @@ def test_unknown_settings_are_refused(tmp_path: Path, values: dict[str, object],
     config(folder, **{"model_kind": "transcoder_set", **values})
     with pytest.raises(WeightsFormatError, match=message):
         read_transcoders(folder)
+
+
+def test_the_revision_names_the_content(tmp_path: Path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+        per_layer(folder)
+    first = read_transcoders(one).identity.revision
+    assert first == read_transcoders(other).identity.revision
+    per_layer(other, change=lambda tensors: tensors["b_dec"].add_(1))
+    assert first != read_transcoders(other).identity.revision

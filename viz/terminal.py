@@ -86,7 +86,8 @@ def _notes(summary: Summary) -> RenderableType:
         lines.append(f"{checks.influence_resolved:.1%} of influence resolved")
     if checks.expanded_features is not None and checks.active_features is not None:
         lines[-1] += (
-            f": {checks.expanded_features:,} features expanded, {checks.active_features:,} active"
+            f": {checks.expanded_features:,} features expanded of {summary.n_features:,} in the "
+            f"graph and {checks.active_features:,} active"
         )
     if checks.error_influence_share is not None:
         lines.append(f"{checks.error_influence_share:.1%} of influence ends at error nodes")
