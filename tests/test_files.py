@@ -46,13 +46,15 @@ def graph() -> AttributionGraph:
     return make_graph([*features, "logit:1@0"], edges, output_tokens={0: (" a",)})
 
 
-@pytest.fixture
+@contextmanager
 def little_space() -> Iterator[None]:
-    """No file may grow beyond 1 kB."""
+    """No file may grow beyond 1 kB; within a test only, or pytest's own log could not grow."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_file_is_written_where_it_was_wanted(write, graph, tmp_path):
@@ -61,9 +63,10 @@ def test_a_file_is_written_where_it_was_wanted(write, graph, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["graph"]
 
 
-def test_without_space_the_old_file_stays_and_nothing_else(write, graph, tmp_path, little_space):
+def test_without_space_the_old_file_stays_and_nothing_else(write, graph, tmp_path):
     (tmp_path / "graph").write_text("old")
-    with pytest.raises(GraphFileError, match=r"Cannot write .*graph: .*File too large"):
+    message = r"Cannot write .*graph: .*File too large"
+    with little_space(), pytest.raises(GraphFileError, match=message):
         write(graph, tmp_path / "graph")
     assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("graph", "old")]
 
