@@ -50,3 +50,8 @@ def test_rows_may_come_in_any_order():
     backward.add([3, 2], thin(block[::-1], 1.0), block[::-1].sum(1))
     np.testing.assert_array_equal(forward.matrix().toarray(), backward.matrix().toarray())
     np.testing.assert_array_equal(forward.expanded(), [False, False, True, True])
+
+
+def test_what_fits_the_budget_exactly_is_dropped():
+    kept = largest(np.array([[1.0, 3.0]]), np.array([4.0]), 0.75)
+    assert kept.tolist() == [[False, True]]

@@ -114,6 +114,18 @@ def test_any_target_conserves(subject: Subject, targets: TargetSettings, source)
     assert graph.weights[graph.target_rows()].nnz > 0
 
 
+@pytest.mark.parametrize("source", [toy_dictionary(cross_layer=True, skip=True), Neurons(40)])
+def test_a_target_at_a_context_only_position_conserves(subject: Subject, source):
+    """Positions 0 and 1 are context only: the target sees tokens and constants, and no skip."""
+    settings = TraceSettings(targets=TargetSettings(position=1, max_logits=2))
+    graph = trace(tiny_prompt(context_only=2), subject, source, settings)
+    checks = graph.provenance.checks
+    assert checks.conservation_max < 1e-12
+    assert checks.replay_max_difference < 1e-12
+    sources = np.unique(graph.weights[graph.target_rows()].indices)
+    assert set(graph.nodes.kind[sources]) <= {NodeKind.TOKEN, NodeKind.POSITION, NodeKind.BIAS}
+
+
 def test_permuting_a_dictionarys_features_permutes_the_graph(gemma: Subject):
     from dataclasses import replace
 
