@@ -50,11 +50,7 @@ def push_forward(
     """The context of the positions before `first`; components: tokens, positions, biases."""
     length, n_layers = len(recording.prompt), frozen.n_layers
     device = recording.tokens.device
-    inputs = (
-        [recording.tokens]
-        if recording.positions is None
-        else [recording.tokens, recording.positions]
-    )
+    inputs = recording.inputs
     own = torch.arange(first, device=device)
     columns = [own + length * kind for kind in range(len(inputs))]
     columns.append(bias_column + torch.arange(n_layers, device=device))

@@ -48,6 +48,11 @@ class Recording:
     position: int  # whose logits are kept
     logits: Float[Tensor, " d_vocab"]  # the model's own
 
+    @property
+    def inputs(self) -> tuple[Float[Tensor, "pos d_model"], ...]:
+        """What enters layer 0: token embeddings, then position embeddings where there are any."""
+        return (self.tokens,) if self.positions is None else (self.tokens, self.positions)
+
 
 def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording:
     """Run the model once on a prompt; logits are kept at one position.

@@ -112,11 +112,7 @@ def build_sources(
     positions if no target is at one of them.
     """
     length, context = len(recording.prompt), recording.prompt.context_only
-    inputs = (
-        [recording.tokens]
-        if recording.positions is None
-        else [recording.tokens, recording.positions]
-    )
+    inputs = recording.inputs
     bias = len(inputs) * length
     counts = torch.bincount(features.layer, minlength=frozen.n_layers).tolist()
     starts = [bias + frozen.n_layers + 1]
@@ -138,7 +134,7 @@ def build_sources(
             )
             for layer, end in enumerate(starts[1:])
         ),
-        inputs=tuple(inputs),
+        inputs=inputs,
         context=push_forward(frozen, recording, first, constants, bias),
         feature_column=feature_column,
         first_column=tuple(starts),
