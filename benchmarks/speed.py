@@ -28,8 +28,9 @@ from pathlib import Path
 
 import torch
 
-from circuits.estimate import matrix_product_rate, sweep_flops
+from circuits.estimate import matrix_product_rate
 from circuits.expand import Expansion
+from circuits.flops import Costs
 from circuits.nonlinearities import JumpReLU
 from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.recording import record
@@ -98,7 +99,7 @@ class Clock:
             self.stage, self.since = stage, now
 
     @contextmanager
-    def apart(self, stage: str, owner: type, name: str) -> Iterator[None]:
+    def apart(self, stage: str, within: str, owner: type, name: str) -> Iterator[None]:
         """Count the seconds of a method in a stage of their own, not in the one it runs in."""
         method = getattr(owner, name)
 
@@ -109,8 +110,9 @@ class Clock:
                 return method(*args)
             finally:
                 spent = time.perf_counter() - start
-                self.since += spent
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+                if self.stage == within:
+                    self.since += spent
+                    self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
         setattr(owner, name, timed)
         try:
@@ -135,7 +137,7 @@ def measure(length: int) -> dict[str, float]:
     for _ in range(REPEATS[length]):
         rate = matrix_product_rate(torch.float32, torch.device("cpu"), seconds=0.3)
         clock = Clock()
-        with clock.apart("choose", SparseRows, "influence"):
+        with clock.apart("choose", "sweep", SparseRows, "influence"):
             graph = trace(prompt, subject, dictionary, settings, clock)
         clock("end")
         rate = max(rate, matrix_product_rate(torch.float32, torch.device("cpu"), seconds=0.3))
@@ -146,11 +148,11 @@ def measure(length: int) -> dict[str, float]:
     features = dictionary.activate(subject.frozen, recording, targets.covectors)
     chosen = graph.expanded[graph.nodes.is_kind(NodeKind.FEATURE)]
     rows = torch.from_numpy(chosen).nonzero()[:, 0]
-    flops = sweep_flops(
-        subject.frozen, recording, features, features.layer[rows], features.pos[rows]
-    )
-    at_end = targets.covectors
-    flops += sweep_flops(subject.frozen, recording, features, at_end.layer, at_end.pos)
+    costs, at_end = Costs(subject.frozen, recording, features), targets.covectors
+    table = costs.table(features.layer[rows], features.pos[rows])
+    table += costs.table(at_end.layer, at_end.pos)
+    floor = costs.best_floor(len(rows) / len(features))
+    flops = costs.of_rows(table, floor) + costs.of_pushing(floor)
     return {
         "length": length,
         "active": len(features),
@@ -158,6 +160,8 @@ def measure(length: int) -> dict[str, float]:
         "resolved": graph.provenance.checks.influence_resolved or 0.0,
         "edges": graph.weights.nnz,
         **{stage: seconds.get(stage, 0.0) for stage in STAGES},
+        "floor": floor,
+        "uncut": costs.of_rows(table) / 1e9,
         "gflop": flops / 1e9,
         "rate": flops / seconds["sweep"] / 1e9,
         "sgemm": rate / 1e9,
@@ -182,9 +186,9 @@ def table(cases: list[dict[str, float]]) -> str:
         "",
         "| tokens | active | rows | resolved | edges | "
         + " | ".join(f"{s} s" for s in STAGES)
-        + " | attribution s | all s | GFLOP | sweep GFLOP/s | sgemm GFLOP/s | sweep / sgemm "
-        "| loaded MiB | peak MiB | bytes above loaded per edge |",
-        "|" + "--:|" * (15 + len(STAGES)),
+        + " | attribution s | all s | uncut GFLOP | cut at layer | GFLOP | sweep GFLOP/s "
+        "| sgemm GFLOP/s | sweep / sgemm | loaded MiB | peak MiB | bytes above loaded per edge |",
+        "|" + "--:|" * (17 + len(STAGES)),
     ]
     for case in cases:
         above = (case["peak"] - case["loaded"]) * 2**20 / case["edges"]
@@ -197,6 +201,8 @@ def table(cases: list[dict[str, float]]) -> str:
             *(f"{case[stage]:.2f}" for stage in STAGES),
             f"{sum(case[stage] for stage in ATTRIBUTION):.2f}",
             f"{sum(case[stage] for stage in STAGES):.2f}",
+            f"{case['uncut']:,.0f}",
+            f"{case['floor']:.0f}",
             f"{case['gflop']:,.0f}",
             f"{case['rate']:.0f}",
             f"{case['sgemm']:.0f}",

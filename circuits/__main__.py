@@ -1,5 +1,5 @@
 """`python -m circuits` is the `headwater` command."""
 
-from circuits.cli import main
+from circuits.cli.main import main
 
 main()

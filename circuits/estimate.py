@@ -1,15 +1,7 @@
 """What a trace will cost, from one forward pass and before any row is computed.
 
-FLOPs are counted for what is needed, not for what blocks waste.  A target at position p that reads
-layer l crosses l + 1 attentions (l where attention and MLP are parallel), the first at its own
-position alone and the others at all n = p + 1 - context positions:
-
-    2 · (1 + (crossed - 1) · n) · d_model · heads · d_head     through W_O
-    2 · crossed · n · d_model · kv heads · d_head              through W_V
-    crossed · n · (n + 1) · heads · d_head                     through the causal pattern
-    2 · d_model · (sources that it sees)                       read off
-
-Seconds are those FLOPs at the rate of this machine's own matrix product, measured on the spot.
+Seconds are the FLOPs that rows need (`circuits.flops`) at the rate of this machine's own matrix
+product, measured on the spot.
 """
 
 from __future__ import annotations
@@ -19,13 +11,13 @@ import time
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from circuits.adjoint import BLOCK_WEIGHTS
 from circuits.cores import workers_for
+from circuits.covectors import Covectors
 from circuits.expand import Expansion
 from circuits.features import ActiveFeatures
+from circuits.flops import Costs
 from circuits.frozen import FrozenModel
 from circuits.recording import Recording
 
@@ -50,17 +42,17 @@ def estimate(
     recording: Recording,
     features: ActiveFeatures,
     expansion: Expansion,
-    n_targets: int,
+    targets: Covectors,
 ) -> Estimate:
-    """Rows, FLOPs, seconds and peak memory of expanding these features."""
-    limit = len(features) if expansion.everything else min(expansion.max_features, len(features))
+    """Rows, FLOPs, seconds and peak memory of expanding these features for these targets."""
+    limit, n_targets = expansion.limit(len(features)), len(targets.pos)
     share = limit / max(1, len(features))
-    length = len(recording.prompt)
-    at_end = torch.full((n_targets,), length - 1)
-    flops = sweep_flops(frozen, recording, features, features.layer, features.pos) * share
-    flops += sweep_flops(frozen, recording, features, at_end * 0 + frozen.n_layers, at_end)
+    costs = Costs(frozen, recording, features)
+    floor = costs.best_floor(share)
+    rows = costs.features * share + costs.table(targets.layer, targets.pos)
+    flops = costs.of_rows(rows, floor) + costs.of_pushing(floor)
     rate = matrix_product_rate(frozen.dtype, frozen.device)
-    sources = len(features) + frozen.n_layers * length
+    sources = len(features) + frozen.n_layers * len(recording.prompt)
     edges = (limit + n_targets) * sources / 4  # a target sees half the layers and positions
     return Estimate(
         active_features=features.found,
@@ -70,36 +62,6 @@ def estimate(
         seconds=flops / (SWEEP_EFFICIENCY * rate) + edges * SECONDS_PER_EDGE,
         peak_bytes=peak_bytes(frozen, recording, features, edges),
     )
-
-
-def sweep_flops(
-    frozen: FrozenModel,
-    recording: Recording,
-    features: ActiveFeatures,
-    layer: Int[Tensor, " row"],
-    pos: Int[Tensor, " row"],
-) -> float:
-    """FLOPs that rows for these targets need."""
-    block, context = frozen.blocks[0], recording.prompt.context_only
-    heads, kv_heads = block.output.shape[1], block.value.shape[0]
-    length = len(recording.prompt)
-    layer, pos = layer.cpu(), pos.cpu()
-    crossed = (layer + (0 if frozen.parallel else 1)).clamp(max=frozen.n_layers).double()
-    swept = (pos + 1 - context).clamp(min=1).double()
-    dense = (crossed - 1).clamp(min=0) * swept
-    through_weights = 2 * frozen.d_model * ((1 + dense) * heads + crossed * swept * kv_heads)
-    through_pattern = crossed * swept * (swept + 1) * heads
-    # Sources by layer and position, summed over all before: every position also has an error.
-    counts = torch.ones(frozen.n_layers + 1, length, dtype=torch.float64)
-    counts.index_put_(
-        (features.layer.cpu(), features.pos.cpu()),
-        torch.ones(len(features), dtype=torch.float64),
-        accumulate=True,
-    )
-    before = counts.cumsum(0).cumsum(1)
-    before = torch.cat([torch.zeros(1, length, dtype=torch.float64), before])
-    read = 2 * frozen.d_model * before[layer, pos]
-    return float((through_weights + through_pattern + read).sum())
 
 
 def peak_bytes(

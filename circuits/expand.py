@@ -16,11 +16,13 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.adjoint import Attention, blocks_of, sweep_block
+from circuits.adjoint import blocks_of, sweep_block
+from circuits.attention import Attention
 from circuits.cores import each_block, workers_for
 from circuits.covectors import Covectors
 from circuits.features import ActiveFeatures
 from circuits.frozen import FrozenModel
+from circuits.lower import Lower
 from circuits.progress import Progress
 from circuits.rows import SparseRows, ThinRows, thin
 from circuits.sources import Sources
@@ -39,6 +41,10 @@ class Expansion:
     kept_share: float = 0.999  # of each row's absolute sum, kept as edges
     everything: bool = False  # every active feature, whatever the limits above
 
+    def limit(self, n_features: int) -> int:
+        """How many of so many features get rows at most."""
+        return n_features if self.everything else min(self.max_features, n_features)
+
 
 @dataclass(frozen=True)
 class Sweeper:
@@ -47,6 +53,7 @@ class Sweeper:
     frozen: FrozenModel
     attention: Attention
     sources: Sources
+    lower: Lower
     features: ActiveFeatures
 
     def add_features(self, chosen: Int[Tensor, " row"], rows: SparseRows, report: Report) -> None:
@@ -79,10 +86,11 @@ class Sweeper:
         """Sweep covectors into `rows`; constants go to the bias of the layer that they read."""
         sources, device = self.sources, covectors.pos.device
         bias = sources.bias_column + covectors.layer
-        blocks = blocks_of(covectors, sources, workers_for(device))
+        blocks = blocks_of(covectors, sources, self.lower.floor, workers_for(device))
 
         def work(block: Tensor) -> ThinRows:
-            weights = sweep_block(self.frozen, self.attention, sources, covectors.take(block))
+            targets = covectors.take(block)
+            weights = sweep_block(self.frozen, self.attention, sources, self.lower, targets)
             weights[torch.arange(len(block), device=device), bias[block]] += constants[block]
             exact = torch.float64 if weights.dtype == torch.float64 else torch.float32
             return thin(weights.to(exact).cpu().numpy(), rows.kept_share)
@@ -108,7 +116,7 @@ def expand(
         targets.covectors, target_nodes, targets.value, targets.constant, rows, lambda _: None
     )
     columns = sources.feature_column.cpu().numpy()
-    limit = len(features) if settings.everything else min(settings.max_features, len(features))
+    limit = settings.limit(len(features))
     expanded = np.zeros(len(features), dtype=bool)
     while (done := int(expanded.sum())) < limit:
         chosen = _next_round(rows, seed, columns, expanded, limit - done, settings)

@@ -47,8 +47,10 @@ class Rows(Protocol):
 class LinearPath(Protocol):
     """A linear map from the residual that an MLP reads to what it adds to the residual."""
 
-    def added(self) -> Float[Tensor, "pos d_model"]:
-        """What the path adds on the recorded prompt."""
+    def forward(
+        self, residual: Float[Tensor, "*part pos d_model"], first: int
+    ) -> Float[Tensor, "*part pos d_model"]:
+        """What the path adds, given (parts of) the residual; positions from `first`."""
         ...
 
     def transpose(

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from circuits.features import ActiveFeatures
 from circuits.frozen import FrozenModel
 
-ROWS_AT_ONCE = 64  # logits of so many features are held at a time
-CHUNK = 512  # vocabulary entries that are looked at together
+VOCABULARY_BLOCK = (
+    16384  # logits of all features that are held at a time, so that they stay in cache
+)
+CHUNK = 512  # of these, how many are compared together
 
 
 def output_tokens(
@@ -30,6 +32,8 @@ def output_tokens(
     count: int = 5,
 ) -> list[tuple[str, ...]]:
     """The `count` tokens that each chosen feature raises most."""
+    if len(chosen) == 0:
+        return []
     rows = torch.from_numpy(chosen).to(features.layer.device)
     vectors = _written(frozen, features, rows)
     directions = frozen.final_norm.centre(vectors) * frozen.final_norm.gain
@@ -40,12 +44,26 @@ def output_tokens(
     unique, inverse = keys.unique(dim=1, return_inverse=True)
     order = torch.arange(len(rows), device=rows.device)
     first = torch.full_like(unique[0], len(rows)).scatter_reduce_(0, inverse, order, "amin")
-    spelled: list[tuple[str, ...]] = []
-    for start in range(0, len(first), ROWS_AT_ONCE):
-        raised = directions[first[start : start + ROWS_AT_ONCE]] @ frozen.unembedding.T
-        top = _largest(raised, min(count, raised.shape[1]))
-        spelled += [tuple(spell(token) for token in row) for row in top.tolist()]
+    top = _raised_most(directions[first], frozen.unembedding, count)
+    spelled = [tuple(spell(token) for token in row) for row in top.tolist()]
     return [spelled[i] for i in inverse.tolist()]
+
+
+def _raised_most(
+    directions: Float[Tensor, "row d_model"],
+    unembedding: Float[Tensor, "d_vocab d_model"],
+    count: int,
+) -> Int[Tensor, "row count"]:
+    """Tokens with the largest logits along each direction, largest first."""
+    values: list[Tensor] = []
+    tokens: list[Tensor] = []
+    for start in range(0, len(unembedding), VOCABULARY_BLOCK):
+        raised = directions @ unembedding[start : start + VOCABULARY_BLOCK].T
+        block = _largest(raised, min(count, raised.shape[1]))
+        values.append(raised.gather(1, block))
+        tokens.append(block + start)
+    best = torch.cat(values, 1).topk(min(count, len(unembedding)), dim=1).indices
+    return torch.cat(tokens, 1).gather(1, best)
 
 
 def _largest(raised: Float[Tensor, "row d_vocab"], count: int) -> Int[Tensor, "row count"]:

@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from circuits.adjoint import Attention
 from circuits.architectures import affine, optional_part, part
+from circuits.attention import Attention
 from circuits.covectors import Covectors
 from circuits.features import ActiveFeatures
 from circuits.frozen import FrozenModel

@@ -46,12 +46,22 @@ class MlpPoints:
     def inputs(self, layer: int) -> Float[Tensor, "pos d_model"]:
         """What the dictionary of this layer reads."""
         block = self.recording.blocks[layer]
-        if self.read == ReadPoint.RESIDUAL:
-            return block.mlp_residual
         if self.read == ReadPoint.MLP_INPUT:
             return block.mlp_input
+        pos = torch.arange(len(block.mlp_residual), device=block.mlp_residual.device)
+        return self.linear_input(layer, pos, block.mlp_residual)
+
+    def linear_input(
+        self, layer: int, pos: Int[Tensor, " row"], residual: Float[Tensor, "*part row d_model"]
+    ) -> Float[Tensor, "*part row d_model"]:
+        """What the dictionary reads of (parts of) the residual at these positions, less biases."""
+        if self.read == ReadPoint.RESIDUAL:
+            return residual
         norm = self.frozen.blocks[layer].mlp_norm
-        return norm.centre(block.mlp_residual) / block.mlp_denominator[:, None]
+        denominator = self.recording.blocks[layer].mlp_denominator[pos]
+        if self.read == ReadPoint.MLP_INPUT:
+            return norm.linear(residual, denominator)
+        return norm.centre(residual) / denominator[:, None]
 
     def constant_input(self, layer: int) -> Float[Tensor, " d_model"]:
         """What the dictionary reads from a zero residual."""
@@ -71,8 +81,8 @@ class MlpPoints:
         return norm.centre(covector) / denominator[:, None]
 
     def written(
-        self, layer: int, pos: Int[Tensor, " row"], vector: Float[Tensor, "row d_model"]
-    ) -> Float[Tensor, "row d_model"]:
+        self, layer: int, pos: Int[Tensor, " row"], vector: Float[Tensor, "*part row d_model"]
+    ) -> Float[Tensor, "*part row d_model"]:
         """Vectors that the dictionary writes, as vectors added to the residual."""
         norm = self._write_norm(layer)
         if norm is None:

@@ -27,14 +27,15 @@ def replay(
         per_head = per_head.repeat_interleave(len(seen.pattern) // len(per_head), 0)
         mixed = (seen.pattern @ per_head).transpose(0, 1).flatten(1)
         attended = (mixed @ block.output.T) / seen.post_attention_denominator[:, None]
-        residual = residual + attended
+        before, residual = residual, residual + attended
         residual[: sources.first] += attention_constant(frozen, recording, layer)[: sources.first]
         residual[: sources.first] += seen.contribution[: sources.first]
         swept = residual[sources.first :]
         swept += entering.attention_constant
-        swept.index_add_(0, entering.tiles.pos, entering.tiles.vectors.sum(1))
         if entering.linear is not None:
-            swept += entering.linear.added()[sources.first :]
+            read = (before if frozen.parallel else residual)[sources.first :]
+            swept += entering.linear.forward(read, sources.first)
+        swept.index_add_(0, entering.tiles.pos, entering.tiles.vectors.sum(1))
     return residual
 
 

@@ -16,6 +16,8 @@ from scipy.sparse import csr_array
 
 from graphs.influence import carry_down
 
+RUN = 64  # neighbours in a sorted row that are summed together
+
 
 class ThinRows(NamedTuple):
     """Some rows with only their largest weights."""
@@ -106,22 +108,21 @@ def thin(block: Float[ndarray, "row column"], share: float) -> ThinRows:
     sizes = np.abs(block)
     sums, totals = block.sum(1, dtype=np.float64), sizes.sum(1, dtype=np.float64)
     kept = largest(sizes, totals, share)
-    places = np.flatnonzero(kept)
-    edges = np.searchsorted(places, np.arange(len(block) + 1) * block.shape[1])
-    counts, starts = np.diff(edges), edges[:-1]
-    weights = block.ravel()[places]
+    counts = np.count_nonzero(kept, axis=1)
+    ends = counts.cumsum()
+    weights = block[kept]
+    columns = np.broadcast_to(np.arange(block.shape[1], dtype=np.int32), block.shape)[kept]
     # reduceat gives the entry itself for an empty row; such rows hold nothing.
-    held = np.add.reduceat(np.append(weights, 0).astype(np.float64), starts) * (counts > 0)
-    held_sizes = np.add.reduceat(np.append(np.abs(weights), 0).astype(np.float64), starts)
+    starts, padded = ends - counts, np.append(weights, 0)
+    held = np.add.reduceat(padded, starts, dtype=np.float64) * (counts > 0)
+    held_sizes = np.add.reduceat(np.abs(padded), starts, dtype=np.float64) * (counts > 0)
     return ThinRows(
         counts=counts,
-        ends=edges[1:],
-        columns=(places - np.repeat(np.arange(len(block)) * block.shape[1], counts)).astype(
-            np.int32
-        ),
+        ends=ends,
+        columns=columns,
         weights=weights,
         dropped=sums - held,
-        dropped_absolute=np.maximum(totals - held_sizes * (counts > 0), 0.0),
+        dropped_absolute=np.maximum(totals - held_sizes, 0.0),
         sums=sums,
         totals=totals,
     )
@@ -137,11 +138,18 @@ def largest(
     """
     if share >= 1.0:
         return sizes > 0
-    rising = np.sort(sizes, axis=1)
-    kept = np.empty(sizes.shape, dtype=bool)
+    n_rows, n_columns = sizes.shape
+    rising = np.zeros((n_rows, n_columns + -n_columns % RUN), dtype=sizes.dtype)
+    rising[:, :n_columns] = sizes
+    rising.sort(axis=1)
+    # The first entry that no longer fits under the budget: first its run, then its place there.
+    runs = rising.reshape(n_rows, -1, RUN)
+    budget = ((1.0 - share) * totals)[:, None]
+    up_to = runs.sum(2, dtype=np.float64).cumsum(1)
+    run = np.minimum((up_to <= budget).sum(1), runs.shape[1] - 1)
+    row = np.arange(n_rows)
+    below = np.where(run > 0, up_to[row, run - 1], 0.0)[:, None]
+    within = below + runs[row, run].cumsum(1, dtype=np.float64)
+    place = np.minimum((within <= budget).sum(1), RUN - 1)
     tiny = np.finfo(sizes.dtype).smallest_subnormal  # zeros are never kept
-    for row, budget in enumerate((1.0 - share) * totals):
-        below = np.cumsum(rising[row], dtype=np.float64)
-        count = min(int(np.searchsorted(below, budget, side="right")), len(below) - 1)
-        np.greater_equal(sizes[row], max(rising[row, count], tiny), out=kept[row])
-    return kept
+    return sizes >= np.maximum(runs[row, run, place], tiny)[:, None]

@@ -37,6 +37,12 @@ class Tiles:
     column: Int[Tensor, " source"]
     one_per_position: bool  # tile p is position p
 
+    def at(self, pos: int) -> tuple[Int[Tensor, " source"], Float[Tensor, "source d_model"]]:
+        """Columns and vectors of the sources at one position."""
+        tiles = torch.searchsorted(self.pos, torch.arange(pos, pos + 2, device=self.pos.device))
+        first, end = torch.searchsorted(self.slot, tiles * self.vectors.shape[1]).tolist()
+        return self.column[first:end], self.vectors.flatten(0, 1)[self.slot[first:end]]
+
     def read(
         self, covector: Float[Tensor, "active pos d_model"], rows: Float[Tensor, "row column"]
     ) -> None:
@@ -61,6 +67,7 @@ class LayerSources:
     """What enters at one layer."""
 
     tiles: Tiles  # features, errors and constants, added by the MLP
+    mlp_constant: Float[Tensor, "pos d_model"]  # the constants among the tiles
     attention_constant: Float[Tensor, "pos d_model"]  # added by attention: biases
     has_attention_constant: bool  # whether any of it is not zero
     linear: LinearPath | None
@@ -125,13 +132,7 @@ def build_sources(
     return Sources(
         first=first,
         layers=tuple(
-            LayerSources(
-                tiles=_tiles(recording, features, layer, feature_column, end, bias + layer, first),
-                attention_constant=constants[layer][first:],
-                has_attention_constant=bool(constants[layer][first:].any()),
-                linear=features.rows.linear(layer),
-                bias_column=bias + layer,
-            )
+            _layer(recording, features, layer, feature_column, end, bias, first, constants[layer])
             for layer, end in enumerate(starts[1:])
         ),
         inputs=inputs,
@@ -143,7 +144,7 @@ def build_sources(
     )
 
 
-def _tiles(
+def _layer(
     recording: Recording,
     features: ActiveFeatures,
     layer: int,
@@ -151,8 +152,9 @@ def _tiles(
     end: int,
     bias_column: int,
     first: int,
-) -> Tiles:
-    """What a layer's MLP adds: features that write here, errors, constants."""
+    attended: Float[Tensor, "pos d_model"],
+) -> LayerSources:
+    """What a layer adds: features that write here, errors, constants."""
     length, context = len(recording.prompt), recording.prompt.context_only
     writing = ((features.layer <= layer) & (features.last_written >= layer)).nonzero()[:, 0]
     vectors = features.rows.decoder(layer, writing)
@@ -160,7 +162,7 @@ def _tiles(
     constant = features.rows.constant(layer).clone()
     error = recording.blocks[layer].contribution - constant
     if linear is not None:
-        error = error - linear.added()
+        error[context:] -= linear.forward(recording.blocks[layer].mlp_residual[context:], context)
     error.index_add_(0, features.pos[writing], vectors, alpha=-1)
     if not bool(torch.isfinite(error).all()):
         raise DamagedWeights(
@@ -171,16 +173,19 @@ def _tiles(
     constant[:context] = recording.blocks[layer].contribution[:context]
     biased = constant[first:].any(1).nonzero()[:, 0] + first
     pos = torch.arange(context, length, device=error.device)
-    return pack_tiles(
-        torch.cat([features.pos[writing], pos, biased]) - first,
-        torch.cat([vectors, error[context:], constant[biased]]),
-        torch.cat(
-            [
-                feature_column[writing],
-                torch.arange(end - len(pos), end, device=pos.device),
-                torch.full_like(biased, bias_column),
-            ]
+    errors = torch.arange(end - len(pos), end, device=pos.device)
+    biases = torch.full_like(biased, bias_column + layer)
+    return LayerSources(
+        tiles=pack_tiles(
+            torch.cat([features.pos[writing], pos, biased]) - first,
+            torch.cat([vectors, error[context:], constant[biased]]),
+            torch.cat([feature_column[writing], errors, biases]),
         ),
+        mlp_constant=constant[first:],
+        attention_constant=attended[first:],
+        has_attention_constant=bool(attended[first:].any()),
+        linear=linear,
+        bias_column=bias_column + layer,
     )
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from circuits.frozen import FrozenModel
 from circuits.models import load_model
+from circuits.tokens import spell
 from graphs.provenance import ModelIdentity
 
 
@@ -26,7 +27,7 @@ class Subject:
 
     def spell(self, token: int) -> str:
         """The text of a vocabulary id."""
-        return str(self.tokenizer.decode([token]))
+        return spell(token, self.tokenizer)
 
 
 def usable_device(name: str) -> torch.device:

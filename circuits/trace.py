@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from circuits.adjoint import Attention
+from circuits.attention import Attention
 from circuits.estimate import Estimate, estimate
 from circuits.expand import Expansion, Sweeper, expand
 from circuits.features import ActiveFeatures, FeatureSource
+from circuits.flops import Costs
 from circuits.labels import output_tokens
+from circuits.lower import push_lower
 from circuits.progress import Progress, ignore_progress
 from circuits.recording import Recording, record
 from circuits.replay import replay_difference
@@ -66,7 +68,11 @@ def trace(
         first = 0 if at_context else prompt.context_only
         sources = build_sources(frozen, recording, features, first)
         progress("sweep", 0, 1)
-        sweeper = Sweeper(frozen, Attention(frozen, recording, first), sources, features)
+        attention = Attention(frozen, recording, first)
+        share = settings.expansion.limit(len(features)) / max(1, len(features))
+        floor = Costs(frozen, recording, features).best_floor(share)
+        lower = push_lower(frozen, attention, sources, floor)
+        sweeper = Sweeper(frozen, attention, sources, lower, features)
         rows = expand(sweeper, targets, settings.expansion, progress)
         progress("check", 0, 1)
         nodes, seed = _nodes(sources, targets)
@@ -99,9 +105,7 @@ def estimate_trace(
     settings = settings or TraceSettings()
     with torch.inference_mode():
         recording, targets, features = _active(prompt, subject, source, settings, progress)
-        return estimate(
-            subject.frozen, recording, features, settings.expansion, len(targets.described)
-        )
+        return estimate(subject.frozen, recording, features, settings.expansion, targets.covectors)
 
 
 def _active(

@@ -166,11 +166,13 @@ class AffineSkip:
     layer: int
     skip: Float[Tensor, "d_model_out d_model"]
 
-    def added(self) -> Float[Tensor, "pos d_model"]:
-        linear = self.points.inputs(self.layer) - self.points.constant_input(self.layer)
-        pos = torch.arange(len(linear), device=linear.device)
-        added = self.points.written(self.layer, pos, linear @ self.skip.T)
-        added[: self.points.recording.prompt.context_only] = 0
+    def forward(
+        self, residual: Float[Tensor, "*part pos d_model"], first: int
+    ) -> Float[Tensor, "*part pos d_model"]:
+        pos = torch.arange(first, first + residual.shape[-2], device=residual.device)
+        read = self.points.linear_input(self.layer, pos, residual)
+        added = self.points.written(self.layer, pos, read @ self.skip.T)
+        added[..., : max(0, self.points.recording.prompt.context_only - first), :] = 0
         return added
 
     def transpose(

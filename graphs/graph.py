@@ -25,6 +25,8 @@ from scipy.sparse import csr_array
 from graphs.nodes import TARGET_KINDS, NodeId, NodeTable
 from graphs.provenance import Provenance
 
+EDGES_AT_ONCE = 2**22  # summed by row together
+
 
 @dataclass(frozen=True)
 class AttributionGraph:
@@ -81,7 +83,7 @@ class AttributionGraph:
         rows = np.flatnonzero(np.diff(start))
         if np.any(self.weights.indices[start[rows + 1] - 1] >= rows):  # the last is the highest
             raise ValueError("An edge points backwards: nodes must be in topological order.")
-        sizes = row_sums(abs(self.weights))  # infinite also where finite weights overflow
+        sizes = row_sizes(self.weights)  # infinite also where finite weights overflow
         numbers = (sizes, self.seed, self.dropped, self.dropped_absolute)
         if not all(np.all(np.isfinite(column)) for column in numbers):
             raise ValueError("A weight is not finite.")
@@ -115,7 +117,7 @@ class AttributionGraph:
     def with_weights(self, weights: csr_array) -> AttributionGraph:
         """The same nodes with fewer edges; what a row loses moves to `dropped`."""
         lost = row_sums(self.weights) - row_sums(weights)
-        lost_absolute = row_sums(abs(self.weights)) - row_sums(abs(weights))
+        lost_absolute = row_sizes(self.weights) - row_sizes(weights)
         return replace(
             self,
             weights=weights,
@@ -151,7 +153,25 @@ class AttributionGraph:
 
 def row_sums(weights: csr_array) -> Float[ndarray, " node"]:
     """Sum of each row in float64."""
-    return weights @ np.ones(weights.shape[1])  # .sum() adds float32 in float32
+    return _row_sums(weights, np.positive)
+
+
+def row_sizes(weights: csr_array) -> Float[ndarray, " node"]:
+    """Sum of the absolute weights of each row in float64."""
+    return _row_sums(weights, np.abs)
+
+
+def _row_sums(weights: csr_array, of: np.ufunc) -> Float[ndarray, " node"]:
+    sums = np.zeros(weights.shape[0])
+    filled = np.flatnonzero(np.diff(weights.indptr))
+    # Some rows at a time: a graph of 10⁸ edges leaves no room for a second copy of its weights.
+    for rows in np.array_split(filled, 1 + weights.nnz // EDGES_AT_ONCE):
+        if len(rows):
+            starts, end = weights.indptr[rows], weights.indptr[rows[-1] + 1]
+            numbers = of(weights.data[starts[0] : end])
+            with np.errstate(over="ignore"):  # an infinite sum tells its reader
+                sums[rows] = np.add.reduceat(numbers, starts - starts[0], dtype=np.float64)
+    return sums
 
 
 def edge_targets(weights: csr_array) -> Int[ndarray, " edge"]:

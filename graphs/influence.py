@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
-from graphs.graph import AttributionGraph, edge_targets, row_sums
+from graphs.graph import AttributionGraph, edge_targets, row_sizes
 from graphs.nodes import NodeKind, NodeTable
 
 
@@ -35,7 +35,7 @@ def row_shares(
            [0.25, 0.75, 0.  ]])
     """
     sizes = abs(weights.astype(np.float64))
-    totals = (row_sums(sizes) + dropped_absolute)[edge_targets(sizes)]
+    totals = (row_sizes(sizes) + dropped_absolute)[edge_targets(sizes)]
     # Divided, not multiplied by 1 / total, which overflows for totals below 1e-308.
     sizes.data = np.divide(sizes.data, totals, out=np.zeros_like(totals), where=totals > 0)
     return sizes
@@ -77,7 +77,7 @@ def graph_shares(graph: AttributionGraph) -> csr_array:
 def influence(graph: AttributionGraph) -> Float[ndarray, " node"]:
     """Influence of every node on the graph's targets, weighted by `graph.seed`."""
     weights, start = graph.weights, graph.weights.indptr
-    totals = row_sums(abs(weights)) + graph.dropped_absolute
+    totals = row_sizes(weights) + graph.dropped_absolute
 
     def shares(row: int) -> tuple[int, Int[ndarray, " edge"], Float[ndarray, " edge"]]:
         edges = slice(start[row], start[row + 1])

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from graphs.graph import AttributionGraph, edge_targets, row_sums, select_edges
+from graphs.graph import AttributionGraph, edge_targets, row_sizes, select_edges
 from graphs.influence import graph_shares, row_shares, share_influence
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeKind
 
@@ -77,7 +77,7 @@ def _absorbed(graph: AttributionGraph, kept: Bool[ndarray, " node"]) -> Scores:
     share = graph_shares(graph)
     share = select_edges(share, ~errors[edge_targets(share)])  # influence ends at errors
     arrived = share_influence(share, graph.seed) + graph.seed
-    totals = row_sums(abs(graph.weights)) + graph.dropped_absolute
+    totals = row_sizes(graph.weights) + graph.dropped_absolute
     lost = np.divide(graph.dropped_absolute, totals, out=np.zeros_like(totals), where=totals > 0)
     return _scores(graph, arrived, errors, float(np.sum((arrived * lost)[~errors])))
 

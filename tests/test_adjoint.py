@@ -9,9 +9,12 @@ import pytest
 import torch
 
 import circuits.adjoint
-from circuits.adjoint import Attention
+import circuits.attention
+from circuits.attention import Attention
+from circuits.covectors import Covectors
 from circuits.expand import Expansion, Sweeper, expand
 from circuits.features import ActiveFeatures, FeatureSource
+from circuits.lower import push_lower
 from circuits.neurons import Neurons
 from circuits.points import ReadPoint, WritePoint
 from circuits.progress import ignore_progress
@@ -55,11 +58,15 @@ class Prepared:
     sources: Sources
     targets: Targets
 
-    def rows(self, expansion: Expansion = EVERYTHING) -> np.ndarray:
-        """Dense rows: features in their order, then targets."""
+    def sweeper(self, floor: int = 0) -> Sweeper:
         frozen = self.subject.frozen
         attention = Attention(frozen, self.recording, self.sources.first)
-        sweeper = Sweeper(frozen, attention, self.sources, self.features)
+        lower = push_lower(frozen, attention, self.sources, floor)
+        return Sweeper(frozen, attention, self.sources, lower, self.features)
+
+    def rows(self, expansion: Expansion = EVERYTHING, floor: int = 0) -> np.ndarray:
+        """Dense rows: features in their order, then targets."""
+        sweeper = self.sweeper(floor)
         rows = expand(sweeper, self.targets, expansion, ignore_progress)
         n_columns = len(self.sources.nodes)
         order = [*self.sources.feature_column.tolist(), *range(n_columns, rows.n_nodes)]
@@ -150,8 +157,41 @@ def test_blocks_and_chunks_change_nothing(
     prepared = prepare(subject, DICTIONARIES["cross-layer, skip"], tiny_prompt())
     before = prepared.rows()
     for name, size in sizes.items():
-        monkeypatch.setattr(circuits.adjoint, name, size)
+        for module in (circuits.adjoint, circuits.attention):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, size)
     np.testing.assert_allclose(prepared.rows(), before, **EXACT)
+
+
+def test_targets_that_stop_higher_up_are_swept_apart(gemma: Subject):
+    prepared = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt())
+    features = prepared.features
+    covectors = Covectors(
+        features.layer,
+        features.pos,
+        features.rows.encoder(torch.arange(len(features))),
+        features.value,
+    )
+    blocks = circuits.adjoint.blocks_of(covectors, prepared.sources, floor=1, workers=1)
+    assert sorted(torch.cat(blocks).tolist()) == list(range(len(features)))
+    low = [set((features.layer[block] < 1).tolist()) for block in blocks]
+    assert sorted(map(sorted, {frozenset(found) for found in low})) == [[False], [True]]
+
+
+@pytest.mark.parametrize("kind", DICTIONARIES)
+def test_where_targets_and_sources_meet_changes_nothing(subject: Subject, kind: str):
+    source = DICTIONARIES[kind] or Neurons(max_features=60)
+    prepared = prepare(subject, source, tiny_prompt())
+    np.testing.assert_allclose(prepared.rows(floor=2), prepared.rows(), **EXACT)
+
+
+@pytest.mark.parametrize("name", ["gemma-3", "gpt-2", "gpt-neox"])
+@pytest.mark.parametrize("floor", [1, 3])
+@pytest.mark.parametrize("context_only", [0, 2])
+def test_they_meet_at_any_layer_behind_any_context(name: str, floor: int, context_only: int):
+    prompt = tiny_prompt(context_only=context_only)
+    prepared = prepare(cached_subject(name), DICTIONARIES["cross-layer, skip"], prompt)
+    np.testing.assert_allclose(prepared.rows(floor=floor), prepared.rows(), **EXACT)
 
 
 def test_uneven_positions_are_packed_into_several_tiles(
@@ -167,9 +207,7 @@ def test_uneven_positions_are_packed_into_several_tiles(
 
 def test_the_order_of_targets_changes_nothing(gemma: Subject):
     prepared = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt())
-    frozen, sources, features = gemma.frozen, prepared.sources, prepared.features
-    attention = Attention(frozen, prepared.recording, sources.first)
-    sweeper = Sweeper(frozen, attention, sources, features)
+    sources, features, sweeper = prepared.sources, prepared.features, prepared.sweeper()
     found = []
     for order in (torch.arange(len(features)), torch.arange(len(features)).flip(0)):
         rows = SparseRows(len(sources.nodes), 1.0)

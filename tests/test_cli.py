@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-import circuits.cli
 import graphs
+from circuits.cli.main import app
 from tests.test_weights import per_layer
 from tests.tiny import toy_tokenizer
 
@@ -26,7 +26,7 @@ def graph(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: object):
-    return CliRunner().invoke(circuits.cli.app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def assert_refused(result, message: str) -> None:

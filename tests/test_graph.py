@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from graphs.graph import AttributionGraph, row_sums, select_edges
+from graphs.graph import AttributionGraph, row_sizes, row_sums, select_edges
 from tests.graph_oracles import make_graph, random_graphs
 from tests.tolerances import EXACT
 
@@ -116,10 +116,10 @@ def test_rows_keep_their_sums_and_their_dtype_when_nodes_and_edges_go(graph, ran
     nodes = np.array([i for i in range(len(graph)) if random.random() < 0.6], dtype=np.int64)
     part = graph.with_weights(select_edges(graph.weights, kept)).take(nodes)
     sums = row_sums(graph.weights) + graph.dropped
-    sizes = row_sums(abs(graph.weights)) + graph.dropped_absolute
+    sizes = row_sizes(graph.weights) + graph.dropped_absolute
     np.testing.assert_allclose(row_sums(part.weights) + part.dropped, sums[nodes], **EXACT)
     np.testing.assert_allclose(
-        row_sums(abs(part.weights)) + part.dropped_absolute, sizes[nodes], **EXACT
+        row_sizes(part.weights) + part.dropped_absolute, sizes[nodes], **EXACT
     )
     assert part.weights.dtype == graph.weights.dtype
 
@@ -127,6 +127,16 @@ def test_rows_keep_their_sums_and_their_dtype_when_nodes_and_edges_go(graph, ran
 def test_rows_of_float32_are_added_in_float64():
     weights = csr_array(np.array([[1e8, 1.0, -1e8]], dtype=np.float32))
     assert row_sums(weights).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 100])
+def test_row_sums_do_not_depend_on_how_many_are_added_together(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("graphs.graph.EDGES_AT_ONCE", at_once)
+    weights = csr_array(np.array([[0.0, 0, 0], [2, -1, 0], [0, 0, 0], [1, -3, 0.5], [4, 0, 0]]))
+    assert row_sums(weights).tolist() == [0, 1, 0, -1.5, 4]
+    assert row_sizes(weights).tolist() == [0, 3, 0, 4.5, 4]
 
 
 @given(random_graphs())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphs.graph import AttributionGraph, row_sums
+from graphs.graph import AttributionGraph, row_sizes, row_sums
 from graphs.influence import influence
 from graphs.nodes import NodeKind
 from graphs.prune import PruneSettings, cumulative_influence, prune
@@ -79,12 +79,12 @@ def test_edges_measured_on_kept_nodes_are_monotone_in_their_own_threshold(graph,
 def test_pruning_keeps_row_sums_identities_and_ends(graph, chosen):
     pruned = prune(graph, chosen)
     rows = np.array([graph.find(node) for node in pruned.nodes])
-    sums, sizes = row_sums(graph.weights), row_sums(abs(graph.weights))
+    sums, sizes = row_sums(graph.weights), row_sizes(graph.weights)
     np.testing.assert_allclose(
         row_sums(pruned.weights) + pruned.dropped, (sums + graph.dropped)[rows], **EXACT
     )
     np.testing.assert_allclose(
-        row_sums(abs(pruned.weights)) + pruned.dropped_absolute,
+        row_sizes(pruned.weights) + pruned.dropped_absolute,
         (sizes + graph.dropped_absolute)[rows],
         **EXACT,
     )

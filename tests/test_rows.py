@@ -11,11 +11,13 @@ from circuits.rows import SparseRows, largest, thin
 blocks = arrays(np.float64, (3, 17), elements=st.floats(-10, 10, allow_subnormal=False))
 
 
-@given(block=blocks, share=st.floats(0.0, 1.0))
-def test_the_kept_share_is_reached_with_the_fewest_entries(block, share):
+@given(block=blocks, share=st.floats(0.0, 1.0), run=st.sampled_from([1, 3, 17, 64]))
+def test_the_kept_share_is_reached_with_the_fewest_entries(block, share, run):
     sizes = np.abs(block)
     totals = sizes.sum(1)
-    kept = largest(sizes, totals, share)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("circuits.rows.RUN", run)
+        kept = largest(sizes, totals, share)
     for row in range(len(block)):
         held = np.sort(sizes[row][kept[row]])
         assert held.sum() >= share * totals[row] * (1 - 1e-12)
@@ -52,6 +54,8 @@ def test_rows_may_come_in_any_order():
     np.testing.assert_array_equal(forward.expanded(), [False, False, True, True])
 
 
-def test_what_fits_the_budget_exactly_is_dropped():
+@pytest.mark.parametrize("run", [1, 2, 64])
+def test_what_fits_the_budget_exactly_is_dropped(run: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("circuits.rows.RUN", run)
     kept = largest(np.array([[1.0, 3.0]]), np.array([4.0]), 0.75)
     assert kept.tolist() == [[False, True]]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from circuits.tokens import (
@@ -11,6 +11,7 @@ from circuits.tokens import (
     context_only_positions,
     read_prompt,
     single_token,
+    spell,
 )
 from tests.tiny import toy_tokenizer
 
@@ -44,6 +45,27 @@ def test_a_bos_of_id_zero_counts():
 def test_one_string_per_position():
     prompt = read_prompt("fj", toy_tokenizer())
     assert (prompt.text, prompt.tokens, len(prompt)) == ("bfj", ("b", "f", "j"), 3)
+
+
+def llama_like() -> PreTrainedTokenizerFast:
+    """SentencePiece manners: a space goes before the first word, and a text's first is dropped."""
+    pieces = ["<unk>", "▁a", "a", "▁Paris", "Paris", "▁", "b"]
+    backend = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, "<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.decoder = decoders.Metaspace(prepend_scheme="first")
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def test_a_leading_space_is_part_of_a_token():
+    tokenizer = llama_like()
+    assert tokenizer.decode([3]) == "Paris"
+    assert [spell(token, tokenizer) for token in (3, 4, 5)] == [" Paris", "Paris", " "]
+    assert read_prompt("a Paris", tokenizer).tokens == (" a", " Paris")
+    assert single_token(" Paris", tokenizer) == 3
+
+
+def test_a_target_without_its_space_is_the_token_that_its_text_begins_with():
+    assert single_token("Paris", llama_like()) == 3
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t"])

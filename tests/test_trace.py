@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
 
 from circuits.expand import Expansion
+from circuits.lower import push_lower
 from circuits.neurons import Neurons
 from circuits.subject import Subject
 from circuits.targets import Direction, TargetSettings
@@ -154,7 +157,12 @@ def test_permuting_a_dictionarys_features_permutes_the_graph(gemma: Subject):
     )
 
 
-def test_labels_are_the_tokens_that_a_feature_raises(gemma: Subject):
+@pytest.mark.parametrize(("block", "chunk"), [(16384, 512), (5, 2), (3, 8), (1, 1)])
+def test_labels_are_the_tokens_that_a_feature_raises(
+    gemma: Subject, block: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("circuits.labels.VOCABULARY_BLOCK", block)
+    monkeypatch.setattr("circuits.labels.CHUNK", chunk)
     dictionary = toy_dictionary()
     graph = traced(gemma, dictionary)
     frozen = gemma.frozen
@@ -182,8 +190,27 @@ def test_a_neuron_with_a_negative_activation_is_labelled_by_what_it_then_raises(
         assert graph.output_tokens[node] == tuple(gemma.spell(token) for token in best)
 
 
+def test_targets_and_sources_meet_where_it_is_cheapest(
+    gemma: Subject, monkeypatch: pytest.MonkeyPatch
+):
+    floors: list[int] = []
+
+    def push(frozen, attention, sources, floor: int):
+        floors.append(floor)
+        return push_lower(frozen, attention, sources, floor)
+
+    # The package's `trace` is the function.
+    monkeypatch.setattr(import_module("circuits.trace"), "push_lower", push)
+    graphs = []
+    for floor in (0, 2):
+        monkeypatch.setattr("circuits.flops.Costs.best_floor", lambda self, share, f=floor: f)
+        graphs.append(traced(gemma, everything=True))
+    assert floors == [0, 2]
+    np.testing.assert_allclose(graphs[1].weights.toarray(), graphs[0].weights.toarray(), **EXACT)
+
+
 def test_a_broken_row_fails_the_check(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
-    from circuits.adjoint import Attention
+    from circuits.attention import Attention
 
     whole = Attention.pull_back
 

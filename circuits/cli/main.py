@@ -1,0 +1,14 @@
+"""Entry point of the `headwater` command."""
+
+from __future__ import annotations
+
+import circuits.cli.files
+import circuits.cli.trace  # noqa: F401  # commands register themselves when imported
+from circuits.cli.app import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    app()

@@ -1,0 +1,171 @@
+"""Commands on prompts: trace, estimate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+import graphs
+import viz
+from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.options import (
+    Against,
+    AsJson,
+    Chat,
+    Device,
+    DType,
+    Everything,
+    FeatureKind,
+    KeptShare,
+    Mass,
+    MaxFeatures,
+    MaxLogits,
+    Model,
+    Position,
+    Prompted,
+    Revision,
+    TargetTokens,
+    Tolerance,
+    Transcoders,
+    Type,
+)
+from circuits.cli.summary import show_summary
+from circuits.cli.usage import require_consistent, require_places
+from circuits.expand import Expansion
+from circuits.features import FeatureSource
+from circuits.neurons import Neurons
+from circuits.progress import progress_bar
+from circuits.subject import Subject, read_subject
+from circuits.targets import TargetSettings
+from circuits.tokens import read_prompt, single_token
+from circuits.trace import TraceSettings, estimate_trace, trace
+from circuits.weights import read_transcoders
+
+DEFAULT_MODEL = "gemma-3-270m"
+# Defaults come from the settings themselves, so that they cannot differ.
+TARGETS, EXPANSION = TargetSettings(), Expansion()
+
+
+@app.command("trace")
+@plain_errors
+def trace_command(
+    prompt: Prompted,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    transcoders: Transcoders = None,
+    features: FeatureKind = None,
+    target: TargetTokens = None,
+    against: Against = None,
+    position: Position = TARGETS.position,
+    max_logits: MaxLogits = TARGETS.max_logits,
+    probability_mass: Mass = TARGETS.probability_mass,
+    max_features: MaxFeatures = EXPANSION.max_features,
+    tolerance: Tolerance = EXPANSION.tolerance,
+    kept_share: KeptShare = EXPANSION.kept_share,
+    everything: Everything = False,
+    chat: Chat = False,
+    dtype: Type = DType.FLOAT32,
+    device: Device = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Write the graph here (.safetensors).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Trace a prompt: which features, at which layers and tokens, made the prediction."""
+    require_places(out, html)
+    require_consistent(
+        transcoders=transcoders, features=features, targets=target or [], against=against
+    )
+    with progress_bar(errors) as progress:
+        progress("load", 0, 1)
+        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
+        targets = read_target_settings(
+            subject, target, against, position, probability_mass, max_logits
+        )
+        expansion = Expansion(max_features, tolerance, kept_share, everything)
+        source = read_source(subject, transcoders, max_features)
+        text = read_prompt(prompt, subject.tokenizer, chat=chat)
+        graph = trace(text, subject, source, TraceSettings(targets, expansion), progress)
+        progress("write", 0, 1)
+        if out is not None:
+            graphs.write_graph(graph, out)
+        if html is not None:
+            viz.write_page(graphs.prune(graph), html)
+    show_summary(graph, as_json, {"graph": out, "page": html})
+    raise typer.Exit(1 if graph.provenance.checks.failures else 0)
+
+
+@app.command("estimate")
+@plain_errors
+def estimate_command(
+    prompt: Prompted,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    transcoders: Transcoders = None,
+    features: FeatureKind = None,
+    target: TargetTokens = None,
+    against: Against = None,
+    position: Position = TARGETS.position,
+    max_logits: MaxLogits = TARGETS.max_logits,
+    probability_mass: Mass = TARGETS.probability_mass,
+    max_features: MaxFeatures = EXPANSION.max_features,
+    everything: Everything = False,
+    chat: Chat = False,
+    dtype: Type = DType.FLOAT32,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Say what a trace will cost: features, rows, seconds and peak memory."""
+    require_consistent(
+        transcoders=transcoders, features=features, targets=target or [], against=against
+    )
+    with progress_bar(errors) as progress:
+        progress("load", 0, 1)
+        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
+        targets = read_target_settings(
+            subject, target, against, position, probability_mass, max_logits
+        )
+        expansion = Expansion(max_features=max_features, everything=everything)
+        source = read_source(subject, transcoders, max_features)
+        text = read_prompt(prompt, subject.tokenizer, chat=chat)
+        cost = estimate_trace(text, subject, source, TraceSettings(targets, expansion), progress)
+    if as_json:
+        print_json(asdict(cost))
+        return
+    output.print(
+        f"{cost.active_features:,} active features, {cost.rows:,} rows, "
+        f"{cost.flops / 1e9:,.0f} GFLOP at {cost.gflops_per_second:,.0f} GFLOP/s\n"
+        f"about {cost.seconds:.1f} s after loading, {cost.peak_bytes / 2**30:.1f} GiB at the peak"
+    )
+
+
+def read_source(subject: Subject, transcoders: Path | None, max_features: int) -> FeatureSource:
+    """Transcoders from a folder, or the model's own neurons."""
+    if transcoders is None:
+        return Neurons(max_features)
+    frozen = subject.frozen
+    read = read_transcoders(transcoders, dtype=frozen.dtype, device=frozen.device)
+    read.require_fit(frozen)
+    return read
+
+
+def read_target_settings(
+    subject: Subject,
+    target: list[str] | None,
+    against: str | None,
+    position: int,
+    probability_mass: float,
+    max_logits: int,
+) -> TargetSettings:
+    """Targets by the tokens that the options spell."""
+    tokenizer = subject.tokenizer
+    return TargetSettings(
+        tokens=tuple(single_token(text, tokenizer) for text in target or ()),
+        against=None if against is None else single_token(against, tokenizer),
+        position=position,
+        probability_mass=probability_mass,
+        max_logits=max_logits,
+    )

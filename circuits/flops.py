@@ -1,0 +1,81 @@
+"""FLOPs that rows need, and where on a prompt targets and sources had best meet.
+
+Counted is what is needed, not what blocks waste.  With n swept positions up to its own, a target
+crosses every attention from its layer down to the block where it stops, the first at its own
+position alone:
+
+    2 · (1 + (crossed - 1) · n) · d_model · heads · d_head     through W_O
+    2 · crossed · n · d_model · kv heads · d_head              through W_V
+    crossed · n · (n + 1) · heads · d_head                     through the causal pattern
+    2 · d_model · (sources that it sees)                       read off
+
+Sources below `floor` cross the attentions up to it, at all n positions from their own on, and are
+read off at each of them (`circuits.lower`).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.features import ActiveFeatures
+from circuits.frozen import FrozenModel
+from circuits.recording import Recording
+
+MOST_PUSHED = 2**26  # numbers in sources pushed forward: 256 MB in float32
+
+
+class Costs:
+    """FLOPs on one prompt, from how many sources and targets there are by layer and position."""
+
+    def __init__(self, frozen: FrozenModel, recording: Recording, features: ActiveFeatures) -> None:
+        self.parallel, self.n_inputs = frozen.parallel, len(recording.inputs)
+        self.context = recording.prompt.context_only
+        self.n_layers, self.d_model = frozen.n_layers, frozen.d_model
+        self.heads, self.kv_heads = frozen.blocks[0].output.shape[1], len(frozen.blocks[0].value)
+        self.n_pos = max(1, len(recording.prompt) - self.context)
+        self.features = self.table(features.layer, features.pos)  # (layer, swept pos)
+        self.sources = self.features + 1  # every layer and position also has an error
+        self.sources[-1] = 0
+
+    def table(
+        self, layer: Int[Tensor, " row"], pos: Int[Tensor, " row"]
+    ) -> Float[Tensor, "layer pos"]:
+        """How many rows there are by layer, the final residual's last, and swept position."""
+        place = layer.cpu() * self.n_pos + (pos.cpu() - self.context).clamp(min=0)
+        size = (self.n_layers + 1) * self.n_pos
+        return torch.bincount(place, minlength=size).double().view(-1, self.n_pos)
+
+    def of_rows(self, rows: Float[Tensor, "layer pos"], floor: int = 0) -> float:
+        """FLOPs of rows for as many targets, those from `floor` on being cut there."""
+        layer, n = torch.arange(self.n_layers + 1)[:, None], torch.arange(1, self.n_pos + 1)
+        bottom = floor * (layer >= floor)
+        crossed = (layer + (not self.parallel)).clamp(max=self.n_layers) - bottom
+        through_output = (crossed.clamp(max=1) + (crossed - 1).clamp(min=0) * n) * self.heads
+        through_weights = 2 * self.d_model * (through_output + crossed * n * self.kv_heads)
+        through_pattern = crossed * n * (n + 1) * self.heads
+        below = torch.cat([torch.zeros(1, self.n_pos).double(), self.sources.cumsum(0)[:-1]])
+        seen = (below - below[bottom[:, 0]]).cumsum(1)
+        met = torch.where(bottom > 0, (below[floor] + self.n_inputs).cumsum(0).cumsum(0), 0)
+        read = 2 * self.d_model * (seen + met + torch.where(bottom > 0, 0, n * self.n_inputs))
+        return float((rows * (through_weights + through_pattern + read)).sum())
+
+    def of_pushing(self, floor: int) -> float:
+        """FLOPs of pushing all lower sources up to `floor`."""
+        n = torch.arange(self.n_pos, 0, -1)
+        to_cross = torch.arange(floor - 1, -1, -1).double()
+        crossings = to_cross @ self.sources[:floor] + floor * self.n_inputs
+        weights = 2 * n * self.d_model * (self.heads + self.kv_heads)
+        return float((crossings * (weights + n * (n + 1) * self.heads)).sum())
+
+    def best_floor(self, share: float) -> int:
+        """Where to cut, if this share of all features get rows; 0 for not at all."""
+        n = torch.arange(self.n_pos, 0, -1).double()
+        rows = self.features * share
+        costs = [
+            self.of_rows(rows, floor) + self.of_pushing(floor)
+            for floor in range(self.n_layers + 1)
+            if (self.sources[:floor].sum(0) @ n) * self.d_model <= MOST_PUSHED
+        ]
+        return costs.index(min(costs))

@@ -1,0 +1,79 @@
+"""FLOPs of a few rows, counted by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import circuits.flops
+from circuits.features import ActiveFeatures
+from circuits.flops import Costs
+from circuits.recording import record
+from circuits.subject import Subject
+from circuits.targets import TargetSettings, read_targets
+from tests.conftest import cached_subject
+from tests.tiny import tiny_prompt, toy_dictionary
+
+D_MODEL = 16
+
+
+def prepared(name: str) -> tuple[Costs, ActiveFeatures]:
+    """Position 0 of six is context only, so five are swept."""
+    subject: Subject = cached_subject(name)
+    recording = record(subject.frozen, tiny_prompt())
+    targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
+    features = toy_dictionary().activate(subject.frozen, recording, targets.covectors)
+    return Costs(subject.frozen, recording, features), features
+
+
+def one_row(costs: Costs, layer: int, pos: int) -> torch.Tensor:
+    return costs.table(torch.tensor([layer]), torch.tensor([pos]))
+
+
+@pytest.mark.parametrize(
+    ("name", "crossed", "heads", "kv_heads"), [("gemma-3", 2, 24, 12), ("gpt-neox", 1, 16, 16)]
+)
+def test_a_row_pulled_down_to_the_tokens(name: str, crossed: int, heads: int, kv_heads: int):
+    costs, features = prepared(name)
+    through_output = 2 * (1 + (crossed - 1) * 4) * D_MODEL * heads
+    through_value = 2 * crossed * 4 * D_MODEL * kv_heads
+    through_pattern = crossed * 4 * 5 * heads
+    below = (features.layer == 0) & (features.pos <= 4)
+    read_off = 2 * D_MODEL * (int(below.sum()) + 4 + 4)  # errors and tokens of four positions
+    expected = through_output + through_value + through_pattern + read_off
+    assert costs.of_rows(one_row(costs, 1, 4)) == expected
+
+
+def test_a_row_that_meets_its_sources_halfway():
+    """A feature of layer 2 at position 4 crosses layers 2 and 1 and stops on top of layer 0."""
+    costs, features = prepared("gemma-3")
+    uncut = costs.of_rows(one_row(costs, 2, 4))
+    third_crossing = 2 * 4 * D_MODEL * (24 + 12) + 4 * 5 * 24
+    lowest = [int(((features.layer == 0) & (features.pos == pos)).sum()) for pos in (1, 2, 3, 4)]
+    read_below = 2 * D_MODEL * sum(count + 2 for count in lowest)
+    met = 2 * D_MODEL * sum((count + 2) * n for count, n in zip(lowest, (4, 3, 2, 1), strict=True))
+    assert costs.of_rows(one_row(costs, 2, 4), floor=1) == uncut - third_crossing - read_below + met
+    one_crossing = 2 * D_MODEL * (24 + 4 * 12) + 4 * 5 * 24
+    assert costs.of_rows(one_row(costs, 1, 4), floor=1) == one_crossing + met
+    assert costs.of_rows(one_row(costs, 0, 4), floor=1) == costs.of_rows(one_row(costs, 0, 4))
+
+
+def test_sources_pushed_to_the_second_layer():
+    """All that enters at layer 0 crosses layer 1, tokens cross both."""
+    costs, features = prepared("gemma-3")
+    expected = 0
+    for pos, n in zip(range(1, 6), (5, 4, 3, 2, 1), strict=True):
+        crossings = int(((features.layer == 0) & (features.pos == pos)).sum()) + 1 + 2
+        expected += crossings * (2 * n * D_MODEL * (24 + 12) + n * (n + 1) * 24)
+    assert costs.of_pushing(2) == expected
+    assert costs.of_pushing(0) == 0
+
+
+def test_the_cut_is_the_cheapest(monkeypatch: pytest.MonkeyPatch):
+    costs, features = prepared("gemma-3")
+    monkeypatch.setattr(costs, "of_rows", lambda rows, floor: float(rows.sum()) * (3 - floor))
+    monkeypatch.setattr(costs, "of_pushing", lambda floor: 10.0 * floor**2)
+    share = 30 / len(features)  # 90, 60 + 10, 30 + 40, 90
+    assert costs.best_floor(share) == 1
+    monkeypatch.setattr(circuits.flops, "MOST_PUSHED", 1)
+    assert costs.best_floor(share) == 0
