@@ -38,7 +38,7 @@ from circuits.rows import SparseRows
 from circuits.subject import Subject, read_subject
 from circuits.targets import TargetSettings, read_targets
 from circuits.tokens import Prompt, prompt_from_ids, read_prompt
-from circuits.trace import TraceSettings, trace
+from circuits.trace import TraceSettings, estimate_trace, trace
 from circuits.transcoders import Transcoder, TranscoderSet
 from graphs import DictionaryIdentity, NodeKind
 
@@ -133,6 +133,7 @@ def measure(length: int) -> dict[str, float]:
     dictionary = random_dictionary(subject, prompt)
     expansion = Expansion(everything=length == LENGTHS[0])
     settings = TraceSettings(expansion=expansion)
+    expected = estimate_trace(prompt, subject, dictionary, settings)
     loaded, runs = peak_bytes(), []
     for _ in range(REPEATS[length]):
         rate = matrix_product_rate(torch.float32, torch.device("cpu"), seconds=0.3)
@@ -167,6 +168,8 @@ def measure(length: int) -> dict[str, float]:
         "sgemm": rate / 1e9,
         "loaded": loaded / 2**20,
         "peak": peak_bytes() / 2**20,
+        "estimated_peak": expected.peak_bytes / 2**20,
+        "estimated_seconds": expected.seconds,
     }
 
 
@@ -187,8 +190,9 @@ def table(cases: list[dict[str, float]]) -> str:
         "| tokens | active | rows | resolved | edges | "
         + " | ".join(f"{s} s" for s in STAGES)
         + " | attribution s | all s | uncut GFLOP | cut at layer | GFLOP | sweep GFLOP/s "
-        "| sgemm GFLOP/s | sweep / sgemm | loaded MiB | peak MiB | bytes above loaded per edge |",
-        "|" + "--:|" * (17 + len(STAGES)),
+        "| sgemm GFLOP/s | sweep / sgemm | loaded MiB | peak MiB | bytes above loaded per edge "
+        "| estimated s | estimated MiB |",
+        "|" + "--:|" * (19 + len(STAGES)),
     ]
     for case in cases:
         above = (case["peak"] - case["loaded"]) * 2**20 / case["edges"]
@@ -210,6 +214,8 @@ def table(cases: list[dict[str, float]]) -> str:
             f"{case['loaded']:,.0f}",
             f"{case['peak']:,.0f}",
             f"{above:.0f}",
+            f"{case['estimated_seconds']:.2f}",
+            f"{case['estimated_peak']:,.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

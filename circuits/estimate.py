@@ -21,8 +21,8 @@ from circuits.flops import Costs
 from circuits.frozen import FrozenModel
 from circuits.recording import Recording
 
-SWEEP_EFFICIENCY = 0.6  # of the matrix product's rate, see benchmarks/results/speed.md
-SECONDS_PER_EDGE = 7e-8  # choosing rows and making the matrix, see benchmarks/results/speed.md
+SWEEP_EFFICIENCY = 0.57  # of the matrix product's rate, see benchmarks/results/speed.md
+SECONDS_PER_EDGE = 4e-8  # choosing rows and making the matrix, see benchmarks/results/speed.md
 
 
 @dataclass(frozen=True)

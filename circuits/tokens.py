@@ -54,6 +54,7 @@ def read_prompt(text: str, tokenizer: PreTrainedTokenizerBase, *, chat: bool = F
                 [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
             )
         )
+    require_known(text, tokenizer)
     ids = encode(text, tokenizer)
     if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:
         ids = [tokenizer.bos_token_id, *ids]
@@ -85,6 +86,7 @@ def context_only_positions(ids: list[int], tokenizer: PreTrainedTokenizerBase) -
 
 def single_token(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
     """The id of a text that is one token.  Raises TargetError, naming its tokens, if it is not."""
+    require_known(text, tokenizer)
     # Some tokenizers put a space before a text's first word: behind a word they do not.
     anchor = encode(ANCHOR, tokenizer)
     behind = encode(ANCHOR + text, tokenizer)
@@ -111,6 +113,25 @@ def spell(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
     anchor = encode(ANCHOR, tokenizer)
     alone, both = str(tokenizer.decode(anchor)), str(tokenizer.decode([*anchor, token]))
     return both.removeprefix(alone) if both.startswith(alone) else str(tokenizer.decode([token]))
+
+
+def require_known(text: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises PromptError, naming them, if the text has words that the vocabulary lacks."""
+    if tokenizer.unk_token_id is None or tokenizer.unk_token_id not in encode(text, tokenizer):
+        return
+    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    pieces = [
+        text[start:end]
+        for token, (start, end) in zip(read["input_ids"], read["offset_mapping"], strict=True)
+        if token == tokenizer.unk_token_id
+    ]
+    # A text may spell the token itself: GPT-2's is its end of text.
+    unknown = list(dict.fromkeys(piece for piece in pieces if piece != tokenizer.unk_token))
+    if unknown:
+        raise PromptError(
+            f"The model's vocabulary does not know {', '.join(map(repr, unknown))}: "
+            "use words that it was trained on."
+        )
 
 
 def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

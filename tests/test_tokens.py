@@ -68,6 +68,16 @@ def test_a_target_without_its_space_is_the_token_that_its_text_begins_with():
     assert single_token("Paris", llama_like()) == 3
 
 
+def test_words_that_the_vocabulary_lacks_are_named():
+    tokenizer = llama_like()
+    tokenizer.unk_token = "<unk>"
+    with pytest.raises(PromptError, match="does not know 'x', 'yz': use words"):
+        read_prompt("a x b yz x", tokenizer)
+    with pytest.raises(PromptError, match="does not know 'x'"):
+        single_token("x", tokenizer)
+    assert read_prompt("a <unk>", tokenizer).ids[-1] == 0
+
+
 @pytest.mark.parametrize("text", ["", " ", "\n\t"])
 def test_an_empty_prompt_is_refused(text: str):
     with pytest.raises(PromptError, match="The prompt is empty"):

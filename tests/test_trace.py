@@ -35,6 +35,11 @@ def test_checks_hold_on_every_architecture(subject: Subject):
     assert 0 < checks.error_influence_share < 1
 
 
+def test_skips_are_replayed(subject: Subject):
+    checks = traced(subject, toy_dictionary(cross_layer=True, skip=True)).provenance.checks
+    assert checks.replay_max_difference < 1e-12
+
+
 def test_rows_and_what_was_dropped_sum_to_the_values(subject: Subject):
     graph = traced(subject, everything=True, kept_share=0.8)
     sums = graph.weights.sum(axis=1) + graph.dropped
