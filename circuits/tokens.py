@@ -121,7 +121,7 @@ def require_known(text: str, tokenizer: PreTrainedTokenizerBase) -> None:
         return
     read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     pieces = [
-        text[start:end]
+        text[start:end].strip()
         for token, (start, end) in zip(read["input_ids"], read["offset_mapping"], strict=True)
         if token == tokenizer.unk_token_id
     ]

@@ -72,7 +72,7 @@ def test_words_that_the_vocabulary_lacks_are_named():
     tokenizer = llama_like()
     tokenizer.unk_token = "<unk>"
     with pytest.raises(PromptError, match="does not know 'x', 'yz': use words"):
-        read_prompt("a x b yz x", tokenizer)
+        read_prompt("a x Paris yz x", tokenizer)
     with pytest.raises(PromptError, match="does not know 'x'"):
         single_token("x", tokenizer)
     assert read_prompt("a <unk>", tokenizer).ids[-1] == 0
