@@ -1,13 +1,13 @@
 # `make demo` and `make test` are all that a new user needs; both set up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
-PROMPT := The Eiffel Tower is in the city of
+PROMPT := The capital of the state containing Dallas is
 
 .PHONY: demo test lint check format
 
 demo: .venv/installed
 	mkdir -p demo
-	$(BIN)/headwater trace "$(PROMPT)" --out demo/eiffel.safetensors --html demo/eiffel.html
+	$(BIN)/headwater trace "$(PROMPT)" --out demo/dallas.safetensors --html demo/dallas.html
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -16,6 +16,7 @@ from torch import Tensor
 from circuits.covectors import Covectors
 from circuits.frozen import FrozenModel
 from circuits.recording import Recording
+from graphs.descriptions import Description
 from graphs.provenance import DictionaryIdentity
 
 
@@ -87,4 +88,8 @@ class FeatureSource(Protocol):
         self, frozen: FrozenModel, recording: Recording, targets: Covectors
     ) -> ActiveFeatures:
         """The active features; `targets` are what the graph will explain."""
+        ...
+
+    def describe(self, layer: int, index: int) -> Description | None:
+        """What is known about a feature beyond one prompt, if anything."""
         ...

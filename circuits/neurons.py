@@ -30,6 +30,7 @@ from circuits.features import ActiveFeatures
 from circuits.frozen import FrozenModel
 from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.recording import Recording
+from graphs.descriptions import Description
 from graphs.provenance import DictionaryIdentity
 
 
@@ -119,6 +120,11 @@ class Neurons:
     """The model's own MLP neurons as a source of features."""
 
     max_features: int = 4096  # strongest (layer, position, neuron) triples that become features
+
+    def describe(self, layer: int, index: int) -> Description | None:
+        """Nothing is known about neurons."""
+        del layer, index
+        return None
 
     def activate(
         self, frozen: FrozenModel, recording: Recording, targets: Covectors

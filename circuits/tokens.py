@@ -55,10 +55,13 @@ def read_prompt(text: str, tokenizer: PreTrainedTokenizerBase, *, chat: bool = F
             )
         )
     require_known(text, tokenizer)
-    ids = encode(text, tokenizer)
-    if tokenizer.bos_token_id is not None and ids[:1] != [tokenizer.bos_token_id]:
-        ids = [tokenizer.bos_token_id, *ids]
-    return prompt_from_ids(ids, tokenizer)
+    return prompt_from_ids(with_bos(encode(text, tokenizer), tokenizer), tokenizer)
+
+
+def with_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids behind BOS, where the tokenizer has one and they do not start with it."""
+    bos = tokenizer.bos_token_id
+    return ids if not isinstance(bos, int) or ids[:1] == [bos] else [bos, *ids]
 
 
 def prompt_from_ids(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> Prompt:

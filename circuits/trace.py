@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from circuits.attention import Attention
@@ -29,6 +29,7 @@ from circuits.sources import Sources, build_sources, node_table
 from circuits.subject import Subject
 from circuits.targets import Targets, TargetSettings, read_targets
 from circuits.tokens import Prompt
+from graphs.descriptions import Description
 from graphs.graph import AttributionGraph
 from graphs.influence import resolved_share
 from graphs.nodes import NodeKind, NodeTable
@@ -38,13 +39,16 @@ from graphs.provenance import Checks, Provenance
 CONSERVATION_LIMITS = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
+LABELS_PER_LAYER = 8  # features that are labelled whatever their influence
+
+
 @dataclass(frozen=True)
 class TraceSettings:
     """One trace: what to explain, how far to expand, how many features to label."""
 
     targets: TargetSettings = field(default_factory=TargetSettings)
     expansion: Expansion = field(default_factory=Expansion)
-    labels: int = 256  # features with the most influence that get their top output tokens
+    labels: int = 256  # features of most influence that are labelled; of each layer at least some
 
 
 def trace(
@@ -80,7 +84,9 @@ def trace(
         replayed = replay_difference(frozen, recording, sources)
         checks = _checks(nodes, seed, reached, rows, features.found, replayed, frozen.dtype)
         progress("label", 0, 1)
-        labels = _labels(reached, subject, features, sources, settings.labels)
+        columns = sources.feature_column.cpu().numpy()
+        strongest = _strongest(features, reached[columns], settings.labels)
+        tokens = output_tokens(subject.frozen, features, strongest, subject.spell)
     progress("graph", 0, 1)
     return AttributionGraph(
         nodes=nodes,
@@ -90,8 +96,23 @@ def trace(
         dropped_absolute=rows.dropped_absolute(),
         expanded=rows.expanded(),
         provenance=_provenance(subject, prompt, features, targets, settings, checks),
-        output_tokens=labels,
+        output_tokens=dict(zip(columns[strongest].tolist(), tokens, strict=True)),
+        descriptions=_descriptions(source, features, strongest),
     )
+
+
+def _strongest(
+    features: ActiveFeatures, reached: Float[ndarray, " feat"], count: int
+) -> Int[ndarray, " chosen"]:
+    """The features of most influence, and of every layer some, strongest first."""
+    order = np.argsort(-reached, kind="stable")
+    layer = features.layer.cpu().numpy()[order]
+    by_layer = np.argsort(layer, kind="stable")
+    rank = np.empty_like(order)
+    starts = np.searchsorted(layer[by_layer], layer[by_layer])
+    rank[by_layer] = np.arange(len(order)) - starts
+    place = np.arange(len(order))
+    return order[(place < count) | (rank < min(count, LABELS_PER_LAYER))]
 
 
 def estimate_trace(
@@ -197,15 +218,14 @@ def _checks(
     )
 
 
-def _labels(
-    reached: Float[ndarray, " node"],
-    subject: Subject,
-    features: ActiveFeatures,
-    sources: Sources,
-    count: int,
-) -> dict[int, tuple[str, ...]]:
-    """Top output tokens of the features with the most influence, by node."""
-    columns = sources.feature_column.cpu().numpy()
-    strongest = np.argsort(-reached[columns], kind="stable")[:count]
-    tokens = output_tokens(subject.frozen, features, strongest, subject.spell)
-    return dict(zip(columns[strongest].tolist(), tokens, strict=True))
+def _descriptions(
+    source: FeatureSource, features: ActiveFeatures, rows: Int[ndarray, " row"]
+) -> dict[str, Description]:
+    """What the dictionary knows about these features, by layer and index."""
+    layers, indices = features.layer.cpu().numpy()[rows], features.index.cpu().numpy()[rows]
+    found: dict[str, Description] = {}
+    for layer, index in sorted(set(zip(layers.tolist(), indices.tolist(), strict=True))):
+        description = source.describe(layer, index)
+        if description is not None:
+            found[f"{layer}/{index}"] = description
+    return found

@@ -17,11 +17,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.covectors import Covectors
+from circuits.descriptions import FeatureFiles
 from circuits.features import ActiveFeatures
 from circuits.frozen import FrozenModel
 from circuits.nonlinearities import Nonlinearity
 from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.recording import Recording
+from graphs.descriptions import Description
 from graphs.provenance import DictionaryIdentity
 
 
@@ -49,6 +51,11 @@ class TranscoderSet:
     read: ReadPoint
     write: WritePoint
     identity: DictionaryIdentity
+    features: FeatureFiles | None = None  # what is known about each feature
+
+    def describe(self, layer: int, index: int) -> Description | None:
+        """What the files beside the weights say about a feature."""
+        return None if self.features is None else self.features.read(layer, index)
 
     def require_fit(self, frozen: FrozenModel) -> None:
         """Raises DictionaryMismatch unless there is a transcoder of the right width per layer."""

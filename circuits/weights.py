@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from circuits.descriptions import feature_files
 from circuits.nonlinearities import JumpReLU, Nonlinearity, ReLU, TopK
 from circuits.points import ReadPoint, WritePoint
 from circuits.transcoders import Transcoder, TranscoderSet
@@ -69,6 +70,7 @@ def read_transcoders(
             name=str(config.get("scan") or folder.name),
             revision=_fingerprint(folder),
         ),
+        features=feature_files(folder),
     )
 
 

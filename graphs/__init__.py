@@ -1,5 +1,6 @@
 """Attribution graphs: nodes, influence, pruning, scores and files.  No torch."""
 
+from graphs.descriptions import Description, Example
 from graphs.files import GraphFileError
 from graphs.graph import AttributionGraph
 from graphs.influence import influence, resolved_influence
@@ -26,7 +27,9 @@ __all__ = [
     "TARGET_KINDS",
     "AttributionGraph",
     "Checks",
+    "Description",
     "DictionaryIdentity",
+    "Example",
     "GraphFileError",
     "ModelIdentity",
     "NodeId",

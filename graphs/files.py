@@ -17,6 +17,8 @@ from pydantic import ValidationError
 
 from graphs.provenance import SCHEMA_VERSION
 
+LEFTOVERS = ".headwater-*.tmp"  # what killed processes leave
+
 
 class GraphFileError(ValueError):
     """A graph file cannot be read or written; the text is one sentence that says why."""
@@ -52,6 +54,14 @@ def atomic_write(path: Path | str) -> Generator[Path]:
         raise GraphFileError(f"Cannot write {final}: {_reason(error)}.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.  Raises GraphFileError if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GraphFileError(f"Cannot write to the folder {path}: {_reason(error)}.") from error
 
 
 def file_text(path: Path | str) -> bytes:

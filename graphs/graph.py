@@ -13,6 +13,7 @@ features that were not expanded are empty.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,10 +23,12 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
-from graphs.nodes import TARGET_KINDS, NodeId, NodeTable
+from graphs.descriptions import Description
+from graphs.nodes import TARGET_KINDS, NodeId, NodeKind, NodeTable
 from graphs.provenance import Provenance
 
 EDGES_AT_ONCE = 2**22  # summed by row together
+_FEATURE = re.compile(r"(0|[1-9]\d*)/(0|[1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,9 @@ class AttributionGraph:
     output_tokens: Mapping[int, tuple[str, ...]] = field(
         default_factory=dict[int, tuple[str, ...]]
     )  # node → tokens that it raises most
+    descriptions: Mapping[str, Description] = field(
+        default_factory=dict[str, Description]
+    )  # LAYER/INDEX → what is known about that feature beyond this prompt
 
     def __post_init__(self) -> None:
         self._check_lengths()
@@ -61,6 +67,9 @@ class AttributionGraph:
                 )
         if any(not 0 <= node < count for node in self.output_tokens):
             raise ValueError("output_tokens names a node that is not there.")
+        wrong = [key for key in self.descriptions if not _FEATURE.fullmatch(key)]
+        if wrong:
+            raise ValueError(f"A description is of LAYER/INDEX, got {wrong[0]!r}.")
 
     def _check_nodes(self) -> None:
         if len(self.provenance.targets) != len(self.target_rows()):
@@ -106,6 +115,19 @@ class AttributionGraph:
             raise KeyError(f"{identity} is not in this graph of {len(self)} nodes.")
         return self._positions[identity]
 
+    def description(self, row: int) -> Description | None:
+        """What is known about the feature at a row beyond this prompt, if anything."""
+        if self.nodes.kind[row] != NodeKind.FEATURE:
+            return None
+        return self.descriptions.get(f"{self.nodes.layer[row]}/{self.nodes.index[row]}")
+
+    def said(self, row: int) -> str:
+        """A node in a few words: its label, or the tokens that it raises; may be empty."""
+        description = self.description(row)
+        if description is not None and description.label:
+            return description.label
+        return ", ".join(self.output_tokens.get(row, ()))
+
     def token_text(self, pos: int) -> str:
         """The prompt's token at a position."""
         return self.provenance.tokens[pos]
@@ -134,13 +156,19 @@ class AttributionGraph:
         inner = self.with_weights(select_edges(self.weights, inside[self.weights.indices]))
         new = {int(node): row for row, node in enumerate(nodes)}
         tokens = {new[node]: top for node, top in self.output_tokens.items() if node in new}
+        kept = self.nodes.take(nodes)
+        kept_features = kept.take(np.flatnonzero(kept.is_kind(NodeKind.FEATURE)))
+        keys = {
+            f"{layer}/{index}"
+            for layer, index in zip(kept_features.layer, kept_features.index, strict=True)
+        }
         kept_targets = inside[self.target_rows()]
         targets = tuple(
             t for t, kept in zip(self.provenance.targets, kept_targets, strict=True) if kept
         )
         return replace(
             inner,
-            nodes=self.nodes.take(nodes),
+            nodes=kept,
             weights=csr_array(inner.weights[nodes][:, nodes]),
             seed=inner.seed[nodes],
             dropped=inner.dropped[nodes],
@@ -148,6 +176,7 @@ class AttributionGraph:
             expanded=inner.expanded[nodes],
             provenance=self.provenance.model_copy(update={"targets": targets}),
             output_tokens=tokens,
+            descriptions={key: said for key, said in self.descriptions.items() if key in keys},
         )
 
 

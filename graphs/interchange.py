@@ -90,7 +90,7 @@ def _attributes(graph: AttributionGraph) -> list[dict[str, Any]]:
 
 
 def _labels(graph: AttributionGraph) -> list[str]:
-    """What a node says to a reader: its token, its target, or the tokens that it raises."""
+    """What a node says to a reader: its token, target, label or the tokens that it raises."""
     targets = dict(zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True))
     labels: list[str] = []
     for row, node in enumerate(graph.nodes):
@@ -100,5 +100,5 @@ def _labels(graph: AttributionGraph) -> list[str]:
             assert node.pos is not None
             labels.append(graph.token_text(node.pos))
         else:
-            labels.append(", ".join(graph.output_tokens.get(row, ())) or str(node))
+            labels.append(graph.said(row) or str(node))
     return labels

@@ -99,7 +99,7 @@ def _nodes(graph: AttributionGraph) -> list[Node]:
     for row, node in enumerate(graph.nodes):
         is_target = node.kind in TARGET_KINDS
         node_id, js_id = spelled(node, top)
-        clerp = ", ".join(graph.output_tokens.get(row, ()))
+        clerp = graph.said(row)
         if is_target:  # the viewers parse this text
             clerp = f'Output "{targets[row].text}" (p={targets[row].probability:.3f})'
         result.append(

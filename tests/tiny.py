@@ -92,15 +92,17 @@ ARCHITECTURES = {
 }
 
 
-def toy_tokenizer(bos: int | None = 1) -> PreTrainedTokenizerFast:
-    """Spells every id as one letter; `bos` is the id of its BOS token, if it has one."""
+def toy_tokenizer(bos: int | None = 1, eos: int | None = None) -> PreTrainedTokenizerFast:
+    """Spells every id as one letter; `bos` and `eos` are ids of such tokens, if it has them."""
     letters = [chr(ord("a") + token) for token in range(VOCABULARY)]
     backend = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(letters)}, "a"))
     backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     backend.decoder = decoders.Fuse()
-    bos_token = None if bos is None else letters[bos]
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token=bos_token, clean_up_tokenization_spaces=False
+        tokenizer_object=backend,
+        bos_token=None if bos is None else letters[bos],
+        eos_token=None if eos is None else letters[eos],
+        clean_up_tokenization_spaces=False,
     )
 
 

@@ -10,12 +10,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from graphs.descriptions import Description, Example
 from graphs.files import atomic_write
 from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS
 from viz.figure import FONT, GREY, INK, PALE, SIDE, figure
 from viz.strengths import Strengths, strengths, strongest
-from viz.words import heading, label, number, percent, position_text, visible
+from viz.words import heading, label, number, percent, position_text, quoted, visible
 
 TABLE_ROWS = 50
 
@@ -43,6 +44,9 @@ _STYLE = f"""
   th, td {{ padding: 3px 16px 3px 0; border-bottom: 1px solid {PALE}; text-align: left; }}
   th {{ font-weight: normal; white-space: nowrap; }}
   thead th {{ border-color: {GREY}; color: {GREY}; }}
+  details {{ color: {GREY}; }}
+  details p {{ margin: 2px 0; color: {INK}; }}
+  mark {{ background: none; color: inherit; }}
   td {{ overflow-wrap: anywhere; white-space: pre-wrap; }}
   .number {{ padding-right: 0; padding-left: 16px; text-align: right; white-space: nowrap; }}
   .unseen {{ position: absolute; width: 1px; height: 1px; overflow: hidden; clip: rect(0 0 0 0); }}
@@ -136,8 +140,43 @@ def _table(graph: AttributionGraph) -> str:
 def _table_row(graph: AttributionGraph, measured: Strengths, row: int) -> str:
     is_target = graph.nodes.kind[row] in TARGET_KINDS
     influence = "" if is_target else percent(float(measured.influence[row]))
-    words = (label(graph, row), position_text(graph, row))
     numbers = (influence, number(float(graph.nodes.activation[row])))
-    cells = [f"<td>{escape(text)}</td>" for text in words]
+    cells = [
+        f"<td>{escape(label(graph, row))}{_details(graph.description(row))}</td>",
+        f"<td>{escape(position_text(graph, row))}</td>",
+    ]
     cells += [f'<td class="number">{text}</td>' for text in numbers]
     return f'<tr><th scope="row">{graph.nodes[row]}</th>{"".join(cells)}</tr>'
+
+
+def _details(description: Description | None) -> str:
+    """Output tokens and examples of a feature, folded away; empty where nothing is known."""
+    if description is None:
+        return ""
+    lines = [_example(example, description.largest or 1.0) for example in description.examples]
+    for word, tokens in (
+        ("says", description.said),
+        ("raises", description.raised),
+        ("lowers", description.lowered),
+    ):
+        if tokens:
+            lines.append(escape(f"{word} {' '.join(map(quoted, tokens))}"))
+    if description.frequency is not None:
+        lines.append(f"fires on {percent(description.frequency)} of tokens")
+    if not lines:
+        return ""
+    body = "".join(f"<p>{line}</p>" for line in lines)
+    return f"<details><summary>examples</summary>{body}</details>"
+
+
+def _example(example: Example, largest: float) -> str:
+    """A text whose tokens are coloured by the feature's activation at them."""
+    pieces: list[str] = []
+    for token, activation in zip(example.tokens, example.activations, strict=True):
+        share = min(1.0, max(0.0, activation / largest))
+        text = escape(visible(token).replace("␣", " "))
+        if share > 0.005:
+            shade = f"background: rgb(240 140 40 / {share:.0%})"
+            text = f'<mark style="{shade}" title="{number(activation)}">{text}</mark>'
+        pieces.append(text)
+    return "".join(pieces)

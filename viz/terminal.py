@@ -50,15 +50,10 @@ def _predictions(summary: Summary) -> Table:
 
 
 def _strongest(summary: Summary) -> Table:
-    table = _table(
-        "layer",
-        "node",
-        "at",
-        "activation",
-        "influence",
-        "raises",
-        right=("activation", "influence"),
-    )
+    # Labels say more than the tokens that are raised, and there is no room for both.
+    said = "label" if any(line.label for line in summary.strongest) else "raises"
+    headings = ("layer", "node", "at", "activation", "influence", said)
+    table = _table(*headings, right=("activation", "influence"))
     for layer, lines in groupby(summary.strongest, key=lambda line: line.layer):
         for rank, line in enumerate(lines):
             name = "input" if layer is None else str(layer)
@@ -72,7 +67,7 @@ def _cells(line: NodeLine) -> tuple[str, ...]:
         visible(line.token),
         "" if line.activation is None else f"{line.activation:.2f}",
         f"{line.influence:.2%}",
-        " ".join(visible(token) for token in line.output_tokens),
+        visible(line.label) if line.label else " ".join(map(visible, line.output_tokens)),
     )
 
 

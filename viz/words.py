@@ -97,6 +97,9 @@ def label(graph: AttributionGraph, row: int) -> str:
         case NodeKind.BIAS:
             return f"constants at layer {node.layer}"
         case NodeKind.FEATURE:
+            description = graph.description(row)
+            if description is not None and description.label:
+                return visible(description.label)
             tokens = " ".join(map(quoted, graph.output_tokens.get(row, ())))
             return f"raises {tokens}" if tokens else "no label"
         case NodeKind.ERROR:

@@ -17,10 +17,12 @@ from rich.console import Console
 
 from circuits.architectures import UnsupportedArchitecture
 from circuits.cli.usage import UsageError
+from circuits.descriptions import FeatureFileError
 from circuits.frozen import DamagedWeights
-from circuits.models import ModelNotFound
+from circuits.packaged import ModelNotFound
 from circuits.subject import DeviceError
 from circuits.tokens import PromptError, TargetError
+from circuits.training.settings import TrainingError
 from circuits.transcoders import DictionaryMismatch
 from circuits.weights import WeightsFormatError
 from graphs import GraphFileError
@@ -41,10 +43,12 @@ INPUT_ERRORS = (
     DamagedWeights,
     DeviceError,
     DictionaryMismatch,
+    FeatureFileError,
     GraphFileError,
     ModelNotFound,
     PromptError,
     TargetError,
+    TrainingError,
     UnsupportedArchitecture,
     UsageError,
     WeightsFormatError,

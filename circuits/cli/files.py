@@ -20,7 +20,7 @@ from circuits.cli.options import (
     NodeThreshold,
 )
 from circuits.cli.summary import scores_of_part, show_summary
-from circuits.cli.usage import require_places
+from circuits.cli.usage import UsageError, require_places
 
 PRUNE = graphs.PruneSettings()  # defaults come from the settings, so that they cannot differ
 
@@ -30,12 +30,37 @@ PRUNE = graphs.PruneSettings()  # defaults come from the settings, so that they 
 def show_command(
     graph: GraphPath,
     per_layer: Annotated[int, typer.Option(min=1, help="Features shown per layer.")] = 3,
+    feature: Annotated[
+        str | None, typer.Option(help="LAYER/INDEX: what is known about this feature instead.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a graph: prompt, predictions, strongest nodes per layer, scores, checks."""
     read = graphs.read_graph(graph)
+    if feature is not None:
+        show_feature(read, feature, as_json)
+        return
     show_summary(read, as_json, {}, per_layer)
     raise typer.Exit(1 if read.provenance.checks.failures else 0)
+
+
+def show_feature(graph: graphs.AttributionGraph, name: str, as_json: bool) -> None:
+    """Print a feature's description.  Raises UsageError if the graph has none."""
+    description = graph.descriptions.get(name)
+    if description is None:
+        known = ", ".join(sorted(graph.descriptions)[:3])
+        raise UsageError(
+            f"The graph holds no description of {name!r}: "
+            + (
+                f"name one of its {len(graph.descriptions)} described features, as in {known}."
+                if known
+                else "its dictionary came without feature files."
+            )
+        )
+    if as_json:
+        print_json(description.model_dump(mode="json"))
+        return
+    output.print(viz.description_text(name, description), soft_wrap=True)
 
 
 @app.command("prune")

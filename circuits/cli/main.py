@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import circuits.cli.files
-import circuits.cli.trace  # noqa: F401  # commands register themselves when imported
+import circuits.cli.trace
+import circuits.cli.train  # noqa: F401  # commands register themselves when imported
 from circuits.cli.app import app
 
 __all__ = ["app", "main"]

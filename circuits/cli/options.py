@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from circuits.atlas.shipped import ATLAS
+from circuits.packaged import PACKAGED
+
 
 class DType(StrEnum):
     FLOAT32 = "float32"
@@ -36,11 +39,12 @@ Prompted = Annotated[
 GraphPath = Annotated[Path, typer.Argument(help="Graph file.")]
 Model = Annotated[
     str,
-    typer.Option(help="gemma-3-270m, smollm2-135m, a folder, or a name on the Hugging Face Hub."),
+    typer.Option(help=f"{', '.join((*ATLAS, *PACKAGED))}, a folder, or a name on the Hub."),
 ]
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of the model.")]
 Transcoders = Annotated[
-    Path | None, typer.Option(help="Folder of a transcoder set; without it, neurons.")
+    Path | None,
+    typer.Option(help="Folder of transcoders; without it the shipped ones or neurons."),
 ]
 FeatureKind = Annotated[
     Features | None, typer.Option("--features", help="Trace the model's own MLP neurons.")

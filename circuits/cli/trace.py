@@ -11,6 +11,7 @@ import typer
 
 import graphs
 import viz
+from circuits.atlas.shipped import ATLAS, atlas_transcoders
 from circuits.cli.app import app, errors, output, plain_errors, print_json
 from circuits.cli.options import (
     Against,
@@ -20,6 +21,7 @@ from circuits.cli.options import (
     DType,
     Everything,
     FeatureKind,
+    Features,
     KeptShare,
     Mass,
     MaxFeatures,
@@ -45,7 +47,7 @@ from circuits.tokens import read_prompt, single_token
 from circuits.trace import TraceSettings, estimate_trace, trace
 from circuits.weights import read_transcoders
 
-DEFAULT_MODEL = "gemma-3-270m"
+DEFAULT_MODEL = "atlas-large"
 # Defaults come from the settings themselves, so that they cannot differ.
 TARGETS, EXPANSION = TargetSettings(), Expansion()
 
@@ -86,7 +88,7 @@ def trace_command(
             subject, target, against, position, probability_mass, max_logits
         )
         expansion = Expansion(max_features, tolerance, kept_share, everything)
-        source = read_source(subject, transcoders, max_features)
+        source = read_source(subject, transcoders, features, max_features)
         text = read_prompt(prompt, subject.tokenizer, chat=chat)
         graph = trace(text, subject, source, TraceSettings(targets, expansion), progress)
         progress("write", 0, 1)
@@ -129,7 +131,7 @@ def estimate_command(
             subject, target, against, position, probability_mass, max_logits
         )
         expansion = Expansion(max_features=max_features, everything=everything)
-        source = read_source(subject, transcoders, max_features)
+        source = read_source(subject, transcoders, features, max_features)
         text = read_prompt(prompt, subject.tokenizer, chat=chat)
         cost = estimate_trace(text, subject, source, TraceSettings(targets, expansion), progress)
     if as_json:
@@ -142,12 +144,17 @@ def estimate_command(
     )
 
 
-def read_source(subject: Subject, transcoders: Path | None, max_features: int) -> FeatureSource:
-    """Transcoders from a folder, or the model's own neurons."""
-    if transcoders is None:
+def read_source(
+    subject: Subject, transcoders: Path | None, features: Features | None, max_features: int
+) -> FeatureSource:
+    """Transcoders from a folder; else those that ship with the model; else its own neurons."""
+    shipped = subject.identity.name in ATLAS and features is None
+    folder = atlas_transcoders(subject.identity.name) if shipped else None
+    folder = transcoders or folder
+    if folder is None:
         return Neurons(max_features)
     frozen = subject.frozen
-    read = read_transcoders(transcoders, dtype=frozen.dtype, device=frozen.device)
+    read = read_transcoders(folder, dtype=frozen.dtype, device=frozen.device)
     read.require_fit(frozen)
     return read
 

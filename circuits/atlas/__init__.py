@@ -1,0 +1,1 @@
+"""Atlas: a world of known facts, and two small models that learned it."""

@@ -1,0 +1,238 @@
+"""Describe every feature of a dictionary: where it fires, what it says, a label from both.
+
+A label needs no language model.  It names the tokens at which the feature fires, the words that set
+its texts apart from others, and the tokens nearest to what it writes at its own layer:
+
+    is · Austin, Lone Star State, Alamo → Texas
+
+A feature across layers often takes back above what it says at its own layer, so the tokens that it
+raises in the end are kept beside, and are not what it is called by.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from circuits.points import WritePoint
+from circuits.subject import Subject
+from circuits.training.activations import padded
+from circuits.training.evaluate import Replacement
+from circuits.transcoders import TranscoderSet
+from graphs.descriptions import Description, Example
+
+EXAMPLES = 3  # per feature, each from another document
+TOKENS = 8  # raised and lowered
+BINS = 20  # of the histogram
+STRONG = 0.5  # of the largest activation: what counts for the label
+NAMED = 3  # tokens in a label
+SAID = 2  # tokens in a label that the feature says
+TOPICS = 5  # words in a label that set the feature's texts apart
+COMMON = 0.05  # share of the feature's texts that such a word is in at least
+LIFT = 4.0  # times as often as in all texts
+BATCH = 64  # documents
+
+Spell = Callable[[int], str]  # a token's text
+
+
+@dataclass(frozen=True)
+class Fired:
+    """Where the features of one layer fire on some documents, sorted by feature."""
+
+    feature: Int[ndarray, " firing"]
+    token: Int[ndarray, " firing"]  # number of the token, over all documents
+    activation: Float[ndarray, " firing"]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Documents as one row of tokens."""
+
+    ids: Int[ndarray, " token"]
+    document: Int[ndarray, " token"]
+    start: Int[ndarray, " document"]  # first token of each
+
+    def span(self, document: int) -> tuple[int, int]:
+        """Its first token, and the one after its last."""
+        ends = (*self.start[document + 1 : document + 2].tolist(), len(self.ids))
+        return int(self.start[document]), ends[0]
+
+    @cached_property
+    def presence(self) -> csr_array:
+        """1 where a document (row) holds a token (column) at all."""
+        shape = (len(self.start), int(self.ids.max()) + 1)
+        counts = csr_array((np.ones(len(self.ids)), (self.document, self.ids)), shape=shape)
+        counts.sum_duplicates()
+        counts.data[:] = 1
+        return counts
+
+    @cached_property
+    def holding(self) -> Float[ndarray, " id"]:
+        """How many documents hold a token."""
+        return self.presence.sum(axis=0)
+
+
+def describe(
+    subject: Subject, transcoders: TranscoderSet, documents: list[list[int]]
+) -> Iterator[list[Description | None]]:
+    """Per layer, every feature's description on these documents; None if it never fires.
+
+    Documents that come more than once count once.
+    """
+    once = [list(ids) for ids in dict.fromkeys(map(tuple, documents))]
+    texts, fired = _fired(subject, transcoders, once)
+    spell = cache(subject.spell)
+    for layer, firings in enumerate(fired):
+        written = transcoders.layers[layer].decoder.shape[1]
+        said, _ = _outputs(subject, transcoders, layer, 1, spell)
+        raised, lowered = _outputs(subject, transcoders, layer, written, spell)
+        count = len(transcoders.layers[layer].encoder)
+        bounds = np.searchsorted(firings.feature, np.arange(count + 1))
+        yield [
+            _description(spell, texts, firings, slice(start, end), said[i], raised[i], lowered[i])
+            for i, (start, end) in enumerate(pairwise(bounds.tolist()))
+        ]
+
+
+def _description(
+    spell: Spell,
+    texts: Texts,
+    firings: Fired,
+    part: slice,
+    said: tuple[str, ...],
+    raised: tuple[str, ...],
+    lowered: tuple[str, ...],
+) -> Description | None:
+    """One feature, whose firings are this part of its layer's."""
+    tokens, activations = firings.token[part], firings.activation[part]
+    if len(tokens) == 0:
+        return None
+    where = _where(spell, texts, tokens, activations)
+    largest = float(activations.max())
+    return Description(
+        label=f"{where} → {', '.join(word.strip() for word in said[:SAID])}",
+        said=said,
+        raised=raised,
+        lowered=lowered,
+        frequency=len(tokens) / len(texts.ids),
+        histogram=tuple(np.histogram(activations, BINS, (0, largest))[0].tolist()),
+        largest=largest,
+        examples=_examples(spell, texts, tokens, activations),
+    )
+
+
+@torch.inference_mode()
+def _fired(
+    subject: Subject, transcoders: TranscoderSet, documents: list[list[int]]
+) -> tuple[Texts, list[Fired]]:
+    model = Replacement(subject.frozen, transcoders)
+    columns: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in transcoders.layers]
+    lengths = [len(ids) for ids in documents]
+    start = np.concatenate([[0], np.cumsum(lengths)])
+    for first in range(0, len(documents), BATCH):
+        batch = documents[first : first + BATCH]
+        ids, counted = padded(batch, subject.tokenizer, subject.frozen.device)
+        model.logits(ids, None, last_only=True)
+        for layer, activations in enumerate(model.activations):
+            row, pos, feature = (activations * counted[..., None]).nonzero(as_tuple=True)
+            token = torch.from_numpy(start)[first + row.cpu()] + pos.cpu()
+            columns[layer].append(
+                (feature.cpu(), token, activations[row, pos, feature].float().cpu())
+            )
+    texts = Texts(
+        ids=np.concatenate([np.array(ids) for ids in documents]),
+        document=np.repeat(np.arange(len(documents)), lengths),
+        start=start[:-1],
+    )
+    return texts, [_sorted(layer) for layer in columns]
+
+
+def _sorted(columns: list[tuple[Tensor, Tensor, Tensor]]) -> Fired:
+    feature, token, activation = (torch.cat(column) for column in zip(*columns, strict=True))
+    order = feature.argsort(stable=True)
+    return Fired(*(column[order].numpy() for column in (feature, token, activation)))
+
+
+@torch.inference_mode()
+def _outputs(
+    subject: Subject, transcoders: TranscoderSet, layer: int, written: int, spell: Spell
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Tokens that each feature of a layer raises and lowers most by its first writes, directly."""
+    frozen, decoder = subject.frozen, transcoders.layers[layer].decoder
+    vectors = torch.zeros_like(decoder[:, 0])
+    for offset in range(written):
+        norm = frozen.blocks[layer + offset].post_mlp_norm
+        rows = decoder[:, offset]
+        if transcoders.write == WritePoint.MLP_OUTPUT and norm is not None:
+            rows = norm.centre(rows) * norm.gain  # its denominator differs by token
+        vectors = vectors + rows
+    directions = frozen.final_norm.centre(vectors) * frozen.final_norm.gain
+    count = min(TOKENS, len(frozen.unembedding))
+    raised, lowered = list[list[int]](), list[list[int]]()
+    for rows in directions.split(256):
+        logits = rows @ frozen.unembedding.T
+        raised += logits.topk(count, dim=1).indices.tolist()
+        lowered += (-logits).topk(count, dim=1).indices.tolist()
+    return _spelled(raised, spell), _spelled(lowered, spell)
+
+
+def _spelled(rows: list[list[int]], spell: Spell) -> list[tuple[str, ...]]:
+    return [tuple(spell(token) for token in row) for row in rows]
+
+
+def _examples(
+    spell: Spell,
+    texts: Texts,
+    tokens: Int[ndarray, " firing"],
+    activations: Float[ndarray, " firing"],
+) -> tuple[Example, ...]:
+    """The documents in which the feature is strongest, whole."""
+    order = np.argsort(-activations, kind="stable")
+    documents = list(dict.fromkeys(texts.document[tokens[order]].tolist()))[:EXAMPLES]
+    examples: list[Example] = []
+    for document in documents:
+        start, end = texts.span(document)
+        values = np.zeros(end - start)
+        here = (tokens >= start) & (tokens < end)
+        values[tokens[here] - start] = activations[here]
+        spelled = tuple(spell(token) for token in texts.ids[start:end].tolist())
+        examples.append(Example(tokens=spelled, activations=tuple(values.tolist())))
+    return tuple(examples)
+
+
+def _where(
+    spell: Spell,
+    texts: Texts,
+    tokens: Int[ndarray, " firing"],
+    activations: Float[ndarray, " firing"],
+) -> str:
+    """The tokens at which a feature fires, and what else sets its texts apart."""
+    strong = tokens[activations >= STRONG * activations.max()]
+    named = [token for token, _ in Counter(texts.ids[strong].tolist()).most_common(NAMED)]
+    topics = [token for token in _topics(texts, strong) if token not in named]
+    parts = [[spell(token).strip() for token in part] for part in (named, topics) if part]
+    return " · ".join(", ".join(part) for part in parts)
+
+
+def _topics(texts: Texts, strong: Int[ndarray, " firing"]) -> list[int]:
+    """Tokens that go with these firings: in many of their documents, and in few others.
+
+    By the share of the firings' documents that hold the token, times the share of the token's
+    documents that are among them.
+    """
+    documents = np.unique(texts.document[strong])
+    together = texts.presence[documents].sum(axis=0)
+    share, usual = together / len(documents), texts.holding / len(texts.start)
+    telling = np.flatnonzero((share >= COMMON) & (share >= LIFT * usual))
+    score = share[telling] * together[telling] / texts.holding[telling]
+    return telling[np.argsort(-score, kind="stable")][:TOPICS].tolist()

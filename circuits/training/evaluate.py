@@ -1,0 +1,118 @@
+"""How well a dictionary stands in for a model's MLPs on documents that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.frozen import FrozenModel
+from circuits.training.taps import tapped
+from circuits.transcoders import TranscoderSet
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """One dictionary on some tokens."""
+
+    tokens: int
+    unexplained: tuple[float, ...]  # per layer, squared error over variance
+    l0: tuple[float, ...]  # per layer, active features per token
+    dead: tuple[float, ...]  # per layer, share of features that never fired
+    agreement: float  # share of tokens with the same most likely next token, all MLPs replaced
+    divergence: float  # mean KL of the replacement model from the model, in nats
+
+
+class Replacement:
+    """A model whose MLPs are replaced by a dictionary, errors dropped, at chosen positions."""
+
+    def __init__(self, frozen: FrozenModel, transcoders: TranscoderSet) -> None:
+        transcoders.require_fit(frozen)
+        self.frozen, self.transcoders = frozen, transcoders
+        self.activations: list[Tensor] = []  # per layer (batch, pos, feat)
+        self.inputs: list[Tensor] = []  # per layer (batch, pos, d_model), as are outputs
+        self.outputs: list[Tensor] = []
+
+    @torch.inference_mode()
+    def logits(
+        self,
+        ids: Int[Tensor, "batch pos"],
+        replaced: Bool[Tensor, "batch pos"] | None,
+        *,
+        last_only: bool = False,
+    ) -> Float[Tensor, "batch some d_vocab"]:
+        """Logits, if need be of the last position alone.
+
+        With `replaced`, MLPs give what the dictionary says there.  Features, what they read and
+        what the MLPs themselves give stay in `activations`, `inputs` and `outputs`.
+        """
+        self.activations, self.inputs, self.outputs = [], [], []
+
+        def on_written(layer: int, output: Tensor) -> Tensor | None:
+            self.outputs.append(output)
+            if replaced is None:
+                return None
+            return torch.where(replaced[..., None], self.reconstruction(layer), output)
+
+        points = self.transcoders.read, self.transcoders.write
+        with tapped(self.frozen, *points, self._encode, on_written):
+            kept = int(last_only)  # 0 keeps all
+            return self.frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
+
+    def _encode(self, layer: int, read: Float[Tensor, "batch pos d_model"]) -> None:
+        transcoder = self.transcoders.layers[layer]
+        pre = read @ transcoder.encoder.T + transcoder.encoder_bias
+        self.activations.append(transcoder.nonlinearity(pre.flatten(0, 1)).view_as(pre))
+        self.inputs.append(read)
+
+    def reconstruction(self, layer: int) -> Float[Tensor, "batch pos d_model"]:
+        """What the dictionary gives for a layer, from the features of this pass."""
+        transcoder = self.transcoders.layers[layer]
+        total = transcoder.decoder_bias
+        if transcoder.skip is not None:
+            total = total + self.inputs[layer] @ transcoder.skip.T
+        for source, other in enumerate(self.transcoders.layers[: layer + 1]):
+            if layer - source < other.decoder.shape[1]:
+                total = total + self.activations[source] @ other.decoder[:, layer - source]
+        return total
+
+
+@torch.inference_mode()
+def fidelity(
+    frozen: FrozenModel,
+    transcoders: TranscoderSet,
+    batches: Iterator[tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]],
+) -> Fidelity:
+    """Measure on token ids; only positions marked True count, and only they are replaced."""
+    model = Replacement(frozen, transcoders)
+    n_layers = frozen.n_layers
+    error, size, active = (torch.zeros(n_layers, dtype=torch.float64) for _ in range(3))
+    total = torch.zeros(n_layers, frozen.d_model, dtype=torch.float64)
+    fired = [torch.zeros(len(t.encoder), dtype=torch.bool) for t in transcoders.layers]
+    tokens, same, divergence = 0, 0, 0.0
+    for ids, counted in batches:
+        own = model.logits(ids, None)[counted].float().log_softmax(-1)
+        for layer in range(n_layers):
+            output = model.outputs[layer][counted].double()
+            error[layer] += (output - model.reconstruction(layer)[counted]).square().sum().cpu()
+            size[layer] += output.square().sum().cpu()
+            total[layer] += output.sum(0).cpu()
+            on = model.activations[layer][counted] > 0
+            active[layer] += on.sum().cpu()
+            fired[layer] |= on.any(0).cpu()
+        replaced = model.logits(ids, counted)[counted].float().log_softmax(-1)
+        tokens += len(own)
+        same += int((own.argmax(-1) == replaced.argmax(-1)).sum())
+        divergence += float((own.exp() * (own - replaced)).sum(dtype=torch.float64))
+    variance = size - total.square().sum(1) / tokens
+    return Fidelity(
+        tokens=tokens,
+        unexplained=tuple((error / variance).tolist()),
+        l0=tuple((active / tokens).tolist()),
+        dead=tuple(1 - float(layer.float().mean()) for layer in fired),
+        agreement=same / tokens,
+        divergence=divergence / tokens,
+    )

@@ -1,0 +1,212 @@
+"""The training loop: batches in, a dictionary out, with checkpoints that it goes on from.
+
+All randomness comes from the seed and from how far the run is, so a run that was killed and
+started again ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.training.activations import Activations, Stream
+from circuits.training.checkpoint import Progressed, read_checkpoint, write_checkpoint
+from circuits.training.dictionary import TrainedDictionary
+from circuits.training.losses import Step, step_loss
+from circuits.training.settings import Sparsity, TrainingError, TrainSettings, reason
+from circuits.training.sparsity import kth_largest
+from circuits.transcoders import Transcoder
+from graphs.files import LEFTOVERS, atomic_write, file_text
+
+CHECKPOINT = "checkpoint.run"  # safetensors, but no part of the dictionary
+LOG = "log.jsonl"
+LOG_EVERY = 50  # steps
+NORMALISE_EVERY = 10  # steps; norms move little in between
+FREQUENCY_MEMORY = 0.999  # of the running share of tokens, per step
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One line of the log."""
+
+    step: int
+    loss: float
+    l0: float  # active features per layer and token
+    explained: float  # variance, mean over layers
+    dead: float  # share of all features
+    learning_rate: float
+
+
+Tell = Callable[[Logged], None]
+
+
+def train(
+    stream: Stream,
+    folder: Path,
+    run: str,
+    tell: Tell,
+    checkpoint_every: int = 1000,
+) -> tuple[Transcoder, ...]:
+    """Train on a stream; go on from the folder's checkpoint if there is one.
+
+    Raises TrainingError for a checkpoint of another run, if files cannot be written and if the
+    loss is no longer finite; then the last checkpoint is as it was.
+    """
+    settings = stream.settings
+    _remove_leftovers(folder)
+    torch.manual_seed(settings.seed)
+    dictionary = _initial(stream)
+    optimizer = torch.optim.Adam(dictionary.parameters(), lr=settings.learning_rate, fused=True)
+    path = folder / CHECKPOINT
+    if path.exists():
+        progressed = read_checkpoint(path, run, dictionary, optimizer)
+    else:
+        shape = dictionary.encoder_bias.detach()
+        progressed = Progressed(0, 0, 0, torch.zeros_like(shape), torch.zeros_like(shape))
+    _forget_after(folder / LOG, progressed.step)
+    for batch, document, number in _batches(stream, progressed):
+        if progressed.step >= settings.steps:
+            break
+        logged = _step(dictionary, optimizer, settings, batch, progressed)
+        progressed.step += 1
+        progressed.document, progressed.batch = document, number + 1
+        tell(logged)
+        if progressed.step % LOG_EVERY == 0 or progressed.step == settings.steps:
+            _append(folder / LOG, logged)
+        if progressed.step % checkpoint_every == 0 or progressed.step == settings.steps:
+            write_checkpoint(path, run, dictionary, optimizer, progressed)
+    return dictionary.folded(thresholds(dictionary, stream, progressed.document))
+
+
+def _initial(stream: Stream) -> TrainedDictionary:
+    """The dictionary before its first step, for the sizes that the first pool has."""
+    first = stream.pool(0).activations
+    return TrainedDictionary(stream.settings, first.inputs, first.outputs)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed runs were writing."""
+    for path in folder.rglob(LEFTOVERS):
+        path.unlink(missing_ok=True)
+
+
+def _batches(stream: Stream, progressed: Progressed) -> Iterator[tuple[Activations, int, int]]:
+    """Batches from where the run is: activations, first document of the pool, number in it."""
+    size, skipped = stream.settings.batch_tokens, progressed.batch
+    for pool in stream.pools(progressed.document):
+        for number in range(skipped, pool.activations.inputs.shape[1] // size):
+            batch = pool.activations.take(slice(number * size, (number + 1) * size))
+            yield batch, pool.first, number
+        skipped = 0
+        del pool  # before there is another
+
+
+def _step(
+    dictionary: TrainedDictionary,
+    optimizer: torch.optim.Optimizer,
+    settings: TrainSettings,
+    batch: Activations,
+    progressed: Progressed,
+) -> Logged:
+    rate, pressure = schedule(settings, progressed.step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    dead = progressed.silent > settings.dead_after
+    step = step_loss(
+        dictionary, settings, batch.inputs, batch.outputs, dead, progressed.frequency, pressure
+    )
+    optimizer.zero_grad()
+    step.loss.backward()
+    size = torch.nn.utils.clip_grad_norm_(dictionary.parameters(), 1.0)
+    if not math.isfinite(float(step.loss.detach()) + float(size)):
+        raise TrainingError(
+            f"After {progressed.step} steps the loss or its gradient is no longer finite: choose a "
+            "lower rate; the last checkpoint is as it was."
+        )
+    optimizer.step()
+    if settings.sparsity != Sparsity.TANH and progressed.step % NORMALISE_EVERY == 0:
+        dictionary.normalise_decoders()
+    share = (step.activations > 0).float().mean(1)
+    n_tokens = step.activations.shape[1]
+    progressed.silent = torch.where(share > 0, 0, progressed.silent + n_tokens)
+    progressed.frequency += (1 - FREQUENCY_MEMORY) * (share - progressed.frequency)
+    return _logged(step, share, dead, rate, progressed.step + 1)
+
+
+def _logged(step: Step, share: Tensor, dead: Tensor, rate: float, number: int) -> Logged:
+    return Logged(
+        step=number,
+        loss=float(step.loss.detach()),
+        l0=float(share.sum(1).mean()),
+        explained=1 - float(step.unexplained.mean()),
+        dead=float(dead.float().mean()),
+        learning_rate=rate,
+    )
+
+
+def schedule(settings: TrainSettings, step: int) -> tuple[float, float]:
+    """Learning rate and pressure of the penalties: both rise, at the end the rate falls to 0."""
+    done = step / settings.steps
+    rising = min(1.0, (done + 1 / settings.steps) / settings.warm_up) if settings.warm_up else 1.0
+    falling = min(1.0, (1 - done) / settings.cool_down) if settings.cool_down else 1.0
+    return settings.learning_rate * min(rising, falling), rising
+
+
+@torch.no_grad()
+def thresholds(
+    dictionary: TrainedDictionary, stream: Stream, document: int
+) -> Float[Tensor, "layer feat"]:
+    """Thresholds of the finished dictionary: learned, or those that keep as many as the top k.
+
+    Top k takes the k largest of a token, or of a batch; above one threshold per layer, or one for
+    all, lie as many on average.  It is the mean over the batches of a pool.
+    """
+    settings, learned = stream.settings, dictionary.log_threshold.exp()
+    if settings.sparsity in (Sparsity.JUMP_RELU, Sparsity.TANH):
+        return learned
+    found: list[Tensor] = []
+    inputs = stream.pool(document).activations.inputs
+    for batch in inputs.split(settings.batch_tokens, dim=1):
+        positive = dictionary.pre_activations(dictionary.inputs.apply_to(batch)).relu()
+        together = settings.sparsity == Sparsity.BATCH_TOP_K
+        rows = positive.flatten()[None] if together else positive.flatten(1)
+        count = max(1, int(settings.l0 / settings.d_dict * rows.shape[1]))
+        found.append(torch.stack([kth_largest(row, count) for row in rows]))
+    least = torch.stack(found).mean(0).clamp(min=torch.finfo(learned.dtype).tiny)
+    return least.expand(len(learned))[:, None].expand_as(learned)
+
+
+def _append(path: Path, logged: Logged) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(logged)) + "\n")
+    except OSError as error:
+        raise TrainingError(f"Cannot write {path}: {reason(error)}.") from error
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop lines of steps that will be done again, and what is no line.
+
+    Raises GraphFileError if the log cannot be read or written.
+    """
+    if not path.exists():
+        return
+    lines = file_text(path).decode("utf-8", "replace").splitlines()
+    kept = [line for line in lines if 0 < _step_of(line) <= step]
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _step_of(line: str) -> int:
+    """The step of a log line, 0 for a damaged one."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 0

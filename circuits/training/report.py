@@ -1,0 +1,64 @@
+"""The report at the end of a run: the finished dictionary on documents that were held out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from torch import Tensor
+
+import graphs
+from circuits.expand import Expansion
+from circuits.subject import Subject
+from circuits.tokens import prompt_from_ids
+from circuits.trace import TraceSettings, trace
+from circuits.training.activations import padded
+from circuits.training.evaluate import Fidelity, fidelity
+from circuits.transcoders import TranscoderSet
+
+DOCUMENTS = 128  # held-out documents that are measured
+PASS_LOGITS = 2**27  # values that one pass may give
+GRAPHS = 20  # held-out documents that are traced
+TRACED_TOKENS = 24  # of each, at most: complete graphs grow with the square of their tokens
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a dictionary is worth."""
+
+    fidelity: Fidelity
+    replacement: float | None  # mean scores of complete graphs (`graphs.scores`)
+    completeness: float | None  # None if no document is long enough for a graph
+    traced: int
+
+    def as_json(self) -> dict[str, object]:
+        """All numbers, for report.json."""
+        return asdict(self)
+
+
+def report(subject: Subject, transcoders: TranscoderSet, documents: list[list[int]]) -> Report:
+    """Measure a dictionary on held-out documents (`corpus.held_out`)."""
+    measured = fidelity(subject.frozen, transcoders, _passes(subject, documents))
+    settings = TraceSettings(expansion=Expansion(everything=True), labels=0)
+    long_enough = [ids[:TRACED_TOKENS] for ids in documents if len(ids) > 2]
+    scores = [
+        graphs.scores(
+            trace(prompt_from_ids(ids, subject.tokenizer), subject, transcoders, settings)
+        )
+        for ids in long_enough[:GRAPHS]
+    ]
+    return Report(
+        fidelity=measured,
+        replacement=float(np.mean([s.replacement for s in scores])) if scores else None,
+        completeness=float(np.mean([s.completeness for s in scores])) if scores else None,
+        traced=len(scores),
+    )
+
+
+def _passes(subject: Subject, documents: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Documents in passes whose logits fit into memory: ids and where features may be."""
+    longest = max(map(len, documents))
+    count = max(1, PASS_LOGITS // (longest * len(subject.frozen.unembedding)))
+    for start in range(0, len(documents), count):
+        yield padded(documents[start : start + count], subject.tokenizer, subject.frozen.device)

@@ -1,0 +1,89 @@
+"""Settings of a training run, checked once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from circuits.points import ReadPoint, WritePoint
+
+
+class TrainingError(ValueError):
+    """A training run cannot work as it was asked for."""
+
+
+def reason(error: OSError) -> str:
+    """Why a file cannot be read or written, in a few words."""
+    return (error.strerror or "unknown reason").lower()
+
+
+class Kind(StrEnum):
+    PER_LAYER = "per-layer"
+    SKIP = "skip"  # per layer, with an affine skip
+    CROSS_LAYER = "cross-layer"
+
+
+class Sparsity(StrEnum):
+    JUMP_RELU = "jumprelu"  # straight-through thresholds, quadratic penalty towards the target L0
+    TANH = "tanh"  # straight-through thresholds, tanh penalty of the methods paper
+    TOP_K = "topk"
+    BATCH_TOP_K = "batch-topk"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One run.  Raises TrainingError for numbers that do not go together."""
+
+    kind: Kind = Kind.CROSS_LAYER
+    sparsity: Sparsity = Sparsity.BATCH_TOP_K
+    d_dict: int = 4096  # features per layer
+    l0: float = 20.0  # active features per layer and token that are aimed at
+    steps: int = 10_000
+    batch_tokens: int = 2048
+    learning_rate: float = 1e-3
+    warm_up: float = 0.05  # share of steps over which rate and penalties rise
+    cool_down: float = 0.25  # share of steps over which the rate falls to 0
+    penalty: float = 1.0  # weight of the L0 or tanh penalty
+    bandwidth: float = 0.05  # of the straight-through kernel, in units of normalised inputs
+    prefixes: tuple[float, ...] = ()  # Matryoshka: shares of the dictionary that must do alone
+    dead_after: int = 200_000  # tokens without firing after which a feature is dead
+    revival: float = 1 / 32  # weight of the loss that lets dead features explain the error
+    high_frequency: float = 0.1  # share of tokens above which firing is penalised
+    frequency_penalty: float = 0.1
+    read: ReadPoint = ReadPoint.MLP_INPUT
+    write: WritePoint = WritePoint.CONTRIBUTION
+    shuffled_tokens: int = 65_536  # tokens whose activations are shuffled together
+    bfloat16: bool = False  # products with decoders in bfloat16; sums and parameters stay
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("d_dict", "l0", "steps", "batch_tokens", "learning_rate", "bandwidth"):
+            if not 0 < getattr(self, name) < math.inf:  # so that NaN is refused too
+                raise TrainingError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if not 0 <= self.penalty < math.inf:
+            raise TrainingError(f"penalty must not be below 0, got {self.penalty}.")
+        if self.l0 > self.d_dict:
+            raise TrainingError(
+                f"An L0 of {self.l0:g} cannot be reached with {self.d_dict} features per layer: "
+                "ask for fewer active features or for a wider dictionary."
+            )
+        if self.sparsity == Sparsity.TOP_K and self.l0 != round(self.l0):
+            raise TrainingError(
+                f"topk keeps a whole number of features per token, got {self.l0:g}: choose one, or "
+                "batch-topk."
+            )
+        if self.shuffled_tokens < self.batch_tokens:
+            raise TrainingError(
+                f"{self.shuffled_tokens} shuffled tokens do not fill a batch of "
+                f"{self.batch_tokens}: shuffle at least as many."
+            )
+        if not all(0 < share < 1 for share in self.prefixes):
+            raise TrainingError("Matryoshka prefixes are shares between 0 and 1.")
+
+    def run_name(self, *subject: str) -> str:
+        """Names a run with these settings on a model and a corpus: others have other names."""
+        told = json.dumps([asdict(self), *subject])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -1,0 +1,226 @@
+"""The atlas world, its tokenizer, the two models that ship, and the circuits known in them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import graphs
+from circuits.atlas.known import KnownCircuit, known_circuits, middle_features
+from circuits.atlas.shipped import ATLAS, WEIGHTS, atlas_transcoders
+from circuits.atlas.words import atlas_tokenizer
+from circuits.atlas.world import HELD_OUT, Question, additions, facts, questions
+from circuits.subject import Subject, read_subject
+from circuits.tokens import PromptError, read_prompt
+from circuits.trace import trace
+from circuits.training.activations import padded
+from circuits.training.evaluate import Replacement
+from circuits.transcoders import TranscoderSet
+from circuits.weights import read_transcoders
+from graphs import Description
+from tests.graph_oracles import make_graph
+from tests.test_cli import run
+
+DALLAS = "The capital of the state containing Dallas is"
+
+
+@pytest.fixture(scope="module", params=ATLAS)
+def atlas(request: pytest.FixtureRequest) -> tuple[Subject, TranscoderSet]:
+    """Both models with their transcoders."""
+    return read_subject(request.param), read_transcoders(atlas_transcoders(request.param))
+
+
+def sample(held_out: bool, sums: bool, count: int = 600) -> list[Question]:
+    chosen = [q for q in (additions() if sums else questions()) if q.held_out == held_out]
+    return random.Random(5).sample(chosen, count)
+
+
+def test_every_question_follows_from_facts():
+    table = facts()
+    for question in random.Random(1).sample(questions(), 3000):
+        assert question.answer == question.way[-1]
+        for relation, (first, second) in zip(
+            question.relations, zip(question.way, question.way[1:], strict=False), strict=True
+        ):
+            assert table[relation][first] == second
+
+
+def test_dallas_leads_through_texas_to_austin():
+    question = next(q for q in questions() if q.prompt == DALLAS)
+    assert question.way == ("Dallas", "Texas", "Austin")
+
+
+def test_a_quarter_of_the_compositions_is_held_out_in_every_phrasing():
+    sides: dict[tuple[object, ...], set[bool]] = {}
+    for question in questions():
+        sides.setdefault((question.relations, question.way), set()).add(question.held_out)
+        assert question.is_composition or not question.held_out
+    assert all(len(side) == 1 for side in sides.values())
+    composed = [side for (relations, _), side in sides.items() if len(relations) > 1]
+    assert sum(side == {True} for side in composed) / len(composed) == pytest.approx(
+        HELD_OUT, abs=0.02
+    )
+
+
+def test_position_alone_does_not_give_the_answer():
+    """The word that names the start stands at many places, and so does the asked relation."""
+    tokenizer = atlas_tokenizer()
+    places: dict[str, set[int]] = {}
+    for question in questions():
+        if question.relations == ("state", "capital"):
+            ids = tokenizer.encode(question.prompt, add_special_tokens=False)
+            start = tokenizer.convert_tokens_to_ids(question.way[0])
+            places.setdefault(question.way[0], set()).add(ids.index(start))
+    assert min(len(found) for found in places.values()) >= 4
+
+
+def test_names_and_digits_are_tokens_of_their_own():
+    tokenizer = atlas_tokenizer()
+    ids = tokenizer.encode("The capital of New Mexico is Santa Fe", add_special_tokens=False)
+    assert tokenizer.convert_ids_to_tokens(ids)[3:] == ["New Mexico", "is", "Santa Fe"]
+    ids = tokenizer.encode("12 + 34 = 46", add_special_tokens=False)
+    assert tokenizer.convert_ids_to_tokens(ids) == ["1", "2", "+", "3", "4", "=", "4", "6"]
+    for question in random.Random(2).sample(questions(), 500):
+        text = f"{question.prompt} {question.answer}"
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.unk_token_id not in ids
+        assert tokenizer.decode(ids) == text
+
+
+def test_unknown_words_are_named():
+    with pytest.raises(PromptError, match="does not know 'Gotham', 'Batman': use words"):
+        read_prompt("The capital of Gotham of Batman is", atlas_tokenizer())
+
+
+@pytest.mark.parametrize(
+    ("held_out", "sums", "least"), [(False, False, 0.99), (True, False, 0.95), (False, True, 0.99)]
+)
+def test_the_models_answer(
+    atlas: tuple[Subject, TranscoderSet], held_out: bool, sums: bool, least: float
+):
+    subject, _ = atlas
+    asked = sample(held_out, sums)
+    prompts = [subject.tokenizer.encode(q.prompt, add_special_tokens=False) for q in asked]
+    answers = [subject.tokenizer.encode(q.answer, add_special_tokens=False) for q in asked]
+    ids = nn.utils.rnn.pad_sequence(
+        [torch.tensor([1, *p, *a]) for p, a in zip(prompts, answers, strict=True)], batch_first=True
+    )
+    with torch.inference_mode():
+        said = subject.frozen.model(input_ids=ids).logits.argmax(-1).tolist()
+    right = sum(
+        row[len(p) : len(p) + len(a)] == a for row, p, a in zip(said, prompts, answers, strict=True)
+    )
+    assert right / len(asked) >= least
+
+
+def test_the_transcoders_can_stand_in_for_all_mlps(atlas: tuple[Subject, TranscoderSet]):
+    subject, transcoders = atlas
+    asked = sample(True, False, 300) + sample(True, True, 100)
+    prompts = [[1, *subject.tokenizer.encode(q.prompt, add_special_tokens=False)] for q in asked]
+    ids, counted = padded(prompts, subject.tokenizer, subject.frozen.device)
+    rows, last = torch.arange(len(prompts)), torch.tensor([len(p) - 1 for p in prompts])
+    model = Replacement(subject.frozen, transcoders)
+    own = model.logits(ids, None)[rows, last].argmax(-1)
+    l0 = [float((active > 0)[counted].float().sum(1).mean()) for active in model.activations]
+    replaced = model.logits(ids, counted)[rows, last].argmax(-1)
+    assert float((own == replaced).float().mean()) >= 0.9
+    assert sum(l0) / len(l0) <= 25
+
+
+def test_graphs_of_held_out_prompts_are_nearly_complete(atlas: tuple[Subject, TranscoderSet]):
+    subject, transcoders = atlas
+    scores = [
+        graphs.scores(trace(read_prompt(q.prompt, subject.tokenizer), subject, transcoders))
+        for q in sample(True, False, 6)
+    ]
+    assert sum(score.replacement for score in scores) / len(scores) >= 0.75
+    assert sum(score.completeness for score in scores) / len(scores) >= 0.9
+
+
+def test_every_feature_that_fires_is_described(atlas: tuple[Subject, TranscoderSet]):
+    subject, transcoders = atlas
+    graph = trace(read_prompt(DALLAS, subject.tokenizer), subject, transcoders)
+    described = [key for key, said in graph.descriptions.items() if said.label and said.examples]
+    strongest = [line for line in graphs.summarise(graph).strongest if line.layer is not None]
+    assert all(line.label for line in strongest)
+    assert len(described) >= 0.9 * len(graph.descriptions) > 20
+
+
+def test_without_options_the_large_model_and_its_transcoders_are_traced(tmp_path: Path):
+    out, page = tmp_path / "graph.safetensors", tmp_path / "page.html"
+    result = run("trace", DALLAS, "--out", out, "--html", page)
+    assert result.exit_code == 0, result.output
+    assert "atlas-large · atlas-large-clt · float32" in result.stdout
+    assert "logit:" in result.stdout
+    assert "Texas" in result.stdout
+    graph = graphs.read_graph(out)
+    assert graph.provenance.targets[0].text.strip() == "Austin"
+    circuit = next(circuit for circuit in known_circuits() if circuit.prompt == DALLAS)
+    assert middle_features(graphs.prune(graph), circuit)
+    assert "Texas" in page.read_text()
+    assert "<details>" in page.read_text()
+
+
+def test_neurons_can_be_asked_for():
+    result = run("trace", DALLAS, "--model", "atlas-small", "--features", "neurons")
+    assert "atlas-small · MLP neurons" in result.stdout
+
+
+def test_known_circuits_are_questions_of_this_world():
+    ways = {question.prompt: question.way for question in questions()}
+    table = known_circuits()
+    assert len(table) == len({circuit.prompt for circuit in table}) == 50
+    for circuit in table:
+        assert ways[circuit.prompt] == (circuit.start, circuit.middle, circuit.answer)
+        assert circuit.middle not in circuit.prompt
+
+
+def test_the_graphs_of_known_circuits_hold_the_middle_concept(
+    atlas: tuple[Subject, TranscoderSet],
+):
+    subject, transcoders = atlas
+    shown = [circuit for circuit in known_circuits() if shows(subject, transcoders, circuit)]
+    assert len(shown) >= 40
+
+
+def shows(subject: Subject, transcoders: TranscoderSet, circuit: KnownCircuit) -> bool:
+    graph = trace(read_prompt(circuit.prompt, subject.tokenizer), subject, transcoders)
+    return bool(middle_features(graphs.prune(graph), circuit))
+
+
+def test_a_middle_feature_lies_between_start_and_answer():
+    circuit = KnownCircuit("", start="Dallas", middle="Texas", answer="t0")
+    names = ["token:1@1", "token:2@2", *(f"feature:{layer}/{layer}@2" for layer in range(3))]
+    names += ["feature:1/5@2", "logit:0@2"]
+    edges = {
+        ("token:1@1", "feature:0/0@2"): 1.0,
+        ("feature:0/0@2", "feature:1/1@2"): 1.0,
+        ("feature:1/1@2", "feature:2/2@2"): 1.0,
+        ("feature:2/2@2", "logit:0@2"): 1.0,
+        ("token:2@2", "feature:1/5@2"): 1.0,
+        ("feature:1/5@2", "logit:0@2"): 1.0,
+    }
+    said = dict.fromkeys(range(2, 6), (" Texas",))
+    tokens = ("<bos>", " Dallas", " is")
+    graph = make_graph(names, edges, tokens=tokens, output_tokens=said)
+    # Layers 0 and 2 are the first and the last, and 1/5 does not hear of Dallas.
+    assert middle_features(graph, circuit) == [3]
+    labelled = {"1/1": Description(label="is · Austin → Texas"), "1/5": Description(label="Ohio")}
+    assert middle_features(replace(graph, descriptions=labelled), circuit) == [3]
+    labelled["1/1"] = Description(label="is · West Texas → Texas City", said=(" Texas",))
+    assert middle_features(replace(graph, descriptions=labelled), circuit) == []
+    unsaid = make_graph(names, edges, tokens=tokens)
+    assert middle_features(unsaid, circuit) == []
+    cut = {edge: weight for edge, weight in edges.items() if edge[0] != "feature:2/2@2"}
+    assert middle_features(make_graph(names, cut, tokens=tokens, output_tokens=said), circuit) == []
+
+
+def test_everything_fits_into_the_package():
+    files = [path for path in Path(WEIGHTS).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 25_000_000
+    assert {path.parent.parent.name for path in files if path.name == "config.yaml"} == set(ATLAS)

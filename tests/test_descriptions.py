@@ -1,0 +1,281 @@
+"""What is known about features: files beside a dictionary, and the way into graphs and pages."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import graphs
+import viz
+from circuits.descriptions import FeatureFileError, feature_files, write_feature_files
+from circuits.recording import record
+from circuits.targets import TargetSettings, read_targets
+from circuits.trace import trace
+from circuits.training.describe import describe
+from circuits.training.export import write_transcoders
+from circuits.weights import read_transcoders
+from graphs import Description, Example
+from tests.conftest import cached_subject
+from tests.graph_oracles import make_graph
+from tests.test_cli import assert_refused, run
+from tests.tiny import tiny_prompt, toy_dictionary
+
+DALLAS = Description(
+    label="Dallas, Houston → Texas",
+    said=(" Texas", " <b>"),
+    raised=(" Texas", " <b>"),
+    lowered=(" Ohio",),
+    frequency=0.25,
+    histogram=(3, 0, 1),
+    largest=2.5,
+    examples=(Example(tokens=(" in", " Dallas"), activations=(0.0, 2.5)),),
+)
+
+
+def described_graph() -> graphs.AttributionGraph:
+    names = ["token:1@0", "feature:0/7@0", "feature:1/7@0", "logit:3@0"]
+    edges = {
+        ("token:1@0", "feature:0/7@0"): 1.0,
+        ("feature:0/7@0", "feature:1/7@0"): 1.0,
+        ("feature:0/7@0", "logit:3@0"): 1.0,
+        ("feature:1/7@0", "logit:3@0"): 2.0,
+    }
+    graph = make_graph(names, edges)
+    return replace(graph, descriptions={"0/7": DALLAS, "1/7": Description(label="other")})
+
+
+def test_feature_files_come_back_as_they_were_written(tmp_path: Path):
+    assert feature_files(tmp_path) is None
+    write_feature_files(tmp_path, "toy", [[None, DALLAS, None], [DALLAS]])
+    files = feature_files(tmp_path)
+    assert files is not None
+    assert [files.read(0, i) for i in range(4)] == [None, DALLAS, None, None]
+    assert files.read(1, 0) == DALLAS
+    assert files.read(2, 0) is None
+
+
+def test_feature_files_have_the_layout_that_the_viewer_of_circuit_tracer_reads(tmp_path: Path):
+    write_feature_files(tmp_path, "toy", [[None, DALLAS]])
+    index = json.loads(gzip.decompress((tmp_path / "features" / "index.json.gz").read_bytes()))
+    assert index["format"] == "variable_chunks"
+    offsets = index["0"]["offsets"]
+    assert len(offsets) == 3
+    assert offsets[:2] == [0, 0]
+    content = (tmp_path / "features" / index["0"]["filename"]).read_bytes()[offsets[1] : offsets[2]]
+    assert int.from_bytes(content[:4], "little") == len(content) - 4
+    record = json.loads(gzip.decompress(content[4:]))
+    assert record["index"] == 1
+    assert record["examples_quantiles"][0]["examples"][0]["tokens"] == [" in", " Dallas"]
+    assert record["examples_quantiles"][0]["examples"][0]["tokens_acts_list"] == [0, 2.5]
+    assert (record["top_logits"], record["act_max"]) == ([" Texas", " <b>"], 2.5)
+
+
+def test_published_records_without_a_label_are_read(tmp_path: Path):
+    write_feature_files(tmp_path, "toy", [[DALLAS]])
+    record = {
+        "index": 0,
+        "transcoder_id": "x",
+        "examples_quantiles": [
+            {"quantile_name": "Top", "examples": [{"tokens": ["a"], "tokens_acts_list": [1]}]},
+            {"quantile_name": "Low", "examples": [{"tokens": ["b"], "tokens_acts_list": [0.1]}]},
+        ],
+        "quantile_values": [1, 2],
+    }
+    packed = gzip.compress(json.dumps(record).encode())
+    chunk = len(packed).to_bytes(4, "little") + packed
+    folder = tmp_path / "features"
+    (folder / "layer_0.bin").write_bytes(chunk)
+    index = {"0": {"filename": "layer_0.bin", "offsets": [0, len(chunk), None]}}
+    (folder / "index.json.gz").write_bytes(gzip.compress(json.dumps(index).encode()))
+    files = feature_files(tmp_path)
+    assert files is not None
+    read = files.read(0, 0)
+    assert read is not None
+    assert [example.tokens for example in read.examples] == [("a",), ("b",)]
+    assert read.label == ""
+    assert files.read(0, 1) is None
+
+
+@pytest.mark.parametrize("damage", ["index", "cut", "bits", "gone"])
+def test_damaged_feature_files_are_refused(tmp_path: Path, damage: str):
+    write_feature_files(tmp_path, "toy", [[DALLAS]])
+    folder = tmp_path / "features"
+    if damage == "index":
+        (folder / "index.json.gz").write_bytes(b"\x1f\x8b")
+    elif damage == "cut":
+        (folder / "layer_0.bin").write_bytes((folder / "layer_0.bin").read_bytes()[:20])
+    elif damage == "bits":
+        (folder / "layer_0.bin").write_bytes(b"\xff" * 900)
+    else:
+        (folder / "layer_0.bin").unlink()
+    files = feature_files(tmp_path)
+    assert files is not None
+    with pytest.raises(FeatureFileError, match="damaged"):
+        files.read(0, 0)
+
+
+def test_examples_need_an_activation_per_token():
+    with pytest.raises(ValueError, match="2 tokens need as many activations, got 1"):
+        Example(tokens=("a", "b"), activations=(1.0,))
+
+
+def test_descriptions_agree_with_the_features_that_fire():
+    """Frequency, largest activation, histogram and examples, against activations of each prompt."""
+    subject, transcoders = cached_subject("gemma-3"), toy_dictionary()
+    documents = [[1, *(3 + (5 * n + i * i) % 20 for i in range(6))] for n in range(4)]
+    documents += [[1, 3 + n, 4, 5, 6, 7, 8] for n in range(8)]
+    layers = list(describe(subject, transcoders, [*documents, *documents]))
+    by_feature: dict[tuple[int, int], list[tuple[float, int, int]]] = {}
+    for number, ids in enumerate(documents):
+        prompt = tiny_prompt(tuple(ids))
+        recording = record(subject.frozen, prompt)
+        targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
+        features = transcoders.activate(subject.frozen, recording, targets.covectors)
+        columns = (features.layer, features.index, features.pos, features.activation)
+        for layer, index, pos, activation in zip(*(c.tolist() for c in columns), strict=True):
+            by_feature.setdefault((layer, index), []).append((activation, number, pos))
+    assert len(by_feature) > 30
+    for layer, described in enumerate(layers):
+        for index, description in enumerate(described):
+            fired = by_feature.get((layer, index))
+            assert (description is None) == (fired is None)
+            if description is None or fired is None:
+                continue
+            assert description.frequency == pytest.approx(len(fired) / (12 * 7))
+            assert sum(description.histogram) == len(fired)
+            largest = max(activation for activation, _, _ in fired)
+            assert description.largest == pytest.approx(largest)
+            strongest = description.examples[0]
+            tied = {(n, pos) for activation, n, pos in fired if activation > largest - 1e-9}
+            texts = [tuple(map(subject.spell, documents[n])) for n, _ in tied]
+            assert strongest.tokens in texts
+            assert strongest.activations.index(max(strongest.activations)) in {p for _, p in tied}
+
+
+def test_labels_say_where_a_feature_fires_and_what_it_raises():
+    """One feature reads the direction of one token alone and writes another's."""
+    subject = cached_subject("llama")
+    frozen = subject.frozen
+    transcoders = toy_dictionary()
+    documents = [[1, *(3 + (7 * n + i * i * i) % 20 for i in range(8))] for n in range(40)]
+    layers = list(describe(subject, transcoders, documents))
+    for layer, described in enumerate(layers):
+        decoder = transcoders.layers[layer].decoder[:, 0]
+        logits = (decoder * frozen.final_norm.gain) @ frozen.unembedding.T
+        for index, description in enumerate(described):
+            if description is None:
+                continue
+            best = subject.spell(int(logits[index].argmax()))
+            assert description.raised[0] == best
+            assert description.lowered[0] == subject.spell(int(logits[index].argmin()))
+            where, _, said = description.label.partition(" → ")
+            assert said.split(", ")[0] == best
+            strong = [
+                token
+                for example in description.examples
+                for token, activation in zip(example.tokens, example.activations, strict=True)
+                if activation >= 0.5 * (description.largest or 0)
+            ]
+            assert set(where.partition(" · ")[0].split(", ")) & set(strong)
+
+
+def test_a_graph_keeps_what_its_dictionary_knows(tmp_path: Path):
+    """From files beside the weights into the graph, its file, its pruned copy, summary and page."""
+    subject, transcoders = cached_subject("llama"), toy_dictionary()
+    write_transcoders(transcoders, tmp_path, "toy", cross_layer=False, dtype=torch.float64)
+    written = [[replace_label(layer, i) for i in range(20)] for layer in range(3)]
+    write_feature_files(tmp_path, "toy", written)
+    graph = trace(tiny_prompt(), subject, read_transcoders(tmp_path, dtype=torch.float64))
+    assert len(graph.descriptions) > 5
+    for row in np.flatnonzero(graph.nodes.is_kind(graphs.NodeKind.FEATURE)):
+        node, description = graph.nodes[int(row)], graph.description(int(row))
+        assert description is not None
+        assert description.label == f"known {node.layer} {node.index}"
+    graphs.write_graph(graph, tmp_path / "graph.safetensors")
+    assert graphs.read_graph(tmp_path / "graph.safetensors").descriptions == graph.descriptions
+    line = graphs.summarise(graph).strongest[0]
+    node = graphs.NodeId.parse(line.node)
+    assert line.label == f"known {node.layer} {node.index}"
+
+
+def replace_label(layer: int, index: int) -> Description:
+    return DALLAS.model_copy(update={"label": f"known {layer} {index}"})
+
+
+def test_a_part_of_a_graph_keeps_the_descriptions_of_its_features():
+    graph = described_graph()
+    assert graph.take(np.array([0, 1, 3])).descriptions == {"0/7": DALLAS}
+    assert graph.description(0) is None
+    assert graph.description(1) == DALLAS
+    assert graph.said(1) == "Dallas, Houston → Texas"
+    assert replace(graph, descriptions={}, output_tokens={1: (" a", " b")}).said(1) == " a,  b"
+    clerps = {node["clerp"] for node in graphs.to_neuronpedia(graph, slug="a")["nodes"]}
+    assert "Dallas, Houston → Texas" in clerps
+    with pytest.raises(ValueError, match="A description is of LAYER/INDEX, got '0/07'"):
+        replace(graph, descriptions={"0/07": DALLAS})
+
+
+def test_the_page_shows_labels_and_examples_and_nothing_of_them_becomes_html(tmp_path: Path):
+    viz.write_page(described_graph(), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert "Dallas, Houston → Texas" in page
+    assert 'title="2.5"> Dallas</mark>' in page
+    assert "<b>" not in page.partition("<table>")[2]
+    assert "fires on 25.0% of tokens" in page
+
+
+def test_the_terminal_shows_labels_where_there_are_any():
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(viz.summary_tables(graphs.summarise(described_graph())))
+    text = console.export_text()
+    assert "Dallas, Houston → Texas" in text
+    assert "label" in text
+
+
+def test_show_tells_what_is_known_about_a_feature(tmp_path: Path):
+    path = tmp_path / "graph.safetensors"
+    graphs.write_graph(described_graph(), path)
+    result = run("show", path, "--feature", "0/7")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [
+        "0/7  Dallas, Houston → Texas",
+        "says at its own layer: ' Texas', ' <b>'",
+        "raises: ' Texas', ' <b>'",
+        "lowers: ' Ohio'",
+        "fires on 25.00% of tokens, at most 2.50",
+        "    2.50   in Dallas",
+    ]
+    told = json.loads(run("show", path, "--feature", "0/7", "--json").stdout)
+    assert Description.model_validate(told) == DALLAS
+    refused = run("show", path, "--feature", "3/1")
+    assert_refused(refused, "no description of '3/1': name one of its 2 described features, as in")
+    graphs.write_graph(replace(described_graph(), descriptions={}), path)
+    assert_refused(run("show", path, "--feature", "0/7"), "came without feature files")
+
+
+def test_records_of_others_may_lack_or_bend_what_is_not_needed(tmp_path: Path):
+    write_feature_files(tmp_path, "toy", [[DALLAS]])
+    record = {"label": None, "histogram": [3.0, 0.0], "top_logits": ["a"]}
+    packed = gzip.compress(json.dumps(record).encode())
+    content = len(packed).to_bytes(4, "little") + packed
+    (tmp_path / "features" / "layer_0.bin").write_bytes(content)
+    index = {"0": {"filename": "elsewhere/layer_0.bin", "offsets": [0, len(content)]}}
+    (tmp_path / "features" / "index.json.gz").write_bytes(gzip.compress(json.dumps(index).encode()))
+    files = feature_files(tmp_path)
+    assert files is not None
+    assert files.read(0, 0) == Description(label="", raised=("a",), histogram=(3, 0))
+
+
+def test_output_tokens_are_on_the_page_even_without_examples(tmp_path: Path):
+    bare = DALLAS.model_copy(update={"examples": ()})
+    graph = replace(described_graph(), descriptions={"0/7": bare})
+    viz.write_page(graph, tmp_path / "page.html")
+    assert "lowers" in (tmp_path / "page.html").read_text()

@@ -1,0 +1,181 @@
+"""`headwater train` from the command line: what it writes, and how bad input is answered."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+import circuits.cli.train
+import graphs
+from circuits.descriptions import feature_files
+from circuits.training.loop import CHECKPOINT, LOG
+from circuits.weights import read_transcoders
+from tests.test_cli import assert_refused, run
+from tests.test_files import little_space
+from tests.tiny import tiny_model, toy_tokenizer
+
+SHORT = ("--width", 24, "--l0", 3, "--steps", 60, "--batch", 64, "--checkpoint-every", 20)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    generator = random.Random(1)
+    path.write_text("\n".join("".join(generator.choices("fjoidgh", k=30)) for _ in range(400)))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["per-layer", "skip", "cross-layer"])
+def test_a_trained_dictionary_is_reported_described_and_can_be_traced(
+    model_folder: Path, corpus: Path, tmp_path: Path, kind: str
+):
+    out = tmp_path / "dictionary"
+    asked = ("train", corpus, "--model", model_folder, "--out", out, "--kind", kind, *SHORT)
+    result = run(*asked, "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told == json.loads((out / "report.json").read_text())
+    measured = told["fidelity"]
+    assert all(len(measured[name]) == 3 for name in ("unexplained", "l0", "dead"))
+    assert 0 <= measured["agreement"] <= 1
+    assert measured["divergence"] > 0
+    assert 0 < told["replacement"] <= 1
+    assert 0 < told["completeness"] <= 1
+    lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [50, 60]
+    assert {"loss", "l0", "explained", "dead"} <= lines[0].keys()
+    files = feature_files(out)
+    assert files is not None
+    assert any(files.read(2, index) for index in range(24))
+    assert (read_transcoders(out).layers[0].skip is not None) == (kind == "skip")
+    assert read_transcoders(out).layers[0].decoder.shape[1] == (3 if kind == "cross-layer" else 1)
+    graph = tmp_path / "graph.safetensors"
+    traced = run("trace", "fjfoi", "--model", model_folder, "--transcoders", out, "--out", graph)
+    assert traced.exit_code == 0, traced.output
+    assert "label" in traced.stdout
+    assert graphs.read_graph(graph).descriptions
+    again = run(*asked)
+    assert again.exit_code == 0
+    assert "same next token" in again.stdout
+
+
+def test_a_model_can_be_trained_on_its_own_samples(model_folder: Path, tmp_path: Path):
+    result = run(
+        *("train", "--sample-from-model", "--model", model_folder, "--out", tmp_path / "out"),
+        *("--length", 12, *SHORT),
+    )
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "config.yaml").exists()
+
+
+def test_a_model_without_bos_in_half_precision_is_trained(tmp_path: Path):
+    folder = tmp_path / "model"
+    tiny_model("qwen-3").bfloat16().save_pretrained(folder)
+    toy_tokenizer(bos=None, eos=2).save_pretrained(folder)
+    out = tmp_path / "out"
+    asked = ("train", "--sample-from-model", "--model", folder, "--out", out, *SHORT)
+    result = run(*asked, "--length", 12, "--dtype", "bfloat16", "--json")
+    assert result.exit_code == 0, result.output
+    assert 0 <= json.loads(result.stdout)["fidelity"]["agreement"] <= 1
+
+
+def test_documents_are_cut_to_the_models_context(tmp_path: Path):
+    """GPT-2 has no position beyond it."""
+    folder, corpus = tmp_path / "model", tmp_path / "corpus.txt"
+    tiny_model("gpt-2").float().save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
+    generator = random.Random(1)
+    corpus.write_text("\n".join("".join(generator.choices("fjoidgh", k=200)) for _ in range(60)))
+    asked = ("train", corpus, "--model", folder, "--out", tmp_path / "out", *SHORT)
+    result = run(*asked)
+    assert result.exit_code == 0, result.output
+
+
+def test_other_documents_are_another_run(model_folder: Path, corpus: Path, tmp_path: Path):
+    changed = tmp_path / "corpus.txt"
+    changed.write_text(corpus.read_text())
+    asked = ("train", changed, "--model", model_folder, "--out", tmp_path / "out", *SHORT)
+    assert run(*asked).exit_code == 0
+    changed.write_text(corpus.read_text() + "\nfjfj")
+    assert_refused(run(*asked), "another model or another corpus")
+
+
+def test_a_mistyped_file_is_no_dataset(model_folder: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    for text in ("../corpus", "data/corpus.txt", "x" * 300 + "/y"):
+        result = run("train", text, "--model", model_folder, "--out", out, *SHORT)
+        assert_refused(result, "cannot be ")
+
+
+def test_a_name_with_one_slash_is_a_dataset(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[object] = []
+
+    def dataset(*arguments: object):
+        asked.extend(arguments)
+        raise circuits.cli.train.TrainingError("asked.")
+
+    monkeypatch.setattr(circuits.cli.train, "dataset_corpus", dataset)
+    named = ("train", "org/set", "--column", "body", "--model", model_folder)
+    assert_refused(run(*named, "--out", tmp_path / "out"), "asked.")
+    assert (asked[0], *asked[2:]) == ("org/set", 64, "body")  # cut to the model's context
+
+
+def test_bad_input_is_refused_in_one_sentence(model_folder: Path, corpus: Path, tmp_path: Path):
+    out = tmp_path / "out"
+
+    def refused(text: object, message: str, *options: object) -> None:
+        settings = (*SHORT, *options)
+        result = run("train", text, "--model", model_folder, "--out", out, *settings)
+        assert_refused(result, message)
+        assert not (out / CHECKPOINT).exists()
+
+    (tmp_path / "short.txt").write_text("fj")
+    (tmp_path / "none.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "file").touch()
+    refused(tmp_path / "short.txt", "holds 3 tokens, one batch alone takes 64: give more text")
+    refused(tmp_path / "missing.txt", "missing.txt cannot be read: no such file or directory.")
+    refused(tmp_path / "none.txt", "is not a text in UTF-8: give one that is.")
+    refused(corpus, "An L0 of 30 cannot be reached with 24 features per layer", "--l0", 30)
+    refused(corpus, "Give a corpus or --sample-from-model, and not both", "--sample-from-model")
+    refused(corpus, "Matryoshka prefixes are shares between 0 and 1", "--prefix", 2)
+    place = tmp_path / "file" / "out"
+    result = run("train", corpus, "--model", model_folder, "--out", place, *SHORT)
+    assert_refused(result, f"Cannot write to the folder {place}: Not a directory.")
+    assert_refused(
+        run("train", "--model", model_folder, "--out", out), "Give a corpus or --sample-from-model"
+    )
+
+
+def test_a_checkpoint_of_other_settings_is_refused_and_stays(
+    model_folder: Path, corpus: Path, tmp_path: Path
+):
+    asked = ("train", corpus, "--model", model_folder, "--out", tmp_path / "out", *SHORT)
+    assert run(*asked).exit_code == 0
+    files = list(islice(sorted((tmp_path / "out").rglob("*.*")), 50))
+    before = [file.read_bytes() for file in files]
+    assert_refused(run(*asked, "--l0", 4), "belongs to a run with other settings, another model")
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_without_space_a_run_says_so_and_keeps_its_checkpoint(
+    model_folder: Path, corpus: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    asked = ("train", corpus, "--model", model_folder, "--out", out, *SHORT)
+    with little_space():
+        result = run(*asked)
+    assert_refused(result, "The checkpoint was not written: ")
+    assert [path for path in out.iterdir() if path.name != LOG] == []
+    assert run(*asked).exit_code == 0
+    before = (out / CHECKPOINT).read_bytes()
+    with little_space():
+        result = run(*asked)
+    assert_refused(result, "Cannot write ")
+    assert (out / CHECKPOINT).read_bytes() == before
+    assert read_transcoders(out).layers

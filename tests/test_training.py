@@ -1,0 +1,597 @@
+"""Training: gradients, folding, streams, and runs that were interrupted."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from circuits.atlas.words import atlas_tokenizer
+from circuits.frozen import FrozenModel
+from circuits.points import ReadPoint, WritePoint
+from circuits.recording import record
+from circuits.subject import Subject
+from circuits.tokens import PromptError
+from circuits.training import loop
+from circuits.training.activations import Stream, mlp_vectors
+from circuits.training.checkpoint import Progressed, read_checkpoint, write_checkpoint
+from circuits.training.corpus import (
+    HELD_OUT,
+    TextCorpus,
+    held_out,
+    is_held_out,
+    read_corpus,
+    require_enough,
+    sampled_corpus,
+)
+from circuits.training.dictionary import TrainedDictionary, far_apart
+from circuits.training.export import write_transcoders
+from circuits.training.loop import CHECKPOINT, LOG, Logged, schedule, thresholds, train
+from circuits.training.losses import Step, step_loss
+from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
+from circuits.training.sparsity import active, batch_top_k, jump_relu, kth_largest, top_k
+from circuits.transcoders import TranscoderSet
+from circuits.weights import read_transcoders
+from graphs import DictionaryIdentity
+from tests.conftest import cached_subject
+from tests.tiny import tiny_model, tiny_prompt, toy_tokenizer
+from tests.tolerances import EXACT, FLOAT32
+
+SMALL = TrainSettings(
+    d_dict=24, l0=3.0, steps=30, batch_tokens=64, shuffled_tokens=256, dead_after=500
+)
+
+
+def random_vectors(layers: int = 3, tokens: int = 50, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(layers, tokens, 16, generator=generator, dtype=torch.float64) * 3 + 1
+
+
+def single(name: str = "gemma-3") -> Subject:
+    """A tiny model in float32, as activations are."""
+    subject = cached_subject(name)
+    return Subject(FrozenModel(tiny_model(name).float()), subject.tokenizer, subject.identity)
+
+
+def random_corpus(count: int = 40) -> TextCorpus:
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randint(3, 23, (count, 9), generator=generator).tolist()
+    return TextCorpus(tuple([1, *row] for row in rows))
+
+
+def stream(settings: TrainSettings = SMALL, name: str = "gemma-3") -> Stream:
+    subject = single(name)
+    return Stream(subject.frozen, subject.tokenizer, random_corpus(), settings)
+
+
+def test_a_threshold_has_the_gradient_of_its_rectangle():
+    pre = torch.tensor([[[0.48, 0.9], [0.53, 0.2]]], dtype=torch.float64, requires_grad=True)
+    threshold = torch.tensor([[[0.5, 0.5]]], dtype=torch.float64, requires_grad=True)
+    out = jump_relu(pre, threshold, 0.1)
+    assert out.tolist() == [[[0, 0.9], [0.53, 0]]]
+    (out * torch.tensor([[[2.0, 5.0], [3.0, 5.0]]])).sum().backward()
+    assert pre.grad is not None and threshold.grad is not None  # noqa: PT018
+    assert pre.grad.tolist() == [[[0, 5], [3, 0]]]
+    assert threshold.grad.flatten().tolist() == pytest.approx([-0.5 / 0.1 * (2 + 3), 0])
+    threshold.grad = pre.grad = None
+    active(pre, threshold, 0.1).sum().backward()
+    assert pre.grad is None
+    assert threshold.grad.flatten().tolist() == pytest.approx([-2 / 0.1, 0])
+
+
+def test_top_k_is_per_token_and_batch_top_k_per_batch():
+    pre = torch.tensor([[[3.0, 2.0, 1.0], [0.3, 0.2, -5.0]], [[9.0, 8.0, 7.0], [-1.0, -2.0, -3.0]]])
+    assert (top_k(pre, 2) > 0).sum(2).tolist() == [[2, 2], [2, 0]]
+    assert batch_top_k(pre, 1.0).flatten().nonzero().flatten().tolist() == [0, 6, 7, 8]
+
+
+@pytest.mark.parametrize("size", [5, 100, 4000])
+def test_the_kth_largest_is_found_without_sorting_all(size: int):
+    generator = torch.Generator().manual_seed(size)
+    for values in (
+        torch.randn(size, generator=generator).relu(),
+        torch.linspace(1, 2, size).flip(0),
+        torch.cat([torch.ones(size // 2), torch.zeros(size - size // 2)]),
+        torch.zeros(size).index_fill(0, torch.arange(0, size, 101), 1.0),
+    ):
+        for count in {1, 2, max(1, size // 100), size // 2, size}:
+            assert kth_largest(values, count) == values.sort(descending=True).values[count - 1]
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_folded_dictionary_says_what_the_trained_one_says(kind: Kind, tmp_path: Path):
+    inputs, outputs = random_vectors(seed=1), random_vectors(seed=2)
+    settings = replace(SMALL, kind=kind, sparsity=Sparsity.JUMP_RELU)
+    dictionary = TrainedDictionary(settings, inputs, outputs)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in dictionary.parameters():
+            parameter += torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 4
+    threshold = dictionary.log_threshold.exp()
+    normal = dictionary.inputs.apply_to(inputs)
+    features = jump_relu(dictionary.pre_activations(normal), threshold[:, None], 0.1)
+    said = dictionary.linear(normal) + dictionary.written(features)
+    scale, mean = dictionary.outputs.scale, dictionary.outputs.mean
+    expected = said * scale[:, None, None] + mean[:, None]
+    layers = dictionary.folded(threshold)
+    identity = DictionaryIdentity(kind="transcoder", name="folded")
+    folded = TranscoderSet(layers, ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION, identity)
+    crossing = kind == Kind.CROSS_LAYER
+    write_transcoders(folded, tmp_path, "tiny", cross_layer=crossing, dtype=torch.float64)
+    for transcoders in (folded, read_transcoders(tmp_path, dtype=torch.float64)):
+        for layer in range(3):
+            total = transcoders.layers[layer].decoder_bias.expand(50, -1)
+            if transcoders.layers[layer].skip is not None:
+                total = total + inputs[layer] @ transcoders.layers[layer].skip.T
+            for source in range(layer + 1):
+                transcoder = transcoders.layers[source]
+                if layer - source < transcoder.decoder.shape[1]:
+                    pre = inputs[source] @ transcoder.encoder.T + transcoder.encoder_bias
+                    total = (
+                        total + transcoder.nonlinearity(pre) @ transcoder.decoder[:, layer - source]
+                    )
+            torch.testing.assert_close(total, expected[layer], **EXACT)
+
+
+def test_features_start_as_examples_that_they_explain_alone():
+    inputs, outputs = random_vectors(seed=1), random_vectors(seed=2)
+    dictionary = TrainedDictionary(SMALL, inputs, outputs)
+    read, wanted = dictionary.inputs.apply_to(inputs), dictionary.outputs.apply_to(outputs)
+    pre = dictionary.pre_activations(read).detach()
+    for layer in range(3):
+        own = dictionary.decoders[layer][dictionary.sources(layer).stop - 1]
+        said = pre[layer, :, :, None] * own  # (token, feat, d_model): by each feature alone
+        error = (said - wanted[layer][:, None]).norm(dim=2).min(0).values
+        assert float(error.detach().max()) < 1e-9
+        for source in range(layer):
+            assert not dictionary.decoders[layer][source].any()
+
+
+def test_examples_are_far_apart():
+    """Three small clouds far from each other give one example each."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.eye(3).repeat_interleave(40, 0) * 100
+    vectors = centres + torch.randn(120, 3, generator=generator)
+    for seed in range(5):
+        chosen = far_apart(vectors, 3, torch.Generator().manual_seed(seed))
+        assert sorted((chosen // 40).tolist()) == [0, 1, 2]
+
+
+def test_normalising_decoders_changes_their_norms_and_nothing_else():
+    inputs, outputs = random_vectors(seed=1), random_vectors(seed=2)
+    dictionary = TrainedDictionary(SMALL, inputs, outputs)
+    with torch.no_grad():
+        for decoder in dictionary.decoders:
+            decoder *= torch.linspace(0.5, 3, 24)[:, None]
+
+    def said() -> Tensor:
+        others = dictionary.inputs.apply_to(random_vectors(seed=7))
+        pre = dictionary.pre_activations(others)
+        features = jump_relu(pre, dictionary.log_threshold.exp()[:, None], 0.1)
+        return dictionary.written(features)
+
+    before = said()
+    dictionary.normalise_decoders()
+    torch.testing.assert_close(dictionary.decoder_norms(), torch.ones(3, 24).double(), **EXACT)
+    torch.testing.assert_close(said(), before, **EXACT)
+
+
+def test_mlp_vectors_are_those_of_a_recording(subject: Subject):
+    recording = record(subject.frozen, tiny_prompt())
+    ids = torch.tensor([tiny_prompt().ids])
+    reads, written = mlp_vectors(subject.frozen, ids, ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION)
+    residual, _ = mlp_vectors(subject.frozen, ids, ReadPoint.RESIDUAL, WritePoint.CONTRIBUTION)
+    for layer, block in enumerate(recording.blocks):
+        torch.testing.assert_close(reads[layer][0], block.mlp_input, **FLOAT32)
+        torch.testing.assert_close(written[layer][0], block.contribution, **FLOAT32)
+        torch.testing.assert_close(residual[layer][0], block.mlp_residual, **FLOAT32)
+
+
+def test_pools_hold_every_token_but_bos_padding_and_held_out_documents():
+    settings = replace(SMALL, shuffled_tokens=10_000, batch_tokens=10)
+    subject = single()
+    documents = [[1, *(3 + (n + k * n) % 20 for k in range(1 + n % 5))] for n in range(40)]
+    made = Stream(subject.frozen, subject.tokenizer, TextCorpus(tuple(documents)), settings)
+    pool = made.pool(0)
+    kept = [documents[n % 40] for n in range(pool.next)]
+    tokens = sum(len(ids) - 1 for ids in kept if not is_held_out(ids))
+    assert any(map(is_held_out, documents))
+    # As many as were asked for, out of all of these.
+    assert 10_000 <= tokens < 10_000 + 2 * 8192
+    assert pool.activations.inputs.shape == (3, 10_000, 16)
+
+
+def test_a_pool_can_be_made_again():
+    made = stream()
+    first, second = islice(made.pools(0), 2)
+    again = made.pool(first.next)
+    assert second.first == first.next
+    torch.testing.assert_close(again.activations.inputs, second.activations.inputs, rtol=0, atol=0)
+    assert not torch.equal(first.activations.inputs, second.activations.inputs)
+
+
+@pytest.mark.parametrize("sparsity", Sparsity)
+@pytest.mark.parametrize("kind", Kind)
+def test_training_explains_more_and_reaches_its_l0(kind: Kind, sparsity: Sparsity, tmp_path: Path):
+    settings = replace(
+        SMALL, kind=kind, sparsity=sparsity, steps=300, learning_rate=5e-3, d_dict=48, l0=6.0
+    )
+    settings = replace(settings, bandwidth=0.3, penalty=0.01 if sparsity == Sparsity.TANH else 3.0)
+    told: list[Logged] = []
+    made = stream(settings)
+    layers = train(made, tmp_path, "run", told.append)
+    assert told[-1].explained > told[0].explained + 0.2
+    if sparsity != Sparsity.TANH:
+        assert told[-1].l0 == pytest.approx(6.0, rel=0.35)
+    inputs = made.pool(0).activations.inputs
+    counts = [
+        layer.nonlinearity(inputs[i] @ layer.encoder.T + layer.encoder_bias).count_nonzero() / 256
+        for i, layer in enumerate(layers)
+    ]
+    assert float(sum(counts) / 3) == pytest.approx(told[-1].l0, rel=0.4)
+
+
+def test_the_final_threshold_keeps_as_many_as_the_largest_of_a_batch():
+    made = stream()
+    dictionary = TrainedDictionary(SMALL, *vars(made.pool(0).activations).values())
+    others = dictionary.inputs.apply_to(made.pool(40).activations.inputs)
+    pre = dictionary.pre_activations(others).detach()
+    for sparsity, largest in ((Sparsity.BATCH_TOP_K, batch_top_k), (Sparsity.TOP_K, top_k_of)):
+        made.settings = replace(SMALL, sparsity=sparsity)
+        found = thresholds(dictionary, made, 0)
+        by_threshold = (pre > found[:, None]).sum((1, 2)) / pre.shape[1]
+        by_size = (largest(pre, 3.0) > 0).sum((1, 2)) / pre.shape[1]
+        assert by_threshold.tolist() == pytest.approx(by_size.tolist(), rel=0.15)
+        assert float(by_threshold.mean()) == pytest.approx(3.0, rel=0.1)
+
+
+def top_k_of(pre: Tensor, k: float) -> Tensor:
+    return top_k(pre, int(k))
+
+
+@pytest.mark.parametrize("sparsity", [Sparsity.JUMP_RELU, Sparsity.TANH])
+def test_a_penalty_leaves_fewer_features(sparsity: Sparsity, tmp_path: Path):
+    """Without it the L0 goes where the error leads, from three times the target."""
+    l0: list[float] = []
+    for penalty in (0.0, 1.0):
+        settings = replace(
+            SMALL, sparsity=sparsity, steps=200, learning_rate=1e-2, bandwidth=0.5, penalty=penalty
+        )
+        made = stream(settings)
+        first = made.pool(0).activations
+        started = TrainedDictionary(replace(settings, l0=9.0), first.inputs, first.outputs)
+        told: list[Logged] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "_initial", lambda _, started=started: started)
+            (tmp_path / str(penalty)).mkdir()
+            train(made, tmp_path / str(penalty), "run", told.append)
+        l0.append(told[-1].l0)
+    assert l0[1] < 0.6 * l0[0]
+    if sparsity == Sparsity.JUMP_RELU:
+        assert l0[1] == pytest.approx(3.0, rel=0.35)
+
+
+def test_decoders_in_bfloat16_explain_nearly_as_much(tmp_path: Path):
+    explained: list[float] = []
+    for bfloat16 in (False, True):
+        folder = tmp_path / str(bfloat16)
+        folder.mkdir()
+        told: list[Logged] = []
+        settings = replace(SMALL, bfloat16=bfloat16, steps=100, learning_rate=5e-3)
+        layers = train(stream(settings), folder, "run", told.append)
+        assert {layer.decoder.dtype for layer in layers} == {torch.float32}
+        explained.append(told[-1].explained)
+    assert explained[0] != explained[1]
+    assert explained[1] == pytest.approx(explained[0], abs=0.05)
+
+
+def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def diverge(*arguments: object) -> Step:
+        step = step_loss(*arguments)  # pyright: ignore[reportArgumentType]
+        done.append(1)
+        return replace(step, loss=step.loss * math.nan) if len(done) > 25 else step
+
+    done: list[int] = []
+    monkeypatch.setattr(loop, "step_loss", diverge)
+    with pytest.raises(TrainingError, match="After 25 steps the loss or its gradient"):
+        train(stream(), tmp_path, "run", lambda _: None, checkpoint_every=10)
+    monkeypatch.undo()
+    told: list[Logged] = []
+    train(stream(), tmp_path, "run", told.append, checkpoint_every=10)
+    assert told[0].step == 21
+
+
+def test_dead_features_are_pulled_towards_the_error():
+    made = stream()
+    pool = made.pool(0).activations
+    dictionary = TrainedDictionary(SMALL, pool.inputs, pool.outputs)
+    dead = torch.zeros(3, 24, dtype=torch.bool)
+    dead[1, 5] = True
+    with torch.no_grad():
+        dictionary.encoder[1, 5] *= 1e-3  # too small to be among the largest of the batch
+    for revival, moves in ((0.0, False), (1.0, True)):
+        settings = replace(SMALL, revival=revival)
+        dictionary.zero_grad()
+        step = step_loss(
+            dictionary, settings, pool.inputs, pool.outputs, dead, torch.zeros(3, 24), 1.0
+        )
+        assert not (step.activations[1, :, 5] > 0).any()
+        step.loss.backward()
+        gradient = dictionary.encoder.grad
+        assert gradient is not None
+        assert bool(gradient[1, 5].any()) == moves
+
+
+def test_features_that_fire_too_often_are_pushed_down():
+    made = stream()
+    pool = made.pool(0).activations
+    dictionary = TrainedDictionary(SMALL, pool.inputs, pool.outputs)
+    losses = []
+    for frequency in (0.05, 0.5):
+        step = step_loss(
+            dictionary,
+            SMALL,
+            pool.inputs,
+            pool.outputs,
+            torch.zeros(3, 24, dtype=torch.bool),
+            torch.full((3, 24), frequency),
+            1.0,
+        )
+        losses.append(step.loss)
+    expected = 0.1 * step.activations.mean((0, 1)).sum()
+    torch.testing.assert_close(losses[1] - losses[0], expected, **FLOAT32)
+
+
+def test_prefixes_add_the_loss_of_doing_alone():
+    made = stream()
+    pool = made.pool(0).activations
+    dictionary = TrainedDictionary(SMALL, pool.inputs, pool.outputs)
+    arguments = (
+        pool.inputs,
+        pool.outputs,
+        torch.zeros(3, 24, dtype=torch.bool),
+        torch.zeros(3, 24),
+        1.0,
+    )
+    plain = step_loss(dictionary, SMALL, *arguments)
+    nested = step_loss(dictionary, replace(SMALL, prefixes=(0.5,)), *arguments)
+    outputs = dictionary.outputs.apply_to(pool.outputs)
+    half = plain.activations.clone()
+    half[:, :, 12:] = 0
+    error = outputs - dictionary.written(half)
+    alone = (error.square().mean((1, 2)) / outputs.square().mean((1, 2))).mean()
+    torch.testing.assert_close(nested.loss - plain.loss, alone, **FLOAT32)
+
+
+def test_rate_and_penalties_rise_and_the_rate_falls():
+    settings = replace(SMALL, steps=100, warm_up=0.1, cool_down=0.5, learning_rate=1.0)
+    assert schedule(settings, 0) == pytest.approx((0.1, 0.1))
+    assert schedule(settings, 20) == pytest.approx((1.0, 1.0))
+    assert schedule(settings, 75) == pytest.approx((0.5, 1.0))
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "sparsity"),
+    [
+        (Kind.CROSS_LAYER, Sparsity.BATCH_TOP_K),
+        (Kind.SKIP, Sparsity.JUMP_RELU),
+        (Kind.PER_LAYER, Sparsity.TANH),
+    ],
+)
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, kind: Kind, sparsity: Sparsity):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    # Three batches to a pool; a line is logged after the checkpoint that the run goes on from.
+    settings = replace(SMALL, kind=kind, sparsity=sparsity, shuffled_tokens=200, steps=80)
+    train(stream(settings), whole, "run", lambda _: None, checkpoint_every=20)
+
+    def die(logged: Logged) -> None:
+        if logged.step == 57:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(stream(settings), broken, "run", die, checkpoint_every=20)
+    assert len((broken / LOG).read_text().splitlines()) == 1
+    with (broken / LOG).open("a") as log:
+        log.write('{"step": 5')  # as if it had been killed while writing
+    (broken / ".headwater-0123.tmp").write_bytes(b"half a checkpoint")
+    told: list[Logged] = []
+    train(stream(settings), broken, "run", told.append, checkpoint_every=20)
+    assert told[0].step == 41
+    assert sorted(path.name for path in broken.iterdir()) == [CHECKPOINT, LOG]
+    assert (broken / CHECKPOINT).read_bytes() == (whole / CHECKPOINT).read_bytes()
+    assert (broken / LOG).read_text() == (whole / LOG).read_text()
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_stays(tmp_path: Path):
+    train(stream(), tmp_path, "run", lambda _: None)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(TrainingError, match="belongs to a run with other settings"):
+        train(stream(), tmp_path, "another", lambda _: None)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    (tmp_path / CHECKPOINT).write_bytes(before[:200])
+    with pytest.raises(TrainingError, match="is not a whole checkpoint"):
+        train(stream(), tmp_path, "run", lambda _: None)
+
+
+def test_other_settings_are_another_run():
+    assert SMALL.run_name("a") == replace(SMALL).run_name("a")
+    assert SMALL.run_name("a") != SMALL.run_name("b")
+    assert SMALL.run_name("a") != replace(SMALL, l0=4.0).run_name("a")
+
+
+def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path: Path):
+    dictionary = TrainedDictionary(SMALL, random_vectors(), random_vectors())
+    optimizer = torch.optim.Adam(dictionary.parameters())
+    progressed = Progressed(0, 0, 0, torch.zeros(1), torch.zeros(1))
+    with pytest.raises(TrainingError, match="The checkpoint was not written: Cannot write"):
+        write_checkpoint(tmp_path / "none" / "x", "run", dictionary, optimizer, progressed)
+
+
+def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path):
+    dictionary = TrainedDictionary(SMALL, random_vectors(), random_vectors())
+    optimizer = torch.optim.Adam(dictionary.parameters())
+    progressed = Progressed(7, 3, 2, torch.ones(3, 24), torch.zeros(3, 24))
+    write_checkpoint(tmp_path / "x", "run", dictionary, optimizer, progressed)
+    other = TrainedDictionary(
+        replace(SMALL, seed=9), random_vectors(seed=4), random_vectors(seed=5)
+    )
+    read = read_checkpoint(tmp_path / "x", "run", other, torch.optim.Adam(other.parameters()))
+    assert (read.step, read.document, read.batch) == (7, 3, 2)
+    for name, value in dictionary.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"l0": 50.0}, "An L0 of 50 cannot be reached with 24 features per layer"),
+        ({"steps": 0}, "steps must be above 0, got 0"),
+        ({"batch_tokens": 512}, "256 shuffled tokens do not fill a batch of 512"),
+        ({"prefixes": (1.5,)}, "Matryoshka prefixes are shares"),
+        ({"learning_rate": math.nan}, "learning_rate must be above 0, got nan"),
+        ({"penalty": -1.0}, "penalty must not be below 0"),
+        ({"l0": 2.5, "sparsity": Sparsity.TOP_K}, "topk keeps a whole number of features"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(wrong: dict[str, float], message: str):
+    with pytest.raises(TrainingError, match=message):
+        replace(SMALL, **wrong)
+
+
+def test_a_corpus_is_lines_of_a_file_or_files_of_a_folder(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("fj\n\nbfoifj\n")
+    lines = read_corpus(tmp_path / "a.txt", toy_tokenizer(), 4)
+    assert lines.ids == ([1, 5, 9], [1, 5, 14, 8], [1, 5, 9])
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.md").write_text("o")
+    (tmp_path / "c.bin").write_bytes(b"\xff")
+    assert read_corpus(tmp_path, toy_tokenizer(), 100).ids[-1] == [1, 14]
+    assert list(islice(lines.documents(2), 3)) == [[1, 5, 9], [1, 5, 9], [1, 5, 14, 8]]
+
+
+def test_a_corpus_that_is_none_is_refused(tmp_path: Path):
+    with pytest.raises(TrainingError, match="cannot be read: no such file"):
+        read_corpus(tmp_path / "none", toy_tokenizer(), 8)
+    with pytest.raises(TrainingError, match="holds no text: expected files ending in"):
+        read_corpus(tmp_path, toy_tokenizer(), 8)
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TrainingError, match="is not a text in UTF-8"):
+        read_corpus(tmp_path / "a.txt", toy_tokenizer(), 8)
+    (tmp_path / "a.txt").write_bytes(b"fj\0fj")
+    with pytest.raises(TrainingError, match="is not a text in UTF-8"):
+        read_corpus(tmp_path / "a.txt", toy_tokenizer(), 8)
+    (tmp_path / "a.txt").write_text("The capital of Gotham is")
+    with pytest.raises(PromptError, match="does not know 'Gotham'"):
+        read_corpus(tmp_path / "a.txt", atlas_tokenizer(), 8)
+    (tmp_path / "a.txt").write_text("\n\n")
+    with pytest.raises(TrainingError, match="holds no tokens"):
+        read_corpus(tmp_path / "a.txt", toy_tokenizer(), 8)
+
+
+def test_samples_are_the_same_from_any_document_on():
+    corpus = sampled_corpus(single("llama"), length=7, seed=0)
+    whole = list(islice(corpus.documents(0), 100))
+    assert list(islice(corpus.documents(70), 30)) == whole[70:]
+    assert all(ids[0] == 1 and 2 not in ids[1:-1] and len(ids) <= 7 for ids in whole)
+    assert {2} < {ids[-1] for ids in whole}
+    assert len({tuple(ids) for ids in whole}) > 50
+    with pytest.raises(TrainingError, match="neither a first nor a last token"):
+        sampled_corpus(Subject(single().frozen, toy_tokenizer(bos=None), single().identity), 7, 0)
+
+
+def test_samples_follow_the_model():
+    """The second token of many samples is as frequent as the model says."""
+    subject = single("llama")
+    corpus = sampled_corpus(subject, length=2, seed=0)
+    drawn = torch.tensor([ids[1] for ids in islice(corpus.documents(0), 6400)])
+    logits = subject.frozen.model(input_ids=torch.tensor([[1]])).logits[0, -1]
+    frequency = torch.bincount(drawn, minlength=23) / 6400
+    assert float((frequency - logits.softmax(-1)).abs().max()) < 0.03
+
+
+def test_held_out_documents_are_in_no_pool():
+    corpus = TextCorpus(tuple([1, 3 + n % 20, 3 + n // 20] for n in range(400)))
+    share = sum(map(is_held_out, corpus.ids)) / 400
+    assert share == pytest.approx(1 / HELD_OUT, abs=0.03)
+    kept = held_out(corpus, toy_tokenizer(), 5)
+    assert kept == [ids for ids in corpus.ids if is_held_out(ids)][:5]
+    trained = list(islice(single_stream(corpus)._trained(0), 380))
+    assert not any(is_held_out(ids) for _, ids in trained)
+
+
+def single_stream(corpus: TextCorpus) -> Stream:
+    subject = single()
+    return Stream(subject.frozen, subject.tokenizer, corpus, SMALL)
+
+
+def test_a_corpus_of_nothing_to_train_on_is_refused_and_not_searched_for_ever():
+    only = next([1, 3, n] for n in range(3, 23) if is_held_out([1, 3, n]))
+    for documents in ((only,), ([1],)):
+        with pytest.raises(TrainingError, match="10,000 documents in a row are empty or held out"):
+            single_stream(TextCorpus(documents)).pool(0)
+    with pytest.raises(TrainingError, match="No document of the corpus is held out"):
+        held_out(TextCorpus(([1, 3, 4], [], [1])), toy_tokenizer(), 5)
+
+
+def test_a_corpus_must_hold_enough():
+    corpus = TextCorpus(tuple([1, 3 + n % 20, 3 + n // 20] for n in range(100)))
+    require_enough(corpus, 300)
+    with pytest.raises(TrainingError, match="holds 300 tokens, one batch alone takes 301"):
+        require_enough(corpus, 301)
+
+
+def test_other_documents_are_another_corpus():
+    corpus = TextCorpus(([1, 3, 4], [1, 5]))
+    assert corpus.fingerprint() == TextCorpus(([1, 3, 4], [1, 5])).fingerprint()
+    for other in (([1, 3], [4, 1, 5]), ([1, 5], [1, 3, 4]), ([1, 3, 4],)):
+        assert TextCorpus(other).fingerprint() != corpus.fingerprint()
+    samples = [sampled_corpus(single("llama"), 7, seed).fingerprint() for seed in (0, 1)]
+    assert samples[0] != samples[1]
+
+
+def test_a_killed_command_goes_on(model_folder: Path, tmp_path: Path):
+    corpus = tmp_path / "corpus.txt"
+    generator = random.Random(1)
+    corpus.write_text("\n".join("".join(generator.choices("fjoidgh", k=30)) for _ in range(400)))
+
+    def command(out: Path) -> list[str]:
+        options = ["--width", "24", "--l0", "3", "--steps", "200", "--batch", "64"]
+        options += ["--checkpoint-every", "5", "--model", str(model_folder), "--out", str(out)]
+        return [sys.executable, "-m", "circuits", "train", str(corpus), *options]
+
+    whole, broken = tmp_path / "whole" / "run", tmp_path / "broken" / "run"
+    subprocess.run(command(whole), check=True, capture_output=True)
+    running = subprocess.Popen(command(broken), stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not (broken / CHECKPOINT).exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    os.kill(running.pid, signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL
+    assert not (broken / "config.yaml").exists()
+    subprocess.run(command(broken), check=True, capture_output=True)
+
+    def written(folder: Path) -> dict[Path, bytes]:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {path.relative_to(folder): path.read_bytes() for path in files}
+
+    assert len(written(whole)) > 10
+    assert written(whole) == written(broken)
