@@ -54,6 +54,7 @@ class Layout:
     nonlinearity: str = "act_fn"
     post_mlp_norm: str | None = None
     gain_offset: float = 0.0  # what is added to a norm's stored weight
+    experts: bool = False  # the MLP sends each token to some of many; it has no neurons to name
     parallel_flag: str | None = None  # config field: attention and MLP read the same residual
 
 
@@ -73,6 +74,7 @@ LAYOUTS: dict[str, Layout] = {
         embedding="model.language_model.embed_tokens",
         final_norm="model.language_model.norm",
     ),
+    "GptOssForCausalLM": replace(LLAMA, experts=True),
     "LlamaForCausalLM": LLAMA,
     "MistralForCausalLM": LLAMA,
     "Qwen2ForCausalLM": LLAMA,

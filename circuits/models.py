@@ -10,21 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from huggingface_hub.utils import (
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
 )
 from huggingface_hub.utils import logging as hub_logging
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -34,6 +25,7 @@ from transformers import (
 from transformers.utils import logging
 
 from circuits.atlas.shipped import ATLAS, atlas_model
+from circuits.hub import known_reason
 from circuits.packaged import PACKAGED, ModelNotFound, converted_folder, first_sentence
 
 
@@ -163,27 +155,13 @@ def _explained(source: str, part: str) -> Iterator[None]:
         ) from error
 
 
-_REASONS: tuple[tuple[type[Exception], str], ...] = (  # subclasses first
-    (GatedRepoError, "its repository is gated, ask for access there and run `hf auth login`"),
-    (RevisionNotFoundError, "its repository has no such revision"),
-    (RepositoryNotFoundError, "the Hugging Face Hub has no such repository, or it is private"),
-    (HFValidationError, "it is neither a folder here nor a possible name on the Hub"),
-    (LocalEntryNotFoundError, "the Hub cannot be reached and the local cache has no copy"),
-    (OfflineModeIsEnabled, "the Hub is switched off and the local cache has no copy"),
-    (SafetensorError, "its weights are damaged or incomplete, delete them and fetch them again"),
-)
-
-
 def _reason(source: str, part: str, error: BaseException) -> str:
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
         return "the folder has no config.json"
     if folder.is_dir() and part == "tokenizer" and not any(folder.glob("*token*")):
         return "the folder has no tokenizer files"
-    cause: BaseException | None = error
-    while cause is not None:
-        for kind, reason in _REASONS:
-            if isinstance(cause, kind):
-                return reason
-        cause = cause.__cause__ or cause.__context__
+    known = known_reason(error)
+    if known is not None:
+        return known
     return first_sentence(error)

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from circuits.architectures import affine, optional_part, part
+from circuits.architectures import UnsupportedArchitecture, affine, optional_part, part
 from circuits.attention import Attention
 from circuits.covectors import Covectors
 from circuits.features import ActiveFeatures
@@ -127,12 +127,21 @@ class Neurons:
         return None
 
     def activate(
-        self, frozen: FrozenModel, recording: Recording, targets: Covectors
+        self,
+        frozen: FrozenModel,
+        recording: Recording,
+        targets: Covectors,
+        among: set[int] | None = None,
     ) -> ActiveFeatures:
-        """The neurons with the largest attribution to the targets."""
+        """The neurons with the largest attribution to the targets, of all layers or of these.
+
+        Raises UnsupportedArchitecture for MLPs without neurons of their own (mixtures of experts).
+        """
         points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
         layers = tuple(neuron_layer(points, i) for i in range(frozen.n_layers))
         scores = attribution(layers, targets)
+        if among is not None:
+            scores[[layer for layer in range(frozen.n_layers) if layer not in among]] = 0
         found = int((scores > 0).sum())
         chosen = scores.flatten().topk(min(self.max_features, found)).indices.sort().values
         layer, pos, index = torch.unravel_index(chosen, scores.shape)
@@ -195,6 +204,11 @@ def attribution(
 def neuron_layer(points: MlpPoints, layer: int) -> NeuronLayer:
     """One layer's neurons with their factors at the recorded point."""
     layout = points.frozen.layout
+    if layout.experts:
+        raise UnsupportedArchitecture(
+            f"The MLPs of {type(points.frozen.model).__name__} are mixtures of experts, whose "
+            "neurons differ from token to token: give --transcoders."
+        )
     mlp = part(points.frozen.modules[layer], layout.mlp)
     nonlinearity = part(mlp, layout.nonlinearity)
     inputs = points.inputs(layer)

@@ -1,4 +1,4 @@
-"""What a dictionary does to pre-activations: ReLU, JumpReLU or TopK."""
+"""What a dictionary does to pre-activations: ReLU, JumpReLU, or the largest of some group."""
 
 from __future__ import annotations
 
@@ -24,20 +24,59 @@ class JumpReLU:
     threshold: Float[Tensor, " d_dict"]
 
     def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
-        return torch.where(pre > self.threshold, pre.relu(), 0)
+        return torch.where(pre > self.threshold.to(pre), pre.relu(), 0)
 
 
 @dataclass(frozen=True)
 class TopK:
-    """The k largest of each position; `signed` keeps negative ones (circuit-tracer), else ReLU."""
+    """The k largest of each position; `signed` keeps negative ones (circuit-tracer), else ReLU.
+
+    With a weight, size means activation times weight.
+    """
 
     k: int
     signed: bool = False
+    weight: Float[Tensor, " d_dict"] | None = None
 
     def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
         kept = pre if self.signed else pre.relu()
-        values, index = kept.topk(min(self.k, kept.shape[-1]), dim=-1)
-        return torch.zeros_like(kept).scatter(-1, index, values)
+        index = sized(kept, self.weight).topk(min(self.k, kept.shape[-1]), dim=-1).indices
+        return torch.zeros_like(kept).scatter(-1, index, kept.gather(-1, index))
 
 
-Nonlinearity = ReLU | JumpReLU | TopK
+@dataclass(frozen=True)
+class BatchTopK:
+    """The k largest per position on average over all positions, after a ReLU."""
+
+    k: int
+    weight: Float[Tensor, " d_dict"] | None = None
+
+    def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
+        kept = pre.relu()
+        size = sized(kept, self.weight).flatten()
+        index = size.topk(min(self.k * len(pre), len(size))).indices
+        flat = torch.zeros_like(kept).flatten()
+        return flat.scatter(0, index, kept.flatten()[index]).view_as(kept)
+
+
+@dataclass(frozen=True)
+class GroupMax:
+    """The largest of each of k groups of neighbouring features, after a ReLU (sparsify)."""
+
+    k: int
+
+    def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
+        kept = pre.relu()
+        groups = kept.view(len(kept), self.k, -1)
+        values, index = groups.max(-1, keepdim=True)
+        return torch.zeros_like(groups).scatter(-1, index, values).view_as(kept)
+
+
+def sized(
+    kept: Float[Tensor, "pos d_dict"], weight: Float[Tensor, " d_dict"] | None
+) -> Float[Tensor, "pos d_dict"]:
+    """What features are chosen by."""
+    return kept if weight is None else kept * weight.to(kept)
+
+
+Nonlinearity = ReLU | JumpReLU | TopK | BatchTopK | GroupMax

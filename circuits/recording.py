@@ -180,7 +180,8 @@ def _store_input(seen: dict[str, Tensor], name: str):
 def _store(seen: dict[str, Tensor], name: str, index: int | None):
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor | tuple[Any, ...]) -> None:
         del module, args
-        value = output if index is None else output[index]
+        # The MLP of a mixture of experts returns its routing as well.
+        value = output[index or 0] if isinstance(output, tuple) else output
         seen[name] = value[0].detach()
 
     return hook

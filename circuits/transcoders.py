@@ -1,16 +1,18 @@
 """Transcoders, per layer and across layers, with and without an affine skip.
 
-Layer l's dictionary reads its MLP's input and writes to layers l, l+1, …, l+written-1:
+Layer l's dictionary reads its MLP's input and writes to layers l, l+1, …, l+n_written-1:
 
-    activation_l = nonlinearity(encoder_l · input_l + encoder_bias_l)
-    output_m     = decoder_bias_m + skip_m · input_m + Σ_l activation_l · decoder_l[:, m-l]
+    activation_l = nonlinearity(encoder_l · input_l · read_scale_l + encoder_bias_l)
+    output_m     = decoder_bias_m + skip_m · input_m
+                 + Σ_l (activation_l + added_{l→m}) · decoder_{l→m} · write_scale_{l→m}
 
-A per-layer transcoder is the case written = 1.
+A per-layer transcoder is the case n_written = 1.  Matrices may lie in files, in any number type:
+encoders are converted some rows at a time, of decoders only the rows of active features are read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -19,12 +21,14 @@ from torch import Tensor
 from circuits.covectors import Covectors
 from circuits.descriptions import FeatureFiles
 from circuits.features import ActiveFeatures
-from circuits.frozen import FrozenModel
-from circuits.nonlinearities import Nonlinearity
+from circuits.frozen import DamagedWeights, FrozenModel
+from circuits.nonlinearities import Nonlinearity, ReLU
 from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.recording import Recording
 from graphs.descriptions import Description
 from graphs.provenance import DictionaryIdentity
+
+CONVERTED_VALUES = 2**26  # of an encoder, at a time
 
 
 class DictionaryMismatch(ValueError):
@@ -37,10 +41,107 @@ class Transcoder:
 
     encoder: Float[Tensor, "d_dict d_model"]
     encoder_bias: Float[Tensor, " d_dict"]
-    decoder: Float[Tensor, "d_dict written d_model"]
+    decoders: tuple[Float[Tensor, "d_dict d_model"], ...]  # by written layer, its own first
     decoder_bias: Float[Tensor, " d_model"]  # of the output at this layer, added once
     nonlinearity: Nonlinearity
     skip: Float[Tensor, "d_model_out d_model"] | None = None  # output += skip @ input
+    read_scale: float = 1.0
+    write_scales: tuple[float, ...] | None = None  # by written layer
+    added: tuple[Float[Tensor, " d_dict"], ...] | None = None  # by written layer, where active
+
+    @property
+    def d_dict(self) -> int:
+        """Features."""
+        return len(self.encoder_bias)
+
+    @property
+    def n_written(self) -> int:
+        """Layers written to."""
+        return len(self.decoders)
+
+    def pre_activations(
+        self, inputs: Float[Tensor, "*batch d_model"]
+    ) -> Float[Tensor, "*batch d_dict"]:
+        """What the nonlinearity is given, in the number type and on the device of the inputs."""
+        inputs = inputs * self.read_scale
+        rows = max(1, CONVERTED_VALUES // max(1, self.encoder.shape[1]))
+        parts = [
+            torch.nn.functional.linear(inputs, encoder.to(inputs), bias.to(inputs))
+            for encoder, bias in zip(
+                self.encoder.split(rows), self.encoder_bias.split(rows), strict=True
+            )
+        ]
+        return torch.cat(parts, -1)
+
+    def listened(
+        self, index: Int[Tensor, " row"], like: Float[Tensor, ...]
+    ) -> Float[Tensor, "row d_model"]:
+        """Encoder rows, as covectors on what is read."""
+        return self.encoder[index.to(self.encoder.device)].to(like) * self.read_scale
+
+    def spoken(
+        self,
+        offset: int,
+        index: Int[Tensor, " row"],
+        activation: Float[Tensor, " row"],
+    ) -> Float[Tensor, "row d_model"]:
+        """What features of these activations write to the layer that is `offset` above."""
+        place = index.to(self.encoder.device)
+        if self.added is not None:
+            activation = activation + self.added[offset][place].to(activation)
+        if self.write_scales is not None:
+            activation = activation * self.write_scales[offset]
+        return activation[:, None] * self.decoders[offset][place].to(activation)
+
+    def written(
+        self, offset: int, activation: Float[Tensor, "*batch d_dict"]
+    ) -> Float[Tensor, "*batch d_model"]:
+        """What all features write to the layer that is `offset` above."""
+        if self.added is not None:
+            activation = activation + self.added[offset].to(activation) * (activation > 0)
+        if self.write_scales is not None:
+            activation = activation * self.write_scales[offset]
+        return activation @ self.decoders[offset].to(activation)
+
+
+def nothing(d_model: int) -> Transcoder:
+    """The transcoder of a layer that a set does not cover: all is error."""
+    rows = torch.zeros(0, d_model)
+    return Transcoder(rows, torch.zeros(0), (rows,), torch.zeros(d_model), ReLU())
+
+
+@dataclass(frozen=True)
+class JointTopK:
+    """The k features of a token, over all layers, of largest activation times decoder norm."""
+
+    k: int
+    norms: tuple[Float[Tensor, " d_dict"], ...]
+
+    def candidates(
+        self, layer: int, activation: Float[Tensor, "pos d_dict"]
+    ) -> Float[Tensor, "pos d_dict"]:
+        """Only the features that can be among them."""
+        sizes = activation * self.norms[layer].to(activation)
+        index = sizes.topk(min(self.k, sizes.shape[1]), dim=1).indices
+        return torch.zeros_like(activation).scatter(1, index, activation.gather(1, index))
+
+    def kept(
+        self,
+        layer: Int[Tensor, " feat"],
+        pos: Int[Tensor, " feat"],
+        index: Int[Tensor, " feat"],
+        activation: Float[Tensor, " feat"],
+    ) -> Int[Tensor, " kept"]:
+        """Which of the candidates are, in their order."""
+        size = activation.clone()
+        for number, norm in enumerate(self.norms):
+            here = layer == number
+            size[here] *= norm[index[here].to(norm.device)].to(size)
+        order = torch.argsort(size, descending=True, stable=True)
+        order = order[torch.argsort(pos[order], stable=True)]
+        counts = torch.bincount(pos)
+        rank = torch.arange(len(order), device=pos.device) - (counts.cumsum(0) - counts)[pos[order]]
+        return order[rank < self.k].sort().values
 
 
 @dataclass(frozen=True)
@@ -52,16 +153,30 @@ class TranscoderSet:
     write: WritePoint
     identity: DictionaryIdentity
     features: FeatureFiles | None = None  # what is known about each feature
+    joint: JointTopK | None = None  # chooses among the features of all layers
+    partial: bool = False  # whether the model may have more layers
 
     def describe(self, layer: int, index: int) -> Description | None:
         """What the files beside the weights say about a feature."""
         return None if self.features is None else self.features.read(layer, index)
 
+    def fitted(self, frozen: FrozenModel) -> TranscoderSet:
+        """The set with a transcoder for every layer of the model.
+
+        Raises DictionaryMismatch if it does not fit.
+        """
+        self.require_fit(frozen)
+        missing = frozen.n_layers - len(self.layers)
+        if not missing:
+            return self
+        return replace(self, layers=(*self.layers, *[nothing(frozen.d_model)] * missing))
+
     def require_fit(self, frozen: FrozenModel) -> None:
         """Raises DictionaryMismatch unless there is a transcoder of the right width per layer."""
-        if len(self.layers) != frozen.n_layers:
+        count = len(self.layers)
+        if count > frozen.n_layers or (count < frozen.n_layers and not self.partial):
             raise DictionaryMismatch(
-                f"The dictionary {self.identity.name!r} has {len(self.layers)} layers, the model "
+                f"The dictionary {self.identity.name!r} has {count} layers, the model "
                 f"has {frozen.n_layers}: choose the dictionary that was trained on this model."
             )
         for layer, transcoder in enumerate(self.layers):
@@ -72,10 +187,10 @@ class TranscoderSet:
                     f"dimensions, the model has {frozen.d_model}: choose the dictionary that was "
                     "trained on this model."
                 )
-            if layer + transcoder.decoder.shape[1] > frozen.n_layers:
+            if layer + transcoder.n_written > frozen.n_layers:
                 raise DictionaryMismatch(
                     f"Layer {layer} of the dictionary {self.identity.name!r} writes to "
-                    f"{transcoder.decoder.shape[1]} layers, only {frozen.n_layers - layer} follow."
+                    f"{transcoder.n_written} layers, only {frozen.n_layers - layer} follow."
                 )
 
     def activate(
@@ -83,13 +198,24 @@ class TranscoderSet:
     ) -> ActiveFeatures:
         """The features of this set that fire on a recorded prompt, whatever the targets."""
         del targets
-        self.require_fit(frozen)
+        return self.active(frozen, recording)
+
+    def active(self, frozen: FrozenModel, recording: Recording) -> ActiveFeatures:
+        """The features of this set that fire on a recorded prompt.
+
+        Raises DictionaryMismatch if it does not fit the model, DamagedWeights for NaN in it.
+        """
+        fitted = self.fitted(frozen)
         points = MlpPoints(frozen, recording, self.read, self.write)
-        columns = [_active(points, i, layer) for i, layer in enumerate(self.layers)]
+        columns = [_active(points, i, fitted) for i in range(frozen.n_layers)]
         layer, pos, index, activation, value, constant = (
             torch.cat(column) for column in zip(*columns, strict=True)
         )
-        written = torch.tensor([len(t.decoder[0]) for t in self.layers], device=layer.device)
+        if self.joint is not None:
+            kept = self.joint.kept(layer, pos, index, activation)
+            layer, pos, index = layer[kept], pos[kept], index[kept]
+            activation, value, constant = activation[kept], value[kept], constant[kept]
+        written = torch.tensor([t.n_written for t in fitted.layers], device=layer.device)
         return ActiveFeatures(
             layer=layer,
             pos=pos,
@@ -98,27 +224,34 @@ class TranscoderSet:
             value=value,
             constant=constant,
             last_written=layer + written[layer] - 1,
-            rows=TranscoderRows(self, points, layer, pos, index, activation),
+            rows=TranscoderRows(fitted, points, layer, pos, index, activation),
             identity=self.identity,
             found=len(layer),
         )
 
 
-def _active(points: MlpPoints, layer: int, transcoder: Transcoder) -> tuple[Tensor, ...]:
+def _active(points: MlpPoints, layer: int, transcoders: TranscoderSet) -> tuple[Tensor, ...]:
     """Columns layer, pos, index, activation, value, constant of one layer."""
-    inputs = points.inputs(layer)
-    value = inputs @ transcoder.encoder.T + transcoder.encoder_bias
+    transcoder = transcoders.layers[layer]
+    value = transcoder.pre_activations(points.inputs(layer))
+    if not bool(torch.isfinite(value).all()):
+        raise DamagedWeights(
+            f"Layer {layer} of {transcoders.identity.name!r} holds NaN or infinite values: its "
+            "files are damaged or not meant for this model."
+        )
     activation = transcoder.nonlinearity(value)
     activation[: points.recording.prompt.context_only] = 0
+    if transcoders.joint is not None:
+        activation = transcoders.joint.candidates(layer, activation)
     pos, index = activation.nonzero(as_tuple=True)
-    bias = transcoder.encoder[index] @ points.constant_input(layer)
+    listened = transcoder.listened(index, value)
     return (
         torch.full_like(pos, layer),
         pos,
         index,
         activation[pos, index],
         value[pos, index],
-        bias + transcoder.encoder_bias[index],
+        listened @ points.constant_input(layer) + transcoder.encoder_bias.to(value)[index],
     )
 
 
@@ -138,7 +271,7 @@ class TranscoderRows:
         for layer in self.layer[feature].unique().tolist():
             here = (self.layer[feature] == layer).nonzero()[:, 0]
             chosen = feature[here]
-            encoder = self.transcoders.layers[layer].encoder[self.index[chosen]]
+            encoder = self.transcoders.layers[layer].listened(self.index[chosen], rows)
             rows[here] = self.points.pull_back(layer, self.pos[chosen], encoder)
         return rows
 
@@ -147,22 +280,23 @@ class TranscoderRows:
         for source in self.layer[feature].unique().tolist():
             here = (self.layer[feature] == source).nonzero()[:, 0]
             chosen = feature[here]
-            decoder = self.transcoders.layers[source].decoder[self.index[chosen], layer - source]
-            rows[here] = self.activation[chosen, None] * decoder
+            rows[here] = self.transcoders.layers[source].spoken(
+                layer - source, self.index[chosen], self.activation[chosen]
+            )
         return self.points.written(layer, self.pos[feature], rows)
 
     def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
         transcoder = self.transcoders.layers[layer]
-        constant = transcoder.decoder_bias
+        constant = transcoder.decoder_bias.to(self.activation)
         if transcoder.skip is not None:
-            constant = constant + transcoder.skip @ self.points.constant_input(layer)
+            constant = constant + transcoder.skip.to(constant) @ self.points.constant_input(layer)
         length = len(self.points.recording.prompt)
         positions = torch.arange(length, device=constant.device)
         return self.points.written(layer, positions, constant.expand(length, -1))
 
     def linear(self, layer: int) -> AffineSkip | None:
         skip = self.transcoders.layers[layer].skip
-        return None if skip is None else AffineSkip(self.points, layer, skip)
+        return None if skip is None else AffineSkip(self.points, layer, skip.to(self.activation))
 
 
 @dataclass(frozen=True)

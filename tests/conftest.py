@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from circuits.features import FeatureSource
+from circuits.neurons import Neurons
 from circuits.subject import Subject
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_subject, toy_tokenizer
 
@@ -17,6 +19,18 @@ cached_subject = cache(tiny_subject)
 def subject(request: pytest.FixtureRequest) -> Subject:
     """A tiny random float64 model of every supported architecture in turn."""
     return cached_subject(request.param)
+
+
+@pytest.fixture(params=sorted(set(ARCHITECTURES) - {"gpt-oss"}))
+def dense_subject(request: pytest.FixtureRequest) -> Subject:
+    """The same, of every architecture whose MLPs have neurons: no mixture of experts."""
+    return cached_subject(request.param)
+
+
+def skip_without_neurons(subject: Subject, source: FeatureSource) -> None:
+    """Skip what would name the neurons of a mixture of experts."""
+    if isinstance(source, Neurons) and subject.frozen.layout.experts:
+        pytest.skip("a mixture of experts has no neurons to name")
 
 
 @pytest.fixture

@@ -198,7 +198,7 @@ class Oracle:
                 one[index] = 1.0
                 row = linear_map(down, one, 0.0)
             else:
-                row = self.dictionary.layers[source].decoder[index, layer - source]
+                row = self.dictionary.layers[source].decoders[layer - source][index]
             size = activation if scale is None else activation * scale[self.column(feature)]
             spread = torch.zeros(length, dtype=total.dtype)
             spread[pos] = 1.0

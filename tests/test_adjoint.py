@@ -26,7 +26,7 @@ from circuits.targets import Targets, TargetSettings, read_targets
 from circuits.tokens import Prompt
 from circuits.transcoders import TranscoderSet
 from graphs import NodeKind
-from tests.conftest import cached_subject
+from tests.conftest import cached_subject, skip_without_neurons
 from tests.oracles import Oracle
 from tests.tiny import tiny_prompt, toy_dictionary
 from tests.tolerances import EXACT
@@ -74,6 +74,7 @@ class Prepared:
 
 
 def prepare(subject: Subject, source: FeatureSource, prompt: Prompt) -> Prepared:
+    skip_without_neurons(subject, source)
     recording = record(subject.frozen, prompt)
     targets = read_targets(subject.frozen, recording, TargetSettings(max_logits=3), subject.spell)
     features = source.activate(subject.frozen, recording, targets.covectors)
@@ -265,9 +266,7 @@ def test_a_per_layer_set_is_a_cross_layer_set_that_writes_to_its_own_layer():
     padded = tuple(
         replace(
             layer,
-            decoder=torch.cat(
-                [layer.decoder, torch.zeros(len(layer.encoder), 2 - number, 16).double()], 1
-            ),
+            decoders=(*layer.decoders, *[torch.zeros(20, 16).double()] * (2 - number)),
         )
         for number, layer in enumerate(per_layer.layers)
     )

@@ -202,7 +202,7 @@ def test_estimate_says_what_a_trace_will_cost(model_folder: Path):
         ([PROMPT, "--chat"], "no chat template"),
         ([PROMPT, "--device", "cuda:99"], "device 'cuda:99' cannot be used"),
         ([PROMPT, "--device", "abacus"], "device 'abacus' cannot be used"),
-        ([PROMPT, "--transcoders", "nowhere"], "There is no nowhere/config.yaml"),
+        ([PROMPT, "--transcoders", "nowhere"], "There is no 'nowhere': give a folder, or"),
         ([PROMPT, "--out", "/nowhere/graph.safetensors"], "There is no folder /nowhere"),
         ([PROMPT, "--html", "/"], "/ is a folder"),
         ([PROMPT, "--against", "h"], "--against needs --target"),

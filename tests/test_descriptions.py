@@ -168,7 +168,7 @@ def test_labels_say_where_a_feature_fires_and_what_it_raises():
     documents = [[1, *(3 + (7 * n + i * i * i) % 20 for i in range(8))] for n in range(40)]
     layers = list(describe(subject, transcoders, documents))
     for layer, described in enumerate(layers):
-        decoder = transcoders.layers[layer].decoder[:, 0]
+        decoder = transcoders.layers[layer].decoders[0]
         logits = (decoder * frozen.final_norm.gain) @ frozen.unembedding.T
         for index, description in enumerate(described):
             if description is None:
@@ -193,7 +193,7 @@ def test_a_graph_keeps_what_its_dictionary_knows(tmp_path: Path):
     write_transcoders(transcoders, tmp_path, "toy", cross_layer=False, dtype=torch.float64)
     written = [[replace_label(layer, i) for i in range(20)] for layer in range(3)]
     write_feature_files(tmp_path, "toy", written)
-    graph = trace(tiny_prompt(), subject, read_transcoders(tmp_path, dtype=torch.float64))
+    graph = trace(tiny_prompt(), subject, read_transcoders(tmp_path))
     assert len(graph.descriptions) > 5
     for row in np.flatnonzero(graph.nodes.is_kind(graphs.NodeKind.FEATURE)):
         node, description = graph.nodes[int(row)], graph.description(int(row))

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
+from circuits.architectures import UnsupportedArchitecture
 from circuits.neurons import Neurons, attribution, held_ratio, neuron_layer
 from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.recording import record
 from circuits.subject import Subject
 from circuits.targets import TargetSettings, read_targets
+from circuits.trace import trace
+from tests.conftest import cached_subject
 from tests.tiny import tiny_prompt
 from tests.tolerances import EXACT
 
 
-def test_neurons_write_what_the_mlp_adds(subject: Subject):
+def test_neurons_write_what_the_mlp_adds(dense_subject: Subject):
+    subject = dense_subject
     frozen, recording = subject.frozen, record(subject.frozen, tiny_prompt())
     points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
     pos = torch.arange(len(recording.prompt))
@@ -21,7 +26,8 @@ def test_neurons_write_what_the_mlp_adds(subject: Subject):
         torch.testing.assert_close(written, recording.blocks[layer].contribution, **EXACT)
 
 
-def test_branches_sum_to_the_activation(subject: Subject):
+def test_branches_sum_to_the_activation(dense_subject: Subject):
+    subject = dense_subject
     frozen, recording = subject.frozen, record(subject.frozen, tiny_prompt())
     points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
     mlp = neuron_layer(points, 1)
@@ -35,8 +41,9 @@ def test_a_neuron_at_exactly_zero_passes_nothing_on():
     assert ratio.tolist() == [0.0, 1.5]
 
 
-def test_attribution_is_activation_times_gradient_through_all_mlps(subject: Subject):
+def test_attribution_is_activation_times_gradient_through_all_mlps(dense_subject: Subject):
     """Against a gradient taken by autograd through the model with every factor held."""
+    subject = dense_subject
     frozen, recording = subject.frozen, record(subject.frozen, tiny_prompt())
     targets = read_targets(frozen, recording, TargetSettings(max_logits=1), subject.spell)
     points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
@@ -67,7 +74,8 @@ def test_attribution_is_activation_times_gradient_through_all_mlps(subject: Subj
     assert scores[0].any()
 
 
-def test_the_strongest_are_chosen_up_to_the_limit(subject: Subject):
+def test_the_strongest_are_chosen_up_to_the_limit(dense_subject: Subject):
+    subject = dense_subject
     frozen, recording = subject.frozen, record(subject.frozen, tiny_prompt())
     targets = read_targets(frozen, recording, TargetSettings(), subject.spell)
     many = Neurons(10_000).activate(frozen, recording, targets.covectors)
@@ -86,3 +94,8 @@ def test_the_strongest_are_chosen_up_to_the_limit(subject: Subject):
     chosen = torch.tensor([float(scores[triple]) for triple in triples(few)])
     left = torch.tensor([float(scores[triple]) for triple in triples(many) - triples(few)])
     assert chosen.min() >= left.max()
+
+
+def test_a_mixture_of_experts_has_no_neurons_to_name():
+    with pytest.raises(UnsupportedArchitecture, match=r"mixtures of experts.*give --transcoders"):
+        trace(tiny_prompt(), cached_subject("gpt-oss"), Neurons())

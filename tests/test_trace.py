@@ -14,7 +14,7 @@ from circuits.subject import Subject
 from circuits.targets import Direction, TargetSettings
 from circuits.trace import TraceSettings, trace
 from graphs import AttributionGraph, NodeKind, influence
-from tests.conftest import cached_subject
+from tests.conftest import cached_subject, skip_without_neurons
 from tests.tiny import tiny_model, tiny_prompt, toy_dictionary
 from tests.tolerances import EXACT
 
@@ -97,8 +97,8 @@ def test_features_are_expanded_best_first(monkeypatch: pytest.MonkeyPatch):
     assert np.flatnonzero(graph.expanded & graph.nodes.is_kind(NodeKind.FEATURE)).tolist() == [best]
 
 
-def test_neurons_that_are_left_out_go_to_errors(subject: Subject):
-    few, many = traced(subject, Neurons(20)), traced(subject, Neurons(10_000))
+def test_neurons_that_are_left_out_go_to_errors(dense_subject: Subject):
+    few, many = (traced(dense_subject, Neurons(count)) for count in (20, 10_000))
     for graph in (few, many):
         assert graph.provenance.checks.conservation_max < 1e-12
     errors = [abs(g.weights[:, g.nodes.is_kind(NodeKind.ERROR)]).sum() for g in (few, many)]
@@ -117,6 +117,7 @@ def test_neurons_that_are_left_out_go_to_errors(subject: Subject):
 )
 @pytest.mark.parametrize("source", [toy_dictionary(), Neurons(40)])
 def test_any_target_conserves(subject: Subject, targets: TargetSettings, source):
+    skip_without_neurons(subject, source)
     graph = trace(tiny_prompt(), subject, source, TraceSettings(targets=targets))
     assert graph.provenance.checks.conservation_max < 1e-12
     assert graph.weights[graph.target_rows()].nnz > 0
@@ -125,6 +126,7 @@ def test_any_target_conserves(subject: Subject, targets: TargetSettings, source)
 @pytest.mark.parametrize("source", [toy_dictionary(cross_layer=True, skip=True), Neurons(40)])
 def test_a_target_at_a_context_only_position_conserves(subject: Subject, source):
     """Positions 0 and 1 are context only: the target sees tokens and constants, and no skip."""
+    skip_without_neurons(subject, source)
     settings = TraceSettings(targets=TargetSettings(position=1, max_logits=2))
     graph = trace(tiny_prompt(context_only=2), subject, source, settings)
     checks = graph.provenance.checks
@@ -144,7 +146,7 @@ def test_permuting_a_dictionarys_features_permutes_the_graph(gemma: Subject):
             layer,
             encoder=layer.encoder[order],
             encoder_bias=layer.encoder_bias[order],
-            decoder=layer.decoder[order],
+            decoders=tuple(rows[order] for rows in layer.decoders),
         )
         for layer in dictionary.layers
     )
@@ -174,7 +176,7 @@ def test_labels_are_the_tokens_that_a_feature_raises(
     for node, tokens in graph.output_tokens.items():
         layer, index = int(graph.nodes.layer[node]), int(graph.nodes.index[node])
         raised = frozen.unembedding @ (
-            frozen.final_norm.gain * dictionary.layers[layer].decoder[index, 0]
+            frozen.final_norm.gain * dictionary.layers[layer].decoders[0][index]
         )
         best = raised.sort(descending=True).indices[:5].tolist()
         assert tokens == tuple(gemma.spell(token) for token in best)

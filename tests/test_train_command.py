@@ -52,7 +52,7 @@ def test_a_trained_dictionary_is_reported_described_and_can_be_traced(
     assert files is not None
     assert any(files.read(2, index) for index in range(24))
     assert (read_transcoders(out).layers[0].skip is not None) == (kind == "skip")
-    assert read_transcoders(out).layers[0].decoder.shape[1] == (3 if kind == "cross-layer" else 1)
+    assert read_transcoders(out).layers[0].n_written == (3 if kind == "cross-layer" else 1)
     graph = tmp_path / "graph.safetensors"
     traced = run("trace", "fjfoi", "--model", model_folder, "--transcoders", out, "--out", graph)
     assert traced.exit_code == 0, traced.output

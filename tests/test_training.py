@@ -129,17 +129,17 @@ def test_a_folded_dictionary_says_what_the_trained_one_says(kind: Kind, tmp_path
     folded = TranscoderSet(layers, ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION, identity)
     crossing = kind == Kind.CROSS_LAYER
     write_transcoders(folded, tmp_path, "tiny", cross_layer=crossing, dtype=torch.float64)
-    for transcoders in (folded, read_transcoders(tmp_path, dtype=torch.float64)):
+    for transcoders in (folded, read_transcoders(tmp_path)):
         for layer in range(3):
             total = transcoders.layers[layer].decoder_bias.expand(50, -1)
             if transcoders.layers[layer].skip is not None:
                 total = total + inputs[layer] @ transcoders.layers[layer].skip.T
             for source in range(layer + 1):
                 transcoder = transcoders.layers[source]
-                if layer - source < transcoder.decoder.shape[1]:
+                if layer - source < transcoder.n_written:
                     pre = inputs[source] @ transcoder.encoder.T + transcoder.encoder_bias
                     total = (
-                        total + transcoder.nonlinearity(pre) @ transcoder.decoder[:, layer - source]
+                        total + transcoder.nonlinearity(pre) @ transcoder.decoders[layer - source]
                     )
             torch.testing.assert_close(total, expected[layer], **EXACT)
 
@@ -290,7 +290,7 @@ def test_decoders_in_bfloat16_explain_nearly_as_much(tmp_path: Path):
         told: list[Logged] = []
         settings = replace(SMALL, bfloat16=bfloat16, steps=100, learning_rate=5e-3)
         layers = train(stream(settings), folder, "run", told.append)
-        assert {layer.decoder.dtype for layer in layers} == {torch.float32}
+        assert {layer.decoders[0].dtype for layer in layers} == {torch.float32}
         explained.append(told[-1].explained)
     assert explained[0] != explained[1]
     assert explained[1] == pytest.approx(explained[0], abs=0.05)

@@ -26,6 +26,6 @@ def test_an_output_needs_a_folder_that_is_there(tmp_path: Path):
 
 def test_options_that_exclude_each_other():
     with pytest.raises(UsageError, match="exclude each other"):
-        require_consistent(transcoders=Path(), features="neurons", targets=[], against=None)
+        require_consistent(transcoders="folder", features="neurons", targets=[], against=None)
     with pytest.raises(UsageError, match="--against needs --target"):
         require_consistent(transcoders=None, features=None, targets=[], against="a")

@@ -26,7 +26,7 @@ def per_layer(folder: Path, change=None, skip: bool = False, **values: object) -
     for number, layer in enumerate(toy_dictionary(skip=skip).layers):
         tensors = {
             "W_enc": layer.encoder,
-            "W_dec": layer.decoder[:, 0].contiguous(),
+            "W_dec": layer.decoders[0].contiguous(),
             "b_enc": layer.encoder_bias,
             "b_dec": layer.decoder_bias,
             "activation_function.threshold": layer.nonlinearity.threshold,
@@ -50,16 +50,16 @@ def cross_layer(folder: Path, threshold: bool = True) -> Path:
         if threshold:
             encoder[f"threshold_{n}"] = layer.nonlinearity.threshold
         save_file(encoder, folder / f"W_enc_{n}.safetensors")
-        save_file({f"W_dec_{n}": layer.decoder}, folder / f"W_dec_{n}.safetensors")
+        save_file({f"W_dec_{n}": torch.stack(layer.decoders, 1)}, folder / f"W_dec_{n}.safetensors")
     return folder
 
 
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_per_layer_set_is_read_as_written(tmp_path: Path, skip: bool):
-    read = read_transcoders(per_layer(tmp_path, skip=skip), dtype=torch.float64)
+    read = read_transcoders(per_layer(tmp_path, skip=skip))
     for got, expected in zip(read.layers, toy_dictionary(skip=skip).layers, strict=True):
         assert torch.equal(got.encoder, expected.encoder)
-        assert torch.equal(got.decoder, expected.decoder)
+        assert torch.equal(got.decoders[0], expected.decoders[0])
         assert torch.equal(got.encoder_bias, expected.encoder_bias)
         assert torch.equal(got.decoder_bias, expected.decoder_bias)
         assert torch.equal(got.nonlinearity.threshold, expected.nonlinearity.threshold)
@@ -69,11 +69,11 @@ def test_a_per_layer_set_is_read_as_written(tmp_path: Path, skip: bool):
 
 
 def test_a_cross_layer_set_is_read_as_written(tmp_path: Path):
-    read = read_transcoders(cross_layer(tmp_path), dtype=torch.float64)
+    read = read_transcoders(cross_layer(tmp_path))
     expected = toy_dictionary(cross_layer=True)
-    assert [layer.decoder.shape for layer in read.layers] == [(F, 3 - n, D) for n in range(L)]
+    assert [layer.n_written for layer in read.layers] == [3 - n for n in range(L)]
     for got, want in zip(read.layers, expected.layers, strict=True):
-        assert torch.equal(got.decoder, want.decoder)
+        assert all(map(torch.equal, got.decoders, want.decoders))
         assert isinstance(got.nonlinearity, JumpReLU)
     assert read.identity.kind == "cross-layer transcoder"
 
@@ -132,10 +132,10 @@ def damage(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("truncated", "layer_1.safetensors is not a whole safetensors file"),
-        ("empty", "layer_1.safetensors is not a whole safetensors file"),
+        ("truncated", "layer_1.safetensors is not a whole file"),
+        ("empty", "layer_1.safetensors is not a whole file"),
         ("missing", "layer_1.safetensors is missing"),
-        ("no config", "needs a folder on disk with config.yaml"),
+        ("no config", "do not say where they read and write: give --read-at"),
         ("bad yaml", "cannot be read as YAML"),
         ("list", "must hold keys and values, got list"),
     ],
@@ -151,11 +151,10 @@ def test_damaged_folders_are_refused(tmp_path: Path, name: str, message: str):
     ("change", "message"),
     [
         (lambda t: t.pop("b_enc"), "lacks b_enc; it has"),
-        (lambda t: t["W_enc"].__setitem__((3, 3), float("nan")), "W_enc in .* holds NaN"),
-        (lambda t: t.update(W_dec=t["W_dec"].T.contiguous()), r"decoder .* shape \(16, 1, 20\)"),
+        (lambda t: t["b_enc"].__setitem__(3, float("nan")), "encoder bias in .* holds NaN"),
         (lambda t: t.update(W_dec=torch.tensor(1.0)), r"decoder .* shape"),
         (lambda t: t.update(W_enc=torch.zeros(5)), r"encoder .* shape \(5,\)"),
-        (lambda t: t.update(b_dec=torch.zeros(5)), r"decoder bias .* shape \(5,\)"),
+        (lambda t: t.update(b_dec=torch.zeros(5)), r"encoder .* shape \(20, 16\)"),
         (lambda t: t.update(W_skip=torch.zeros(16, 5)), r"skip .* shape \(16, 5\)"),
     ],
 )
@@ -192,3 +191,34 @@ def test_the_revision_names_the_content(tmp_path: Path):
     assert first == read_transcoders(other).identity.revision
     per_layer(other, change=lambda tensors: tensors["b_dec"].add_(1))
     assert first != read_transcoders(other).identity.revision
+
+
+def test_without_a_config_the_points_must_be_given(tmp_path: Path):
+    per_layer(tmp_path)
+    (tmp_path / "config.yaml").unlink()
+    points = {"read": ReadPoint.NORMALISED, "write": WritePoint.MLP_OUTPUT}
+    read = read_transcoders(tmp_path, **points)
+    assert (read.read, read.write) == tuple(points.values())
+    assert torch.equal(read.layers[1].encoder, toy_dictionary().layers[1].encoder)
+
+
+def test_points_that_are_given_win_over_the_files(tmp_path: Path):
+    read = read_transcoders(per_layer(tmp_path), read=ReadPoint.RESIDUAL)
+    assert (read.read, read.write) == (ReadPoint.RESIDUAL, WritePoint.CONTRIBUTION)
+
+
+def test_matrices_that_can_only_be_turned_are(tmp_path: Path):
+    def turn(tensors: dict[str, torch.Tensor]) -> None:
+        for name in ("W_enc", "W_dec"):
+            tensors[name] = tensors[name].T.contiguous()
+
+    read = read_transcoders(per_layer(tmp_path, change=turn))
+    for got, expected in zip(read.layers, toy_dictionary().layers, strict=True):
+        assert torch.equal(got.encoder, expected.encoder)
+        assert torch.equal(got.decoders[0], expected.decoders[0])
+
+
+def test_an_unknown_folder_is_refused_and_named(tmp_path: Path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(WeightsFormatError, match=r"no dictionary in a known format \(it has notes"):
+        read_transcoders(tmp_path)

@@ -66,6 +66,11 @@ ARCHITECTURES = {
             "eoi_token_index": 22,
         },
     ),
+    "gpt-oss": (
+        "GptOssForCausalLM",
+        "GptOssConfig",
+        {**GROUPED, **WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2},
+    ),
     "llama": ("LlamaForCausalLM", "LlamaConfig", {**GROUPED, "attention_bias": True}),
     "mistral": ("MistralForCausalLM", "MistralConfig", {**GROUPED, **WINDOW}),
     "qwen-2": ("Qwen2ForCausalLM", "Qwen2Config", {**COMMON, "num_key_value_heads": 2}),
@@ -117,6 +122,8 @@ def tiny_model(name: str) -> PreTrainedModel:
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     model.set_attn_implementation("eager")
+    if name == "gpt-oss":
+        model.set_experts_implementation("eager")  # the others know no float64
     return model.requires_grad_(False)
 
 
@@ -158,7 +165,7 @@ def toy_dictionary(
         return Transcoder(
             encoder=random(d_dict, d_model),
             encoder_bias=random(d_dict),
-            decoder=random(d_dict, n_layers - layer if cross_layer else 1, d_model),
+            decoders=random(d_dict, n_layers - layer if cross_layer else 1, d_model).unbind(1),
             decoder_bias=random(d_model),
             nonlinearity=nonlinearities[nonlinearity],
             skip=random(d_model, d_model) if skip else None,

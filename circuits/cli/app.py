@@ -18,13 +18,15 @@ from rich.console import Console
 from circuits.architectures import UnsupportedArchitecture
 from circuits.cli.usage import UsageError
 from circuits.descriptions import FeatureFileError
+from circuits.formats.stored import WeightsFormatError
 from circuits.frozen import DamagedWeights
+from circuits.hub import HubError
 from circuits.packaged import ModelNotFound
+from circuits.places import PlaceError
 from circuits.subject import DeviceError
 from circuits.tokens import PromptError, TargetError
 from circuits.training.settings import TrainingError
 from circuits.transcoders import DictionaryMismatch
-from circuits.weights import WeightsFormatError
 from graphs import GraphFileError
 
 app = typer.Typer(
@@ -45,7 +47,9 @@ INPUT_ERRORS = (
     DictionaryMismatch,
     FeatureFileError,
     GraphFileError,
+    HubError,
     ModelNotFound,
+    PlaceError,
     PromptError,
     TargetError,
     TrainingError,

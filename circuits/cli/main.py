@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import circuits.cli.dictionaries  # commands register themselves when imported
 import circuits.cli.files
 import circuits.cli.trace
 import circuits.cli.train  # noqa: F401  # commands register themselves when imported

@@ -10,6 +10,7 @@ import typer
 
 from circuits.atlas.shipped import ATLAS
 from circuits.packaged import PACKAGED
+from circuits.points import ReadPoint, WritePoint
 
 
 class DType(StrEnum):
@@ -43,8 +44,20 @@ Model = Annotated[
 ]
 Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of the model.")]
 Transcoders = Annotated[
-    Path | None,
-    typer.Option(help="Folder of transcoders; without it the shipped ones or neurons."),
+    str | None,
+    typer.Option(
+        help="Transcoders: a folder, or owner/name/folder on the Hub (see `headwater "
+        "dictionaries`); without it the shipped ones or neurons."
+    ),
+]
+ReadAt = Annotated[
+    ReadPoint | None, typer.Option(help="Where the transcoders read, if not where they say.")
+]
+WriteAt = Annotated[
+    WritePoint | None, typer.Option(help="Where they write, if not where they say.")
+]
+Fill = Annotated[
+    Features | None, typer.Option(help="What stands in layers without transcoders; else errors.")
 ]
 FeatureKind = Annotated[
     Features | None, typer.Option("--features", help="Trace the model's own MLP neurons.")

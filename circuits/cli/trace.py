@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +22,7 @@ from circuits.cli.options import (
     Everything,
     FeatureKind,
     Features,
+    Fill,
     KeptShare,
     Mass,
     MaxFeatures,
@@ -29,17 +30,21 @@ from circuits.cli.options import (
     Model,
     Position,
     Prompted,
+    ReadAt,
     Revision,
     TargetTokens,
     Tolerance,
     Transcoders,
     Type,
+    WriteAt,
 )
 from circuits.cli.summary import show_summary
 from circuits.cli.usage import require_consistent, require_places
 from circuits.expand import Expansion
 from circuits.features import FeatureSource
+from circuits.filled import Filled
 from circuits.neurons import Neurons
+from circuits.points import ReadPoint, WritePoint
 from circuits.progress import progress_bar
 from circuits.subject import Subject, read_subject
 from circuits.targets import TargetSettings
@@ -59,6 +64,9 @@ def trace_command(
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     transcoders: Transcoders = None,
+    read_at: ReadAt = None,
+    write_at: WriteAt = None,
+    fill: Fill = None,
     features: FeatureKind = None,
     target: TargetTokens = None,
     against: Against = None,
@@ -88,7 +96,8 @@ def trace_command(
             subject, target, against, position, probability_mass, max_logits
         )
         expansion = Expansion(max_features, tolerance, kept_share, everything)
-        source = read_source(subject, transcoders, features, max_features)
+        points = Points(read_at, write_at, fill is not None)
+        source = read_source(subject, transcoders, features, max_features, points)
         text = read_prompt(prompt, subject.tokenizer, chat=chat)
         graph = trace(text, subject, source, TraceSettings(targets, expansion), progress)
         progress("write", 0, 1)
@@ -107,6 +116,9 @@ def estimate_command(
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     transcoders: Transcoders = None,
+    read_at: ReadAt = None,
+    write_at: WriteAt = None,
+    fill: Fill = None,
     features: FeatureKind = None,
     target: TargetTokens = None,
     against: Against = None,
@@ -131,7 +143,8 @@ def estimate_command(
             subject, target, against, position, probability_mass, max_logits
         )
         expansion = Expansion(max_features=max_features, everything=everything)
-        source = read_source(subject, transcoders, features, max_features)
+        points = Points(read_at, write_at, fill is not None)
+        source = read_source(subject, transcoders, features, max_features, points)
         text = read_prompt(prompt, subject.tokenizer, chat=chat)
         cost = estimate_trace(text, subject, source, TraceSettings(targets, expansion), progress)
     if as_json:
@@ -144,19 +157,37 @@ def estimate_command(
     )
 
 
+@dataclass(frozen=True)
+class Points:
+    """What the options say about transcoders beyond their name."""
+
+    read: ReadPoint | None = None
+    write: WritePoint | None = None
+    filled: bool = False  # with neurons, where there are no transcoders
+
+
 def read_source(
-    subject: Subject, transcoders: Path | None, features: Features | None, max_features: int
+    subject: Subject,
+    transcoders: str | None,
+    features: Features | None,
+    max_features: int,
+    points: Points,
 ) -> FeatureSource:
-    """Transcoders from a folder; else those that ship with the model; else its own neurons."""
-    shipped = subject.identity.name in ATLAS and features is None
-    folder = atlas_transcoders(subject.identity.name) if shipped else None
-    folder = transcoders or folder
-    if folder is None:
+    """Transcoders by their reference; else those that ship with the model; else its neurons."""
+    reference = transcoders
+    if reference is None and features is None:
+        reference = shipped_transcoders(subject)
+    if reference is None:
         return Neurons(max_features)
-    frozen = subject.frozen
-    read = read_transcoders(folder, dtype=frozen.dtype, device=frozen.device)
-    read.require_fit(frozen)
-    return read
+    read = read_transcoders(reference, read=points.read, write=points.write)
+    read.require_fit(subject.frozen)
+    return Filled(read, Neurons(max_features)) if points.filled else read
+
+
+def shipped_transcoders(subject: Subject) -> str | None:
+    """The transcoders that come with a model, if any do."""
+    name = subject.identity.name
+    return str(atlas_transcoders(name)) if name in ATLAS else None
 
 
 def read_target_settings(

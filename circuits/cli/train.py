@@ -155,7 +155,7 @@ def trained_and_measured(
     progress("write", 0, 1)
     crossing = settings.kind == Kind.CROSS_LAYER
     write_transcoders(transcoders, out, name, cross_layer=crossing)
-    written = read_transcoders(out, dtype=frozen.dtype, device=frozen.device)
+    written = read_transcoders(out)
     progress("describe", 0, 1)
     documents = list(islice(texts.documents(0), DESCRIBED))
     write_feature_files(out, identity.name, describe(subject, written, documents))

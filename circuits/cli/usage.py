@@ -13,7 +13,7 @@ class UsageError(ValueError):
 
 
 def require_consistent(
-    *, transcoders: Path | None, features: str | None, targets: list[str], against: str | None
+    *, transcoders: str | None, features: str | None, targets: list[str], against: str | None
 ) -> None:
     """Raises UsageError for options that do not go together."""
     if transcoders is not None and features is not None:

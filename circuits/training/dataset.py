@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import HfApi, hf_hub_download
 from transformers import PreTrainedTokenizerBase
 
+from circuits.hub import reason
 from circuits.training.corpus import token_ids
 from circuits.training.settings import TrainingError
 
@@ -110,7 +111,7 @@ def dataset_corpus(
         except Exception as error:  # the client's own, its transport's, and those of bad names
             raise TrainingError(
                 f"The dataset {name!r} cannot be had from the Hugging Face Hub "
-                f"({_reason(error)}): give the name of one that can, a file or a folder."
+                f"({reason(error)}): give the name of one that can, a file or a folder."
             ) from error
         names = sorted(file.rfilename for file in info.siblings or ())
         parquet = [file for file in names if file.endswith(".parquet")]
@@ -126,8 +127,4 @@ def fetched(name: str, file: str, revision: str) -> Path:
     try:
         return Path(hf_hub_download(name, file, repo_type="dataset", revision=revision))
     except Exception as error:  # as above
-        raise TrainingError(f"{file} of {name!r} cannot be fetched: {_reason(error)}.") from error
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise TrainingError(f"{file} of {name!r} cannot be fetched: {reason(error)}.") from error

@@ -93,10 +93,10 @@ def describe(
     texts, fired = _fired(subject, transcoders, once)
     spell = cache(subject.spell)
     for layer, firings in enumerate(fired):
-        written = transcoders.layers[layer].decoder.shape[1]
+        written = transcoders.layers[layer].n_written
         said, _ = _outputs(subject, transcoders, layer, 1, spell)
         raised, lowered = _outputs(subject, transcoders, layer, written, spell)
-        count = len(transcoders.layers[layer].encoder)
+        count = transcoders.layers[layer].d_dict
         bounds = np.searchsorted(firings.feature, np.arange(count + 1))
         yield [
             _description(spell, texts, firings, slice(start, end), said[i], raised[i], lowered[i])
@@ -168,11 +168,11 @@ def _outputs(
     subject: Subject, transcoders: TranscoderSet, layer: int, written: int, spell: Spell
 ) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """Tokens that each feature of a layer raises and lowers most by its first writes, directly."""
-    frozen, decoder = subject.frozen, transcoders.layers[layer].decoder
-    vectors = torch.zeros_like(decoder[:, 0])
+    frozen, transcoder = subject.frozen, transcoders.layers[layer]
+    vectors = frozen.unembedding.new_zeros(transcoder.d_dict, frozen.d_model)
     for offset in range(written):
         norm = frozen.blocks[layer + offset].post_mlp_norm
-        rows = decoder[:, offset]
+        rows = transcoder.decoders[offset].to(vectors)
         if transcoders.write == WritePoint.MLP_OUTPUT and norm is not None:
             rows = norm.centre(rows) * norm.gain  # its denominator differs by token
         vectors = vectors + rows

@@ -182,13 +182,10 @@ class TrainedDictionary(nn.Module):
         layers: list[Transcoder] = []
         for layer in range(n_layers):
             encoder = self.encoder[layer] / read.scale[layer]
-            decoder = torch.stack(
-                [
-                    rows[layer - self.sources(written).start] * wrote.scale[written]
-                    for written, rows in enumerate(self.decoders)
-                    if self.sources(written).start <= layer <= written
-                ],
-                1,
+            decoders = tuple(
+                rows[layer - self.sources(written).start] * wrote.scale[written]
+                for written, rows in enumerate(self.decoders)
+                if self.sources(written).start <= layer <= written
             )
             bias = self.decoder_bias[layer] * wrote.scale[layer] + wrote.mean[layer]
             skip = None
@@ -199,7 +196,7 @@ class TrainedDictionary(nn.Module):
                 Transcoder(
                     encoder=encoder,
                     encoder_bias=self.encoder_bias[layer] - encoder @ read.mean[layer],
-                    decoder=decoder,
+                    decoders=decoders,
                     decoder_bias=bias,
                     nonlinearity=JumpReLU(threshold[layer].clone()),
                     skip=skip,

@@ -64,19 +64,19 @@ class Replacement:
 
     def _encode(self, layer: int, read: Float[Tensor, "batch pos d_model"]) -> None:
         transcoder = self.transcoders.layers[layer]
-        pre = read @ transcoder.encoder.T + transcoder.encoder_bias
+        pre = transcoder.pre_activations(read)
         self.activations.append(transcoder.nonlinearity(pre.flatten(0, 1)).view_as(pre))
         self.inputs.append(read)
 
     def reconstruction(self, layer: int) -> Float[Tensor, "batch pos d_model"]:
         """What the dictionary gives for a layer, from the features of this pass."""
         transcoder = self.transcoders.layers[layer]
-        total = transcoder.decoder_bias
+        total = transcoder.decoder_bias.to(self.activations[layer])
         if transcoder.skip is not None:
-            total = total + self.inputs[layer] @ transcoder.skip.T
+            total = total + self.inputs[layer] @ transcoder.skip.T.to(total)
         for source, other in enumerate(self.transcoders.layers[: layer + 1]):
-            if layer - source < other.decoder.shape[1]:
-                total = total + self.activations[source] @ other.decoder[:, layer - source]
+            if layer - source < other.n_written:
+                total = total + other.written(layer - source, self.activations[source])
         return total
 
 
@@ -91,7 +91,7 @@ def fidelity(
     n_layers = frozen.n_layers
     error, size, active = (torch.zeros(n_layers, dtype=torch.float64) for _ in range(3))
     total = torch.zeros(n_layers, frozen.d_model, dtype=torch.float64)
-    fired = [torch.zeros(len(t.encoder), dtype=torch.bool) for t in transcoders.layers]
+    fired = [torch.zeros(t.d_dict, dtype=torch.bool) for t in transcoders.layers]
     tokens, same, divergence = 0, 0, 0.0
     for ids, counted in batches:
         own = model.logits(ids, None)[counted].float().log_softmax(-1)

@@ -10,9 +10,9 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
+from circuits.formats.hooks import READ_POINTS, WRITE_POINTS
 from circuits.nonlinearities import JumpReLU
 from circuits.transcoders import Transcoder, TranscoderSet
-from circuits.weights import READ_POINTS, WRITE_POINTS
 from graphs.files import atomic_write, make_folder
 
 
@@ -53,7 +53,7 @@ def _hook(points: Mapping[str, object], point: object) -> str:
 def _per_layer(layer: int, transcoder: Transcoder) -> dict[str, dict[str, Tensor]]:
     tensors = {
         "W_enc": transcoder.encoder,
-        "W_dec": transcoder.decoder[:, 0],
+        "W_dec": transcoder.decoders[0],
         "b_enc": transcoder.encoder_bias,
         "b_dec": transcoder.decoder_bias,
     }
@@ -74,5 +74,5 @@ def _cross_layer(layer: int, transcoder: Transcoder) -> dict[str, dict[str, Tens
         encoder[f"threshold_{layer}"] = transcoder.nonlinearity.threshold
     return {
         f"W_enc_{layer}.safetensors": encoder,
-        f"W_dec_{layer}.safetensors": {f"W_dec_{layer}": transcoder.decoder},
+        f"W_dec_{layer}.safetensors": {f"W_dec_{layer}": torch.stack(transcoder.decoders, 1)},
     }

@@ -56,8 +56,13 @@ def _reading(frozen: FrozenModel, layer: int, read: ReadPoint, on_read: OnRead):
 
 
 def _writing(layer: int, on_written: OnWritten):
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    def hook(
+        module: nn.Module, args: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]
+    ) -> Tensor | tuple[Tensor, ...] | None:
         del module, args
-        return on_written(layer, output)
+        if not isinstance(output, tuple):
+            return on_written(layer, output)
+        instead = on_written(layer, output[0])  # a mixture of experts returns its routing as well
+        return None if instead is None else (instead, *output[1:])
 
     return hook

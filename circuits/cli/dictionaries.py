@@ -1,0 +1,108 @@
+"""Commands about dictionaries: which are published, and which of their features fire."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import torch
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from circuits.autoencoders import AutoencoderSet, Site
+from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.options import AsJson, Chat, Device, DType, Model, Prompted, Revision, Type
+from circuits.cli.trace import DEFAULT_MODEL, shipped_transcoders
+from circuits.cli.usage import UsageError
+from circuits.firing import Firing, strongest
+from circuits.progress import progress_bar
+from circuits.published import PublishedSet, published_sets
+from circuits.subject import read_subject
+from circuits.tokens import read_prompt
+from circuits.weights import read_dictionary
+from viz.words import visible
+
+
+@app.command("dictionaries")
+@plain_errors
+def dictionaries_command(
+    model: Annotated[str, typer.Option(help="Only those of models with this in their name.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List published dictionaries: what --transcoders takes, for which model, how large."""
+    chosen = [entry for entry in published_sets() if model.lower() in entry.model.lower()]
+    if as_json:
+        print_json({"dictionaries": [asdict(entry) for entry in chosen]})
+        return
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for heading in ("name", "model", "kind", "width", "L0", "size"):
+        right = "right" if heading in ("width", "L0", "size") else "left"
+        table.add_column(heading, justify=right, no_wrap=heading == "name", overflow="fold")
+    for entry in chosen:
+        table.add_row(*map(Text, _cells(entry)))
+    output.print(table)
+
+
+def _cells(entry: PublishedSet) -> tuple[str, ...]:
+    width = f"{entry.n_layers} × {entry.width:,}"
+    return entry.reference, entry.model, entry.kind, width, entry.l0, f"{entry.size / 1e9:,.1f} GB"
+
+
+@app.command("features")
+@plain_errors
+def features_command(
+    prompt: Prompted,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    dictionary: Annotated[
+        str | None, typer.Option(help="Transcoders or autoencoders: a folder or a name on the Hub.")
+    ] = None,
+    site: Annotated[
+        Site | None, typer.Option(help="What autoencoders rebuild, if their files do not say.")
+    ] = None,
+    layer: Annotated[list[int] | None, typer.Option(help="Only this layer; repeatable.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Features per token and layer at most.")] = 3,
+    chat: Chat = False,
+    dtype: Type = DType.FLOAT32,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """List which features of a dictionary fire where on a prompt."""
+    with progress_bar(errors) as progress:
+        progress("load", 0, 1)
+        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
+        reference = dictionary or shipped_transcoders(subject)
+        if reference is None:
+            raise UsageError(
+                "Say which features with --dictionary: a folder, or a name on the Hub."
+            )
+        read = read_dictionary(reference, site=site)
+        text = read_prompt(prompt, subject.tokenizer, chat=chat)
+        firings = strongest(subject.frozen, text, read, set(layer or ()), top)
+    if as_json:
+        print_json({"tokens": list(text.tokens), "features": [asdict(f) for f in firings]})
+        return
+    kind = "autoencoders" if isinstance(read, AutoencoderSet) else read.identity.kind
+    output.print(Text(f"{subject.identity.name} · {read.identity.name} · {kind}", style="bold"))
+    output.print(_firing_table(text.tokens, firings))
+
+
+def _firing_table(tokens: tuple[str, ...], firings: list[Firing]) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for heading in ("at", "token", "layer", "feature", "activation", "label"):
+        right = heading in ("at", "layer", "feature", "activation")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    previous = None
+    for firing in firings:
+        first = firing.pos != previous
+        previous = firing.pos
+        table.add_row(
+            str(firing.pos) if first else "",
+            Text(visible(tokens[firing.pos]) if first else ""),
+            str(firing.layer),
+            str(firing.index),
+            f"{firing.activation:.2f}",
+            Text(firing.label),
+        )
+    return table

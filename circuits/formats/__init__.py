@@ -1,0 +1,1 @@
+"""Published dictionary formats, one file per family; `circuits.weights` chooses among them."""

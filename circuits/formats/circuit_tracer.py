@@ -1,0 +1,206 @@
+"""circuit-tracer's layout: `config.yaml` and a file per layer, or a list of files elsewhere.
+
+A per-layer set has `layer_{i}.safetensors` with
+
+    W_enc (d_dict, d_model)   W_dec (d_dict, d_model)   b_enc (d_dict)   b_dec (d_model)
+    activation_function.threshold (d_dict), optional     W_skip (out, in), optional
+
+a cross-layer set `W_enc_{i}.safetensors` with W_enc_{i}, b_enc_{i}, b_dec_{i} and optionally
+threshold_{i}, and `W_dec_{i}.safetensors` with W_dec_{i} (d_dict, L - i, d_model), whose middle
+axis counts written layers from the feature's own.  `transcoders` may list one file per layer
+instead, as `hf://` references, which are then read by what they hold; published lists repeat their
+last file.  A threshold makes a JumpReLU, `activation: topk` with `k` a TopK (negative values kept,
+as circuit-tracer does), anything else a ReLU.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from torch import Tensor
+
+from circuits.formats import gemma_scope
+from circuits.formats.hooks import READ_POINTS, WRITE_POINTS, point
+from circuits.formats.stored import StoredSet, WeightsFormatError, mapped, needed, transcoder
+from circuits.nonlinearities import Nonlinearity, TopK
+from circuits.places import Folder, Place, find_place
+from circuits.transcoders import Transcoder
+
+P = TypeVar("P")
+CONFIG = "config.yaml"
+KINDS = ("transcoder_set", "cross_layer_transcoder")
+
+
+def recognised(place: Place) -> bool:
+    """Whether there is a config.yaml."""
+    return CONFIG in place.files
+
+
+def read(place: Place) -> StoredSet:
+    """The set.  Raises WeightsFormatError for anything missing or damaged."""
+    path = place.path(CONFIG)
+    config = _config(path)
+    kind = str(config.get("model_kind", KINDS[0]))
+    if kind not in KINDS:
+        raise WeightsFormatError(
+            f"{path} has model_kind {kind!r}: expected one of {', '.join(KINDS)}."
+        )
+    crossing = kind == KINDS[1]
+    listed = config.get("transcoders")
+    if listed is not None:
+        layers = _listed(place, path, listed, crossing)
+    elif crossing:
+        layers = cross_layer(place)
+    else:
+        layers = per_layer(place, config, path)
+    return StoredSet(
+        layers=dict(enumerate(layers)),
+        read=_point(path, config, "feature_input_hook", READ_POINTS),
+        write=_point(path, config, "feature_output_hook", WRITE_POINTS),
+        cross_layer=crossing,
+        name=str(config["scan"]) if isinstance(config.get("scan"), str) else None,
+    )
+
+
+def _point(path: Path, config: dict[str, Any], key: str, known: dict[str, P]) -> P | None:
+    """None if the file does not say; the caller may know."""
+    return None if key not in config else point(path, key, config[key], known)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise WeightsFormatError(f"{path} cannot be read as YAML: {first}.") from error
+    if not isinstance(config, dict):
+        raise WeightsFormatError(f"{path} must hold keys and values, got {type(config).__name__}.")
+    return config
+
+
+def per_layer(
+    place: Place, config: dict[str, Any] | None = None, path: Path | None = None
+) -> list[Transcoder]:
+    """The layers of a per-layer set; without a config the tensors alone decide."""
+    layers: list[Transcoder] = []
+    for name in numbered(place, "layer_{}.safetensors"):
+        file = place.path(name)
+        tensors = mapped(file)
+        needed(tensors, ("W_enc", "W_dec", "b_enc", "b_dec"), file)
+        threshold = tensors.get("activation_function.threshold")
+        layers.append(
+            transcoder(
+                file,
+                encoder=tensors["W_enc"],
+                encoder_bias=tensors["b_enc"],
+                decoders=(tensors["W_dec"],),
+                decoder_bias=tensors["b_dec"],
+                nonlinearity=_top_k(path or file, config or {}, tensors),
+                threshold=threshold,
+                skip=tensors.get("W_skip"),
+            )
+        )
+    return layers
+
+
+def cross_layer(place: Place) -> list[Transcoder]:
+    """The layers of a cross-layer set; a threshold alone decides about the nonlinearity."""
+    layers: list[Transcoder] = []
+    for layer, name in enumerate(numbered(place, "W_enc_{}.safetensors")):
+        path, other = place.path(name), f"W_dec_{layer}.safetensors"
+        if other not in place.files:
+            raise WeightsFormatError(f"{other} is missing in {place.name}, beside {name}.")
+        names = {key: f"{key}_{layer}" for key in ("W_enc", "b_enc", "b_dec", "W_dec")}
+        encoder, decoder = mapped(path), mapped(place.path(other))
+        needed(encoder, (names["W_enc"], names["b_enc"], names["b_dec"]), path)
+        needed(decoder, (names["W_dec"],), place.path(other))
+        layers.append(
+            transcoder(
+                path,
+                encoder=encoder[names["W_enc"]],
+                encoder_bias=encoder[names["b_enc"]],
+                decoders=by_written_layer(decoder[names["W_dec"]], place.path(other)),
+                decoder_bias=encoder[names["b_dec"]],
+                threshold=encoder.get(f"threshold_{layer}"),
+            )
+        )
+    return layers
+
+
+def by_written_layer(decoder: Tensor, path: Path) -> tuple[Tensor, ...]:
+    """The matrices of a decoder (d_dict, written, d_model)."""
+    if decoder.ndim != 3:
+        raise WeightsFormatError(
+            f"The decoder in {path} has shape {tuple(decoder.shape)}, expected "
+            "(features, written layers, d_model)."
+        )
+    return decoder.unbind(1)
+
+
+def numbered(place: Place, pattern: str) -> list[str]:
+    """Files pattern.format(0), pattern.format(1), … as far as they go; no gaps allowed."""
+    start, _, end = pattern.partition("{}")
+    count = sum(file.startswith(start) and file.endswith(end) for file in place.files)
+    names = [pattern.format(number) for number in range(max(count, 1))]
+    for name in names:
+        if name not in place.files:
+            raise WeightsFormatError(
+                f"{name} is missing: {place.name} has {count} files like it, numbered from 0."
+            )
+    return names
+
+
+def _listed(place: Place, path: Path, listed: Any, crossing: bool) -> list[Transcoder]:
+    """One file per layer, wherever they are; a file that comes again is left out."""
+    if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
+        raise WeightsFormatError(f"{path} has `transcoders`, but not as a list of files.")
+    places = [_beside(place, entry) for entry in dict.fromkeys(listed)]
+    files = [found.path(found.files[0]) for found in places]
+    if crossing:
+        return [
+            gemma_scope.cross_layer(file, layer, len(files)) for layer, file in enumerate(files)
+        ]
+    return [_single(file) for file in files]
+
+
+def _beside(place: Place, entry: str) -> Place:
+    """A listed file: on the Hub, or relative to the list."""
+    if entry in place.files:
+        return Folder(entry, {entry: place.path(entry)})
+    found = find_place(entry)
+    if len(found.files) != 1:
+        raise WeightsFormatError(f"{entry!r} in {CONFIG} of {place.name} must be one file.")
+    return found
+
+
+def _single(path: Path) -> Transcoder:
+    """One layer in any of the formats that such lists name."""
+    tensors = mapped(path)
+    if "w_enc" in tensors or path.suffix == ".npz":
+        return gemma_scope.single(path)
+    needed(tensors, ("W_enc", "W_dec", "b_enc", "b_dec"), path)
+    return transcoder(
+        path,
+        encoder=tensors["W_enc"],
+        encoder_bias=tensors["b_enc"],
+        decoders=(tensors["W_dec"],),
+        decoder_bias=tensors["b_dec"],
+        threshold=tensors.get("activation_function.threshold"),
+        skip=tensors.get("W_skip"),
+    )
+
+
+def _top_k(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Nonlinearity | None:
+    """A TopK if one is asked for, by the config or by the 0-d `k` of circuit-tracer's exporter."""
+    if "k" in tensors:
+        return TopK(int(tensors["k"].flatten()[0]), signed=True)
+    if config.get("activation") != "topk":
+        return None
+    if type(config.get("k")) is not int or config["k"] < 1:  # True is an int too
+        raise WeightsFormatError(
+            f"{path} says activation: topk, but k is {config.get('k')!r}: give the number of "
+            "features per position."
+        )
+    return TopK(config["k"], signed=True)

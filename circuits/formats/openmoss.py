@@ -1,0 +1,214 @@
+"""OpenMOSS (llamascopium, lm-saes): config.json and sae_weights.safetensors.
+
+A transcoder has W_E (d, d_dict), b_E, W_D (d_dict, d), b_D; a cross-layer set W_E (L, d, d_dict),
+b_E (L, d_dict) and, by written layer m, W_D.{m} (m + 1, d_dict, d), b_D.{m}.  Thresholds are
+stored as logarithms.  With `sparsity_include_decoder_norm` features are chosen by their value
+times the norm of their decoder; with `dataset-wise` normalisation inputs and outputs are scaled to
+a norm of √d on average.  Older ones (Llama Scope) have encoder.weight (d_dict, d),
+decoder.weight (d, d_dict) and one threshold in hyperparams.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuits.formats.hooks import READ_POINTS, WRITE_POINTS, layer_of, point
+from circuits.formats.stored import (
+    StoredSet,
+    WeightsFormatError,
+    mapped,
+    needed,
+    read_json,
+    transcoder,
+)
+from circuits.nonlinearities import BatchTopK, JumpReLU, Nonlinearity, ReLU, TopK
+from circuits.places import Place
+from circuits.transcoders import Transcoder
+
+WEIGHTS, CONFIG = "sae_weights.safetensors", "config.json"
+OLD_WEIGHTS, OLD_CONFIG = "checkpoints/final.safetensors", "hyperparams.json"
+THRESHOLD = "activation_function.log_jumprelu_threshold"
+NORM = "dataset_average_activation_norm"
+
+
+def recognised(place: Place) -> bool:
+    """Whether weights lie beside their config.json or hyperparams.json."""
+    return bool(_pairs(place))
+
+
+def read(place: Place) -> StoredSet:
+    """The set, which may have some layers only.  Raises WeightsFormatError if it cannot be."""
+    layers: dict[int, Transcoder] = {}
+    points = set()
+    crossing = False
+    for weights, config_name in _pairs(place):
+        path, config_path = place.path(weights), place.path(config_name)
+        config = read_json(config_path)
+        if config.get("sae_type", "sae") == "clt":
+            crossing = True
+            hooks = config.get("hook_points_in") or [None], config.get("hook_points_out") or [None]
+            layers |= _cross_layer(path, config)
+            points.add(_points(config_path, hooks[0][0], hooks[1][0]))
+            continue
+        if config.get("sae_type", "sae") != "sae":
+            raise WeightsFormatError(
+                f"{config_path} has sae_type {config['sae_type']!r}: expected sae or clt."
+            )
+        hook_in, hook_out = config.get("hook_point_in"), config.get("hook_point_out")
+        if hook_in == hook_out:
+            raise WeightsFormatError(
+                f"{path} is an autoencoder of {hook_in}, which does not stand in for an MLP: "
+                "choose a transcoder; `headwater features` lists what others say."
+            )
+        layer = layer_of(str(hook_in))
+        if layer is None or layer in layers:
+            raise WeightsFormatError(
+                f"{config_path} has hook_point_in {hook_in!r}: expected one block, and another "
+                "for every dictionary."
+            )
+        points.add(_points(config_path, hook_in, hook_out))
+        layers[layer] = (_old if weights.endswith(OLD_WEIGHTS) else _layer)(path, config)
+    if len(points) != 1:
+        raise WeightsFormatError(f"The layers of {place.name} do not read and write alike.")
+    return StoredSet(layers, *points.pop(), cross_layer=crossing, partial=not crossing)
+
+
+def _pairs(place: Place) -> list[tuple[str, str]]:
+    """Weights and their config, folder by folder."""
+    found: list[tuple[str, str]] = []
+    for weights, config in ((WEIGHTS, CONFIG), (OLD_WEIGHTS, OLD_CONFIG)):
+        for file in place.files:
+            folder = file.removesuffix(weights)
+            at_end = folder != file and (not folder or folder.endswith("/"))
+            if at_end and f"{folder}{config}" in place.files:
+                found.append((file, f"{folder}{config}"))
+    return found
+
+
+def _points(path: Path, hook_in: object, hook_out: object):
+    return (
+        point(path, "hook_point_in", hook_in, READ_POINTS),
+        point(path, "hook_point_out", hook_out, WRITE_POINTS),
+    )
+
+
+def _layer(path: Path, config: dict[str, Any]) -> Transcoder:
+    tensors = mapped(path)
+    needed(tensors, ("W_E", "b_E", "W_D"), path)
+    _refuse_unusual(path, config, tensors)
+    decoder = tensors["W_D"]
+    d_model = tensors["W_E"].shape[0]
+    read, write = (
+        _scale(path, config, tensors, str(config[f"hook_point_{way}"]), d_model)
+        for way in ("in", "out")
+    )
+    norm = decoder.float().norm(dim=1) if config.get("sparsity_include_decoder_norm") else None
+    bias = tensors.get("b_D", torch.zeros(d_model))
+    return transcoder(
+        path,
+        encoder=tensors["W_E"],
+        encoder_bias=tensors["b_E"],
+        decoders=(decoder,),
+        decoder_bias=bias.float() / write,
+        by_input=True,
+        nonlinearity=_nonlinearity(path, config, tensors.get(THRESHOLD), norm),
+        read_scale=read,
+        write_scales=(1 / write,),
+    )
+
+
+def _cross_layer(path: Path, config: dict[str, Any]) -> dict[int, Transcoder]:
+    tensors = mapped(path)
+    needed(tensors, ("W_E", "b_E", "W_D.0"), path)
+    _refuse_unusual(path, config, tensors)
+    n_layers, d_model, _ = tensors["W_E"].shape
+    needed(tensors, tuple(f"W_D.{m}" for m in range(n_layers)), path)
+    hooks_in, hooks_out = config["hook_points_in"], config["hook_points_out"]
+    writes = [_scale(path, config, tensors, str(hook), d_model) for hook in hooks_out]
+    thresholds = tensors.get(THRESHOLD)
+    layers: dict[int, Transcoder] = {}
+    for layer in range(n_layers):
+        decoders = tuple(tensors[f"W_D.{m}"][layer] for m in range(layer, n_layers))
+        norm = None
+        if config.get("sparsity_include_decoder_norm"):
+            squares = [rows.float().square().sum(1) for rows in decoders]
+            norm = torch.stack(squares).sum(0).sqrt()
+        bias = tensors.get(f"b_D.{layer}", torch.zeros(d_model))
+        layers[layer] = transcoder(
+            path,
+            encoder=tensors["W_E"][layer],
+            encoder_bias=tensors["b_E"][layer],
+            decoders=decoders,
+            decoder_bias=bias.float() / writes[layer],
+            by_input=True,
+            nonlinearity=_nonlinearity(
+                path, config, None if thresholds is None else thresholds[layer], norm
+            ),
+            read_scale=_scale(path, config, tensors, str(hooks_in[layer]), d_model),
+            write_scales=tuple(1 / write for write in writes[layer:]),
+        )
+    return layers
+
+
+def _old(path: Path, config: dict[str, Any]) -> Transcoder:
+    """Llama Scope: one threshold, in hyperparams.json, for inputs of norm √d."""
+    tensors = mapped(path)
+    needed(tensors, ("encoder.weight", "encoder.bias", "decoder.weight"), path)
+    norms, d_model = config.get(NORM) or {}, tensors["encoder.weight"].shape[1]
+    read, write = (
+        d_model**0.5 / float(norms[way]) if way in norms else 1.0 for way in ("in", "out")
+    )
+    least = float(config.get("jump_relu_threshold") or 0.0)
+    bias = tensors.get("decoder.bias", torch.zeros(d_model))
+    return transcoder(
+        path,
+        encoder=tensors["encoder.weight"],
+        encoder_bias=tensors["encoder.bias"],
+        decoders=(tensors["decoder.weight"].T,),
+        decoder_bias=bias.float() / write,
+        threshold=torch.full((len(tensors["encoder.bias"]),), least),
+        read_scale=read,
+        write_scales=(1 / write,),
+    )
+
+
+def _refuse_unusual(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    normalised = config.get("norm_activation", "inference")
+    if normalised not in ("inference", "dataset-wise", None):
+        raise WeightsFormatError(
+            f"{path} normalises its inputs {normalised}, which is not linear on a prompt."
+        )
+    if config.get("use_glu_encoder") or "W_E_glu" in tensors:
+        raise WeightsFormatError(f"{path} has a gated encoder, which is not linear on a prompt.")
+
+
+def _scale(
+    path: Path, config: dict[str, Any], tensors: dict[str, Tensor], hook: str, d: int
+) -> float:
+    """What vectors at a hook are multiplied by before they are encoded or compared."""
+    if config.get("norm_activation") != "dataset-wise":
+        return 1.0
+    needed(tensors, (f"{NORM}.{hook}",), path)
+    return d**0.5 / float(tensors[f"{NORM}.{hook}"])
+
+
+def _nonlinearity(
+    path: Path, config: dict[str, Any], threshold: Tensor | None, norm: Tensor | None
+) -> Nonlinearity:
+    kind, k = str(config.get("act_fn", "relu")), config.get("top_k")
+    if kind == "relu":
+        return ReLU()
+    if kind == "jumprelu":
+        if threshold is None:
+            raise WeightsFormatError(f"{path} says jumprelu and lacks {THRESHOLD}.")
+        least = threshold.float().exp()
+        return JumpReLU(least if norm is None else least / norm)
+    if kind in ("topk", "batchtopk") and type(k) is int and k > 0:
+        return TopK(k, weight=norm) if kind == "topk" else BatchTopK(k, weight=norm)
+    raise WeightsFormatError(
+        f"{path} has act_fn {kind!r} with top_k {k!r}: expected relu, jumprelu, topk or batchtopk."
+    )

@@ -1,0 +1,179 @@
+"""Tensors in files: mapped, not read, and put the way round that a transcoder wants them.
+
+A mapped tensor takes memory where it is touched, and the system may take that back.  So a format
+reader may name every matrix of a set that is larger than memory.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from circuits.nonlinearities import JumpReLU, Nonlinearity, ReLU
+from circuits.points import ReadPoint, WritePoint
+from circuits.transcoders import JointTopK, Transcoder
+
+
+class WeightsFormatError(ValueError):
+    """A dictionary's files are missing, damaged or not in a known format."""
+
+
+@dataclass(frozen=True)
+class StoredSet:
+    """What a format reader finds."""
+
+    layers: Mapping[int, Transcoder]
+    read: ReadPoint | None  # None: the files do not say
+    write: WritePoint | None
+    cross_layer: bool
+    name: str | None = None  # if the files have one
+    joint: JointTopK | None = None
+    partial: bool = False  # whether the format may leave layers out
+
+
+def mapped(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors or npz file.  Raises WeightsFormatError for anything else."""
+    try:
+        if path.suffix == ".npz":
+            return {name: torch.from_numpy(array) for name, array in _npz(path).items()}
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsFormatError(f"{path} is not a whole file ({first}): get it again.") from error
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of an npz file, mapped where they lie uncompressed, as numpy.savez leaves them."""
+    arrays: dict[str, np.ndarray] = {}
+    with np.load(path, allow_pickle=False) as archive, zipfile.ZipFile(path) as members:
+        for name in archive.files:
+            member = members.getinfo(f"{name}.npy")
+            if member.compress_type != zipfile.ZIP_STORED:
+                arrays[name] = archive[name]
+                continue
+            with members.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+                shape, by_column, dtype = read_header(file)
+                header = file.tell()
+            if dtype.hasobject:
+                raise ValueError(f"{name} holds Python objects")
+            start = _data_offset(path, member) + header
+            order = "F" if by_column else "C"
+            # Copy on write: torch wants arrays that could be written to.
+            arrays[name] = np.memmap(path, dtype, "c", start, shape, order)
+    return arrays
+
+
+def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
+    """Where a stored member's bytes start: after its local header (zip format, 4.3.7)."""
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)
+        lengths = file.read(4)
+    name, extra = (int.from_bytes(lengths[i : i + 2], "little") for i in (0, 2))
+    return member.header_offset + 30 + name + extra
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.  Raises WeightsFormatError for anything else."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsFormatError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(config, dict):
+        raise WeightsFormatError(f"{path} must hold keys and values.")
+    return config
+
+
+def needed(tensors: Mapping[str, Tensor], names: tuple[str, ...], path: Path) -> None:
+    """Raises WeightsFormatError for the first of these names that is not there."""
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise WeightsFormatError(
+            f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(tensors))}."
+        )
+
+
+def transcoder(
+    path: Path,
+    *,
+    encoder: Tensor,
+    encoder_bias: Tensor,
+    decoders: tuple[Tensor, ...],
+    decoder_bias: Tensor,
+    by_input: bool = False,
+    nonlinearity: Nonlinearity | None = None,
+    threshold: Tensor | None = None,
+    skip: Tensor | None = None,
+    read_scale: float = 1.0,
+    write_scales: tuple[float, ...] | None = None,
+    added: tuple[Tensor, ...] | None = None,
+) -> Transcoder:
+    """A transcoder of matrices that fit each other, one decoder per written layer.
+
+    `by_input` says that the encoder is stored with a row per input dimension.  Other shapes are
+    turned round where that is no guess, so only square matrices depend on the format's word.
+    Raises WeightsFormatError for matrices that do not fit and for vectors with NaN or infinity.
+    """
+    d_dict, d_model = len(encoder_bias), len(decoder_bias)
+    shape = (d_dict, d_model)
+    for name, vector in {
+        "encoder bias": encoder_bias,
+        "decoder bias": decoder_bias,
+        "threshold": threshold,
+    }.items():
+        if vector is not None and not bool(torch.isfinite(vector).all()):
+            raise WeightsFormatError(
+                f"The {name} in {path} holds NaN or infinite values: the file is damaged, get it "
+                "again."
+            )
+    if threshold is not None:
+        _fits(path, "threshold", tuple(threshold.shape), (d_dict,))
+    if skip is not None:
+        _fits(path, "skip", tuple(skip.shape), (d_model, d_model))
+    if nonlinearity is None:
+        nonlinearity = ReLU() if threshold is None else JumpReLU(threshold)
+    return Transcoder(
+        encoder=_turned(path, "encoder", encoder, shape, by_input),
+        encoder_bias=encoder_bias,
+        decoders=tuple(_turned(path, "decoder", rows, shape, False) for rows in decoders),
+        decoder_bias=decoder_bias,
+        nonlinearity=nonlinearity,
+        skip=skip,
+        read_scale=read_scale,
+        write_scales=write_scales,
+        added=added,
+    )
+
+
+def _turned(
+    path: Path, name: str, matrix: Tensor, shape: tuple[int, int], transposed: bool
+) -> Tensor:
+    """The matrix with a row per feature."""
+    if matrix.ndim == 2:
+        turned = matrix.T if transposed else matrix
+        for candidate in (turned, turned.T):
+            if candidate.shape == shape:
+                return candidate
+    raise _misfit(path, name, tuple(matrix.shape), shape)
+
+
+def _fits(path: Path, name: str, got: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if got != wanted:
+        raise _misfit(path, name, got, wanted)
+
+
+def _misfit(
+    path: Path, name: str, got: tuple[int, ...], wanted: tuple[int, ...]
+) -> WeightsFormatError:
+    return WeightsFormatError(f"The {name} in {path} has shape {got}, its biases ask for {wanted}.")

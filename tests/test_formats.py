@@ -1,0 +1,231 @@
+"""Every published format is read as what it was written from, the right way round."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from circuits.formats.stored import WeightsFormatError, mapped
+from circuits.nonlinearities import BatchTopK, GroupMax, JumpReLU, ReLU, TopK
+from circuits.points import ReadPoint, WritePoint
+from circuits.transcoders import JointTopK, Transcoder
+from circuits.weights import read_transcoders
+from tests import format_writers as writers
+from tests.tiny import toy_dictionary
+from tests.tolerances import EXACT
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is written, and what it can say."""
+
+    write: writers.Writer
+    folder: str = ""  # what is read, inside what is written
+    cross_layer: bool = False
+    skip: bool = False
+    nonlinearity: str = "jumprelu"  # that the files say
+    points: tuple[ReadPoint, WritePoint] = (ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION)
+    biases: bool = True
+
+
+MLP = (ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
+NORMALISED = (ReadPoint.NORMALISED, WritePoint.CONTRIBUTION)
+FORMATS = {
+    "circuit-tracer": Format(writers.circuit_tracer, skip=True),
+    "circuit-tracer clt": Format(writers.circuit_tracer_cross_layer, cross_layer=True),
+    "gemma scope 1": Format(
+        writers.gemma_scope_1, folder="width_20/average_l0_40", points=NORMALISED
+    ),
+    "gemma scope 2": Format(writers.gemma_scope_2, folder="width_20_l0_small", skip=True),
+    "gemma scope 2 clt": Format(writers.gemma_scope_2_cross_layer, cross_layer=True, skip=True),
+    "saelens 6": Format(writers.saelens, skip=True),
+    "saelens 5": Format(writers.saelens_5),
+    "sparsify": Format(writers.sparsify, skip=True, nonlinearity="topk", points=MLP),
+    "clt-training": Format(writers.clt_training, cross_layer=True, nonlinearity="topk", points=MLP),
+    "openmoss": Format(writers.openmoss, points=NORMALISED),
+    "openmoss clt": Format(writers.openmoss_cross_layer, cross_layer=True, points=NORMALISED),
+    "mntss sweep": Format(
+        writers.older_sweep,
+        cross_layer=True,
+        nonlinearity="relu",
+        points=(ReadPoint.RESIDUAL, WritePoint.CONTRIBUTION),
+    ),
+    "joint top-k": Format(
+        writers.joint_top_k,
+        cross_layer=True,
+        nonlinearity="relu",
+        points=(ReadPoint.RESIDUAL, WritePoint.MLP_OUTPUT),
+        biases=False,
+    ),
+}
+
+
+@pytest.mark.parametrize("d_dict", [20, 16])  # 16: every matrix is square
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_set_is_read_as_it_was_written(name: str, d_dict: int, tmp_path: Path):
+    form = FORMATS[name]
+    made = toy_dictionary(cross_layer=form.cross_layer, skip=form.skip, d_dict=d_dict)
+    form.write(made, tmp_path)
+    read = read_transcoders(tmp_path / form.folder)
+    assert len(read.layers) == 3
+    for got, expected in zip(read.layers, made.layers, strict=True):
+        same(got, expected, form)
+    assert (read.read, read.write) == form.points
+    kind = "cross-layer transcoder" if form.cross_layer else "transcoder"
+    assert read.identity.kind == kind
+
+
+def same(got: Transcoder, expected: Transcoder, form: Format) -> None:
+    """Matrices as matrices: what a transposed one would be is another."""
+    assert torch.equal(got.encoder, expected.encoder)
+    assert len(got.decoders) == len(expected.decoders)
+    for rows, wanted in zip(got.decoders, expected.decoders, strict=True):
+        assert torch.equal(rows, wanted)
+    if form.biases:
+        assert torch.equal(got.encoder_bias, expected.encoder_bias)
+        torch.testing.assert_close(got.decoder_bias.double(), expected.decoder_bias, **SINGLE)
+    else:
+        assert not got.encoder_bias.any()
+        assert not got.decoder_bias.any()
+    assert (got.skip is not None) == form.skip
+    if got.skip is not None:
+        assert torch.equal(got.skip, expected.skip)
+    kinds = {"jumprelu": JumpReLU, "relu": ReLU, "topk": TopK}
+    assert isinstance(got.nonlinearity, kinds[form.nonlinearity])
+    if isinstance(got.nonlinearity, JumpReLU):
+        torch.testing.assert_close(
+            got.nonlinearity.threshold.double(), writers.threshold(expected), **SINGLE
+        )
+
+
+SINGLE = {"rtol": 1e-6, "atol": 1e-6}  # what is added up or taken to the logarithm on the way
+
+
+def test_offsets_and_scales_of_the_fork_count(tmp_path: Path):
+    """What a layer of clt-training says, by its own formula, against what the sweep is given."""
+    made = toy_dictionary(cross_layer=True)
+    writers.clt_training(made, tmp_path)
+    generator = torch.Generator().manual_seed(3)
+    for number, layer in enumerate(made.layers):
+        path = tmp_path / f"layers.{number}.mlp" / "sae.safetensors"
+        tensors = load_file(path)
+        tensors["in_norm"], tensors["out_norm"] = torch.tensor([8.0]), torch.tensor([2.0])
+        for j in range(layer.n_written):
+            tensors[f"post_encs.{j}"] = torch.rand(20, generator=generator)
+        writers.store(tensors, path)
+        config = json.loads((path.parent / "cfg.json").read_text())
+        writers.as_json({**config, "divide_cross_layer": True}, path.parent / "cfg.json")
+    read = read_transcoders(tmp_path)
+    x = torch.randn(5, 16, generator=generator).double()
+    size, total = 16**0.5, torch.zeros(16).double()
+    for source in range(3):
+        tensors = load_file(tmp_path / f"layers.{source}.mlp" / "sae.safetensors")
+        pre = (x * size / 8.0) @ tensors["encoder.weight"].T + tensors["encoder.bias"]
+        active = TopK(5)(pre)
+        got = read.layers[source].nonlinearity(read.layers[source].pre_activations(x))
+        torch.testing.assert_close(got, active, **EXACT)
+        added = active + tensors[f"post_encs.{2 - source}"].double() * (active > 0)
+        # Three layers write to the last one: what comes from below is divided by 3 - 1.
+        share = 1.0 if source == 2 else 0.5
+        wanted = added @ tensors[f"W_decs.{2 - source}"] * share * 2.0 / size
+        torch.testing.assert_close(read.layers[source].written(2 - source, got), wanted, **EXACT)
+        pos, index = got.nonzero(as_tuple=True)
+        rows = read.layers[source].spoken(2 - source, index, got[pos, index])
+        alone = torch.zeros(5, 16).double().index_add_(0, pos, rows)
+        torch.testing.assert_close(alone, wanted, **EXACT)
+        total += tensors[f"b_decs.{2 - source}"] * share * 2.0 / size
+    torch.testing.assert_close(read.layers[2].decoder_bias.double(), total, **SINGLE)
+
+
+def test_openmoss_scales_and_gates_by_decoder_norms(tmp_path: Path):
+    made = toy_dictionary()
+    writers.openmoss(made, tmp_path)
+    for number in range(3):
+        folder = tmp_path / f"layer{number}_transcoder_8x_k64"
+        tensors = load_file(folder / "sae_weights.safetensors")
+        for way, norm in (("ln2.hook_normalized", 8.0), ("hook_mlp_out", 2.0)):
+            name = f"dataset_average_activation_norm.blocks.{number}.{way}"
+            tensors[name] = torch.tensor(norm)
+        writers.store(tensors, folder / "sae_weights.safetensors")
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"norm_activation": "dataset-wise", "sparsity_include_decoder_norm": True}
+        writers.as_json(config, folder / "config.json")
+    read, layer = read_transcoders(tmp_path), made.layers[1]
+    x = torch.randn(40, 16, generator=torch.Generator().manual_seed(1)).double()
+    pre = x * (16**0.5 / 8.0) @ layer.encoder.T + layer.encoder_bias
+    norm = layer.decoders[0].norm(dim=1)
+    active = torch.where(pre * norm > writers.threshold(layer), pre.relu(), 0)
+    got = read.layers[1].nonlinearity(read.layers[1].pre_activations(x))
+    torch.testing.assert_close(got, active, **EXACT)
+    wanted = (active @ layer.decoders[0] + layer.decoder_bias) * 2.0 / 16**0.5
+    said = read.layers[1].written(0, got) + read.layers[1].decoder_bias
+    torch.testing.assert_close(said, wanted, **SINGLE)
+
+
+def test_the_joint_largest_are_chosen_over_all_layers():
+    """Six features of each token, by activation times decoder norm, wherever they are."""
+    generator = torch.Generator().manual_seed(2)
+    activations = torch.rand(3, 7, 20, generator=generator)
+    norms = torch.rand(3, 20, generator=generator) + 0.1
+    joint = JointTopK(6, tuple(norms))
+    parts = []
+    for layer in range(3):
+        kept = joint.candidates(layer, activations[layer])
+        pos, index = kept.nonzero(as_tuple=True)
+        parts.append([torch.full_like(pos, layer), pos, index, kept[pos, index]])
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    chosen = joint.kept(*columns)
+    found = {tuple(int(c[i]) for c in columns[:3]) for i in chosen.tolist()}
+    sizes = activations * norms[:, None]
+    for pos in range(7):
+        best = sizes[:, pos].flatten().topk(6).indices.tolist()
+        assert {(b // 20, pos, b % 20) for b in best} == {key for key in found if key[1] == pos}
+    assert chosen.tolist() == sorted(chosen.tolist())
+
+
+def test_groups_and_batches_keep_their_largest():
+    pre = torch.tensor([[1.0, 2.0, -1.0, 0.5], [4.0, 3.0, -2.0, -3.0]])
+    assert GroupMax(2)(pre).tolist() == [[0, 2, 0, 0.5], [4, 0, 0, 0]]
+    assert BatchTopK(1)(pre).tolist() == [[0, 0, 0, 0], [4, 3, 0, 0]]
+    weighted = TopK(1, weight=torch.tensor([1.0, 0.1, 1.0, 9.0]))
+    assert weighted(pre).tolist() == [[0, 0, 0, 0.5], [4, 0, 0, 0]]
+
+
+def test_what_stands_in_for_no_mlp_is_refused(tmp_path: Path):
+    writers.gemma_scope_2(toy_dictionary(), tmp_path)
+    config = tmp_path / "layer_0_width_20_l0_small" / "config.json"
+    told = json.loads(config.read_text())
+    writers.as_json({**told, "type": "sae"}, config)
+    with pytest.raises(WeightsFormatError, match="of type 'sae', which does not stand in for an"):
+        read_transcoders(tmp_path / "width_20_l0_small")
+    clt = tmp_path / "clt"
+    clt.mkdir()
+    writers.gemma_scope_2_cross_layer(toy_dictionary(cross_layer=True), clt)
+    writers.as_json({"type": "crosscoder"}, clt / "config.json")
+    with pytest.raises(WeightsFormatError, match="is a crosscoder"):
+        read_transcoders(clt)
+
+
+def test_pickled_arrays_are_refused(tmp_path: Path):
+    path = tmp_path / "layer_0" / "params.npz"
+    path.parent.mkdir()
+    np.savez(path, W_enc=np.array([{}], dtype=object))
+    with pytest.raises(WeightsFormatError, match="is not a whole file"):
+        read_transcoders(tmp_path)
+
+
+def test_arrays_stay_in_their_file(tmp_path: Path):
+    """Uncompressed ones are mapped; compressed ones are read, and say the same."""
+    for name, save in (("plain", np.savez), ("packed", np.savez_compressed)):
+        save(tmp_path / f"{name}.npz", a=np.arange(6.0).reshape(2, 3).T, b=np.array(2.0))
+    plain, packed = (mapped(tmp_path / f"{name}.npz") for name in ("plain", "packed"))
+    assert {key: value.tolist() for key, value in plain.items()} == {
+        key: value.tolist() for key, value in packed.items()
+    }
+    assert plain["a"].shape == (3, 2)

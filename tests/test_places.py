@@ -1,0 +1,185 @@
+"""References: paths, names on the Hub, sets that lie in a folder per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub.constants as hub
+import pytest
+import torch
+
+from circuits.hub import HubError, open_repository
+from circuits.places import PlaceError, Reference, chosen, find_place, parse_reference
+from circuits.weights import read_transcoders
+from tests import format_writers as writers
+from tests.hub_server import COMMIT, Hub, running_hub
+from tests.tiny import toy_dictionary
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with running_hub(tmp_path / "cache", monkeypatch) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a/b", Reference("a/b")),
+        ("a/b/c/d@v2", Reference("a/b", "c/d", "v2")),
+        ("hf://a/b/c.npz", Reference("a/b", "c.npz")),
+        ("hf://a/b/c%20d?revision=x%2Fy", Reference("a/b", "c d", "x/y")),
+        ("a", None),
+        ("./a/b", None),
+        ("/a/b", None),
+        ("a//b", None),
+    ],
+)
+def test_references_are_taken_apart(text: str, expected: Reference | None):
+    assert parse_reference(text) == expected
+
+
+def test_a_set_of_folders_per_layer_is_named_without_the_layer():
+    files = (
+        "clt/width_9/params_layer_0.safetensors",
+        "all/layer_0_width_9_l0_small/params.safetensors",
+        "all/layer_10_width_9_l0_small/params.safetensors",
+        "all/layer_10_width_9_l0_small_affine/params.safetensors",
+    )
+    assert chosen(files, "all/width_9_l0_small") == {
+        "layer_0/params.safetensors": files[1],
+        "layer_10/params.safetensors": files[2],
+    }
+    assert chosen(files, "clt/width_9") == {"params_layer_0.safetensors": files[0]}
+    assert chosen(files, "all/width_9") == {}
+
+
+def test_every_layer_gives_the_nearest_l0():
+    files = tuple(
+        f"layer_{layer}/{width}/average_l0_{l0}/params.npz"
+        for layer, width, l0 in [
+            (0, "width_16k", 5),
+            (0, "width_16k", 76),
+            (1, "width_16k", 65),
+            (1, "width_65k", 70),
+        ]
+    )
+    assert chosen(files, "width_16k/average_l0_70") == {
+        "layer_0/params.npz": files[1],
+        "layer_1/params.npz": files[2],
+    }
+    assert chosen(files, "width_16k/average_l0_6")["layer_0/params.npz"] == files[0]
+
+
+def test_a_set_on_the_hub_is_read_at_its_commit(server: Hub, tmp_path: Path):
+    made = toy_dictionary(skip=True)
+    (tmp_path / "made" / "transcoder_all").mkdir(parents=True)
+    writers.gemma_scope_2(made, tmp_path / "made" / "transcoder_all")
+    (tmp_path / "made" / "README.md").write_text("-")
+    server.publish("org/scope", tmp_path / "made")
+    read = read_transcoders("org/scope/transcoder_all/width_20_l0_small")
+    assert all(
+        torch.equal(got.encoder, expected.encoder)
+        for got, expected in zip(read.layers, made.layers, strict=True)
+    )
+    assert read.identity.name == "org/scope/transcoder_all/width_20_l0_small"
+    assert read.identity.revision == COMMIT
+    assert "README.md" not in server.fetched
+    assert len(server.fetched) == 6
+
+
+def test_one_layer_alone_is_a_set_of_one(server: Hub, tmp_path: Path):
+    made = toy_dictionary()
+    folder = tmp_path / "made"
+    folder.mkdir()
+    writers.gemma_scope_2(made, folder)
+    server.publish("org/scope", folder)
+    for reference in ("org/scope/layer_2_width_20_l0_small", folder / "layer_2_width_20_l0_small"):
+        read = read_transcoders(reference)
+        assert read.partial
+        assert [layer.d_dict for layer in read.layers] == [0, 0, 20]
+        assert torch.equal(read.layers[2].encoder, made.layers[2].encoder)
+
+
+def test_a_list_of_references_may_repeat_its_last_file(server: Hub, tmp_path: Path):
+    made = toy_dictionary(cross_layer=True, skip=True)
+    files, folder = tmp_path / "files", tmp_path / "list"
+    (files / "clt").mkdir(parents=True)
+    folder.mkdir()
+    writers.gemma_scope_2_cross_layer(made, files / "clt")
+    server.publish("google/scope", files)
+    listed = [f"hf://google/scope/clt/params_layer_{n}.safetensors" for n in (0, 1, 2, 2)]
+    (folder / "config.yaml").write_text(
+        "model_kind: cross_layer_transcoder\nfeature_input_hook: mlp.hook_in\n"
+        "feature_output_hook: hook_mlp_out\ntranscoders:\n"
+        + "".join(f"- {entry}\n" for entry in listed)
+    )
+    read = read_transcoders(folder)
+    assert [layer.n_written for layer in read.layers] == [3, 2, 1]
+    for got, expected in zip(read.layers, made.layers, strict=True):
+        assert torch.equal(got.decoders[0], expected.decoders[0])
+        assert got.skip is not None
+        assert torch.equal(got.skip, expected.skip)
+
+
+def test_what_was_fetched_is_there_without_the_hub(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "made"
+    folder.mkdir()
+    writers.circuit_tracer(toy_dictionary(), folder)
+    server.publish("org/set", folder)
+    before = read_transcoders("org/set")
+    fetched = len(server.fetched)
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    again = read_transcoders("org/set")
+    assert again.identity == before.identity
+    assert len(server.fetched) == fetched
+    with pytest.raises(
+        HubError, match=r"'org/other' cannot be had: .* the local cache has no copy"
+    ):
+        open_repository("org/other")
+
+
+def test_a_broken_download_goes_on_or_says_so(server: Hub, tmp_path: Path):
+    folder = tmp_path / "made"
+    folder.mkdir()
+    writers.circuit_tracer(toy_dictionary(), folder)
+    server.publish("org/set", folder)
+    server.broken = 1
+    assert len(read_transcoders("org/set").layers) == 3
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("org/none", "'org/none' cannot be had: the Hugging Face Hub has no such repository"),
+        ("org/set@v9", "its repository has no such revision"),
+        ("org/secret", "its repository is gated, ask for access there and run `hf auth login`"),
+        ("org/set/clt/width_1", "There is no 'clt/width_1' in 'org/set' on the Hub: it has clt/wi"),
+        ("no such folder", "There is no 'no such folder': give a folder, or a name on the"),
+    ],
+)
+def test_what_cannot_be_had_is_answered_in_one_sentence(
+    server: Hub, tmp_path: Path, reference: str, message: str
+):
+    folder = tmp_path / "made" / "clt" / "width_20"
+    folder.mkdir(parents=True)
+    writers.circuit_tracer(toy_dictionary(), folder)
+    server.publish("org/set", tmp_path / "made")
+    server.publish("org/secret", folder)
+    server.gated.add("org/secret")
+    with pytest.raises((HubError, PlaceError)) as raised:
+        read_transcoders(reference)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_place_of_a_folder_lists_its_files(tmp_path: Path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.json").write_text("{}")
+    place = find_place(tmp_path)
+    assert place.files == ("sub/a.json",)
+    assert place.path("sub/a.json").read_text() == "{}"
+    assert place.revision is None
