@@ -1,0 +1,118 @@
+"""Peak memory of a trace with a cross-layer set that is larger than memory should be.
+
+    python benchmarks/memory.py --gigabytes 8
+
+Writes a Gemma Scope 2 cross-layer set for Gemma 3 270M with random matrices of that size (sparse
+by its thresholds, so that about as many features fire as in published ones), traces a prompt with
+it and reports the largest anonymous memory of the process: the page cache is the system's to take
+back.  Random features mean nothing; their memory is that of real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import threading
+import time
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors.torch import save_file
+
+from circuits.recording import record
+from circuits.subject import Subject, read_subject
+from circuits.tokens import read_prompt
+from circuits.trace import trace
+from circuits.weights import read_transcoders
+
+RESULTS = Path(__file__).with_name("results")
+MODEL, PROMPT = "gemma-3-270m", "The Eiffel Tower is in the city of"
+ACTIVE = 50  # features per token, over all layers: what Gemma Scope 2 aims at
+
+
+def write_set(subject: Subject, folder: Path, size: float) -> int:
+    """Files of about this many bytes; the number of features per layer."""
+    frozen = subject.frozen
+    n_layers, d_model = frozen.n_layers, frozen.d_model
+    d_dict = int(size / 4 / (n_layers * d_model * (n_layers + 1)))
+    recording = record(frozen, read_prompt(PROMPT, subject.tokenizer))
+    share = ACTIVE / n_layers / d_dict
+    for layer in range(n_layers):
+        generator = torch.Generator().manual_seed(layer)
+        encoder = torch.randn(d_model, d_dict, generator=generator) / d_model**0.5
+        pre = (recording.blocks[layer].mlp_input[1:] @ encoder).flatten()
+        least = pre.kthvalue(int(len(pre) * (1 - share))).values.clamp(min=1e-3)
+        tensors = {
+            "w_enc": encoder,
+            "b_enc": torch.zeros(d_dict),
+            "threshold": least.expand(d_dict).contiguous(),
+            "w_dec": torch.randn(d_dict, n_layers, d_model, generator=generator) / 100,
+            "b_dec": torch.zeros(d_model),
+        }
+        save_file(tensors, folder / f"params_layer_{layer}.safetensors")
+    (folder / "config.json").write_text(json.dumps({"type": "clt"}))
+    return d_dict
+
+
+class Watch:
+    """The largest anonymous memory of this process while it is open, in bytes."""
+
+    def __enter__(self) -> Watch:
+        self.peak, self.done = 0, threading.Event()
+        self.thread = threading.Thread(target=self._look, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def _look(self) -> None:
+        while not self.done.wait(0.005):
+            self.peak = max(self.peak, anonymous())
+
+
+def anonymous() -> int:
+    """Bytes of this process that no file holds (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+    raise OSError("This benchmark needs Linux.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=8.0)
+    arguments = parser.parse_args()
+    subject = read_subject(MODEL)
+    with TemporaryDirectory() as folder:
+        d_dict = write_set(subject, Path(folder), arguments.gigabytes * 1e9)
+        size = sum(file.stat().st_size for file in Path(folder).iterdir())
+        prompt = read_prompt(PROMPT, subject.tokenizer)
+        torch.ones(1) @ torch.ones(1)
+        before, start = anonymous(), time.perf_counter()
+        with Watch() as watch:
+            graph = trace(prompt, subject, read_transcoders(folder))
+        seconds = time.perf_counter() - start
+    checks = graph.provenance.checks
+    text = (
+        f"# Memory\n\nOn {date.today()}, {platform.machine()}, torch {torch.__version__}.\n\n"
+        "| | |\n|---|--:|\n"
+        f"| model | {MODEL}, float32 |\n"
+        f"| dictionary on disk | {size / 1e9:.2f} GB, {subject.frozen.n_layers} × {d_dict:,} |\n"
+        f"| tokens, active features | {len(prompt)}, {checks.active_features:,} |\n"
+        f"| anonymous memory with the model, before the trace | {before / 1e9:.2f} GB |\n"
+        f"| at its peak | {watch.peak / 1e9:.2f} GB |\n"
+        f"| the trace alone | {(watch.peak - before) / 1e9:.2f} GB |\n"
+        f"| seconds, files read for the first time since they were written | {seconds:.1f} |\n"
+        f"| worst conservation of a row | {checks.conservation_max:.1e} |\n"
+    )
+    print(text)
+    (RESULTS / "memory.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
