@@ -21,6 +21,7 @@ from graphs.provenance import DictionaryIdentity
 
 # In this order: config.yaml is circuit-tracer's alone, the others differ in their files.
 FORMATS = (circuit_tracer, gemma_scope, saelens, sparsify, openmoss, sweep)
+CONFIGS = ("config.json", "cfg.json")  # not what else a run may leave beside its weights
 BARE = "layer_0.safetensors"  # a per-layer set without its config.yaml
 
 
@@ -106,11 +107,11 @@ def _features(place: Place) -> FeatureFiles | None:
 
 
 def _fingerprint(place: Place) -> str:
-    """Names the content of a folder: a hash of every file's name, size and first megabyte."""
+    """Names the content of a folder: a hash of name, size and first megabyte of what is read."""
     digest = hashlib.sha256()
     for name in place.files:
         path = place.path(name)
-        if path.suffix in (".safetensors", ".npz", ".yaml", ".json"):
+        if path.suffix in (".safetensors", ".npz", ".yaml") or path.name in CONFIGS:
             with path.open("rb") as file:
                 digest.update(f"{name} {path.stat().st_size} ".encode() + file.read(2**20))
     return f"sha256:{digest.hexdigest()[:16]}"
