@@ -165,3 +165,13 @@ def test_the_command_lists_published_dictionaries():
     assert "google/gemma-scope-2-1b-pt/clt/width_262k_l0_big_affine" in result.stdout
     assert "32.7 GB" in result.stdout
     assert "270m" not in result.stdout
+
+
+def test_filled_layers_hold_their_own_constants():
+    """With every neuron of layers 0 and 2, biases included, nothing there is left to error."""
+    subject = cached_subject("gpt-2")
+    graph = trace(tiny_prompt(), subject, Filled(partial(), Neurons(10_000)))
+    errors = graph.nodes.is_kind(NodeKind.ERROR)
+    size = np.abs(graph.weights.toarray()).sum(0)
+    assert size[errors & (graph.nodes.layer != 1)].max() < 1e-9
+    assert size[errors & (graph.nodes.layer == 1)].max() > 1e-3

@@ -35,7 +35,7 @@ from circuits.training.corpus import (
     require_enough,
     sampled_corpus,
 )
-from circuits.training.dictionary import TrainedDictionary, far_apart
+from circuits.training.dictionary import TrainedDictionary, far_apart, from_examples
 from circuits.training.export import write_transcoders
 from circuits.training.loop import CHECKPOINT, LOG, Logged, schedule, thresholds, train
 from circuits.training.losses import Step, step_loss
@@ -595,3 +595,23 @@ def test_a_killed_command_goes_on(model_folder: Path, tmp_path: Path):
 
     assert len(written(whole)) > 10
     assert written(whole) == written(broken)
+
+
+def test_what_all_tokens_share_wakes_no_example():
+    """Encoders are matched through the inverse covariance: most of the inputs is one direction."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(1, 200, 1, generator=generator) * 10
+    inputs = common * torch.ones(16) + torch.randn(1, 200, 16, generator=generator)
+    outputs = torch.randn(1, 200, 16, generator=generator)
+    encoder, _ = from_examples(inputs, outputs, 8, generator)
+    along = (encoder[0] @ torch.ones(16)).abs() / 4
+    across = (encoder[0] - (encoder[0] @ torch.ones(16))[:, None] / 16).norm(dim=1)
+    assert float((along / across).max()) < 0.2
+
+
+def test_samples_without_bos_do_not_start_with_what_they_were_drawn_behind():
+    tokenizer = toy_tokenizer(bos=None, eos=2)
+    subject = Subject(single("llama").frozen, tokenizer, single("llama").identity)
+    documents = list(islice(sampled_corpus(subject, length=7, seed=0).documents(0), 64))
+    assert sum(ids[0] == 2 for ids in documents) < 32
+    assert max(map(len, documents)) == 7
