@@ -57,6 +57,11 @@ class Layout:
     experts: bool = False  # the MLP sends each token to some of many; it has no neurons to name
     parallel_flag: str | None = None  # config field: attention and MLP read the same residual
 
+    @property
+    def mlp_contribution(self) -> str:
+        """The module whose output is what the MLP adds to the residual stream."""
+        return self.post_mlp_norm or self.mlp
+
 
 LLAMA = Layout()
 GEMMA = Layout(

@@ -20,7 +20,7 @@ from circuits.architectures import part
 from circuits.frozen import FrozenModel
 from circuits.nonlinearities import Nonlinearity
 from circuits.tokens import Prompt
-from circuits.transcoders import DictionaryMismatch
+from circuits.transcoders import DictionaryMismatch, pre_activations
 from graphs.provenance import DictionaryIdentity
 
 
@@ -55,8 +55,7 @@ class Autoencoder:
             )
         if self.subtracted is not None:
             vectors = vectors - self.subtracted.to(vectors)
-        encoder, bias = self.encoder.to(vectors), self.encoder_bias.to(vectors)
-        return self.nonlinearity(vectors @ encoder.T + bias)
+        return self.nonlinearity(pre_activations(vectors, self.encoder, self.encoder_bias))
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,7 @@ def _module(frozen: FrozenModel, layer: int, site: Site) -> nn.Module:
         return part(attention, layout.output)
     if site == Site.ATTENTION:
         return part(block, layout.post_attention_norm) if layout.post_attention_norm else attention
-    if site == Site.MLP and layout.post_mlp_norm:
-        return part(block, layout.post_mlp_norm)
-    return part(block, layout.mlp)
+    return part(block, layout.mlp_contribution if site == Site.MLP else layout.mlp)
 
 
 def _keep_input(seen: dict[tuple[int, Site], Tensor], key: tuple[int, Site]):

@@ -161,7 +161,4 @@ def _reason(source: str, part: str, error: BaseException) -> str:
         return "the folder has no config.json"
     if folder.is_dir() and part == "tokenizer" and not any(folder.glob("*token*")):
         return "the folder has no tokenizer files"
-    known = known_reason(error)
-    if known is not None:
-        return known
-    return first_sentence(error)
+    return known_reason(error) or first_sentence(error)

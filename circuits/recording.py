@@ -164,8 +164,7 @@ def _hooks(frozen: FrozenModel, seen: dict[str, Tensor]) -> Iterator[None]:
                 exact(optional_part(module, path), norm)
             keep_output(part(module, layout.attention), f"{layer}.pattern", 1)
             keep_output(part(module, layout.mlp_norm), f"{layer}.mlp_input")
-            adds = layout.post_mlp_norm or layout.mlp
-            keep_output(part(module, adds), f"{layer}.contribution")
+            keep_output(part(module, layout.mlp_contribution), f"{layer}.contribution")
         yield
 
 

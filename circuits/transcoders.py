@@ -35,6 +35,20 @@ class DictionaryMismatch(ValueError):
     """A dictionary's shapes do not fit the model."""
 
 
+def pre_activations(
+    inputs: Float[Tensor, "*batch d_in"],
+    encoder: Float[Tensor, "d_dict d_in"],
+    bias: Float[Tensor, " d_dict"],
+) -> Float[Tensor, "*batch d_dict"]:
+    """encoder · input + bias in the inputs' number type, some rows of the encoder at a time."""
+    rows = max(1, CONVERTED_VALUES // max(1, encoder.shape[1]))
+    parts = [
+        torch.nn.functional.linear(inputs, some.to(inputs), biases.to(inputs))
+        for some, biases in zip(encoder.split(rows), bias.split(rows), strict=True)
+    ]
+    return torch.cat(parts, -1)
+
+
 @dataclass(frozen=True)
 class Transcoder:
     """The dictionary of one layer; row f of every matrix belongs to feature f."""
@@ -63,15 +77,7 @@ class Transcoder:
         self, inputs: Float[Tensor, "*batch d_model"]
     ) -> Float[Tensor, "*batch d_dict"]:
         """What the nonlinearity is given, in the number type and on the device of the inputs."""
-        inputs = inputs * self.read_scale
-        rows = max(1, CONVERTED_VALUES // max(1, self.encoder.shape[1]))
-        parts = [
-            torch.nn.functional.linear(inputs, encoder.to(inputs), bias.to(inputs))
-            for encoder, bias in zip(
-                self.encoder.split(rows), self.encoder_bias.split(rows), strict=True
-            )
-        ]
-        return torch.cat(parts, -1)
+        return pre_activations(inputs * self.read_scale, self.encoder, self.encoder_bias)
 
     def listened(
         self, index: Int[Tensor, " row"], like: Float[Tensor, ...]

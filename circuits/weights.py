@@ -37,7 +37,10 @@ def read_transcoders(
     `read` and `write` override what the files say about where the set reads and writes.
     Raises PlaceError, HubError or WeightsFormatError.
     """
-    place = find_place(reference, revision)
+    return _transcoders(find_place(reference, revision), read, write)
+
+
+def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None) -> TranscoderSet:
     stored = _read(place)
     read, write = read or stored.read, write or stored.write
     if read is None or write is None:
@@ -72,7 +75,7 @@ def read_dictionary(
     """
     place = find_place(reference, revision)
     if site is None and not holds_autoencoders(place):
-        return read_transcoders(reference, revision=revision)
+        return _transcoders(place, None, None)
     return AutoencoderSet(
         autoencoders=read_autoencoders(place, site),
         identity=DictionaryIdentity(

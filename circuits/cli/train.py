@@ -10,6 +10,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.table import Table
 
 from circuits.cli.app import app, errors, output, plain_errors, print_json
 from circuits.cli.options import AsJson, Device, DType, Model, Revision, Type
@@ -187,8 +188,6 @@ def is_dataset_name(corpus: str) -> bool:
 
 def show_report(found: Report, out: Path) -> None:
     """Print a report as a table."""
-    from rich.table import Table
-
     fidelity = found.fidelity
     table = Table(box=None)
     for title in ("layer", "unexplained", "L0", "dead"):

@@ -13,7 +13,14 @@ from torch import Tensor
 from circuits.autoencoders import Autoencoder, Site
 from circuits.formats import gemma_scope, saelens, sparsify
 from circuits.formats.hooks import layer_of, point, without_block
-from circuits.formats.stored import WeightsFormatError, mapped, needed, read_json, transcoder
+from circuits.formats.stored import (
+    WeightsFormatError,
+    beside,
+    mapped,
+    needed,
+    read_json,
+    transcoder,
+)
 from circuits.nonlinearities import TopK
 from circuits.places import Place
 
@@ -68,9 +75,9 @@ def read_autoencoders(place: Place, site: Site | None) -> tuple[Autoencoder, ...
 def _one(place: Place, file: str, site: Site | None) -> Autoencoder:
     folder, _, name = file.rpartition("/")
     config: dict[str, Any] = {}
-    for beside in ("config.json", "cfg.json"):
-        if f"{folder}/{beside}".lstrip("/") in place.files:
-            config = read_json(place.path(f"{folder}/{beside}".lstrip("/")))
+    for told_in in (beside(file, "config.json"), beside(file, "cfg.json")):
+        if told_in in place.files:
+            config = read_json(place.path(told_in))
     told = {**config, **config.get("metadata", {})}
     hook = told.get("hf_hook_point_in") or told.get("hook_name")
     if name == sparsify.WEIGHTS:

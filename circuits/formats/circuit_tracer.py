@@ -88,20 +88,7 @@ def per_layer(
     for name in numbered(place, "layer_{}.safetensors"):
         file = place.path(name)
         tensors = mapped(file)
-        needed(tensors, ("W_enc", "W_dec", "b_enc", "b_dec"), file)
-        threshold = tensors.get("activation_function.threshold")
-        layers.append(
-            transcoder(
-                file,
-                encoder=tensors["W_enc"],
-                encoder_bias=tensors["b_enc"],
-                decoders=(tensors["W_dec"],),
-                decoder_bias=tensors["b_dec"],
-                nonlinearity=_top_k(path or file, config or {}, tensors),
-                threshold=threshold,
-                skip=tensors.get("W_skip"),
-            )
-        )
+        layers.append(_layer(file, tensors, _top_k(path or file, config or {}, tensors)))
     return layers
 
 
@@ -180,6 +167,11 @@ def _single(path: Path) -> Transcoder:
     tensors = mapped(path)
     if "w_enc" in tensors or path.suffix == ".npz":
         return gemma_scope.single(path)
+    return _layer(path, tensors, None)
+
+
+def _layer(path: Path, tensors: dict[str, Tensor], nonlinearity: Nonlinearity | None) -> Transcoder:
+    """One layer of a per-layer set; without a nonlinearity its threshold decides."""
     needed(tensors, ("W_enc", "W_dec", "b_enc", "b_dec"), path)
     return transcoder(
         path,
@@ -187,6 +179,7 @@ def _single(path: Path) -> Transcoder:
         encoder_bias=tensors["b_enc"],
         decoders=(tensors["W_dec"],),
         decoder_bias=tensors["b_dec"],
+        nonlinearity=nonlinearity,
         threshold=tensors.get("activation_function.threshold"),
         skip=tensors.get("W_skip"),
     )

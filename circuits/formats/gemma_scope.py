@@ -23,6 +23,8 @@ from circuits.formats.hooks import OUTPUT_READ, OUTPUT_WRITTEN, layer_of, point
 from circuits.formats.stored import (
     StoredSet,
     WeightsFormatError,
+    alike,
+    beside,
     mapped,
     needed,
     read_json,
@@ -71,13 +73,11 @@ def read(place: Place) -> StoredSet:
             )
         points.add(_points(path, config))
         layers[layer] = single(path)
-    if len(points) != 1:
-        raise WeightsFormatError(f"The layers of {place.name} do not read and write alike.")
-    return StoredSet(layers, *points.pop(), cross_layer=False, partial=True)
+    return StoredSet(layers, *alike(points, place.name), cross_layer=False, partial=True)
 
 
 def _read_cross_layer(place: Place, files: list[tuple[int, str]]) -> StoredSet:
-    config = _config(place, "params")
+    config = _config(place, files[0][1])
     if config.get("type") == "crosscoder":
         raise WeightsFormatError(
             f"{place.name} is a crosscoder: it rebuilds residual streams, not MLPs, so it cannot "
@@ -152,8 +152,5 @@ def _points(path: Path, config: dict[str, Any]) -> tuple[ReadPoint, WritePoint]:
 
 def _config(place: Place, file: str) -> dict[str, Any]:
     """config.json beside a file; empty if there is none."""
-    folder = file.rpartition("/")[0]
-    name = f"{folder}/config.json" if folder else "config.json"
-    if name not in place.files:
-        return {}
-    return read_json(place.path(name))
+    name = beside(file, "config.json")
+    return read_json(place.path(name)) if name in place.files else {}

@@ -20,6 +20,7 @@ from circuits.formats.hooks import READ_POINTS, WRITE_POINTS, layer_of, point
 from circuits.formats.stored import (
     StoredSet,
     WeightsFormatError,
+    alike,
     mapped,
     needed,
     read_json,
@@ -27,6 +28,7 @@ from circuits.formats.stored import (
 )
 from circuits.nonlinearities import BatchTopK, JumpReLU, Nonlinearity, ReLU, TopK
 from circuits.places import Place
+from circuits.points import ReadPoint, WritePoint
 from circuits.transcoders import Transcoder
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "config.json"
@@ -43,7 +45,7 @@ def recognised(place: Place) -> bool:
 def read(place: Place) -> StoredSet:
     """The set, which may have some layers only.  Raises WeightsFormatError if it cannot be."""
     layers: dict[int, Transcoder] = {}
-    points = set()
+    points: set[tuple[ReadPoint, WritePoint]] = set()
     crossing = False
     for weights, config_name in _pairs(place):
         path, config_path = place.path(weights), place.path(config_name)
@@ -72,9 +74,7 @@ def read(place: Place) -> StoredSet:
             )
         points.add(_points(config_path, hook_in, hook_out))
         layers[layer] = (_old if weights.endswith(OLD_WEIGHTS) else _layer)(path, config)
-    if len(points) != 1:
-        raise WeightsFormatError(f"The layers of {place.name} do not read and write alike.")
-    return StoredSet(layers, *points.pop(), cross_layer=crossing, partial=not crossing)
+    return StoredSet(layers, *alike(points, place.name), cross_layer=crossing, partial=not crossing)
 
 
 def _pairs(place: Place) -> list[tuple[str, str]]:
@@ -89,7 +89,7 @@ def _pairs(place: Place) -> list[tuple[str, str]]:
     return found
 
 
-def _points(path: Path, hook_in: object, hook_out: object):
+def _points(path: Path, hook_in: object, hook_out: object) -> tuple[ReadPoint, WritePoint]:
     return (
         point(path, "hook_point_in", hook_in, READ_POINTS),
         point(path, "hook_point_out", hook_out, WRITE_POINTS),

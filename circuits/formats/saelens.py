@@ -14,12 +14,15 @@ from circuits.formats.hooks import READ_POINTS, WRITE_POINTS, layer_of, point
 from circuits.formats.stored import (
     StoredSet,
     WeightsFormatError,
+    alike,
+    beside,
     mapped,
     needed,
     read_json,
     transcoder,
 )
 from circuits.places import Place
+from circuits.points import ReadPoint, WritePoint
 from circuits.transcoders import Transcoder
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
@@ -41,12 +44,11 @@ def recognised(place: Place) -> bool:
 def read(place: Place) -> StoredSet:
     """The set, which may have some layers only.  Raises WeightsFormatError if it cannot be."""
     layers: dict[int, Transcoder] = {}
-    points = set()
+    points: set[tuple[ReadPoint, WritePoint]] = set()
     for file in place.files:
-        folder, _, name = file.rpartition("/")
-        if name != WEIGHTS:
+        if file.rpartition("/")[2] != WEIGHTS:
             continue
-        path = place.path(f"{folder}/{CONFIG}".lstrip("/"))
+        path = place.path(beside(file, CONFIG))
         config = read_json(path)
         told = {**config, **config.get("metadata", {})}
         refuse_unusual(path, config)
@@ -62,9 +64,7 @@ def read(place: Place) -> StoredSet:
             )
         )
         layers[layer] = _layer(place.path(file))
-    if len(points) != 1:
-        raise WeightsFormatError(f"The layers of {place.name} do not read and write alike.")
-    return StoredSet(layers, *points.pop(), cross_layer=False, partial=True)
+    return StoredSet(layers, *alike(points, place.name), cross_layer=False, partial=True)
 
 
 def _layer(path: Path) -> Transcoder:

@@ -29,6 +29,7 @@ from circuits.formats.hooks import INPUT_READ, OUTPUT_WRITTEN, layer_of, point
 from circuits.formats.stored import (
     StoredSet,
     WeightsFormatError,
+    beside,
     mapped,
     needed,
     read_json,
@@ -38,7 +39,7 @@ from circuits.nonlinearities import BatchTopK, GroupMax, Nonlinearity, TopK
 from circuits.places import Place
 from circuits.points import ReadPoint
 
-WEIGHTS, CONFIG = "sae.safetensors", "cfg.json"
+WEIGHTS, CONFIG, RUN = "sae.safetensors", "cfg.json", "config.json"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def read(place: Place) -> StoredSet:
             )
             for layer, file in files.items()
         },
-        read=_read_point(place, hook),
+        read=_read_point(place),
         write=point(one.path, "hookpoint", hook, OUTPUT_WRITTEN),
         cross_layer=one.n_targets > 1,
         partial=True,
@@ -121,8 +122,8 @@ def _files(place: Place) -> dict[int, File]:
             raise WeightsFormatError(
                 f"{place.name} holds several dictionaries of layer {layer}: name one of them."
             )
-        path, beside = place.path(name), f"{folder}/{CONFIG}".lstrip("/")
-        config = read_json(place.path(beside)) if beside in place.files else {}
+        path, told = place.path(name), beside(name, CONFIG)
+        config = read_json(place.path(told)) if told in place.files else {}
         found[layer] = File(path, hookpoint, config, mapped(path))
         _refuse_unusual(found[layer])
     return dict(sorted(found.items()))
@@ -246,11 +247,12 @@ def _nonlinearity(file: File) -> Nonlinearity:
     return TopK(k)
 
 
-def _read_point(place: Place, hook: str) -> ReadPoint:
-    """What the hookpoint's module, or the module of `hookpoints_in`, is given."""
-    path = next((name for name in place.files if name == "config.json"), None)
-    inputs = read_json(place.path(path)).get("hookpoints_in") if path else None
-    if isinstance(inputs, list) and inputs and isinstance(inputs[0], str):
-        return point(place.path("config.json"), "hookpoints_in", inputs[0], INPUT_READ)
+def _read_point(place: Place) -> ReadPoint:
+    """What the MLP, or the module of `hookpoints_in`, is given."""
+    if RUN in place.files:
+        path = place.path(RUN)
+        inputs = read_json(path).get("hookpoints_in")
+        if isinstance(inputs, list) and inputs and isinstance(inputs[0], str):
+            return point(path, "hookpoints_in", inputs[0], INPUT_READ)
     # What follows the MLP is compared with what the MLP was given.
     return ReadPoint.MLP_INPUT

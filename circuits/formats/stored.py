@@ -95,6 +95,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return config
 
 
+def beside(file: str, name: str) -> str:
+    """The name of a file in the same folder of a place.
+
+    >>> beside("layers.3.mlp/sae.safetensors", "cfg.json"), beside("params.npz", "config.json")
+    ('layers.3.mlp/cfg.json', 'config.json')
+    """
+    return f"{file.rpartition('/')[0]}/{name}".lstrip("/")
+
+
+def alike(points: set[tuple[ReadPoint, WritePoint]], name: str) -> tuple[ReadPoint, WritePoint]:
+    """Where all layers read and write.  Raises WeightsFormatError if they differ."""
+    if len(points) != 1:
+        raise WeightsFormatError(f"The layers of {name} do not read and write alike.")
+    return next(iter(points))
+
+
 def needed(tensors: Mapping[str, Tensor], names: tuple[str, ...], path: Path) -> None:
     """Raises WeightsFormatError for the first of these names that is not there."""
     missing = [name for name in names if name not in tensors]

@@ -30,7 +30,7 @@ from circuits.points import ReadPoint, WritePoint
 from circuits.transcoders import JointTopK, Transcoder
 
 ENCODER, DECODER = "encoder_layer_{}.safetensors", "decoder_layer_{}.safetensors"
-JOINT_CONFIG, NORMS = "config.json", "W_dec_norm.safetensors"
+JOINT_CONFIG = "config.json"
 
 
 def recognised(place: Place) -> bool:

@@ -25,9 +25,7 @@ def tapped(
     What `on_written` returns, unless None, stands in for what the MLP wrote.
     """
     layout = frozen.layout
-    path = layout.mlp
-    if write == WritePoint.CONTRIBUTION and layout.post_mlp_norm:
-        path = layout.post_mlp_norm
+    path = layout.mlp_contribution if write == WritePoint.CONTRIBUTION else layout.mlp
     handles = []
     for layer, module in enumerate(frozen.modules):
         norm = part(module, layout.mlp_norm)
