@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import numpy as np
 import torch
@@ -279,7 +280,7 @@ def main() -> None:
     text = table(reports)
     console.print(text)
     for name, report in reports.items():
-        for prompt in report["missed"]:
+        for prompt in cast(list[str], report["missed"]):
             console.print(f"{name} misses: {prompt}")
     if arguments.out == WEIGHTS and not arguments.only:
         made = "measured" if arguments.measure else "rebuilt and measured"

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +91,7 @@ class Batches:
         answer = self.tokenizer.encode(question.answer, add_special_tokens=False)
         between = IGNORED
         if question.way[-2] in self.middles and question.relations[0] != "sum":
-            between = self.tokenizer.convert_tokens_to_ids(question.way[-2])
+            between = cast(int, self.tokenizer.convert_tokens_to_ids(question.way[-2]))
         return Row([*prompt, *answer, 2], len(prompt), between)
 
     def endless(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -171,7 +172,7 @@ class HalfWay:
     def __init__(self, model: LlamaForCausalLM) -> None:
         self.gain = model.model.norm.weight
         layer = model.model.layers[len(model.model.layers) // 2 - 1]
-        layer.mlp.register_forward_hook(self._keep_written)
+        cast(nn.Module, layer.mlp).register_forward_hook(self._keep_written)
         layer.register_forward_hook(self._keep_residual)
 
     def _keep_written(self, module: nn.Module, args: object, output: Tensor) -> None:

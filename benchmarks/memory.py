@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import threading
 import time
 from datetime import date
 from pathlib import Path
@@ -21,6 +20,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_file
+from watch import Watch, anonymous
 
 from circuits.recording import record
 from circuits.subject import Subject, read_subject
@@ -57,32 +57,6 @@ def write_set(subject: Subject, folder: Path, size: float) -> int:
     return d_dict
 
 
-class Watch:
-    """The largest anonymous memory of this process while it is open, in bytes."""
-
-    def __enter__(self) -> Watch:
-        self.peak, self.done = 0, threading.Event()
-        self.thread = threading.Thread(target=self._look, daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.done.set()
-        self.thread.join()
-
-    def _look(self) -> None:
-        while not self.done.wait(0.005):
-            self.peak = max(self.peak, anonymous())
-
-
-def anonymous() -> int:
-    """Bytes of this process that no file holds (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    raise OSError("This benchmark needs Linux.")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=8.0)
@@ -92,7 +66,7 @@ def main() -> None:
         d_dict = write_set(subject, Path(folder), arguments.gigabytes * 1e9)
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
         prompt = read_prompt(PROMPT, subject.tokenizer)
-        torch.ones(1) @ torch.ones(1)
+        torch.mm(torch.ones(1, 1), torch.ones(1, 1))  # threads start now
         before, start = anonymous(), time.perf_counter()
         with Watch() as watch:
             graph = trace(prompt, subject, read_transcoders(folder))

@@ -27,20 +27,18 @@ from functools import wraps
 from pathlib import Path
 
 import torch
+from random_dictionary import random_dictionary
 
 from circuits.estimate import matrix_product_rate
 from circuits.expand import Expansion
 from circuits.flops import Costs
-from circuits.nonlinearities import JumpReLU
-from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.recording import record
 from circuits.rows import SparseRows
 from circuits.subject import Subject, read_subject
 from circuits.targets import TargetSettings, read_targets
 from circuits.tokens import Prompt, prompt_from_ids, read_prompt
 from circuits.trace import TraceSettings, estimate_trace, trace
-from circuits.transcoders import Transcoder, TranscoderSet
-from graphs import DictionaryIdentity, NodeKind
+from graphs import NodeKind
 
 LENGTHS = (6, 32, 128, 512)
 D_DICT, ACTIVE = 4096, 40
@@ -54,33 +52,6 @@ def prompt_of(length: int, subject: Subject) -> Prompt:
     """The first `length` tokens of a fixed text, BOS included."""
     whole = read_prompt(TEXT.read_text(encoding="utf-8"), subject.tokenizer)
     return prompt_from_ids(list(whole.ids[:length]), subject.tokenizer)
-
-
-def random_dictionary(subject: Subject, prompt: Prompt) -> TranscoderSet:
-    """Random per-layer transcoders with about `ACTIVE` active features per token and layer."""
-    frozen, generator = subject.frozen, torch.Generator().manual_seed(0)
-    recording = record(frozen, prompt)
-    points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION)
-    layers = []
-    for layer in range(frozen.n_layers):
-        encoder = torch.randn(D_DICT, frozen.d_model, generator=generator)
-        decoder = torch.randn(D_DICT, 1, frozen.d_model, generator=generator)
-        pre = points.inputs(layer)[prompt.context_only :] @ encoder.T
-        count = ACTIVE * len(pre)
-        threshold = pre.flatten().topk(count + 1).values[-1].clamp(min=0)
-        written = pre.where(pre > threshold, 0) @ decoder[:, 0]
-        size = recording.blocks[layer].contribution[prompt.context_only :].norm() / written.norm()
-        layers.append(
-            Transcoder(
-                encoder=encoder,
-                encoder_bias=torch.zeros(D_DICT),
-                decoder=decoder * size,
-                decoder_bias=torch.zeros(frozen.d_model),
-                nonlinearity=JumpReLU(threshold.expand(D_DICT)),
-            )
-        )
-    identity = DictionaryIdentity(kind="transcoder", name=f"random {D_DICT}")
-    return TranscoderSet(tuple(layers), ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION, identity)
 
 
 class Clock:
@@ -121,6 +92,15 @@ class Clock:
             setattr(owner, name, method)
 
 
+def processor() -> str:
+    """What the machine computes with (Linux)."""
+    return next(
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    )
+
+
 def peak_bytes() -> int:
     """Peak resident memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -130,7 +110,7 @@ def measure(length: int) -> dict[str, float]:
     """One case: the fastest of a few traces, and the memory of the first."""
     subject = read_subject("gemma-3-270m")
     prompt = prompt_of(length, subject)
-    dictionary = random_dictionary(subject, prompt)
+    dictionary = random_dictionary(subject, prompt, D_DICT, ACTIVE)
     expansion = Expansion(everything=length == LENGTHS[0])
     settings = TraceSettings(expansion=expansion)
     expected = estimate_trace(prompt, subject, dictionary, settings)
@@ -175,17 +155,12 @@ def measure(length: int) -> dict[str, float]:
 
 def table(cases: list[dict[str, float]]) -> str:
     """The results as Markdown."""
-    cpu = next(
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
     lines = [
         "# Speed of a trace",
         "",
-        f"{date.today()} · {cpu}, {os.cpu_count()} cores · Python {platform.python_version()}, "
-        f"torch {torch.__version__} · Gemma 3 270M, random dictionary of {D_DICT} features per "
-        "layer, float32",
+        f"{date.today()} · {processor()}, {os.cpu_count()} cores · Python "
+        f"{platform.python_version()}, torch {torch.__version__} · Gemma 3 270M, random dictionary "
+        f"of {D_DICT} features per layer, float32",
         "",
         "| tokens | active | rows | resolved | edges | "
         + " | ".join(f"{s} s" for s in STAGES)

@@ -47,9 +47,7 @@ def blocks_of(
     Targets below `floor` never share a block with those that stop there.
     """
     pos, layer = (targets.pos - sources.first).tolist(), targets.layer.tolist()
-    # Several blocks per worker, so that none waits long for the others at the end.
-    fair = (sum(pos) + len(pos)) // (BLOCKS_PER_WORKER * workers)
-    largest = min(BLOCK_POSITIONS, max(CACHE_POSITIONS, fair))
+    largest = block_positions(sum(pos) + len(pos), workers)
     most_rows = max(1, BLOCK_WEIGHTS // len(sources.nodes))
     order = sorted(range(len(pos)), key=lambda row: (layer[row] < floor, pos[row], -layer[row]))
     low = next((i for i, row in enumerate(order) if layer[row] < floor), len(order))
@@ -68,6 +66,11 @@ def blocks_of(
         torch.tensor(sorted(rows, key=lambda row: -layer[row]), device=targets.pos.device)
         for rows in blocks
     ]
+
+
+def block_positions(total: int, workers: int) -> int:
+    """Positions of a block, of so many: several per worker, so that none waits long at the end."""
+    return min(BLOCK_POSITIONS, max(CACHE_POSITIONS, total // (BLOCKS_PER_WORKER * workers)))
 
 
 def _blocks(order: list[int], pos: list[int], largest: int, most_rows: int) -> Iterator[list[int]]:
@@ -107,25 +110,34 @@ def sweep_block(
     covector = targets.covector.new_zeros(len(layers), int(pos.max()) + 1, frozen.d_model)
     covector[torch.arange(len(layers), device=pos.device), pos] = targets.covector
     crossed, bottom = 0, lower.floor if layers[-1] >= lower.floor else 0
+    to_lower: dict[int, list[Tensor]] = {}  # what came through skips, by the layer that they read
     for layer in reversed(range(bottom, min(layers[0] + 1, frozen.n_layers))):
         entering = sources.layers[layer]
         above = covector[: bisect_left(layers, -layer, key=lambda target: -target)]
         entering.tiles.read(above, rows)
-        through_mlp = entering.linear.transpose(above, sources.first) if entering.linear else None
+        for read, path in entering.linear.items():
+            to_lower.setdefault(read, []).append(path.transpose(above, sources.first))
+        through_mlp = to_lower.pop(layer, [])
         # Where attention and MLP read the same residual, targets of this layer join below both.
         at_layer = bisect_right(layers, -layer, key=lambda target: -target)
         joined = above if frozen.parallel else covector[:at_layer]
-        if through_mlp is not None and not frozen.parallel:
-            above += through_mlp
+        if not frozen.parallel:
+            _add(through_mlp, above)
         entering.read_attention_constant(joined, rows)
         if len(joined):
             at_context = attention.pull_back(layer, joined, pos[: len(joined)], crossed)
             sources.context.read(layer, at_context, rows)
             crossed = len(joined)
-        if through_mlp is not None and frozen.parallel:
-            above += through_mlp
+        if frozen.parallel:
+            _add(through_mlp, above)
     if bottom:
         lower.read(covector, rows)
     else:
         sources.read_inputs(covector, rows)
     return rows
+
+
+def _add(parts: list[Tensor], covector: Float[Tensor, "row pos d_model"]) -> None:
+    """Add what skips gave to their rows, which are the first ones, in place."""
+    for part in parts:
+        covector[: len(part)] += part

@@ -1,28 +1,46 @@
 """What a trace will cost, from one forward pass and before any row is computed.
 
 Seconds are the FLOPs that rows need (`circuits.flops`) at the rate of this machine's own matrix
-product, measured on the spot.
+product, measured on the spot, and what gathering, labelling and storing take besides.  Memory is
+counted piece by piece: sources, attention, blocks of rows, edges.  Both are measured against
+traces in `benchmarks/estimates.py`.
 """
 
 from __future__ import annotations
 
-import resource
 import time
 from dataclasses import dataclass
 
 import torch
 
-from circuits.adjoint import BLOCK_WEIGHTS
+from circuits.adjoint import BLOCK_WEIGHTS, block_positions
 from circuits.cores import workers_for
 from circuits.covectors import Covectors
 from circuits.expand import Expansion
 from circuits.features import ActiveFeatures
 from circuits.flops import Costs
 from circuits.frozen import FrozenModel
+from circuits.labels import LABELS_PER_LAYER
+from circuits.memory import free_bytes, held_bytes
 from circuits.recording import Recording
+from circuits.sources import slots
 
-SWEEP_EFFICIENCY = 0.57  # of the matrix product's rate, see benchmarks/results/speed.md
-SECONDS_PER_EDGE = 4e-8  # choosing rows and making the matrix, see benchmarks/results/speed.md
+# Fitted to benchmarks/results/estimates.md; efficiencies are of the matrix product's rate.
+SWEEP_EFFICIENCY, LABEL_EFFICIENCY = 0.6, 0.7
+SECONDS_PER_EDGE = 4e-8  # choosing rows, checking them and making the matrix
+SECONDS_PER_STEP = 5e-4  # of a block through a layer, however small
+SECONDS_PER_LAYER = 2.5e-3  # gathering sources
+SECONDS_PER_LABEL = 2.5e-4  # spelling
+KEPT_OF_VISIBLE = 0.92  # of the sources that a row sees, at the default share
+THINNING = 5  # blocks of weights at once while their largest are found
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a trace will add to what the process holds before its first row."""
+
+    host: float
+    device: float  # of an accelerator; 0 where the CPU computes
 
 
 @dataclass(frozen=True)
@@ -31,10 +49,13 @@ class Estimate:
 
     active_features: int
     rows: int
+    edges: int  # kept
     flops: float  # of the sweep
     gflops_per_second: float  # of this machine's matrix product
-    seconds: float  # sweep and graph, without loading the model
-    peak_bytes: int  # of the process, model included
+    seconds: float  # of the whole trace, the model being loaded
+    peak_bytes: int  # held by this process while it traces, the model included
+    free_bytes: int  # what it could hold, on this machine now
+    device_bytes: int = 0  # of an accelerator, beyond what the model takes
 
 
 def estimate(
@@ -43,41 +64,89 @@ def estimate(
     features: ActiveFeatures,
     expansion: Expansion,
     targets: Covectors,
+    labels: int = 0,
+    before: float = 0.0,
 ) -> Estimate:
-    """Rows, FLOPs, seconds and peak memory of expanding these features for these targets."""
-    limit, n_targets = expansion.limit(len(features)), len(targets.pos)
-    share = limit / max(1, len(features))
-    costs = Costs(frozen, recording, features)
-    floor = costs.best_floor(share)
-    rows = costs.features * share + costs.table(targets.layer, targets.pos)
-    flops = costs.of_rows(rows, floor) + costs.of_pushing(floor)
+    """Rows, FLOPs, seconds and peak memory of expanding these features for these targets.
+
+    `before` is how many seconds recording and finding the features took.
+    """
+    plan = Plan(frozen, recording, features, expansion, targets)
+    n_layers, costs, floor = frozen.n_layers, plan.costs, plan.floor
+    flops = costs.of_rows(plan.rows, floor) + costs.of_pushing(floor)
     rate = matrix_product_rate(frozen.dtype, frozen.device)
-    sources = len(features) + frozen.n_layers * len(recording.prompt)
-    edges = (limit + n_targets) * sources / 4  # a target sees half the layers and positions
+    # Some features of every layer are labelled whatever their influence.
+    labelled = min(labels + n_layers * LABELS_PER_LAYER / 2, len(features)) if labels else 0
+    seconds = (
+        1.5 * before  # it is done again, and the checks replay the prompt
+        + flops / (SWEEP_EFFICIENCY * rate)
+        + plan.blocks * (n_layers - floor) * SECONDS_PER_STEP
+        + n_layers * SECONDS_PER_LAYER
+        + plan.edges * SECONDS_PER_EDGE
+        + labelled * 2 * frozen.unembedding.numel() / (LABEL_EFFICIENCY * rate)
+        + labelled * SECONDS_PER_LABEL
+    )
+    need, held = plan.need(), held_bytes()
     return Estimate(
         active_features=features.found,
-        rows=limit + n_targets,
+        rows=plan.limit + len(targets.pos),
+        edges=int(plan.edges),
         flops=flops,
         gflops_per_second=rate / 1e9,
-        seconds=flops / (SWEEP_EFFICIENCY * rate) + edges * SECONDS_PER_EDGE,
-        peak_bytes=peak_bytes(frozen, recording, features, edges),
+        seconds=seconds,
+        peak_bytes=int(held + need.host),
+        free_bytes=held + free_bytes(),
+        device_bytes=int(need.device),
     )
 
 
-def peak_bytes(
-    frozen: FrozenModel, recording: Recording, features: ActiveFeatures, edges: float
-) -> int:
-    """Peak of this process so far, model and forward pass included, and what is still to come.
+class Plan:
+    """How a trace will go, as far as one forward pass tells."""
 
-    Source vectors are gathered once and packed once; a row's edges live beside the matrix that is
-    made from them, each with a value and a 32-bit column.
-    """
-    size = frozen.unembedding.element_size()
-    written = int((features.last_written - features.layer + 1).sum())
-    vectors = 2 * (written + frozen.n_layers * len(recording.prompt)) * frozen.d_model * size
-    blocks = workers_for(frozen.device) * 4 * BLOCK_WEIGHTS * size  # while they are thinned
-    so_far = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return int(so_far + vectors + min(blocks, 4 * edges * size) + 2 * (size + 4) * edges)
+    def __init__(
+        self,
+        frozen: FrozenModel,
+        recording: Recording,
+        features: ActiveFeatures,
+        expansion: Expansion,
+        targets: Covectors,
+    ) -> None:
+        self.frozen, self.recording, self.features = frozen, recording, features
+        self.limit = expansion.limit(len(features))
+        share = self.limit / max(1, len(features))
+        self.costs = Costs(frozen, recording, features)
+        self.floor = self.costs.best_floor(share)
+        self.rows = self.costs.features * share + self.costs.table(targets.layer, targets.pos)
+        kept = 1.0 if expansion.kept_share >= 1 else KEPT_OF_VISIBLE
+        self.edges = self.costs.visible(self.rows) * kept
+        positions = self.costs.positions(self.rows)
+        workers = workers_for(frozen.device)
+        self.block_positions = block_positions(int(positions), workers)
+        self.blocks = max(positions / self.block_positions, self.costs.n_pos)
+        rows = float(self.rows.sum())
+        columns = len(features) + frozen.n_layers * self.costs.n_pos
+        self.block_weights = min(BLOCK_WEIGHTS, columns * rows / max(1.0, self.blocks))
+
+    def need(self) -> Need:
+        """Memory of all that is still to be made."""
+        frozen, features, n = self.frozen, self.features, len(self.recording.prompt)
+        vectors = 0
+        for layer in range(frozen.n_layers):
+            writing = (features.layer <= layer) & (features.last_written >= layer)
+            vectors += slots(torch.bincount(features.pos[writing], minlength=n) + 1)
+        constants = 3 * frozen.n_layers * n
+        patterns = sum(block.pattern.numel() for block in self.recording.blocks)
+        in_work = THINNING * self.block_weights + 3 * self.block_positions * frozen.d_model
+        numbers = (
+            (vectors + constants + self.costs.pushed(self.floor)) * frozen.d_model
+            + patterns
+            + workers_for(frozen.device) * in_work
+        )
+        swept = frozen.unembedding.element_size() * numbers
+        edge = (8 if frozen.dtype == torch.float64 else 4) + 4  # a weight and its column
+        edges = 2 * edge * self.edges  # rows, and the matrix that is made of them
+        on_cpu = frozen.device.type == "cpu"
+        return Need(host=edges + swept * on_cpu, device=swept * (not on_cpu))
 
 
 def matrix_product_rate(dtype: torch.dtype, device: torch.device, seconds: float = 0.1) -> float:

@@ -39,14 +39,14 @@ class Rows(Protocol):
         """What the dictionary adds to the residual at a layer whatever is active."""
         ...
 
-    def linear(self, layer: int) -> LinearPath | None:
-        """The part of a layer's MLP that stays linear in the residual; None if there is none."""
+    def linear(self, layer: int) -> dict[int, LinearPath]:
+        """What stays linear in a residual and is added at a layer, by the layer that is read."""
         ...
 
 
 @runtime_checkable
 class LinearPath(Protocol):
-    """A linear map from the residual that an MLP reads to what it adds to the residual."""
+    """A linear map from the residual that an MLP reads to what an MLP adds to the residual."""
 
     def forward(
         self, residual: Float[Tensor, "*part pos d_model"], first: int
@@ -88,6 +88,10 @@ class FeatureSource(Protocol):
         self, frozen: FrozenModel, recording: Recording, targets: Covectors
     ) -> ActiveFeatures:
         """The active features; `targets` are what the graph will explain."""
+        ...
+
+    def numbers(self, frozen: FrozenModel, n_tokens: int) -> int:
+        """How many numbers are held at once while the features of so many tokens are found."""
         ...
 
     def describe(self, layer: int, index: int) -> Description | None:

@@ -39,8 +39,8 @@ class FilledRows:
     def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
         return self.parts[self.filled[layer]].constant(layer)
 
-    def linear(self, layer: int) -> LinearPath | None:
-        return self.parts[self.filled[layer]].linear(layer)
+    def linear(self, layer: int) -> dict[int, LinearPath]:
+        return {**self.parts[0].linear(layer), **self.parts[1].linear(layer)}
 
     def _gathered(self, feature: Int[Tensor, " row"], gather: list) -> Tensor:
         second = self.second[feature]
@@ -57,6 +57,10 @@ class Filled:
 
     transcoders: TranscoderSet
     neurons: Neurons
+
+    def numbers(self, frozen: FrozenModel, n_tokens: int) -> int:
+        """Both parts', though not both at once."""
+        return max(part.numbers(frozen, n_tokens) for part in (self.transcoders, self.neurons))
 
     def describe(self, layer: int, index: int) -> Description | None:
         """What the dictionary says about a feature; nothing is known about neurons."""

@@ -7,10 +7,12 @@ position alone:
     2 · (1 + (crossed - 1) · n) · d_model · heads · d_head     through W_O
     2 · crossed · n · d_model · kv heads · d_head              through W_V
     crossed · n · (n + 1) · heads · d_head                     through the causal pattern
-    2 · d_model · (sources that it sees)                       read off
+    2 · d_model · (vectors of sources that it sees)            read off
+    2 · crossed · n · d_model²                                 through affine skips, if any
 
-Sources below `floor` cross the attentions up to it, at all n positions from their own on, and are
-read off at each of them (`circuits.lower`).
+A source that writes to several layers is read off at each.  Sources below `floor` cross the
+attentions up to it, at all n positions from their own on, and are read off at each of them
+(`circuits.lower`).
 """
 
 from __future__ import annotations
@@ -38,6 +40,10 @@ class Costs:
         self.features = self.table(features.layer, features.pos)  # (layer, swept pos)
         self.sources = self.features + 1  # every layer and position also has an error
         self.sources[-1] = 0
+        self.vectors = self._vectors(features)
+        skips = [features.rows.linear(layer) for layer in range(self.n_layers)]
+        self.skips = sum(map(len, skips)) / self.n_layers  # of a layer, on average
+        self.crossing = any(set(paths) - {layer} for layer, paths in enumerate(skips))
 
     def table(
         self, layer: Int[Tensor, " row"], pos: Int[Tensor, " row"]
@@ -54,12 +60,13 @@ class Costs:
         crossed = (layer + (not self.parallel)).clamp(max=self.n_layers) - bottom
         through_output = (crossed.clamp(max=1) + (crossed - 1).clamp(min=0) * n) * self.heads
         through_weights = 2 * self.d_model * (through_output + crossed * n * self.kv_heads)
+        through_skip = 2 * self.skips * crossed * n * self.d_model**2
         through_pattern = crossed * n * (n + 1) * self.heads
-        below = torch.cat([torch.zeros(1, self.n_pos).double(), self.sources.cumsum(0)[:-1]])
-        seen = (below - below[bottom[:, 0]]).cumsum(1)
+        below, vectors = self._below(self.sources), self._below(self.vectors)
+        seen = (vectors - vectors[bottom[:, 0]]).cumsum(1)
         met = torch.where(bottom > 0, (below[floor] + self.n_inputs).cumsum(0).cumsum(0), 0)
         read = 2 * self.d_model * (seen + met + torch.where(bottom > 0, 0, n * self.n_inputs))
-        return float((rows * (through_weights + through_pattern + read)).sum())
+        return float((rows * (through_weights + through_skip + through_pattern + read)).sum())
 
     def of_pushing(self, floor: int) -> float:
         """FLOPs of pushing all lower sources up to `floor`."""
@@ -70,12 +77,40 @@ class Costs:
         return float((crossings * (weights + n * (n + 1) * self.heads)).sum())
 
     def best_floor(self, share: float) -> int:
-        """Where to cut, if this share of all features get rows; 0 for not at all."""
-        n = torch.arange(self.n_pos, 0, -1).double()
+        """Where to cut, if this share of all features get rows; 0 for not at all.
+
+        Skips to higher layers would cross the cut beside the residual stream.
+        """
+        if self.crossing:
+            return 0
         rows = self.features * share
         costs = [
             self.of_rows(rows, floor) + self.of_pushing(floor)
             for floor in range(self.n_layers + 1)
-            if (self.sources[:floor].sum(0) @ n) * self.d_model <= MOST_PUSHED
+            if self.pushed(floor) * self.d_model <= MOST_PUSHED
         ]
         return costs.index(min(costs))
+
+    def pushed(self, floor: int) -> float:
+        """Vectors that pushing all lower sources up to `floor` leaves."""
+        return float(self.sources[:floor].sum(0) @ torch.arange(self.n_pos, 0, -1).double())
+
+    def visible(self, rows: Float[Tensor, "layer pos"]) -> float:
+        """Sources in lower layers and at no later position, summed over these rows."""
+        inputs = torch.arange(1, self.n_pos + 1) * self.n_inputs
+        return float((rows * (self._below(self.sources).cumsum(1) + inputs)).sum())
+
+    def positions(self, rows: Float[Tensor, "layer pos"]) -> float:
+        """Positions up to each row's own, summed over rows."""
+        return float((rows * torch.arange(1, self.n_pos + 1)).sum())
+
+    def _vectors(self, features: ActiveFeatures) -> Float[Tensor, "layer pos"]:
+        """What is written by layer and position, errors included."""
+        changes = self.features - self.table(features.last_written + 1, features.pos)
+        written = changes.cumsum(0) + 1
+        written[-1] = 0
+        return written
+
+    def _below(self, table: Float[Tensor, "layer pos"]) -> Float[Tensor, "layer pos"]:
+        """Sums over all lower layers, by position."""
+        return torch.cat([torch.zeros(1, self.n_pos).double(), table.cumsum(0)[:-1]])

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from circuits.features import ActiveFeatures
 from circuits.frozen import FrozenModel
 
-VOCABULARY_BLOCK = (
-    16384  # logits of all features that are held at a time, so that they stay in cache
-)
+LABELS_PER_LAYER = 8  # features that are labelled whatever their influence
+VOCABULARY_BLOCK = 16384  # logits of all features that are held at a time: they stay in cache
 CHUNK = 512  # of these, how many are compared together
 
 

@@ -119,7 +119,7 @@ def _add_layer(
     pos: int,
 ) -> None:
     """Add what attention gave, and what the MLP's linear path makes of it, in place."""
-    linear = sources.layers[layer].linear
+    linear = sources.layers[layer].linear.get(layer)  # no other is there, or there is no cut
     if linear is None:
         residual += attended
     elif frozen.parallel:

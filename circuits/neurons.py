@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from circuits.architectures import UnsupportedArchitecture, affine, optional_part, part
 from circuits.attention import Attention
 from circuits.covectors import Covectors
-from circuits.features import ActiveFeatures
+from circuits.features import ActiveFeatures, LinearPath
 from circuits.frozen import FrozenModel
 from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.recording import Recording
@@ -111,8 +111,9 @@ class NeuronRows:
         pos = torch.arange(len(mlp.activation), device=mlp.down.device)
         return mlp.points.written(layer, pos, mlp.down_bias.expand(len(pos), -1))
 
-    def linear(self, layer: int) -> None:
+    def linear(self, layer: int) -> dict[int, LinearPath]:
         del layer
+        return {}
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,13 @@ class Neurons:
     """The model's own MLP neurons as a source of features."""
 
     max_features: int = 4096  # strongest (layer, position, neuron) triples that become features
+
+    def numbers(self, frozen: FrozenModel, n_tokens: int) -> int:
+        """Activations, factors of two branches and scores of all layers."""
+        if frozen.layout.experts:
+            return 0  # `activate` refuses them
+        down, _ = affine(part(part(frozen.modules[0], frozen.layout.mlp), frozen.layout.down))
+        return 4 * frozen.n_layers * n_tokens * down.shape[1]
 
     def describe(self, layer: int, index: int) -> Description | None:
         """Nothing is known about neurons."""

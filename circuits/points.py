@@ -98,6 +98,31 @@ class MlpPoints:
             return covector
         return norm.transpose(covector, self.recording.blocks[layer].post_mlp_denominator[pos])
 
+    def between(
+        self, read: int, written: int, matrix: Float[Tensor, "d_model d_model"]
+    ) -> Float[Tensor, "d_model d_model"]:
+        """A matrix from what is read to what is written, as one between residuals.
+
+        Gains and centring of the norms are in it; their denominators are in `scale`.
+        """
+        norm = self.frozen.blocks[read].mlp_norm
+        if self.read == ReadPoint.MLP_INPUT:
+            matrix = norm.centre(matrix * norm.gain)
+        elif self.read == ReadPoint.NORMALISED:
+            matrix = norm.centre(matrix)
+        post = self._write_norm(written)
+        return matrix if post is None else post.centre(matrix.T).T * post.gain[:, None]
+
+    def scale(self, read: int, written: int) -> Float[Tensor, " pos"]:
+        """What such a matrix is multiplied by at each position."""
+        blocks = self.recording.blocks
+        scale = torch.ones_like(blocks[read].mlp_denominator)
+        if self.read != ReadPoint.RESIDUAL:
+            scale = scale / blocks[read].mlp_denominator
+        if self._write_norm(written) is not None:
+            scale = scale / blocks[written].post_mlp_denominator
+        return scale
+
     def _write_norm(self, layer: int):
         if self.write == WritePoint.CONTRIBUTION:
             return None

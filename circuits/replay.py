@@ -20,6 +20,7 @@ def replay(
 ) -> Float[Tensor, "pos d_model"]:
     """The final residual stream of the local replacement model."""
     residual = torch.stack(sources.inputs).sum(0)
+    reads: list[Tensor] = []  # what each layer's MLP reads
     for layer, entering in enumerate(sources.layers):
         block, seen = frozen.blocks[layer], recording.blocks[layer]
         values = (residual / seen.attention_denominator[:, None]) @ block.value.T
@@ -32,9 +33,9 @@ def replay(
         residual[: sources.first] += seen.contribution[: sources.first]
         swept = residual[sources.first :]
         swept += entering.attention_constant
-        if entering.linear is not None:
-            read = (before if frozen.parallel else residual)[sources.first :]
-            swept += entering.linear.forward(read, sources.first)
+        reads.append((before if frozen.parallel else residual)[sources.first :].clone())
+        for read, path in entering.linear.items():
+            swept += path.forward(reads[read], sources.first)
         swept.index_add_(0, entering.tiles.pos, entering.tiles.vectors.sum(1))
     return residual
 

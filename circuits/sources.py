@@ -70,7 +70,7 @@ class LayerSources:
     mlp_constant: Float[Tensor, "pos d_model"]  # the constants among the tiles
     attention_constant: Float[Tensor, "pos d_model"]  # added by attention: biases
     has_attention_constant: bool  # whether any of it is not zero
-    linear: LinearPath | None
+    linear: dict[int, LinearPath]  # by the layer that is read
     bias_column: int
 
     def read_attention_constant(
@@ -161,8 +161,8 @@ def _layer(
     linear = features.rows.linear(layer)
     constant = features.rows.constant(layer).clone()
     error = recording.blocks[layer].contribution - constant
-    if linear is not None:
-        error[context:] -= linear.forward(recording.blocks[layer].mlp_residual[context:], context)
+    for read, path in linear.items():
+        error[context:] -= path.forward(recording.blocks[read].mlp_residual[context:], context)
     error.index_add_(0, features.pos[writing], vectors, alpha=-1)
     if not bool(torch.isfinite(error).all()):
         raise DamagedWeights(
@@ -189,6 +189,18 @@ def _layer(
     )
 
 
+def slots(counts: Int[Tensor, " pos"]) -> int:
+    """Vectors that tiles have room for, with so many sources by position."""
+    width = tile_width(counts)
+    return int(((counts + width - 1) // width).sum()) * width
+
+
+def tile_width(counts: Int[Tensor, " pos"]) -> int:
+    """One tile per position where these are about even, else small tiles."""
+    widest = max(1, int(counts.max()) if len(counts) else 1)
+    return widest if widest * len(counts) <= MOST_PADDING * int(counts.sum()) else TILE_WIDTH
+
+
 def pack_tiles(
     pos: Int[Tensor, " source"],
     vectors: Float[Tensor, "source d_model"],
@@ -198,9 +210,7 @@ def pack_tiles(
     order = torch.argsort(pos, stable=True)
     pos, column = pos[order], column[order]
     counts = torch.bincount(pos)
-    widest = max(1, int(counts.max()) if len(counts) else 1)
-    even = widest * len(counts) <= MOST_PADDING * len(pos)
-    width = widest if even else TILE_WIDTH
+    width = tile_width(counts)
     n_tiles = (counts + width - 1) // width
     rank = torch.arange(len(pos), device=pos.device) - (counts.cumsum(0) - counts)[pos]
     slot = (n_tiles.cumsum(0) - n_tiles)[pos] * width + rank

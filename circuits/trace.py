@@ -6,6 +6,7 @@ callback and are nobody else's business.
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 
@@ -19,11 +20,12 @@ from circuits.estimate import Estimate, estimate
 from circuits.expand import Expansion, Sweeper, expand
 from circuits.features import ActiveFeatures, FeatureSource
 from circuits.flops import Costs
-from circuits.labels import output_tokens
+from circuits.labels import LABELS_PER_LAYER, output_tokens
 from circuits.lower import push_lower
 from circuits.progress import Progress, ignore_progress
 from circuits.recording import Recording, record
 from circuits.replay import replay_difference
+from circuits.room import require_room, require_room_to_record
 from circuits.rows import SparseRows
 from circuits.sources import Sources, build_sources, node_table
 from circuits.subject import Subject
@@ -37,9 +39,6 @@ from graphs.provenance import Checks, Provenance
 
 # Above this relative miss a row does not conserve; bfloat16 rounds more than that by itself.
 CONSERVATION_LIMITS = {torch.float64: 1e-9, torch.float32: 1e-3}
-
-
-LABELS_PER_LAYER = 8  # features that are labelled whatever their influence
 
 
 @dataclass(frozen=True)
@@ -57,16 +56,21 @@ def trace(
     source: FeatureSource,
     settings: TraceSettings | None = None,
     progress: Progress = ignore_progress,
+    *,
+    force: bool = False,
 ) -> AttributionGraph:
     """Attribute the model's next-token prediction on one prompt to tokens, features and errors.
 
-    Raises PromptError for a prompt that does not fit, DictionaryMismatch for a dictionary of
-    another model, DamagedWeights for logits that are not finite.
+    Raises PromptError for a prompt that does not fit the model, DictionaryMismatch for a
+    dictionary of another model, DamagedWeights for logits that are not finite, and unless it is
+    forced DoesNotFit for a trace that memory will not hold.
     """
     settings = settings or TraceSettings()
     frozen = subject.frozen
     with torch.inference_mode():
-        recording, targets, features = _active(prompt, subject, source, settings, progress)
+        recording, targets, features = _active(prompt, subject, source, settings, progress, force)
+        if not force:
+            require_room(frozen, recording, features, settings.expansion, targets.covectors)
         progress("sources", 0, 1)
         at_context = bool((targets.covectors.pos < prompt.context_only).any())
         first = 0 if at_context else prompt.context_only
@@ -125,8 +129,17 @@ def estimate_trace(
     """What `trace` with the same arguments will cost, from one forward pass.  Raises as `trace`."""
     settings = settings or TraceSettings()
     with torch.inference_mode():
+        start = time.perf_counter()
         recording, targets, features = _active(prompt, subject, source, settings, progress)
-        return estimate(subject.frozen, recording, features, settings.expansion, targets.covectors)
+        return estimate(
+            subject.frozen,
+            recording,
+            features,
+            settings.expansion,
+            targets.covectors,
+            labels=settings.labels,
+            before=time.perf_counter() - start,
+        )
 
 
 def _active(
@@ -135,8 +148,11 @@ def _active(
     source: FeatureSource,
     settings: TraceSettings,
     progress: Progress,
+    force: bool = False,
 ) -> tuple[Recording, Targets, ActiveFeatures]:
     progress("record", 0, 1)
+    if not force:
+        require_room_to_record(subject.frozen, source, len(prompt))
     recording = record(subject.frozen, prompt, settings.targets.position)
     targets = read_targets(subject.frozen, recording, settings.targets, subject.spell)
     progress("features", 0, 1)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from circuits.covectors import Covectors
 from circuits.descriptions import FeatureFiles
-from circuits.features import ActiveFeatures
+from circuits.features import ActiveFeatures, LinearPath
 from circuits.frozen import DamagedWeights, FrozenModel
 from circuits.nonlinearities import Nonlinearity, ReLU
 from circuits.points import MlpPoints, ReadPoint, WritePoint
@@ -59,6 +59,7 @@ class Transcoder:
     decoder_bias: Float[Tensor, " d_model"]  # of the output at this layer, added once
     nonlinearity: Nonlinearity
     skip: Float[Tensor, "d_model_out d_model"] | None = None  # output += skip @ input
+    higher_skips: tuple[Float[Tensor, "d_model_out d_model"], ...] = ()  # to the layers above
     read_scale: float = 1.0
     write_scales: tuple[float, ...] | None = None  # by written layer
     added: tuple[Float[Tensor, " d_dict"], ...] | None = None  # by written layer, where active
@@ -72,6 +73,12 @@ class Transcoder:
     def n_written(self) -> int:
         """Layers written to."""
         return len(self.decoders)
+
+    def skip_to(self, offset: int) -> Float[Tensor, "d_model_out d_model"] | None:
+        """The matrix from what is read to the output of the layer that is `offset` above."""
+        if offset == 0:
+            return self.skip
+        return self.higher_skips[offset - 1] if offset <= len(self.higher_skips) else None
 
     def pre_activations(
         self, inputs: Float[Tensor, "*batch d_model"]
@@ -165,6 +172,11 @@ class TranscoderSet:
     def describe(self, layer: int, index: int) -> Description | None:
         """What the files beside the weights say about a feature."""
         return None if self.features is None else self.features.read(layer, index)
+
+    def numbers(self, frozen: FrozenModel, n_tokens: int) -> int:
+        """Pre-activations and activations of the widest layer, and a mask on the way."""
+        del frozen
+        return 3 * n_tokens * max((layer.d_dict for layer in self.layers), default=0)
 
     def fitted(self, frozen: FrozenModel) -> TranscoderSet:
         """The set with a transcoder for every layer of the model.
@@ -292,41 +304,45 @@ class TranscoderRows:
         return self.points.written(layer, self.pos[feature], rows)
 
     def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
-        transcoder = self.transcoders.layers[layer]
-        constant = transcoder.decoder_bias.to(self.activation)
-        if transcoder.skip is not None:
-            constant = constant + transcoder.skip.to(constant) @ self.points.constant_input(layer)
+        constant = self.transcoders.layers[layer].decoder_bias.to(self.activation)
+        for source, skip in self._skips(layer).items():
+            constant = constant + skip @ self.points.constant_input(source)
         length = len(self.points.recording.prompt)
         positions = torch.arange(length, device=constant.device)
         return self.points.written(layer, positions, constant.expand(length, -1))
 
-    def linear(self, layer: int) -> AffineSkip | None:
-        skip = self.transcoders.layers[layer].skip
-        return None if skip is None else AffineSkip(self.points, layer, skip.to(self.activation))
+    def linear(self, layer: int) -> dict[int, LinearPath]:
+        points, context = self.points, self.points.recording.prompt.context_only
+        paths: dict[int, LinearPath] = {}
+        for source, skip in self._skips(layer).items():
+            scale = points.scale(source, layer)
+            scale[:context] = 0
+            paths[source] = AffineSkip(points.between(source, layer, skip), scale)
+        return paths
+
+    def _skips(self, layer: int) -> dict[int, Tensor]:
+        below = enumerate(self.transcoders.layers[: layer + 1])
+        skips = {source: transcoder.skip_to(layer - source) for source, transcoder in below}
+        return {
+            source: skip.to(self.activation) for source, skip in skips.items() if skip is not None
+        }
 
 
 @dataclass(frozen=True)
 class AffineSkip:
-    """A transcoder's skip matrix between its read and write points; none at context positions."""
+    """A skip matrix between two layers' residuals, with all norms: scale[pos] · matrix."""
 
-    points: MlpPoints
-    layer: int
-    skip: Float[Tensor, "d_model_out d_model"]
+    matrix: Float[Tensor, "d_model_out d_model"]
+    scale: Float[Tensor, " pos"]  # 0 at context-only positions, whose output is a constant
 
     def forward(
         self, residual: Float[Tensor, "*part pos d_model"], first: int
     ) -> Float[Tensor, "*part pos d_model"]:
-        pos = torch.arange(first, first + residual.shape[-2], device=residual.device)
-        read = self.points.linear_input(self.layer, pos, residual)
-        added = self.points.written(self.layer, pos, read @ self.skip.T)
-        added[..., : max(0, self.points.recording.prompt.context_only - first), :] = 0
-        return added
+        scale = self.scale[first : first + residual.shape[-2]]
+        return (residual @ self.matrix.T).mul_(scale[:, None])
 
     def transpose(
         self, covector: Float[Tensor, "row pos d_model"], first: int
     ) -> Float[Tensor, "row pos d_model"]:
-        pos = torch.arange(first, first + covector.shape[1], device=covector.device)
-        read = self.points.pull_back_written(self.layer, pos, covector) @ self.skip
-        pulled = self.points.pull_back(self.layer, pos, read)
-        pulled[:, : max(0, self.points.recording.prompt.context_only - first)] = 0
-        return pulled
+        scale = self.scale[first : first + covector.shape[1]]
+        return (covector @ self.matrix).mul_(scale[:, None])

@@ -176,6 +176,8 @@ def clt_training(made: TranscoderSet, folder: Path) -> None:
             # The biases of all sources add up to the one that counts.
             share = made.layers[number + j].decoder_bias / (number + j + 1)
             tensors[f"b_decs.{j}"] = share
+            if layer.skip is not None:
+                tensors[f"W_skips.{j}"] = (layer.skip, *layer.higher_skips)[j]
         inside = folder / f"layers.{number}.mlp"
         store(tensors, inside / "sae.safetensors")
         config = {"k": 5, "transcode": True, "n_targets": len(layer.decoders)}

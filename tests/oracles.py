@@ -84,22 +84,23 @@ class Oracle:
         if recording.positions is not None:
             x = x + recording.positions * scale[length : 2 * length, None]
         values = [torch.zeros(())] * len(self.features)
+        reads: list[Tensor] = []
         for layer in range(frozen.n_layers):
             bias = scale[self.sources.bias_column + layer]
             attended = self._attention(layer, x, bias)
             read = x if frozen.parallel else x + attended
+            reads.append(read)
             for feature in (self.features.layer == layer).nonzero()[:, 0].tolist():
                 values[feature] = self._feature_value(feature, read, bias)
             added = self._written(layer, scale)
-            added = added + self._constant(layer, bias, read)
+            added = added + self._constant(layer, bias, reads)
             first = self.sources.first_column[layer + 1] - (length - context)
             error_scale = torch.cat(
                 [scale.new_zeros(context), scale[first : first + length - context]]
             )
             added = added + self.errors[layer] * error_scale[:, None]
             contribution = recording.blocks[layer].contribution
-            is_context = (torch.arange(length) < context)[:, None]
-            added = torch.where(is_context, contribution * bias, added)
+            added = torch.where(self._is_context(), contribution * bias, added)
             x = x + attended + added
         return torch.stack([*values, *self._outputs(x, scale)])
 
@@ -205,7 +206,7 @@ class Oracle:
             total = total + spread[:, None] * (size * row)
         return self._to_residual(layer, total)
 
-    def _constant(self, layer: int, bias, read: Tensor) -> Tensor:
+    def _constant(self, layer: int, bias, reads: list[Tensor]) -> Tensor:
         length = len(self.recording.prompt)
         if self.dictionary is None:
             layout = self.frozen.layout
@@ -213,18 +214,21 @@ class Oracle:
             down_bias = mlp.get_submodule(layout.down).bias
             constant = torch.zeros(self.frozen.d_model) if down_bias is None else down_bias
             return self._to_residual(layer, (constant * bias).expand(length, -1))
-        transcoder = self.dictionary.layers[layer]
-        constant = (transcoder.decoder_bias * bias).expand(length, -1)
-        if transcoder.skip is not None:
-            constant = constant + torch.stack(
-                [transcoder.skip @ row for row in self._read(layer, read, bias)]
-            )
+        constant = (self.dictionary.layers[layer].decoder_bias * bias).expand(length, -1)
+        for source in range(layer + 1):
+            skip = self._skip(source, layer)
+            if skip is not None:
+                read = self._read(source, reads[source], bias)
+                read = torch.where(self._is_context(), 0, read)  # no skip there
+                constant = constant + torch.stack([skip @ row for row in read])
         return self._to_residual(layer, constant)
 
     def _error(self, layer: int) -> Tensor:
         recorded = self.recording.blocks[layer]
         explained = self._written(layer, None)
-        explained = explained + self._constant(layer, 1.0, recorded.mlp_residual)
+        explained = explained + self._constant(
+            layer, 1.0, [block.mlp_residual for block in self.recording.blocks]
+        )
         return recorded.contribution - explained
 
     def _outputs(self, x: Tensor, scale: Tensor) -> list[Tensor]:
@@ -237,6 +241,16 @@ class Oracle:
         if head.bias is not None:
             logits = logits + head.bias * bias
         return [logits[token] - logits.mean() for token in self.targets.index.tolist()]
+
+    def _is_context(self) -> Tensor:
+        prompt = self.recording.prompt
+        return (torch.arange(len(prompt)) < prompt.context_only)[:, None]
+
+    def _skip(self, source: int, layer: int) -> Tensor | None:
+        assert self.dictionary is not None
+        transcoder = self.dictionary.layers[source]
+        every = [transcoder.skip, *transcoder.higher_skips]
+        return every[layer - source] if layer - source < len(every) else None
 
     def column(self, feature: int) -> int:
         return int(self.sources.feature_column[feature])

@@ -14,6 +14,7 @@ from circuits.attention import Attention
 from circuits.covectors import Covectors
 from circuits.expand import Expansion, Sweeper, expand
 from circuits.features import ActiveFeatures, FeatureSource
+from circuits.flops import Costs
 from circuits.lower import push_lower
 from circuits.neurons import Neurons
 from circuits.points import ReadPoint, WritePoint
@@ -38,6 +39,13 @@ DICTIONARIES = {
         skip=True, read=ReadPoint.RESIDUAL, write=WritePoint.MLP_OUTPUT
     ),
     "cross-layer, skip": toy_dictionary(cross_layer=True, skip=True),
+    "cross-layer, skips to every layer": toy_dictionary(
+        cross_layer=True,
+        skip=True,
+        higher_skips=True,
+        read=ReadPoint.NORMALISED,
+        write=WritePoint.MLP_OUTPUT,
+    ),
     "cross-layer, normalised to mlp output, topk": toy_dictionary(
         cross_layer=True,
         read=ReadPoint.NORMALISED,
@@ -179,7 +187,18 @@ def test_targets_that_stop_higher_up_are_swept_apart(gemma: Subject):
     assert sorted(map(sorted, {frozenset(found) for found in low})) == [[False], [True]]
 
 
-@pytest.mark.parametrize("kind", DICTIONARIES)
+def test_nothing_is_cut_where_skips_lead_to_higher_layers(gemma: Subject):
+    dictionary = DICTIONARIES["cross-layer, skips to every layer"]
+    prepared = prepare(gemma, dictionary, tiny_prompt())
+    costs = Costs(gemma.frozen, prepared.recording, prepared.features)
+    assert costs.crossing
+    costs.of_rows = lambda rows, floor=0: 100.0 - floor  # higher would be cheaper
+    assert costs.best_floor(1.0) == 0
+    prepared = prepare(gemma, DICTIONARIES["cross-layer, skip"], tiny_prompt())
+    assert not Costs(gemma.frozen, prepared.recording, prepared.features).crossing
+
+
+@pytest.mark.parametrize("kind", [kind for kind in DICTIONARIES if "every layer" not in kind])
 def test_where_targets_and_sources_meet_changes_nothing(subject: Subject, kind: str):
     source = DICTIONARIES[kind] or Neurons(max_features=60)
     prepared = prepare(subject, source, tiny_prompt())

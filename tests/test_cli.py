@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+import circuits.room
 import graphs
 from circuits.cli.main import app
 from tests.test_weights import per_layer
@@ -189,6 +190,18 @@ def test_estimate_says_what_a_trace_will_cost(model_folder: Path):
     assert data["seconds"] > 0
     assert data["peak_bytes"] > 0
     assert "GFLOP" in run("estimate", PROMPT, "--model", model_folder).stdout
+
+
+def test_what_memory_will_not_hold_is_refused_unless_forced(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "graph.safetensors"
+    command = ("trace", PROMPT, "--model", model_folder, "--out", out)
+    monkeypatch.setattr(circuits.room, "free_bytes", lambda: 10**6)
+    assert_refused(run(*command), "more memory and 0.0 GiB are free: ")
+    assert list(tmp_path.iterdir()) == []
+    assert run(*command, "--force").exit_code == 0
+    assert out.exists()
 
 
 @pytest.mark.parametrize(

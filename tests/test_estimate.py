@@ -1,25 +1,92 @@
 from __future__ import annotations
 
+import pytest
+
+import circuits.estimate
 from circuits.estimate import estimate
 from circuits.expand import Expansion
+from circuits.neurons import Neurons
 from circuits.recording import record
+from circuits.sources import build_sources
 from circuits.subject import Subject
 from circuits.targets import TargetSettings, read_targets
+from circuits.trace import TraceSettings, estimate_trace, trace
 from tests.tiny import tiny_prompt, toy_dictionary
 
+EVERYTHING = Expansion(everything=True, kept_share=1.0)
 
-def prepared(subject: Subject):
+
+def prepared(subject: Subject, *, cross_layer: bool = False):
     recording = record(subject.frozen, tiny_prompt())
     targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
-    features = toy_dictionary().activate(subject.frozen, recording, targets.covectors)
+    source = toy_dictionary(cross_layer=cross_layer)
+    features = source.activate(subject.frozen, recording, targets.covectors)
     return recording, features, targets.covectors
 
 
-def test_more_rows_cost_more(gemma: Subject):
+def without_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave only sources and edges, which on a tiny model are smaller than any block."""
+    monkeypatch.setattr(circuits.estimate, "BLOCK_WEIGHTS", 0)
+    monkeypatch.setattr(circuits.estimate, "block_positions", lambda *_: 0.001)
+    monkeypatch.setattr(circuits.estimate, "held_bytes", lambda: 0)
+
+
+def test_more_rows_cost_more(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(circuits.estimate, "held_bytes", lambda: 10**9)
     recording, features, targets = prepared(gemma)
     some = estimate(gemma.frozen, recording, features, Expansion(max_features=5), targets)
     every = estimate(gemma.frozen, recording, features, Expansion(everything=True), targets)
     assert some.rows == 5 + len(targets.pos)
     assert every.rows == len(features) + len(targets.pos)
     assert some.flops < every.flops
-    assert some.peak_bytes < every.peak_bytes
+    assert 10**9 < some.peak_bytes < every.peak_bytes
+
+
+@pytest.mark.parametrize("cross_layer", [False, True])
+def test_all_edges_are_foreseen(gemma: Subject, cross_layer: bool):
+    source = toy_dictionary(cross_layer=cross_layer)
+    said = estimate_trace(tiny_prompt(), gemma, source, TraceSettings(expansion=EVERYTHING))
+    graph = trace(tiny_prompt(), gemma, source, TraceSettings(expansion=EVERYTHING))
+    # Biases are not foreseen, nor that a sliding window of three tokens hides some sources.
+    assert 0.9 * graph.weights.nnz <= said.edges <= 1.1 * graph.weights.nnz
+
+
+def test_labels_and_what_came_before_take_time(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(circuits.estimate, "matrix_product_rate", lambda *_: 1e9)
+    recording, features, targets = prepared(gemma)
+    plain = estimate(gemma.frozen, recording, features, EVERYTHING, targets)
+    labelled = estimate(gemma.frozen, recording, features, EVERYTHING, targets, labels=10)
+    later = estimate(gemma.frozen, recording, features, EVERYTHING, targets, before=2.0)
+    assert plain.seconds < labelled.seconds < later.seconds
+    assert later.seconds == pytest.approx(plain.seconds + 3.0)
+
+
+@pytest.mark.parametrize("cross_layer", [False, True])
+def test_room_for_sources_is_what_they_take(
+    gemma: Subject, cross_layer: bool, monkeypatch: pytest.MonkeyPatch
+):
+    recording, features, targets = prepared(gemma, cross_layer=cross_layer)
+    without_blocks(monkeypatch)
+    none = Expansion(max_features=0)
+    said = estimate(gemma.frozen, recording, features, none, targets)
+    sources = build_sources(gemma.frozen, recording, features, 1)
+    vectors = sum(layer.tiles.vectors.numel() for layer in sources.layers)
+    patterns = sum(block.pattern.numel() for block in recording.blocks)
+    least = 8 * (vectors + patterns) + 24 * said.edges
+    assert least <= said.peak_bytes <= 1.5 * least
+
+
+def test_neurons_need_room_in_every_layer(dense_subject: Subject):
+    frozen = dense_subject.frozen
+    layers = Neurons().activate(frozen, *_recorded(dense_subject)).rows.layers  # pyright: ignore[reportAttributeAccessIssue]
+    held = sum(
+        layer.activation.numel() + sum(branch.factor.numel() for branch in layer.branches)
+        for layer in layers
+    )
+    assert held <= Neurons().numbers(frozen, 6) <= 2 * held
+
+
+def _recorded(subject: Subject):
+    recording = record(subject.frozen, tiny_prompt())
+    targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
+    return recording, targets.covectors

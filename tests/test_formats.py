@@ -29,6 +29,7 @@ class Format:
     folder: str = ""  # what is read, inside what is written
     cross_layer: bool = False
     skip: bool = False
+    higher_skips: bool = False
     nonlinearity: str = "jumprelu"  # that the files say
     points: tuple[ReadPoint, WritePoint] = (ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION)
     biases: bool = True
@@ -48,6 +49,14 @@ FORMATS = {
     "saelens 5": Format(writers.saelens_5),
     "sparsify": Format(writers.sparsify, skip=True, nonlinearity="topk", points=MLP),
     "clt-training": Format(writers.clt_training, cross_layer=True, nonlinearity="topk", points=MLP),
+    "clt-training with skips": Format(
+        writers.clt_training,
+        cross_layer=True,
+        skip=True,
+        higher_skips=True,
+        nonlinearity="topk",
+        points=MLP,
+    ),
     "openmoss": Format(writers.openmoss, points=NORMALISED),
     "openmoss clt": Format(writers.openmoss_cross_layer, cross_layer=True, points=NORMALISED),
     "mntss sweep": Format(
@@ -70,7 +79,12 @@ FORMATS = {
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_set_is_read_as_it_was_written(name: str, d_dict: int, tmp_path: Path):
     form = FORMATS[name]
-    made = toy_dictionary(cross_layer=form.cross_layer, skip=form.skip, d_dict=d_dict)
+    made = toy_dictionary(
+        cross_layer=form.cross_layer,
+        skip=form.skip,
+        higher_skips=form.higher_skips,
+        d_dict=d_dict,
+    )
     form.write(made, tmp_path)
     read = read_transcoders(tmp_path / form.folder)
     assert len(read.layers) == 3
@@ -96,6 +110,9 @@ def same(got: Transcoder, expected: Transcoder, form: Format) -> None:
     assert (got.skip is not None) == form.skip
     if got.skip is not None:
         assert torch.equal(got.skip, expected.skip)
+    assert len(got.higher_skips) == len(expected.higher_skips)
+    for skip, wanted in zip(got.higher_skips, expected.higher_skips, strict=True):
+        assert torch.equal(skip, wanted)
     kinds = {"jumprelu": JumpReLU, "relu": ReLU, "topk": TopK}
     assert isinstance(got.nonlinearity, kinds[form.nonlinearity])
     if isinstance(got.nonlinearity, JumpReLU):
@@ -109,7 +126,7 @@ SINGLE = {"rtol": 1e-6, "atol": 1e-6}  # what is added up or taken to the logari
 
 def test_offsets_and_scales_of_the_fork_count(tmp_path: Path):
     """What a layer of clt-training says, by its own formula, against what the sweep is given."""
-    made = toy_dictionary(cross_layer=True)
+    made = toy_dictionary(cross_layer=True, skip=True, higher_skips=True)
     writers.clt_training(made, tmp_path)
     generator = torch.Generator().manual_seed(3)
     for number, layer in enumerate(made.layers):
@@ -140,7 +157,96 @@ def test_offsets_and_scales_of_the_fork_count(tmp_path: Path):
         alone = torch.zeros(5, 16).double().index_add_(0, pos, rows)
         torch.testing.assert_close(alone, wanted, **EXACT)
         total += tensors[f"b_decs.{2 - source}"] * share * 2.0 / size
+        skip = read.layers[source].skip_to(2 - source)
+        wanted = (x * size / 8.0) @ tensors[f"W_skips.{2 - source}"].T * share * 2.0 / size
+        torch.testing.assert_close(x @ skip.T, wanted, **EXACT)
     torch.testing.assert_close(read.layers[2].decoder_bias.double(), total, **SINGLE)
+
+
+@pytest.mark.parametrize("kind", ["concat", "per-layer", "tied"])
+def test_decoders_of_the_fork_may_lie_elsewhere(kind: str, tmp_path: Path):
+    """In the file of the layer that is written to, or once for all layers."""
+    made = toy_dictionary(cross_layer=True)
+    writers.clt_training(made, tmp_path)
+    for number in range(3):
+        path = tmp_path / f"layers.{number}.mlp" / "sae.safetensors"
+        stored = load_file(path)
+        tensors = {name: stored[name] for name in ("encoder.weight", "encoder.bias", "b_dec")}
+        below = [made.layers[source].decoders[number - source] for source in range(number + 1)]
+        rows = {"concat": below[-1], "per-layer": torch.cat(below), "tied": below[-1]}
+        writers.store({**tensors, "W_dec": rows[kind]}, path)
+        config = json.loads((path.parent / "cfg.json").read_text())
+        told = {"per_source_tied": True} if kind == "tied" else {"coalesce_topk": kind}
+        writers.as_json({**config, **told}, path.parent / "cfg.json")
+    read = read_transcoders(tmp_path)
+    for source in range(3):
+        assert read.layers[source].n_written == 3 - source
+        for offset, rows in enumerate(read.layers[source].decoders):
+            wanted = {
+                "concat": made.layers[source + offset].decoders[0],
+                "per-layer": made.layers[source].decoders[offset],
+                "tied": made.layers[source].decoders[0],
+            }
+            assert torch.equal(rows, wanted[kind])
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [("groupmax", GroupMax(5)), ("batchtopk", BatchTopK(5)), ("topk", TopK(5))],
+)
+def test_the_fork_says_what_is_kept(activation: str, expected: object, tmp_path: Path):
+    writers.sparsify(toy_dictionary(), tmp_path)
+    for number in range(3):
+        config = {"k": 5, "activation": activation, "transcode": True}
+        writers.as_json(config, tmp_path / f"layers.{number}.mlp" / "cfg.json")
+    assert [layer.nonlinearity for layer in read_transcoders(tmp_path).layers] == [expected] * 3
+
+
+def test_llama_scope_is_read_as_it_was_written(tmp_path: Path):
+    """What a layer says of raw inputs, by its own formula."""
+    made = toy_dictionary()
+    for number, layer in enumerate(made.layers):
+        folder = tmp_path / f"Llama3_1-8B-Base-L{number}TC-8x"
+        tensors = {
+            "encoder.weight": layer.encoder,
+            "encoder.bias": layer.encoder_bias,
+            "decoder.weight": layer.decoders[0].T,  # (d, F)
+            "decoder.bias": layer.decoder_bias,
+        }
+        writers.store(tensors, folder / "checkpoints" / "final.safetensors")
+        config = {
+            "hook_point_in": f"blocks.{number}.ln2.hook_normalized",
+            "hook_point_out": f"blocks.{number}.hook_mlp_out",
+            "jump_relu_threshold": 0.7,
+            "dataset_average_activation_norm": {"in": 8.0, "out": 2.0},
+        }
+        writers.as_json(config, folder / "hyperparams.json")
+    read = read_transcoders(tmp_path)
+    assert (read.read, read.write) == NORMALISED
+    x = torch.randn(40, 16, generator=torch.Generator().manual_seed(1)).double()
+    for got, layer in zip(read.layers, made.layers, strict=True):
+        pre = x * (16**0.5 / 8.0) @ layer.encoder.T + layer.encoder_bias
+        active = torch.where(pre > np.float32(0.7), pre, 0)
+        features = got.nonlinearity(got.pre_activations(x))
+        torch.testing.assert_close(features, active, **EXACT)
+        wanted = (active @ layer.decoders[0] + layer.decoder_bias) * 2.0 / 16**0.5
+        torch.testing.assert_close(got.written(0, features) + got.decoder_bias, wanted, **SINGLE)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_openmoss_may_choose_over_all_layers(weighted: bool, tmp_path: Path):
+    made = toy_dictionary(cross_layer=True)
+    writers.openmoss_cross_layer(made, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"act_fn": "layertopk", "top_k": 6, "sparsity_include_decoder_norm": weighted}
+    writers.as_json(config, tmp_path / "config.json")
+    read = read_transcoders(tmp_path)
+    assert read.joint is not None
+    assert read.joint.k == 6
+    for layer, sizes in zip(made.layers, read.joint.norms, strict=True):
+        norm = torch.stack(layer.decoders).norm(dim=(0, 2)) if weighted else torch.ones(20)
+        torch.testing.assert_close(sizes.double(), norm.double(), **SINGLE)
+    assert all(isinstance(layer.nonlinearity, ReLU) for layer in read.layers)
 
 
 def test_openmoss_scales_and_gates_by_decoder_norms(tmp_path: Path):

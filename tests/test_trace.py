@@ -36,7 +36,8 @@ def test_checks_hold_on_every_architecture(subject: Subject):
 
 
 def test_skips_are_replayed(subject: Subject):
-    checks = traced(subject, toy_dictionary(cross_layer=True, skip=True)).provenance.checks
+    source = toy_dictionary(cross_layer=True, skip=True, higher_skips=True)
+    checks = traced(subject, source).provenance.checks
     assert checks.replay_max_difference < 1e-12
 
 

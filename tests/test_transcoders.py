@@ -88,7 +88,7 @@ def test_a_skip_is_applied_as_matrix_times_input(gemma: Subject):
     dictionary = toy_dictionary(skip=True)
     recording = record(gemma.frozen, tiny_prompt())
     features = activate(gemma, dictionary)
-    added = features.rows.linear(1).forward(recording.blocks[1].mlp_residual, 0)
+    added = features.rows.linear(1)[1].forward(recording.blocks[1].mlp_residual, 0)
     expected = recording.blocks[1].mlp_input @ dictionary.layers[1].skip.T
     torch.testing.assert_close(added[1:], expected[1:], **EXACT)
     assert not added[0].any()

@@ -88,6 +88,12 @@ def test_topk_takes_k_from_the_config(tmp_path: Path):
     assert read_transcoders(folder).layers[0].nonlinearity == TopK(7, signed=True)
 
 
+def test_a_list_of_files_takes_topk_from_the_config(tmp_path: Path):
+    files = [f"layer_{layer}.safetensors" for layer in range(L)]
+    folder = per_layer(tmp_path, activation="topk", k=7, transcoders=files)
+    assert read_transcoders(folder).layers[0].nonlinearity == TopK(7, signed=True)
+
+
 def test_topk_takes_k_from_the_tensors(tmp_path: Path):
     folder = per_layer(tmp_path, change=lambda tensors: tensors.update(k=torch.tensor(6)))
     assert read_transcoders(folder).layers[0].nonlinearity == TopK(6, signed=True)

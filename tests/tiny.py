@@ -143,6 +143,7 @@ def toy_dictionary(
     *,
     cross_layer: bool = False,
     skip: bool = False,
+    higher_skips: bool = False,
     nonlinearity: str = "jumprelu",
     read: ReadPoint = ReadPoint.MLP_INPUT,
     write: WritePoint = WritePoint.CONTRIBUTION,
@@ -169,6 +170,9 @@ def toy_dictionary(
             decoder_bias=random(d_model),
             nonlinearity=nonlinearities[nonlinearity],
             skip=random(d_model, d_model) if skip else None,
+            higher_skips=tuple(
+                random(d_model, d_model) / 4 for _ in range(higher_skips * (n_layers - layer - 1))
+            ),
         )
 
     return TranscoderSet(

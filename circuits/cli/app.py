@@ -23,6 +23,7 @@ from circuits.frozen import DamagedWeights
 from circuits.hub import HubError
 from circuits.packaged import ModelNotFound
 from circuits.places import PlaceError
+from circuits.room import DoesNotFit
 from circuits.subject import DeviceError
 from circuits.tokens import PromptError, TargetError
 from circuits.training.settings import TrainingError
@@ -45,6 +46,7 @@ INPUT_ERRORS = (
     DamagedWeights,
     DeviceError,
     DictionaryMismatch,
+    DoesNotFit,
     FeatureFileError,
     GraphFileError,
     HubError,

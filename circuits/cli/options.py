@@ -85,6 +85,7 @@ KeptShare = Annotated[
 Everything = Annotated[
     bool, typer.Option("--all", help="Expand every feature (of neurons: all chosen).")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Try what memory is not likely to hold.")]
 Chat = Annotated[bool, typer.Option("--chat", help="Put the text into the chat template.")]
 Type = Annotated[DType, typer.Option("--dtype", help="Number type of model and sweep.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]

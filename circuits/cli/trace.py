@@ -23,6 +23,7 @@ from circuits.cli.options import (
     FeatureKind,
     Features,
     Fill,
+    Force,
     KeptShare,
     Mass,
     MaxFeatures,
@@ -43,6 +44,7 @@ from circuits.cli.usage import require_consistent, require_places
 from circuits.expand import Expansion
 from circuits.features import FeatureSource
 from circuits.filled import Filled
+from circuits.memory import gigabytes
 from circuits.neurons import Neurons
 from circuits.points import ReadPoint, WritePoint
 from circuits.progress import progress_bar
@@ -80,6 +82,7 @@ def trace_command(
     chat: Chat = False,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
+    force: Force = False,
     out: Annotated[Path | None, typer.Option(help="Write the graph here (.safetensors).")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
     as_json: AsJson = False,
@@ -99,7 +102,8 @@ def trace_command(
         points = Points(read_at, write_at, fill is not None)
         source = read_source(subject, transcoders, features, max_features, points)
         text = read_prompt(prompt, subject.tokenizer, chat=chat)
-        graph = trace(text, subject, source, TraceSettings(targets, expansion), progress)
+        settings = TraceSettings(targets, expansion)
+        graph = trace(text, subject, source, settings, progress, force=force)
         progress("write", 0, 1)
         if out is not None:
             graphs.write_graph(graph, out)
@@ -153,7 +157,8 @@ def estimate_command(
     output.print(
         f"{cost.active_features:,} active features, {cost.rows:,} rows, "
         f"{cost.flops / 1e9:,.0f} GFLOP at {cost.gflops_per_second:,.0f} GFLOP/s\n"
-        f"about {cost.seconds:.1f} s after loading, {cost.peak_bytes / 2**30:.1f} GiB at the peak"
+        f"about {cost.seconds:.1f} s after loading, {gigabytes(cost.peak_bytes)} of "
+        f"{gigabytes(cost.free_bytes)} at the peak"
     )
 
 

@@ -50,7 +50,7 @@ def read(place: Place) -> StoredSet:
     crossing = kind == KINDS[1]
     listed = config.get("transcoders")
     if listed is not None:
-        layers = _listed(place, path, listed, crossing)
+        layers = _listed(place, path, config, crossing)
     elif crossing:
         layers = cross_layer(place)
     else:
@@ -139,8 +139,9 @@ def numbered(place: Place, pattern: str) -> list[str]:
     return names
 
 
-def _listed(place: Place, path: Path, listed: Any, crossing: bool) -> list[Transcoder]:
+def _listed(place: Place, path: Path, config: dict[str, Any], crossing: bool) -> list[Transcoder]:
     """One file per layer, wherever they are; a file that comes again is left out."""
+    listed = config["transcoders"]
     if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
         raise WeightsFormatError(f"{path} has `transcoders`, but not as a list of files.")
     places = [_beside(place, entry) for entry in dict.fromkeys(listed)]
@@ -149,7 +150,7 @@ def _listed(place: Place, path: Path, listed: Any, crossing: bool) -> list[Trans
         return [
             gemma_scope.cross_layer(file, layer, len(files)) for layer, file in enumerate(files)
         ]
-    return [_single(file) for file in files]
+    return [_single(file, config, path) for file in files]
 
 
 def _beside(place: Place, entry: str) -> Place:
@@ -162,12 +163,12 @@ def _beside(place: Place, entry: str) -> Place:
     return found
 
 
-def _single(path: Path) -> Transcoder:
-    """One layer in any of the formats that such lists name."""
+def _single(path: Path, config: dict[str, Any], told: Path) -> Transcoder:
+    """One layer in any of the formats that such lists name; `told` is where the config lies."""
     tensors = mapped(path)
     if "w_enc" in tensors or path.suffix == ".npz":
         return gemma_scope.single(path)
-    return _layer(path, tensors, None)
+    return _layer(path, tensors, _top_k(told, config, tensors))
 
 
 def _layer(path: Path, tensors: dict[str, Tensor], nonlinearity: Nonlinearity | None) -> Transcoder:

@@ -29,7 +29,7 @@ from circuits.formats.stored import (
 from circuits.nonlinearities import BatchTopK, JumpReLU, Nonlinearity, ReLU, TopK
 from circuits.places import Place
 from circuits.points import ReadPoint, WritePoint
-from circuits.transcoders import Transcoder
+from circuits.transcoders import JointTopK, Transcoder
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "config.json"
 OLD_WEIGHTS, OLD_CONFIG = "checkpoints/final.safetensors", "hyperparams.json"
@@ -46,7 +46,7 @@ def read(place: Place) -> StoredSet:
     """The set, which may have some layers only.  Raises WeightsFormatError if it cannot be."""
     layers: dict[int, Transcoder] = {}
     points: set[tuple[ReadPoint, WritePoint]] = set()
-    crossing = False
+    crossing, joint = False, None
     for weights, config_name in _pairs(place):
         path, config_path = place.path(weights), place.path(config_name)
         config = read_json(config_path)
@@ -54,6 +54,7 @@ def read(place: Place) -> StoredSet:
             crossing = True
             hooks = config.get("hook_points_in") or [None], config.get("hook_points_out") or [None]
             layers |= _cross_layer(path, config)
+            joint = _joint(config, layers)
             points.add(_points(config_path, hooks[0][0], hooks[1][0]))
             continue
         if config.get("sae_type", "sae") != "sae":
@@ -74,7 +75,13 @@ def read(place: Place) -> StoredSet:
             )
         points.add(_points(config_path, hook_in, hook_out))
         layers[layer] = (_old if weights.endswith(OLD_WEIGHTS) else _layer)(path, config)
-    return StoredSet(layers, *alike(points, place.name), cross_layer=crossing, partial=not crossing)
+    return StoredSet(
+        layers,
+        *alike(points, place.name),
+        cross_layer=crossing,
+        partial=not crossing,
+        joint=joint,
+    )
 
 
 def _pairs(place: Place) -> list[tuple[str, str]]:
@@ -133,10 +140,7 @@ def _cross_layer(path: Path, config: dict[str, Any]) -> dict[int, Transcoder]:
     layers: dict[int, Transcoder] = {}
     for layer in range(n_layers):
         decoders = tuple(tensors[f"W_D.{m}"][layer] for m in range(layer, n_layers))
-        norm = None
-        if config.get("sparsity_include_decoder_norm"):
-            squares = [rows.float().square().sum(1) for rows in decoders]
-            norm = torch.stack(squares).sum(0).sqrt()
+        norm = _norm(decoders) if config.get("sparsity_include_decoder_norm") else None
         bias = tensors.get(f"b_D.{layer}", torch.zeros(d_model))
         layers[layer] = transcoder(
             path,
@@ -152,6 +156,22 @@ def _cross_layer(path: Path, config: dict[str, Any]) -> dict[int, Transcoder]:
             write_scales=tuple(1 / write for write in writes[layer:]),
         )
     return layers
+
+
+def _norm(decoders: tuple[Tensor, ...]) -> Tensor:
+    """Of each feature's decoder, over all layers that it writes to."""
+    return torch.stack([rows.float().square().sum(1) for rows in decoders]).sum(0).sqrt()
+
+
+def _joint(config: dict[str, Any], layers: dict[int, Transcoder]) -> JointTopK | None:
+    """`layertopk`: the k largest of a token over all layers."""
+    if config.get("act_fn") != "layertopk":
+        return None
+    weighted = config.get("sparsity_include_decoder_norm")
+    sizes = (
+        _norm(layer.decoders) if weighted else torch.ones(layer.d_dict) for layer in layers.values()
+    )
+    return JointTopK(int(config["top_k"]), tuple(sizes))
 
 
 def _old(path: Path, config: dict[str, Any]) -> Transcoder:
@@ -207,8 +227,14 @@ def _nonlinearity(
             raise WeightsFormatError(f"{path} says jumprelu and lacks {THRESHOLD}.")
         least = threshold.float().exp()
         return JumpReLU(least if norm is None else least / norm)
-    if kind in ("topk", "batchtopk") and type(k) is int and k > 0:
-        return TopK(k, weight=norm) if kind == "topk" else BatchTopK(k, weight=norm)
+    if type(k) is int and k > 0:
+        if kind == "topk":
+            return TopK(k, weight=norm)
+        if kind == "batchtopk":
+            return BatchTopK(k, weight=norm)
+        if kind == "layertopk" and "W_D.0" in mapped(path):
+            return ReLU()  # the rest is chosen over all layers
     raise WeightsFormatError(
-        f"{path} has act_fn {kind!r} with top_k {k!r}: expected relu, jumprelu, topk or batchtopk."
+        f"{path} has act_fn {kind!r} with top_k {k!r}: expected relu, jumprelu, topk, batchtopk "
+        "or, of a cross-layer set, layertopk."
     )

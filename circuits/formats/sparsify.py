@@ -7,7 +7,7 @@
 Features are the k largest of a token after a ReLU.  In the fork the features of a layer write to
 the layers above it as well, and where their decoders lie depends on `coalesce_topk`:
 
-    none, group    W_decs.{j}, b_decs.{j} in the file of layer l, for layer l + j
+    none, group    W_decs.{j}, b_decs.{j}, W_skips.{j} in the file of layer l, for layer l + j
     … source tied  one W_dec in the file of layer l, for every layer that it writes to
     concat         one W_dec in the file of layer m, for the features of every layer below
     per-layer      W_dec (n_sources · d_dict, d) in the file of layer m, oldest layer first
@@ -89,7 +89,8 @@ def read(place: Place) -> StoredSet:
                 decoders=tuple(_decoder(files, layer, layer + j) for j in _offsets(files, layer)),
                 decoder_bias=_bias(files, layer),
                 nonlinearity=_nonlinearity(file),
-                skip=_skip(file),
+                skip=_skip(files, layer, layer),
+                higher_skips=_higher_skips(files, layer),
                 read_scale=_scale(file, "in_norm"),
                 write_scales=tuple(
                     _write_scale(files, layer, layer + j) for j in _offsets(files, layer)
@@ -131,7 +132,7 @@ def _files(place: Place) -> dict[int, File]:
 
 def _refuse_unusual(file: File) -> None:
     needed(file.tensors, ("encoder.weight", "encoder.bias"), file.path)
-    config, tensors = file.config, file.tensors
+    config = file.config
     says = config.get("transcode")
     if says is False or (
         says is None and not config.get("skip_connection") and "mlp" not in file.hookpoint
@@ -144,12 +145,6 @@ def _refuse_unusual(file: File) -> None:
         raise WeightsFormatError(
             f"{file.path} chooses its largest features over all source layers (topk_coalesced), "
             "which is not supported."
-        )
-    crossing = [name for name in tensors if name.startswith("W_skips.") and name != "W_skips.0"]
-    if any(bool(tensors[name].any()) for name in crossing):
-        raise WeightsFormatError(
-            f"{file.path} has skips to other layers ({', '.join(crossing)}), which are not "
-            "supported."
         )
 
 
@@ -194,11 +189,21 @@ def _bias(files: dict[int, File], target: int) -> Tensor:
     return total
 
 
-def _skip(file: File) -> Tensor | None:
-    skip = file.tensors.get("W_skips.0", file.tensors.get("W_skip"))
-    if skip is None or "in_norm" not in file.tensors:
-        return skip
-    return skip * (_scale(file, "in_norm") * _scale(file, "out_norm"))
+def _skip(files: dict[int, File], source: int, target: int) -> Tensor | None:
+    """The matrix from what a layer reads to the output of a layer, scaled like its features."""
+    file = files[source]
+    own = file.tensors.get("W_skip") if source == target else None
+    skip = file.tensors.get(f"W_skips.{target - source}", own)
+    scale = _scale(file, "in_norm") * _write_scale(files, source, target)
+    return skip if skip is None or scale == 1.0 else skip * scale
+
+
+def _higher_skips(files: dict[int, File], layer: int) -> tuple[Tensor, ...]:
+    found = (_skip(files, layer, layer + j) for j in _offsets(files, layer)[1:])
+    skips = tuple(skip for skip in found if skip is not None)
+    if 0 < len(skips) < len(_offsets(files, layer)) - 1:
+        raise WeightsFormatError(f"{files[layer].path} lacks some of its W_skips: get it again.")
+    return skips
 
 
 def _added(files: dict[int, File], layer: int) -> tuple[Tensor, ...] | None:

@@ -131,6 +131,7 @@ def transcoder(
     nonlinearity: Nonlinearity | None = None,
     threshold: Tensor | None = None,
     skip: Tensor | None = None,
+    higher_skips: tuple[Tensor, ...] = (),
     read_scale: float = 1.0,
     write_scales: tuple[float, ...] | None = None,
     added: tuple[Tensor, ...] | None = None,
@@ -155,8 +156,9 @@ def transcoder(
             )
     if threshold is not None:
         _fits(path, "threshold", tuple(threshold.shape), (d_dict,))
-    if skip is not None:
-        _fits(path, "skip", tuple(skip.shape), (d_model, d_model))
+    for matrix in (skip, *higher_skips):
+        if matrix is not None:
+            _fits(path, "skip", tuple(matrix.shape), (d_model, d_model))
     if nonlinearity is None:
         nonlinearity = ReLU() if threshold is None else JumpReLU(threshold)
     return Transcoder(
@@ -166,6 +168,7 @@ def transcoder(
         decoder_bias=decoder_bias,
         nonlinearity=nonlinearity,
         skip=skip,
+        higher_skips=higher_skips,
         read_scale=read_scale,
         write_scales=write_scales,
         added=added,

@@ -1,0 +1,81 @@
+"""What memory will not hold is refused before it is begun, with the setting to lower."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from circuits.covectors import Covectors
+from circuits.estimate import Need, Plan
+from circuits.expand import Expansion
+from circuits.features import ActiveFeatures, FeatureSource
+from circuits.frozen import FrozenModel
+from circuits.memory import free_bytes, free_device_bytes, gigabytes
+from circuits.recording import Recording
+
+
+class DoesNotFit(ValueError):
+    """The work needs more memory than there is."""
+
+
+def require_room_to_record(frozen: FrozenModel, source: FeatureSource, n_tokens: int) -> None:
+    """Raises DoesNotFit if the forward pass itself will not fit: all its patterns are kept."""
+    block = frozen.blocks[0]
+    n_heads = block.output.shape[1] // block.d_head
+    # Every layer's pattern, three more while one is made; residuals and MLP inputs of each layer.
+    patterns = (frozen.n_layers + 3) * n_heads * n_tokens**2
+    residuals = 5 * frozen.n_layers * n_tokens * frozen.d_model
+    numbers = patterns + residuals + source.numbers(frozen, n_tokens)
+    wanted, free = numbers * frozen.unembedding.element_size(), free_device_bytes(frozen.device)
+    if wanted > free:
+        raise DoesNotFit(
+            f"A prompt of {n_tokens:,} tokens needs about {gigabytes(wanted)} more memory to be "
+            f"recorded and {gigabytes(free)} are free: shorten the prompt; --force tries "
+            "nevertheless."
+        )
+
+
+def require_room(
+    frozen: FrozenModel,
+    recording: Recording,
+    features: ActiveFeatures,
+    expansion: Expansion,
+    targets: Covectors,
+) -> None:
+    """Raises DoesNotFit, saying which setting to lower, if memory will not hold the rows."""
+    host, device = free_bytes(), free_device_bytes(frozen.device)
+
+    def need(limit: int) -> Need:
+        lowered = replace(expansion, everything=False, max_features=limit)
+        return Plan(frozen, recording, features, lowered, targets).need()
+
+    def fits(limit: int) -> bool:
+        wanted = need(limit)
+        return wanted.host <= host and wanted.device <= device
+
+    limit = expansion.limit(len(features))
+    if fits(limit):
+        return
+    most, too_many = 0, limit
+    while too_many - most > 1:
+        half = (most + too_many) // 2
+        most, too_many = (half, too_many) if fits(half) else (most, half)
+    most = _two_digits(most)
+    asked = "--all" if expansion.everything else f"--max-features {limit}"
+    advice = (
+        f"lower {asked} to --max-features {most}"
+        if most
+        else "shorten the prompt or take a dictionary of which fewer features are active"
+    )
+    wanted = need(limit)
+    short, free = (wanted.host, host) if wanted.host > host else (wanted.device, device)
+    raise DoesNotFit(
+        f"This trace of {len(recording.prompt):,} tokens and {len(features):,} active features "
+        f"needs about {gigabytes(short)} more memory and {gigabytes(free)} are free: {advice}; "
+        "--force tries nevertheless."
+    )
+
+
+def _two_digits(count: int) -> int:
+    """Rounded down, so that an estimate is not taken for an exact number."""
+    unit = 10 ** max(0, len(str(count)) - 2)
+    return count // unit * unit

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import circuits.memory
+from circuits.memory import free_bytes, free_device_bytes, gigabytes, held_bytes
+
+SIZE = 2**26  # 256 MB in float32
+
+
+def test_what_a_file_holds_is_not_held(tmp_path: Path):
+    save_file({"weights": torch.ones(SIZE)}, tmp_path / "weights.safetensors")
+    before = held_bytes()
+    with safe_open(tmp_path / "weights.safetensors", "pt") as file:
+        mapped = file.get_tensor("weights")
+    assert float(mapped.sum()) > 0
+    assert held_bytes() - before < 2**26
+    own = torch.ones(SIZE)
+    assert held_bytes() - before > own.nbytes * 0.9
+
+
+def test_a_container_may_give_less_than_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(circuits.memory, "CONTROL_GROUP", tmp_path / "missing")
+    machine = free_bytes()
+    assert machine > 2**20
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("4000\n")
+    (tmp_path / "memory.stat").write_text("anon 1000\ninactive_file 600\nactive_file 400\n")
+    monkeypatch.setattr(circuits.memory, "CONTROL_GROUP", tmp_path)
+    assert free_bytes() == 2000  # its page cache can be taken back
+    assert free_device_bytes(torch.device("cpu")) == 2000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_bytes() > 2**20
+
+
+def test_bytes_are_read_in_gibibytes():
+    assert gigabytes(3.25 * 2**30) == "3.2 GiB"
