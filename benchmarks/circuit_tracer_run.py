@@ -50,20 +50,27 @@ def transcoders(job: dict):
 
 
 def model(job: dict):
-    """The model; TransformerLens is given transformers' own, and RoPE's base, which it leaves out
-    for a Llama that is not in its list."""
+    """The model; TransformerLens is given transformers' own.
+
+    A Llama that is not in its list it refuses by name, and reads without the base of its RoPE:
+    both are put right here.
+    """
     options = {"backend": job["backend"], "device": torch.device("cpu"), "dtype": torch.float32}
     if job["backend"] == "transformerlens":
         from transformer_lens import (  # pyright: ignore[reportMissingImports]
             loading_from_pretrained as loading,
         )
 
-        convert = loading.convert_hf_model_config
+        convert, official = loading.convert_hf_model_config, loading.get_official_model_name
 
         def with_base(name: str, **settings: object) -> dict:
             return {"rotary_base": job["rotary_base"], **convert(name, **settings)}
 
+        def by_folder(name: str) -> str:
+            return name if Path(name).exists() else official(name)
+
         loading.convert_hf_model_config = with_base
+        loading.get_official_model_name = by_folder
         options["hf_model"] = AutoModelForCausalLM.from_pretrained(
             job["model"], dtype=torch.float32, attn_implementation="eager"
         )

@@ -19,7 +19,7 @@ from torch import Tensor
 from circuits.frozen import FrozenModel
 from circuits.recording import Recording
 
-CACHE_POSITIONS = 1024  # positions that cross an attention together: enough for gemm, in cache
+CACHE_POSITIONS = 2048  # positions that cross an attention together: enough for gemm, in cache
 KEY_CHUNK = 64  # keys mixed at once; queries before them see nothing of them
 
 

@@ -1,6 +1,6 @@
 """Sparse autoencoders: features of a vector inside the model, which stand in for nothing.
 
-    activation = nonlinearity(encoder · (x - subtracted) + encoder_bias)
+    activation = nonlinearity(encoder · (scale · x - subtracted) + encoder_bias)
 
 They say what fires where; a graph needs transcoders.
 """
@@ -32,6 +32,7 @@ class Site(StrEnum):
     MLP_OUTPUT = "mlp-output"  # what the MLP module returns, before a post-norm
     ATTENTION = "attention"  # what attention adds to the stream
     HEADS = "heads"  # outputs of all heads side by side, before W_O
+    TRANSCODER = "transcoder"  # nothing: it reads what the MLP reads and writes what that adds
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Autoencoder:
     encoder: Float[Tensor, "d_dict d_in"]
     encoder_bias: Float[Tensor, " d_dict"]
     nonlinearity: Nonlinearity
+    scale: float = 1.0
     subtracted: Float[Tensor, " d_in"] | None = None
 
     def activations(self, vectors: Float[Tensor, "pos d_in"]) -> Float[Tensor, "pos d_dict"]:
@@ -53,6 +55,7 @@ class Autoencoder:
                 f"The autoencoder of layer {self.layer} reads {width} dimensions, the model has "
                 f"{vectors.shape[1]} there: choose one that was trained on this model."
             )
+        vectors = vectors * self.scale
         if self.subtracted is not None:
             vectors = vectors - self.subtracted.to(vectors)
         return self.nonlinearity(pre_activations(vectors, self.encoder, self.encoder_bias))

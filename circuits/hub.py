@@ -6,8 +6,11 @@ one sentence.
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
@@ -19,7 +22,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from platformdirs import user_cache_path
 from safetensors import SafetensorError
+
+from graphs import GraphFileError
+from graphs.files import atomic_write, make_folder
 
 
 class HubError(ValueError):
@@ -45,6 +52,7 @@ class Repository:
     name: str
     commit: str
     files: tuple[str, ...]
+    listed: bool = True  # whether these are all files that it has
 
     def fetch(self, file: str) -> Path:
         """A file in the local cache, downloaded if it is not there.  Raises HubError."""
@@ -55,9 +63,10 @@ class Repository:
 
 
 def open_repository(name: str, revision: str | None = None) -> Repository:
-    """What a repository holds; without the Hub, what the local cache has of it.
+    """What a repository holds; without the Hub, what it held when it was last opened.
 
-    Raises HubError if neither knows it.
+    Without that either it is what the local cache has, which may not be all.  Raises HubError if
+    nothing is known of it.
     """
     try:
         info = HfApi().model_info(name, revision=revision)
@@ -69,9 +78,35 @@ def open_repository(name: str, revision: str | None = None) -> Repository:
     ) as error:
         raise HubError(f"{name!r} cannot be had: {reason(error)}.") from error
     except Exception as error:  # no network, in any of its ways
-        return _cached(name, revision, error)
+        return _remembered(name, revision) or _cached(name, revision, error)
     files = tuple(sorted(file.rfilename for file in info.siblings or ()))
-    return Repository(name, str(info.sha), files)
+    repository = Repository(name, str(info.sha), files)
+    _remember(repository, revision)
+    return repository
+
+
+def _listing(name: str, revision: str | None) -> Path:
+    """Where the list of a repository's files is kept for when the Hub cannot be reached."""
+    file = f"{quote(name, safe='')}@{quote(revision or '', safe='')}.json"
+    return user_cache_path("headwater") / "hub" / file
+
+
+def _remember(repository: Repository, revision: str | None) -> None:
+    text = json.dumps({"commit": repository.commit, "files": repository.files})
+    with suppress(GraphFileError):  # a cache that cannot be written to is no cache
+        for asked in {revision, repository.commit}:
+            path = _listing(repository.name, asked)
+            make_folder(path.parent)
+            with atomic_write(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+
+def _remembered(name: str, revision: str | None) -> Repository | None:
+    try:
+        told = json.loads(_listing(name, revision).read_text(encoding="utf-8"))
+        return Repository(name, told["commit"], tuple(told["files"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _cached(name: str, revision: str | None, cause: Exception) -> Repository:
@@ -88,7 +123,8 @@ def _cached(name: str, revision: str | None, cause: Exception) -> Repository:
             ) from error
         folder = copies[-1]
     files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    return Repository(name, folder.name, tuple(str(file.relative_to(folder)) for file in files))
+    names = tuple(str(file.relative_to(folder)) for file in files)
+    return Repository(name, folder.name, names, listed=False)
 
 
 def reason(error: BaseException) -> str:

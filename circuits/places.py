@@ -24,6 +24,9 @@ from circuits.hub import Repository, open_repository
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[^@]+)?(@[^@]+)?")
 NAMED = 8  # folders that a refusal names at most
+CONFIGS = ("config.json", "cfg.json")  # beside weights
+# sparsify's training run, above the folders of its layers, and what these hold
+RUN, ABOVE, RUN_WEIGHTS = "config.json", "../", "sae.safetensors"
 
 
 class PlaceError(ValueError):
@@ -45,6 +48,11 @@ class Place(Protocol):
         ...
 
     @property
+    def listed(self) -> bool:
+        """Whether it is known that there are no more files."""
+        ...
+
+    @property
     def files(self) -> tuple[str, ...]:
         """Names inside the place, sorted."""
         ...
@@ -61,6 +69,7 @@ class Folder:
     name: str
     found: Mapping[str, Path]
     revision: None = None
+    listed: bool = True
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -81,6 +90,10 @@ class HubFolder:
     @property
     def revision(self) -> str | None:
         return self.repository.commit
+
+    @property
+    def listed(self) -> bool:
+        return self.repository.listed
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -105,10 +118,10 @@ def find_place(reference: str | Path, revision: str | None = None) -> Place:
     Raises PlaceError for a path or folder that is not there, HubError if the Hub does not give it.
     """
     text = str(reference)
-    here = _here(Path(text))
+    hub = parse_reference(text)
+    here = None if text.startswith("hf://") else _here(Path(text), known=hub is None)
     if here is not None:
         return here
-    hub = parse_reference(text)
     if hub is None:
         raise PlaceError(
             f"There is no {text!r}: give a folder, or a name on the Hugging Face Hub "
@@ -146,12 +159,17 @@ def chosen(files: tuple[str, ...], folder: str) -> dict[str, str]:
     """Names inside a folder, or inside the folders per layer that it stands for → their own."""
     if not folder:
         return {file: file for file in files}
-    if folder in files:
-        return {folder.rpartition("/")[2]: folder}
+    parent, _, last = folder.rpartition("/")
+    if folder in files:  # and what says what it is
+        told = {name: f"{parent}/{name}".lstrip("/") for name in CONFIGS}
+        return {last: folder} | {name: file for name, file in told.items() if file in files}
     inside = {
         file.removeprefix(f"{folder}/"): file for file in files if file.startswith(f"{folder}/")
     }
-    return inside or _one_per_layer(files, folder) or _nearest_l0(files, folder)
+    if inside:
+        run = f"{parent}/{RUN}".lstrip("/")
+        return inside | ({f"{ABOVE}{RUN}": run} if run in files and _is_one_layer(inside) else {})
+    return _one_per_layer(files, folder) or _nearest_l0(files, folder)
 
 
 def _one_per_layer(files: tuple[str, ...], folder: str) -> dict[str, str]:
@@ -179,21 +197,34 @@ def _nearest_l0(files: tuple[str, ...], folder: str) -> dict[str, str]:
     return {key: file for key, (_, file) in nearest.items()}
 
 
-def _here(path: Path) -> Folder | None:
-    """A folder on this machine, or those per layer that a path stands for."""
+def _here(path: Path, *, known: bool) -> Folder | None:
+    """A folder on this machine, or those per layer that a path stands for.
+
+    `known` says that the path can be nothing else.
+    """
     if _is_folder(path):
-        return Folder(path.resolve().name, _listed(path))
+        files, run = _listed(path), path.resolve().parent / RUN
+        above = {f"{ABOVE}{RUN}": run} if run.is_file() and _is_one_layer(files) else {}
+        return Folder(path.resolve().name, files | above)
     if path.is_file():
-        return Folder(path.name, {path.name: path})
+        told = {name: path.parent / name for name in CONFIGS}
+        beside = {name: file for name, file in told.items() if file.is_file()}
+        return Folder(path.name, {path.name: path} | beside)
     for above in path.parents:
         # Only where there are folders per layer: a search of anything else could take long.
-        if _is_folder(above) and any(above.glob("layer_*")):
+        if _is_folder(above) and any(child.is_dir() for child in above.glob("layer_*")):
             files = tuple(_listed(above))
             found = chosen(files, str(path.relative_to(above)))
-            if not found:
+            if found:
+                return Folder(path.name, {name: above / file for name, file in found.items()})
+            if known:
                 raise PlaceError(_nothing(repr(str(above)), files, str(path.relative_to(above))))
-            return Folder(path.name, {name: above / file for name, file in found.items()})
     return None
+
+
+def _is_one_layer(files: Mapping[str, object]) -> bool:
+    """Whether these are of one layer of a run whose config lies above: sparsify's."""
+    return RUN_WEIGHTS in files
 
 
 def _is_folder(path: Path) -> bool:

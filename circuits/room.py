@@ -29,8 +29,8 @@ def require_room_to_record(frozen: FrozenModel, source: FeatureSource, n_tokens:
     if wanted > free:
         raise DoesNotFit(
             f"A prompt of {n_tokens:,} tokens needs about {gigabytes(wanted)} more memory to be "
-            f"recorded and {gigabytes(free)} are free: shorten the prompt; --force tries "
-            "nevertheless."
+            f"recorded and {gigabytes(free)} are free: shorten the prompt; "
+            "`headwater trace --force` tries nevertheless."
         )
 
 
@@ -71,7 +71,7 @@ def require_room(
     raise DoesNotFit(
         f"This trace of {len(recording.prompt):,} tokens and {len(features):,} active features "
         f"needs about {gigabytes(short)} more memory and {gigabytes(free)} are free: {advice}; "
-        "--force tries nevertheless."
+        "`headwater trace --force` tries nevertheless."
     )
 
 

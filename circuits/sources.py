@@ -230,6 +230,8 @@ def attention_constant(
 ) -> Float[Tensor, "pos d_model"]:
     """What a layer's attention adds to a zero residual stream."""
     block, seen = frozen.blocks[layer], recording.blocks[layer]
+    if not (block.value_constant.any() or block.output_constant.any()):
+        return torch.zeros_like(seen.contribution)  # most models have no biases here
     n_heads = len(seen.pattern)
     per_head = block.value_constant.view(-1, block.d_head)
     per_head = per_head.repeat_interleave(n_heads // len(per_head), 0)

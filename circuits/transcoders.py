@@ -168,6 +168,7 @@ class TranscoderSet:
     features: FeatureFiles | None = None  # what is known about each feature
     joint: JointTopK | None = None  # chooses among the features of all layers
     partial: bool = False  # whether the model may have more layers
+    unlisted: bool = False  # whether files may be missing: copies of which no list is known
 
     def describe(self, layer: int, index: int) -> Description | None:
         """What the files beside the weights say about a feature."""
@@ -185,6 +186,13 @@ class TranscoderSet:
         """
         self.require_fit(frozen)
         missing = frozen.n_layers - len(self.layers)
+        covered = [layer for layer, one in enumerate(self.layers) if one.d_dict]
+        if self.unlisted and len(covered) < frozen.n_layers:
+            raise DictionaryMismatch(
+                f"The Hub cannot be reached, and the local cache has {self.identity.name!r} for "
+                f"{len(covered)} of {frozen.n_layers} layers, which may not be all: connect once, "
+                "or name the folder of one layer."
+            )
         if not missing:
             return self
         return replace(self, layers=(*self.layers, *[nothing(frozen.d_model)] * missing))
@@ -257,8 +265,10 @@ def _active(points: MlpPoints, layer: int, transcoders: TranscoderSet) -> tuple[
             f"Layer {layer} of {transcoders.identity.name!r} holds NaN or infinite values: its "
             "files are damaged or not meant for this model."
         )
-    activation = transcoder.nonlinearity(value)
-    activation[: points.recording.prompt.context_only] = 0
+    # What is chosen among all positions is not chosen among those without features.
+    context = points.recording.prompt.context_only
+    activation = torch.zeros_like(value)
+    activation[context:] = transcoder.nonlinearity(value[context:])
     if transcoders.joint is not None:
         activation = transcoders.joint.candidates(layer, activation)
     pos, index = activation.nonzero(as_tuple=True)

@@ -7,21 +7,24 @@ repository.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from circuits.autoencoders import AutoencoderSet, Site
 from circuits.descriptions import FeatureFiles, feature_files
 from circuits.formats import circuit_tracer, gemma_scope, openmoss, saelens, sparsify, sweep
 from circuits.formats.autoencoders import holds_autoencoders, read_autoencoders
-from circuits.formats.stored import StoredSet, WeightsFormatError
-from circuits.places import Folder, Place, find_place
+from circuits.formats.hooks import layer_of
+from circuits.formats.stored import StoredSet, Unknown, WeightsFormatError, unsaid
+from circuits.places import CONFIGS, Folder, Place, find_place
 from circuits.points import ReadPoint, WritePoint
 from circuits.transcoders import TranscoderSet, nothing
 from graphs.provenance import DictionaryIdentity
 
 # In this order: config.yaml is circuit-tracer's alone, the others differ in their files.
 FORMATS = (circuit_tracer, gemma_scope, saelens, sparsify, openmoss, sweep)
-CONFIGS = ("config.json", "cfg.json")  # not what else a run may leave beside its weights
+Result = TypeVar("Result")
 BARE = "layer_0.safetensors"  # a per-layer set without its config.yaml
 
 
@@ -41,27 +44,27 @@ def read_transcoders(
 
 
 def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None) -> TranscoderSet:
-    stored = _read(place)
-    read, write = read or stored.read, write or stored.write
-    if read is None or write is None:
-        raise WeightsFormatError(
-            f"The files of {place.name} do not say where they read and write: give --read-at and "
-            "--write-at."
-        )
+    stored = _sound(place, _read)
+    points = read or stored.read, write or stored.write
+    for point in points:
+        if isinstance(point, Unknown):
+            raise WeightsFormatError(point.sentence)
     last = max(stored.layers)
     d_model = stored.layers[last].encoder.shape[1]
+    revision = place.revision or _fingerprint(place)
     return TranscoderSet(
         layers=tuple(stored.layers.get(i) or nothing(d_model) for i in range(last + 1)),
-        read=read,
-        write=write,
+        read=ReadPoint(points[0]),
+        write=WritePoint(points[1]),
         identity=DictionaryIdentity(
             kind="cross-layer transcoder" if stored.cross_layer else "transcoder",
             name=place.name if place.revision else stored.name or place.name,
-            revision=place.revision or _fingerprint(place),
+            revision=", ".join((revision, *stored.sources)),
         ),
         features=_features(place),
         joint=stored.joint,
         partial=stored.partial,
+        unlisted=not place.listed and layer_of(place.name) is None,
     )
 
 
@@ -74,14 +77,33 @@ def read_dictionary(
     `read_transcoders`.
     """
     place = find_place(reference, revision)
-    if site is None and not holds_autoencoders(place):
+    if site == Site.TRANSCODER or (site is None and not _sound(place, holds_autoencoders)):
         return _transcoders(place, None, None)
     return AutoencoderSet(
-        autoencoders=read_autoencoders(place, site),
+        autoencoders=_sound(place, lambda place: read_autoencoders(place, site)),
         identity=DictionaryIdentity(
             kind="autoencoder", name=place.name, revision=place.revision or _fingerprint(place)
         ),
     )
+
+
+def _sound(place: Place, read: Callable[[Place], Result]) -> Result:
+    """What a reader makes of files; whatever stands in them, it fails with one sentence."""
+    try:
+        return read(place)
+    except (
+        AttributeError,
+        ArithmeticError,
+        IndexError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+    ) as error:
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise WeightsFormatError(
+            f"The files of {place.name} hold something unexpected ({said}): get them again, or "
+            "compare them with the layout that they should have."
+        ) from error
 
 
 def _read(place: Place) -> StoredSet:
@@ -90,7 +112,8 @@ def _read(place: Place) -> StoredSet:
             return known.read(place)
     if BARE in place.files:
         layers = circuit_tracer.per_layer(place)
-        return StoredSet(dict(enumerate(layers)), None, None, cross_layer=False)
+        point = unsaid(place.name)
+        return StoredSet(dict(enumerate(layers)), point, point, cross_layer=False)
     some = ", ".join(place.files[:5]) or "no files"
     raise WeightsFormatError(
         f"{place.name} is no dictionary in a known format (it has {some}): expected config.yaml, "
@@ -102,7 +125,7 @@ def _features(place: Place) -> FeatureFiles | None:
     """The feature files beside the weights of a folder here."""
     if not isinstance(place, Folder) or not place.files:
         return None
-    first = place.files[0]
+    first = max(place.files)  # inside it: what lies above sorts first
     folder = place.path(first)
     for _ in range(first.count("/") + 1):
         folder = folder.parent

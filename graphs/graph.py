@@ -14,7 +14,7 @@ features that were not expanded are empty.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -192,15 +192,23 @@ def row_sizes(weights: csr_array) -> Float[ndarray, " node"]:
 
 def _row_sums(weights: csr_array, of: np.ufunc) -> Float[ndarray, " node"]:
     sums = np.zeros(weights.shape[0])
+    for rows, start, end in row_parts(weights):
+        numbers = of(weights.data[start:end])
+        with np.errstate(over="ignore"):  # an infinite sum tells its reader
+            starts = weights.indptr[rows] - start
+            sums[rows] = np.add.reduceat(numbers, starts, dtype=np.float64)
+    return sums
+
+
+def row_parts(weights: csr_array) -> Iterator[tuple[Int[ndarray, " row"], int, int]]:
+    """Rows with edges, some at a time, and where their edges start and end.
+
+    A graph of 10⁸ edges leaves no room for a second copy of its weights.
+    """
     filled = np.flatnonzero(np.diff(weights.indptr))
-    # Some rows at a time: a graph of 10⁸ edges leaves no room for a second copy of its weights.
     for rows in np.array_split(filled, 1 + weights.nnz // EDGES_AT_ONCE):
         if len(rows):
-            starts, end = weights.indptr[rows], weights.indptr[rows[-1] + 1]
-            numbers = of(weights.data[starts[0] : end])
-            with np.errstate(over="ignore"):  # an infinite sum tells its reader
-                sums[rows] = np.add.reduceat(numbers, starts - starts[0], dtype=np.float64)
-    return sums
+            yield rows, int(weights.indptr[rows[0]]), int(weights.indptr[rows[-1] + 1])
 
 
 def edge_targets(weights: csr_array) -> Int[ndarray, " edge"]:
@@ -214,8 +222,8 @@ def edge_targets(weights: csr_array) -> Int[ndarray, " edge"]:
 
 def select_edges(weights: csr_array, kept: Bool[ndarray, " edge"]) -> csr_array:
     """The same matrix with only these of its stored weights, dtype and order unchanged."""
-    before = np.concatenate([[0], np.cumsum(kept)])
-    arrays = (weights.data[kept], weights.indices[kept], before[weights.indptr])
+    ends = np.searchsorted(np.flatnonzero(kept), weights.indptr)
+    arrays = (weights.data[kept], weights.indices[kept], ends)
     return csr_array(arrays, shape=weights.shape)
 
 

@@ -21,15 +21,18 @@ part of what a higher one gives.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from scipy.sparse import csr_array
 
-from graphs.graph import AttributionGraph, edge_targets, select_edges
-from graphs.influence import influence, row_shares, share_influence
+from graphs.graph import AttributionGraph, row_parts, row_sizes, select_edges
+from graphs.influence import carried, influence
+from graphs.leading import leading
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeKind
 
 
@@ -82,20 +85,34 @@ def cumulative_influence(graph: AttributionGraph) -> Float[ndarray, " node"]:
 
 
 def _leading_nodes(graph: AttributionGraph, settings: PruneSettings) -> Bool[ndarray, " node"]:
-    always = graph.nodes.is_kind(*_always_kept(settings.keep_errors))
-    return always | _leading(influence(graph), settings.node_threshold)
+    always, scores = graph.nodes.is_kind(*_always_kept(settings.keep_errors)), influence(graph)
+    return always | leading(lambda: [scores], settings.node_threshold)
 
 
 def _leading_edges(
     graph: AttributionGraph, nodes: Bool[ndarray, " node"], settings: PruneSettings
 ) -> Bool[ndarray, " edge"]:
-    inside = nodes[edge_targets(graph.weights)] & nodes[graph.weights.indices]
-    measured = inside if settings.edge_scores == "kept" else np.ones_like(inside)
-    share = row_shares(select_edges(graph.weights, measured), graph.dropped_absolute)
-    arrived = share_influence(share, graph.seed) + graph.seed
-    leading = np.zeros_like(inside)
-    leading[measured] = _leading(share.data * arrived[edge_targets(share)], settings.edge_threshold)
-    return leading & inside
+    weights = graph.weights
+    inside = np.repeat(nodes, np.diff(weights.indptr)) & nodes[weights.indices]
+    measured = select_edges(weights, inside) if settings.edge_scores == "kept" else weights
+    totals = row_sizes(measured) + graph.dropped_absolute
+    arrived = carried(measured, totals, graph.seed) + graph.seed
+    found = leading(lambda: _scores(measured, totals, arrived), settings.edge_threshold)
+    if settings.edge_scores == "full":
+        return found & inside
+    inside[inside] = found
+    return inside
+
+
+def _scores(
+    weights: csr_array, totals: Float[ndarray, " node"], arrived: Float[ndarray, " node"]
+) -> Iterator[Float[ndarray, " part"]]:
+    """Share of each edge times what arrives at its target, some rows at a time."""
+    for rows, start, end in row_parts(weights):
+        counts = weights.indptr[rows + 1] - weights.indptr[rows]
+        sizes, sums = np.abs(weights.data[start:end], dtype=np.float64), totals[rows]
+        shares = sizes / np.repeat(np.where(sums > 0, sums, 1.0), counts)
+        yield shares * np.repeat(arrived[rows], counts)
 
 
 def _connected(
@@ -108,7 +125,8 @@ def _connected(
     always = graph.nodes.is_kind(*_always_kept(keep_errors))
     needs_input = graph.nodes.is_kind(NodeKind.FEATURE) & graph.expanded
     left = np.flatnonzero(edges)
-    target, source = edge_targets(graph.weights)[left], graph.weights.indices[left]
+    target = np.searchsorted(graph.weights.indptr, left, side="right") - 1
+    source = graph.weights.indices[left]
     while True:
         feeds, fed = np.zeros_like(nodes), np.zeros_like(nodes)
         feeds[source], fed[target] = True, True
@@ -125,17 +143,6 @@ def _connected(
 def _always_kept(keep_errors: bool) -> tuple[NodeKind, ...]:
     errors = (NodeKind.ERROR,) if keep_errors else ()
     return (*INPUT_KINDS, *TARGET_KINDS, *errors)
-
-
-def _leading(scores: Float[ndarray, " item"], threshold: float) -> Bool[ndarray, " item"]:
-    """The shortest prefix of the highest scores that reaches a share of their sum."""
-    order, fraction = _ranked(scores)
-    count = int(np.count_nonzero(scores))
-    if threshold < 1.0:  # at 1, rounding must not lose the smallest scores
-        count = min(count, int(np.searchsorted(np.concatenate([[0.0], fraction]), threshold)))
-    kept = np.zeros(len(scores), dtype=bool)
-    kept[order[:count]] = True
-    return kept
 
 
 def _ranked(

@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from graphs.graph import AttributionGraph, edge_targets, row_sizes, select_edges
-from graphs.influence import graph_shares, row_shares, share_influence
+from graphs.graph import AttributionGraph, row_sizes, select_edges
+from graphs.influence import carried
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeKind
 
 
@@ -74,22 +74,20 @@ def scores(
 def _absorbed(graph: AttributionGraph, kept: Bool[ndarray, " node"]) -> Scores:
     always = graph.nodes.is_kind(*INPUT_KINDS, *TARGET_KINDS)
     errors = graph.nodes.is_kind(NodeKind.ERROR) | ~(kept | always)
-    share = graph_shares(graph)
-    share = select_edges(share, ~errors[edge_targets(share)])  # influence ends at errors
-    arrived = share_influence(share, graph.seed) + graph.seed
     totals = row_sizes(graph.weights) + graph.dropped_absolute
+    arrived = carried(graph.weights, totals, graph.seed, ends=errors) + graph.seed
     lost = np.divide(graph.dropped_absolute, totals, out=np.zeros_like(totals), where=totals > 0)
     return _scores(graph, arrived, errors, float(np.sum((arrived * lost)[~errors])))
 
 
 def _renormalised(graph: AttributionGraph, kept: Bool[ndarray, " node"]) -> Scores:
     errors = graph.nodes.is_kind(NodeKind.ERROR)
-    target, source = edge_targets(graph.weights), graph.weights.indices
+    source, counts = graph.weights.indices, np.diff(graph.weights.indptr)
     linked = np.zeros(len(graph), dtype=bool)
-    linked[source[(kept & ~errors)[target]]] = True
+    linked[source[np.repeat(kept & ~errors, counts)]] = True
     part = np.where(errors, linked, kept | graph.nodes.is_kind(*INPUT_KINDS, *TARGET_KINDS))
-    share = row_shares(select_edges(graph.weights, part[target] & part[source]))
-    arrived = share_influence(share, graph.seed) + graph.seed
+    weights = select_edges(graph.weights, np.repeat(part, counts) & part[source])
+    arrived = carried(weights, row_sizes(weights), graph.seed) + graph.seed
     return _scores(graph, arrived, errors, 0.0)
 
 

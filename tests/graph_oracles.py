@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from graphs.graph import AttributionGraph
-from graphs.influence import influence, row_shares, share_influence
+from graphs.influence import influence
 from graphs.nodes import NodeId, NodeKind, NodeTable
 from graphs.provenance import DictionaryIdentity, ModelIdentity, Provenance, Target
 from graphs.prune import PruneSettings
@@ -219,9 +219,8 @@ def prune_by_hand(
             for s in range(len(graph)):
                 if t not in nodes or s not in nodes:
                     measured[t, s] = 0.0
-    share = row_shares(csr_array(measured), graph.dropped_absolute)
-    arrived = share_influence(share, graph.seed) + graph.seed
-    share = share.toarray()
+    share = dense_shares(np.abs(measured), graph.dropped_absolute)
+    arrived = series_influence(share, graph.seed) + graph.seed
     pairs = [(t, s) for t in range(len(graph)) for s in range(t) if measured[t, s] != 0]
     best = leading_one_by_one([share[t, s] * arrived[t] for t, s in pairs], settings.edge_threshold)
     edges = {pairs[i] for i in best}

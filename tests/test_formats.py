@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,12 @@ from safetensors.torch import load_file
 from circuits.formats.stored import WeightsFormatError, mapped
 from circuits.nonlinearities import BatchTopK, GroupMax, JumpReLU, ReLU, TopK
 from circuits.points import ReadPoint, WritePoint
+from circuits.recording import record
 from circuits.transcoders import JointTopK, Transcoder
 from circuits.weights import read_transcoders
 from tests import format_writers as writers
-from tests.tiny import toy_dictionary
+from tests.conftest import cached_subject
+from tests.tiny import tiny_prompt, toy_dictionary
 from tests.tolerances import EXACT
 
 
@@ -295,6 +299,40 @@ def test_the_joint_largest_are_chosen_over_all_layers():
     assert chosen.tolist() == sorted(chosen.tolist())
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_byte_dances_set_chooses_k_per_layer_over_all_layers(stored: bool, tmp_path: Path):
+    made = toy_dictionary(cross_layer=True)
+    writers.joint_top_k(made, tmp_path)
+    for number in range(3 * stored):
+        path = tmp_path / f"W_dec_{number}.safetensors"
+        writers.store({**load_file(path), f"W_dec_norm_{number}": torch.arange(20.0)}, path)
+    read = read_transcoders(tmp_path)
+    k = json.loads((tmp_path / "config.json").read_text())["k"]
+    assert read.joint is not None
+    assert read.joint.k == 3 * k
+    for layer, norm in zip(made.layers, read.joint.norms, strict=True):
+        wanted = torch.stack(layer.decoders).norm(dim=(0, 2))
+        torch.testing.assert_close(
+            norm.double(), torch.arange(20.0).double() if stored else wanted, **SINGLE
+        )
+    subject = cached_subject("llama")
+    features = read.active(subject.frozen, record(subject.frozen, tiny_prompt()))
+    counts = torch.bincount(features.pos, minlength=6)
+    assert counts[0] == 0
+    assert bool((counts[1:] <= 3 * k).all())
+    assert int(counts.max()) == 3 * k
+
+
+def test_the_largest_of_a_prompt_are_not_chosen_where_there_are_no_features():
+    made = toy_dictionary()
+    layers = tuple(replace(layer, nonlinearity=BatchTopK(3)) for layer in made.layers)
+    subject = cached_subject("llama")
+    recording = record(subject.frozen, tiny_prompt())
+    features = replace(made, layers=layers).active(subject.frozen, recording)
+    assert torch.bincount(features.layer).tolist() == [15, 15, 15]  # of five positions, not six
+    assert int(features.pos.min()) == 1
+
+
 def test_groups_and_batches_keep_their_largest():
     pre = torch.tensor([[1.0, 2.0, -1.0, 0.5], [4.0, 3.0, -2.0, -3.0]])
     assert GroupMax(2)(pre).tolist() == [[0, 2, 0, 0.5], [4, 0, 0, 0]]
@@ -316,6 +354,151 @@ def test_what_stands_in_for_no_mlp_is_refused(tmp_path: Path):
     writers.as_json({"type": "crosscoder"}, clt / "config.json")
     with pytest.raises(WeightsFormatError, match="is a crosscoder"):
         read_transcoders(clt)
+
+
+def test_what_is_said_outside_overrides_what_cannot_be_read(tmp_path: Path):
+    points = {"read": ReadPoint.RESIDUAL, "write": WritePoint.MLP_OUTPUT}
+    writers.circuit_tracer(toy_dictionary(), tmp_path)
+    config = "feature_input_hook: hook_something\nfeature_output_hook: hook_mlp_out\n"
+    (tmp_path / "config.yaml").write_text(config)
+    with pytest.raises(WeightsFormatError, match="feature_input_hook 'hook_something': expected"):
+        read_transcoders(tmp_path)
+    read = read_transcoders(tmp_path, **points)
+    assert (read.read, read.write) == tuple(points.values())
+
+
+def test_layers_that_read_differently_need_a_word_from_outside(tmp_path: Path):
+    writers.saelens(toy_dictionary(), tmp_path)
+    path = tmp_path / "blocks.1" / "cfg.json"
+    config = json.loads(path.read_text())
+    config["metadata"]["hook_name"] = "blocks.1.ln2.hook_normalized"
+    writers.as_json(config, path)
+    with pytest.raises(WeightsFormatError, match="do not read and write alike"):
+        read_transcoders(tmp_path)
+    points = {"read": ReadPoint.NORMALISED, "write": WritePoint.CONTRIBUTION}
+    assert read_transcoders(tmp_path, **points).read == ReadPoint.NORMALISED
+
+
+def test_saelens_copies_of_gemma_scope_2_read_behind_the_gain(tmp_path: Path):
+    """Whatever TransformerLens name was put beside its own."""
+    writers.saelens(toy_dictionary(), tmp_path)
+    for number in range(3):
+        path = tmp_path / f"blocks.{number}" / "cfg.json"
+        config = json.loads(path.read_text())
+        config["metadata"] |= {
+            "hook_name": f"blocks.{number}.hook_mlp_in",
+            "hf_hook_point_in": f"model.layers.{number}.pre_feedforward_layernorm.output",
+            "hf_hook_point_out": f"model.layers.{number}.post_feedforward_layernorm.output",
+        }
+        writers.as_json(config, path)
+    read = read_transcoders(tmp_path)
+    assert (read.read, read.write) == (ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION)
+
+
+def test_one_folder_of_sparsify_reads_where_the_run_said(tmp_path: Path):
+    writers.sparsify(toy_dictionary(), tmp_path)
+    run = {"hookpoints_in": ["layers.0.post_attention_layernorm"]}
+    writers.as_json(run, tmp_path / "config.json")
+    assert read_transcoders(tmp_path).read == ReadPoint.RESIDUAL
+    assert read_transcoders(tmp_path / "layers.1.mlp").read == ReadPoint.RESIDUAL
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_cross_layer_set_must_be_whole(gone: int, tmp_path: Path):
+    writers.clt_training(toy_dictionary(cross_layer=True), tmp_path)
+    shutil.rmtree(tmp_path / f"layers.{gone}.mlp")
+    with pytest.raises(WeightsFormatError, match=f"is a cross-layer set and lacks layers {gone}"):
+        read_transcoders(tmp_path)
+
+
+def rewritten(path: Path, **changes: object) -> None:
+    writers.as_json({**json.loads(path.read_text()), **changes}, path)
+
+
+def empty_list(folder: Path) -> None:
+    writers.circuit_tracer(toy_dictionary(), folder)
+    (folder / "config.yaml").write_text("transcoders: []\n")
+
+
+def no_config(folder: Path) -> None:
+    writers.saelens(toy_dictionary(), folder)
+    (folder / "blocks.1" / "cfg.json").unlink()
+
+
+def null_metadata(folder: Path) -> None:
+    writers.saelens(toy_dictionary(), folder)
+    rewritten(folder / "blocks.1" / "cfg.json", metadata=None)
+
+
+def normalised(folder: Path) -> None:
+    writers.saelens(toy_dictionary(), folder)
+    path = folder / "blocks.1" / "cfg.json"
+    rewritten(path, normalize_activations="expected_average_only_in")
+
+
+def no_hooks(folder: Path) -> None:
+    writers.openmoss_cross_layer(toy_dictionary(cross_layer=True), folder)
+    rewritten(folder / "config.json", hook_points_in=None)
+
+
+def strange_hooks(folder: Path) -> None:
+    writers.openmoss_cross_layer(toy_dictionary(cross_layer=True), folder)
+    rewritten(folder / "config.json", hook_points_in={"a": 1})
+
+
+def bias_of_one_number(folder: Path) -> None:
+    writers.circuit_tracer(toy_dictionary(), folder)
+    path = folder / "layer_1.safetensors"
+    writers.store({**load_file(path), "b_enc": torch.tensor(1.0)}, path)
+
+
+def k_in_words(folder: Path) -> None:
+    writers.sparsify(toy_dictionary(), folder)
+    rewritten(folder / "layers.1.mlp" / "cfg.json", k="five")
+
+
+def uneven_groups(folder: Path) -> None:
+    writers.sparsify(toy_dictionary(), folder)
+    rewritten(folder / "layers.1.mlp" / "cfg.json", activation="groupmax", k=3)
+
+
+def signed(folder: Path) -> None:
+    writers.sparsify(toy_dictionary(), folder)
+    rewritten(folder / "layers.1.mlp" / "cfg.json", signed=True)
+
+
+def some_skips(folder: Path) -> None:
+    made = toy_dictionary(cross_layer=True, skip=True, higher_skips=True)
+    writers.clt_training(made, folder)
+    path = folder / "layers.0.mlp" / "sae.safetensors"
+    tensors = load_file(path)
+    del tensors["W_skips.2"]
+    writers.store(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (empty_list, "has `transcoders`, but not as a list of files"),
+        (no_config, r"has no blocks.1/cfg.json, which says what"),
+        (null_metadata, "does not tell a layer in hook_name"),
+        (normalised, "normalises its inputs by 'expected_average_only_in'"),
+        (no_hooks, "lacks hook_points_in or hook_points_out"),
+        (strange_hooks, r"hold something unexpected \(KeyError: 0\)"),
+        (bias_of_one_number, r"The encoder bias in .* has shape \(\), expected one number per"),
+        (k_in_words, "has k 'five' in its cfg.json: expected a number"),
+        (uneven_groups, "has 20 features, which are not 3 groups of one size"),
+        (signed, "keeps signed features, which is not supported"),
+        (some_skips, "lacks some of its W_skips"),
+    ],
+)
+def test_files_that_make_no_sense_are_refused(
+    write: Callable[[Path], None], message: str, tmp_path: Path
+):
+    write(tmp_path)
+    with pytest.raises(WeightsFormatError, match=message) as refused:
+        read_transcoders(tmp_path)
+    assert "\n" not in str(refused.value)
 
 
 def test_pickled_arrays_are_refused(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import torch
 
 from circuits.hub import HubError, open_repository
 from circuits.places import PlaceError, Reference, chosen, find_place, parse_reference
+from circuits.transcoders import DictionaryMismatch
 from circuits.weights import read_transcoders
 from tests import format_writers as writers
+from tests.conftest import cached_subject
 from tests.hub_server import COMMIT, Hub, running_hub
 from tests.tiny import toy_dictionary
 
@@ -140,6 +143,73 @@ def test_what_was_fetched_is_there_without_the_hub(
         HubError, match=r"'org/other' cannot be had: .* the local cache has no copy"
     ):
         open_repository("org/other")
+
+
+@pytest.mark.parametrize("revision", ["", "@main", "@v1", f"@{COMMIT}"])
+def test_a_named_revision_is_there_without_the_hub(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str
+):
+    folder = tmp_path / "made"
+    folder.mkdir()
+    writers.circuit_tracer(toy_dictionary(), folder)
+    server.publish("org/set", folder)
+    server.publish("org/set", folder, branch="v1")
+    before = read_transcoders(f"org/set{revision}")
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    assert read_transcoders(f"org/set{revision}").identity == before.identity
+    assert read_transcoders(f"org/set@{COMMIT}").identity == before.identity
+
+
+def test_a_part_of_a_set_is_not_taken_for_the_whole(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Offline, with one layer in the cache."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    writers.gemma_scope_2(toy_dictionary(), folder)
+    server.publish("org/scope", folder)
+    read_transcoders("org/scope/layer_1_width_20_l0_small")
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
+    assert len(read_transcoders("org/scope/layer_1_width_20_l0_small").layers) == 2
+    with pytest.raises(HubError, match=r"layer_0_width_20_l0_small/.* of 'org/scope' cannot be"):
+        read_transcoders("org/scope/width_20_l0_small")
+    # Fetched by another tool, it is not known what else there is.
+    shutil.rmtree(tmp_path / "cache" / "headwater")
+    frozen = cached_subject("llama").frozen
+    with pytest.raises(DictionaryMismatch, match="for 1 of 3 layers, which may not be all"):
+        read_transcoders("org/scope/width_20_l0_small").fitted(frozen)
+    read = read_transcoders("org/scope/layer_1_width_20_l0_small")
+    assert [layer.d_dict for layer in read.fitted(frozen).layers] == [0, 20, 0]
+
+
+def test_a_list_names_the_commits_of_its_files(server: Hub, tmp_path: Path):
+    files, folder = tmp_path / "files", tmp_path / "list"
+    for made in (files, folder):
+        made.mkdir()
+    writers.circuit_tracer(toy_dictionary(), files)
+    server.publish("org/set", files)
+    listed = "".join(f"- hf://org/set/layer_{n}.safetensors\n" for n in range(3))
+    hooks = "feature_input_hook: mlp.hook_in\nfeature_output_hook: hook_mlp_out\n"
+    (folder / "config.yaml").write_text(f"{hooks}transcoders:\n{listed}")
+    revision = read_transcoders(folder).identity.revision
+    assert revision is not None
+    assert revision.startswith("sha256:")
+    assert revision.endswith(f", org/set@{COMMIT}")
+
+
+def test_a_name_on_the_hub_is_not_looked_for_among_files_here(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, here = tmp_path / "made", tmp_path / "here"
+    for made in (folder, here / "layer_0"):
+        made.mkdir(parents=True)
+    (here / "layer_0.safetensors").touch()
+    (here / "layer_0" / "other").touch()
+    monkeypatch.chdir(here)
+    writers.circuit_tracer(toy_dictionary(), folder)
+    server.publish("org/set", folder)
+    for reference in ("org/set", "hf://org/set"):
+        assert len(read_transcoders(reference).layers) == 3
 
 
 def test_a_broken_download_goes_on_or_says_so(server: Hub, tmp_path: Path):

@@ -40,7 +40,7 @@ from circuits.cli.options import (
     WriteAt,
 )
 from circuits.cli.summary import show_summary
-from circuits.cli.usage import require_consistent, require_places
+from circuits.cli.usage import UsageError, require_consistent, require_places
 from circuits.expand import Expansion
 from circuits.features import FeatureSource
 from circuits.filled import Filled
@@ -183,6 +183,11 @@ def read_source(
     if reference is None and features is None:
         reference = shipped_transcoders(subject)
     if reference is None:
+        if points != Points():
+            raise UsageError(
+                "--read-at, --write-at and --fill say something about transcoders: give "
+                "--transcoders."
+            )
         return Neurons(max_features)
     read = read_transcoders(reference, read=points.read, write=points.write)
     read.require_fit(subject.frozen)

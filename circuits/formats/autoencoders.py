@@ -1,4 +1,4 @@
-"""Sparse autoencoders of Gemma Scope 1 and 2, SAELens and sparsify.
+"""Sparse autoencoders of Gemma Scope 1 and 2, SAELens, sparsify and OpenMOSS.
 
 Their matrices are those of the families' transcoders; what they rebuild stands in a hook's name,
 in Gemma Scope 1 nowhere: there the caller has to say.
@@ -6,27 +6,33 @@ in Gemma Scope 1 nowhere: there the caller has to say.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from circuits.autoencoders import Autoencoder, Site
-from circuits.formats import gemma_scope, saelens, sparsify
+from circuits.formats import gemma_scope, openmoss, saelens, sparsify
 from circuits.formats.hooks import layer_of, point, without_block
 from circuits.formats.stored import (
+    Unknown,
     WeightsFormatError,
     beside,
     mapped,
+    merged,
     needed,
     read_json,
     transcoder,
 )
-from circuits.nonlinearities import TopK
-from circuits.places import Place
+from circuits.nonlinearities import Nonlinearity, TopK
+from circuits.places import CONFIGS, Place
+from circuits.transcoders import Transcoder
 
-# TransformerLens hooks and module paths, inside their block.
+# TransformerLens hooks and module paths, inside their block; a block's own output has no name.
 SITES = {
     "hook_resid_post": Site.RESIDUAL,
+    "hook_resid_pre": Site.RESIDUAL,  # of the block below
     "": Site.RESIDUAL,
     "hook_mlp_out": Site.MLP,
     "post_feedforward_layernorm": Site.MLP,
@@ -36,20 +42,55 @@ SITES = {
     "attn.hook_z": Site.HEADS,
     "self_attn.o_proj.input": Site.HEADS,
 }
+ENTERING = "hook_resid_pre"
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """One file of weights, and what stands beside it."""
+
+    place: Place
+    file: str  # in the place
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.file.rpartition("/")[2]
+
+    @property
+    def path(self) -> Path:
+        return self.place.path(self.file)
+
+    @property
+    def hook(self) -> str | None:
+        """The vector that it reads, if its files say so."""
+        if self.name == sparsify.WEIGHTS:
+            folder = self.file.rpartition("/")[0]
+            return folder.rpartition("/")[2] or self.place.name.rpartition("/")[2]
+        told = merged(self.config)
+        found = told.get("hf_hook_point_in") or told.get("hook_name") or told.get("hook_point_in")
+        return None if found is None else str(found)
 
 
 def holds_autoencoders(place: Place) -> bool:
-    """Whether a config file says so: Gemma Scope 1 has none."""
-    for file in place.files:
-        if file.rpartition("/")[2] not in ("config.json", "cfg.json"):
-            continue
-        config = read_json(place.path(file))
-        if config.get("type") == "sae":
-            return True
-        if "hook_name" in {**config, **config.get("metadata", {})}:
-            return config.get("architecture") not in saelens.TRANSCODERS
-        if "k" in config and "hook_point_in" not in config:
-            return config.get("transcode") is False
+    """Whether the files say so.
+
+    Raises WeightsFormatError where nothing tells them from transcoders: Gemma Scope 1.
+    """
+    for stored in _found(place):
+        told = merged(stored.config)
+        if stored.file.endswith(".npz"):
+            raise WeightsFormatError(
+                f"{stored.path} does not say what it is: give --site ({', '.join(Site)})."
+            )
+        if stored.name == sparsify.WEIGHTS:
+            return not sparsify.says_transcoder(stored.config)
+        if told.get("type") == "sae" or "hook_point_in" in told:
+            return told.get("type") == "sae" or (
+                told["hook_point_in"] == told.get("hook_point_out", told["hook_point_in"])
+            )
+        if "hook_name" in told:
+            return told.get("architecture") not in saelens.TRANSCODERS
     return False
 
 
@@ -58,12 +99,7 @@ def read_autoencoders(place: Place, site: Site | None) -> tuple[Autoencoder, ...
 
     Raises WeightsFormatError for anything missing or damaged.
     """
-    found = [
-        _one(place, file, site)
-        for file in place.files
-        if file.rpartition("/")[2] in (saelens.WEIGHTS, sparsify.WEIGHTS)
-        or gemma_scope.SINGLE.fullmatch(file)
-    ]
+    found = [_one(stored, site) for stored in _found(place)]
     if not found:
         raise WeightsFormatError(
             f"{place.name} holds no autoencoder in a known format: expected params.npz, "
@@ -72,32 +108,55 @@ def read_autoencoders(place: Place, site: Site | None) -> tuple[Autoencoder, ...
     return tuple(sorted(found, key=lambda autoencoder: autoencoder.layer))
 
 
-def _one(place: Place, file: str, site: Site | None) -> Autoencoder:
-    folder, _, name = file.rpartition("/")
-    config: dict[str, Any] = {}
-    for told_in in (beside(file, "config.json"), beside(file, "cfg.json")):
-        if told_in in place.files:
-            config = read_json(place.path(told_in))
-    told = {**config, **config.get("metadata", {})}
-    hook = told.get("hf_hook_point_in") or told.get("hook_name")
-    if name == sparsify.WEIGHTS:
-        hook = folder.rpartition("/")[2] or place.name.rpartition("/")[2]
-    layer = layer_of(str(hook)) if hook else None
-    path = place.path(file)
+def _found(place: Place) -> list[_Stored]:
+    names = (saelens.WEIGHTS, sparsify.WEIGHTS)
+    pairs = dict(openmoss.pairs(place))
+    found: list[_Stored] = []
+    for file in place.files:
+        known = file.rpartition("/")[2] in names or gemma_scope.SINGLE.fullmatch(file)
+        if not known and file not in pairs:
+            continue
+        config: dict[str, Any] = {}
+        for told_in in (*(beside(file, name) for name in CONFIGS), pairs.get(file)):
+            if told_in in place.files:
+                config = read_json(place.path(told_in))
+        found.append(_Stored(place, file, config))
+    return found
+
+
+def _one(stored: _Stored, site: Site | None) -> Autoencoder:
+    path, hook = stored.path, stored.hook
+    layer = layer_of(hook) if hook else None
     layer = layer_of(str(path.parent)) if layer is None else layer
     if layer is None:
-        raise WeightsFormatError(f"{file} in {place.name} does not tell its layer.")
-    if site is None:
-        if hook is None:
-            raise WeightsFormatError(
-                f"{path} does not say what it rebuilds: give --site ({', '.join(Site)})."
-            )
-        site = point(path, "hook", _inside(str(hook)), SITES)
-    return _built(path, name, mapped(path), config, layer, site)
+        raise WeightsFormatError(f"{stored.file} in {stored.place.name} does not tell its layer.")
+    inside = "" if hook is None else _inside(hook)
+    if hook is None and site is None:
+        raise WeightsFormatError(
+            f"{path} does not say what it rebuilds: give --site ({', '.join(Site)})."
+        )
+    named = point(path, "hook", inside, SITES)
+    if site is None and isinstance(named, Unknown):
+        raise WeightsFormatError(
+            f"{path} reads {hook!r}: expected one of {', '.join(filter(None, SITES))} or a "
+            f"block's output, or give --site ({', '.join(Site)})."
+        )
+    if inside == ENTERING and layer == 0:
+        raise WeightsFormatError(f"{path} reads the embedding, which no block writes.")
+    built = _built(stored)
+    return Autoencoder(
+        layer=layer - (inside == ENTERING),
+        site=site or named,  # pyright: ignore[reportArgumentType]  # an Unknown was refused
+        encoder=built.encoder,
+        encoder_bias=built.encoder_bias,
+        nonlinearity=built.nonlinearity,
+        scale=built.read_scale,
+        subtracted=built.decoder_bias if _subtracts(stored) else None,
+    )
 
 
 def _inside(hook: str) -> str:
-    """A hook's name inside its block; a block's own output has none.
+    """A hook's name inside its block.
 
     >>> _inside("model.layers.17.output"), _inside("layers.3"), _inside("blocks.2.hook_mlp_out")
     ('', '', 'hook_mlp_out')
@@ -106,34 +165,61 @@ def _inside(hook: str) -> str:
     return inside.rstrip(".")
 
 
-def _built(
-    path: Any, name: str, tensors: dict[str, Tensor], config: dict[str, Any], layer: int, site: Site
-) -> Autoencoder:
-    names = (
-        ("w_enc", "b_enc", "w_dec", "b_dec")
-        if "w_enc" in tensors
-        else ("W_enc", "b_enc", "W_dec", "b_dec")
-    )
-    if name == sparsify.WEIGHTS:
+def _subtracts(stored: _Stored) -> bool:
+    """Whether the decoder's bias is taken from the input."""
+    if stored.name == sparsify.WEIGHTS:
+        return True
+    return bool(stored.config.get("apply_b_dec_to_input"))
+
+
+def _built(stored: _Stored) -> Transcoder:
+    """The matrices as those of a transcoder."""
+    path, tensors, config = stored.path, mapped(stored.path), stored.config
+    if "W_E" in tensors or "decoder.weight" in tensors:
+        return openmoss.single(path, config)
+    if "w_enc" in tensors or path.suffix == ".npz":
+        return gemma_scope.single(path)
+    if stored.name == sparsify.WEIGHTS:
+        file = sparsify.File(path, str(stored.hook), config, tensors)
         names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+        chosen, scale = sparsify.nonlinearity(file), sparsify.scale(file, "in_norm")
+    else:
+        names, scale = ("W_enc", "b_enc", "W_dec", "b_dec"), 1.0
+        chosen = _saelens_nonlinearity(path, config, tensors)
     needed(tensors, names, path)
-    encoder, encoder_bias, decoder, decoder_bias = (tensors[key] for key in names)
-    built = transcoder(
+    encoder, encoder_bias, decoder, decoder_bias = (tensors[name] for name in names)
+    return transcoder(
         path,
         encoder=encoder,
         encoder_bias=encoder_bias,
         decoders=(decoder,),
         decoder_bias=decoder_bias,
-        by_input=name != sparsify.WEIGHTS,
+        by_input=stored.name != sparsify.WEIGHTS,
+        nonlinearity=chosen,
         threshold=tensors.get("threshold"),
-        nonlinearity=TopK(int(config["k"])) if name == sparsify.WEIGHTS and "k" in config else None,
+        read_scale=scale,
     )
-    subtracts = name == sparsify.WEIGHTS or bool(config.get("apply_b_dec_to_input"))
-    return Autoencoder(
-        layer=layer,
-        site=site,
-        encoder=built.encoder,
-        encoder_bias=built.encoder_bias,
-        nonlinearity=built.nonlinearity,
-        subtracted=decoder_bias if subtracts else None,
+
+
+def _saelens_nonlinearity(
+    path: Path, config: dict[str, Any], tensors: dict[str, Tensor]
+) -> Nonlinearity | None:
+    """A TopK where the config says so; None where a threshold, or nothing, decides.
+
+    BatchTopK is stored as the JumpReLU that it is at inference.
+    """
+    saelens.refuse_normalised(path, config)
+    architecture = str(config.get("architecture", "standard"))
+    said = str(config.get("activation_fn_str") or config.get("activation_fn") or "relu")
+    if architecture in ("standard", "jumprelu", "topk", "batchtopk") and said in ("relu", "topk"):
+        if "threshold" in tensors or (architecture != "topk" and said != "topk"):
+            return None
+        arguments = config.get("activation_fn_kwargs")
+        k = config.get("k", arguments.get("k") if isinstance(arguments, dict) else None)
+        if type(k) is int and k > 0:
+            return TopK(k)
+        raise WeightsFormatError(f"{path} keeps the k largest, but k is {k!r} in its cfg.json.")
+    raise WeightsFormatError(
+        f"{path} has architecture {architecture!r} and activation {said!r}: expected standard, "
+        "jumprelu, topk or batchtopk, with relu or topk."
     )

@@ -23,9 +23,17 @@ from torch import Tensor
 
 from circuits.formats import gemma_scope
 from circuits.formats.hooks import READ_POINTS, WRITE_POINTS, point
-from circuits.formats.stored import StoredSet, WeightsFormatError, mapped, needed, transcoder
+from circuits.formats.stored import (
+    StoredSet,
+    Unknown,
+    WeightsFormatError,
+    mapped,
+    needed,
+    transcoder,
+    unsaid,
+)
 from circuits.nonlinearities import Nonlinearity, TopK
-from circuits.places import Folder, Place, find_place
+from circuits.places import HubFolder, Place, find_place
 from circuits.transcoders import Transcoder
 
 P = TypeVar("P")
@@ -49,8 +57,9 @@ def read(place: Place) -> StoredSet:
         )
     crossing = kind == KINDS[1]
     listed = config.get("transcoders")
+    sources: tuple[str, ...] = ()
     if listed is not None:
-        layers = _listed(place, path, config, crossing)
+        layers, sources = _listed(place, path, config, crossing)
     elif crossing:
         layers = cross_layer(place)
     else:
@@ -61,12 +70,12 @@ def read(place: Place) -> StoredSet:
         write=_point(path, config, "feature_output_hook", WRITE_POINTS),
         cross_layer=crossing,
         name=str(config["scan"]) if isinstance(config.get("scan"), str) else None,
+        sources=sources,
     )
 
 
-def _point(path: Path, config: dict[str, Any], key: str, known: dict[str, P]) -> P | None:
-    """None if the file does not say; the caller may know."""
-    return None if key not in config else point(path, key, config[key], known)
+def _point(path: Path, config: dict[str, Any], key: str, known: dict[str, P]) -> P | Unknown:
+    return point(path, key, config[key], known) if key in config else unsaid(str(path.parent))
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -139,28 +148,39 @@ def numbered(place: Place, pattern: str) -> list[str]:
     return names
 
 
-def _listed(place: Place, path: Path, config: dict[str, Any], crossing: bool) -> list[Transcoder]:
-    """One file per layer, wherever they are; a file that comes again is left out."""
+def _listed(
+    place: Place, path: Path, config: dict[str, Any], crossing: bool
+) -> tuple[list[Transcoder], tuple[str, ...]]:
+    """One file per layer, wherever they are, and the repositories that they are from.
+
+    A file that comes again is left out.
+    """
     listed = config["transcoders"]
-    if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
+    if (
+        not isinstance(listed, list)
+        or not listed
+        or not all(isinstance(entry, str) for entry in listed)
+    ):
         raise WeightsFormatError(f"{path} has `transcoders`, but not as a list of files.")
-    places = [_beside(place, entry) for entry in dict.fromkeys(listed)]
-    files = [found.path(found.files[0]) for found in places]
+    entries = list(dict.fromkeys(listed))
+    places = [place if entry in place.files else find_place(entry) for entry in entries]
+    files = [_file(at, entry, path) for at, entry in zip(places, entries, strict=True)]
+    sources = {f"{at.repository.name}@{at.revision}" for at in places if isinstance(at, HubFolder)}
     if crossing:
-        return [
+        layers = [
             gemma_scope.cross_layer(file, layer, len(files)) for layer, file in enumerate(files)
         ]
-    return [_single(file, config, path) for file in files]
+    else:
+        layers = [_single(file, config, path) for file in files]
+    return layers, tuple(sorted(sources))
 
 
-def _beside(place: Place, entry: str) -> Place:
-    """A listed file: on the Hub, or relative to the list."""
-    if entry in place.files:
-        return Folder(entry, {entry: place.path(entry)})
-    found = find_place(entry)
-    if len(found.files) != 1:
-        raise WeightsFormatError(f"{entry!r} in {CONFIG} of {place.name} must be one file.")
-    return found
+def _file(place: Place, entry: str, told: Path) -> Path:
+    """A listed file: relative to the list, or the one that its reference names."""
+    name = entry if entry in place.files else entry.partition("?")[0].rpartition("/")[2]
+    if name not in place.files:
+        raise WeightsFormatError(f"{entry!r} in {told} must be one file.")
+    return place.path(name)
 
 
 def _single(path: Path, config: dict[str, Any], told: Path) -> Transcoder:

@@ -22,6 +22,7 @@ from typing import Any
 from circuits.formats.hooks import OUTPUT_READ, OUTPUT_WRITTEN, layer_of, point
 from circuits.formats.stored import (
     StoredSet,
+    Unknown,
     WeightsFormatError,
     alike,
     beside,
@@ -29,6 +30,7 @@ from circuits.formats.stored import (
     needed,
     read_json,
     transcoder,
+    unsaid,
 )
 from circuits.places import Place
 from circuits.points import ReadPoint, WritePoint
@@ -55,7 +57,7 @@ def read(place: Place) -> StoredSet:
     if crossing:
         return _read_cross_layer(place, crossing)
     layers: dict[int, Transcoder] = {}
-    points: set[tuple[ReadPoint, WritePoint]] = set()
+    points: set[tuple[ReadPoint | Unknown, WritePoint | Unknown]] = set()
     for file in place.files:
         match = SINGLE.fullmatch(file)
         if match is None:
@@ -133,7 +135,7 @@ def single(path: Path) -> Transcoder:
     )
 
 
-def _points(path: Path, config: dict[str, Any]) -> tuple[ReadPoint, WritePoint]:
+def _points(path: Path, config: dict[str, Any]) -> tuple[ReadPoint | Unknown, WritePoint | Unknown]:
     if path.suffix == ".npz":
         # Gemma Scope 1's paper, and measured: only before the gain is the L0 the declared one.
         return ReadPoint.NORMALISED, WritePoint.CONTRIBUTION
@@ -143,7 +145,7 @@ def _points(path: Path, config: dict[str, Any]) -> tuple[ReadPoint, WritePoint]:
             "transcoder or clt; `headwater features` lists what others say."
         )
     if not config:
-        return ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION
+        return unsaid(str(path)), unsaid(str(path))
     return (
         point(path, "hf_hook_point_in", config.get("hf_hook_point_in"), OUTPUT_READ),
         point(path, "hf_hook_point_out", config.get("hf_hook_point_out"), OUTPUT_WRITTEN),

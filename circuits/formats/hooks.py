@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import TypeVar
 
-from circuits.formats.stored import WeightsFormatError
+from circuits.formats.stored import Unknown
 from circuits.points import ReadPoint, WritePoint
 
 P = TypeVar("P")
@@ -43,15 +43,15 @@ INPUT_READ = {
 }
 
 
-def point(path: Path, key: str, hook: object, known: dict[str, P]) -> P:
-    """What a configured hook means.  Raises WeightsFormatError for one that is not known."""
+def point(path: Path, key: str, hook: object, known: dict[str, P]) -> P | Unknown:
+    """What a configured hook means."""
     name = without_block(hook) if isinstance(hook, str) else None
-    if name not in known:
-        raise WeightsFormatError(
-            f"{path} has {key} {hook!r}: expected one of {', '.join(known)}, or give "
-            "--read-at and --write-at."
-        )
-    return known[name]
+    if name in known:
+        return known[name]
+    return Unknown(
+        f"{path} has {key} {hook!r}: expected one of {', '.join(known)}, or give --read-at and "
+        "--write-at."
+    )
 
 
 def without_block(hook: str) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 from circuits.formats.hooks import READ_POINTS, WRITE_POINTS, layer_of, point
 from circuits.formats.stored import (
     StoredSet,
+    Unknown,
     WeightsFormatError,
     alike,
     mapped,
@@ -39,23 +40,25 @@ NORM = "dataset_average_activation_norm"
 
 def recognised(place: Place) -> bool:
     """Whether weights lie beside their config.json or hyperparams.json."""
-    return bool(_pairs(place))
+    return bool(pairs(place))
 
 
 def read(place: Place) -> StoredSet:
     """The set, which may have some layers only.  Raises WeightsFormatError if it cannot be."""
     layers: dict[int, Transcoder] = {}
-    points: set[tuple[ReadPoint, WritePoint]] = set()
+    points: set[tuple[ReadPoint | Unknown, WritePoint | Unknown]] = set()
     crossing, joint = False, None
-    for weights, config_name in _pairs(place):
+    for weights, config_name in pairs(place):
         path, config_path = place.path(weights), place.path(config_name)
         config = read_json(config_path)
         if config.get("sae_type", "sae") == "clt":
             crossing = True
-            hooks = config.get("hook_points_in") or [None], config.get("hook_points_out") or [None]
+            hooks_in, hooks_out = config.get("hook_points_in"), config.get("hook_points_out")
+            if not hooks_in or not hooks_out:
+                raise WeightsFormatError(f"{config_path} lacks hook_points_in or hook_points_out.")
             layers |= _cross_layer(path, config)
             joint = _joint(config, layers)
-            points.add(_points(config_path, hooks[0][0], hooks[1][0]))
+            points.add(_points(config_path, hooks_in[0], hooks_out[0]))
             continue
         if config.get("sae_type", "sae") != "sae":
             raise WeightsFormatError(
@@ -74,7 +77,7 @@ def read(place: Place) -> StoredSet:
                 "for every dictionary."
             )
         points.add(_points(config_path, hook_in, hook_out))
-        layers[layer] = (_old if weights.endswith(OLD_WEIGHTS) else _layer)(path, config)
+        layers[layer] = single(path, config)
     return StoredSet(
         layers,
         *alike(points, place.name),
@@ -84,7 +87,7 @@ def read(place: Place) -> StoredSet:
     )
 
 
-def _pairs(place: Place) -> list[tuple[str, str]]:
+def pairs(place: Place) -> list[tuple[str, str]]:
     """Weights and their config, folder by folder."""
     found: list[tuple[str, str]] = []
     for weights, config in ((WEIGHTS, CONFIG), (OLD_WEIGHTS, OLD_CONFIG)):
@@ -96,15 +99,20 @@ def _pairs(place: Place) -> list[tuple[str, str]]:
     return found
 
 
-def _points(path: Path, hook_in: object, hook_out: object) -> tuple[ReadPoint, WritePoint]:
+def _points(
+    path: Path, hook_in: object, hook_out: object
+) -> tuple[ReadPoint | Unknown, WritePoint | Unknown]:
     return (
         point(path, "hook_point_in", hook_in, READ_POINTS),
         point(path, "hook_point_out", hook_out, WRITE_POINTS),
     )
 
 
-def _layer(path: Path, config: dict[str, Any]) -> Transcoder:
+def single(path: Path, config: dict[str, Any]) -> Transcoder:
+    """One layer of either age."""
     tensors = mapped(path)
+    if "encoder.weight" in tensors:
+        return _old(path, config, tensors)
     needed(tensors, ("W_E", "b_E", "W_D"), path)
     _refuse_unusual(path, config, tensors)
     decoder = tensors["W_D"]
@@ -174,9 +182,8 @@ def _joint(config: dict[str, Any], layers: dict[int, Transcoder]) -> JointTopK |
     return JointTopK(int(config["top_k"]), tuple(sizes))
 
 
-def _old(path: Path, config: dict[str, Any]) -> Transcoder:
+def _old(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Transcoder:
     """Llama Scope: one threshold, in hyperparams.json, for inputs of norm √d."""
-    tensors = mapped(path)
     needed(tensors, ("encoder.weight", "encoder.bias", "decoder.weight"), path)
     norms, d_model = config.get(NORM) or {}, tensors["encoder.weight"].shape[1]
     read, write = (

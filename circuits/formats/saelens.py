@@ -10,13 +10,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from circuits.formats.hooks import READ_POINTS, WRITE_POINTS, layer_of, point
+from circuits.formats.hooks import (
+    OUTPUT_READ,
+    OUTPUT_WRITTEN,
+    READ_POINTS,
+    WRITE_POINTS,
+    layer_of,
+    point,
+)
 from circuits.formats.stored import (
     StoredSet,
+    Unknown,
     WeightsFormatError,
     alike,
     beside,
     mapped,
+    merged,
     needed,
     read_json,
     transcoder,
@@ -44,27 +53,43 @@ def recognised(place: Place) -> bool:
 def read(place: Place) -> StoredSet:
     """The set, which may have some layers only.  Raises WeightsFormatError if it cannot be."""
     layers: dict[int, Transcoder] = {}
-    points: set[tuple[ReadPoint, WritePoint]] = set()
+    points: set[tuple[ReadPoint | Unknown, WritePoint | Unknown]] = set()
     for file in place.files:
         if file.rpartition("/")[2] != WEIGHTS:
             continue
-        path = place.path(beside(file, CONFIG))
+        path = config_of(place, file)
         config = read_json(path)
-        told = {**config, **config.get("metadata", {})}
-        refuse_unusual(path, config)
+        told = merged(config)
+        _refuse_unusual(path, config)
         layer = layer_of(str(told.get("hook_name")))
         if layer is None:
             raise WeightsFormatError(f"{path} does not tell a layer in hook_name.")
         if layer in layers:
             raise WeightsFormatError(f"{place.name} holds several dictionaries of layer {layer}.")
-        points.add(
-            (
-                point(path, "hook_name", told.get("hook_name"), READ_POINTS),
-                point(path, "hook_name_out", told.get("hook_name_out"), WRITE_POINTS),
-            )
-        )
+        points.add(_points(path, told))
         layers[layer] = _layer(place.path(file))
     return StoredSet(layers, *alike(points, place.name), cross_layer=False, partial=True)
+
+
+def config_of(place: Place, file: str) -> Path:
+    """The config beside some weights.  Raises WeightsFormatError if there is none."""
+    name = beside(file, CONFIG)
+    if name not in place.files:
+        raise WeightsFormatError(f"{place.name} has no {name}, which says what {file} is.")
+    return place.path(name)
+
+
+def _points(path: Path, told: dict[str, Any]) -> tuple[ReadPoint | Unknown, WritePoint | Unknown]:
+    """Copies of Gemma Scope 2 keep its own names, beside hook names that say something else."""
+    if "hf_hook_point_in" in told:
+        return (
+            point(path, "hf_hook_point_in", told["hf_hook_point_in"], OUTPUT_READ),
+            point(path, "hf_hook_point_out", told.get("hf_hook_point_out"), OUTPUT_WRITTEN),
+        )
+    return (
+        point(path, "hook_name", told.get("hook_name"), READ_POINTS),
+        point(path, "hook_name_out", told.get("hook_name_out"), WRITE_POINTS),
+    )
 
 
 def _layer(path: Path) -> Transcoder:
@@ -82,7 +107,7 @@ def _layer(path: Path) -> Transcoder:
     )
 
 
-def refuse_unusual(path: Path, config: dict[str, Any]) -> None:
+def _refuse_unusual(path: Path, config: dict[str, Any]) -> None:
     """Raises WeightsFormatError for what would need other arithmetic than a transcoder's."""
     architecture = str(config.get("architecture", "")).lower()
     if architecture not in TRANSCODERS:
@@ -94,9 +119,14 @@ def refuse_unusual(path: Path, config: dict[str, Any]) -> None:
         raise WeightsFormatError(
             f"{path} subtracts b_dec from its input, which no transcoder does: choose another."
         )
-    normalised = config.get("normalize_activations", "none")
-    if normalised not in ("none", None, "expected_average_only_in"):
+    refuse_normalised(path, config)
+
+
+def refuse_normalised(path: Path, config: dict[str, Any]) -> None:
+    """Raises WeightsFormatError for inputs that are scaled by what the files do not hold."""
+    normalised = config.get("normalize_activations") or "none"
+    if normalised != "none":
         raise WeightsFormatError(
-            f"{path} normalises its inputs by {normalised!r}, which is not linear on a prompt: "
+            f"{path} normalises its inputs by {normalised!r}, whose factor is not in its files: "
             "fold it in before it is used."
         )

@@ -28,6 +28,7 @@ from torch import Tensor
 from circuits.formats.hooks import INPUT_READ, OUTPUT_WRITTEN, layer_of, point
 from circuits.formats.stored import (
     StoredSet,
+    Unknown,
     WeightsFormatError,
     beside,
     mapped,
@@ -36,7 +37,7 @@ from circuits.formats.stored import (
     transcoder,
 )
 from circuits.nonlinearities import BatchTopK, GroupMax, Nonlinearity, TopK
-from circuits.places import Place
+from circuits.places import ABOVE, Place
 from circuits.points import ReadPoint
 
 WEIGHTS, CONFIG, RUN = "sae.safetensors", "cfg.json", "config.json"
@@ -80,6 +81,7 @@ def read(place: Place) -> StoredSet:
         )
     hook = hooks.pop()
     one = next(iter(files.values()))
+    _refuse_gaps(place, files)
     return StoredSet(
         layers={
             layer: transcoder(
@@ -88,10 +90,10 @@ def read(place: Place) -> StoredSet:
                 encoder_bias=file.tensors["encoder.bias"],
                 decoders=tuple(_decoder(files, layer, layer + j) for j in _offsets(files, layer)),
                 decoder_bias=_bias(files, layer),
-                nonlinearity=_nonlinearity(file),
+                nonlinearity=nonlinearity(file),
                 skip=_skip(files, layer, layer),
                 higher_skips=_higher_skips(files, layer),
-                read_scale=_scale(file, "in_norm"),
+                read_scale=scale(file, "in_norm"),
                 write_scales=tuple(
                     _write_scale(files, layer, layer + j) for j in _offsets(files, layer)
                 ),
@@ -130,16 +132,20 @@ def _files(place: Place) -> dict[int, File]:
     return dict(sorted(found.items()))
 
 
+def says_transcoder(config: dict[str, Any]) -> bool:
+    """Whether a cfg.json is a transcoder's: old ones tell by their skip alone."""
+    says = config.get("transcode")
+    return bool(config.get("skip_connection") if says is None else says)
+
+
 def _refuse_unusual(file: File) -> None:
     needed(file.tensors, ("encoder.weight", "encoder.bias"), file.path)
     config = file.config
-    says = config.get("transcode")
-    if says is False or (
-        says is None and not config.get("skip_connection") and "mlp" not in file.hookpoint
-    ):
+    if not says_transcoder(config):
         raise WeightsFormatError(
-            f"{file.path} is an autoencoder of {file.hookpoint}, which does not stand in for an "
-            "MLP: choose a transcoder; `headwater features` lists what others say."
+            f"{file.path} is an autoencoder of {file.hookpoint} (its cfg.json has neither "
+            "transcode nor skip_connection), which does not stand in for an MLP: choose a "
+            "transcoder; `headwater features` lists what others say."
         )
     if config.get("topk_coalesced"):
         raise WeightsFormatError(
@@ -148,10 +154,21 @@ def _refuse_unusual(file: File) -> None:
         )
 
 
+def _refuse_gaps(place: Place, files: dict[int, File]) -> None:
+    """What layers write to others lies in the others' files as well."""
+    wanted = {layer + j for layer in files for j in _offsets(files, layer)}
+    if any(file.n_targets > 1 for file in files.values()):
+        wanted |= set(range(max(files)))
+    missing = ", ".join(map(str, sorted(wanted - set(files))))
+    if missing:
+        raise WeightsFormatError(
+            f"{place.name} is a cross-layer set and lacks layers {missing}: name the whole set."
+        )
+
+
 def _offsets(files: dict[int, File], layer: int) -> range:
-    """How far above a layer it writes; files that are not there get nothing."""
-    written = [j for j in range(files[layer].n_targets) if layer + j in files]
-    return range(len(written))
+    """How far above a layer it writes."""
+    return range(files[layer].n_targets)
 
 
 def _decoder(files: dict[int, File], source: int, target: int) -> Tensor:
@@ -180,7 +197,7 @@ def _bias(files: dict[int, File], target: int) -> Tensor:
     """What every layer that writes to this one adds."""
     tensors = files[target].tensors
     if "b_decs.0" not in tensors:
-        return _tensor(files[target], "b_dec").float() * _scale(files[target], "out_norm")
+        return _tensor(files[target], "b_dec").float() * scale(files[target], "out_norm")
     total = torch.zeros_like(tensors["b_decs.0"], dtype=torch.float32)
     for source, file in files.items():
         name = f"b_decs.{target - source}"
@@ -194,8 +211,8 @@ def _skip(files: dict[int, File], source: int, target: int) -> Tensor | None:
     file = files[source]
     own = file.tensors.get("W_skip") if source == target else None
     skip = file.tensors.get(f"W_skips.{target - source}", own)
-    scale = _scale(file, "in_norm") * _write_scale(files, source, target)
-    return skip if skip is None or scale == 1.0 else skip * scale
+    factor = scale(file, "in_norm") * _write_scale(files, source, target)
+    return skip if skip is None or factor == 1.0 else skip * factor
 
 
 def _higher_skips(files: dict[int, File], layer: int) -> tuple[Tensor, ...]:
@@ -221,7 +238,7 @@ def _added(files: dict[int, File], layer: int) -> tuple[Tensor, ...] | None:
     return tuple(tensors.get(name, torch.zeros(d_dict)) for name in names)
 
 
-def _scale(file: File, name: str) -> float:
+def scale(file: File, name: str) -> float:
     """What inputs or outputs are multiplied by on their way in or out."""
     if name not in file.tensors:
         return 1.0
@@ -230,17 +247,24 @@ def _scale(file: File, name: str) -> float:
 
 
 def _write_scale(files: dict[int, File], source: int, target: int) -> float:
-    scale = _scale(files[target], "out_norm")
+    factor = scale(files[target], "out_norm")
     if source == target or not files[source].config.get("divide_cross_layer"):
-        return scale
+        return factor
     sources = sum(s <= target < s + files[s].n_targets for s in files)
-    return scale / max(1, sources - 1)
+    return factor / max(1, sources - 1)
 
 
-def _nonlinearity(file: File) -> Nonlinearity:
+def nonlinearity(file: File) -> Nonlinearity:
+    """What cfg.json says is kept.  Raises WeightsFormatError if it does not say."""
     k, kind = file.config.get("k"), str(file.config.get("activation") or "topk")
     if type(k) is not int or k < 1:
         raise WeightsFormatError(f"{file.path} has k {k!r} in its cfg.json: expected a number.")
+    if file.config.get("signed"):
+        raise WeightsFormatError(f"{file.path} keeps signed features, which is not supported.")
+    if kind == "groupmax" and file.d_dict % k:
+        raise WeightsFormatError(
+            f"{file.path} has {file.d_dict} features, which are not {k} groups of one size."
+        )
     if kind == "groupmax":
         return GroupMax(k)
     if kind == "batchtopk":
@@ -252,12 +276,13 @@ def _nonlinearity(file: File) -> Nonlinearity:
     return TopK(k)
 
 
-def _read_point(place: Place) -> ReadPoint:
+def _read_point(place: Place) -> ReadPoint | Unknown:
     """What the MLP, or the module of `hookpoints_in`, is given."""
-    if RUN in place.files:
-        path = place.path(RUN)
-        inputs = read_json(path).get("hookpoints_in")
-        if isinstance(inputs, list) and inputs and isinstance(inputs[0], str):
-            return point(path, "hookpoints_in", inputs[0], INPUT_READ)
+    for run in (RUN, f"{ABOVE}{RUN}"):
+        if run in place.files:
+            path = place.path(run)
+            inputs = read_json(path).get("hookpoints_in")
+            if isinstance(inputs, list) and inputs and isinstance(inputs[0], str):
+                return point(path, "hookpoints_in", inputs[0], INPUT_READ)
     # What follows the MLP is compared with what the MLP was given.
     return ReadPoint.MLP_INPUT

@@ -28,16 +28,24 @@ class WeightsFormatError(ValueError):
 
 
 @dataclass(frozen=True)
+class Unknown:
+    """What files do not say, and a sentence for it; whoever asks may say it instead."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
 class StoredSet:
     """What a format reader finds."""
 
     layers: Mapping[int, Transcoder]
-    read: ReadPoint | None  # None: the files do not say
-    write: WritePoint | None
+    read: ReadPoint | Unknown
+    write: WritePoint | Unknown
     cross_layer: bool
     name: str | None = None  # if the files have one
     joint: JointTopK | None = None
     partial: bool = False  # whether the format may leave layers out
+    sources: tuple[str, ...] = ()  # repositories at their commits that files were listed from
 
 
 def mapped(path: Path) -> dict[str, Tensor]:
@@ -104,11 +112,30 @@ def beside(file: str, name: str) -> str:
     return f"{file.rpartition('/')[0]}/{name}".lstrip("/")
 
 
-def alike(points: set[tuple[ReadPoint, WritePoint]], name: str) -> tuple[ReadPoint, WritePoint]:
-    """Where all layers read and write.  Raises WeightsFormatError if they differ."""
-    if len(points) != 1:
-        raise WeightsFormatError(f"The layers of {name} do not read and write alike.")
-    return next(iter(points))
+def alike(
+    points: set[tuple[ReadPoint | Unknown, WritePoint | Unknown]], name: str
+) -> tuple[ReadPoint | Unknown, WritePoint | Unknown]:
+    """Where all layers read and write; not known if they differ."""
+    if len(points) == 1:
+        return next(iter(points))
+    differ = Unknown(
+        f"The layers of {name} do not read and write alike: name one of them, or give --read-at "
+        "and --write-at."
+    )
+    return differ, differ
+
+
+def unsaid(name: str) -> Unknown:
+    """Where a set reads or writes if its files do not say."""
+    return Unknown(
+        f"The files of {name} do not say where they read and write: give --read-at and --write-at."
+    )
+
+
+def merged(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with what it keeps under `metadata`."""
+    inner = config.get("metadata")
+    return {**config, **inner} if isinstance(inner, dict) else config
 
 
 def needed(tensors: Mapping[str, Tensor], names: tuple[str, ...], path: Path) -> None:
@@ -142,6 +169,12 @@ def transcoder(
     turned round where that is no guess, so only square matrices depend on the format's word.
     Raises WeightsFormatError for matrices that do not fit and for vectors with NaN or infinity.
     """
+    for name, vector in (("encoder bias", encoder_bias), ("decoder bias", decoder_bias)):
+        if vector.ndim != 1:
+            raise WeightsFormatError(
+                f"The {name} in {path} has shape {tuple(vector.shape)}, expected one number per "
+                "feature or dimension."
+            )
     d_dict, d_model = len(encoder_bias), len(decoder_bias)
     shape = (d_dict, d_model)
     for name, vector in {
