@@ -240,6 +240,10 @@ def _sides(cases: list[dict]) -> Iterator[tuple[dict, str, dict]]:
                 yield case, backend, case[backend]
 
 
+def _key(case: dict) -> tuple[str, str, int]:
+    return case["model"], case["kind"], case["length"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--environment", type=Path, default=Path(".circuit-tracer"))
@@ -259,17 +263,18 @@ def main() -> None:
     machine = {"date": str(date.today()), "processor": processor(), "host": platform.node()}
     found = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     cases = found["cases"] if found.get("machine") == machine else []
-    done = {(case["model"], case["kind"], case["length"]) for case in cases}
+    done = {_key(case) for case in cases if set(arguments.backends) <= set(case)}
     for length in arguments.lengths:
         for model in arguments.models:
             for kind in arguments.kinds:
                 if (model, kind, length) in done:
                     continue
+                cases = [case for case in cases if _key(case) != (model, kind, length)]
                 cases.append(measure(model, kind, length, python, arguments.backends))
                 print(json.dumps(cases[-1]), flush=True)
                 found = {"machine": machine, "cases": cases}
                 kept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-                arguments.out.write_text(table(found), encoding="utf-8")
+    arguments.out.write_text(table({"machine": machine, "cases": cases}), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from datetime import date
@@ -20,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_file
+from speed import processor
 from watch import Watch, anonymous
 
 from circuits.recording import record
@@ -73,7 +75,8 @@ def main() -> None:
         seconds = time.perf_counter() - start
     checks = graph.provenance.checks
     text = (
-        f"# Memory\n\nOn {date.today()}, {platform.machine()}, torch {torch.__version__}.\n\n"
+        f"# Memory\n\n{date.today()} · {processor()}, {os.cpu_count()} cores · Python "
+        f"{platform.python_version()}, torch {torch.__version__}\n\n"
         "| | |\n|---|--:|\n"
         f"| model | {MODEL}, float32 |\n"
         f"| dictionary on disk | {size / 1e9:.2f} GB, {subject.frozen.n_layers} × {d_dict:,} |\n"

@@ -5,9 +5,10 @@
 
 The dictionary is random: 4,096 features per layer, JumpReLU, with one threshold per layer set so
 that about 40 features are active per token and layer.  What a row costs does not depend on what
-the numbers are.  FLOPs are those that rows need (circuits.estimate); the rate of the matrix
-product is measured in the same process just before and just after the trace.  `sweep` includes
-the thinning of rows, `choose` is best-first selection, which runs between rounds and counts apart.
+the numbers are.  FLOPs are those that rows need (circuits.flops), memory is what no file holds.
+The rate of the matrix product is measured in the same process just before and just after the
+trace.  `sweep` includes the thinning of rows, `choose` is best-first selection, which runs between
+rounds and counts apart.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -28,6 +28,7 @@ from pathlib import Path
 
 import torch
 from random_dictionary import random_dictionary
+from watch import Watch, anonymous
 
 from circuits.estimate import matrix_product_rate
 from circuits.expand import Expansion
@@ -37,7 +38,7 @@ from circuits.rows import SparseRows
 from circuits.subject import Subject, read_subject
 from circuits.targets import TargetSettings, read_targets
 from circuits.tokens import Prompt, prompt_from_ids, read_prompt
-from circuits.trace import TraceSettings, estimate_trace, trace
+from circuits.trace import TraceSettings, trace
 from graphs import NodeKind
 
 LENGTHS = (6, 32, 128, 512)
@@ -101,20 +102,16 @@ def processor() -> str:
     )
 
 
-def peak_bytes() -> int:
-    """Peak resident memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def measure(length: int) -> dict[str, float]:
-    """One case: the fastest of a few traces, and the memory of the first."""
+    """One case: the fastest of a few traces, and the largest memory of one."""
     subject = read_subject("gemma-3-270m")
     prompt = prompt_of(length, subject)
     dictionary = random_dictionary(subject, prompt, D_DICT, ACTIVE)
     expansion = Expansion(everything=length == LENGTHS[0])
     settings = TraceSettings(expansion=expansion)
-    expected = estimate_trace(prompt, subject, dictionary, settings)
-    loaded, runs = peak_bytes(), []
+    loaded, runs = anonymous(), []
+    with Watch() as watch:
+        trace(prompt, subject, dictionary, settings)
     for _ in range(REPEATS[length]):
         rate = matrix_product_rate(torch.float32, torch.device("cpu"), seconds=0.3)
         clock = Clock()
@@ -147,9 +144,7 @@ def measure(length: int) -> dict[str, float]:
         "rate": flops / seconds["sweep"] / 1e9,
         "sgemm": rate / 1e9,
         "loaded": loaded / 2**20,
-        "peak": peak_bytes() / 2**20,
-        "estimated_peak": expected.peak_bytes / 2**20,
-        "estimated_seconds": expected.seconds,
+        "peak": watch.peak / 2**20,
     }
 
 
@@ -165,9 +160,8 @@ def table(cases: list[dict[str, float]]) -> str:
         "| tokens | active | rows | resolved | edges | "
         + " | ".join(f"{s} s" for s in STAGES)
         + " | attribution s | all s | uncut GFLOP | cut at layer | GFLOP | sweep GFLOP/s "
-        "| sgemm GFLOP/s | sweep / sgemm | loaded MiB | peak MiB | bytes above loaded per edge "
-        "| estimated s | estimated MiB |",
-        "|" + "--:|" * (19 + len(STAGES)),
+        "| sgemm GFLOP/s | sweep / sgemm | loaded MiB | peak MiB | bytes above loaded per edge |",
+        "|" + "--:|" * (17 + len(STAGES)),
     ]
     for case in cases:
         above = (case["peak"] - case["loaded"]) * 2**20 / case["edges"]
@@ -189,8 +183,6 @@ def table(cases: list[dict[str, float]]) -> str:
             f"{case['loaded']:,.0f}",
             f"{case['peak']:,.0f}",
             f"{above:.0f}",
-            f"{case['estimated_seconds']:.2f}",
-            f"{case['estimated_peak']:,.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

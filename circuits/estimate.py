@@ -135,11 +135,16 @@ class Plan:
             writing = (features.layer <= layer) & (features.last_written >= layer)
             vectors += slots(torch.bincount(features.pos[writing], minlength=n) + 1)
         constants = 3 * frozen.n_layers * n
+        block = frozen.blocks[0]
+        matrices = self.costs.skips * frozen.d_model**2  # with norms folded in
+        if len(block.value) > block.d_head:  # W_O of several kv heads is laid out by head
+            matrices += block.output.numel()
         patterns = sum(block.pattern.numel() for block in self.recording.blocks)
         in_work = THINNING * self.block_weights + 3 * self.block_positions * frozen.d_model
         numbers = (
             (vectors + constants + self.costs.pushed(self.floor)) * frozen.d_model
             + patterns
+            + frozen.n_layers * matrices
             + workers_for(frozen.device) * in_work
         )
         swept = frozen.unembedding.element_size() * numbers

@@ -19,12 +19,12 @@ class PublishedSet:
 
     reference: str
     model: str
-    n_layers: int
-    width: int  # features per layer
+    n_layers: int  # that it covers
+    width: int | None  # features per layer; None where it was not looked up
     l0: str  # as its authors give it; empty where they do not
     cross_layer: bool
     skip: bool
-    size: int  # bytes on disk, from the shapes
+    size: int | None  # bytes on disk, from the shapes
 
     @property
     def kind(self) -> str:
@@ -44,7 +44,8 @@ def _expanded(entry: dict[str, Any], models: dict[str, list[int]]) -> Iterator[P
     """The sets that one entry stands for."""
     if "model" in entry:
         skip, l0 = bool(entry.get("skip")), entry.get("l0_text", "")
-        yield _one(entry, entry["reference"], entry["model"], models, entry["width"], l0, skip)
+        width = entry.get("width")
+        yield _one(entry, entry["reference"], entry["model"], models, width, l0, skip)
         return
     chosen = product(
         entry["models"].items(), entry["widths"].items(), entry["l0"].items(), entry["skips"]
@@ -62,17 +63,20 @@ def _one(
     reference: str,
     model: str,
     models: dict[str, list[int]],
-    width: int,
+    width: int | None,
     l0: str,
     skip: bool,
 ) -> PublishedSet:
     n_layers, d_model = models[model]
-    crossing = entry["cross_layer"]
+    n_layers = entry.get("covered", n_layers)
+    crossing, size = entry["cross_layer"], None
     written = n_layers
     if crossing:
         written = n_layers**2 if entry.get("all_layers") else n_layers * (n_layers + 1) // 2
-    matrices = (n_layers + written) * width * d_model + n_layers * d_model**2 * skip
-    vectors = n_layers * (2 * width + d_model)
+    if width is not None and "bytes_per_value" in entry:
+        matrices = (n_layers + written) * width * d_model + n_layers * d_model**2 * skip
+        vectors = n_layers * (2 * width + d_model)
+        size = (matrices + vectors) * entry["bytes_per_value"]
     return PublishedSet(
         reference=reference,
         model=model,
@@ -81,5 +85,5 @@ def _one(
         l0=l0,
         cross_layer=crossing,
         skip=skip,
-        size=(matrices + vectors) * entry["bytes_per_value"],
+        size=size,
     )

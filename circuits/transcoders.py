@@ -13,6 +13,7 @@ encoders are converted some rows at a time, of decoders only the rows of active 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -316,34 +317,44 @@ class TranscoderRows:
     def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
         constant = self.transcoders.layers[layer].decoder_bias.to(self.activation)
         for source, skip in self._skips(layer).items():
-            constant = constant + skip @ self.points.constant_input(source)
+            read = self.points.constant_input(source)
+            if read.any():
+                constant = constant + skip.to(constant) @ read
         length = len(self.points.recording.prompt)
         positions = torch.arange(length, device=constant.device)
         return self.points.written(layer, positions, constant.expand(length, -1))
 
     def linear(self, layer: int) -> dict[int, LinearPath]:
-        points, context = self.points, self.points.recording.prompt.context_only
-        paths: dict[int, LinearPath] = {}
-        for source, skip in self._skips(layer).items():
-            scale = points.scale(source, layer)
-            scale[:context] = 0
-            paths[source] = AffineSkip(points.between(source, layer, skip), scale)
-        return paths
+        skips = self._skips(layer).items()
+        return {source: AffineSkip(self.points, source, layer, skip) for source, skip in skips}
 
     def _skips(self, layer: int) -> dict[int, Tensor]:
         below = enumerate(self.transcoders.layers[: layer + 1])
         skips = {source: transcoder.skip_to(layer - source) for source, transcoder in below}
-        return {
-            source: skip.to(self.activation) for source, skip in skips.items() if skip is not None
-        }
+        return {source: skip for source, skip in skips.items() if skip is not None}
 
 
 @dataclass(frozen=True)
 class AffineSkip:
-    """A skip matrix between two layers' residuals, with all norms: scale[pos] · matrix."""
+    """A skip matrix between two layers' residuals: scale[pos] · matrix, norms included."""
 
-    matrix: Float[Tensor, "d_model_out d_model"]
-    scale: Float[Tensor, " pos"]  # 0 at context-only positions, whose output is a constant
+    points: MlpPoints
+    read: int  # layer
+    written: int
+    skip: Float[Tensor, "d_model_out d_model"]  # may lie in a file
+
+    @cached_property
+    def matrix(self) -> Float[Tensor, "d_model_out d_model"]:
+        """The skip with gains and centring of the norms on both sides."""
+        like = self.points.recording.tokens
+        return self.points.between(self.read, self.written, self.skip.to(like))
+
+    @cached_property
+    def scale(self) -> Float[Tensor, " pos"]:
+        """The norms' denominators; 0 at context-only positions, whose output is a constant."""
+        scale = self.points.scale(self.read, self.written)
+        scale[: self.points.recording.prompt.context_only] = 0
+        return scale
 
     def forward(
         self, residual: Float[Tensor, "*part pos d_model"], first: int

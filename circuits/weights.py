@@ -17,7 +17,8 @@ from circuits.formats import circuit_tracer, gemma_scope, openmoss, saelens, spa
 from circuits.formats.autoencoders import holds_autoencoders, read_autoencoders
 from circuits.formats.hooks import layer_of
 from circuits.formats.stored import StoredSet, Unknown, WeightsFormatError, unsaid
-from circuits.places import CONFIGS, Folder, Place, find_place
+from circuits.hub import HubError
+from circuits.places import CONFIGS, Folder, Place, PlaceError, find_place
 from circuits.points import ReadPoint, WritePoint
 from circuits.transcoders import TranscoderSet, nothing
 from graphs.provenance import DictionaryIdentity
@@ -91,14 +92,9 @@ def _sound(place: Place, read: Callable[[Place], Result]) -> Result:
     """What a reader makes of files; whatever stands in them, it fails with one sentence."""
     try:
         return read(place)
-    except (
-        AttributeError,
-        ArithmeticError,
-        IndexError,
-        KeyError,
-        RuntimeError,
-        TypeError,
-    ) as error:
+    except (HubError, PlaceError, WeightsFormatError):
+        raise
+    except Exception as error:  # whatever a value of the wrong type or shape leads to
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise WeightsFormatError(
             f"The files of {place.name} hold something unexpected ({said}): get them again, or "

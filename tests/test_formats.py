@@ -446,6 +446,11 @@ def strange_hooks(folder: Path) -> None:
     rewritten(folder / "config.json", hook_points_in={"a": 1})
 
 
+def layers_in_words(folder: Path) -> None:
+    writers.clt_training(toy_dictionary(cross_layer=True), folder)
+    rewritten(folder / "layers.1.mlp" / "cfg.json", n_targets="two")
+
+
 def bias_of_one_number(folder: Path) -> None:
     writers.circuit_tracer(toy_dictionary(), folder)
     path = folder / "layer_1.safetensors"
@@ -485,6 +490,7 @@ def some_skips(folder: Path) -> None:
         (normalised, "normalises its inputs by 'expected_average_only_in'"),
         (no_hooks, "lacks hook_points_in or hook_points_out"),
         (strange_hooks, r"hold something unexpected \(KeyError: 0\)"),
+        (layers_in_words, r"hold something unexpected \(ValueError: invalid literal"),
         (bias_of_one_number, r"The encoder bias in .* has shape \(\), expected one number per"),
         (k_in_words, "has k 'five' in its cfg.json: expected a number"),
         (uneven_groups, "has 20 features, which are not 3 groups of one size"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from circuits.filled import Filled
 from circuits.firing import strongest
 from circuits.frozen import DamagedWeights
 from circuits.neurons import Neurons
+from circuits.places import parse_reference
 from circuits.trace import trace
 from circuits.transcoders import DictionaryMismatch, TranscoderSet, nothing
 from graphs import NodeKind
@@ -103,6 +105,14 @@ def test_the_command_lists_published_dictionaries():
     assert "google/gemma-scope-2-1b-pt/clt/width_262k_l0_big_affine" in result.stdout
     assert "32.7 GB" in result.stdout
     assert "270m" not in result.stdout
+    every = json.loads(run("dictionaries", "--json").stdout)["dictionaries"]
+    assert all(parse_reference(entry["reference"]) is not None for entry in every)
+    assert len({entry["reference"] for entry in every}) == len(every) > 300
+    (known,) = [e for e in every if e["reference"] == "mntss/transcoder-Llama-3.2-1B"]
+    matrices = 16 * (2 * 131072 * 2048 + 2048**2)
+    assert known["size"] == 2 * (matrices + 16 * (2 * 131072 + 2048))
+    (unknown,) = [e for e in every if e["reference"] == "mntss/clt@sp10-32k"]
+    assert (unknown["width"], unknown["size"]) == (None, None)
 
 
 def test_filled_layers_hold_their_own_constants():

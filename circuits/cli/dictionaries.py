@@ -45,8 +45,9 @@ def dictionaries_command(
 
 
 def _cells(entry: PublishedSet) -> tuple[str, ...]:
-    width = f"{entry.n_layers} × {entry.width:,}"
-    return entry.reference, entry.model, entry.kind, width, entry.l0, f"{entry.size / 1e9:,.1f} GB"
+    width = f"{entry.n_layers} × " + (f"{entry.width:,}" if entry.width else "?")
+    size = f"{entry.size / 1e9:,.1f} GB" if entry.size else "?"
+    return entry.reference, entry.model, entry.kind, width, entry.l0, size
 
 
 @app.command("features")

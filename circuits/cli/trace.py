@@ -159,6 +159,7 @@ def estimate_command(
         f"{cost.flops / 1e9:,.0f} GFLOP at {cost.gflops_per_second:,.0f} GFLOP/s\n"
         f"about {cost.seconds:.1f} s after loading, {gigabytes(cost.peak_bytes)} of "
         f"{gigabytes(cost.free_bytes)} at the peak"
+        + (f", and {gigabytes(cost.device_bytes)} on {device}" if cost.device_bytes else "")
     )
 
 
