@@ -9,7 +9,7 @@ traces in `benchmarks/estimates.py`.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -110,11 +110,13 @@ class Plan:
         features: ActiveFeatures,
         expansion: Expansion,
         targets: Covectors,
+        costs: Costs | None = None,
     ) -> None:
         self.frozen, self.recording, self.features = frozen, recording, features
+        self.expansion, self.targets = expansion, targets
         self.limit = expansion.limit(len(features))
         share = self.limit / max(1, len(features))
-        self.costs = Costs(frozen, recording, features)
+        self.costs = costs or Costs(frozen, recording, features)
         self.floor = self.costs.best_floor(share)
         self.rows = self.costs.features * share + self.costs.table(targets.layer, targets.pos)
         kept = 1.0 if expansion.kept_share >= 1 else KEPT_OF_VISIBLE
@@ -126,6 +128,12 @@ class Plan:
         rows = float(self.rows.sum())
         columns = len(features) + frozen.n_layers * self.costs.n_pos
         self.block_weights = min(BLOCK_WEIGHTS, columns * rows / max(1.0, self.blocks))
+
+    def lowered(self, limit: int) -> Plan:
+        """The same with so many features expanded at most."""
+        expansion = replace(self.expansion, everything=False, max_features=limit)
+        parts = (self.frozen, self.recording, self.features, expansion, self.targets)
+        return Plan(*parts, costs=self.costs)
 
     def need(self) -> Need:
         """Memory of all that is still to be made."""

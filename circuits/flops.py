@@ -8,11 +8,11 @@ position alone:
     2 · crossed · n · d_model · kv heads · d_head              through W_V
     crossed · n · (n + 1) · heads · d_head                     through the causal pattern
     2 · d_model · (vectors of sources that it sees)            read off
-    2 · crossed · n · d_model²                                 through affine skips, if any
+    2 · (layers below, down to that block) · n · d_model²      through affine skips, if any
 
 A source that writes to several layers is read off at each.  Sources below `floor` cross the
-attentions up to it, at all n positions from their own on, and are read off at each of them
-(`circuits.lower`).
+attentions and skips up to it, at all n positions from their own on, and are read off at each of
+them (`circuits.lower`).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Costs:
         crossed = (layer + (not self.parallel)).clamp(max=self.n_layers) - bottom
         through_output = (crossed.clamp(max=1) + (crossed - 1).clamp(min=0) * n) * self.heads
         through_weights = 2 * self.d_model * (through_output + crossed * n * self.kv_heads)
-        through_skip = 2 * self.skips * crossed * n * self.d_model**2
+        through_skip = 2 * self.skips * (layer - bottom) * n * self.d_model**2
         through_pattern = crossed * n * (n + 1) * self.heads
         below, vectors = self._below(self.sources), self._below(self.vectors)
         seen = (vectors - vectors[bottom[:, 0]]).cumsum(1)
@@ -73,7 +73,7 @@ class Costs:
         n = torch.arange(self.n_pos, 0, -1)
         to_cross = torch.arange(floor - 1, -1, -1).double()
         crossings = to_cross @ self.sources[:floor] + floor * self.n_inputs
-        weights = 2 * n * self.d_model * (self.heads + self.kv_heads)
+        weights = 2 * n * self.d_model * (self.heads + self.kv_heads + self.skips * self.d_model)
         return float((crossings * (weights + n * (n + 1) * self.heads)).sum())
 
     def best_floor(self, share: float) -> int:

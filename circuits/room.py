@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from circuits.covectors import Covectors
 from circuits.estimate import Need, Plan
-from circuits.expand import Expansion
-from circuits.features import ActiveFeatures, FeatureSource
+from circuits.features import FeatureSource
 from circuits.frozen import FrozenModel
 from circuits.memory import free_bytes, free_device_bytes, gigabytes
-from circuits.recording import Recording
 
 
 class DoesNotFit(ValueError):
@@ -34,44 +29,32 @@ def require_room_to_record(frozen: FrozenModel, source: FeatureSource, n_tokens:
         )
 
 
-def require_room(
-    frozen: FrozenModel,
-    recording: Recording,
-    features: ActiveFeatures,
-    expansion: Expansion,
-    targets: Covectors,
-) -> None:
+def require_room(plan: Plan) -> None:
     """Raises DoesNotFit, saying which setting to lower, if memory will not hold the rows."""
-    host, device = free_bytes(), free_device_bytes(frozen.device)
+    host, device = free_bytes(), free_device_bytes(plan.frozen.device)
 
-    def need(limit: int) -> Need:
-        lowered = replace(expansion, everything=False, max_features=limit)
-        return Plan(frozen, recording, features, lowered, targets).need()
+    def fits(need: Need) -> bool:
+        return need.host <= host and need.device <= device
 
-    def fits(limit: int) -> bool:
-        wanted = need(limit)
-        return wanted.host <= host and wanted.device <= device
-
-    limit = expansion.limit(len(features))
-    if fits(limit):
+    wanted, limit = plan.need(), plan.limit
+    if fits(wanted):
         return
     most, too_many = 0, limit
     while too_many - most > 1:
         half = (most + too_many) // 2
-        most, too_many = (half, too_many) if fits(half) else (most, half)
+        most, too_many = (half, too_many) if fits(plan.lowered(half).need()) else (most, half)
     most = _two_digits(most)
-    asked = "--all" if expansion.everything else f"--max-features {limit}"
+    asked = "--all" if plan.expansion.everything else f"--max-features {limit}"
     advice = (
         f"lower {asked} to --max-features {most}"
         if most
         else "shorten the prompt or take a dictionary of which fewer features are active"
     )
-    wanted = need(limit)
     short, free = (wanted.host, host) if wanted.host > host else (wanted.device, device)
     raise DoesNotFit(
-        f"This trace of {len(recording.prompt):,} tokens and {len(features):,} active features "
-        f"needs about {gigabytes(short)} more memory and {gigabytes(free)} are free: {advice}; "
-        "`headwater trace --force` tries nevertheless."
+        f"This trace of {len(plan.recording.prompt):,} tokens and {len(plan.features):,} active "
+        f"features needs about {gigabytes(short)} more memory and {gigabytes(free)} are free: "
+        f"{advice}; `headwater trace --force` tries nevertheless."
     )
 
 

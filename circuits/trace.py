@@ -16,10 +16,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from circuits.attention import Attention
-from circuits.estimate import Estimate, estimate
+from circuits.estimate import Estimate, Plan, estimate
 from circuits.expand import Expansion, Sweeper, expand
 from circuits.features import ActiveFeatures, FeatureSource
-from circuits.flops import Costs
 from circuits.labels import LABELS_PER_LAYER, output_tokens
 from circuits.lower import push_lower
 from circuits.progress import Progress, ignore_progress
@@ -69,17 +68,16 @@ def trace(
     frozen = subject.frozen
     with torch.inference_mode():
         recording, targets, features = _active(prompt, subject, source, settings, progress, force)
+        plan = Plan(frozen, recording, features, settings.expansion, targets.covectors)
         if not force:
-            require_room(frozen, recording, features, settings.expansion, targets.covectors)
+            require_room(plan)
         progress("sources", 0, 1)
         at_context = bool((targets.covectors.pos < prompt.context_only).any())
         first = 0 if at_context else prompt.context_only
         sources = build_sources(frozen, recording, features, first)
         progress("sweep", 0, 1)
         attention = Attention(frozen, recording, first)
-        share = settings.expansion.limit(len(features)) / max(1, len(features))
-        floor = Costs(frozen, recording, features).best_floor(share)
-        lower = push_lower(frozen, attention, sources, floor)
+        lower = push_lower(frozen, attention, sources, plan.floor)
         sweeper = Sweeper(frozen, attention, sources, lower, features)
         rows = expand(sweeper, targets, settings.expansion, progress)
         progress("check", 0, 1)

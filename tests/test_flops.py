@@ -17,12 +17,12 @@ from tests.tiny import tiny_prompt, toy_dictionary
 D_MODEL = 16
 
 
-def prepared(name: str) -> tuple[Costs, ActiveFeatures]:
+def prepared(name: str, *, skip: bool = False) -> tuple[Costs, ActiveFeatures]:
     """Position 0 of six is context only, so five are swept."""
     subject: Subject = cached_subject(name)
     recording = record(subject.frozen, tiny_prompt())
     targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
-    features = toy_dictionary().activate(subject.frozen, recording, targets.covectors)
+    features = toy_dictionary(skip=skip).activate(subject.frozen, recording, targets.covectors)
     return Costs(subject.frozen, recording, features), features
 
 
@@ -67,6 +67,22 @@ def test_sources_pushed_to_the_second_layer():
         expected += crossings * (2 * n * D_MODEL * (24 + 12) + n * (n + 1) * 24)
     assert costs.of_pushing(2) == expected
     assert costs.of_pushing(0) == 0
+
+
+@pytest.mark.parametrize("name", ["gemma-3", "gpt-neox"])
+def test_a_skip_is_crossed_in_every_layer_below(name: str):
+    plain, _ = prepared(name, skip=True)
+    plain.skips = 0.0
+    skipped, features = prepared(name, skip=True)
+    row = one_row(plain, 2, 4)
+    product = 2 * D_MODEL**2
+    assert skipped.of_rows(row) - plain.of_rows(row) == 2 * 4 * product
+    assert skipped.of_rows(row, floor=1) - plain.of_rows(row, floor=1) == 4 * product
+    pushed = 0
+    for pos, n in zip(range(1, 6), (5, 4, 3, 2, 1), strict=True):
+        entering = int(((features.layer == 0) & (features.pos == pos)).sum()) + 1
+        pushed += n * (entering + 2 * plain.n_inputs)  # tokens cross both layers
+    assert skipped.of_pushing(2) - plain.of_pushing(2) == pushed * product
 
 
 def test_the_cut_is_the_cheapest(monkeypatch: pytest.MonkeyPatch):

@@ -19,11 +19,10 @@ from circuits.formats.stored import (
     Unknown,
     WeightsFormatError,
     beside,
+    by_names,
     mapped,
     merged,
-    needed,
     read_json,
-    transcoder,
 )
 from circuits.nonlinearities import Nonlinearity, TopK
 from circuits.places import CONFIGS, Place
@@ -181,19 +180,15 @@ def _built(stored: _Stored) -> Transcoder:
         return gemma_scope.single(path)
     if stored.name == sparsify.WEIGHTS:
         file = sparsify.File(path, str(stored.hook), config, tensors)
-        names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+        names = ("encoder.weight", "W_dec", "encoder.bias", "b_dec")
         chosen, scale = sparsify.nonlinearity(file), sparsify.scale(file, "in_norm")
     else:
-        names, scale = ("W_enc", "b_enc", "W_dec", "b_dec"), 1.0
+        names, scale = ("W_enc", "W_dec", "b_enc", "b_dec"), 1.0
         chosen = _saelens_nonlinearity(path, config, tensors)
-    needed(tensors, names, path)
-    encoder, encoder_bias, decoder, decoder_bias = (tensors[name] for name in names)
-    return transcoder(
+    return by_names(
         path,
-        encoder=encoder,
-        encoder_bias=encoder_bias,
-        decoders=(decoder,),
-        decoder_bias=decoder_bias,
+        tensors,
+        names,
         by_input=stored.name != sparsify.WEIGHTS,
         nonlinearity=chosen,
         threshold=tensors.get("threshold"),

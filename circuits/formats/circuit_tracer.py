@@ -27,6 +27,7 @@ from circuits.formats.stored import (
     StoredSet,
     Unknown,
     WeightsFormatError,
+    by_names,
     mapped,
     needed,
     transcoder,
@@ -193,13 +194,10 @@ def _single(path: Path, config: dict[str, Any], told: Path) -> Transcoder:
 
 def _layer(path: Path, tensors: dict[str, Tensor], nonlinearity: Nonlinearity | None) -> Transcoder:
     """One layer of a per-layer set; without a nonlinearity its threshold decides."""
-    needed(tensors, ("W_enc", "W_dec", "b_enc", "b_dec"), path)
-    return transcoder(
+    return by_names(
         path,
-        encoder=tensors["W_enc"],
-        encoder_bias=tensors["b_enc"],
-        decoders=(tensors["W_dec"],),
-        decoder_bias=tensors["b_dec"],
+        tensors,
+        ("W_enc", "W_dec", "b_enc", "b_dec"),
         nonlinearity=nonlinearity,
         threshold=tensors.get("activation_function.threshold"),
         skip=tensors.get("W_skip"),

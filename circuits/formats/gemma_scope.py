@@ -26,6 +26,7 @@ from circuits.formats.stored import (
     WeightsFormatError,
     alike,
     beside,
+    by_names,
     mapped,
     needed,
     read_json,
@@ -38,8 +39,8 @@ from circuits.transcoders import Transcoder
 
 CROSS_LAYER = re.compile(r"params_layer_(\d+)\.safetensors")
 SINGLE = re.compile(r"(?:(.*)/)?params\.(npz|safetensors)")
-NAMES = ("w_enc", "w_dec", "b_enc", "b_dec", "threshold")
-NAMES_1 = ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
+NAMES = ("w_enc", "w_dec", "b_enc", "b_dec")
+NAMES_1 = ("W_enc", "W_dec", "b_enc", "b_dec")
 
 
 def recognised(place: Place) -> bool:
@@ -96,7 +97,7 @@ def _read_cross_layer(place: Place, files: list[tuple[int, str]]) -> StoredSet:
 def cross_layer(path: Path, layer: int, n_layers: int) -> Transcoder:
     """One layer of a Gemma Scope 2 cross-layer set."""
     tensors = mapped(path)
-    needed(tensors, NAMES, path)
+    needed(tensors, (*NAMES, "threshold"), path)
     decoder = tensors["w_dec"]
     if decoder.ndim != 3 or decoder.shape[1] != n_layers:
         raise WeightsFormatError(
@@ -120,17 +121,14 @@ def single(path: Path) -> Transcoder:
     """One layer of a Gemma Scope 1 or 2 per-layer set."""
     tensors = mapped(path)
     names = NAMES if "w_enc" in tensors else NAMES_1
-    needed(tensors, names, path)
-    encoder, decoder, encoder_bias, decoder_bias, threshold = (tensors[name] for name in names)
+    needed(tensors, (*names, "threshold"), path)
     skip = tensors.get("affine_skip_connection")
-    return transcoder(
+    return by_names(
         path,
-        encoder=encoder,
-        encoder_bias=encoder_bias,
-        decoders=(decoder,),
-        decoder_bias=decoder_bias,
+        tensors,
+        names,
         by_input=True,
-        threshold=threshold,
+        threshold=tensors["threshold"],
         skip=None if skip is None else skip.T,
     )
 

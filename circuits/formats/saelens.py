@@ -24,11 +24,10 @@ from circuits.formats.stored import (
     WeightsFormatError,
     alike,
     beside,
+    by_names,
     mapped,
     merged,
-    needed,
     read_json,
-    transcoder,
 )
 from circuits.places import Place
 from circuits.points import ReadPoint, WritePoint
@@ -94,13 +93,10 @@ def _points(path: Path, told: dict[str, Any]) -> tuple[ReadPoint | Unknown, Writ
 
 def _layer(path: Path) -> Transcoder:
     tensors = mapped(path)
-    needed(tensors, ("W_enc", "W_dec", "b_enc", "b_dec"), path)
-    return transcoder(
+    return by_names(
         path,
-        encoder=tensors["W_enc"],
-        encoder_bias=tensors["b_enc"],
-        decoders=(tensors["W_dec"],),
-        decoder_bias=tensors["b_dec"],
+        tensors,
+        ("W_enc", "W_dec", "b_enc", "b_dec"),
         by_input=True,
         threshold=tensors.get("threshold"),
         skip=tensors.get("W_skip"),

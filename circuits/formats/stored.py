@@ -147,6 +147,37 @@ def needed(tensors: Mapping[str, Tensor], names: tuple[str, ...], path: Path) ->
         )
 
 
+def by_names(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    names: tuple[str, str, str, str],
+    *,
+    by_input: bool = False,
+    nonlinearity: Nonlinearity | None = None,
+    threshold: Tensor | None = None,
+    skip: Tensor | None = None,
+    read_scale: float = 1.0,
+) -> Transcoder:
+    """A transcoder of one layer, from the tensors of these names: encoder, decoder, their biases.
+
+    Raises as `transcoder`, and WeightsFormatError for the first that is not there.
+    """
+    needed(tensors, names, path)
+    encoder, decoder, encoder_bias, decoder_bias = (tensors[name] for name in names)
+    return transcoder(
+        path,
+        encoder=encoder,
+        encoder_bias=encoder_bias,
+        decoders=(decoder,),
+        decoder_bias=decoder_bias,
+        by_input=by_input,
+        nonlinearity=nonlinearity,
+        threshold=threshold,
+        skip=skip,
+        read_scale=read_scale,
+    )
+
+
 def transcoder(
     path: Path,
     *,
