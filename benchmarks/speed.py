@@ -30,9 +30,8 @@ import torch
 from random_dictionary import random_dictionary
 from watch import Watch, anonymous
 
-from circuits.estimate import matrix_product_rate
+from circuits.estimate import Plan, matrix_product_rate
 from circuits.expand import Expansion
-from circuits.flops import Costs
 from circuits.recording import record
 from circuits.rows import SparseRows
 from circuits.subject import Subject, read_subject
@@ -126,10 +125,10 @@ def measure(length: int) -> dict[str, float]:
     features = dictionary.activate(subject.frozen, recording, targets.covectors)
     chosen = graph.expanded[graph.nodes.is_kind(NodeKind.FEATURE)]
     rows = torch.from_numpy(chosen).nonzero()[:, 0]
-    costs, at_end = Costs(subject.frozen, recording, features), targets.covectors
+    plan = Plan(subject.frozen, recording, features, expansion, targets.covectors)
+    costs, floor, at_end = plan.costs, plan.floor, targets.covectors
     table = costs.table(features.layer[rows], features.pos[rows])
     table += costs.table(at_end.layer, at_end.pos)
-    floor = costs.best_floor(len(rows) / len(features))
     flops = costs.of_rows(table, floor) + costs.of_pushing(floor)
     return {
         "length": length,

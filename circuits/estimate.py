@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from circuits.adjoint import BLOCK_WEIGHTS, block_positions
 from circuits.cores import workers_for
@@ -21,17 +23,18 @@ from circuits.features import ActiveFeatures
 from circuits.flops import Costs
 from circuits.frozen import FrozenModel
 from circuits.labels import LABELS_PER_LAYER
+from circuits.likely import likely_influence
 from circuits.memory import free_bytes, held_bytes
 from circuits.recording import Recording
 from circuits.sources import slots
 
 # Fitted to benchmarks/results/estimates.md; efficiencies are of the matrix product's rate.
-SWEEP_EFFICIENCY, LABEL_EFFICIENCY = 0.6, 0.7
+SWEEP_EFFICIENCY, LABEL_EFFICIENCY = 0.65, 0.7
 SECONDS_PER_EDGE = 4e-8  # choosing rows, checking them and making the matrix
 SECONDS_PER_STEP = 5e-4  # of a block through a layer, however small
 SECONDS_PER_LAYER = 2.5e-3  # gathering sources
 SECONDS_PER_LABEL = 2.5e-4  # spelling
-KEPT_OF_VISIBLE = 0.92  # of the sources that a row sees, at the default share
+KEPT_OF_VISIBLE = 0.85  # of the sources that a row sees, at the default share
 THINNING = 5  # blocks of weights at once while their largest are found
 
 
@@ -110,15 +113,15 @@ class Plan:
         features: ActiveFeatures,
         expansion: Expansion,
         targets: Covectors,
-        costs: Costs | None = None,
+        known: Plan | None = None,
     ) -> None:
         self.frozen, self.recording, self.features = frozen, recording, features
         self.expansion, self.targets = expansion, targets
         self.limit = expansion.limit(len(features))
-        share = self.limit / max(1, len(features))
-        self.costs = costs or Costs(frozen, recording, features)
-        self.floor = self.costs.best_floor(share)
-        self.rows = self.costs.features * share + self.costs.table(targets.layer, targets.pos)
+        self.costs = known.costs if known else Costs(frozen, recording, features)
+        self.order = known.order if known else None  # features, those first that get rows first
+        self.rows = self._rows()
+        self.floor = self.costs.best_floor(self.rows)
         kept = 1.0 if expansion.kept_share >= 1 else KEPT_OF_VISIBLE
         self.edges = self.costs.visible(self.rows) * kept
         positions = self.costs.positions(self.rows)
@@ -133,7 +136,19 @@ class Plan:
         """The same with so many features expanded at most."""
         expansion = replace(self.expansion, everything=False, max_features=limit)
         parts = (self.frozen, self.recording, self.features, expansion, self.targets)
-        return Plan(*parts, costs=self.costs)
+        return Plan(*parts, known=self)
+
+    def _rows(self) -> Float[Tensor, "layer pos"]:
+        """How many rows there will be by layer and swept position."""
+        features, targets = self.features, self.targets
+        rows = self.costs.table(targets.layer, targets.pos)
+        if self.limit == len(features):
+            return rows + self.costs.features
+        if self.order is None:
+            parts = (self.frozen, self.recording, features, targets)
+            self.order = likely_influence(*parts).argsort(descending=True, stable=True)
+        first = self.order[: self.limit]
+        return rows + self.costs.table(features.layer[first], features.pos[first])
 
     def need(self) -> Need:
         """Memory of all that is still to be made."""

@@ -76,14 +76,13 @@ class Costs:
         weights = 2 * n * self.d_model * (self.heads + self.kv_heads + self.skips * self.d_model)
         return float((crossings * (weights + n * (n + 1) * self.heads)).sum())
 
-    def best_floor(self, share: float) -> int:
-        """Where to cut, if this share of all features get rows; 0 for not at all.
+    def best_floor(self, rows: Float[Tensor, "layer pos"]) -> int:
+        """Where to cut, for so many rows by layer and position; 0 for not at all.
 
         Skips to higher layers would cross the cut beside the residual stream.
         """
         if self.crossing:
             return 0
-        rows = self.features * share
         costs = [
             self.of_rows(rows, floor) + self.of_pushing(floor)
             for floor in range(self.n_layers + 1)

@@ -4,7 +4,7 @@ Layer l's dictionary reads its MLP's input and writes to layers l, l+1, …, l+n
 
     activation_l = nonlinearity(encoder_l · input_l · read_scale_l + encoder_bias_l)
     output_m     = decoder_bias_m + skip_m · input_m
-                 + Σ_l (activation_l + added_{l→m}) · decoder_{l→m} · write_scale_{l→m}
+                 + Σ_l (activation_l + added_{l→m}) · write_scale_{l→m} · decoder_{l→m}
 
 A per-layer transcoder is the case n_written = 1.  Matrices may lie in files, in any number type:
 encoders are converted some rows at a time, of decoders only the rows of active features are read.
@@ -62,7 +62,7 @@ class Transcoder:
     skip: Float[Tensor, "d_model_out d_model"] | None = None  # output += skip @ input
     higher_skips: tuple[Float[Tensor, "d_model_out d_model"], ...] = ()  # to the layers above
     read_scale: float = 1.0
-    write_scales: tuple[float, ...] | None = None  # by written layer
+    write_scales: tuple[Float[Tensor, " d_dict"], ...] | None = None  # by written layer
     added: tuple[Float[Tensor, " d_dict"], ...] | None = None  # by written layer, where active
 
     @property
@@ -104,7 +104,7 @@ class Transcoder:
         if self.added is not None:
             activation = activation + self.added[offset][place].to(activation)
         if self.write_scales is not None:
-            activation = activation * self.write_scales[offset]
+            activation = activation * self.write_scales[offset][place].to(activation)
         return activation[:, None] * self.decoders[offset][place].to(activation)
 
     def written(
@@ -114,7 +114,7 @@ class Transcoder:
         if self.added is not None:
             activation = activation + self.added[offset].to(activation) * (activation > 0)
         if self.write_scales is not None:
-            activation = activation * self.write_scales[offset]
+            activation = activation * self.write_scales[offset].to(activation)
         return activation @ self.decoders[offset].to(activation)
 
 

@@ -193,7 +193,7 @@ def test_nothing_is_cut_where_skips_lead_to_higher_layers(gemma: Subject):
     costs = Costs(gemma.frozen, prepared.recording, prepared.features)
     assert costs.crossing
     costs.of_rows = lambda rows, floor=0: 100.0 - floor  # higher would be cheaper
-    assert costs.best_floor(1.0) == 0
+    assert costs.best_floor(costs.features) == 0
     prepared = prepare(gemma, DICTIONARIES["cross-layer, skip"], tiny_prompt())
     assert not Costs(gemma.frozen, prepared.recording, prepared.features).crossing
 

@@ -100,6 +100,33 @@ def test_autoencoders_read_what_their_site_says(name: str, site: Site):
         torch.testing.assert_close(seen[0], block.contribution, rtol=1e-4, atol=1e-6)
 
 
+def test_a_crosscoder_reads_several_residual_streams(tmp_path: Path):
+    """Gemma Scope 2's folder crosscoder/layer_{a}_{b}_…: one file per layer that is read."""
+    folder = tmp_path / "layer_0_2_width_20_l0_medium"
+    layers = toy_dictionary(cross_layer=True, n_layers=2).layers
+    writers.gemma_scope_2_cross_layer(toy_dictionary(cross_layer=True, n_layers=2), folder)
+    told = {"type": "crosscoder", "hf_hook_point_in": "model.layers.{0,2}.output"}
+    writers.as_json(told, folder / "config.json")
+    read = autoencoders(folder)
+    assert [one.layer for one in read] == [0, 2]
+    subject = cached_subject("gemma-3")
+    seen = record(subject.frozen, tiny_prompt())
+    dictionary = AutoencoderSet(read, DictionaryIdentity(kind="autoencoder", name="crosscoder"))
+    for (one, activations), layer in zip(
+        fired(subject.frozen, tiny_prompt(), dictionary), layers, strict=True
+    ):
+        block = seen.blocks[one.layer]
+        after = block.mlp_residual + block.contribution
+        threshold = writers.threshold(layer)
+        pre = after @ layer.encoder.T + layer.encoder_bias
+        expected = torch.where(pre > threshold, pre, 0).relu()
+        torch.testing.assert_close(activations[1:], expected[1:], rtol=1e-4, atol=1e-5)
+        assert activations.any()
+    writers.as_json({**told, "hf_hook_point_in": "model.layers.0.output"}, folder / "config.json")
+    with pytest.raises(WeightsFormatError, match=r"expected the layers that the crosscoder reads"):
+        read_dictionary(folder)
+
+
 def test_a_subtracted_bias_is_subtracted_from_what_was_scaled():
     shift = torch.arange(16.0)
     parts = (torch.eye(16), torch.zeros(16), ReLU())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 import circuits.estimate
+import circuits.flops
 from circuits.estimate import estimate
 from circuits.expand import Expansion
 from circuits.neurons import Neurons
@@ -67,6 +68,7 @@ def test_room_for_sources_is_what_they_take(
 ):
     recording, features, targets = prepared(gemma, cross_layer=cross_layer)
     without_blocks(monkeypatch)
+    monkeypatch.setattr(circuits.flops, "MOST_PUSHED", 0)
     none = Expansion(max_features=0)
     said = estimate(gemma.frozen, recording, features, none, targets)
     sources = build_sources(gemma.frozen, recording, features, 1)

@@ -86,10 +86,10 @@ def test_a_skip_is_crossed_in_every_layer_below(name: str):
 
 
 def test_the_cut_is_the_cheapest(monkeypatch: pytest.MonkeyPatch):
-    costs, features = prepared("gemma-3")
+    costs, _ = prepared("gemma-3")
     monkeypatch.setattr(costs, "of_rows", lambda rows, floor: float(rows.sum()) * (3 - floor))
     monkeypatch.setattr(costs, "of_pushing", lambda floor: 10.0 * floor**2)
-    share = 30 / len(features)  # 90, 60 + 10, 30 + 40, 90
-    assert costs.best_floor(share) == 1
+    rows = 30 * one_row(costs, 1, 3)  # 90, 60 + 10, 30 + 40, 90
+    assert costs.best_floor(rows) == 1
     monkeypatch.setattr(circuits.flops, "MOST_PUSHED", 1)
-    assert costs.best_floor(share) == 0
+    assert costs.best_floor(rows) == 0

@@ -139,9 +139,11 @@ def test_offsets_and_scales_of_the_fork_count(tmp_path: Path):
         tensors["in_norm"], tensors["out_norm"] = torch.tensor([8.0]), torch.tensor([2.0])
         for j in range(layer.n_written):
             tensors[f"post_encs.{j}"] = torch.rand(20, generator=generator)
+            tensors[f"post_enc_scales.{j}"] = torch.rand(20, generator=generator)
         writers.store(tensors, path)
         config = json.loads((path.parent / "cfg.json").read_text())
-        writers.as_json({**config, "divide_cross_layer": True}, path.parent / "cfg.json")
+        told = {"divide_cross_layer": True, "post_encoder_scale": True}
+        writers.as_json({**config, **told}, path.parent / "cfg.json")
     read = read_transcoders(tmp_path)
     x = torch.randn(5, 16, generator=generator).double()
     size, total = 16**0.5, torch.zeros(16).double()
@@ -152,6 +154,7 @@ def test_offsets_and_scales_of_the_fork_count(tmp_path: Path):
         got = read.layers[source].nonlinearity(read.layers[source].pre_activations(x))
         torch.testing.assert_close(got, active, **EXACT)
         added = active + tensors[f"post_encs.{2 - source}"].double() * (active > 0)
+        added = added * tensors[f"post_enc_scales.{2 - source}"].double()
         # Three layers write to the last one: what comes from below is divided by 3 - 1.
         share = 1.0 if source == 2 else 0.5
         wanted = added @ tensors[f"W_decs.{2 - source}"] * share * 2.0 / size
@@ -165,6 +168,24 @@ def test_offsets_and_scales_of_the_fork_count(tmp_path: Path):
         wanted = (x * size / 8.0) @ tensors[f"W_skips.{2 - source}"].T * share * 2.0 / size
         torch.testing.assert_close(x @ skip.T, wanted, **EXACT)
     torch.testing.assert_close(read.layers[2].decoder_bias.double(), total, **SINGLE)
+
+
+def test_scales_that_the_fork_left_out_are_those_it_began_with(tmp_path: Path):
+    writers.clt_training(toy_dictionary(cross_layer=True), tmp_path)
+    config = tmp_path / "layers.0.mlp" / "cfg.json"
+    writers.as_json({**json.loads(config.read_text()), "post_encoder_scale": True}, config)
+    scales = read_transcoders(tmp_path).layers[0].write_scales
+    assert scales is not None
+    assert [scale.unique().tolist() for scale in scales] == [[1.0], [0.0], [0.0]]
+
+
+@pytest.mark.parametrize("choice", ["topk_coalesced", "secondary_target_tied"])
+def test_what_the_fork_chooses_per_written_layer_is_refused(choice: str, tmp_path: Path):
+    writers.clt_training(toy_dictionary(cross_layer=True), tmp_path)
+    config = tmp_path / "layers.1.mlp" / "cfg.json"
+    writers.as_json({**json.loads(config.read_text()), choice: True}, config)
+    with pytest.raises(WeightsFormatError, match=rf"{choice}\), .*is not supported"):
+        read_transcoders(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["concat", "per-layer", "tied"])

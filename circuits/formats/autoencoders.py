@@ -1,11 +1,13 @@
 """Sparse autoencoders of Gemma Scope 1 and 2, SAELens, sparsify and OpenMOSS.
 
 Their matrices are those of the families' transcoders; what they rebuild stands in a hook's name,
-in Gemma Scope 1 nowhere: there the caller has to say.
+in Gemma Scope 1 nowhere: there the caller has to say.  A Gemma Scope 2 crosscoder has a file for
+each layer that it reads; features of one rebuild this residual stream and those above.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ SITES = {
     "self_attn.o_proj.input": Site.HEADS,
 }
 ENTERING = "hook_resid_pre"
+CROSSCODER = "crosscoder"  # a type in config.json
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,15 @@ class _Stored:
             return folder.rpartition("/")[2] or self.place.name.rpartition("/")[2]
         told = merged(self.config)
         found = told.get("hf_hook_point_in") or told.get("hook_name") or told.get("hook_point_in")
+        if self.depth is not None:
+            return f"layers.{_layers_read(self)[self.depth]}"
         return None if found is None else str(found)
+
+    @property
+    def depth(self) -> int | None:
+        """The place of this file's layer among those that a crosscoder reads."""
+        match = gemma_scope.CROSS_LAYER.fullmatch(self.file)
+        return int(match[1]) if match else None
 
 
 def holds_autoencoders(place: Place) -> bool:
@@ -84,6 +95,8 @@ def holds_autoencoders(place: Place) -> bool:
             )
         if stored.name == sparsify.WEIGHTS:
             return not sparsify.says_transcoder(stored.config)
+        if told.get("type") == CROSSCODER:
+            return True
         if told.get("type") == "sae" or "hook_point_in" in told:
             return told.get("type") == "sae" or (
                 told["hook_point_in"] == told.get("hook_point_out", told["hook_point_in"])
@@ -112,14 +125,16 @@ def _found(place: Place) -> list[_Stored]:
     pairs = dict(openmoss.pairs(place))
     found: list[_Stored] = []
     for file in place.files:
+        crossing = gemma_scope.CROSS_LAYER.fullmatch(file)
         known = file.rpartition("/")[2] in names or gemma_scope.SINGLE.fullmatch(file)
-        if not known and file not in pairs:
+        if not known and not crossing and file not in pairs:
             continue
         config: dict[str, Any] = {}
         for told_in in (*(beside(file, name) for name in CONFIGS), pairs.get(file)):
             if told_in in place.files:
                 config = read_json(place.path(told_in))
-        found.append(_Stored(place, file, config))
+        if not crossing or config.get("type") == CROSSCODER:
+            found.append(_Stored(place, file, config))
     return found
 
 
@@ -154,6 +169,19 @@ def _one(stored: _Stored, site: Site | None) -> Autoencoder:
     )
 
 
+def _layers_read(stored: _Stored) -> list[int]:
+    """All layers that a crosscoder reads, as in `model.layers.{5,9,12,15}.output`."""
+    hook = stored.config.get("hf_hook_point_in")
+    match = re.fullmatch(r".*\.layers\.\{(\d+(?:,\d+)*)\}\.output", str(hook))
+    layers = [int(layer) for layer in match[1].split(",")] if match else []
+    if stored.depth is None or stored.depth >= len(layers):
+        raise WeightsFormatError(
+            f"The config of {stored.path} has hf_hook_point_in {hook!r}: expected the layers that "
+            "the crosscoder reads, as in model.layers.{5,9,12,15}.output."
+        )
+    return layers
+
+
 def _inside(hook: str) -> str:
     """A hook's name inside its block.
 
@@ -176,6 +204,8 @@ def _built(stored: _Stored) -> Transcoder:
     path, tensors, config = stored.path, mapped(stored.path), stored.config
     if "W_E" in tensors or "decoder.weight" in tensors:
         return openmoss.single(path, config)
+    if stored.depth is not None:
+        return gemma_scope.cross_layer(path, stored.depth, len(_layers_read(stored)))
     if "w_enc" in tensors or path.suffix == ".npz":
         return gemma_scope.single(path)
     if stored.name == sparsify.WEIGHTS:

@@ -84,7 +84,8 @@ def _read_cross_layer(place: Place, files: list[tuple[int, str]]) -> StoredSet:
     if config.get("type") == "crosscoder":
         raise WeightsFormatError(
             f"{place.name} is a crosscoder: it rebuilds residual streams, not MLPs, so it cannot "
-            "stand in for them; choose a transcoder or clt."
+            "stand in for them; choose a transcoder or clt, or list what fires with `headwater "
+            "features`."
         )
     if [layer for layer, _ in files] != list(range(len(files))):
         raise WeightsFormatError(

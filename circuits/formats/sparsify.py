@@ -94,9 +94,7 @@ def read(place: Place) -> StoredSet:
                 skip=_skip(files, layer, layer),
                 higher_skips=_higher_skips(files, layer),
                 read_scale=scale(file, "in_norm"),
-                write_scales=tuple(
-                    _write_scale(files, layer, layer + j) for j in _offsets(files, layer)
-                ),
+                write_scales=_write_scales(files, layer),
                 added=_added(files, layer),
             )
             for layer, file in files.items()
@@ -150,6 +148,11 @@ def _refuse_unusual(file: File) -> None:
     if config.get("topk_coalesced"):
         raise WeightsFormatError(
             f"{file.path} chooses its largest features over all source layers (topk_coalesced), "
+            "a choice of its own for each layer that is written to, which is not supported."
+        )
+    if config.get("secondary_target_tied"):
+        raise WeightsFormatError(
+            f"{file.path} has a second decoder for all layers below (secondary_target_tied), "
             "which is not supported."
         )
 
@@ -226,16 +229,28 @@ def _higher_skips(files: dict[int, File], layer: int) -> tuple[Tensor, ...]:
 def _added(files: dict[int, File], layer: int) -> tuple[Tensor, ...] | None:
     """What is added to active features before they are decoded, per written layer."""
     tensors, d_dict = files[layer].tensors, files[layer].d_dict
-    if not any(name.startswith("post_enc") for name in tensors):
+    if "post_enc" not in tensors and "post_encs.0" not in tensors:
         return None
-    if any(name.startswith("post_enc_scale") for name in tensors):
-        raise WeightsFormatError(
-            f"{files[layer].path} scales its features per layer (post_enc_scale), which is not "
-            "supported."
-        )
     names = [f"post_encs.{j}" for j in _offsets(files, layer)]
     names[0] = names[0] if names[0] in tensors else "post_enc"
     return tuple(tensors.get(name, torch.zeros(d_dict)) for name in names)
+
+
+def _write_scales(files: dict[int, File], layer: int) -> tuple[float | Tensor, ...]:
+    """What active features are multiplied by before they are decoded, per written layer.
+
+    Trained scales (clt-training, `MidDecoder.current_latent_acts`) count where cfg.json says
+    post_encoder_scale; those of higher layers begin at zero, which they are if missing.
+    """
+    file = files[layer]
+    scales = [_write_scale(files, layer, layer + j) for j in _offsets(files, layer)]
+    if not file.config.get("post_encoder_scale"):
+        return tuple(scales)
+    own = file.tensors.get("post_enc_scale", 1.0)
+    return tuple(
+        factor * file.tensors.get(f"post_enc_scales.{j}", 0.0 if j else own)
+        for j, factor in enumerate(scales)
+    )
 
 
 def scale(file: File, name: str) -> float:

@@ -191,13 +191,14 @@ def transcoder(
     skip: Tensor | None = None,
     higher_skips: tuple[Tensor, ...] = (),
     read_scale: float = 1.0,
-    write_scales: tuple[float, ...] | None = None,
+    write_scales: tuple[float | Tensor, ...] | None = None,
     added: tuple[Tensor, ...] | None = None,
 ) -> Transcoder:
     """A transcoder of matrices that fit each other, one decoder per written layer.
 
     `by_input` says that the encoder is stored with a row per input dimension.  Other shapes are
     turned round where that is no guess, so only square matrices depend on the format's word.
+    Features of a layer are written with one scale, or with one each.
     Raises WeightsFormatError for matrices that do not fit and for vectors with NaN or infinity.
     """
     for name, vector in (("encoder bias", encoder_bias), ("decoder bias", decoder_bias)):
@@ -220,6 +221,8 @@ def transcoder(
             )
     if threshold is not None:
         _fits(path, "threshold", tuple(threshold.shape), (d_dict,))
+    for vector in added or ():
+        _fits(path, "offset", tuple(vector.shape), (d_dict,))
     for matrix in (skip, *higher_skips):
         if matrix is not None:
             _fits(path, "skip", tuple(matrix.shape), (d_model, d_model))
@@ -234,9 +237,18 @@ def transcoder(
         skip=skip,
         higher_skips=higher_skips,
         read_scale=read_scale,
-        write_scales=write_scales,
+        write_scales=None if write_scales is None else _each(path, write_scales, d_dict),
         added=added,
     )
+
+
+def _each(path: Path, scales: tuple[float | Tensor, ...], d_dict: int) -> tuple[Tensor, ...]:
+    """One scale per feature, for every written layer."""
+    vectors = [torch.as_tensor(scale, dtype=torch.float64) for scale in scales]
+    for vector in vectors:
+        if vector.ndim:
+            _fits(path, "scale", tuple(vector.shape), (d_dict,))
+    return tuple(vector.expand(d_dict) for vector in vectors)
 
 
 def _turned(

@@ -1,0 +1,100 @@
+"""Influence guessed from norms, beside what it stands for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+import circuits.likely
+from circuits.atlas.shipped import atlas_transcoders
+from circuits.covectors import Covectors
+from circuits.expand import Expansion
+from circuits.likely import likely_influence
+from circuits.recording import record
+from circuits.subject import Subject, read_subject
+from circuits.targets import TargetSettings, read_targets
+from circuits.tokens import read_prompt
+from circuits.trace import TraceSettings, trace
+from circuits.weights import read_transcoders
+from graphs import NodeKind, influence
+from tests.tiny import tiny_prompt, toy_dictionary
+
+SHOWN = "The capital of the state containing Dallas is"
+
+
+def test_it_ranks_features_as_their_influence_does():
+    subject = read_subject("atlas-small")
+    source = read_transcoders(str(atlas_transcoders("atlas-small")))
+    prompt = read_prompt(SHOWN, subject.tokenizer)
+    recording = record(subject.frozen, prompt)
+    targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell).covectors
+    features = source.activate(subject.frozen, recording, targets)
+    with torch.inference_mode():
+        guessed = likely_influence(subject.frozen, recording, features, targets).numpy()
+    graph = trace(prompt, subject, source, TraceSettings(expansion=Expansion(everything=True)))
+    true = influence(graph)[graph.nodes.is_kind(NodeKind.FEATURE)]
+    assert spearmanr(guessed, true).statistic > 0.8
+
+
+def guess(subject: Subject, where: tuple[int, int], *, skip: bool = False) -> torch.Tensor:
+    """Features by (layer, pos), the largest of each, for a target at a layer and position."""
+    recording = record(subject.frozen, tiny_prompt())
+    covector = torch.ones(1, 16).double()
+    places = (torch.tensor([number]) for number in where)
+    targets = Covectors(*places, covector, torch.ones(1).double())
+    features = toy_dictionary(skip=skip).activate(subject.frozen, recording, targets)
+    guessed = likely_influence(subject.frozen, recording, features, targets)
+    table = torch.zeros(3, len(tiny_prompt()))
+    return table.index_put((features.layer, features.pos), guessed, accumulate=True)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_only_what_comes_before_a_target_has_influence(dense_subject: Subject, skip: bool):
+    found = guess(dense_subject, (2, 3), skip=skip)
+    assert (found[0, 1:4] > 0).all()
+    assert found[1, 3] > 0
+    # In parallel blocks the MLP of layer 2 does not hear the attention of layer 2.
+    assert bool((found[1, 1:3] > 0).all()) is not dense_subject.frozen.parallel
+    assert not found[2].any()
+    assert not found[:, 4:].any()
+
+
+def test_influence_goes_with_activation(gemma: Subject):
+    recording = record(gemma.frozen, tiny_prompt())
+    targets = read_targets(gemma.frozen, recording, TargetSettings(), gemma.spell).covectors
+    features = toy_dictionary().activate(gemma.frozen, recording, targets)
+    guessed = likely_influence(gemma.frozen, recording, features, targets)
+    cell = (features.layer == 1) & (features.pos == 3)
+    per_size = guessed[cell] / features.activation[cell]
+    torch.testing.assert_close(per_size, per_size[:1].expand_as(per_size), rtol=1e-4, atol=0.0)
+
+
+def test_positions_may_be_sampled(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
+    """Influence is moved, none is lost."""
+    every = guess(gemma, (3, 5))
+    monkeypatch.setattr(circuits.likely, "SAMPLED_POSITIONS", 2)
+    some = guess(gemma, (3, 5))
+    assert not torch.equal(some, every)
+    assert float(some[2].sum()) == pytest.approx(float(every[2].sum()))
+    assert 0.5 < float(some.sum() / every.sum()) < 2.0
+
+
+def test_one_attention_by_hand(gemma: Subject):
+    """The square of a covector at a query, spread over keys, against pulling it through heads."""
+    recording = record(gemma.frozen, tiny_prompt())
+    block, seen, pos = gemma.frozen.blocks[1], recording.blocks[1], 2
+    unit = torch.ones(16).double() / 4
+    mixed = circuits.likely._mixed(block, seen, unit[None].float())
+    for key in range(pos + 1):
+        expected = 0.0
+        for head in range(len(seen.pattern)):
+            rows = slice(head * block.d_head, (head + 1) * block.d_head)
+            group = head * len(block.value) // block.output.shape[1]
+            values = slice(group * block.d_head, (group + 1) * block.d_head)
+            pulled = unit @ block.output[:, rows] @ block.value[values]
+            scale = seen.pattern[head, pos, key]
+            scale = scale / seen.post_attention_denominator[pos] / seen.attention_denominator[key]
+            expected += float((pulled * scale).square().sum())
+        assert float(mixed[pos, key]) == pytest.approx(expected, rel=1e-4)
+    assert not mixed[pos, pos + 1 :].any()
