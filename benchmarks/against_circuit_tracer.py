@@ -55,7 +55,7 @@ D_DICT = {"per layer": 4096, "skip": 4096, "cross-layer": 1024}
 # Active features per token and layer, and circuit-tracer's batch, by prompt length: it holds the
 # activations of batch × positions × layers and a matrix of all nodes, and takes minutes a case.
 ACTIVE = {6: 20.0, 32: 3.0, 128: 1.0}
-BATCH = {6: 512, 32: 512, 128: 128}
+BATCH = {6: 512, 32: 512, 128: 64}
 REPEATS = {6: 2, 32: 1, 128: 1}
 
 
