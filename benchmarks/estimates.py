@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import torch
 from random_dictionary import random_dictionary
-from speed import processor, prompt_of
+from speed import conditions, prompt_of
 from watch import Watch
 
 from circuits.atlas.shipped import atlas_transcoders
@@ -111,8 +108,7 @@ def table(found: list[tuple[Case, dict[str, float]]]) -> str:
     lines = [
         "# What an estimate says, and what a trace takes",
         "",
-        f"{date.today()} · {processor()}, {os.cpu_count()} cores · Python "
-        f"{platform.python_version()}, torch {torch.__version__}, float32",
+        f"{conditions()}, float32",
         "",
         "| model | features | tokens | active | rows | edges, M | s | estimated s | ratio "
         "| peak MiB | estimated MiB | ratio |",

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
-from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_file
-from speed import processor
+from speed import conditions
 from watch import Watch, anonymous
 
 from circuits.recording import record
@@ -75,8 +72,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
     checks = graph.provenance.checks
     text = (
-        f"# Memory\n\n{date.today()} · {processor()}, {os.cpu_count()} cores · Python "
-        f"{platform.python_version()}, torch {torch.__version__}\n\n"
+        f"# Memory\n\n{conditions()}\n\n"
         "| | |\n|---|--:|\n"
         f"| model | {MODEL}, float32 |\n"
         f"| dictionary on disk | {size / 1e9:.2f} GB, {subject.frozen.n_layers} × {d_dict:,} |\n"

@@ -101,6 +101,14 @@ def processor() -> str:
     )
 
 
+def conditions() -> str:
+    """When and with what a table was measured."""
+    return (
+        f"{date.today()} · {processor()}, {os.cpu_count()} cores · Python "
+        f"{platform.python_version()}, torch {torch.__version__}"
+    )
+
+
 def measure(length: int) -> dict[str, float]:
     """One case: the fastest of a few traces, and the largest memory of one."""
     subject = read_subject("gemma-3-270m")
@@ -152,9 +160,7 @@ def table(cases: list[dict[str, float]]) -> str:
     lines = [
         "# Speed of a trace",
         "",
-        f"{date.today()} · {processor()}, {os.cpu_count()} cores · Python "
-        f"{platform.python_version()}, torch {torch.__version__} · Gemma 3 270M, random dictionary "
-        f"of {D_DICT} features per layer, float32",
+        f"{conditions()} · Gemma 3 270M, random dictionary of {D_DICT} features per layer, float32",
         "",
         "| tokens | active | rows | resolved | edges | "
         + " | ".join(f"{s} s" for s in STAGES)

@@ -1,5 +1,6 @@
 """Circuit tracing: a model and a prompt become an attribution graph."""
 
+import circuits.elementary
 from circuits.estimate import Estimate
 from circuits.expand import Expansion
 from circuits.frozen import FrozenModel
@@ -32,3 +33,5 @@ __all__ = [
     "record",
     "trace",
 ]
+
+circuits.elementary.call_first()

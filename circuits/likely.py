@@ -12,12 +12,14 @@ carry most of a covector behind a norm's gain, so a mean over all directions is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.covectors import Covectors
-from circuits.features import ActiveFeatures
+from circuits.features import ActiveFeatures, LinearPath
 from circuits.frozen import FrozenBlock, FrozenModel
 from circuits.recording import BlockRecording, Recording
 
@@ -55,11 +57,12 @@ class _Norms:
         covectors = _units(targets.covector)
         for layer in range(self.n_layers - 1, -1, -1):
             rows = (features.layer == layer).nonzero().flatten()
-            self.ended.insert(0, self._write(layer, rows, recording, features))
+            paths = features.rows.linear(layer)  # a path's matrix is made once, when it is used
+            self.ended.insert(0, self._write(layer, rows, recording, features, paths))
             own = features.rows.encoder(_spread(rows, SAMPLED_COVECTORS))
             covectors = torch.cat([covectors, _units(own)])
             self.mixed.insert(0, _mixed(frozen.blocks[layer], recording.blocks[layer], covectors))
-            self.linear.insert(0, _linear(features, layer, covectors, len(self.inputs)))
+            self.linear.insert(0, _linear(paths.values(), recording.tokens, covectors))
 
     def influence(self, targets: Covectors) -> Float[Tensor, " feat"]:
         """Influence of each feature on the targets, over all paths."""
@@ -102,7 +105,12 @@ class _Norms:
         return cells.view(self.n_layers + 1, -1)
 
     def _write(
-        self, layer: int, rows: Int[Tensor, " row"], recording: Recording, features: ActiveFeatures
+        self,
+        layer: int,
+        rows: Int[Tensor, " row"],
+        recording: Recording,
+        features: ActiveFeatures,
+        paths: dict[int, LinearPath],
     ) -> Float[Tensor, " pos"]:
         """Turn activations into norms at the features' own layer; norms of its errors.
 
@@ -114,7 +122,7 @@ class _Norms:
             least = torch.finfo(active.dtype).tiny
             self.size[rows] *= written.norm(dim=1).sum() / active.clamp(min=least)
         squares = recording.blocks[layer].contribution.float().square().sum(1)
-        for read, path in features.rows.linear(layer).items():
+        for read, path in paths.items():
             skipped = path.forward(recording.blocks[read].mlp_residual[None], 0)[0]
             squares += skipped.float().square().sum(1)
         return squares.index_add(0, pos, self.size[rows].square()).sqrt()
@@ -139,16 +147,15 @@ def _mixed(
 
 
 def _linear(
-    features: ActiveFeatures,
-    layer: int,
+    paths: Iterable[LinearPath],
+    like: Float[Tensor, "pos d_model"],
     covectors: Float[Tensor, "row d_model"],
-    n_pos: int,
 ) -> Float[Tensor, " pos"]:
     """Squares of covectors of length 1 once they are pulled through a layer's linear paths."""
-    gains = covectors.new_zeros(n_pos)
-    for path in features.rows.linear(layer).values():
-        probes = covectors[_spread(torch.arange(len(covectors)), SAMPLED_PROBES)]
-        everywhere = probes.to(features.activation)[:, None].expand(-1, n_pos, -1)
+    gains = covectors.new_zeros(len(like))
+    probes = covectors[_spread(torch.arange(len(covectors)), SAMPLED_PROBES)]
+    for path in paths:
+        everywhere = probes.to(like)[:, None].expand(-1, len(like), -1)
         gains += path.transpose(everywhere, 0).float().square().sum(2).mean(0)
     return gains
 

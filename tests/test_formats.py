@@ -179,6 +179,17 @@ def test_scales_that_the_fork_left_out_are_those_it_began_with(tmp_path: Path):
     assert [scale.unique().tolist() for scale in scales] == [[1.0], [0.0], [0.0]]
 
 
+def test_offsets_of_higher_layers_alone_count(tmp_path: Path):
+    writers.clt_training(toy_dictionary(cross_layer=True), tmp_path)
+    path = tmp_path / "layers.0.mlp" / "sae.safetensors"
+    offsets = torch.rand(20)
+    writers.store({**load_file(path), "post_encs.1": offsets}, path)
+    added = read_transcoders(tmp_path).layers[0].added
+    assert added is not None
+    assert [bool(vector.any()) for vector in added] == [False, True, False]
+    torch.testing.assert_close(added[1], offsets)
+
+
 @pytest.mark.parametrize("choice", ["topk_coalesced", "secondary_target_tied"])
 def test_what_the_fork_chooses_per_written_layer_is_refused(choice: str, tmp_path: Path):
     writers.clt_training(toy_dictionary(cross_layer=True), tmp_path)

@@ -38,7 +38,7 @@ def test_it_ranks_features_as_their_influence_does():
 
 
 def guess(subject: Subject, where: tuple[int, int], *, skip: bool = False) -> torch.Tensor:
-    """Features by (layer, pos), the largest of each, for a target at a layer and position."""
+    """Summed by (layer, pos), for a target at a layer and position."""
     recording = record(subject.frozen, tiny_prompt())
     covector = torch.ones(1, 16).double()
     places = (torch.tensor([number]) for number in where)

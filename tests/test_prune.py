@@ -14,7 +14,8 @@ from graphs.prune import PruneSettings, cumulative_influence, prune
 from tests.graph_oracles import OUTSIDE, make_graph, prune_by_hand, random_graphs
 from tests.tolerances import EXACT
 
-THRESHOLDS = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 0.9, 0.98, 1.0])
+# Between 0 and 1 none that sums of a few equal scores reach exactly: there rounding would decide.
+THRESHOLDS = st.sampled_from([0.0, 0.1037, 0.3041, 0.5077, 0.7919, 0.9013, 0.9797, 1.0])
 ALL_SETTINGS = st.builds(
     PruneSettings, THRESHOLDS, THRESHOLDS, st.booleans(), st.sampled_from(["full", "kept"])
 )

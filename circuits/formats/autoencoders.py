@@ -44,7 +44,6 @@ SITES = {
     "self_attn.o_proj.input": Site.HEADS,
 }
 ENTERING = "hook_resid_pre"
-CROSSCODER = "crosscoder"  # a type in config.json
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,10 @@ class _Stored:
         if self.name == sparsify.WEIGHTS:
             folder = self.file.rpartition("/")[0]
             return folder.rpartition("/")[2] or self.place.name.rpartition("/")[2]
-        told = merged(self.config)
-        found = told.get("hf_hook_point_in") or told.get("hook_name") or told.get("hook_point_in")
         if self.depth is not None:
             return f"layers.{_layers_read(self)[self.depth]}"
+        told = merged(self.config)
+        found = told.get("hf_hook_point_in") or told.get("hook_name") or told.get("hook_point_in")
         return None if found is None else str(found)
 
     @property
@@ -95,7 +94,7 @@ def holds_autoencoders(place: Place) -> bool:
             )
         if stored.name == sparsify.WEIGHTS:
             return not sparsify.says_transcoder(stored.config)
-        if told.get("type") == CROSSCODER:
+        if told.get("type") == gemma_scope.CROSSCODER:
             return True
         if told.get("type") == "sae" or "hook_point_in" in told:
             return told.get("type") == "sae" or (
@@ -133,7 +132,7 @@ def _found(place: Place) -> list[_Stored]:
         for told_in in (*(beside(file, name) for name in CONFIGS), pairs.get(file)):
             if told_in in place.files:
                 config = read_json(place.path(told_in))
-        if not crossing or config.get("type") == CROSSCODER:
+        if not crossing or config.get("type") == gemma_scope.CROSSCODER:
             found.append(_Stored(place, file, config))
     return found
 

@@ -38,6 +38,7 @@ from circuits.points import ReadPoint, WritePoint
 from circuits.transcoders import Transcoder
 
 CROSS_LAYER = re.compile(r"params_layer_(\d+)\.safetensors")
+CROSSCODER = "crosscoder"  # a type in config.json
 SINGLE = re.compile(r"(?:(.*)/)?params\.(npz|safetensors)")
 NAMES = ("w_enc", "w_dec", "b_enc", "b_dec")
 NAMES_1 = ("W_enc", "W_dec", "b_enc", "b_dec")
@@ -81,7 +82,7 @@ def read(place: Place) -> StoredSet:
 
 def _read_cross_layer(place: Place, files: list[tuple[int, str]]) -> StoredSet:
     config = _config(place, files[0][1])
-    if config.get("type") == "crosscoder":
+    if config.get("type") == CROSSCODER:
         raise WeightsFormatError(
             f"{place.name} is a crosscoder: it rebuilds residual streams, not MLPs, so it cannot "
             "stand in for them; choose a transcoder or clt, or list what fires with `headwater "

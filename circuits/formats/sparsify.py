@@ -229,9 +229,9 @@ def _higher_skips(files: dict[int, File], layer: int) -> tuple[Tensor, ...]:
 def _added(files: dict[int, File], layer: int) -> tuple[Tensor, ...] | None:
     """What is added to active features before they are decoded, per written layer."""
     tensors, d_dict = files[layer].tensors, files[layer].d_dict
-    if "post_enc" not in tensors and "post_encs.0" not in tensors:
-        return None
     names = [f"post_encs.{j}" for j in _offsets(files, layer)]
+    if not tensors.keys() & {"post_enc", *names}:
+        return None
     names[0] = names[0] if names[0] in tensors else "post_enc"
     return tuple(tensors.get(name, torch.zeros(d_dict)) for name in names)
 
