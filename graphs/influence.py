@@ -66,6 +66,11 @@ def influence(graph: AttributionGraph) -> Float[ndarray, " node"]:
     return carried(graph.weights, row_sizes(graph.weights) + graph.dropped_absolute, graph.seed)
 
 
+def influence_shares(graph: AttributionGraph) -> Float[ndarray, " node"]:
+    """What arrives at every node, seed included, as a share of all that the graph explains."""
+    return (influence(graph) + graph.seed) / (float(graph.seed.sum()) or 1.0)
+
+
 def carried(
     weights: csr_array,
     totals: Float[ndarray, " node"],

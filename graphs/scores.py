@@ -76,8 +76,8 @@ def _absorbed(graph: AttributionGraph, kept: Bool[ndarray, " node"]) -> Scores:
     errors = graph.nodes.is_kind(NodeKind.ERROR) | ~(kept | always)
     totals = row_sizes(graph.weights) + graph.dropped_absolute
     arrived = carried(graph.weights, totals, graph.seed, ends=errors) + graph.seed
-    lost = np.divide(graph.dropped_absolute, totals, out=np.zeros_like(totals), where=totals > 0)
-    return _scores(graph, arrived, errors, float(np.sum((arrived * lost)[~errors])))
+    inputs = graph.nodes.is_kind(*INPUT_KINDS)
+    return shared_out(arrived, inputs, errors, lost_influence(graph, arrived, errors))
 
 
 def _renormalised(graph: AttributionGraph, kept: Bool[ndarray, " node"]) -> Scores:
@@ -88,17 +88,26 @@ def _renormalised(graph: AttributionGraph, kept: Bool[ndarray, " node"]) -> Scor
     part = np.where(errors, linked, kept | graph.nodes.is_kind(*INPUT_KINDS, *TARGET_KINDS))
     weights = select_edges(graph.weights, np.repeat(part, counts) & part[source])
     arrived = carried(weights, row_sizes(weights), graph.seed) + graph.seed
-    return _scores(graph, arrived, errors, 0.0)
+    return shared_out(arrived, graph.nodes.is_kind(*INPUT_KINDS), errors, 0.0)
 
 
-def _scores(
-    graph: AttributionGraph,
-    arrived: Float[ndarray, " node"],
-    errors: Bool[ndarray, " node"],
+def lost_influence(
+    graph: AttributionGraph, arrived: Float[ndarray, " node"], errors: Bool[ndarray, " node"]
+) -> float:
+    """What of the influence that arrives at nodes went to weights that their rows lost."""
+    totals = row_sizes(graph.weights) + graph.dropped_absolute
+    lost = np.divide(graph.dropped_absolute, totals, out=np.zeros_like(totals), where=totals > 0)
+    return float(np.sum((arrived * lost)[~errors]))
+
+
+def shared_out(
+    arrived: Float[ndarray, " part"],
+    inputs: Bool[ndarray, " part"],
+    errors: Bool[ndarray, " part"],
     lost: float,
 ) -> Scores:
-    """Scores from what arrives at each node and what was lost on the way."""
-    at_inputs = float(arrived[graph.nodes.is_kind(*INPUT_KINDS)].sum())
+    """Scores from what arrives at each part and what was lost on the way, which counts as error."""
+    at_inputs = float(arrived[inputs].sum())
     at_errors = float(arrived[errors].sum()) + lost
     anywhere = float(arrived.sum()) + lost
     return Scores(

@@ -27,7 +27,8 @@ def _headline(summary: Summary) -> RenderableType:
     return Group(Text(head, style="bold"), text)
 
 
-def _table(*headings: str, right: tuple[str, ...]) -> Table:
+def plain_table(*headings: str, right: tuple[str, ...]) -> Table:
+    """An empty table, some columns to the right, for one line per row."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     for heading in headings:
         # One line per node: what does not fit is cut, never wrapped.
@@ -41,7 +42,7 @@ def _table(*headings: str, right: tuple[str, ...]) -> Table:
 
 
 def _predictions(summary: Summary) -> Table:
-    table = _table("explained", "probability", "value", "node", right=("probability", "value"))
+    table = plain_table("explained", "probability", "value", "node", right=("probability", "value"))
     for target in summary.targets:
         probability = "" if target.probability is None else f"{target.probability:.3f}"
         cells = (visible(target.text), probability, f"{target.value:.3f}", target.node)
@@ -53,7 +54,7 @@ def _strongest(summary: Summary) -> Table:
     # Labels say more than the tokens that are raised, and there is no room for both.
     said = "label" if any(line.label for line in summary.strongest) else "raises"
     headings = ("layer", "node", "at", "activation", "influence", said)
-    table = _table(*headings, right=("activation", "influence"))
+    table = plain_table(*headings, right=("activation", "influence"))
     for layer, lines in groupby(summary.strongest, key=lambda line: line.layer):
         for rank, line in enumerate(lines):
             name = "input" if layer is None else str(layer)

@@ -28,7 +28,7 @@ from circuits.subject import DeviceError
 from circuits.tokens import PromptError, TargetError
 from circuits.training.settings import TrainingError
 from circuits.transcoders import DictionaryMismatch
-from graphs import GraphFileError
+from graphs import CyclicGroups, GraphFileError, SelectionError, TooManyFeatures
 
 app = typer.Typer(
     help="Circuit tracing and attribution graphs for language models.",
@@ -43,6 +43,7 @@ errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 P = ParamSpec("P")
 R = TypeVar("R")
 INPUT_ERRORS = (
+    CyclicGroups,
     DamagedWeights,
     DeviceError,
     DictionaryMismatch,
@@ -53,7 +54,9 @@ INPUT_ERRORS = (
     ModelNotFound,
     PlaceError,
     PromptError,
+    SelectionError,
     TargetError,
+    TooManyFeatures,
     TrainingError,
     UnsupportedArchitecture,
     UsageError,

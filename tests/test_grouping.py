@@ -1,0 +1,127 @@
+"""Groups: the objective, no cycles, and what a person grouped stays."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import graphs.grouping
+from graphs.collapse import collapse
+from graphs.graph import AttributionGraph
+from graphs.grouping import GroupSettings, TooManyFeatures, find_groups, similarity
+from graphs.influence import influence
+from graphs.nodes import NodeKind
+from tests.graph_oracles import make_graph, random_graphs
+
+LOOSE = GroupSettings(tightness=0.2)
+
+
+def objective(graph: AttributionGraph, groups: list[np.ndarray], how: GroupSettings) -> float:
+    rows = np.arange(len(graph))
+    alike, size = similarity(graph, rows, how), influence(graph)
+    return sum(
+        (alike[i, j] - how.tightness) * size[i] * size[j]
+        for group in groups
+        for i, j in itertools.combinations(group.tolist(), 2)
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(random_graphs())
+def test_groups_gain_and_can_be_collapsed(graph: AttributionGraph):
+    groups = find_groups(graph, LOOSE)
+    named = {str(number): group for number, group in enumerate(groups)}
+    collapse(graph, named)  # refuses cycles and nodes in two groups
+    for group in groups:
+        assert len(group) > 1
+        assert len(set(graph.nodes.pos[group].tolist())) == 1
+        assert np.all(graph.nodes.is_kind(NodeKind.FEATURE)[group])
+        assert objective(graph, [group], LOOSE) > 0
+
+
+def twins() -> AttributionGraph:
+    """Two features that do the same, one that does something else, one at another position."""
+    names = [
+        "token:1@1",
+        "token:2@2",
+        "feature:0/1@2",
+        "feature:0/2@2",
+        "feature:0/3@2",
+        "feature:0/4@1",
+        "feature:1/1@2",
+        "logit:3@2",
+    ]
+    edges = {
+        ("token:1@1", "feature:0/1@2"): 2.0,
+        ("token:1@1", "feature:0/2@2"): 1.0,
+        ("token:2@2", "feature:0/3@2"): 1.0,
+        ("token:1@1", "feature:0/4@1"): 1.0,
+        ("feature:0/1@2", "feature:1/1@2"): 3.0,
+        ("feature:0/2@2", "feature:1/1@2"): 3.0,
+        ("feature:0/4@1", "feature:1/1@2"): 3.0,
+        ("feature:0/3@2", "logit:3@2"): 1.0,
+        ("feature:1/1@2", "logit:3@2"): 1.0,
+    }
+    return make_graph(names, edges)
+
+
+def test_twins_are_found():
+    assert [group.tolist() for group in find_groups(twins(), GroupSettings(tightness=0.8))] == [
+        [2, 3]
+    ]
+
+
+def test_words_count_where_both_say_something():
+    graph = twins()
+    rows = np.array([2, 3, 4])
+    silent = similarity(graph, rows, GroupSettings(profile=0.0, layers=1.0, words=1.0))
+    assert silent[0, 2] == 1.0  # the layer alone
+    said = {2: (" Austin", " Texas"), 3: (" Dallas", " Texas"), 4: ()}
+    spoken = make_graph([str(n) for n in graph.nodes], {}, output_tokens=said)
+    heard = similarity(spoken, rows, GroupSettings(profile=0.0, layers=1.0, words=1.0))
+    assert heard[0, 1] == pytest.approx((1 + 1 / 3) / 2)
+    assert heard[0, 2] == 1.0
+
+
+def test_layers_count_up_to_the_band():
+    names = ["token:0@0", "feature:0/1@0", "feature:3/1@0", "feature:9/1@0", "logit:1@0"]
+    graph = make_graph(names, {}, tokens=("a",))
+    near = similarity(graph, np.array([1, 2, 3]), GroupSettings(profile=0.0, words=0.0, layers=1.0))
+    assert near[0].tolist() == [1.0, 0.5, 0.0]
+
+
+def test_what_a_person_grouped_stays():
+    graph = twins()
+    assert find_groups(graph, GroupSettings(tightness=0.8), own=[np.array([2, 4])]) == []
+
+
+def test_three_in_a_row_are_merged_from_neighbours():
+    """The outer two alone would make a cycle with the middle one."""
+    names = ["token:0@0", *(f"feature:{layer}/1@0" for layer in range(3)), "logit:1@0"]
+    edges = {(names[i], names[j]): 1.0 for i in range(5) for j in range(i + 1, 5)}
+    graph = make_graph(names, edges, tokens=("a",))
+    only = GroupSettings(tightness=0.1, profile=0.0, words=0.0, layers=1.0)
+    assert [group.tolist() for group in find_groups(graph, only)] == [[1, 2, 3]]
+
+
+def test_too_many_features_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(graphs.grouping, "MOST_FEATURES", 3)
+    with pytest.raises(TooManyFeatures, match="this graph has 5: prune it first"):
+        find_groups(twins())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"tightness": 1.5}, "tightness must be from 0 to 1"),
+        ({"words": -0.1}, "must not be negative"),
+        ({"profile": 0.0, "words": 0.0, "layers": 0.0}, "nor all 0"),
+        ({"band": 0}, "band must be at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict, said: str):
+    with pytest.raises(ValueError, match=said):
+        GroupSettings(**wrong)

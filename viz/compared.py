@@ -1,0 +1,90 @@
+"""Two graphs side by side, for a terminal."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from graphs.compare import Comparison, Score
+from graphs.graph import AttributionGraph
+from graphs.influence import influence_shares
+from graphs.nodes import NodeKind
+from viz.stories import said_of
+from viz.terminal import plain_table
+from viz.words import percent, quoted
+
+
+def comparison_text(
+    first: AttributionGraph, second: AttributionGraph, found: Comparison, count: int = 10
+) -> RenderableType:
+    """Scores beside their nulls, aligned tokens that differ, and what changed most."""
+    return Group(
+        _scores(found),
+        "",
+        _positions(first, second, found),
+        "",
+        _changes(first, second, found, count),
+    )
+
+
+def _scores(found: Comparison) -> RenderableType:
+    lines = plain_table("score", "value", "by chance", "p", right=("value", "by chance", "p"))
+    for name, score in (
+        ("features in common, by influence", found.features),
+        ("edges in common, by influence", found.edges),
+        ("rank correlation of common edges", found.ranks),
+    ):
+        lines.add_row(*map(Text, (name, *_cells(score))))
+    return lines
+
+
+def _cells(score: Score) -> tuple[str, str, str]:
+    if np.isnan(score.value):
+        return "too few", "", ""
+    null = [value for value in score.null if not np.isnan(value)]
+    around = f"{np.mean(null):.3f} ± {np.std(null):.3f}" if null else ""
+    return f"{score.value:.3f}", around, f"{score.chance:.3f}" if null else ""
+
+
+def _positions(
+    first: AttributionGraph, second: AttributionGraph, found: Comparison
+) -> RenderableType:
+    """Tokens that stand for each other and differ, and those that stand alone."""
+    ones, others = first.provenance.tokens, second.provenance.tokens
+    partners: list[int] = found.positions.tolist()
+    pairs = [
+        f"{quoted(ones[pos])} ↔ {quoted(others[there])}"
+        for pos, there in enumerate(partners)
+        if there >= 0 and ones[pos] != others[there]
+    ]
+    alone = [quoted(token) for token, there in zip(ones, partners, strict=True) if there < 0]
+    alone += [quoted(others[pos]) for pos in sorted(set(range(len(others))) - set(partners))]
+    told = [f"tokens that differ: {', '.join(pairs)}"] if pairs else ["the same tokens"]
+    if alone:
+        told.append(f"tokens that stand for none: {', '.join(alone)}")
+    return Group(*map(Text, told))
+
+
+def _changes(
+    first: AttributionGraph, second: AttributionGraph, found: Comparison, count: int
+) -> RenderableType:
+    """Features whose influence differs most."""
+    lines = plain_table(
+        "feature", "first", "second", "change", "", right=("first", "second", "change")
+    )
+    shares = [influence_shares(graph) for graph in (first, second)]
+    rows: list[tuple[AttributionGraph, int, float, float]] = [
+        (first, int(one), float(pair[0]), float(pair[1]))
+        for one, pair in zip(found.match.first, found.influence, strict=True)
+    ]
+    rows += [(first, int(row), float(shares[0][row]), 0.0) for row in found.only_first]
+    rows += [(second, int(row), 0.0, float(shares[1][row])) for row in found.only_second]
+    features = [row for row in rows if row[0].nodes.kind[row[1]] == NodeKind.FEATURE]
+    features.sort(key=lambda row: (-abs(row[3] - row[2]), str(row[0].nodes[row[1]])))
+    for graph, row, before, after in features[:count]:
+        change = percent(abs(after - before))
+        sign = "+" if after > before else "−"
+        cells = (str(graph.nodes[row]), percent(before), percent(after), f"{sign}{change}")
+        lines.add_row(*map(Text, cells), Text(said_of(graph, row)))
+    return lines
