@@ -9,19 +9,24 @@ from graphs.annotations import (
 )
 from graphs.collapse import Collapsed, CyclicGroups, collapse
 from graphs.compare import PERMUTATIONS, Comparison, Score, compare
+from graphs.concepts import Appearance, Concept, Groups, concepts, path_overlap
+from graphs.consensus import Common, Consensus, consensus
+from graphs.correspond import Correspondence, CorrespondSettings, correspond
 from graphs.descriptions import Description, Example
+from graphs.evidence import Weights
 from graphs.files import GraphFileError
-from graphs.flow import Ends, entering, flow, necessity, whole
+from graphs.flow import Ends, entering, flow, necessity, path_lengths, whole
 from graphs.graph import AttributionGraph
 from graphs.grouping import GroupSettings, TooManyFeatures, find_groups, named, similarity
 from graphs.influence import influence, resolved_influence
 from graphs.interchange import to_networkx, write_graphml, write_node_link
-from graphs.matching import Match, match_by_identity
+from graphs.matching import Match, match_by_identity, match_by_similarity
 from graphs.neuronpedia import to_neuronpedia, write_neuronpedia
 from graphs.neuronpedia_reader import read_neuronpedia
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
 from graphs.paths import Path, Paths, strongest_paths
-from graphs.positions import align_characters, align_tokens
+from graphs.positions import align_characters, align_prompts, align_tokens
+from graphs.profiles import Profile, Profiled, read_profile, write_profile
 from graphs.provenance import (
     SCHEMA_VERSION,
     Checks,
@@ -35,6 +40,7 @@ from graphs.scores import Scores, scores
 from graphs.select import SelectionError, select
 from graphs.storage import read_graph, write_graph
 from graphs.summary import NodeLine, Summary, TargetLine, summarise
+from graphs.transport import Transport, transport
 
 __all__ = [
     "INPUT_KINDS",
@@ -42,10 +48,16 @@ __all__ = [
     "SCHEMA_VERSION",
     "TARGET_KINDS",
     "Annotations",
+    "Appearance",
     "AttributionGraph",
     "Checks",
     "Collapsed",
+    "Common",
     "Comparison",
+    "Concept",
+    "Consensus",
+    "CorrespondSettings",
+    "Correspondence",
     "CyclicGroups",
     "Description",
     "DictionaryIdentity",
@@ -54,6 +66,7 @@ __all__ = [
     "GraphFileError",
     "Group",
     "GroupSettings",
+    "Groups",
     "Match",
     "ModelIdentity",
     "NodeId",
@@ -62,6 +75,8 @@ __all__ = [
     "NodeTable",
     "Path",
     "Paths",
+    "Profile",
+    "Profiled",
     "Provenance",
     "PruneSettings",
     "Score",
@@ -71,23 +86,33 @@ __all__ = [
     "Target",
     "TargetLine",
     "TooManyFeatures",
+    "Transport",
+    "Weights",
     "align_characters",
+    "align_prompts",
     "align_tokens",
     "annotations_path",
     "collapse",
     "compare",
+    "concepts",
+    "consensus",
+    "correspond",
     "cumulative_influence",
     "entering",
     "find_groups",
     "flow",
     "influence",
     "match_by_identity",
+    "match_by_similarity",
     "named",
     "necessity",
+    "path_lengths",
+    "path_overlap",
     "prune",
     "read_annotations",
     "read_graph",
     "read_neuronpedia",
+    "read_profile",
     "resolved_influence",
     "scores",
     "select",
@@ -96,10 +121,12 @@ __all__ = [
     "summarise",
     "to_networkx",
     "to_neuronpedia",
+    "transport",
     "whole",
     "write_annotations",
     "write_graph",
     "write_graphml",
     "write_neuronpedia",
     "write_node_link",
+    "write_profile",
 ]

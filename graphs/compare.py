@@ -78,7 +78,7 @@ def compare(
     if positions is None:
         positions = align_prompts(first.provenance, second.provenance)
     match = match_by_identity(first, second, positions)
-    place = _places(first, second, match)
+    place = places_of(first, second, match)
     cells = _cells(first, second, positions, place)
     rng = np.random.default_rng(seed)
     exchanged = (_shuffled(cells, rng)[place] for _ in range(permutations))
@@ -91,16 +91,18 @@ def scored(
     positions: Int[ndarray, " pos"],
     match: Match,
     by_chance: Iterable[Int[ndarray, " node"]],
+    kinds: tuple[NodeKind, ...] = tuple(NodeKind),
 ) -> Comparison:
     """Scores of a match, beside those of other places for the second graph's nodes.
 
+    Edges count that run between nodes of these kinds.
     A place is the partner's row, or for nodes without a partner any from `len(first)` on, each
     node at another.
     """
     size = len(first) + len(second)
-    one = _Flows(first).at(np.arange(len(first)), size)
-    flows = _Flows(second)
-    values = _scores(one, flows.at(_places(first, second, match), size))
+    one = _Flows(first, kinds).at(np.arange(len(first)), size)
+    flows = _Flows(second, kinds)
+    values = _scores(one, flows.at(places_of(first, second, match), size))
     null = [_scores(one, flows.at(place, size)) for place in by_chance]
     features, edges, ranks = (
         Score(value, tuple(sorted(sample[which] for sample in null)))
@@ -131,11 +133,11 @@ class _Placed:
 class _Flows:
     """A graph's influence at features and along edges, as shares of all."""
 
-    def __init__(self, graph: AttributionGraph) -> None:
-        shares = graph_shares(graph)
+    def __init__(self, graph: AttributionGraph, kinds: tuple[NodeKind, ...]) -> None:
+        shares, counts = graph_shares(graph), graph.nodes.is_kind(*kinds)
         arrived = influence_shares(graph)
         flow = shares.data * np.repeat(arrived, np.diff(shares.indptr))
-        carries = flow > 0
+        carries = (flow > 0) & counts[edge_targets(shares)] & counts[shares.indices]
         self.flow = np.where(graph.weights.data < 0, -flow, flow)[carries]
         self.target, self.source = edge_targets(shares)[carries], shares.indices[carries]
         self.at_features = np.where(graph.nodes.is_kind(NodeKind.FEATURE), arrived, 0.0)
@@ -179,7 +181,7 @@ def _jaccard(both: float, one: float, other: float) -> float:
     return float(both / either) if either > 0 else 1.0
 
 
-def _places(
+def places_of(
     first: AttributionGraph, second: AttributionGraph, match: Match
 ) -> Int[ndarray, " node"]:
     """Where the second graph's nodes are in the union: at their partner, or behind all."""

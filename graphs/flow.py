@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from graphs.graph import AttributionGraph, row_sizes
-from graphs.influence import carried
+from graphs.influence import carried, graph_shares
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS
 
 
@@ -70,6 +70,21 @@ def necessity(graph: AttributionGraph) -> Float[ndarray, " node"]:
         reached[row] = sizes @ reached[graph.weights.indices[edges]] / (totals[row] or 1.0)
     total = float(graph.seed @ reached)
     return arrived * reached / total if total > 0 else np.zeros_like(arrived)
+
+
+def path_lengths(graph: AttributionGraph) -> Float[ndarray, " length"]:
+    """Share of all influence that inputs have along paths of 1, 2, … edges.
+
+    Where they are short, the answer is direct.  The shares sum to the replacement of a graph whose
+    other influence ends at errors.  Source: path-length influence in "Circuit tracing: revealing
+    computational graphs in language models" (2025).
+    """
+    shares, inputs = graph_shares(graph), graph.nodes.is_kind(*INPUT_KINDS)
+    passed = graph.seed / (float(graph.seed.sum()) or 1.0)
+    found: list[float] = []
+    while np.any(passed := passed @ shares):  # the graph has no cycles
+        found.append(float(passed[inputs].sum()))
+    return np.array(found)
 
 
 def _passed(

@@ -1,9 +1,13 @@
-"""Matching: which node of one graph is which of another with the same dictionary.
+"""Matching: which node of one graph is which of another.
 
-Features are matched by layer, index and position, where positions stand for each other as
-`graphs.positions` says; errors by layer and position, biases by layer.  Tokens are matched by
-position alone and may differ: that is what a contrast prompt changes.  Predictions are matched by
-their text, and the most probable of those that are left with each other.
+With one dictionary, features are matched by layer, index and position, where positions stand for
+each other as `graphs.positions` says; errors by layer and position, biases by layer.  With two,
+features are matched by their similarity (`graphs.evidence`) such that the sum of what it is above
+`least` is as large as can be (the Hungarian problem), and errors and biases not at all.
+
+Tokens are matched by position alone and may differ: that is what a contrast prompt changes.
+Predictions are matched by their text, then by their text without blanks, and then the most probable
+of those that are left with each other.
 """
 
 from __future__ import annotations
@@ -11,8 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
+from scipy.optimize import linear_sum_assignment
 
 from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS, NodeKind
@@ -47,6 +52,26 @@ def match_by_identity(
     return Match(rows[:, 0], rows[:, 1])
 
 
+def match_by_similarity(
+    first: AttributionGraph,
+    second: AttributionGraph,
+    positions: Int[ndarray, " pos"],
+    similarity: Float[ndarray, "one other"],
+    least: float,
+) -> Match:
+    """Pairs of nodes of two models; rows and columns of `similarity` are features in order."""
+    ones, others = (
+        np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE)) for graph in (first, second)
+    )
+    above = np.maximum(similarity - least, 0.0)
+    paired = np.stack(linear_sum_assignment(above, maximize=True))
+    paired = paired[:, above[tuple(paired)] > 0]
+    pairs = list(zip(ones[paired[0]].tolist(), others[paired[1]].tolist(), strict=True))
+    pairs += _tokens(first, second, positions) + _targets(first, second)
+    rows = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
+    return Match(rows[:, 0], rows[:, 1])
+
+
 def identity_keys(
     graph: AttributionGraph, positions: Int[ndarray, " pos"] | None = None
 ) -> list[tuple[int, ...] | None]:
@@ -65,23 +90,41 @@ def identity_keys(
     return [None if gone else tuple(row) for row, gone in zip(rows, lost.tolist(), strict=True)]
 
 
+def _tokens(
+    first: AttributionGraph, second: AttributionGraph, positions: Int[ndarray, " pos"]
+) -> list[tuple[int, int]]:
+    """Tokens at positions that stand for each other; of several the last, which knows most."""
+    at = [
+        {int(graph.nodes.pos[row]): int(row) for row in np.flatnonzero(is_token)}
+        for graph in (first, second)
+        for is_token in [graph.nodes.is_kind(NodeKind.TOKEN)]
+    ]
+    last = {there: pos for pos, there in enumerate(positions.tolist()) if there >= 0}
+    return [
+        (at[0][pos], at[1][there]) for there, pos in last.items() if pos in at[0] and there in at[1]
+    ]
+
+
 def _targets(first: AttributionGraph, second: AttributionGraph) -> list[tuple[int, int]]:
     """Predictions of one text, then the most probable of those left with each other."""
-    told = [
+    left = [
         sorted(
             zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True),
             key=lambda pair, graph=graph: (-float(graph.seed[pair[0]]), pair[0]),
         )
         for graph in (first, second)
     ]
-    texts = {target.text: row for row, target in reversed(told[1])}
     pairs: list[tuple[int, int]] = []
-    for row, target in told[0]:
-        if target.text in texts:
-            pairs.append((row, texts.pop(target.text)))
-    ones, others = ({pair[side] for pair in pairs} for side in (0, 1))
-    left = [
-        [row for row, _ in side if row not in used]
-        for side, used in zip(told, (ones, others), strict=True)
-    ]
-    return pairs + list(zip(*left, strict=False))
+    for spelled in (str, str.strip):
+        texts = {spelled(target.text): row for row, target in reversed(left[1])}
+        for row, target in left[0]:
+            partner = texts.pop(spelled(target.text), None)
+            if partner is not None:
+                pairs.append((row, partner))
+        used = [{pair[side] for pair in pairs} for side in (0, 1)]
+        left = [
+            [entry for entry in side if entry[0] not in taken]
+            for side, taken in zip(left, used, strict=True)
+        ]
+    rows = ([row for row, _ in side] for side in left)
+    return pairs + list(zip(*rows, strict=False))

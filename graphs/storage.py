@@ -93,7 +93,7 @@ def write_graph(graph: AttributionGraph, path: Path | str) -> None:
         )
         metadata = {_KEY: to_json(header).decode()}
         try:
-            _untyped(safetensors_numpy).save_file(dense, temporary, metadata=metadata)
+            untyped(safetensors_numpy).save_file(dense, temporary, metadata=metadata)
         except SafetensorError as error:
             raise GraphFileError(f"Cannot write {path}: {error}.") from error
         with temporary.open("rb") as file:
@@ -112,7 +112,7 @@ def read_graph(path: Path | str) -> AttributionGraph:
     """
     file = regular_file(path)
     try:
-        with _untyped(safe_open)(file, framework="np") as opened:
+        with untyped(safe_open)(file, framework="np") as opened:
             header, arrays = _checked(path, opened)
     except (OSError, SafetensorError) as error:
         raise GraphFileError(f"{path} is not a whole safetensors file: {error}.") from error
@@ -135,7 +135,7 @@ def _dtype_code(array: ndarray) -> str:
     return f"{kind}{8 * array.dtype.itemsize}" if kind else array.dtype.name.upper()
 
 
-def _untyped(part: object) -> Any:
+def untyped(part: object) -> Any:
     """The same; safetensors has types for a part of itself only."""
     return part
 

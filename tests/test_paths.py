@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from graphs.flow import Ends, entering, flow, necessity, whole
+from graphs.flow import Ends, entering, flow, necessity, path_lengths, whole
 from graphs.graph import AttributionGraph
 from graphs.influence import graph_shares, influence
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeKind
@@ -144,3 +144,21 @@ def test_necessity_is_what_is_lost_without_a_node(graph: AttributionGraph):
         through = flow(graph, Ends(inputs, targets, (alone,)))
         expected = through / kept if kept > 0 else 0.0
         assert found[row] == pytest.approx(expected, abs=1e-12)
+
+
+@given(random_graphs())
+@settings(max_examples=50, deadline=None)
+def test_lengths_of_paths_sum_to_what_inputs_have(graph: AttributionGraph):
+    inputs = graph.nodes.is_kind(*INPUT_KINDS)
+    whole_share = influence(graph)[inputs].sum() / (graph.seed.sum() or 1.0)
+    assert path_lengths(graph).sum() == pytest.approx(whole_share)
+
+
+def test_a_direct_path_has_one_edge():
+    names = ["token:4@0", "feature:0/1@0", "logit:1@0"]
+    graph = make_graph(
+        names,
+        {(names[0], names[2]): 1.0, (names[0], names[1]): -2.0, (names[1], names[2]): 3.0},
+        tokens=("a",),
+    )
+    assert path_lengths(graph) == pytest.approx([0.25, 0.75])

@@ -109,10 +109,80 @@ def test_damaged_annotations_get_one_sentence(folder: Path):
     beside.unlink()
 
 
-def test_graphs_of_two_dictionaries_are_not_matched_by_identity(folder: Path, tmp_path: Path):
-    neurons = tmp_path / "neurons.safetensors"
-    traced = run(
-        "trace", "The", "--model", "atlas-small", "--features", "neurons", "--out", neurons
-    )
-    assert traced.exit_code == 0, traced.output
-    assert_refused(run("compare", folder / "Dallas.safetensors", neurons), "with one dictionary")
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Dallas in the larger model."""
+    path = tmp_path_factory.mktemp("large") / "large.safetensors"
+    whole = path.with_name("whole.safetensors")
+    assert run("trace", PROMPT.format("Dallas"), "--out", whole).exit_code == 0
+    assert run("prune", whole, "--out", path).exit_code == 0
+    return path
+
+
+def test_two_models_are_compared(folder: Path, large: Path):
+    small = folder / "Dallas.safetensors"
+    told = run("compare", small, large, "--permutations", "8", "--plan")
+    assert told.exit_code == 0, told.output
+    for line in (
+        "atlas-small and atlas-large",
+        "influence at matched features",
+        "paths through the same concepts",
+        "of that, to the matched feature",
+    ):
+        assert line in told.stdout
+    data = json.loads(run("compare", small, large, "--json", "--least", "0.4").stdout)
+    scores = data["scores"]
+    assert scores["alike"]["value"] > max(scores["alike"]["null"])
+    assert "moved" not in scores
+    alike = [pair["alike"] for pair in data["both"] if pair["first"].startswith("feature")]
+    assert min(alike) > 0.4
+    assert {kind["name"] for kind in data["evidence"]} == {
+        "outputs",
+        "labels",
+        "position",
+        "depth",
+    }
+    itself = json.loads(run("compare", large, large, "--json").stdout)
+    assert itself["scores"]["edges"]["value"] == pytest.approx(1.0)
+
+
+def test_comparisons_are_written_as_pages(folder: Path, large: Path, tmp_path: Path):
+    small, page = folder / "Dallas.safetensors", tmp_path / "page.html"
+    data = json.loads(run("compare", small, large, "--html", page, "--json").stdout)
+    assert data["page"] == str(page)
+    text = page.read_text(encoding="utf-8")
+    assert "paths through the same concepts" in text
+    assert "sankey" in text
+    assert "atlas-small and atlas-large" in text
+    told = run("compare", small, folder / "Oakland.safetensors", "--html", page)
+    assert f"page: {page}" in told.stdout
+    assert "paths through" not in page.read_text(encoding="utf-8")
+
+
+def test_several_prompts_have_a_consensus(folder: Path, large: Path):
+    pair = folder / "Dallas.safetensors", folder / "Oakland.safetensors"
+    told = run("consensus", *pair)
+    assert told.exit_code == 0, told.output
+    assert "token at" in told.stdout
+    data = json.loads(run("consensus", *pair, "--json").stdout)
+    assert data["prompts"] == 2
+    assert data["nodes"][0]["node"] == "target:0@8"
+    assert data["nodes"][0]["mean"] == pytest.approx(1.0)
+    assert all(node["low"] <= node["mean"] <= node["high"] for node in data["nodes"])
+    assert_refused(run("consensus", pair[0]), "at least two graph files, got 1")
+    assert_refused(run("consensus", *pair, "--level", "1"), "--level must be between 0 and 1")
+    assert_refused(run("consensus", pair[0], large), "trace all with one dictionary")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "x"], "Expected --profile twice"),
+        (["--profile", "x", "--profile", "y"], "Cannot read x"),
+        (["--least", "1"], "--least must be from 0"),
+    ],
+)
+def test_what_compares_no_models_gets_one_sentence(
+    folder: Path, large: Path, arguments: list[str], message: str
+):
+    assert_refused(run("compare", folder / "Dallas.safetensors", large, *arguments), message)

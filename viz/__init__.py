@@ -1,6 +1,10 @@
 """Pictures of attribution graphs: a layout, a plotly figure, a page.  No torch."""
 
-from viz.compared import comparison_text
+from viz.compared import comparison_scores, comparison_text
+from viz.comparing import depth_profile, matched_flow, scores_beside_null
+from viz.comparison_page import write_comparison
+from viz.consensual import consensus_text
+from viz.corresponding import correspondence_scores, correspondence_text
 from viz.described import description_text
 from viz.figure import figure
 from viz.layout import Placement, layout
@@ -10,13 +14,21 @@ from viz.terminal import summary_tables
 
 __all__ = [
     "Placement",
+    "comparison_scores",
     "comparison_text",
+    "consensus_text",
+    "correspondence_scores",
+    "correspondence_text",
+    "depth_profile",
     "description_text",
     "figure",
     "groups_text",
     "layout",
+    "matched_flow",
     "paths_text",
+    "scores_beside_null",
     "story",
     "summary_tables",
+    "write_comparison",
     "write_page",
 ]

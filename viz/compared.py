@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -20,21 +22,27 @@ def comparison_text(
 ) -> RenderableType:
     """Scores beside their nulls, aligned tokens that differ, and what changed most."""
     return Group(
-        _scores(found),
+        scores_table(comparison_scores(found)),
         "",
-        _positions(first, second, found),
+        positions_text(first, second, found),
         "",
         _changes(first, second, found, count),
     )
 
 
-def _scores(found: Comparison) -> RenderableType:
+def comparison_scores(found: Comparison) -> dict[str, Score]:
+    """The scores by the names under which they are shown."""
+    return {
+        "features in common, by influence": found.features,
+        "edges in common, by influence": found.edges,
+        "rank correlation of common edges": found.ranks,
+    }
+
+
+def scores_table(scores: Mapping[str, Score]) -> RenderableType:
+    """Each score beside what chance gives, and how likely chance gives as much."""
     lines = plain_table("score", "value", "by chance", "p", right=("value", "by chance", "p"))
-    for name, score in (
-        ("features in common, by influence", found.features),
-        ("edges in common, by influence", found.edges),
-        ("rank correlation of common edges", found.ranks),
-    ):
+    for name, score in scores.items():
         lines.add_row(*map(Text, (name, *_cells(score))))
     return lines
 
@@ -47,7 +55,7 @@ def _cells(score: Score) -> tuple[str, str, str]:
     return f"{score.value:.3f}", around, f"{score.chance:.3f}" if null else ""
 
 
-def _positions(
+def positions_text(
     first: AttributionGraph, second: AttributionGraph, found: Comparison
 ) -> RenderableType:
     """Tokens that stand for each other and differ, and those that stand alone."""

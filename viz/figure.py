@@ -16,14 +16,13 @@ from numpy import ndarray
 
 from graphs.graph import AttributionGraph
 from graphs.nodes import NodeKind
+from viz.document import FONT, GREY, INK, PALE, SIDE
 from viz.labels import LETTERS, Label, highest, text_width
 from viz.layout import BIAS
 from viz.scene import Scene, scene
 from viz.words import checked, counted, heading, hover_lines, origin, short
 
-FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
-INK, GREY, PALE = "#1f2430", "#626a76", "#eceef1"
-SIDE, _RIGHT = 64, 84  # margins in pixels; texts over the outputs lie in the right one
+_RIGHT = 84  # margin in pixels, for texts over the outputs
 
 # Colours of Okabe and Ito, which colour-blind readers tell apart.
 _POSITIVE, _NEGATIVE = "#0072B2", "#D55E00"

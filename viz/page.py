@@ -1,37 +1,24 @@
 """Page: an attribution graph as one HTML file that needs nothing else.
 
-Figure, how to read it, and the strongest nodes as a table.  The script of plotly is inside, and
-a content security policy forbids the page to load anything, so it opens as well in ten years.
+Figure, how to read it, and the strongest nodes as a table.
 """
 
 from __future__ import annotations
 
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from graphs.descriptions import Description, Example
 from graphs.files import atomic_write
 from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS
-from viz.figure import FONT, GREY, INK, PALE, SIDE, figure
+from viz.document import FONT, GREY, INK, PALE, SIDE, document, plot
+from viz.figure import figure
 from viz.strengths import Strengths, strengths, strongest
 from viz.words import heading, label, number, percent, position_text, quoted, visible
 
 TABLE_ROWS = 50
 
-_CONFIG = {
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
-    "responsive": False,  # the size of the figure is what its nodes need
-    "scrollZoom": False,
-    "showSendToCloud": False,  # plotly.js 4 has a button that uploads the figure
-    "toImageButtonOptions": {"format": "svg", "filename": "attribution-graph"},
-    "typesetMath": False,  # a token with dollar signs is not a formula
-}
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-)
 _STYLE = f"""
   body {{ margin: 0; background: white; color: {INK}; font: 14px/1.5 {FONT}; }}
   figure, section {{ margin: 0 auto; width: fit-content; max-width: 100%; }}
@@ -80,45 +67,17 @@ def write_page(graph: AttributionGraph, path: Path | str) -> None:
 
 def page_text(graph: AttributionGraph) -> str:
     """A graph as the text of one HTML file."""
-    title = escape(heading(graph))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<meta name="viewport" content="width=device-width">
-<meta name="generator" content="{escape(visible(graph.provenance.generator))}">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1 class="unseen">{title}</h1>
-<figure>
+    body = f"""<figure>
 <div class="scroll" role="img" tabindex="0" aria-label="{_ALTERNATIVE}">
-{_plot(graph)}
+{plot(figure(graph), "graph", "attribution-graph")}
 </div>
 <noscript>The figure needs JavaScript; the table below does not.</noscript>
 <figcaption>{_READING}</figcaption>
 </figure>
 <section>
 {_table(graph)}
-</section>
-</body>
-</html>
-"""
-
-
-def _plot(graph: AttributionGraph) -> str:
-    """The figure as HTML with plotly's script; the same graph gives the same text."""
-    return _untyped(figure(graph)).to_html(
-        config=_CONFIG, div_id="graph", full_html=False, include_plotlyjs=True
-    )
-
-
-def _untyped(part: object) -> Any:
-    """The same; plotly has types for a part of itself only."""
-    return part
+</section>"""
+    return document(heading(graph), graph.provenance.generator, _STYLE, body)
 
 
 def _table(graph: AttributionGraph) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import circuits.cli.dictionaries  # commands register themselves when imported
 import circuits.cli.files
+import circuits.cli.profile
 import circuits.cli.reading
 import circuits.cli.trace
 import circuits.cli.train  # noqa: F401  # commands register themselves when imported

@@ -1,0 +1,203 @@
+"""Profiles: what features do over a set of prompts, so that those of two models can be compared.
+
+A file is safetensors with the key `headwater-profile` in its metadata, a JSON text:
+
+    {"schema_version": 1, "model": …, "dictionary": …,
+     "prompts": [{"text": …, "tokens": [TOKEN, …]}, …],
+     "raised": [[TOKEN, …], …]}          of each feature, most raised first
+
+and the arrays, for F features and T tokens of all prompts, one prompt after the other:
+
+    layer index                int [F]     sorted by layer, then index
+    activation.indptr          int [F+1]   a sparse matrix [feature, token], as weights in
+    activation.indices         int [E]     `graphs.storage`
+    activation.data            float [E]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json, to_json
+from safetensors import SafetensorError, safe_open
+from safetensors import numpy as safetensors_numpy
+from scipy.sparse import csr_array
+
+from graphs.files import GraphFileError, atomic_write, first_problem, refuse_newer, regular_file
+from graphs.positions import align_characters
+from graphs.storage import untyped
+
+_KEY = "headwater-profile"
+_ARRAYS = ("layer", "index", "activation.indptr", "activation.indices", "activation.data")
+
+
+class Profiled(BaseModel):
+    """A prompt and how the model cuts it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: str
+    tokens: tuple[str, ...]
+
+
+class _Header(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = 1
+    model: str
+    dictionary: str
+    prompts: tuple[Profiled, ...]
+    raised: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Features over prompts.  Raises ValueError where its parts do not fit together."""
+
+    model: str
+    dictionary: str
+    prompts: tuple[Profiled, ...]
+    layer: Int[ndarray, " feat"]
+    index: Int[ndarray, " feat"]
+    activation: csr_array  # [feature, token of all prompts, one after the other]
+    raised: tuple[tuple[str, ...], ...]  # tokens that each feature raises, the most raised first
+
+    def __post_init__(self) -> None:
+        tokens = sum(len(prompt.tokens) for prompt in self.prompts)
+        if self.activation.shape != (len(self.layer), tokens):
+            raise ValueError(
+                f"activation must be {len(self.layer)} features × {tokens} tokens, got "
+                f"{self.activation.shape}."
+            )
+        if not len(self.layer) == len(self.index) == len(self.raised):
+            raise ValueError(
+                f"layer, index and raised must have one length, got {len(self.layer)}, "
+                f"{len(self.index)} and {len(self.raised)}."
+            )
+        if not np.all(np.isfinite(self.activation.data)):
+            raise ValueError("Activations must be finite.")
+
+    def rows(
+        self, layer: Int[ndarray, " wanted"], index: Int[ndarray, " wanted"]
+    ) -> Int[ndarray, " wanted"]:
+        """Rows of these features; -1 for those that it does not have."""
+        keys = zip(self.layer.tolist(), self.index.tolist(), strict=True)
+        place = {key: row for row, key in enumerate(keys)}
+        wanted = zip(layer.tolist(), index.tolist(), strict=True)
+        return np.array([place.get(key, -1) for key in wanted], dtype=np.int64)
+
+
+def correlations(
+    first: Profile,
+    second: Profile,
+    rows: Int[ndarray, " one"],
+    others: Int[ndarray, " other"],
+) -> Float[ndarray, "one other"]:
+    """Pearson correlation of features over the prompts that both profiles have.
+
+    Tokens that stand for each other (`graphs.positions.align_characters`) are one place, where a
+    feature has the largest of its activations.  nan for a feature that is the same everywhere
+    and where there are no such prompts.
+    """
+    places = _places(first, second)
+    if not np.any(places[0] >= 0):
+        return np.full((len(rows), len(others)), np.nan)
+    sides = (
+        _standard(profile, side, chosen)
+        for profile, side, chosen in zip((first, second), places, (rows, others), strict=True)
+    )
+    one, other = sides
+    return one @ other.T
+
+
+def write_profile(profile: Profile, path: Path | str) -> None:
+    """Write a profile, whole or not at all.  Raises GraphFileError if that cannot be."""
+    header = _Header(
+        model=profile.model,
+        dictionary=profile.dictionary,
+        prompts=profile.prompts,
+        raised=profile.raised,
+    )
+    matrix = profile.activation
+    arrays = (profile.layer, profile.index, matrix.indptr, matrix.indices, matrix.data)
+    named = {name: np.ascontiguousarray(array) for name, array in zip(_ARRAYS, arrays, strict=True)}
+    with atomic_write(path) as temporary:
+        untyped(safetensors_numpy).save_file(named, temporary, {_KEY: to_json(header).decode()})
+
+
+def read_profile(path: Path | str) -> Profile:
+    """The profile in a file.  Raises GraphFileError if it is missing or damaged."""
+    file = regular_file(path)
+    try:
+        with untyped(safe_open)(file, framework="np") as opened:
+            metadata: dict[str, str] = opened.metadata() or {}
+            if _KEY not in metadata:
+                raise GraphFileError(f"{path} is not a profile: make one with headwater profile.")
+            raw: Any = from_json(metadata[_KEY], allow_inf_nan=False)
+            refuse_newer(path, raw.get("schema_version"))
+            header = _Header.model_validate(raw)
+            arrays: list[ndarray] = [opened.get_tensor(name) for name in _ARRAYS]
+        layer, index, starts, places, numbers = arrays
+        tokens = sum(len(prompt.tokens) for prompt in header.prompts)
+        matrix: csr_array = csr_array((numbers, places, starts), shape=(len(layer), tokens))
+        matrix.check_format(full_check=True)
+        return Profile(
+            header.model, header.dictionary, header.prompts, layer, index, matrix, header.raised
+        )
+    except GraphFileError:
+        raise
+    except ValidationError as error:
+        raise GraphFileError(f"{path} holds no profile: {first_problem(error)}.") from error
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).rstrip(".")
+        raise GraphFileError(f"{path} holds no sound profile: {reason}.") from error
+
+
+def _places(
+    first: Profile, second: Profile
+) -> tuple[Int[ndarray, " token"], Int[ndarray, " token"]]:
+    """For the tokens of each profile the number of the place at which they are, or -1."""
+    starts = [_starts(profile) for profile in (first, second)]
+    known = {prompt.text: number for number, prompt in reversed(list(enumerate(second.prompts)))}
+    one, other = (np.full(int(begins[-1]), -1) for begins in starts)
+    count = 0
+    for number, prompt in enumerate(first.prompts):
+        there = known.get(prompt.text)
+        if there is None:
+            continue
+        tokens = second.prompts[there].tokens
+        mine, theirs = starts[0][number], starts[1][there]
+        for pos, partner in enumerate(align_characters(prompt.tokens, tokens).tolist()):
+            if partner < 0:
+                continue
+            if other[theirs + partner] < 0:
+                other[theirs + partner] = count
+                count += 1
+            one[mine + pos] = other[theirs + partner]
+    return one, other
+
+
+def _starts(profile: Profile) -> Int[ndarray, " prompt"]:
+    return np.cumsum([0, *(len(prompt.tokens) for prompt in profile.prompts)])
+
+
+def _standard(
+    profile: Profile, places: Int[ndarray, " token"], rows: Int[ndarray, " chosen"]
+) -> Float[ndarray, "chosen place"]:
+    """Activations at places with mean 0 and length 1; nan where they do not vary."""
+    count = int(places.max(initial=-1)) + 1
+    dense = profile.activation[rows].toarray().astype(np.float64)
+    at_places = np.full((len(rows), count), -np.inf)
+    kept = np.flatnonzero(places >= 0)
+    np.maximum.at(at_places.T, places[kept], dense[:, kept].T)
+    centred = at_places - at_places.mean(axis=1, keepdims=True)
+    length = np.sqrt((centred**2).sum(axis=1, keepdims=True))
+    return np.divide(
+        centred, length, out=np.full_like(centred, np.nan), where=length > 1e-12 * count
+    )

@@ -1,0 +1,135 @@
+"""Profiling features over prompts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import graphs
+from circuits.atlas.shipped import atlas_transcoders
+from circuits.features import FeatureSource
+from circuits.filled import Filled
+from circuits.neurons import Neurons, neuron_layer
+from circuits.points import MlpPoints, ReadPoint, WritePoint
+from circuits.profile import profile, read_texts
+from circuits.recording import record
+from circuits.subject import Subject, read_subject
+from circuits.tokens import PromptError, read_prompt
+from circuits.trace import trace
+from circuits.transcoders import TranscoderSet, nothing
+from circuits.weights import read_transcoders
+from tests.test_cli import assert_refused, run
+
+TEXTS = ["The capital of the state containing Dallas is", "The capital of Texas is"]
+
+
+@pytest.fixture(scope="module")
+def small() -> Subject:
+    return read_subject("atlas-small")
+
+
+@pytest.fixture(scope="module")
+def transcoders() -> TranscoderSet:
+    return read_transcoders(str(atlas_transcoders("atlas-small")))
+
+
+def test_activations_are_those_of_traces(small: Subject, transcoders: TranscoderSet):
+    made = profile(small, transcoders, TEXTS)
+    start = 0
+    for text, profiled in zip(TEXTS, made.prompts, strict=True):
+        graph = trace(read_prompt(text, small.tokenizer), small, transcoders)
+        assert profiled.tokens == graph.provenance.tokens
+        rows = np.flatnonzero(graph.nodes.is_kind(graphs.NodeKind.FEATURE))
+        at = made.rows(graph.nodes.layer[rows], graph.nodes.index[rows])
+        tokens = start + graph.nodes.pos[rows]
+        found = made.activation.toarray()[at, tokens]
+        np.testing.assert_allclose(found, graph.nodes.activation[rows], rtol=1e-5)
+        here = made.activation[:, start : start + len(profiled.tokens)]
+        assert here.count_nonzero() == len(rows)
+        start += len(profiled.tokens)
+        for row, place in zip(rows.tolist(), at.tolist(), strict=True):
+            if row in graph.output_tokens:
+                assert made.raised[place][:5] == graph.output_tokens[row]
+
+
+def test_only_what_is_wanted_is_kept(small: Subject, transcoders: TranscoderSet):
+    whole = profile(small, transcoders, TEXTS)
+    wanted = {(int(whole.layer[5]), int(whole.index[5])), (3, 10**6)}
+    made = profile(small, transcoders, TEXTS, wanted)
+    assert list(zip(made.layer.tolist(), made.index.tolist(), strict=True)) == sorted(wanted)
+    row = made.rows(whole.layer[5:6], whole.index[5:6])
+    assert np.array_equal(made.activation[row].toarray(), whole.activation[[5]].toarray())
+    silent = made.rows(np.array([3]), np.array([10**6]))
+    assert made.activation[silent].count_nonzero() == 0
+    assert made.raised[int(silent[0])] == ()
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_neurons_have_their_activations_at_every_token(
+    small: Subject, transcoders: TranscoderSet, filled: bool
+):
+    source: FeatureSource = Neurons(30)
+    if filled:  # only layer 1 has transcoders
+        none = nothing(small.frozen.d_model)
+        layers = (none, transcoders.layers[1], *[none] * (small.frozen.n_layers - 2))
+        source = Filled(replace(transcoders, layers=layers, partial=True), Neurons(30))
+    made = profile(small, source, TEXTS)
+    with torch.inference_mode():
+        start = 0
+        for text in TEXTS:
+            recording = record(small.frozen, read_prompt(text, small.tokenizer))
+            points = MlpPoints(small.frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
+            for layer in range(small.frozen.n_layers):
+                if filled and layer == 1:
+                    continue
+                rows = np.flatnonzero(made.layer == layer)
+                wanted = neuron_layer(points, layer).activation[:, made.index[rows]].T
+                found = made.activation[rows].toarray()[:, start : start + wanted.shape[1]]
+                np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-6)
+            start += len(recording.prompt)
+    assert len(made.layer) > 30
+
+
+def test_the_command_profiles_the_features_of_graphs(tmp_path: Path):
+    prompts, out, graph = (tmp_path / name for name in ("p.txt", "p.safetensors", "g.safetensors"))
+    prompts.write_text("\n".join(["", *TEXTS, " "]), encoding="utf-8")
+    assert run("trace", TEXTS[0], "--model", "atlas-small", "--out", graph).exit_code == 0
+    data = json.loads(
+        run("profile", "atlas-small", prompts, "--of", graph, "--out", out, "--json").stdout
+    )
+    read = graphs.read_profile(out)
+    assert data == {"features": len(read.layer), "prompts": 2, "tokens": 15, "file": str(out)}
+    nodes = graphs.read_graph(graph).nodes
+    features = nodes.take(np.flatnonzero(nodes.is_kind(graphs.NodeKind.FEATURE)))
+    wanted = zip(features.layer.tolist(), features.index.tolist(), strict=True)
+    assert set(wanted) == set(zip(read.layer.tolist(), read.index.tolist(), strict=True))
+    told = run("profile", "atlas-small", prompts, "--out", out)
+    assert "2 prompts, 15 tokens in" in told.stdout
+    other = tmp_path / "other.safetensors"
+    assert run("trace", TEXTS[1], "--out", other).exit_code == 0
+    theirs = tmp_path / "theirs.safetensors"
+    assert run("profile", "atlas-large", prompts, "--of", other, "--out", theirs).exit_code == 0
+    profiles = ["--profile", out, "--profile", theirs]
+    compared = json.loads(run("compare", graph, other, *profiles, "--json").stdout)
+    assert "activations" in {kind["name"] for kind in compared["evidence"]}
+    assert_refused(run("compare", graph, graph, *profiles), "leave out --profile")
+
+
+def test_what_is_no_prompt_gets_one_sentence(tmp_path: Path, small: Subject):
+    out = tmp_path / "p.safetensors"
+    assert_refused(run("profile", "atlas-small", tmp_path / "no", "--out", out), "Cannot read")
+    empty = tmp_path / "empty.txt"
+    empty.write_text(" \n")
+    assert_refused(run("profile", "atlas-small", empty, "--out", out), "write one a line")
+    empty.write_bytes(b"\xff\xfe")
+    assert_refused(run("profile", "atlas-small", empty, "--out", out), "it is not UTF-8")
+    assert not out.exists()
+    with pytest.raises(PromptError, match="There are no prompts"):
+        profile(small, Neurons(), [])
+    with pytest.raises(PromptError, match="Cannot read prompts"):
+        read_texts(tmp_path)

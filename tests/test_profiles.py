@@ -1,0 +1,106 @@
+"""Profiles: features over prompts, and how they correlate between models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from scipy.sparse import csr_array
+
+from graphs.files import GraphFileError
+from graphs.profiles import Profile, Profiled, correlations, read_profile, write_profile
+
+
+def profile(cuts: list[tuple[str, ...]], activation: list[list[float]]) -> Profile:
+    """One prompt per cut; the text is what its tokens say."""
+    count = len(activation)
+    return Profile(
+        model="m",
+        dictionary="d",
+        prompts=tuple(Profiled(text="".join(cut), tokens=cut) for cut in cuts),
+        layer=np.zeros(count, dtype=np.int64),
+        index=np.arange(count),
+        activation=csr_array(np.array(activation)),
+        raised=((" a",),) * count,
+    )
+
+
+def test_correlations_are_pearsons_over_places():
+    rng = np.random.default_rng(0)
+    one, other = rng.random((3, 6)), rng.random((2, 6))
+    cuts = [("a", "b", "c"), ("d", "e", "f")]
+    found = correlations(
+        profile(cuts, one.tolist()),
+        profile(cuts[::-1], np.roll(other, 3, axis=1).tolist()),  # the prompts in another order
+        np.arange(3),
+        np.arange(2),
+    )
+    np.testing.assert_allclose(found, np.corrcoef(one, other)[:3, 3:], atol=1e-12)
+
+
+def test_tokens_of_two_vocabularies_meet_in_places():
+    first = profile([("ab", "c", "d")], [[1.0, 2.0, 5.0]])
+    second = profile([("a", "b", "cd")], [[9.0, 1.0, 5.0]])
+    # ab ends with b; c and d are in cd, where the first has the larger of its two.
+    found = correlations(first, second, np.array([0]), np.array([0]))
+    assert found == pytest.approx(np.array([[1.0]]))
+
+
+def test_what_never_changes_correlates_with_nothing():
+    same = profile([("a", "b")], [[1.0, 1.0], [0.0, 1.0]])
+    found = correlations(same, same, np.arange(2), np.arange(2))
+    assert np.isnan(found[0]).all()
+    assert found[1, 1] == pytest.approx(1.0)
+    other = profile([("x", "y")], [[0.0, 1.0]])
+    assert np.isnan(correlations(same, other, np.arange(2), np.array([0]))).all()
+
+
+def test_a_profile_comes_back_as_it_was(tmp_path: Path):
+    made = profile([("a", " b")], [[0.0, 1.5], [2.5, 0.0]])
+    write_profile(made, tmp_path / "p.safetensors")
+    back = read_profile(tmp_path / "p.safetensors")
+    assert back.prompts == made.prompts
+    assert back.raised == made.raised
+    assert np.array_equal(back.activation.toarray(), made.activation.toarray())
+    assert back.rows(np.array([0, 0, 3]), np.array([1, 7, 0])).tolist() == [1, -1, -1]
+
+
+def test_what_is_no_profile_gets_one_sentence(tmp_path: Path):
+    path = tmp_path / "p.safetensors"
+    with pytest.raises(GraphFileError, match="Cannot read"):
+        read_profile(path)
+    path.write_bytes(b"no")
+    with pytest.raises(GraphFileError, match="holds no sound profile"):
+        read_profile(path)
+    save_file({"layer": np.zeros(1)}, path)
+    with pytest.raises(GraphFileError, match="is not a profile: make one"):
+        read_profile(path)
+    save_file({"layer": np.zeros(1)}, path, {"headwater-profile": '{"schema_version": 2}'})
+    with pytest.raises(GraphFileError, match="upgrade headwater"):
+        read_profile(path)
+    save_file({"layer": np.zeros(1)}, path, {"headwater-profile": '{"model": 1}'})
+    with pytest.raises(GraphFileError, match="holds no profile: model"):
+        read_profile(path)
+    made = profile([("a", "b")], [[0.0, 1.0]])
+    sound = made.activation
+    broken = replace(made, activation=csr_array((sound.data, sound.indices, sound.indptr)))
+    broken.activation.indices[0] = 9
+    write_profile(broken, path)
+    with pytest.raises(GraphFileError, match="holds no sound profile"):
+        read_profile(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"raised": ((), ())}, "must have one length"),
+        ({"activation": csr_array((1, 5))}, "must be 1 features × 2 tokens"),
+        ({"activation": csr_array([[np.nan, 1.0]])}, "must be finite"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(change: dict[str, object], message: str):
+    with pytest.raises(ValueError, match=message):
+        replace(profile([("a", "b")], [[0.0, 1.0]]), **change)

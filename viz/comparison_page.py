@@ -1,0 +1,114 @@
+"""Comparison page: two graphs side by side as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from graphs.compare import Score
+from graphs.concepts import Appearance, Concept
+from graphs.files import atomic_write
+from graphs.graph import AttributionGraph
+from viz.comparing import depth_profile, matched_flow, scores_beside_null
+from viz.document import FONT, GREY, INK, PALE, document, plot
+from viz.words import heading, percent, visible
+
+_STYLE = f"""
+  body {{ margin: 0 auto; width: 1100px; padding: 24px; background: white; color: {INK};
+    font: 14px/1.5 {FONT}; }}
+  h2 {{ font-size: 18px; margin: 0; }}
+  .graph {{ color: {GREY}; margin: 4px 0; }}
+  table {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }}
+  caption {{ padding: 24px 0 8px; text-align: left; font-size: 16px; font-weight: bold; }}
+  th, td {{ padding: 3px 16px 3px 0; border-bottom: 1px solid {PALE}; text-align: left; }}
+  th {{ font-weight: normal; }}
+  thead th {{ border-color: {GREY}; color: {GREY}; }}
+  td {{ overflow-wrap: anywhere; }}
+  .number {{ text-align: right; white-space: nowrap; }}
+  .unseen {{ position: absolute; width: 1px; height: 1px; overflow: hidden; clip: rect(0 0 0 0); }}
+"""
+
+
+def write_comparison(
+    first: AttributionGraph,
+    second: AttributionGraph,
+    scores: Mapping[str, Score],
+    concepts: Sequence[Concept],
+    path: Path | str,
+) -> None:
+    """Write a comparison as one HTML file, whole or not at all.  Raises GraphFileError."""
+    text = comparison_page(first, second, scores, concepts)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def comparison_page(
+    first: AttributionGraph,
+    second: AttributionGraph,
+    scores: Mapping[str, Score],
+    concepts: Sequence[Concept],
+) -> str:
+    """A comparison as the text of one HTML file; `scores` have the names that are shown."""
+    graphs = (first, second)
+    names = tuple(graph.provenance.model.name for graph in graphs)
+    told = "\n".join(f'<p class="graph">{escape(heading(graph))}</p>' for graph in graphs)
+    body = f"""<h2>{escape(visible(names[0]))} and {escape(visible(names[1]))}</h2>
+{told}
+{plot(scores_beside_null(scores), "scores", "scores")}
+{_scores(scores)}
+{plot(depth_profile(graphs, names), "depth", "influence-by-depth", with_script=False)}
+{plot(matched_flow(concepts, names), "concepts", "concepts", with_script=False)}
+{_concepts(concepts, names)}"""
+    title = f"{visible(names[0])} and {visible(names[1])}"
+    return document(title, first.provenance.generator, _STYLE, body)
+
+
+def _scores(scores: Mapping[str, Score]) -> str:
+    rows: list[tuple[str, ...]] = []
+    for name, score in scores.items():
+        null = [value for value in score.null if not np.isnan(value)]
+        known = not np.isnan(score.value)
+        rows.append(
+            (
+                name,
+                f"{score.value:.3f}" if known else "too few",
+                f"{np.mean(null):.3f} ± {np.std(null):.3f}" if null and known else "",
+                f"{score.chance:.3f}" if null and known else "",
+            )
+        )
+    return _table("Scores", ("score", "value", "by chance", "p"), rows, numbers={1, 2, 3})
+
+
+def _concepts(concepts: Sequence[Concept], names: tuple[str, ...]) -> str:
+    rows = [(*_cells(concept.first), *_cells(concept.second)) for concept in concepts]
+    columns = ("features", "influence", "depth")
+    headings = (names[0], *columns, names[1], *columns)
+    return _table("Concepts", headings, rows, numbers={1, 2, 3, 5, 6, 7})
+
+
+def _cells(side: Appearance | None) -> tuple[str, str, str, str]:
+    if side is None:
+        return "–", "", "", ""
+    return side.name, f"{side.features:,}", percent(side.influence), f"{side.depth:.2f}"
+
+
+def _table(
+    caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int]
+) -> str:
+    def cells(row: Sequence[str], tag: str) -> str:
+        kinds = [f'{tag} class="number"' if place in numbers else tag for place in range(len(row))]
+        texts = [escape(visible(cell)) if cell else "" for cell in row]
+        pairs = zip(kinds, texts, strict=True)
+        return "".join(f"<{kind}>{text}</{tag}>" for kind, text in pairs)
+
+    body = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    return f"""<table>
+<caption>{caption}</caption>
+<thead><tr>{cells(headings, "th")}</tr></thead>
+<tbody>
+{body}
+</tbody>
+</table>"""

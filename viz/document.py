@@ -1,0 +1,65 @@
+"""Document: one HTML file that needs nothing else.
+
+The script of plotly is inside, and a content security policy forbids the page to load anything,
+so it opens as well in ten years.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from viz.words import visible
+
+FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
+INK, GREY, PALE = "#1f2430", "#626a76", "#eceef1"
+SIDE = 64  # margin in pixels
+
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
+_CONFIG = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "responsive": False,  # the size of a figure is what it needs
+    "scrollZoom": False,
+    "showSendToCloud": False,  # plotly.js 4 has a button that uploads the figure
+    "typesetMath": False,  # a token with dollar signs is not a formula
+}
+
+
+def document(title: str, generator: str, style: str, body: str) -> str:
+    """The text of a page; title and generator are plain text, style and body are not escaped."""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width">
+<meta name="generator" content="{escape(visible(generator))}">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>{style}</style>
+</head>
+<body>
+<h1 class="unseen">{escape(title)}</h1>
+{body}
+</body>
+</html>
+"""
+
+
+def plot(figure: object, name: str, filename: str, *, with_script: bool = True) -> str:
+    """A plotly figure as HTML; the first of a page brings plotly's script.
+
+    The same figure and name give the same text.
+    """
+    saved = {"toImageButtonOptions": {"format": "svg", "filename": filename}}
+    return _untyped(figure).to_html(
+        config=_CONFIG | saved, div_id=name, full_html=False, include_plotlyjs=with_script
+    )
+
+
+def _untyped(part: object) -> Any:
+    """The same; plotly has types for a part of itself only."""
+    return part
