@@ -63,8 +63,9 @@ def concepts(
 ) -> list[Concept]:
     """All concepts, the one with most influence first."""
     shown = [
-        [_appearance(graph, name, rows) for name, rows in side.items()]
+        [_appearance(graph, arrived, name, rows) for name, rows in side.items()]
         for graph, side in zip((first, second), groups, strict=True)
+        for arrived in [influence_shares(graph)]
     ]
     shared = _shared(first, second, match, groups)
     pairs = _paired(shared)
@@ -167,11 +168,15 @@ def _paired(shared: Float[ndarray, "one other"]) -> list[tuple[int, int]]:
     ]
 
 
-def _appearance(graph: AttributionGraph, name: str, rows: Int[ndarray, " _member"]) -> Appearance:
-    arrived = influence_shares(graph)[rows]
-    total = float(arrived.sum())
-    depth = relative_depth(graph, rows)
-    mean = float(arrived @ depth) / total if total > 0 else float(depth.mean())
+def _appearance(
+    graph: AttributionGraph,
+    arrived: Float[ndarray, " node"],
+    name: str,
+    rows: Int[ndarray, " _member"],
+) -> Appearance:
+    own, depth = arrived[rows], relative_depth(graph, rows)
+    total = float(own.sum())
+    mean = float(own @ depth) / total if total > 0 else float(depth.mean())
     return Appearance(name, len(rows), total, mean)
 
 

@@ -30,7 +30,7 @@ from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeKind
 from graphs.positions import align_prompts
 from graphs.transport import transport
 
-PERMUTATIONS = 50
+PERMUTATIONS = 20
 # Errors and biases of two models are about different things.
 COMPARED = (NodeKind.FEATURE, *INPUT_KINDS, *TARGET_KINDS)
 

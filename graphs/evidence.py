@@ -57,7 +57,8 @@ class Evidence:
 
     def exchanged(self, order: Int[ndarray, " other"]) -> Evidence:
         """The same with what is known of each second feature taken from another one."""
-        likeness, known = self.likeness[:, order], self.known[:, order]
+        # Column by column, as they lie in memory.
+        likeness, known = self.likeness.T[order].T, self.known.T[order].T
         return Evidence(self.name, self.weight, likeness, known, self.of_place)
 
 
@@ -85,20 +86,23 @@ def evidence(
             likeness, known = way()
             if np.any(known):
                 of_place = name in ("position", "depth")
+                likeness = np.asarray(likeness, dtype=np.float32, order="F")
+                known = np.asfortranarray(known)
                 found.append(Evidence(name, weight, likeness, known, of_place))
     return found
 
 
 def similarity(found: Sequence[Evidence], shape: tuple[int, int]) -> Float[ndarray, "one other"]:
     """Weighted mean of what is known of each pair."""
-    total, weight = np.zeros(shape), np.zeros(shape)
-    content = np.zeros(shape, dtype=bool)
+    total, weight = (np.zeros(shape, dtype=np.float32, order="F") for _ in range(2))
+    content = np.zeros(shape, dtype=bool, order="F")
     for kind in found:
-        total += kind.weight * kind.likeness
-        weight += kind.weight * kind.known
+        total += np.float32(kind.weight) * kind.likeness
+        weight += np.float32(kind.weight) * kind.known
         if not kind.of_place:
             content |= kind.known
-    return np.divide(total, weight, out=np.zeros(shape), where=content & (weight > 0))
+    total[~content] = 0.0
+    return total / np.where(content, weight, np.float32(1.0))
 
 
 Graphs = tuple[AttributionGraph, AttributionGraph]

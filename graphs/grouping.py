@@ -153,6 +153,7 @@ class _Merger:
         self.gain, self.feeds = gain, feeds
         np.fill_diagonal(self.gain, -np.inf)
         self.open = self.gain.copy()  # without pairs that would make a cycle
+        self.near = [np.flatnonzero(np.isfinite(row)) for row in gain]  # what may ever be one
         self.before = _ancestors(feeds)  # before[group, other]: other leads to group
 
     def fix(self, group: Int[ndarray, " _member"]) -> None:
@@ -197,12 +198,14 @@ class _Merger:
         """Put a group into another."""
         self.members[one] += self.members[other]
         self.members[other] = []
+        near = np.append(self.near[one], one)
         self.gain[one] += self.gain[other]
-        self.gain[:, one] = self.gain[one]
+        self.gain[near, one] = self.gain[one, near]
         self.gain[one, one] = -np.inf
-        self.gain[other] = self.gain[:, other] = -np.inf
-        self.open[other] = self.open[:, other] = -np.inf
-        self.open[one] = self.open[:, one] = self.gain[one]  # a cycle may have become inner
+        self.open[one] = self.gain[one]  # a cycle may have become inner
+        self.open[near, one] = self.gain[one, near]
+        for gains in (self.gain, self.open):
+            gains[other] = gains[near, other] = -np.inf
         for links in (self.feeds, self.before):
             links[one] |= links[other]
             links[:, one] |= links[:, other]
@@ -214,9 +217,9 @@ class _Merger:
 
 def _ancestors(feeds: Bool[ndarray, "source target"]) -> Bool[ndarray, "group other"]:
     """All that leads to each feature; features are in topological order."""
-    before = np.zeros_like(feeds)
-    for feature in range(len(feeds)):
-        sources = np.flatnonzero(feeds[:, feature])
-        before[feature] = np.any(before[sources], axis=0)
-        before[feature, sources] = True
-    return before
+    own = np.packbits(feeds.T, axis=1)  # eight at a time
+    before = np.zeros_like(own)
+    for feature, sources in enumerate(feeds.T):
+        above = np.bitwise_or.reduce(before[np.flatnonzero(sources)], axis=0)
+        before[feature] = own[feature] | above
+    return np.unpackbits(before, axis=1, count=len(feeds)).astype(bool)

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.sparse import csr_array
 
+DENSE = 32  # entries a row, from which a product of dense matrices takes less time
+
 
 def cosines(first: csr_array, second: csr_array) -> Float[ndarray, "one other"]:
     """Of every row of one matrix with every row of the other; 0 for rows without entries.
@@ -17,7 +19,10 @@ def cosines(first: csr_array, second: csr_array) -> Float[ndarray, "one other"]:
     >>> cosines(csr_array([[3.0, 4.0], [0.0, 0.0]]), csr_array([[1.0, 0.0]])).tolist()
     [[0.6], [0.0]]
     """
-    return (_unit(first) @ _unit(second).T).toarray()
+    one, other = _unit(first), _unit(second)
+    if max(side.nnz / max(1, len(side.indptr) - 1) for side in (one, other)) > DENSE:
+        return one.toarray() @ other.toarray().T
+    return (one @ other.T).toarray()
 
 
 def shared_words(

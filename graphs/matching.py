@@ -63,7 +63,7 @@ def match_by_similarity(
     ones, others = (
         np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE)) for graph in (first, second)
     )
-    above = np.maximum(similarity - least, 0.0)
+    above = np.maximum(similarity - least, 0.0, dtype=np.float64, order="C")
     paired = np.stack(linear_sum_assignment(above, maximize=True))
     paired = paired[:, above[tuple(paired)] > 0]
     pairs = list(zip(ones[paired[0]].tolist(), others[paired[1]].tolist(), strict=True))

@@ -161,7 +161,7 @@ def read_profile(path: Path | str) -> Profile:
 
 def _places(
     first: Profile, second: Profile
-) -> tuple[Int[ndarray, " token"], Int[ndarray, " token"]]:
+) -> tuple[Int[ndarray, " _token"], Int[ndarray, " _token"]]:
     """For the tokens of each profile the number of the place at which they are, or -1."""
     starts = [_starts(profile) for profile in (first, second)]
     known = {prompt.text: number for number, prompt in reversed(list(enumerate(second.prompts)))}

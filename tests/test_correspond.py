@@ -13,6 +13,7 @@ from graphs.correspond import CorrespondSettings, correspond
 from graphs.descriptions import Description
 from graphs.evidence import Weights, evidence, similarity
 from graphs.graph import AttributionGraph
+from graphs.influence import influence_shares
 from graphs.matching import match_by_identity
 from graphs.nodes import NodeKind
 from graphs.positions import align_prompts
@@ -84,6 +85,7 @@ def test_a_deeper_model_with_other_numbers_is_found_again():
     np.testing.assert_allclose(found.depth[:, 0], found.depth[:, 1], atol=0.06)
     curve = found.shift_curve(4)
     np.testing.assert_allclose(curve[:, 0], [0, 1 / 3, 2 / 3, 1], atol=1e-9)
+    assert len(found.shift_curve(1)) == 1
     assert curve[:, 2].sum() == pytest.approx(found.influence().mean(axis=1).sum())
 
 
@@ -211,3 +213,65 @@ def test_a_graph_without_features_matches_nothing():
     assert found.comparison.edges.value == 1.0
     assert found.moved is not None
     assert found.moved[0].value == 0.0
+
+
+def test_errors_are_not_compared():
+    names = ["token:0@0", "feature:0/1@0", "error:1@0", "logit:1@0"]
+    edges = {(names[0], names[1]): 1.0, (names[1], names[3]): 1.0, (names[2], names[3]): 2.0}
+    graph = make_graph(names, edges, tokens=("a",), output_tokens={1: (" x",)})
+    found = correspond(graph, graph, CorrespondSettings(permutations=0))
+    assert found.comparison.edges.value == pytest.approx(1.0)
+
+
+def test_a_graph_knows_better_than_a_profile_what_a_feature_raises():
+    names = ["feature:0/1@0", "logit:1@0"]
+    first, second = (
+        make_graph(names, {(names[0], names[1]): 1.0}, tokens=("a",), output_tokens=said)
+        for said in ({0: (" up",)}, {})
+    )
+    profile = Profile(
+        model="m",
+        dictionary="d",
+        prompts=(Profiled(text="a", tokens=("a",)),),
+        layer=np.array([0]),
+        index=np.array([1]),
+        activation=csr_array(np.ones((1, 1))),
+        raised=((" down",),),
+    )
+    positions = np.array([0])
+    found = evidence(first, second, positions, Weights(), (profile, profile))
+    assert found[0].name == "outputs"
+    assert found[0].likeness.tolist() == [[0.0]]  # up of the graph, down of the profile
+    found = evidence(second, second, positions, Weights(), (profile, profile))
+    assert found[0].likeness.tolist() == [[1.0]]
+
+
+def test_concepts_share_the_influence_of_their_matched_features():
+    graph = circuit(4, NUMBERS)
+    positions = align_prompts(graph.provenance, graph.provenance)
+    match = match_by_identity(graph, graph, positions)
+    shares = influence_shares(graph)
+    groups = ({"a": np.arange(3, 11)}, {"b": np.arange(3, 7), "c": np.arange(7, 11)})
+    listed = concepts(graph, graph, match, groups)
+    whole = max(shares[3:7].sum(), shares[7:11].sum())
+    assert [c.shared for c in listed if c.first is not None] == [pytest.approx(float(whole))]
+
+
+def test_predictions_of_two_vocabularies_match_without_blanks():
+    names = ["token:0@0", "feature:0/1@0", "logit:1@0", "logit:2@0"]
+    first, second = (
+        make_graph(names, {}, chances, tokens=("a",)) for chances in ([0.9, 0.1], [0.2, 0.8])
+    )
+
+    def saying(graph: AttributionGraph, *texts: str) -> AttributionGraph:
+        targets = tuple(
+            target.model_copy(update={"text": text})
+            for target, text in zip(graph.provenance.targets, texts, strict=True)
+        )
+        header = graph.provenance.model_copy(update={"targets": targets})
+        return replace(graph, provenance=header)
+
+    one, other = saying(first, " Paris", " Lyon"), saying(second, "Paris", "Rome")
+    found = correspond(one, other, CorrespondSettings(permutations=0)).comparison.match
+    pairs = dict(zip(found.first.tolist(), found.second.tolist(), strict=True))
+    assert pairs == {0: 0, 2: 2, 3: 3}

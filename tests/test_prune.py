@@ -47,7 +47,8 @@ def edges(graph: AttributionGraph) -> dict[tuple[str, str], float]:
     return {(ids[s], ids[t]): float(w) for t, s, w in pairs if w != 0}
 
 
-@given(random_graphs(), ALL_SETTINGS)
+# Scores that are equal but for the order in which they were summed are no ties to the computer.
+@given(random_graphs(ties=False), ALL_SETTINGS)
 @settings(max_examples=50, deadline=None)
 def test_pruning_agrees_with_the_plain_version(graph, chosen):
     ids = names(graph)
