@@ -23,7 +23,7 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 
 from graphs.graph import AttributionGraph, edge_targets
-from graphs.influence import graph_shares, influence
+from graphs.influence import edge_influence, influence_shares
 from graphs.nodes import INPUT_KINDS, NodeKind
 from graphs.scores import Scores, lost_influence, shared_out
 
@@ -57,7 +57,8 @@ def collapse(graph: AttributionGraph, groups: Mapping[str, Int[ndarray, " _membe
     part = np.empty(len(graph), dtype=np.int64)
     for number, rows in enumerate(members):
         part[rows] = number
-    flow, net = _flows(graph, part, len(members), total)
+    reached = influence_shares(graph)
+    flow, net = _flows(graph, part, len(members), reached)
     order: list[int] = _topological(flow, names).tolist()
     place = np.argsort(order)
     flow, net = (_reordered(matrix, place) for matrix in (flow, net))
@@ -69,7 +70,7 @@ def collapse(graph: AttributionGraph, groups: Mapping[str, Int[ndarray, " _membe
         arrived=arrived,
         flow=flow,
         net=net,
-        scores=_scores(graph, place[part], arrived),
+        scores=_scores(graph, place[part], arrived, reached),
     )
 
 
@@ -88,14 +89,16 @@ def _parts(
 
 
 def _flows(
-    graph: AttributionGraph, part: Int[ndarray, " node"], count: int, total: float
+    graph: AttributionGraph,
+    part: Int[ndarray, " node"],
+    count: int,
+    reached: Float[ndarray, " node"],
 ) -> tuple[csr_array, csr_array]:
     """What flows between different parts, by size and signed."""
-    shares = graph_shares(graph)
-    arrived = (influence(graph) + graph.seed) / total
-    sizes = shares.data * np.repeat(arrived, np.diff(shares.indptr))
+    along = edge_influence(graph, reached)
+    sizes = along.data
     signed = np.where(graph.weights.data < 0, -sizes, sizes)
-    target, source = part[edge_targets(shares)], part[shares.indices]
+    target, source = part[edge_targets(along)], part[along.indices]
     across = target != source
     ends = (target[across], source[across])
     flow, net = (csr_array((data[across], ends), shape=(count, count)) for data in (sizes, signed))
@@ -130,13 +133,15 @@ def _reordered(matrix: csr_array, place: Int[ndarray, " group"]) -> csr_array:
 
 
 def _scores(
-    graph: AttributionGraph, part: Int[ndarray, " node"], arrived: Float[ndarray, " group"]
+    graph: AttributionGraph,
+    part: Int[ndarray, " node"],
+    arrived: Float[ndarray, " group"],
+    reached: Float[ndarray, " node"],
 ) -> Scores:
     """As `graphs.scores` has them: parts of nothing but errors are errors, of inputs inputs."""
     errors = graph.nodes.is_kind(NodeKind.ERROR)
     inputs = graph.nodes.is_kind(*INPUT_KINDS)
-    total = float(graph.seed.sum()) or 1.0
-    lost = lost_influence(graph, influence(graph) + graph.seed, errors) / total
+    lost = lost_influence(graph, reached, errors)
 
     def wholly(kept: Bool[ndarray, " node"]) -> Bool[ndarray, " group"]:
         return np.bincount(part[~kept], minlength=len(arrived)) == 0

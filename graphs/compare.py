@@ -23,7 +23,7 @@ from numpy import ndarray
 from scipy.stats import rankdata
 
 from graphs.graph import AttributionGraph, edge_targets
-from graphs.influence import graph_shares, influence_shares
+from graphs.influence import edge_influence, influence_shares
 from graphs.matching import Match, match_by_identity
 from graphs.nodes import NodeKind
 from graphs.positions import align_prompts
@@ -134,12 +134,12 @@ class _Flows:
     """A graph's influence at features and along edges, as shares of all."""
 
     def __init__(self, graph: AttributionGraph, kinds: tuple[NodeKind, ...]) -> None:
-        shares, counts = graph_shares(graph), graph.nodes.is_kind(*kinds)
-        arrived = influence_shares(graph)
-        flow = shares.data * np.repeat(arrived, np.diff(shares.indptr))
-        carries = (flow > 0) & counts[edge_targets(shares)] & counts[shares.indices]
-        self.flow = np.where(graph.weights.data < 0, -flow, flow)[carries]
-        self.target, self.source = edge_targets(shares)[carries], shares.indices[carries]
+        arrived, counts = influence_shares(graph), graph.nodes.is_kind(*kinds)
+        flow = edge_influence(graph, arrived)
+        target, source = edge_targets(flow), flow.indices
+        carries = (flow.data > 0) & counts[target] & counts[source]
+        self.flow = np.where(graph.weights.data < 0, -flow.data, flow.data)[carries]
+        self.target, self.source = target[carries], source[carries]
         self.at_features = np.where(graph.nodes.is_kind(NodeKind.FEATURE), arrived, 0.0)
 
     def at(self, place: Int[ndarray, " node"], size: int) -> _Placed:

@@ -62,12 +62,12 @@ def concepts(
     groups: tuple[Groups, Groups],
 ) -> list[Concept]:
     """All concepts, the one with most influence first."""
+    arrived = (influence_shares(first), influence_shares(second))
     shown = [
-        [_appearance(graph, arrived, name, rows) for name, rows in side.items()]
-        for graph, side in zip((first, second), groups, strict=True)
-        for arrived in [influence_shares(graph)]
+        [_appearance(graph, own, name, rows) for name, rows in side.items()]
+        for graph, own, side in zip((first, second), arrived, groups, strict=True)
     ]
-    shared = _shared(first, second, match, groups)
+    shared = _shared(arrived, match, groups)
     pairs = _paired(shared)
     found = [Concept(shown[0][i], shown[1][j], float(shared[i, j])) for i, j in pairs]
     used = [{pair[side] for pair in pairs} for side in (0, 1)]
@@ -85,15 +85,16 @@ def path_overlap(
 ) -> Score:
     """How far the strongest paths go through the same concepts; 1 where neither has any."""
     listed = [strongest_paths(graph, whole(graph), PATHS).listed for graph in (first, second)]
+    arrived = (influence_shares(first), influence_shares(second))
 
     def overlap(matched: Match) -> float:
-        pairs = _paired(_shared(first, second, matched, groups))
+        pairs = _paired(_shared(arrived, matched, groups))
         steps = _steps(matched, pairs, groups)
         one, other = (
             _chains(paths, own, side)
             for paths, own, side in zip(listed, steps, ("first", "second"), strict=True)
         )
-        every = one.keys() | other.keys()
+        every = {**one, **other}  # a set of texts would be summed in another order each time
         shares = [(one.get(chain, 0.0), other.get(chain, 0.0)) for chain in every]
         most = sum(map(max, shares))
         return sum(map(min, shares)) / most if most > 0 else 1.0
@@ -131,20 +132,14 @@ def _chains(
 
 
 def _shared(
-    first: AttributionGraph,
-    second: AttributionGraph,
+    arrived: tuple[Float[ndarray, " _node"], Float[ndarray, " _other"]],
     match: Match,
     groups: tuple[Groups, Groups],
 ) -> Float[ndarray, "one other"]:
     """Mean influence of matched features that are in both groups."""
-    mean = (influence_shares(first)[match.first] + influence_shares(second)[match.second]) / 2
-    sides = (
-        _number(rows, len(graph), own)
-        for graph, rows, own in zip(
-            (first, second), groups, (match.first, match.second), strict=True
-        )
-    )
-    one, other = sides
+    mean = (arrived[0][match.first] + arrived[1][match.second]) / 2
+    one = _number(groups[0], len(arrived[0]), match.first)
+    other = _number(groups[1], len(arrived[1]), match.second)
     shared = np.zeros((len(groups[0]), len(groups[1])))
     both = (one >= 0) & (other >= 0)
     np.add.at(shared, (one[both], other[both]), mean[both])

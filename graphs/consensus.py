@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from graphs.graph import AttributionGraph, edge_targets
-from graphs.influence import graph_shares, influence_shares
+from graphs.influence import edge_influence, influence_shares
 from graphs.matching import identity_keys
 from graphs.nodes import NodeId, NodeKind
 from graphs.positions import align_tokens
@@ -105,10 +105,9 @@ class _Prompt:
         """Influence at nodes, and along edges, whose number is target · nodes + source."""
         number = np.array([-1 if key is None else place[key] for key in self.keys], dtype=np.int64)
         known = number >= 0
-        shares = graph_shares(self.graph)
-        target, source = number[edge_targets(shares)], number[shares.indices]
-        flow = shares.data * np.repeat(self.arrived, np.diff(shares.indptr))
-        flow = np.where(self.graph.weights.data < 0, -flow, flow)
+        sizes = edge_influence(self.graph, self.arrived)
+        target, source = number[edge_targets(sizes)], number[sizes.indices]
+        flow = np.where(self.graph.weights.data < 0, -sizes.data, sizes.data)
         both = (target >= 0) & (source >= 0)
         edges = (target * len(place) + source)[both]
         return (number[known], self.arrived[known]), (edges, flow[both])

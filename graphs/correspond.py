@@ -127,31 +127,33 @@ def correspond(
         return match_by_similarity(first, second, positions, alike, chosen.least), alike
 
     match, alike = matched(found)
-    by_chance = [matched(known) for known in _exchanged(found, shape[1], chosen)]
-    comparison = scored(
-        first,
-        second,
-        positions,
-        match,
-        [places_of(first, second, other) for other, _ in by_chance],
-        COMPARED,
-    )
     shares = tuple(influence_shares(g)[own] for g, own in zip((first, second), rows, strict=True))
     place = tuple(_place(own, len(g)) for g, own in zip((first, second), rows, strict=True))
-    pairs = _features(match, place)
-    covered = _covered(pairs, alike, shares)
-    chance = [_covered(_features(other, place), like, shares) for other, like in by_chance]
-    own = tuple(rows[side][pairs[:, side]] for side in (0, 1))
 
     def moved(matched: Match, alike: Float[ndarray, "one other"]) -> tuple[float, float]:
         plan = transport(first, second, rows, alike)
         return plan.mass, plan.agreement(_features(matched, place))
 
-    moves = None
-    if chosen.plans > 0:
-        by_plan = [moved(*sample) for sample in by_chance[: chosen.plans]]
-        moves = _beside(moved(match, alike), by_plan)
-    reached, resembled = _beside(covered, chance)
+    by_chance: list[Match] = []
+    covered_by_chance: list[tuple[float, float]] = []
+    moved_by_chance: list[tuple[float, float]] = []
+    for known in _exchanged(found, shape[1], chosen):
+        other, like = matched(known)  # one matrix of similarities at a time
+        covered_by_chance.append(_covered(_features(other, place), like, shares))
+        if len(by_chance) < chosen.plans:
+            moved_by_chance.append(moved(other, like))
+        by_chance.append(other)
+    comparison = scored(
+        first,
+        second,
+        positions,
+        match,
+        (places_of(first, second, other) for other in by_chance),
+        COMPARED,
+    )
+    pairs = _features(match, place)
+    own = tuple(rows[side][pairs[:, side]] for side in (0, 1))
+    reached, resembled = _beside(_covered(pairs, alike, shares), covered_by_chance)
     return Correspondence(
         comparison,
         np.stack(own, axis=1),
@@ -160,8 +162,8 @@ def correspond(
         tuple(_witness(kind, pairs) for kind in found),
         reached,
         resembled,
-        moves,
-        tuple(other for other, _ in by_chance),
+        _beside(moved(match, alike), moved_by_chance) if chosen.plans > 0 else None,
+        tuple(by_chance),
     )
 
 

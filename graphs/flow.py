@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from graphs.graph import AttributionGraph, row_sizes
-from graphs.influence import carried, graph_shares
+from graphs.influence import carried, graph_shares, influence
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS
 
 
@@ -61,7 +61,7 @@ def necessity(graph: AttributionGraph) -> Float[ndarray, " node"]:
     0 everywhere where no input has influence.
     """
     totals = row_sizes(graph.weights) + graph.dropped_absolute
-    arrived = carried(graph.weights, totals, graph.seed) + graph.seed
+    arrived = influence(graph) + graph.seed
     reached = graph.nodes.is_kind(*INPUT_KINDS).astype(np.float64)
     start = graph.weights.indptr
     for row in np.flatnonzero(np.diff(start)):

@@ -30,7 +30,7 @@ from scipy.sparse import csr_array
 
 from graphs.annotations import Group
 from graphs.graph import AttributionGraph
-from graphs.influence import graph_shares, influence
+from graphs.influence import edge_influence, graph_shares, influence, influence_shares
 from graphs.likeness import cosines, shared_words
 from graphs.nodes import NodeKind
 
@@ -127,11 +127,8 @@ def _name(graph: AttributionGraph, row: int) -> str:
 
 def _profiles(graph: AttributionGraph, rows: Int[ndarray, " feat"]) -> Float[ndarray, "feat feat"]:
     """Mean cosine of what features are fed by and of what they feed."""
-    shares = graph_shares(graph)
-    arrived = influence(graph) + graph.seed
-    carried = shares.copy()
-    carried.data *= np.repeat(arrived, np.diff(shares.indptr))
-    sides = (shares[rows], csr_array(carried.T)[rows])
+    along = edge_influence(graph, influence_shares(graph))
+    sides = (graph_shares(graph)[rows], csr_array(along.T)[rows])
     fed, feeding = (cosines(side, side) for side in map(csr_array, sides))
     return (fed + feeding) / 2
 

@@ -71,6 +71,13 @@ def influence_shares(graph: AttributionGraph) -> Float[ndarray, " node"]:
     return (influence(graph) + graph.seed) / (float(graph.seed.sum()) or 1.0)
 
 
+def edge_influence(graph: AttributionGraph, arrived: Float[ndarray, " node"]) -> csr_array:
+    """What of the influence that arrived at each target goes along each edge, without signs."""
+    flow = graph_shares(graph)
+    flow.data *= np.repeat(arrived, np.diff(flow.indptr))
+    return flow
+
+
 def carried(
     weights: csr_array,
     totals: Float[ndarray, " node"],

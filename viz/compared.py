@@ -43,11 +43,12 @@ def scores_table(scores: Mapping[str, Score]) -> RenderableType:
     """Each score beside what chance gives, and how likely chance gives as much."""
     lines = plain_table("score", "value", "by chance", "p", right=("value", "by chance", "p"))
     for name, score in scores.items():
-        lines.add_row(*map(Text, (name, *_cells(score))))
+        lines.add_row(*map(Text, (name, *score_cells(score))))
     return lines
 
 
-def _cells(score: Score) -> tuple[str, str, str]:
+def score_cells(score: Score) -> tuple[str, str, str]:
+    """The score, what chance gives, and how likely it gives as much; empty if not known."""
     if np.isnan(score.value):
         return "too few", "", ""
     null = [value for value in score.null if not np.isnan(value)]

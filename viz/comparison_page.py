@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from graphs.compare import Score
-from graphs.concepts import Appearance, Concept
+from graphs.concepts import Concept
 from graphs.files import atomic_write
 from graphs.graph import AttributionGraph
+from viz.compared import score_cells
 from viz.comparing import depth_profile, matched_flow, scores_beside_null
+from viz.corresponding import appearance_cells
 from viz.document import FONT, GREY, INK, PALE, document, plot
-from viz.words import heading, percent, visible
+from viz.words import heading, visible
 
 _STYLE = f"""
   body {{ margin: 0 auto; width: 1100px; padding: 24px; background: white; color: {INK};
@@ -67,32 +67,18 @@ def comparison_page(
 
 
 def _scores(scores: Mapping[str, Score]) -> str:
-    rows: list[tuple[str, ...]] = []
-    for name, score in scores.items():
-        null = [value for value in score.null if not np.isnan(value)]
-        known = not np.isnan(score.value)
-        rows.append(
-            (
-                name,
-                f"{score.value:.3f}" if known else "too few",
-                f"{np.mean(null):.3f} ± {np.std(null):.3f}" if null and known else "",
-                f"{score.chance:.3f}" if null and known else "",
-            )
-        )
+    rows = [(name, *score_cells(score)) for name, score in scores.items()]
     return _table("Scores", ("score", "value", "by chance", "p"), rows, numbers={1, 2, 3})
 
 
 def _concepts(concepts: Sequence[Concept], names: tuple[str, ...]) -> str:
-    rows = [(*_cells(concept.first), *_cells(concept.second)) for concept in concepts]
+    rows = [
+        (*appearance_cells(concept.first), *appearance_cells(concept.second))
+        for concept in concepts
+    ]
     columns = ("features", "influence", "depth")
     headings = (names[0], *columns, names[1], *columns)
     return _table("Concepts", headings, rows, numbers={1, 2, 3, 5, 6, 7})
-
-
-def _cells(side: Appearance | None) -> tuple[str, str, str, str]:
-    if side is None:
-        return "–", "", "", ""
-    return side.name, f"{side.features:,}", percent(side.influence), f"{side.depth:.2f}"
 
 
 def _table(

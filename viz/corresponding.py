@@ -87,16 +87,19 @@ def _concepts(concepts: list[Concept], names: list[str], count: int) -> Renderab
     numbers = ("n", "influence", "depth", "n ", "influence ", "depth ")
     lines = plain_table(names[0], *numbers[:3], names[1], *numbers[3:], right=numbers)
     for concept in concepts[:count]:
-        cells = (*_appearance(concept.first), *_appearance(concept.second))
+        cells: list[str] = []
+        for side in (concept.first, concept.second):
+            name, *told = appearance_cells(side)
+            cells += [name if side is None else short(name, _LONGEST), *told]
         lines.add_row(*map(Text, cells))
     return lines
 
 
-def _appearance(side: Appearance | None) -> tuple[str, str, str, str]:
+def appearance_cells(side: Appearance | None) -> tuple[str, str, str, str]:
+    """A concept's name in one graph, its features, influence and depth."""
     if side is None:
         return "–", "", "", ""
-    name = short(side.name, _LONGEST)
-    return name, f"{side.features:,}", percent(side.influence), f"{side.depth:.2f}"
+    return side.name, f"{side.features:,}", percent(side.influence), f"{side.depth:.2f}"
 
 
 def _pairs(
