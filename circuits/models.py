@@ -55,22 +55,32 @@ def load_model(
         loaded = load_model("gemma-3-270m")
         loaded.tokenizer("2+2=").input_ids   # <bos> in front, as the model expects
     """
-    if name in ATLAS or name in PACKAGED:
-        folder, version = atlas_model(name) if name in ATLAS else converted_folder(name)
-        _refuse_revision(name, revision, version)
-        source, wanted = str(folder), None
-    else:
-        version = None
-        with suppress(OSError):  # a name may be too long for a path
-            if Path(name).is_dir():
-                _refuse_revision(name, revision, None)
-        source, wanted = name, revision
+    source, wanted, version = _source(name, revision)
     with _quiet():
         model = _model(source, wanted, dtype)
         commit = getattr(model.config, "_commit_hash", None)
         tokenizer = _tokenizer(source, commit or wanted)
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  # lost in a decorator
     return LoadedModel(model.eval().requires_grad_(False), tokenizer, name, version or commit)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, without its weights.  Raises ModelNotFound."""
+    source, wanted, _ = _source(name, None)
+    with _quiet():
+        return _tokenizer(source, wanted)
+
+
+def _source(name: str, revision: str | None) -> tuple[str, str | None, str | None]:
+    """Folder or name on the Hub, the revision to ask for there, and a package's version."""
+    if name in ATLAS or name in PACKAGED:
+        folder, version = atlas_model(name) if name in ATLAS else converted_folder(name)
+        _refuse_revision(name, revision, version)
+        return str(folder), None, version
+    with suppress(OSError):  # a name may be too long for a path
+        if Path(name).is_dir():
+            _refuse_revision(name, revision, None)
+    return name, revision, None
 
 
 def _model(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:

@@ -1,29 +1,33 @@
 """Attribution graphs: nodes, influence, pruning, scores and files.  No torch."""
 
 from graphs.annotations import (
+    NO_ANNOTATIONS,
     Annotations,
     Group,
     annotations_path,
     read_annotations,
     write_annotations,
 )
+from graphs.assembly import Links, assemble, columns_of_others
 from graphs.collapse import Collapsed, CyclicGroups, collapse
 from graphs.compare import PERMUTATIONS, Comparison, Score, compare
 from graphs.concepts import Appearance, Concept, Groups, concepts, path_overlap
 from graphs.consensus import Common, Consensus, consensus
 from graphs.correspond import Correspondence, CorrespondSettings, correspond
 from graphs.descriptions import Description, Example
+from graphs.dot import to_dot, write_dot
 from graphs.evidence import Weights
-from graphs.files import GraphFileError
+from graphs.files import GraphFileError, regular_file
 from graphs.flow import Ends, entering, flow, necessity, path_lengths, whole
 from graphs.graph import AttributionGraph
 from graphs.grouping import GroupSettings, TooManyFeatures, find_groups, named, similarity
 from graphs.influence import influence, resolved_influence
-from graphs.interchange import to_networkx, write_graphml, write_node_link
+from graphs.interchange import to_networkx, write_gexf, write_graphml, write_node_link
 from graphs.matching import Match, match_by_identity, match_by_similarity
-from graphs.neuronpedia import to_neuronpedia, write_neuronpedia
-from graphs.neuronpedia_reader import read_neuronpedia
+from graphs.neuronpedia import LARGEST_UPLOAD, Upload, complaints, to_neuronpedia, write_neuronpedia
+from graphs.neuronpedia_reader import ReadGraph, read_neuronpedia
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
+from graphs.parquet import parquet_paths, write_parquet
 from graphs.paths import Path, Paths, strongest_paths
 from graphs.positions import align_characters, align_prompts, align_tokens
 from graphs.profiles import Profile, Profiled, read_profile, write_profile
@@ -44,6 +48,8 @@ from graphs.transport import Transport, transport
 
 __all__ = [
     "INPUT_KINDS",
+    "LARGEST_UPLOAD",
+    "NO_ANNOTATIONS",
     "PERMUTATIONS",
     "SCHEMA_VERSION",
     "TARGET_KINDS",
@@ -67,6 +73,7 @@ __all__ = [
     "Group",
     "GroupSettings",
     "Groups",
+    "Links",
     "Match",
     "ModelIdentity",
     "NodeId",
@@ -79,6 +86,7 @@ __all__ = [
     "Profiled",
     "Provenance",
     "PruneSettings",
+    "ReadGraph",
     "Score",
     "Scores",
     "SelectionError",
@@ -87,13 +95,17 @@ __all__ = [
     "TargetLine",
     "TooManyFeatures",
     "Transport",
+    "Upload",
     "Weights",
     "align_characters",
     "align_prompts",
     "align_tokens",
     "annotations_path",
+    "assemble",
     "collapse",
+    "columns_of_others",
     "compare",
+    "complaints",
     "concepts",
     "consensus",
     "correspond",
@@ -106,6 +118,7 @@ __all__ = [
     "match_by_similarity",
     "named",
     "necessity",
+    "parquet_paths",
     "path_lengths",
     "path_overlap",
     "prune",
@@ -113,20 +126,25 @@ __all__ = [
     "read_graph",
     "read_neuronpedia",
     "read_profile",
+    "regular_file",
     "resolved_influence",
     "scores",
     "select",
     "similarity",
     "strongest_paths",
     "summarise",
+    "to_dot",
     "to_networkx",
     "to_neuronpedia",
     "transport",
     "whole",
     "write_annotations",
+    "write_dot",
+    "write_gexf",
     "write_graph",
     "write_graphml",
     "write_neuronpedia",
     "write_node_link",
+    "write_parquet",
     "write_profile",
 ]

@@ -23,7 +23,7 @@ from numpy import ndarray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import from_json, to_json
 
-from graphs.files import GraphFileError, atomic_write, file_text, first_problem, refuse_newer
+from graphs.files import GraphFileError, atomic_write, first_problem, json_text, refuse_newer
 from graphs.graph import AttributionGraph
 from graphs.nodes import NodeId
 
@@ -77,7 +77,7 @@ class Annotations(_Frozen):
         for group in groups:
             members = tuple(member for member in group.members if member not in taken)
             if len(members) > 1:
-                name = _free(group.name, names)
+                name = free_name(group.name, names)
                 names.add(name)
                 left.append(Group(name=name, members=members, automatic=True))
         return self.model_copy(update={"groups": (*own, *left)})
@@ -99,6 +99,9 @@ class Annotations(_Frozen):
         return self.labels.get(str(node), self.labels.get(f"{node.layer}/{node.index}"))
 
 
+NO_ANNOTATIONS = Annotations()
+
+
 def annotations_path(graph: Path | str) -> Path:
     """Where the annotations of a graph file lie.
 
@@ -110,7 +113,7 @@ def annotations_path(graph: Path | str) -> Path:
 
 def read_annotations(path: Path | str) -> Annotations:
     """The annotations in a file.  Raises GraphFileError if it is missing or damaged."""
-    text = file_text(path)
+    text = json_text(path)
     try:
         raw: Any = from_json(text, allow_inf_nan=False)
         if isinstance(raw, dict):
@@ -130,7 +133,7 @@ def write_annotations(annotations: Annotations, path: Path | str) -> None:
         temporary.write_bytes(to_json(annotations, indent=1) + b"\n")
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
     """The name, numbered if there is one such already."""
     number, free = 2, name
     while free in taken:

@@ -6,6 +6,7 @@ whoever opens the final name sees the old file or the new one, never a part of e
 
 from __future__ import annotations
 
+import codecs
 import os
 import secrets
 import stat
@@ -17,6 +18,8 @@ from pydantic import ValidationError
 
 from graphs.provenance import SCHEMA_VERSION
 
+LARGEST_JSON = 2**28  # bytes; Neuronpedia takes files of up to 100 MiB
+MOST_VALUES = 2**25  # in a JSON; each takes tens of bytes once read
 LEFTOVERS = ".headwater-*.tmp"  # what killed processes leave
 
 
@@ -72,6 +75,27 @@ def file_text(path: Path | str) -> bytes:
         raise GraphFileError(f"Cannot read {path}: {_reason(error)}.") from error
 
 
+def json_text(path: Path | str) -> bytes:
+    """A JSON file, of a size at which reading it takes bounded time and memory.
+
+    Raises GraphFileError if it is missing or unreadable, larger than LARGEST_JSON or has more than
+    MOST_VALUES values.
+    """
+    size = regular_file(path).stat().st_size
+    if size > LARGEST_JSON:
+        raise GraphFileError(
+            f"{path} has {size / 2**20:,.0f} MiB, JSON of up to {LARGEST_JSON // 2**20} MiB is "
+            "read: prune the graph and export it again."
+        )
+    text = file_text(path).removeprefix(codecs.BOM_UTF8)
+    if text.count(b",") + text.count(b":") > MOST_VALUES:
+        raise GraphFileError(
+            f"{path} holds more than {MOST_VALUES // 10**6} million values: prune the graph and "
+            "export it again."
+        )
+    return text
+
+
 def regular_file(path: Path | str) -> Path:
     """The path of a file that is there.  Raises GraphFileError for anything else."""
     file = Path(path)
@@ -93,8 +117,8 @@ def refuse_newer(path: Path | str, version: object) -> None:
         )
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first of pydantic's complaints as `place: what is wrong`.
+def first_problem(error: ValidationError, inside: str = "") -> str:
+    """The first of pydantic's complaints as `place: what is wrong`; `inside` begins the place.
 
     >>> from graphs.provenance import Target
     >>> try:
@@ -104,7 +128,7 @@ def first_problem(error: ValidationError) -> str:
     'probability: Input should be less than or equal to 1'
     """
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join([*([inside] if inside else []), *map(str, problem["loc"])])
     return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 

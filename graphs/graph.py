@@ -98,8 +98,13 @@ class AttributionGraph:
             raise ValueError("A weight is not finite.")
         if np.any(self.dropped_absolute < 0):
             raise ValueError("dropped_absolute is a sum of sizes and cannot be negative.")
-        if np.any(self.seed < 0) or np.any(self.seed[~self.nodes.is_kind(*TARGET_KINDS)]):
-            raise ValueError("Only logit and target nodes carry seed, and none below 0.")
+        wrong = (self.seed < 0) | ((self.seed != 0) & ~self.nodes.is_kind(*TARGET_KINDS))
+        if np.any(wrong):
+            row = int(np.argmax(wrong))
+            raise ValueError(
+                "Only logit and target nodes carry seed, and none below 0: "
+                f"{self.nodes[row]} has {self.seed[row]:g}."
+            )
 
     def __len__(self) -> int:
         return len(self.nodes)

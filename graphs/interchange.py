@@ -1,8 +1,10 @@
-"""Graphs for other programs: networkx, node-link JSON and GraphML.
+"""Graphs for other programs: networkx, node-link JSON, GraphML and GEXF.
 
 Nodes are named `str(NodeId)`, edges run from source to target and carry `weight`.  A node has
 `kind`, `label` and `influence`, and where they apply `layer`, `pos`, `index`, `activation`,
-`value` and `seed`; what does not apply is left out, since GraphML knows no null and JSON no nan.
+`value`, `seed`, `group` and `pinned`; what does not apply is left out, since GraphML knows no null
+and JSON no nan.  No program reads more, so a graph does not come back from these: what rows lost,
+which features were expanded, output tokens, descriptions and most of the header stay behind.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 from pydantic_core import to_json
 
+from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.files import atomic_write
 from graphs.graph import AttributionGraph, edge_targets
 from graphs.influence import influence
@@ -29,7 +32,7 @@ else:  # networkx's own class takes no parameters
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def to_networkx(graph: AttributionGraph) -> NamedDiGraph:
+def to_networkx(graph: AttributionGraph, annotations: Annotations = NO_ANNOTATIONS) -> NamedDiGraph:
     """A graph as a networkx.DiGraph, about 1 kB per edge: prune large graphs first.
 
     `graph.graph` has `generator`, `model`, `dictionary` and `prompt`.
@@ -42,7 +45,7 @@ def to_networkx(graph: AttributionGraph) -> NamedDiGraph:
         prompt=header.prompt,
     )
     names = [str(node) for node in graph.nodes]
-    for name, attributes in zip(names, _attributes(graph), strict=True):
+    for name, attributes in zip(names, _attributes(graph, annotations), strict=True):
         result.add_node(name, **attributes)
     targets: list[int] = edge_targets(graph.weights).tolist()
     sources: list[int] = graph.weights.indices.tolist()
@@ -52,49 +55,45 @@ def to_networkx(graph: AttributionGraph) -> NamedDiGraph:
     return result
 
 
-def write_node_link(graph: AttributionGraph, path: Path | str) -> None:
+def write_node_link(
+    graph: AttributionGraph, path: Path | str, annotations: Annotations = NO_ANNOTATIONS
+) -> None:
     """Write networkx's node-link JSON (`edges="edges"`).  Raises GraphFileError."""
     with atomic_write(path) as temporary:
-        data = nx.node_link_data(to_networkx(graph), edges="edges")
+        data = nx.node_link_data(to_networkx(graph, annotations), edges="edges")
         temporary.write_bytes(to_json(data))
 
 
-def write_graphml(graph: AttributionGraph, path: Path | str) -> None:
+def write_graphml(
+    graph: AttributionGraph, path: Path | str, annotations: Annotations = NO_ANNOTATIONS
+) -> None:
     """Write GraphML; characters that XML cannot hold become U+FFFD.  Raises GraphFileError."""
-    drawn = to_networkx(graph)
-    for attributes in (drawn.graph, *(drawn.nodes[name] for name in drawn)):
-        for key, value in attributes.items():
-            if isinstance(value, str):
-                attributes[key] = _NOT_XML.sub("\ufffd", value)
+    drawn = _for_xml(to_networkx(graph, annotations))
     with atomic_write(path) as temporary:
         nx.write_graphml_xml(drawn, temporary)
 
 
-def _attributes(graph: AttributionGraph) -> list[dict[str, Any]]:
-    """One dictionary per node, without what does not apply."""
-    numbers: dict[str, list[float]] = {
-        "activation": graph.nodes.activation.tolist(),
-        "value": graph.nodes.value.tolist(),
-        "influence": influence(graph).tolist(),
-    }
-    labels = _labels(graph)
-    result: list[dict[str, Any]] = []
-    for row, node in enumerate(graph.nodes):
-        fields = {"layer": node.layer, "pos": node.pos, "index": node.index}
-        known = {name: value for name, value in fields.items() if value is not None}
-        known |= {n: column[row] for n, column in numbers.items() if math.isfinite(column[row])}
-        if node.kind in TARGET_KINDS:
-            known["seed"] = float(graph.seed[row])
-        result.append({"kind": node.kind.word, "label": labels[row], **known})
-    return result
+def write_gexf(
+    graph: AttributionGraph, path: Path | str, annotations: Annotations = NO_ANNOTATIONS
+) -> None:
+    """Write GEXF 1.2 for Gephi, which has no place for model and prompt.
+
+    Characters that XML cannot hold become U+FFFD.  Raises GraphFileError.
+    """
+    drawn = _for_xml(to_networkx(graph, annotations))
+    with atomic_write(path) as temporary:
+        nx.write_gexf(drawn, temporary, version="1.2draft")
 
 
-def _labels(graph: AttributionGraph) -> list[str]:
-    """What a node says to a reader: its token, target, label or the tokens that it raises."""
+def node_labels(graph: AttributionGraph, annotations: Annotations = NO_ANNOTATIONS) -> list[str]:
+    """What nodes say to a reader: a person's label, else token, target, label or output tokens."""
     targets = dict(zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True))
     labels: list[str] = []
     for row, node in enumerate(graph.nodes):
-        if row in targets:
+        said = annotations.said(graph, row)
+        if said:
+            labels.append(said)
+        elif row in targets:
             labels.append(targets[row].text)
         elif node.kind == NodeKind.TOKEN:
             assert node.pos is not None
@@ -102,3 +101,36 @@ def _labels(graph: AttributionGraph) -> list[str]:
         else:
             labels.append(graph.said(row) or str(node))
     return labels
+
+
+def _for_xml(drawn: NamedDiGraph) -> NamedDiGraph:
+    for attributes in (drawn.graph, *(drawn.nodes[name] for name in drawn)):
+        for key, value in attributes.items():
+            if isinstance(value, str):
+                attributes[key] = _NOT_XML.sub("\ufffd", value)
+    return drawn
+
+
+def _attributes(graph: AttributionGraph, annotations: Annotations) -> list[dict[str, Any]]:
+    """One dictionary per node, without what does not apply."""
+    numbers: dict[str, list[float]] = {
+        "activation": graph.nodes.activation.tolist(),
+        "value": graph.nodes.value.tolist(),
+        "influence": influence(graph).tolist(),
+    }
+    labels = node_labels(graph, annotations)
+    groups = {row: name for name, rows in annotations.rows(graph).items() for row in rows.tolist()}
+    pinned = set(annotations.pins)
+    result: list[dict[str, Any]] = []
+    for row, node in enumerate(graph.nodes):
+        fields = {"layer": node.layer, "pos": node.pos, "index": node.index}
+        known: dict[str, Any] = {n: value for n, value in fields.items() if value is not None}
+        known |= {n: column[row] for n, column in numbers.items() if math.isfinite(column[row])}
+        if node.kind in TARGET_KINDS:
+            known["seed"] = float(graph.seed[row])
+        if row in groups:
+            known["group"] = groups[row]
+        if str(node) in pinned:
+            known["pinned"] = True
+        result.append({"kind": node.kind.word, "label": labels[row], **known})
+    return result

@@ -1,96 +1,179 @@
 """Writing the JSON of circuit-tracer and Neuronpedia.
 
-`influence` is `cumulative_influence`, token_prob is the seed, clerp of a feature is the tokens
-that it raises most.  What the format has no field for is under the extra key `headwater`, so
-that our own files come back as they were.
+`influence` is `cumulative_influence`, token_prob is the seed, clerp of a feature is a person's
+label, else the dictionary's, else the tokens that it raises most.  What the format has no field
+for is under the extra key `headwater`, so that our own files come back as they were.
 
-Their names of nodes are in `graphs.neuronpedia_schema`.  Source of the demands on slug, scan and
-clerp: Neuronpedia's graph-schema.json and upload page.
+Neuronpedia takes files of up to 100 MiB.  A graph whose file might be larger is pruned at the
+highest threshold, for nodes and edges alike, at which it is not, and `pruning_settings` says what
+is hidden.
+
+Their names of nodes are in `graphs.neuronpedia_names`.  Source of the demands on size, slug, scan,
+layers and clerp: Neuronpedia's graph-schema.json, upload page and front end.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic_core import to_json
+from scipy.sparse import csr_array
 
-from graphs.files import atomic_write
+from graphs.annotations import NO_ANNOTATIONS, Annotations
+from graphs.files import GraphFileError, atomic_write
 from graphs.graph import AttributionGraph, edge_targets
-from graphs.neuronpedia_schema import (
-    FEATURE_TYPES,
-    Extra,
-    GraphFile,
-    Link,
-    Metadata,
-    Node,
-    feature_number,
-    spelled,
-)
+from graphs.neuronpedia_names import FEATURE_TYPES, feature_number, spelled
+from graphs.neuronpedia_notes import notes_as_params
+from graphs.neuronpedia_schema import UNKNOWN, Extra, GraphFile, Link, Metadata, Node
 from graphs.nodes import TARGET_KINDS
 from graphs.provenance import DictionaryIdentity, ModelIdentity, Provenance
-from graphs.prune import cumulative_influence
+from graphs.prune import PruneSettings, cumulative_influence, prune
+
+LARGEST_UPLOAD = 100 * 2**20  # bytes
+SMALLEST_UPLOAD = 2**10
+_STEPS = 10  # of bisection, so that the threshold is exact to a thousandth
+_FLOAT = 25  # characters of any float and a comma
+_LINK = len('{"source":"","target":"","weight":},') + _FLOAT  # characters beside its ids
+_NUMBERS = 3 * _FLOAT  # of a node that change with its edges: influence, and what its row lost
 
 
-def to_neuronpedia(
-    graph: AttributionGraph,
-    *,
-    slug: str,
-    scan: str | None = None,
-    node_threshold: float | None = None,
-) -> dict[str, Any]:
-    """A graph as the JSON of circuit-tracer and Neuronpedia, schema_version 1.
+@dataclass(frozen=True)
+class Upload:
+    """How a graph appears at Neuronpedia.  Raises ValueError for an empty slug or scan.
 
     slug and scan (by default the last part of the model's name) may have letters, digits and
     `_.-` only: anything else becomes `-`.  node_threshold is where the viewer's slider starts;
     it hides nodes whose `influence` is higher, so give 1 to show a pruned graph in full.
-    Raises ValueError for an empty slug or scan or for an infinite activation.
     """
-    header = graph.provenance
-    file = GraphFile(
-        metadata=Metadata(
-            slug=_allowed(slug),
-            scan=_allowed(scan if scan is not None else header.model.name.rpartition("/")[2]),
-            prompt_tokens=list(header.tokens),
-            prompt=header.prompt,
-            node_threshold=node_threshold,
-            schema_version=1,
-            info=_info(header),
-            generation_settings={k: v for k, v in header.settings.items() if k != "prune"},
-            pruning_settings=_pruning(header),
-        ),
-        qParams={
-            "pinnedIds": [],
-            "supernodes": [],
-            "linkType": "both",
-            "clickedId": "",
-            "sg_pos": "",
-        },
-        nodes=_nodes(graph),
-        links=_links(graph),
-        headwater=_extra(graph).model_dump(mode="json"),
-    )
-    return file.model_dump(mode="json")
+
+    slug: str
+    scan: str | None = None
+    node_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.slug or self.scan == "":
+            raise ValueError("slug and scan need at least one character.")
+
+
+def to_neuronpedia(
+    graph: AttributionGraph,
+    upload: Upload,
+    annotations: Annotations = NO_ANNOTATIONS,
+    whole: AttributionGraph | None = None,
+) -> dict[str, Any]:
+    """A graph as the JSON of circuit-tracer and Neuronpedia, schema_version 1.
+
+    `whole` is the graph of which this one is a part: the file says how much of it is hidden.
+    Raises ValueError for an infinite activation.
+    """
+    return _Writer(upload, annotations, whole or graph).file(graph).model_dump(mode="json")
 
 
 def write_neuronpedia(
     graph: AttributionGraph,
     path: Path | str,
-    *,
-    slug: str,
-    scan: str | None = None,
-    node_threshold: float | None = None,
-) -> None:
-    """Write `to_neuronpedia` to a file, whole or not at all.  Raises GraphFileError."""
+    upload: Upload,
+    annotations: Annotations = NO_ANNOTATIONS,
+    whole: AttributionGraph | None = None,
+    largest: int = LARGEST_UPLOAD,
+) -> AttributionGraph:
+    """Write `to_neuronpedia` to a file, whole or not at all, of at most `largest` bytes.
+
+    Returns the graph that the file holds, which is pruned further if it would be larger.
+    Raises GraphFileError, also if no part of the graph is small enough.
+    """
+    writer = _Writer(upload, annotations, whole or graph)
     with atomic_write(path) as temporary:
-        file = to_neuronpedia(graph, slug=slug, scan=scan, node_threshold=node_threshold)
-        temporary.write_bytes(to_json(file))
+        part = writer.bounded(graph, largest)
+        text = to_json(writer.file(part))
+        if len(text) > largest:
+            raise GraphFileError(
+                f"Cannot write {path}: tokens and predictions alone take {len(text):,} bytes, "
+                f"{largest:,} are allowed."
+            )
+        temporary.write_bytes(text)
+    return part
 
 
-def _nodes(graph: AttributionGraph) -> list[Node]:
+def complaints(graph: AttributionGraph, path: Path | str) -> list[str]:
+    """Why Neuronpedia would not take or show the file of a graph; one sentence each."""
+    said: list[str] = []
+    if Path(path).stat().st_size < SMALLEST_UPLOAD:
+        said.append(f"Neuronpedia takes no file of less than {SMALLEST_UPLOAD} bytes.")
+    if np.all(graph.nodes.layer <= 0):
+        said.append("Neuronpedia's page shows no graph whose nodes are all in layer 0.")
+    return said
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """What goes into a file beside the graph itself."""
+
+    upload: Upload
+    annotations: Annotations
+    whole: AttributionGraph
+
+    def file(self, graph: AttributionGraph) -> GraphFile:
+        header = graph.provenance
+        return GraphFile(
+            metadata=Metadata(
+                slug=_allowed(self.upload.slug),
+                scan=_allowed(self.upload.scan or _last_part(header.model.name)),
+                prompt_tokens=list(header.tokens),
+                prompt=header.prompt,
+                node_threshold=self.upload.node_threshold,
+                schema_version=1,
+                info=_info(header),
+                generation_settings={k: v for k, v in header.settings.items() if k != "prune"},
+                pruning_settings=_pruning(header) | _hidden(graph, self.whole),
+            ),
+            qParams=notes_as_params(self.annotations, graph),
+            nodes=_nodes(graph, self.annotations),
+            links=_links(graph),
+            headwater=_extra(graph, self.annotations).model_dump(mode="json"),
+        )
+
+    def most_bytes(self, graph: AttributionGraph) -> int:
+        """What the file can take at most, without writing a million links."""
+        bare = graph.with_weights(csr_array(graph.weights.shape, dtype=graph.weights.dtype))
+        uses = np.diff(graph.weights.indptr) + np.bincount(
+            graph.weights.indices, minlength=len(graph)
+        )
+        top = graph.provenance.model.n_layers + 1
+        names = np.array([len(spelled(node, top)[0]) for node in graph.nodes], dtype=np.int64)
+        nodes = len(to_json(self.file(bare))) + len(graph) * _NUMBERS
+        return nodes + graph.weights.nnz * _LINK + int(uses @ names)
+
+    def bounded(self, graph: AttributionGraph, largest: int) -> AttributionGraph:
+        """The graph, or as much of it as surely fits."""
+        if self.most_bytes(graph) <= largest:
+            return graph
+        low, high = 0.0, 1.0
+        part = prune(graph, PruneSettings(low, low))
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            smaller = prune(graph, PruneSettings(middle, middle))
+            if self.most_bytes(smaller) <= largest:
+                low, part = middle, smaller
+            else:
+                high = middle
+        return part
+
+
+def _hidden(graph: AttributionGraph, whole: AttributionGraph) -> dict[str, int]:
+    """How much of the whole graph is not in the file."""
+    return {
+        "hidden_nodes": len(whole) - len(graph),
+        "hidden_edges": int(whole.weights.nnz - graph.weights.nnz),
+    }
+
+
+def _nodes(graph: AttributionGraph, annotations: Annotations) -> list[Node]:
     targets = dict(zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True))
     influence = cumulative_influence(graph).tolist()
     activation = [_finite(number) for number in graph.nodes.activation.tolist()]
@@ -99,7 +182,7 @@ def _nodes(graph: AttributionGraph) -> list[Node]:
     for row, node in enumerate(graph.nodes):
         is_target = node.kind in TARGET_KINDS
         node_id, js_id = spelled(node, top)
-        clerp = graph.said(row)
+        clerp = annotations.said(graph, row) or graph.said(row)
         if is_target:  # the viewers parse this text
             clerp = f'Output "{targets[row].text}" (p={targets[row].probability:.3f})'
         result.append(
@@ -132,7 +215,7 @@ def _links(graph: AttributionGraph) -> list[Link]:
     ]
 
 
-def _extra(graph: AttributionGraph) -> Extra:
+def _extra(graph: AttributionGraph, annotations: Annotations) -> Extra:
     return Extra(
         provenance=graph.provenance,
         weights_dtype="float32" if graph.weights.dtype == np.float32 else "float64",
@@ -141,6 +224,8 @@ def _extra(graph: AttributionGraph) -> Extra:
         dropped_absolute=graph.dropped_absolute.tolist(),
         expanded=graph.expanded.tolist(),
         output_tokens=dict(graph.output_tokens),
+        descriptions=dict(graph.descriptions),
+        automatic=[group.name for group in annotations.groups if group.automatic],
     )
 
 
@@ -167,9 +252,11 @@ def _url(source: ModelIdentity | DictionaryIdentity) -> str:
     return f"https://huggingface.co/{source.name}/tree/{source.revision}"
 
 
+def _last_part(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2] or UNKNOWN
+
+
 def _allowed(name: str) -> str:
-    if not name:
-        raise ValueError("slug and scan need at least one character.")
     return re.sub(r"[^A-Za-z0-9_.-]", "-", name)
 
 

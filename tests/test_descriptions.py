@@ -217,7 +217,7 @@ def test_a_part_of_a_graph_keeps_the_descriptions_of_its_features():
     assert graph.description(1) == DALLAS
     assert graph.said(1) == "Dallas, Houston → Texas"
     assert replace(graph, descriptions={}, output_tokens={1: (" a", " b")}).said(1) == " a,  b"
-    clerps = {node["clerp"] for node in graphs.to_neuronpedia(graph, slug="a")["nodes"]}
+    clerps = {node["clerp"] for node in graphs.to_neuronpedia(graph, graphs.Upload("a"))["nodes"]}
     assert "Dallas, Houston → Texas" in clerps
     with pytest.raises(ValueError, match="A description is of LAYER/INDEX, got '0/07'"):
         replace(graph, descriptions={"0/07": DALLAS})

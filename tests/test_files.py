@@ -15,7 +15,7 @@ import pytest
 from graphs.files import GraphFileError, atomic_write
 from graphs.graph import AttributionGraph
 from graphs.interchange import write_graphml, write_node_link
-from graphs.neuronpedia import write_neuronpedia
+from graphs.neuronpedia import Upload, write_neuronpedia
 from graphs.neuronpedia_reader import read_neuronpedia
 from graphs.storage import read_graph, write_graph
 from tests.graph_oracles import make_graph
@@ -24,7 +24,7 @@ Writer = Callable[[AttributionGraph, Path], None]
 
 
 def _write_neuronpedia(graph: AttributionGraph, path: Path) -> None:
-    write_neuronpedia(graph, path, slug="demo")
+    write_neuronpedia(graph, path, Upload("demo"))
 
 
 WRITERS = {
@@ -133,9 +133,12 @@ def test_everything_is_on_the_disk_before_the_name_changes(write, graph, tmp_pat
     assert steps == ["flush", "rename", "flush"]  # the file, then the folder
 
 
-def test_a_reason_that_is_a_sentence_keeps_one_full_stop(graph, tmp_path):
-    with pytest.raises(GraphFileError, match=r"graph: slug and scan need at least one char\w+\.$"):
-        write_neuronpedia(graph, tmp_path / "graph", slug="")
+def test_a_reason_that_is_a_sentence_keeps_one_full_stop(tmp_path):
+    with (
+        pytest.raises(GraphFileError, match=r"graph: A sentence\.$"),
+        atomic_write(tmp_path / "graph"),
+    ):
+        raise ValueError("A sentence.")
 
 
 def test_permissions_are_the_old_files_or_the_users_default(write, graph, tmp_path):
@@ -165,7 +168,7 @@ def test_what_is_no_file_is_refused(read, tmp_path):
 
 def test_the_other_format_is_refused(graph, tmp_path):
     write_graph(graph, tmp_path / "ours")
-    write_neuronpedia(graph, tmp_path / "theirs", slug="demo")
+    write_neuronpedia(graph, tmp_path / "theirs", Upload("demo"))
     with pytest.raises(GraphFileError, match="theirs is not a whole safetensors file"):
         read_graph(tmp_path / "theirs")
     with pytest.raises(GraphFileError, match="ours is not a graph of circuit-tracer or"):

@@ -8,8 +8,9 @@ import networkx as nx
 import pytest
 from hypothesis import given, settings
 
+from graphs.annotations import Annotations, Group
 from graphs.influence import influence
-from graphs.interchange import to_networkx, write_graphml, write_node_link
+from graphs.interchange import to_networkx, write_gexf, write_graphml, write_node_link
 from tests.graph_oracles import make_graph, random_graphs
 
 TOKENS = ("<bos>", " \x00\x1b<&\"'\u2028", "\ufffe")
@@ -77,9 +78,43 @@ def test_graphml_comes_back_but_for_what_xml_cannot_hold(tmp_path):
     assert back.graph["prompt"] == "<bos> \ufffd\ufffd<&\"'\u2028\ufffd"
 
 
+def test_gexf_comes_back_but_for_model_and_prompt(tmp_path):
+    notes = Annotations(
+        pins=("bias:0",),
+        labels={"0/3": "capital"},
+        groups=(Group(name="g\x00", members=("error:0@1",)),),
+    )
+    write_gexf(GRAPH, tmp_path / "a.gexf", notes)
+    back = nx.read_gexf(tmp_path / "a.gexf")
+    expected = to_networkx(GRAPH, notes)
+    expected.nodes["token:4@1"]["label"] = " \ufffd\ufffd<&\"'\u2028"
+    expected.nodes["error:0@1"]["group"] = "g\ufffd"
+    assert dict(back.nodes(data=True)) == dict(expected.nodes(data=True))
+    assert {(s, t): w for s, t, w in back.edges(data="weight")} == EDGES
+
+
+def test_notes_go_along():
+    notes = Annotations(
+        pins=("bias:0",),
+        labels={"0/3": "capital", "token:4@1": "word"},
+        groups=(Group(name="g", members=("error:0@1", "bias:0")),),
+    )
+    drawn = to_networkx(GRAPH, notes)
+    assert drawn.nodes["feature:0/3@1"]["label"] == "capital"
+    assert drawn.nodes["token:4@1"]["label"] == "word"
+    assert dict(drawn.nodes(data="group")) == {
+        **dict.fromkeys(NAMES),
+        "error:0@1": "g",
+        "bias:0": "g",
+    }
+    assert [name for name, pinned in drawn.nodes(data="pinned") if pinned] == ["bias:0"]
+
+
 def test_an_empty_graph_is_written(tmp_path):
     empty = make_graph([], {}, probabilities=[])
     write_graphml(empty, tmp_path / "a.graphml")
     write_node_link(empty, tmp_path / "a.json")
+    write_gexf(empty, tmp_path / "a.gexf")
+    assert len(nx.read_gexf(tmp_path / "a.gexf")) == 0
     assert len(nx.read_graphml(tmp_path / "a.graphml")) == 0
     assert json.loads((tmp_path / "a.json").read_text())["nodes"] == []

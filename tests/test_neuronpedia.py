@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from graphs.files import GraphFileError
 from graphs.graph import AttributionGraph
-from graphs.neuronpedia import to_neuronpedia, write_neuronpedia
-from graphs.neuronpedia_schema import cantor, uncantor
+from graphs.neuronpedia import Upload, to_neuronpedia, write_neuronpedia
+from graphs.neuronpedia_names import cantor, uncantor
 from graphs.prune import PruneSettings, cumulative_influence, prune
 from tests.graph_oracles import make_graph, random_graphs
 
@@ -49,7 +49,7 @@ GRAPH = make_graph(NAMES, EDGES, [0.25, 0.125, 1.0], output_tokens={3: (" Paris"
 @settings(max_examples=30, deadline=None)
 def test_what_is_written_is_what_neuronpedia_requires(graph, threshold):
     pruned = prune(graph, PruneSettings(threshold))
-    file = to_neuronpedia(pruned, slug="a/b c", node_threshold=1.0)
+    file = to_neuronpedia(pruned, Upload("a/b c", node_threshold=1.0))
     jsonschema.validate(json.loads(json.dumps(file, allow_nan=False)), SCHEMA)
     ids = [member["node_id"] for member in file["nodes"]]
     assert len(set(ids)) == len(ids) == len(pruned)
@@ -59,7 +59,7 @@ def test_what_is_written_is_what_neuronpedia_requires(graph, threshold):
 
 
 def test_the_schema_refuses_what_neuronpedia_refuses():
-    good = to_neuronpedia(GRAPH, slug="demo")
+    good = to_neuronpedia(GRAPH, Upload("demo"))
     jsonschema.validate(good, SCHEMA)
     bad = [
         {**good, "qParams": None},
@@ -73,7 +73,7 @@ def test_the_schema_refuses_what_neuronpedia_refuses():
 
 
 def test_nodes_are_spelled_as_the_viewers_expect():
-    nodes = to_neuronpedia(GRAPH, slug="demo")["nodes"]
+    nodes = to_neuronpedia(GRAPH, Upload("demo"))["nodes"]
     keys = ("node_id", "feature", "layer", "ctx_idx", "feature_type", "jsNodeId", "clerp")
     assert [tuple(member[key] for key in keys) for member in nodes] == [
         ("E_4_0", 0, "E", 0, "embedding", "E_4-0", ""),
@@ -95,14 +95,14 @@ def test_nodes_are_spelled_as_the_viewers_expect():
 def test_an_error_has_another_id_than_a_feature_of_layer_0():
     names = ["feature:0/5@1", "error:5@1", "logit:0@1"]
     graph = make_graph(names, {(name, names[2]): 1.0 for name in names[:2]})
-    assert [n["node_id"] for n in to_neuronpedia(graph, slug="demo")["nodes"]][:2] == [
+    assert [n["node_id"] for n in to_neuronpedia(graph, Upload("demo"))["nodes"]][:2] == [
         "0_5_1",
         "err_5_1",
     ]
 
 
 def test_metadata_names_model_dictionary_and_program_in_full():
-    metadata = to_neuronpedia(GRAPH, slug="my graph/1", node_threshold=0.5)["metadata"]
+    metadata = to_neuronpedia(GRAPH, Upload("my graph/1", node_threshold=0.5))["metadata"]
     assert (metadata["slug"], metadata["scan"]) == ("my-graph-1", "tiny-model")
     assert metadata["node_threshold"] == 0.5
     assert metadata["prompt_tokens"] == ["<bos>", " the", " cat"]
@@ -113,16 +113,16 @@ def test_metadata_names_model_dictionary_and_program_in_full():
         "source_urls": ["https://huggingface.co/org/tiny-plt/tree/" + "a" * 40],
         "model": "org/tiny model",
     }
-    assert to_neuronpedia(GRAPH, slug="a", scan="org/x")["metadata"]["scan"] == "org-x"
+    assert to_neuronpedia(GRAPH, Upload("a", scan="org/x"))["metadata"]["scan"] == "org-x"
     with pytest.raises(ValueError, match="need at least one character"):
-        to_neuronpedia(GRAPH, slug="")
+        to_neuronpedia(GRAPH, Upload(""))
 
 
 def test_an_infinite_activation_is_not_written(tmp_path):
     columns = GRAPH.nodes.columns() | {"activation": np.full(8, np.inf)}
     graph = AttributionGraph(**{**GRAPH.__dict__, "nodes": type(GRAPH.nodes)(**columns)})
     with pytest.raises(GraphFileError, match=r"a.json: activation: Input should be a finite numb"):
-        write_neuronpedia(graph, tmp_path / "a.json", slug="demo")
+        write_neuronpedia(graph, tmp_path / "a.json", Upload("demo"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 
 from graphs.files import GraphFileError
 from graphs.graph import AttributionGraph
-from graphs.neuronpedia import to_neuronpedia, write_neuronpedia
+from graphs.neuronpedia import Upload, to_neuronpedia, write_neuronpedia
+from graphs.neuronpedia_names import cantor
 from graphs.neuronpedia_reader import read_neuronpedia
-from graphs.neuronpedia_schema import cantor
 from graphs.nodes import NodeId, NodeKind
 from tests.graph_oracles import make_graph, random_graphs
 from tests.same_graph import assert_same_graph
@@ -95,20 +95,20 @@ def read(content: dict[str, Any] | bytes) -> AttributionGraph:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "graph.json")
         path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-        return read_neuronpedia(path)
+        return read_neuronpedia(path).graph
 
 
 @given(random_graphs())
 @settings(max_examples=50, deadline=None)
 def test_a_graph_comes_back_as_it_was(graph):
     with tempfile.TemporaryDirectory() as folder:
-        write_neuronpedia(graph, Path(folder, "a.json"), slug="demo")
-        assert_same_graph(read_neuronpedia(Path(folder, "a.json")), graph, dtypes=False)
+        write_neuronpedia(graph, Path(folder, "a.json"), Upload("demo"))
+        assert_same_graph(read_neuronpedia(Path(folder, "a.json")).graph, graph, dtypes=False)
 
 
 def test_all_kinds_are_spelled_and_read():
     assert {NodeId.parse(name).kind for name in NAMES} == set(NodeKind)
-    assert_same_graph(read(to_neuronpedia(GRAPH, slug="demo")), GRAPH, dtypes=False)
+    assert_same_graph(read(to_neuronpedia(GRAPH, Upload("demo"))), GRAPH, dtypes=False)
 
 
 def test_a_file_of_circuit_tracer_is_read():
@@ -169,7 +169,7 @@ def test_a_file_needs_no_more_than_the_schema_requires():
     file["links"][1]["source"] = "anything"
     file["nodes"][0]["layer"] = 0
     assert "feature:0/77@1" in [str(n) for n in read(file).nodes]
-    assert read(file).seed.tolist() == [0.0] * 7
+    assert read(file).seed.tolist() == [0.0] * 6 + [0.61]  # from the text of the logit
 
 
 def test_links_from_nodes_that_were_left_out_count_as_dropped():
@@ -178,6 +178,9 @@ def test_links_from_nodes_that_were_left_out_count_as_dropped():
         {"source": "gone", "target": "3_77_1", "weight": -2.0},
         {"source": "3_77_1", "target": "gone", "weight": 9.0},
     ]
+    with pytest.raises(GraphFileError, match=r"Link 5 has the end 'gone', which is not among the"):
+        read(file)
+    del file["metadata"]["schema_version"]
     graph = read(file)
     row = graph.find("feature:3/77@1")
     assert (graph.dropped[row], graph.dropped_absolute[row]) == (-2.0, 2.0)
@@ -188,12 +191,12 @@ def test_any_topological_order_comes_back():
     names = ["error:3@1", "token:4@0", "target:0@1", "logit:7@1", "feature:0/3@1", "logit:9@1"]
     edges = {("feature:0/3@1", "logit:9@1"): 1.0, ("error:3@1", "target:0@1"): 2.0}
     graph = make_graph(names, edges)
-    assert_same_graph(read(to_neuronpedia(graph, slug="demo")), graph, dtypes=False)
+    assert_same_graph(read(to_neuronpedia(graph, Upload("demo"))), graph, dtypes=False)
 
 
 def test_a_file_of_ours_may_have_been_pinned_and_reordered():
-    file = to_neuronpedia(GRAPH, slug="demo")
-    file["qParams"]["pinnedIds"] = "0_3_1"  # circuit-tracer's server writes strings
+    file = to_neuronpedia(GRAPH, Upload("demo"))
+    file["qParams"]["pinnedIds"] = "0_3_1"
     assert_same_graph(read(file), GRAPH, dtypes=False)
     extra = file["headwater"]
     for column in ("value", "dropped", "dropped_absolute", "expanded"):
@@ -222,7 +225,7 @@ def edited(*path: Any, value: Any) -> dict[str, Any]:
 
 
 def own(*path: Any, value: Any) -> dict[str, Any]:
-    file = to_neuronpedia(GRAPH, slug="demo")
+    file = to_neuronpedia(GRAPH, Upload("demo"))
     file["headwater"][path[0]] = value
     return file
 
@@ -239,30 +242,45 @@ HOSTILE = {
     "has 'x' where a number belongs": edited("nodes", 0, "layer", value="x"),
     "has '1000000' where a number": edited("nodes", 0, "layer", value=1_000_000),
     "Neither id nor number of feature '3_77_1' fits layer 4": edited("nodes", 1, "layer", value=4),
-    "'input_0' does not name its vocabulary entry": edited("nodes", 4, "node_id", value="input_0"),
+    "'L' does not name its vocabulary entry": edited(
+        "nodes", 6, value=node("L", "logit", "27", 1, feature=None)
+    ),
     "position must be below 2": edited("nodes", 4, "ctx_idx", value=2**30),
     "Two nodes have the id '0_77_1', so links cannot be told": edited(
         "nodes", 2, "node_id", value="0_77_1"
     ),
-    "Two nodes have the same id": edited("nodes", 3, "layer", value=5),
-    "points backwards": edited("links", 1, "target", value="0_77_1"),
-    "An edge points backwards": edited("links", 0, "target", value="E_2_0"),
+    "Nodes 2 and 3 are both error:5@1": edited("nodes", 3, "layer", value=5),
+    "Link 1 runs from feature:0/77@1 to feature:0/77@1 and closes a cycle": edited(
+        "links", 1, "target", value="0_77_1"
+    ),
+    "Link 0 runs from token:4521@1 to token:2@0, against the order of layers": edited(
+        "links", 0, "target", value="E_2_0"
+    ),
+    "and closes a cycle; a graph of direct effects has none": {
+        **circuit_tracer_file(),
+        "links": [
+            {"source": "0_77_1", "target": "3_77_1", "weight": 1.0},
+            {"source": "3_77_1", "target": "0_77_1", "weight": 1.0},
+        ],
+    },
     "weight: Input should be a valid number": edited("links", 0, "weight", value="x"),
     "links.0.weight: Input should be a finite": edited("links", 0, "weight", value=np.inf),
-    "Two links run from one node to the same": edited(
+    "Link 4 is the second one from error:3@1 to logit:23@1": edited(
         "links", 4, value=circuit_tracer_file()["links"][3]
     ),
     "probability: Input should be less": edited("nodes", 6, "token_prob", value=1.5),
     "Only logit and target nodes": edited("nodes", 0, "token_prob", value=0.5),
     "about other nodes: remove it": own("expanded", value=[True]),
     "has schema 2, this headwater reads up to 1": own("provenance", value={"schema_version": 2}),
-    "provenance.generator: Field required": own("provenance", value={"schema_version": 1}),
+    "headwater.provenance.generator: Field required": own(
+        "provenance", value={"schema_version": 1}
+    ),
     "The key headwater is about other nodes": own("output_tokens", value={"-1": ["b"]}),
     "headwater is about other nodes": own("output_tokens", value={"8": ["b"]}),
     "A weight is not finite": {
         **edited("links", 0, "weight", value=1e300),
         "headwater": {
-            **to_neuronpedia(read(circuit_tracer_file()), slug="a")["headwater"],
+            **to_neuronpedia(read(circuit_tracer_file()), Upload("a"))["headwater"],
             "weights_dtype": "float32",
         },
     },
@@ -285,3 +303,136 @@ def test_a_file_that_breaks_the_format_is_refused_with_one_sentence(text: str):
 def test_what_is_no_json_is_refused(content: bytes):
     with pytest.raises(GraphFileError, match="is not a graph of circuit-tracer or Neuronpedia"):
         read(content)
+
+
+def test_null_is_as_good_as_missing():
+    file = circuit_tracer_file()
+    for member in file["nodes"]:
+        member |= {"clerp": member["clerp"] or None, "jsNodeId": None, "influence": None}
+    file["metadata"] |= {"transcoder_list": None, "info": None, "prompt": None, "slug": None}
+    del file["metadata"]["scan"], file["qParams"]
+    header = read(file).provenance
+    assert (header.model.name, header.prompt) == ("unknown", "<bos>Hi")
+
+
+def test_a_graph_of_attribute_is_read():
+    """EleutherAI's spelling: positions come first, and nothing names the vocabulary."""
+    feature = "cross layer transcoder"
+    nodes = [
+        node("input_0", "embedding", "E", 0, feature=None),
+        node("input_1", "embedding", "E", 1, feature=None),
+        node("intermediate_1_0_77", feature, "0", 1, feature=cantor(0, 77)),
+        node("intermediate_1_3_9", feature, "3", 1, feature=cantor(3, 9)),
+        node("error_1_3", "mlp reconstruction error", "3", 1, feature=None),
+        node(
+            "output_1_0",
+            "logit",
+            "-1",
+            1,
+            feature=None,
+            token_prob=0.5,
+            clerp='output: " b" (p=0.500)',
+        ),
+    ]
+    links = [
+        {"source": "input_1", "target": "intermediate_1_0_77", "weight": 1.5},
+        {"source": "intermediate_1_0_77", "target": "intermediate_1_3_9", "weight": 0.5},
+        {"source": "intermediate_1_3_9", "target": "output_1_0", "weight": -0.25},
+        {"source": "error_1_3", "target": "output_1_0", "weight": 0.125},
+    ]
+    metadata = {
+        "slug": "demo",
+        "scan": "default",
+        "prompt_tokens": ["a", " b"],
+        "prompt": "a b",
+        "title_prefix": "",
+        "n_layers": 12,
+        "node_sep_threshold": 0.1,
+    }
+    graph = read(
+        {"metadata": metadata, "qParams": {"linkType": "both"}, "nodes": nodes, "links": links}
+    )
+    assert [str(n) for n in graph.nodes] == [
+        "token:0@0",
+        "token:1@1",
+        "feature:0/77@1",
+        "feature:3/9@1",
+        "error:3@1",
+        "target:0@1",
+    ]
+    header = graph.provenance
+    assert (header.model.n_layers, header.token_ids) == (12, (-1, -1))
+    assert header.targets[0].model_dump() == {"text": " b", "token_id": None, "probability": 0.5}
+    assert graph.weights.toarray()[5].tolist() == [0, 0, 0, -0.25, 0.125, 0]
+
+
+def anthropic_file() -> dict[str, Any]:
+    """As Anthropic published: numbers run through all features, and pins are jsNodeIds."""
+    feature = "cross layer transcoder"
+    nodes = [
+        node("E_26865_1", "embedding", "E", 1, feature=26865, jsNodeId="E_26865-1"),
+        node("q1", feature, "5", 1, feature=10_006_796, jsNodeId="5_q-1", clerp="Texas"),
+        node("q2", feature, "5", 2, feature=10_006_796, jsNodeId="5_q-2", clerp="Texas"),
+        node("q3", feature, "9", 2, feature=10_022_605, jsNodeId="9_q-2", clerp="say a capital"),
+        node(
+            "E1_18142_2",
+            "logit",
+            "E1",
+            2,
+            feature=18142,
+            jsNodeId="L_18142-2",
+            token_prob=0.75,
+            clerp="output: 'Austin' (p=0.750)",
+        ),
+    ]
+    links = [
+        {"source": "E_26865_1", "target": "q1", "weight": 2.0},
+        {"source": "q1", "target": "q3", "weight": 1.0},
+        {"source": "q2", "target": "q3", "weight": 0.5},
+        {"source": "q3", "target": "E1_18142_2", "weight": 3.0},
+    ]
+    return {
+        "metadata": {
+            "slug": "capital",
+            "scan": "jackl-circuits-runs-1-4-sofa-v3_0",
+            "prompt_tokens": ["\n", " Dallas", " is"],
+            "prompt": " Dallas is",
+            "title_prefix": "",
+        },
+        "qParams": {
+            "pinnedIds": ["9_q-2", "L_18142-2", "gone"],
+            "supernodes": [["Texas", "5_q-1", "5_q-2"], ["again", "5_q-1"], []],
+            "clickedId": None,
+            "linkType": "either",
+            "sg_pos": "1 2",
+        },
+        "nodes": nodes,
+        "links": links,
+    }
+
+
+def test_a_published_graph_of_anthropic_is_read(tmp_path):
+    path = tmp_path / "capital.json"
+    path.write_text(json.dumps(anthropic_file()))
+    graph, notes, remarks = read_neuronpedia(path)
+    assert not remarks
+    assert [str(n) for n in graph.nodes] == [
+        "token:26865@1",
+        "feature:5/10006796@1",
+        "feature:5/10006796@2",
+        "feature:9/10022605@2",
+        "logit:18142@2",
+    ]
+    assert graph.provenance.targets[0].text == "Austin"
+    assert [graph.said(row) for row in (1, 2, 3)] == ["Texas", "Texas", "say a capital"]
+    assert notes.pins == ("feature:9/10022605@2", "logit:18142@2")
+    assert [(group.name, group.members) for group in notes.groups] == [
+        ("Texas", ("feature:5/10006796@1", "feature:5/10006796@2"))
+    ]
+
+
+def test_a_number_that_is_no_pair_is_a_fault_where_the_file_promises_pairs():
+    file = anthropic_file()
+    file["metadata"]["schema_version"] = 1
+    with pytest.raises(GraphFileError, match="Neither id nor number of feature 'q1' fits layer 5"):
+        read(file)

@@ -1,7 +1,9 @@
-"""Commands on graph files: show, prune, export."""
+"""Commands on graph files: show, prune, export, import."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,7 @@ import typer
 import graphs
 import viz
 from circuits.cli.app import app, output, plain_errors, print_json
+from circuits.cli.opened import open_graph
 from circuits.cli.options import (
     AsJson,
     EdgeScores,
@@ -21,7 +24,17 @@ from circuits.cli.options import (
 )
 from circuits.cli.summary import scores_of_part, show_summary
 from circuits.cli.usage import UsageError, require_places
+from circuits.models import load_tokenizer
+from circuits.tokens import spell as spell_token
 
+MIB = 2**20
+WRITERS: dict[Format, Callable[[graphs.AttributionGraph, Path, graphs.Annotations], object]] = {
+    Format.NODE_LINK: graphs.write_node_link,
+    Format.GRAPHML: graphs.write_graphml,
+    Format.GEXF: graphs.write_gexf,
+    Format.DOT: graphs.write_dot,
+    Format.PARQUET: graphs.write_parquet,
+}
 PRUNE = graphs.PruneSettings()  # defaults come from the settings, so that they cannot differ
 
 
@@ -36,7 +49,7 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Show a graph: prompt, predictions, strongest nodes per layer, scores, checks."""
-    read = graphs.read_graph(graph)
+    read = open_graph(graph).graph
     if feature is not None:
         show_feature(read, feature, as_json)
         return
@@ -80,7 +93,7 @@ def prune_command(
     """Keep the nodes and edges that carry most influence."""
     require_places(out, html)
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors, edge_scores.value)
-    whole = graphs.read_graph(graph)
+    whole = open_graph(graph).graph
     pruned = graphs.prune(whole, settings)
     if out is not None:
         graphs.write_graph(pruned, out)
@@ -103,27 +116,68 @@ def export_command(
     keep_errors: KeepErrors = False,
     slug: Annotated[str | None, typer.Option(help="Name on Neuronpedia; else the file's.")] = None,
     scan: Annotated[str | None, typer.Option(help="Neuronpedia's id of the model.")] = None,
+    largest: Annotated[
+        int, typer.Option(min=1, help="MiB that Neuronpedia's file may have; pruned to fit.")
+    ] = graphs.LARGEST_UPLOAD // MIB,
     as_json: AsJson = False,
 ) -> None:
     """Write a graph, pruned unless --full, in a format that other tools read."""
-    require_places(out)
-    whole = graphs.read_graph(graph)
+    files = graphs.parquet_paths(out) if format == Format.PARQUET else (out,)
+    require_places(*files)
+    whole, annotations, _ = open_graph(graph)
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors)
-    chosen = whole if full else graphs.prune(whole, settings)
+    part = whole if full else graphs.prune(whole, settings)
+    said: list[str] = []
     if format == Format.NEURONPEDIA:
-        graphs.write_neuronpedia(
-            chosen,
-            out,
-            slug=slug or out.stem,
-            scan=scan,
-            node_threshold=None if full else node_threshold,
-        )
-    elif format == Format.NODE_LINK:
-        graphs.write_node_link(chosen, out)
+        upload = graphs.Upload(slug or out.stem, scan or None, None if full else node_threshold)
+        part = graphs.write_neuronpedia(part, out, upload, annotations, whole, largest * MIB)
+        said = graphs.complaints(part, out)
     else:
-        graphs.write_graphml(chosen, out)
+        WRITERS[format](part, out, annotations)
+    hidden = {
+        "hidden_nodes": len(whole) - len(part),
+        "hidden_edges": whole.weights.nnz - part.weights.nnz,
+    }
     if as_json:
-        print_json({"n_nodes": len(chosen), "n_edges": chosen.weights.nnz, "file": str(out)})
+        counts = {"n_nodes": len(part), "n_edges": part.weights.nnz, **hidden}
+        print_json({**counts, "files": [str(file) for file in files], "complaints": said})
         return
-    text = f"{len(chosen):,} nodes and {chosen.weights.nnz:,} edges in {out}"
+    text = (
+        f"{len(part):,} of {len(whole):,} nodes and {part.weights.nnz:,} of "
+        f"{whole.weights.nnz:,} edges in {' and '.join(map(str, files))}"
+    )
     output.print(text, markup=False, soft_wrap=True)
+    for sentence in said:
+        output.print(sentence, markup=False, soft_wrap=True)
+
+
+@app.command("import")
+@plain_errors
+def import_command(
+    graph: GraphPath,
+    out: Annotated[Path, typer.Option(help="Write the graph here (.safetensors).")],
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Model whose tokenizer spells the tokens of a .pt, which has none."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a graph of another program into one of ours, with its notes beside it."""
+    beside = graphs.annotations_path(out)
+    require_places(out, beside)
+    spelled_by = None if tokenizer is None else load_tokenizer(tokenizer)
+    spell = None if spelled_by is None else partial(spell_token, tokenizer=spelled_by)
+    read, annotations, _ = open_graph(graph, spell)
+    graphs.write_graph(read, out)
+    noted = annotations != graphs.NO_ANNOTATIONS and not beside.exists()
+    if noted:
+        graphs.write_annotations(annotations, beside)
+    if as_json:
+        files = [str(out), *([str(beside)] if noted else [])]
+        print_json({"n_nodes": len(read), "n_edges": read.weights.nnz, "files": files})
+        return
+    text = f"{len(read):,} nodes and {read.weights.nnz:,} edges in {out}"
+    output.print(text, markup=False, soft_wrap=True)
+    if annotations != graphs.NO_ANNOTATIONS:
+        said = f"annotations: {beside}" + ("" if noted else " (kept as they were)")
+        output.print(said, markup=False, soft_wrap=True)

@@ -27,6 +27,9 @@ class Format(StrEnum):
     NEURONPEDIA = "neuronpedia"
     NODE_LINK = "node-link"
     GRAPHML = "graphml"
+    GEXF = "gexf"
+    DOT = "dot"
+    PARQUET = "parquet"
 
 
 class EdgeScores(StrEnum):
@@ -37,7 +40,9 @@ class EdgeScores(StrEnum):
 Prompted = Annotated[
     str, typer.Argument(help="Text to trace; put -- before one that starts with a dash.")
 ]
-GraphPath = Annotated[Path, typer.Argument(help="Graph file.")]
+GraphPath = Annotated[
+    Path, typer.Argument(help="Graph file: ours, a JSON of another program, or .pt.")
+]
 Model = Annotated[
     str,
     typer.Option(help=f"{', '.join((*ATLAS, *PACKAGED))}, a folder, or a name on the Hub."),

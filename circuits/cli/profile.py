@@ -10,6 +10,7 @@ import typer
 
 import graphs
 from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.opened import open_graph
 from circuits.cli.options import (
     AsJson,
     Device,
@@ -55,7 +56,7 @@ def profile_command(
     texts = read_texts(prompts)
     wanted = set[tuple[int, int]]()
     for path in of or ():
-        graph = graphs.read_graph(path)
+        graph = open_graph(path).graph
         nodes = graph.nodes.take(graph.nodes.is_kind(graphs.NodeKind.FEATURE).nonzero()[0])
         wanted |= set(zip(nodes.layer.tolist(), nodes.index.tolist(), strict=True))
     with progress_bar(errors) as progress:

@@ -1,0 +1,179 @@
+"""Reading the .pt file of circuit-tracer, a pickle, without running anything that it holds.
+
+`torch.load(weights_only=True)` makes tensors and plain values and refuses the rest.  Two small
+classes of circuit-tracer's own stand in every file, the model's config and the names of targets:
+they are read as the empty ones below, which take their fields and do nothing.
+
+The file, from circuit_tracer/graph.py: `adjacency_matrix[target, source]` over
+
+    selected features | errors, layer by layer | tokens | targets
+
+with `active_features` [n, (layer, pos, index)], `selected_features` (rows of these),
+`activation_values`, `input_tokens`, `input_string`, `logit_probabilities`, `logit_targets` (until
+2025 `logit_tokens`, a tensor), `cfg` and `scan`.  A target whose number lies beyond the vocabulary
+is a direction.  The strings of tokens are not in it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch.serialization import safe_globals
+
+from graphs import (
+    AttributionGraph,
+    DictionaryIdentity,
+    GraphFileError,
+    Links,
+    ModelIdentity,
+    NodeId,
+    NodeKind,
+    Provenance,
+    Target,
+    assemble,
+    columns_of_others,
+)
+
+_UNKNOWN = "unknown"
+
+
+class _Config:
+    """In place of circuit-tracer's and TransformerLens' configs: fields and nothing else."""
+
+
+class _LogitTarget(NamedTuple):
+    """In place of circuit-tracer's."""
+
+    token_str: str
+    vocab_idx: int
+
+
+_IN_PLACE_OF = [
+    (_Config, "circuit_tracer.utils.tl_nnsight_mapping.UnifiedConfig"),
+    (_Config, "transformer_lens.HookedTransformerConfig.HookedTransformerConfig"),
+    (_LogitTarget, "circuit_tracer.attribution.targets.LogitTarget"),
+]
+
+
+def read_circuit_tracer(
+    path: Path | str, spell: Callable[[int], str] | None = None
+) -> AttributionGraph:
+    """The graph in a .pt file, whole and not pruned.
+
+    spell: the string of a token id; without it tokens are written as #id.
+
+    Raises GraphFileError if the file is damaged, does not fit together, or holds anything beside
+    tensors, plain values and the two classes.
+    """
+    try:
+        with safe_globals(cast(Any, _IN_PLACE_OF)):
+            file: Any = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except pickle.UnpicklingError as error:
+        raise GraphFileError(
+            f"{path} holds more than tensors and plain values, and is not opened, since a pickle "
+            "can run any program: export the graph as JSON with circuit-tracer."
+        ) from error
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, TypeError) as error:
+        raise GraphFileError(f"{path} is not a whole .pt file of circuit-tracer.") from error
+    try:
+        return _graph(file, spell or "#{}".format)
+    except KeyError as error:
+        raise GraphFileError(f"{path} is no graph of circuit-tracer: it lacks {error}.") from error
+    except (AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise GraphFileError(f"{path} does not hold a sound graph: {error}") from error
+
+
+def _graph(file: Any, spell: Callable[[int], str]) -> AttributionGraph:
+    """Raises KeyError for what is missing, and other errors for what does not fit."""
+    if not isinstance(file, dict):
+        raise TypeError(f"expected a dictionary, got {type(file).__name__}.")
+    parts = cast(dict[str, Any], file)
+    for name, part in parts.items():
+        if isinstance(part, torch.Tensor) and part.nbytes > part.untyped_storage().nbytes():
+            raise ValueError(f"{name} is larger than what the file holds of it.")
+    tokens: list[int] = parts["input_tokens"].flatten().tolist()
+    active, activations = parts["active_features"], parts["activation_values"]
+    selected = parts.get("selected_features", torch.arange(len(active)))
+    n_layers = int(parts["cfg"].n_layers)
+    targets = _targets(parts)
+    probabilities: list[float] = parts["logit_probabilities"].double().tolist()
+    features: list[list[int]] = active[selected].tolist()
+    last = len(tokens) - 1
+    vocabulary = int(parts.get("vocab_size") or parts["cfg"].d_vocab)
+    outputs = [
+        NodeId(NodeKind.LOGIT, pos=last, index=entry)
+        if entry < vocabulary
+        else NodeId(NodeKind.TARGET, pos=last, index=entry - vocabulary)
+        for _, entry in targets
+    ]
+    ids = [
+        *(NodeId(NodeKind.FEATURE, layer, pos, index) for layer, pos, index in features),
+        *(
+            NodeId(NodeKind.ERROR, layer, pos)
+            for layer in range(n_layers)
+            for pos in range(len(tokens))
+        ),
+        *(NodeId(NodeKind.TOKEN, pos=pos, index=token) for pos, token in enumerate(tokens)),
+        *outputs,
+    ]
+    activation = np.full(len(ids), np.nan)
+    activation[: len(features)] = activations[selected].double().numpy()
+    seed = np.zeros(len(ids))
+    seed[len(ids) - len(outputs) :] = probabilities
+    graph, _ = assemble(
+        ids,
+        _links(parts["adjacency_matrix"], len(ids)),
+        columns_of_others(ids, activation, seed),
+        provenance=Provenance(
+            generator="circuit-tracer",
+            model=ModelIdentity(
+                name=str(getattr(parts["cfg"], "model_name", _UNKNOWN)),
+                architecture=str(getattr(parts["cfg"], "original_architecture", _UNKNOWN)),
+                n_layers=n_layers,
+            ),
+            dictionary=DictionaryIdentity(kind="transcoder", name=_name(parts.get("scan"))),
+            dtype=str(parts["adjacency_matrix"].dtype).removeprefix("torch."),
+            prompt=str(parts["input_string"]),
+            tokens=tuple(map(spell, tokens)),
+            token_ids=tuple(tokens),
+            targets=tuple(
+                Target(
+                    text=text or spell(entry),
+                    token_id=entry if entry < vocabulary else None,
+                    probability=probability,
+                )
+                for (text, entry), probability in zip(targets, probabilities, strict=True)
+            ),
+        ),
+    )
+    return graph
+
+
+def _targets(parts: dict[str, Any]) -> list[tuple[str, int]]:
+    """Text and number of each target; files of 2025 hold numbers only."""
+    listed = parts["logit_targets"] if "logit_targets" in parts else parts["logit_tokens"]
+    if isinstance(listed, torch.Tensor):
+        return [("", int(entry)) for entry in listed.flatten().tolist()]
+    return [(str(text), int(entry)) for text, entry in listed]
+
+
+def _links(adjacency: torch.Tensor, count: int) -> Links:
+    if tuple(adjacency.shape) != (count, count):
+        raise ValueError(
+            f"the adjacency matrix must be {count} x {count} for its features, errors, tokens and "
+            f"targets, is {' x '.join(map(str, adjacency.shape))}."
+        )
+    dense: Float[ndarray, "target source"] = adjacency.float().numpy()
+    target, source = np.nonzero(dense)
+    return Links(source=source, target=target, weight=dense[target, source])
+
+
+def _name(scan: Any) -> str:
+    return ", ".join(map(str, scan)) if isinstance(scan, list) else str(scan or _UNKNOWN)

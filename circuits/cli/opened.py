@@ -1,0 +1,51 @@
+"""Graph files of every kind that commands read, and what is said beside them."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+from pathlib import Path
+
+import graphs
+from circuits.circuit_tracer import read_circuit_tracer
+from circuits.cli.app import errors
+
+# What torch.save writes, and what it wrote before 2020; no safetensors of ours begins like this.
+_TORCH = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")
+
+
+def open_graph(path: Path, spell: Callable[[int], str] | None = None) -> graphs.ReadGraph:
+    """A graph and its annotations: the file's beside it, else those that it holds itself.
+
+    What a file is, its first bytes tell: our safetensors, a JSON of circuit-tracer, Neuronpedia
+    and others, or circuit-tracer's .pt, whose token ids `spell` writes out.
+
+    Raises GraphFileError if it is none of these, damaged or missing.
+    """
+    start = _start(path)
+    if path.suffix == ".pt" or start.startswith(_TORCH):
+        read = graphs.ReadGraph(read_circuit_tracer(path, spell), graphs.NO_ANNOTATIONS)
+    elif path.suffix == ".json" or _is_json(start):
+        read = graphs.read_neuronpedia(path)
+    else:
+        read = graphs.ReadGraph(graphs.read_graph(path), graphs.NO_ANNOTATIONS)
+    for remark in read.remarks:
+        errors.print(f"{path}: {remark}", markup=False)
+    beside = graphs.annotations_path(path)
+    if beside.exists():
+        return read._replace(annotations=graphs.read_annotations(beside))
+    return read
+
+
+def _is_json(start: bytes) -> bool:
+    """Safetensors begin with the length of their header, which has zeros among its bytes."""
+    return start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{") and b"\0" not in start
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file; none where it cannot be read, which its reader will say."""
+    try:
+        with graphs.regular_file(path).open("rb") as file:
+            return file.read(8)
+    except OSError:
+        return b""

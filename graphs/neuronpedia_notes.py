@@ -1,0 +1,115 @@
+"""A person's notes in the JSON of circuit-tracer and Neuronpedia: pins, supernodes and labels.
+
+They stand in `qParams`: `pinnedIds`, `supernodes` and `clerps`.  A label of a feature anywhere has
+the feature's number as its key, as in circuit-tracer's viewer; a label of one feature node has
+`{layer}_{number}_{position}`, as in Neuronpedia's, and of another node the node's id.
+
+Ids are `node_id` or, as in Anthropic's published graphs, `jsNodeId`, which may stand for several
+nodes.  Notes on what the file does not hold are left out, and a node stays in the first of its
+supernodes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from graphs.annotations import Annotations, Group, free_name
+from graphs.graph import AttributionGraph
+from graphs.neuronpedia_names import cantor, feature_number, spelled
+from graphs.neuronpedia_schema import GraphFile, QParams
+from graphs.nodes import NodeId, NodeKind
+
+_LISTS = TypeAdapter(list[list[str]])
+
+
+def notes_as_params(annotations: Annotations, graph: AttributionGraph) -> QParams:
+    """Those of the annotations that are of nodes of this graph."""
+    top = graph.provenance.model.n_layers + 1
+    ids = {str(node): spelled(node, top)[0] for node in graph.nodes}
+    keys = {name: _label_key(NodeId.parse(name), top) for name in ids}
+    for node in graph.nodes:
+        if node.kind == NodeKind.FEATURE:
+            keys[f"{node.layer}/{node.index}"] = str(feature_number(node))
+    groups = [
+        [group.name, *(ids[member] for member in group.members if member in ids)]
+        for group in annotations.groups
+    ]
+    return QParams(
+        pinnedIds=[ids[name] for name in annotations.pins if name in ids],
+        supernodes=[members for members in groups if len(members) > 1],
+        clerps=[(keys[name], text) for name, text in annotations.labels.items() if name in keys],
+    )
+
+
+def notes_of_params(file: GraphFile, ids: list[NodeId], automatic: list[str]) -> Annotations:
+    """The annotations in a file whose nodes are `ids`.  Raises ValueError for damaged ones."""
+    params = file.qParams
+    named = _named(file, ids)
+    pins = [node for name in _words(params.pinnedIds) for node in named.get(name, ())]
+    groups: list[Group] = []
+    taken, names = set[NodeId](), set[str]()
+    for name, *members in _rows(params.supernodes, "supernodes"):
+        nodes = [node for member in members for node in named.get(member, ())]
+        fresh = [node for node in dict.fromkeys(nodes) if node not in taken]
+        if fresh:
+            taken.update(fresh)
+            free = free_name(name or "group", names)
+            names.add(free)
+            texts = tuple(map(str, fresh))
+            groups.append(Group(name=free, members=texts, automatic=name in automatic))
+    labels: dict[str, str] = {}
+    keys = _labelled(file, ids)
+    for key, text in _rows(params.clerps, "clerps"):
+        labels |= dict.fromkeys(keys.get(key, ()), text)
+    return Annotations(
+        pins=tuple(map(str, dict.fromkeys(pins))), labels=labels, groups=tuple(groups)
+    )
+
+
+def _label_key(node: NodeId, top: int) -> str:
+    if node.kind != NodeKind.FEATURE:
+        return spelled(node, top)[0]
+    return f"{node.layer}_{feature_number(node)}_{node.pos}"
+
+
+def _named(file: GraphFile, ids: list[NodeId]) -> dict[str, list[NodeId]]:
+    """Nodes by their id, and by jsNodeId where that is not somebody's id."""
+    named = {theirs.node_id: [node] for theirs, node in zip(file.nodes, ids, strict=True)}
+    shared: defaultdict[str, list[NodeId]] = defaultdict(list)
+    for theirs, node in zip(file.nodes, ids, strict=True):
+        shared[theirs.jsNodeId].append(node)
+    return shared | named
+
+
+def _labelled(file: GraphFile, ids: list[NodeId]) -> dict[str, list[str]]:
+    """What the key of a label stands for, as our annotations write it."""
+    keys: dict[str, list[str]] = {}
+    for theirs, node in zip(file.nodes, ids, strict=True):
+        keys[theirs.node_id] = [str(node)]
+    for theirs, node in zip(file.nodes, ids, strict=True):
+        if node.kind == NodeKind.FEATURE:
+            assert node.layer is not None
+            assert node.index is not None
+            for number in {theirs.feature, cantor(node.layer, node.index)} - {None}:
+                keys[f"{node.layer}_{number}_{node.pos}"] = [str(node)]
+                keys[str(number)] = [f"{node.layer}/{node.index}"]
+    return keys
+
+
+def _words(names: list[str] | str) -> list[str]:
+    return names.split(",") if isinstance(names, str) else names
+
+
+def _rows(rows: Any, where: str) -> list[list[str]]:
+    """Lists of texts, which may have become one text.  Raises ValueError for anything else."""
+    if not isinstance(rows, str):
+        return [[str(part) for part in row] for row in rows if row]
+    if not rows:
+        return []
+    try:
+        return [row for row in _LISTS.validate_json(rows) if row]
+    except ValidationError as error:
+        raise ValueError(f"qParams.{where} is a text that holds no lists of texts.") from error

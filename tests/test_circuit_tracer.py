@@ -1,0 +1,189 @@
+"""circuit-tracer's .pt file, which is a pickle, read without running what it holds."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from circuits.circuit_tracer import read_circuit_tracer
+from graphs import GraphFileError
+
+TOKENS, LAYERS = 3, 2
+ACTIVE = [[0, 1, 7], [0, 2, 9], [1, 1, 3], [1, 2, 8], [1, 2, 11]]  # layer, position, index
+SELECTED = [0, 1, 3, 4]
+EFFECTS = {  # target, source: rows of selected features, errors, tokens, targets
+    (2, 0): 0.5,
+    (3, 1): -0.25,
+    (13, 2): 1.5,
+    (14, 3): 2.0,
+    (0, 11): 0.75,
+    (13, 9): 0.125,
+}
+
+
+@pytest.fixture
+def theirs(monkeypatch) -> dict[str, type]:
+    """Classes under circuit-tracer's names, which are gone when the file is read."""
+
+    @dataclass
+    class UnifiedConfig:
+        n_layers: int
+        d_vocab: int
+        model_name: str
+        original_architecture: str
+        dtype: Any
+
+    class LogitTarget(NamedTuple):
+        token_str: str
+        vocab_idx: int
+
+    class Other:
+        pass
+
+    places = {
+        "circuit_tracer.utils.tl_nnsight_mapping": UnifiedConfig,
+        "circuit_tracer.attribution.targets": LogitTarget,
+        "circuit_tracer.other": Other,
+    }
+    for place, made in places.items():
+        parts = place.split(".")
+        for depth in range(1, len(parts) + 1):
+            name = ".".join(parts[:depth])
+            monkeypatch.setitem(sys.modules, name, sys.modules.get(name, ModuleType(name)))
+        made.__module__, made.__qualname__ = place, made.__name__
+        setattr(sys.modules[place], made.__name__, made)
+    return {made.__name__: made for made in places.values()}
+
+
+def contents(theirs: dict[str, type], **changes: Any) -> dict[str, Any]:
+    count = len(SELECTED) + LAYERS * TOKENS + TOKENS + 2
+    adjacency = torch.zeros(count, count)
+    for (target, source), weight in EFFECTS.items():
+        adjacency[target, source] = weight
+    return {
+        "input_string": "hello a b",
+        "adjacency_matrix": adjacency,
+        "cfg": theirs["UnifiedConfig"](LAYERS, 50, "org/m", "Gemma2ForCausalLM", torch.float32),
+        "active_features": torch.tensor(ACTIVE).T.contiguous().T,  # a view, as theirs is
+        "logit_targets": [theirs["LogitTarget"](" x", 4), theirs["LogitTarget"]("x-y", 51)],
+        "logit_probabilities": torch.tensor([0.75, 0.25]),
+        "vocab_size": 50,
+        "input_tokens": torch.tensor([2, 5, 6]),
+        "selected_features": torch.tensor(SELECTED),
+        "activation_values": torch.arange(5.0) + 0.5,
+        "scan": "org/set",
+        **changes,
+    }
+
+
+def saved(tmp_path: Path, file: Any) -> Path:
+    path = tmp_path / "graph.pt"
+    torch.save(file, path)
+    return path
+
+
+def test_a_graph_is_read_whole(tmp_path, theirs):
+    path = saved(tmp_path, contents(theirs))
+    for name in [name for name in sys.modules if name.startswith("circuit_tracer")]:
+        del sys.modules[name]
+    graph = read_circuit_tracer(path, spell={2: "<bos>", 5: " a", 6: " b", 4: " x"}.__getitem__)
+    names = [str(node) for node in graph.nodes]
+    theirs_in_order = [
+        *("feature:0/7@1", "feature:0/9@2", "feature:1/8@2", "feature:1/11@2"),
+        *(f"error:{layer}@{pos}" for layer in range(LAYERS) for pos in range(TOKENS)),
+        *("token:2@0", "token:5@1", "token:6@2", "logit:4@2", "target:1@2"),
+    ]
+    assert sorted(names) == sorted(theirs_in_order)
+    entries = graph.weights.tocoo()
+    assert {
+        (names[t], names[s]): w
+        for t, s, w in zip(entries.row, entries.col, entries.data, strict=True)
+    } == {(theirs_in_order[t], theirs_in_order[s]): w for (t, s), w in EFFECTS.items()}
+    assert graph.nodes.activation[graph.find("feature:1/11@2")] == 4.5
+    assert graph.seed[graph.target_rows()].tolist() == [0.75, 0.25]
+    header = graph.provenance
+    assert (header.model.name, header.model.architecture, header.model.n_layers) == (
+        "org/m",
+        "Gemma2ForCausalLM",
+        2,
+    )
+    assert (header.dictionary.name, header.prompt) == ("org/set", "hello a b")
+    assert (header.tokens, header.token_ids) == (("<bos>", " a", " b"), (2, 5, 6))
+    assert [target.text for target in header.targets] == [" x", "x-y"]
+    assert [target.token_id for target in header.targets] == [4, None]
+
+
+def test_files_of_2025_hold_numbers_of_targets_and_every_feature(tmp_path, theirs):
+    file = contents(theirs, logit_tokens=torch.tensor([4, 9]), scan=["a", "b"])
+    file["active_features"] = file["active_features"][SELECTED]
+    file["activation_values"] = file["activation_values"][SELECTED]
+    for key in ("logit_targets", "selected_features", "vocab_size"):
+        del file[key]
+    graph = read_circuit_tracer(saved(tmp_path, file))
+    assert [str(graph.nodes[int(row)]) for row in graph.target_rows()] == ["logit:4@2", "logit:9@2"]
+    assert [target.text for target in graph.provenance.targets] == ["#4", "#9"]
+    assert graph.provenance.tokens == ("#2", "#5", "#6")
+    assert graph.provenance.dictionary.name == "a, b"
+
+
+class _Runs:
+    """A pickle that would run a program."""
+
+    def __reduce__(self):
+        return (print, ("ran",))
+
+
+def test_what_is_more_than_numbers_is_not_opened(tmp_path, theirs, capsys):
+    for intruder in (theirs["Other"](), _Runs()):
+        path = saved(tmp_path, contents(theirs, scan=intruder))
+        with pytest.raises(GraphFileError, match=r"not opened, since a pickle can run any program"):
+            read_circuit_tracer(path)
+    assert capsys.readouterr().out == ""
+
+
+DAMAGED = {
+    "it lacks 'input_tokens'": lambda file: file.pop("input_tokens"),
+    "it lacks 'logit_tokens'": lambda file: file.pop("logit_targets"),
+    "must be 15 x 15 for its features, errors, tokens and targets, is 14 x 15": lambda file: (
+        file.update(adjacency_matrix=file["adjacency_matrix"][:14].clone())
+    ),
+    "adjacency_matrix is larger than what the file holds of it": lambda file: file.update(
+        adjacency_matrix=torch.zeros(1).expand(10**7, 10**7)
+    ),
+    "closes a cycle": lambda file: file["adjacency_matrix"].fill_diagonal_(1.0),
+    "A weight is not finite": lambda file: file["adjacency_matrix"][13].__setitem__(2, torch.inf),
+    "out of place: its position must be below 3": lambda file: file["active_features"][0, 1:2].add_(
+        5
+    ),
+    "does not hold a sound graph: ": lambda file: file.update(cfg=5),
+    "does not hold a sound graph: s": lambda file: file.update(selected_features="x"),
+}
+
+
+@pytest.mark.parametrize("text", sorted(DAMAGED))
+def test_a_damaged_graph_is_refused_with_one_sentence(tmp_path, theirs, text: str):
+    file = contents(theirs)
+    DAMAGED[text](file)
+    with pytest.raises(GraphFileError) as caught:
+        read_circuit_tracer(saved(tmp_path, file))
+    assert text.removesuffix("s") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02}q", b"x" * 100])
+def test_what_is_no_pt_file_is_refused(tmp_path, content: bytes):
+    path = tmp_path / "graph.pt"
+    path.write_bytes(content)
+    with pytest.raises(GraphFileError, match=r"graph.pt (is not a whole|holds more than)"):
+        read_circuit_tracer(path)
+
+
+def test_a_list_is_no_graph(tmp_path):
+    with pytest.raises(GraphFileError, match="expected a dictionary, got list"):
+        read_circuit_tracer(saved(tmp_path, [1, 2]))

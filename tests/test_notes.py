@@ -1,0 +1,85 @@
+"""Pins, supernodes and labels inside the JSON of circuit-tracer and Neuronpedia."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from graphs.annotations import NO_ANNOTATIONS, Annotations, Group
+from graphs.files import GraphFileError
+from graphs.neuronpedia import Upload, to_neuronpedia
+from graphs.neuronpedia_names import cantor
+from graphs.neuronpedia_reader import read_neuronpedia
+from tests.test_neuronpedia import GRAPH
+from tests.test_neuronpedia_reader import circuit_tracer_file
+
+NOTES = Annotations(
+    pins=("logit:9@1", "feature:0/3@1"),
+    labels={"feature:0/3@1": "here", "0/3": 'any "where"', "error:3@1": "lost", "bias:0": "b"},
+    groups=(
+        Group(name="ends", members=("logit:7@1", "logit:9@1")),
+        Group(name="made", members=("feature:0/3@1",), automatic=True),
+    ),
+)
+
+
+def back(tmp_path, file: dict) -> Annotations:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(file))
+    return read_neuronpedia(path).annotations
+
+
+def test_notes_come_back_as_they_were(tmp_path):
+    assert back(tmp_path, to_neuronpedia(GRAPH, Upload("a"), NOTES)) == NOTES
+    assert back(tmp_path, to_neuronpedia(GRAPH, Upload("a"))) == NO_ANNOTATIONS
+
+
+def test_notes_are_written_as_the_viewers_read_them():
+    file = to_neuronpedia(GRAPH, Upload("a"), NOTES)
+    assert file["qParams"]["pinnedIds"] == ["5_9_1", "0_3_1"]
+    assert file["qParams"]["supernodes"] == [["ends", "5_7_1", "5_9_1"], ["made", "0_3_1"]]
+    pair = cantor(0, 3)
+    assert [tuple(pair) for pair in file["qParams"]["clerps"]] == [
+        (f"0_{pair}_1", "here"),
+        (str(pair), 'any "where"'),
+        ("err_3_1", "lost"),
+        ("bias_0", "b"),
+    ]
+    assert [member["clerp"] for member in file["nodes"]][3:5] == ["here", "lost"]
+
+
+def test_what_the_graph_does_not_hold_stays_behind(tmp_path):
+    notes = Annotations(
+        pins=("feature:2/5@1",),
+        labels={"feature:2/5@1": "gone", "2/5": "gone"},
+        groups=(Group(name="part", members=("logit:7@1", "feature:2/5@1")),),
+    )
+    assert back(tmp_path, to_neuronpedia(GRAPH, Upload("a"), notes)) == Annotations(
+        groups=(Group(name="part", members=("logit:7@1",)),)
+    )
+
+
+def test_notes_that_went_through_an_address_are_text(tmp_path):
+    file = circuit_tracer_file()
+    file["qParams"] = {
+        "pinnedIds": "0_77_1,3_77_1,gone",
+        "supernodes": '[["a","0_77_1","3_77_1"],["a","E_2_0"]]',
+        "clerps": f'[["{cantor(0, 77)}","first"],["gone","x"]]',
+    }
+    assert back(tmp_path, file) == Annotations(
+        pins=("feature:0/77@1", "feature:3/77@1"),
+        labels={"0/77": "first"},
+        groups=(
+            Group(name="a", members=("feature:0/77@1", "feature:3/77@1")),
+            Group(name="a (2)", members=("token:2@0",)),
+        ),
+    )
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": 1}', "[1]", "[" * 5000])
+def test_text_that_holds_no_lists_is_refused(tmp_path, text: str):
+    file = circuit_tracer_file()
+    file["qParams"]["supernodes"] = text
+    with pytest.raises(GraphFileError, match=r"qParams\.supernodes is a text that holds no lists"):
+        back(tmp_path, file)
