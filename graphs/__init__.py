@@ -1,6 +1,7 @@
 """Attribution graphs: nodes, influence, pruning, scores and files.  No torch."""
 
 from graphs.annotations import (
+    ANNOTATIONS_SUFFIX,
     NO_ANNOTATIONS,
     Annotations,
     Group,
@@ -31,6 +32,7 @@ from graphs.parquet import parquet_paths, write_parquet
 from graphs.paths import Path, Paths, strongest_paths
 from graphs.positions import align_characters, align_prompts, align_tokens
 from graphs.profiles import Profile, Profiled, read_profile, write_profile
+from graphs.prompts import SHUFFLES, Across, across_prompts, interval, one_dictionary, traits
 from graphs.provenance import (
     SCHEMA_VERSION,
     Checks,
@@ -47,12 +49,15 @@ from graphs.summary import NodeLine, Summary, TargetLine, summarise
 from graphs.transport import Transport, transport
 
 __all__ = [
+    "ANNOTATIONS_SUFFIX",
     "INPUT_KINDS",
     "LARGEST_UPLOAD",
     "NO_ANNOTATIONS",
     "PERMUTATIONS",
     "SCHEMA_VERSION",
+    "SHUFFLES",
     "TARGET_KINDS",
+    "Across",
     "Annotations",
     "Appearance",
     "AttributionGraph",
@@ -97,6 +102,7 @@ __all__ = [
     "Transport",
     "Upload",
     "Weights",
+    "across_prompts",
     "align_characters",
     "align_prompts",
     "align_tokens",
@@ -114,10 +120,12 @@ __all__ = [
     "find_groups",
     "flow",
     "influence",
+    "interval",
     "match_by_identity",
     "match_by_similarity",
     "named",
     "necessity",
+    "one_dictionary",
     "parquet_paths",
     "path_lengths",
     "path_overlap",
@@ -136,6 +144,7 @@ __all__ = [
     "to_dot",
     "to_networkx",
     "to_neuronpedia",
+    "traits",
     "transport",
     "whole",
     "write_annotations",

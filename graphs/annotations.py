@@ -27,7 +27,7 @@ from graphs.files import GraphFileError, atomic_write, first_problem, json_text,
 from graphs.graph import AttributionGraph
 from graphs.nodes import NodeId
 
-SUFFIX = ".annotations.json"
+ANNOTATIONS_SUFFIX = ".annotations.json"
 
 
 def _is_node(name: str) -> str:
@@ -108,7 +108,7 @@ def annotations_path(graph: Path | str) -> Path:
     >>> annotations_path("runs/dallas.safetensors").name
     'dallas.annotations.json'
     """
-    return Path(graph).with_suffix(SUFFIX)
+    return Path(graph).with_suffix(ANNOTATIONS_SUFFIX)
 
 
 def read_annotations(path: Path | str) -> Annotations:

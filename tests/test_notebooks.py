@@ -9,21 +9,27 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-MODEL, TEXT = '"gemma-3-270m"', '"The Eiffel Tower is in the city of"'
+CHEAPER = {  # what a notebook says and what it runs on here; None: the folder of a tiny model
+    "01_trace_a_prompt": {
+        '"gemma-3-270m"': None,
+        '"The Eiffel Tower is in the city of"': '"fjfoi"',
+    },
+    "02_compare_two_sizes": {'"atlas-large"), 50': '"atlas-large"), 3'},
+}
 
 
 def test_there_are_notebooks():
-    assert NOTEBOOKS
+    assert {path.stem for path in NOTEBOOKS} == set(CHEAPER)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, model_folder: Path):
     notebook = nbformat.read(path, as_version=4)
     source = "".join(cell.source for cell in notebook.cells)
-    assert MODEL in source  # what is replaced must be there, or the test rots
-    assert TEXT in source
-    for cell in notebook.cells:
-        cell.source = cell.source.replace(MODEL, repr(str(model_folder))).replace(TEXT, '"fjfoi"')
+    for said, cheaper in CHEAPER[path.stem].items():
+        assert said in source  # what is replaced must be there, or the test rots
+        for cell in notebook.cells:
+            cell.source = cell.source.replace(said, cheaper or repr(str(model_folder)))
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     printed = [cell for cell in notebook.cells if cell.get("outputs")]
     assert len(printed) > 3

@@ -9,6 +9,7 @@ from viz.described import description_text
 from viz.figure import figure
 from viz.layout import Placement, layout
 from viz.page import write_page
+from viz.prompts import prompt_scores, prompts_text, write_prompts
 from viz.stories import groups_text, paths_text, story
 from viz.terminal import summary_tables
 
@@ -26,9 +27,12 @@ __all__ = [
     "layout",
     "matched_flow",
     "paths_text",
+    "prompt_scores",
+    "prompts_text",
     "scores_beside_null",
     "story",
     "summary_tables",
     "write_comparison",
     "write_page",
+    "write_prompts",
 ]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]  # it has none
+from jaxtyping import Float
+from numpy import ndarray
 
 from graphs.compare import Score
 from graphs.concepts import Appearance, Concept
@@ -22,16 +24,19 @@ _WIDTH = 1100
 _LONGEST = 40  # letters of a concept
 
 
-def depth_profile(graphs: Sequence[AttributionGraph], names: Sequence[str]) -> go.Figure:
-    """Share of influence that arrives at the features of each layer, by relative depth."""
+def depth_profile(
+    sides: Sequence[AttributionGraph | Sequence[AttributionGraph]], names: Sequence[str]
+) -> go.Figure:
+    """Share of influence that arrives at the features of each layer, by relative depth.
+
+    A side is one graph, or the graphs of one model on several prompts, which are averaged.
+    """
     drawn: Any = go.Figure()  # plotly has types for a part of itself only
     styles = zip((FIRST, SECOND), ("circle", "square"), ("solid", "dash"), strict=True)
-    for graph, name, (colour, symbol, dash) in zip(graphs, names, styles, strict=False):
-        rows = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
-        layers = np.arange(graph.provenance.model.n_layers)
-        arrived = np.bincount(
-            graph.nodes.layer[rows], weights=influence_shares(graph)[rows], minlength=len(layers)
-        )
+    for side, name, (colour, symbol, dash) in zip(sides, names, styles, strict=False):
+        graphs = [side] if isinstance(side, AttributionGraph) else side
+        arrived = np.mean([_by_layer(graph) for graph in graphs], axis=0)
+        layers = np.arange(len(arrived))
         drawn.add_scatter(
             x=layers / max(1, len(layers) - 1),
             y=arrived,
@@ -122,6 +127,15 @@ def scores_beside_null(scores: Mapping[str, Score]) -> go.Figure:
     drawn.update_yaxes(autorange="reversed", type="category")
     drawn.update_xaxes(zeroline=True, zerolinecolor=PALE)
     return _styled(drawn, "Scores beside chance", 140 + 34 * max(1, len(told)))
+
+
+def _by_layer(graph: AttributionGraph) -> Float[ndarray, " layer"]:
+    rows = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
+    return np.bincount(
+        graph.nodes.layer[rows],
+        weights=influence_shares(graph)[rows],
+        minlength=graph.provenance.model.n_layers,
+    )
 
 
 def _told(side: Appearance) -> str:

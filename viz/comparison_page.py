@@ -16,7 +16,7 @@ from viz.corresponding import appearance_cells
 from viz.document import FONT, GREY, INK, PALE, document, plot
 from viz.words import heading, visible
 
-_STYLE = f"""
+PAGE_STYLE = f"""
   body {{ margin: 0 auto; width: 1100px; padding: 24px; background: white; color: {INK};
     font: 14px/1.5 {FONT}; }}
   h2 {{ font-size: 18px; margin: 0; }}
@@ -63,12 +63,12 @@ def comparison_page(
 {plot(matched_flow(concepts, names), "concepts", "concepts", with_script=False)}
 {_concepts(concepts, names)}"""
     title = f"{visible(names[0])} and {visible(names[1])}"
-    return document(title, first.provenance.generator, _STYLE, body)
+    return document(title, first.provenance.generator, PAGE_STYLE, body)
 
 
 def _scores(scores: Mapping[str, Score]) -> str:
     rows = [(name, *score_cells(score)) for name, score in scores.items()]
-    return _table("Scores", ("score", "value", "by chance", "p"), rows, numbers={1, 2, 3})
+    return html_table("Scores", ("score", "value", "by chance", "p"), rows, numbers={1, 2, 3})
 
 
 def _concepts(concepts: Sequence[Concept], names: tuple[str, ...]) -> str:
@@ -78,12 +78,14 @@ def _concepts(concepts: Sequence[Concept], names: tuple[str, ...]) -> str:
     ]
     columns = ("features", "influence", "depth")
     headings = (names[0], *columns, names[1], *columns)
-    return _table("Concepts", headings, rows, numbers={1, 2, 3, 5, 6, 7})
+    return html_table("Concepts", headings, rows, numbers={1, 2, 3, 5, 6, 7})
 
 
-def _table(
+def html_table(
     caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int]
 ) -> str:
+    """A table whose cells are texts; `numbers` are the columns that are set to the right."""
+
     def cells(row: Sequence[str], tag: str) -> str:
         kinds = [f'{tag} class="number"' if place in numbers else tag for place in range(len(row))]
         texts = [escape(visible(cell)) if cell else "" for cell in row]

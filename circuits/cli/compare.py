@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
+from rich.console import RenderableType
 
 import graphs
 import viz
 from circuits.cli.app import app, output, plain_errors, print_json
 from circuits.cli.opened import open_graph
-from circuits.cli.options import AsJson, GraphPath
+from circuits.cli.options import AsJson
+from circuits.cli.prompts import compare_folders, finite, refuse_profiles, score_numbers
 from circuits.cli.reading import grouped
 from circuits.cli.usage import UsageError, require_places
 
@@ -24,8 +25,10 @@ PLANS = 10  # transport plans that tell what chance gives; each takes as long as
 @app.command("compare")
 @plain_errors
 def compare_command(
-    first: GraphPath,
-    second: Annotated[Path, typer.Argument(help="Graph file to compare it with.")],
+    first: Annotated[Path, typer.Argument(help="Graph file, or a folder of graphs.")],
+    second: Annotated[
+        Path, typer.Argument(help="What to compare it with; graphs of folders pair by their names.")
+    ],
     profile: Annotated[
         list[Path] | None,
         typer.Option(help="Profiles of both dictionaries, in the order of the graphs."),
@@ -34,7 +37,8 @@ def compare_command(
         float, typer.Option(help="How alike features of two dictionaries must be to be matched.")
     ] = CORRESPOND.least,
     permutations: Annotated[
-        int | None, typer.Option(min=0, help="Random exchanges that tell what chance gives.")
+        int | None,
+        typer.Option(min=0, help="Random exchanges (of folders: orders) that tell what chance is."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random exchanges.")] = 0,
     plan: Annotated[
@@ -43,43 +47,33 @@ def compare_command(
     html: Annotated[Path | None, typer.Option(help="Write a page with figures here.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two graphs, of two prompts or of two models: what both have and what is chance."""
+    """Compare two graphs, of two prompts or of two models: what both have and what is chance.
+
+    Two folders are compared prompt by prompt, beside what graphs of different prompts give.
+    """
     require_places(html)
-    pair = open_graph(first), open_graph(second)
-    one, other = pair[0].graph, pair[1].graph
     if profile is not None and len(profile) != 2:
         raise UsageError(f"Expected --profile twice or not at all, got it {len(profile)} times.")
     if not 0.0 <= least < 1.0:
         raise UsageError(f"--least must be from 0 to below 1, got {least}.")
-    if _one_dictionary(one, other):
-        if profile is not None:
-            raise UsageError(
-                "Both graphs have features of one dictionary, which are matched by their numbers: "
-                "leave out --profile."
-            )
-        count = graphs.PERMUTATIONS if permutations is None else permutations
-        found = graphs.compare(one, other, permutations=count, seed=seed)
-        said, text = _compared(one, other, found), viz.comparison_text(one, other, found)
-        if html is not None:
-            listed = graphs.concepts(one, other, found.match, _groups(*pair))
-            viz.write_comparison(one, other, viz.comparison_scores(found), listed, html)
+    settings = graphs.CorrespondSettings(least=least, plans=PLANS if plan else 0, seed=seed)
+    read = [graphs.read_profile(path) for path in profile or ()]
+    profiles = (read[0], read[1]) if read else None
+    if first.is_dir() or second.is_dir():
+        if plan:
+            raise UsageError("--plan is of two graphs, not of folders: leave it out.")
+        shuffles = graphs.SHUFFLES if permutations is None else permutations
+        said, text = compare_folders(first, second, settings, profiles, shuffles, html)
     else:
-        settings = graphs.CorrespondSettings(
-            least=least,
-            permutations=CORRESPOND.permutations if permutations is None else permutations,
-            plans=PLANS if plan else 0,
-            seed=seed,
-        )
-        read = [graphs.read_profile(path) for path in profile or ()]
-        found = graphs.correspond(one, other, settings, (read[0], read[1]) if read else None)
-        groups = _groups(*pair)
-        listed = graphs.concepts(one, other, found.comparison.match, groups)
-        paths = graphs.path_overlap(one, other, found.comparison.match, found.by_chance, groups)
-        said = _corresponding(one, other, found, listed, paths)
-        text = viz.correspondence_text(one, other, found, listed, paths)
-        if html is not None:
-            scores = viz.correspondence_scores(found, paths)
-            viz.write_comparison(one, other, scores, listed, html)
+        pair = open_graph(first), open_graph(second)
+        if graphs.one_dictionary(pair[0].graph, pair[1].graph):
+            refuse_profiles(profiles)
+            count = graphs.PERMUTATIONS if permutations is None else permutations
+            said, text = _two_prompts(pair, count, seed, html)
+        else:
+            if permutations is not None:
+                settings = replace(settings, permutations=permutations)
+            said, text = _two_models(pair, settings, profiles, html)
     if as_json:
         print_json({**said, "page": None if html is None else str(html)})
         return
@@ -88,16 +82,43 @@ def compare_command(
         output.print(f"page: {html}", markup=False, soft_wrap=True)
 
 
+Pair = tuple[graphs.ReadGraph, graphs.ReadGraph]
+Answer = tuple[dict[str, Any], RenderableType]  # for machines and for people
+
+
+def _two_prompts(pair: Pair, permutations: int, seed: int, html: Path | None) -> Answer:
+    """Two graphs of one dictionary, matched by identity."""
+    one, other = pair[0].graph, pair[1].graph
+    found = graphs.compare(one, other, permutations=permutations, seed=seed)
+    if html is not None:
+        listed = graphs.concepts(one, other, found.match, _groups(*pair))
+        viz.write_comparison(one, other, viz.comparison_scores(found), listed, html)
+    return _compared(one, other, found), viz.comparison_text(one, other, found)
+
+
+def _two_models(
+    pair: Pair,
+    settings: graphs.CorrespondSettings,
+    profiles: tuple[graphs.Profile, graphs.Profile] | None,
+    html: Path | None,
+) -> Answer:
+    """Two graphs whose features are matched by evidence."""
+    one, other = pair[0].graph, pair[1].graph
+    found = graphs.correspond(one, other, settings, profiles)
+    groups = _groups(*pair)
+    listed = graphs.concepts(one, other, found.comparison.match, groups)
+    paths = graphs.path_overlap(one, other, found.comparison.match, found.by_chance, groups)
+    if html is not None:
+        scores = viz.correspondence_scores(found, paths)
+        viz.write_comparison(one, other, scores, listed, html)
+    text = viz.correspondence_text(one, other, found, listed, paths)
+    return _corresponding(one, other, found, listed, paths), text
+
+
 def _groups(*pair: graphs.ReadGraph) -> tuple[graphs.Groups, graphs.Groups]:
     """A person's groups of both graphs, and automatic ones."""
     one, other = (grouped(read.graph, read.annotations).rows(read.graph) for read in pair)
     return one, other
-
-
-def _one_dictionary(one: graphs.AttributionGraph, other: graphs.AttributionGraph) -> bool:
-    """Whether features are the same by their numbers; neurons are if the model is."""
-    first, second = one.provenance, other.provenance
-    return first.dictionary == second.dictionary and first.model == second.model
 
 
 def _compared(
@@ -107,9 +128,9 @@ def _compared(
     return {
         "positions": found.positions.tolist(),
         "scores": {
-            "features": _score(found.features),
-            "edges": _score(found.edges),
-            "ranks": _score(found.ranks),
+            "features": score_numbers(found.features),
+            "edges": score_numbers(found.edges),
+            "ranks": score_numbers(found.ranks),
         },
         "both": [
             {
@@ -140,28 +161,19 @@ def _corresponding(
     for entry, row, partner in zip(compared["both"], match.first, match.second, strict=True):
         entry["alike"] = likeness.get((int(row), int(partner)))
     compared["scores"] |= {
-        "matched": _score(found.matched),
-        "alike": _score(found.alike),
-        "paths": _score(paths),
+        "matched": score_numbers(found.matched),
+        "alike": score_numbers(found.alike),
+        "paths": score_numbers(paths),
     }
     if found.moved is not None:
-        mass, agreement = map(_score, found.moved)
+        mass, agreement = map(score_numbers, found.moved)
         compared["scores"] |= {"moved": mass, "moved_alike": agreement}
     return compared | {
         "evidence": [
-            {name: _finite(value) for name, value in asdict(kind).items()}
+            {name: finite(value) for name, value in asdict(kind).items()}
             for kind in found.witnesses
         ],
         "shift": found.shift,
         "shift_curve": found.shift_curve().tolist(),
         "concepts": [asdict(concept) for concept in concepts],
     }
-
-
-def _score(score: graphs.Score) -> dict[str, Any]:
-    null = [value for value in score.null if not np.isnan(value)]
-    return {"value": _finite(score.value), "null": null, "chance": score.chance}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and np.isnan(value) else value

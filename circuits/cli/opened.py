@@ -10,6 +10,7 @@ import graphs
 from circuits.circuit_tracer import read_circuit_tracer
 from circuits.cli.app import errors
 
+SUFFIXES = (".safetensors", ".json", ".pt")
 # What torch.save writes, and what it wrote before 2020; no safetensors of ours begins like this.
 _TORCH = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")
 

@@ -1,0 +1,174 @@
+"""Two models over many prompts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import graphs
+from graphs.compare import compare
+from graphs.correspond import CorrespondSettings, correspond
+from graphs.prompts import _elsewhere, across_prompts, interval, traits
+from tests.graph_oracles import make_graph
+from tests.test_cli import assert_refused, run
+
+
+def prompt(number: int, layers: int = 3) -> graphs.AttributionGraph:
+    """A graph of one dictionary whose features are its prompt's own, but for one."""
+    own = [f"feature:{layer}/{10 * number + layer}@1" for layer in range(layers)]
+    names = ["token:1@0", "token:2@1", "feature:0/999@1", *own, "logit:1@2"]
+    edges = {("token:1@0", "feature:0/999@1"): 1.0, ("token:2@1", own[0]): 2.0}
+    edges |= {(own[layer], own[layer + 1]): 1.0 + number for layer in range(layers - 1)}
+    edges |= {("feature:0/999@1", own[-1]): -1.0, (own[-1], "logit:1@2"): 3.0}
+    order = sorted(names, key=lambda name: (name[0] != "t", name[0] == "l", name))
+    tokens = {
+        row: (f" word{name}",) for row, name in enumerate(order) if name.startswith("feature")
+    }
+    return make_graph(order, edges, [0.5], output_tokens=tokens)
+
+
+def other_model(graph: graphs.AttributionGraph) -> graphs.AttributionGraph:
+    """The same computation by a model of another name."""
+    model = graph.provenance.model.model_copy(update={"name": "other"})
+    return replace(graph, provenance=graph.provenance.model_copy(update={"model": model}))
+
+
+ONES = [prompt(number) for number in range(1, 7)]
+OTHERS = [other_model(graph) for graph in ONES]
+
+
+def test_a_model_beside_itself_scores_one_and_shuffled_prompts_do_not():
+    found = across_prompts(ONES, ONES)
+    assert {name: score.value for name, score in found.scores.items()} == pytest.approx(
+        {"features": 1.0, "edges": 1.0, "ranks": 1.0}
+    )
+    for name in ("features", "edges"):
+        assert max(found.scores[name].null) < 0.5
+        assert found.scores[name].chance == 1 / 21
+
+
+def test_two_models_that_compute_alike_are_far_from_shuffled_prompts():
+    found = across_prompts(ONES, OTHERS)
+    assert found.scores.keys() == {"matched", "alike", "edges", "ranks"}
+    assert found.scores["matched"].value == pytest.approx(1.0)
+    assert max(found.scores["matched"].null) < 0.7
+
+
+@pytest.mark.parametrize("others", [ONES, OTHERS])
+def test_scores_are_means_over_prompts_and_nulls_over_other_prompts(others):
+    settings = CorrespondSettings(permutations=0, seed=3)
+    found = across_prompts(ONES, others, settings, shuffles=4)
+
+    def score(one: graphs.AttributionGraph, other: graphs.AttributionGraph) -> float:
+        if others is ONES:
+            return compare(one, other, permutations=0).edges.value
+        return correspond(one, other, settings).comparison.edges.value
+
+    by_hand = [score(one, other) for one, other in zip(ONES, others, strict=True)]
+    assert found.each["edges"].tolist() == by_hand
+    assert found.scores["edges"].value == pytest.approx(np.mean(by_hand))
+    null = [
+        np.mean([score(ONES[place], others[there]) for place, there in enumerate(order)])
+        for order in _elsewhere(len(ONES), 4, seed=3)
+    ]
+    assert found.scores["edges"].null == pytest.approx(sorted(null))
+
+
+@given(st.integers(2, 20), st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_shuffled_prompts_never_meet_their_own(count, seed):
+    for order in _elsewhere(count, 5, seed):
+        assert sorted(order) == list(range(count))
+        assert all(place != there for place, there in enumerate(order))
+
+
+def test_traits_by_hand():
+    """token 1.0 → feature → logit and token → logit: half the influence takes one edge."""
+    names = ["token:1@0", "feature:0/1@1", "feature:3/2@1", "logit:1@2"]
+    edges = {
+        (names[0], names[1]): 5.0,
+        (names[1], names[2]): -5.0,
+        (names[2], names[3]): 2.0,
+        (names[0], names[3]): 2.0,
+    }
+    found = traits(make_graph(names, edges, [0.25]))
+    assert found == pytest.approx(
+        {"features": 2, "depth": 0.5, "edges": 0.5 * 1 + 0.5 * 3, "direct": 0.5}
+    )
+    empty = traits(make_graph(["logit:1@0"], {}))
+    assert empty["features"] == 0
+    assert all(np.isnan(empty[name]) for name in ("depth", "edges", "direct"))
+
+
+def test_an_interval_holds_what_it_says():
+    rng = np.random.default_rng(0)
+    inside = sum(
+        low <= 0.0 <= high
+        for low, high in (interval(rng.normal(size=40), level=0.8) for _ in range(200))
+    )
+    assert 140 <= inside <= 175
+    assert interval(np.array([np.nan, 2.0])) == (2.0, 2.0)
+    assert np.isnan(interval(np.array([np.nan]))).all()
+
+
+def test_lists_must_fit():
+    with pytest.raises(ValueError, match="as many graphs of both, got 6 and 1"):
+        across_prompts(ONES, ONES[:1])
+    with pytest.raises(ValueError, match="got 0 and 0"):
+        across_prompts([], [])
+    with pytest.raises(ValueError, match="needs at least two"):
+        across_prompts(ONES[:1], ONES[:1])
+    assert across_prompts(ONES[:1], ONES[:1], shuffles=0).scores["features"].null == ()
+
+
+def folder(tmp_path: Path, name: str, several: list[graphs.AttributionGraph]) -> Path:
+    made = tmp_path / name
+    made.mkdir()
+    for number, graph in enumerate(several):
+        graphs.write_graph(graph, made / f"p{number}.safetensors")
+    return made
+
+
+def test_folders_are_compared_prompt_by_prompt(tmp_path):
+    one, other = folder(tmp_path, "a", ONES), folder(tmp_path, "b", OTHERS[:5])
+    graphs.write_annotations(graphs.NO_ANNOTATIONS, one / "p0.annotations.json")
+    page = tmp_path / "page.html"
+    result = run("compare", one, other, "--permutations", "4", "--html", page)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "In one folder only, and left out: p5.\n"
+    assert "tiny model and other: 5 prompts" in result.stdout
+    assert "influence at matched features" in result.stdout
+    assert "shuffled prompts" in page.read_text()
+    data = json.loads(run("compare", one, other, "--permutations", "4", "--json").stdout)
+    expected = across_prompts(ONES[:5], OTHERS[:5], shuffles=4)
+    assert data["prompts"] == [f"p{number}" for number in range(5)]
+    assert data["scores"]["matched"]["value"] == expected.scores["matched"].value
+    assert len(data["scores"]["matched"]["null"]) == 4
+    assert data["scores"]["matched"]["interval"] == list(interval(expected.each["matched"]))
+    assert data["traits"]["features"] == {"mean": [4.0, 4.0], "difference": [0.0, 0.0]}
+    own = json.loads(run("compare", one, one, "--json").stdout)
+    assert own["scores"]["features"]["value"] == pytest.approx(1.0)
+
+
+def test_folders_that_do_not_fit_get_one_sentence(tmp_path):
+    one, other = folder(tmp_path, "a", ONES), folder(tmp_path, "b", OTHERS)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    lone = folder(tmp_path, "lone", ONES[:1])
+    alien = tmp_path / "alien"
+    alien.mkdir()
+    graphs.write_graph(ONES[0], alien / "x.safetensors")
+    mixed = folder(tmp_path, "mixed", [ONES[0], OTHERS[1]])
+    file = one / "p0.safetensors"
+    assert_refused(run("compare", one, file), f"{file} is no folder: compare two graphs or two")
+    assert_refused(run("compare", one, empty), f"{empty} holds no graphs: expected .safetensors")
+    assert_refused(run("compare", one, alien), "No graph in")
+    assert_refused(run("compare", lone, lone), "needs two of them: give --permutations 0")
+    assert_refused(run("compare", mixed, mixed), "several models or dictionaries, as p0 and p1")
+    assert_refused(run("compare", one, other, "--plan"), "--plan is of two graphs")
