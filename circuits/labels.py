@@ -34,7 +34,7 @@ def output_tokens(
     if len(chosen) == 0:
         return []
     rows = torch.from_numpy(chosen).to(features.layer.device)
-    vectors = _written(frozen, features, rows)
+    vectors = written(frozen, features, rows)
     directions = frozen.final_norm.centre(vectors) * frozen.final_norm.gain
     # One position's label serves the others: only the sign of the activation changes it.
     keys = torch.stack(
@@ -80,7 +80,9 @@ def _largest(raised: Float[Tensor, "row d_vocab"], count: int) -> Int[Tensor, "r
     return best.gather(1, top // CHUNK) * CHUNK + top % CHUNK
 
 
-def _written(frozen: FrozenModel, features: ActiveFeatures, rows: Int[Tensor, " chosen"]) -> Tensor:
+def written(
+    frozen: FrozenModel, features: ActiveFeatures, rows: Int[Tensor, " chosen"]
+) -> Float[Tensor, "chosen d_model"]:
     """Sum over written layers of what each feature adds to the residual."""
     total = frozen.unembedding.new_zeros(len(rows), frozen.d_model)
     first, last = features.layer[rows], features.last_written[rows]

@@ -13,7 +13,7 @@ from scipy.sparse import coo_array, csr_array
 
 from circuits.features import ActiveFeatures, FeatureSource
 from circuits.filled import Filled
-from circuits.labels import output_tokens
+from circuits.labels import output_tokens, written
 from circuits.neurons import Neurons, neuron_layer
 from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.progress import Progress, ignore_progress
@@ -45,6 +45,7 @@ def profile(
         raise PromptError("There are no prompts: give at least one.")
     prompts = [read_prompt(text, subject.tokenizer) for text in texts]
     raised: dict[Feature, tuple[str, ...]] = {}
+    decoder: dict[Feature, Float[ndarray, " d_model"]] = {}
     dictionary = ""
     firing: list[Float[ndarray, "4 _fired"]] = []  # layer, index, token of all prompts, activation
     start = 0
@@ -55,7 +56,7 @@ def profile(
             targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
             found = source.activate(subject.frozen, recording, targets.covectors)
             dictionary = found.identity.name
-            _label(subject, found, wanted, raised)
+            _describe(subject, found, wanted, raised, decoder)
             if not isinstance(source, Neurons):
                 firing.append(_columns(found, start))
             start += len(prompt)
@@ -73,6 +74,10 @@ def profile(
         index=np.array([index for _, index in kept], dtype=np.int64),
         activation=_matrix(kept, firing, start),
         raised=tuple(raised.get(feature, ()) for feature in kept),
+        decoder=np.array(
+            [decoder.get(feature, np.zeros(subject.frozen.d_model)) for feature in kept],
+            dtype=np.float32,
+        ).reshape(len(kept), subject.frozen.d_model),
     )
 
 
@@ -89,13 +94,14 @@ def read_texts(path: Path) -> list[str]:
     return texts
 
 
-def _label(
+def _describe(
     subject: Subject,
     found: ActiveFeatures,
     wanted: set[Feature] | None,
     raised: dict[Feature, tuple[str, ...]],
+    decoder: dict[Feature, Float[ndarray, " d_model"]],
 ) -> None:
-    """Add what features raise that were not met before."""
+    """Add what features raise and write that were not met before."""
     pairs = zip(found.layer.tolist(), found.index.tolist(), strict=True)
     new = {pair: row for row, pair in enumerate(pairs) if pair not in raised}
     if wanted is not None:
@@ -103,6 +109,10 @@ def _label(
     rows = np.array(list(new.values()), dtype=np.int64)
     tokens = output_tokens(subject.frozen, found, rows, subject.spell, RAISED)
     raised.update(zip(new, tokens, strict=True))
+    if len(rows):
+        vectors = written(subject.frozen, found, torch.from_numpy(rows).to(found.layer.device))
+        directions = torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()
+        decoder.update(zip(new, directions, strict=True))
 
 
 def _columns(found: ActiveFeatures, start: int) -> Float[ndarray, "4 _fired"]:

@@ -12,8 +12,11 @@ make a cycle in the collapsed graph.
 similarity is a mean, by the weights of `GroupSettings`, of what is known of both features:
 
     profile   cosine of all edges in and out, as shares of the influence that they carry
+    decoders  cosine of the directions in which they write, 0 if it is negative
     words     overlap of their labels' words, or of the tokens that they raise
     layers    1 − distance / band, 0 beyond the band
+
+Decoders are not in a graph file but in a profile of the dictionary (`graphs.profiles`).
 
 Features at different positions are never grouped: they hold things of different tokens.
 """
@@ -33,6 +36,7 @@ from graphs.graph import AttributionGraph
 from graphs.influence import edge_influence, graph_shares, influence, influence_shares
 from graphs.likeness import cosines, shared_words
 from graphs.nodes import NodeKind
+from graphs.profiles import Profile
 
 
 class TooManyFeatures(ValueError):
@@ -44,7 +48,8 @@ class GroupSettings:
     """What counts as similar.  Raises ValueError for numbers out of range."""
 
     tightness: float = 0.7  # similarity from which a pair gains
-    profile: float = 0.5  # weights of the three kinds of evidence
+    profile: float = 0.5  # weights of the kinds of evidence
+    decoders: float = 0.3
     words: float = 0.3
     layers: float = 0.2
     band: int = 6  # layers; features further apart have nothing from `layers`
@@ -52,7 +57,7 @@ class GroupSettings:
     def __post_init__(self) -> None:
         if not 0.0 <= self.tightness <= 1.0:
             raise ValueError(f"tightness must be from 0 to 1, got {self.tightness}.")
-        weights = (self.profile, self.words, self.layers)
+        weights = (self.profile, self.decoders, self.words, self.layers)
         if min(weights) < 0 or sum(weights) <= 0:
             raise ValueError(f"Weights of evidence must not be negative nor all 0, got {weights}.")
         if self.band < 1:
@@ -67,10 +72,12 @@ def find_groups(
     graph: AttributionGraph,
     settings: GroupSettings = DEFAULTS,
     own: Sequence[Int[ndarray, " _member"]] = (),
+    profile: Profile | None = None,
 ) -> list[Int[ndarray, " _member"]]:
     """Rows of groups of two features or more, the group with most influence first.
 
     A person's `own` groups stay as they are, and none is found that makes a cycle with them.
+    `profile` is of the graph's dictionary, for its decoders.
     Raises TooManyFeatures for a graph of more than MOST_FEATURES.
     """
     rows = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
@@ -80,7 +87,7 @@ def find_groups(
             f"{len(rows):,}: prune it first."
         )
     size = influence(graph)
-    gain = similarity(graph, rows, settings) - settings.tightness
+    gain = similarity(graph, rows, settings, profile) - settings.tightness
     gain *= size[rows, None] * size[rows]
     gain[graph.nodes.pos[rows, None] != graph.nodes.pos[rows]] = -np.inf
     merger = _Merger(gain, _feeds(graph, rows))
@@ -104,7 +111,10 @@ def named(graph: AttributionGraph, groups: Sequence[Int[ndarray, " _member"]]) -
 
 
 def similarity(
-    graph: AttributionGraph, rows: Int[ndarray, " feat"], settings: GroupSettings = DEFAULTS
+    graph: AttributionGraph,
+    rows: Int[ndarray, " feat"],
+    settings: GroupSettings = DEFAULTS,
+    profile: Profile | None = None,
 ) -> Float[ndarray, "feat feat"]:
     """How alike features are, from 0 to 1; what is not known of both counts for nothing."""
     layer = graph.nodes.layer[rows].astype(np.float64)
@@ -115,6 +125,10 @@ def similarity(
     overlap, both = shared_words(said, said)
     total += settings.words * overlap * both
     weight += settings.words * both
+    if profile is not None and profile.decoder is not None:
+        alike, known = _decoders(graph, rows, profile, profile.decoder)
+        total += settings.decoders * alike * known
+        weight += settings.decoders * known
     return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
 
 
@@ -123,6 +137,21 @@ def _name(graph: AttributionGraph, row: int) -> str:
     if description is not None and description.label:
         return description.label
     return f"say {tokens[0].strip() or tokens[0]!r}" if tokens else str(graph.nodes[row])
+
+
+def _decoders(
+    graph: AttributionGraph,
+    rows: Int[ndarray, " feat"],
+    profile: Profile,
+    decoder: Float[ndarray, "row d_model"],
+) -> tuple[Float[ndarray, "feat feat"], Bool[ndarray, "feat feat"]]:
+    """Cosine of the directions in which features write, where it is known of both."""
+    place = profile.rows(graph.nodes.layer[rows], graph.nodes.index[rows])
+    vectors = decoder[np.maximum(place, 0)].astype(np.float64)
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    known = (place >= 0) & (length[:, 0] > 0)
+    unit = np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    return np.maximum(unit @ unit.T, 0.0), known[:, None] & known
 
 
 def _profiles(graph: AttributionGraph, rows: Int[ndarray, " feat"]) -> Float[ndarray, "feat feat"]:

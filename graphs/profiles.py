@@ -12,6 +12,9 @@ and the arrays, for F features and T tokens of all prompts, one prompt after the
     activation.indptr          int [F+1]   a sparse matrix [feature, token], as weights in
     activation.indices         int [E]     `graphs.storage`
     activation.data            float [E]
+    decoder                    float [F,D] direction in which each writes into the residual, all
+                               written layers together, of length 1; 0 where it never fired; may be
+                               missing
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from graphs.storage import untyped
 
 _KEY = "headwater-profile"
 _ARRAYS = ("layer", "index", "activation.indptr", "activation.indices", "activation.data")
+_DECODER = "decoder"
 
 
 class Profiled(BaseModel):
@@ -67,6 +71,7 @@ class Profile:
     index: Int[ndarray, " feat"]
     activation: csr_array  # [feature, token of all prompts, one after the other]
     raised: tuple[tuple[str, ...], ...]  # tokens that each feature raises, the most raised first
+    decoder: Float[ndarray, "_feat d_model"] | None = None  # unit directions in which each writes
 
     def __post_init__(self) -> None:
         tokens = sum(len(prompt.tokens) for prompt in self.prompts)
@@ -82,6 +87,15 @@ class Profile:
             )
         if not np.all(np.isfinite(self.activation.data)):
             raise ValueError("Activations must be finite.")
+        if self.decoder is None:
+            return
+        if self.decoder.ndim != 2 or len(self.decoder) != len(self.layer):
+            raise ValueError(
+                f"decoder must have a row for each of {len(self.layer)} features, has the shape "
+                f"{self.decoder.shape}."
+            )
+        if not np.all(np.isfinite(self.decoder)):
+            raise ValueError("Decoders must be finite.")
 
     def rows(
         self, layer: Int[ndarray, " wanted"], index: Int[ndarray, " wanted"]
@@ -127,6 +141,8 @@ def write_profile(profile: Profile, path: Path | str) -> None:
     matrix = profile.activation
     arrays = (profile.layer, profile.index, matrix.indptr, matrix.indices, matrix.data)
     named = {name: np.ascontiguousarray(array) for name, array in zip(_ARRAYS, arrays, strict=True)}
+    if profile.decoder is not None:
+        named[_DECODER] = np.ascontiguousarray(profile.decoder)
     with atomic_write(path) as temporary:
         untyped(safetensors_numpy).save_file(named, temporary, {_KEY: to_json(header).decode()})
 
@@ -143,12 +159,20 @@ def read_profile(path: Path | str) -> Profile:
             refuse_newer(path, raw.get("schema_version"))
             header = _Header.model_validate(raw)
             arrays: list[ndarray] = [opened.get_tensor(name) for name in _ARRAYS]
+            decoder = opened.get_tensor(_DECODER) if _DECODER in opened.keys() else None  # noqa: SIM118
         layer, index, starts, places, numbers = arrays
         tokens = sum(len(prompt.tokens) for prompt in header.prompts)
         matrix: csr_array = csr_array((numbers, places, starts), shape=(len(layer), tokens))
         matrix.check_format(full_check=True)
         return Profile(
-            header.model, header.dictionary, header.prompts, layer, index, matrix, header.raised
+            header.model,
+            header.dictionary,
+            header.prompts,
+            layer,
+            index,
+            matrix,
+            header.raised,
+            decoder,
         )
     except GraphFileError:
         raise

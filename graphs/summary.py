@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.graph import AttributionGraph
 from graphs.influence import influence
 from graphs.nodes import NodeKind
@@ -22,7 +23,7 @@ class TargetLine:
     node: str
     text: str
     probability: float | None  # None for contrasts and vectors
-    value: float
+    value: float | None  # what its row sums to; None in graphs of others
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class NodeLine:
     activation: float | None  # None for tokens
     influence: float  # share of all influence that passes through the node
     output_tokens: tuple[str, ...]  # what it raises most
-    label: str  # of the feature, where its dictionary has one; else empty
+    label: str  # a person's, or the dictionary's; may be empty
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,13 @@ class Summary:
         return {**asdict(self), "checks": self.checks.model_dump()}
 
 
-def summarise(graph: AttributionGraph, per_layer: int = 3) -> Summary:
-    """The graph's targets, its `per_layer` strongest features per layer, scores and checks."""
+def summarise(
+    graph: AttributionGraph, per_layer: int = 3, annotations: Annotations = NO_ANNOTATIONS
+) -> Summary:
+    """The graph's targets, its `per_layer` strongest features per layer, scores and checks.
+
+    A person's labels stand in place of the dictionary's.
+    """
     source = graph.provenance
     return Summary(
         model=source.model.name,
@@ -76,11 +82,11 @@ def summarise(graph: AttributionGraph, per_layer: int = 3) -> Summary:
                 node=str(graph.nodes[int(row)]),
                 text=target.text,
                 probability=None if target.token_id is None else target.probability,
-                value=float(graph.nodes.value[row]),
+                value=_known(float(graph.nodes.value[row])),
             )
             for row, target in zip(graph.target_rows(), source.targets, strict=True)
         ),
-        strongest=_strongest(graph, per_layer),
+        strongest=_strongest(graph, per_layer, annotations),
         n_nodes=len(graph),
         n_features=int(graph.nodes.is_kind(NodeKind.FEATURE).sum()),
         n_edges=int(graph.weights.nnz),
@@ -90,7 +96,9 @@ def summarise(graph: AttributionGraph, per_layer: int = 3) -> Summary:
     )
 
 
-def _strongest(graph: AttributionGraph, per_layer: int) -> tuple[NodeLine, ...]:
+def _strongest(
+    graph: AttributionGraph, per_layer: int, annotations: Annotations
+) -> tuple[NodeLine, ...]:
     total = float(graph.seed.sum())
     reached = influence(graph) / total if total > 0 else np.zeros(len(graph))
     features = graph.nodes.is_kind(NodeKind.FEATURE)
@@ -98,7 +106,7 @@ def _strongest(graph: AttributionGraph, per_layer: int) -> tuple[NodeLine, ...]:
     groups = [np.flatnonzero(features & (graph.nodes.layer == layer)) for layer in layers]
     groups.append(np.flatnonzero(graph.nodes.is_kind(NodeKind.TOKEN)))
     return tuple(
-        _line(graph, node, float(reached[node]))
+        _line(graph, node, float(reached[node]), annotations.said(graph, node))
         for group in groups
         for node in _first(group, reached, per_layer)
     )
@@ -110,8 +118,8 @@ def _first(nodes: Int[ndarray, " some"], reached: Float[ndarray, " node"], count
     return [int(node) for node in best if reached[node] > 0]
 
 
-def _line(graph: AttributionGraph, node: int, reached: float) -> NodeLine:
-    identity, activation = graph.nodes[node], float(graph.nodes.activation[node])
+def _line(graph: AttributionGraph, node: int, reached: float, said: str | None) -> NodeLine:
+    identity = graph.nodes[node]
     pos = int(graph.nodes.pos[node])
     description = graph.description(node)
     return NodeLine(
@@ -119,8 +127,12 @@ def _line(graph: AttributionGraph, node: int, reached: float) -> NodeLine:
         layer=identity.layer,
         token=graph.token_text(pos),
         pos=pos,
-        activation=None if np.isnan(activation) else activation,
+        activation=_known(float(graph.nodes.activation[node])),
         influence=reached,
         output_tokens=graph.output_tokens.get(node, ()),
-        label="" if description is None else description.label,
+        label=said or ("" if description is None else description.label),
     )
+
+
+def _known(number: float) -> float | None:
+    return None if np.isnan(number) else number

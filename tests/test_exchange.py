@@ -242,10 +242,28 @@ def test_a_bounded_export_is_told(tmp_path):
 @pytest.mark.parametrize("make", [circuit_tracer_file, anthropic_file])
 def test_commands_read_the_files_of_others(tmp_path, make):
     path = write(tmp_path, make())
-    for command in ("show", "paths", "group", "prune"):
-        result = run(command, path)
+    page = tmp_path / "page.html"
+    for command in (
+        ("show", path),
+        ("paths", path),
+        ("group", path),
+        ("prune", path, "--html", page),
+        ("compare", path, path, "--permutations", 5),
+    ):
+        result = run(*command)
         assert result.exit_code == 0, result.output
-    assert run("compare", path, path, "--permutations", 5).exit_code == 0
+        assert "nan" not in result.stdout
+        strict = run(*command, "--json").stdout
+        assert json.loads(strict, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert "NaN" not in page.read_text().split("<body")[-1].split("Plotly.newPlot")[-1]
+
+
+def test_a_persons_label_is_shown(tmp_path):
+    path = write(tmp_path, circuit_tracer_file())
+    graphs.write_annotations(
+        Annotations(labels={"0/77": "the greeting"}), graphs.annotations_path(path)
+    )
+    assert "the greeting" in run("show", path).stdout
 
 
 def test_an_import_writes_the_graph_and_its_notes(tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from scipy.sparse import csr_array
 
 import graphs.grouping
 from graphs.collapse import collapse
@@ -14,6 +16,7 @@ from graphs.graph import AttributionGraph
 from graphs.grouping import GroupSettings, TooManyFeatures, find_groups, similarity
 from graphs.influence import influence
 from graphs.nodes import NodeKind
+from graphs.profiles import Profile
 from tests.graph_oracles import make_graph, random_graphs
 
 LOOSE = GroupSettings(tightness=0.2)
@@ -86,6 +89,31 @@ def test_words_count_where_both_say_something():
     assert heard[0, 2] == 1.0
 
 
+def test_decoders_count_where_both_are_known():
+    graph, rows = twins(), np.array([2, 3, 4])
+    known = Profile(
+        model="m",
+        dictionary="d",
+        prompts=(),
+        layer=np.zeros(3, dtype=np.int64),
+        index=np.array([1, 2, 5]),
+        activation=csr_array((3, 0)),
+        raised=((), (), ()),
+        decoder=np.array([[1.0, 0.0], [0.6, 0.8], [1.0, 0.0]]),
+    )
+    how = GroupSettings(profile=0.0, words=0.0, layers=1.0, decoders=3.0)
+    alike = similarity(graph, rows, how, known)
+    assert alike[0, 1] == pytest.approx((1 + 3 * 0.6) / 4)
+    assert alike[0, 2] == 1.0  # feature 0/3 has none: the layer alone
+    away = replace(known, decoder=np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]))
+    assert similarity(graph, rows, how, away)[0, 1] == pytest.approx(1 / 4)
+    without = replace(known, decoder=None)
+    assert similarity(graph, rows, how, without)[0, 1] == 1.0
+    strict = GroupSettings(tightness=0.8, decoders=1.0)
+    assert [group.tolist() for group in find_groups(graph, strict)] == [[2, 3]]
+    assert find_groups(graph, strict, profile=away) == []
+
+
 def test_layers_count_up_to_the_band():
     names = ["token:0@0", "feature:0/1@0", "feature:3/1@0", "feature:9/1@0", "logit:1@0"]
     graph = make_graph(names, {}, tokens=("a",))
@@ -118,7 +146,7 @@ def test_too_many_features_are_refused(monkeypatch: pytest.MonkeyPatch):
     [
         ({"tightness": 1.5}, "tightness must be from 0 to 1"),
         ({"words": -0.1}, "must not be negative"),
-        ({"profile": 0.0, "words": 0.0, "layers": 0.0}, "nor all 0"),
+        ({"profile": 0.0, "decoders": 0.0, "words": 0.0, "layers": 0.0}, "nor all 0"),
         ({"band": 0}, "band must be at least 1"),
     ],
 )

@@ -57,6 +57,20 @@ def test_activations_are_those_of_traces(small: Subject, transcoders: Transcoder
                 assert made.raised[place][:5] == graph.output_tokens[row]
 
 
+def test_decoders_are_the_directions_in_which_features_write(
+    small: Subject, transcoders: TranscoderSet
+):
+    made = profile(small, transcoders, TEXTS)
+    assert made.decoder is not None
+    np.testing.assert_allclose(np.linalg.norm(made.decoder, axis=1), 1.0, rtol=1e-5)
+    layers = transcoders.layers
+    for row in range(0, len(made.layer), 37):
+        layer, index = int(made.layer[row]), int(made.index[row])
+        written = sum(decoder[index].double() for decoder in layers[layer].decoders)
+        expected = (written / written.norm()).numpy()
+        np.testing.assert_allclose(made.decoder[row], expected, atol=1e-5)
+
+
 def test_only_what_is_wanted_is_kept(small: Subject, transcoders: TranscoderSet):
     whole = profile(small, transcoders, TEXTS)
     wanted = {(int(whole.layer[5]), int(whole.index[5])), (3, 10**6)}
@@ -67,6 +81,9 @@ def test_only_what_is_wanted_is_kept(small: Subject, transcoders: TranscoderSet)
     silent = made.rows(np.array([3]), np.array([10**6]))
     assert made.activation[silent].count_nonzero() == 0
     assert made.raised[int(silent[0])] == ()
+    assert made.decoder is not None
+    assert not made.decoder[silent].any()
+    assert made.decoder[row].any()
 
 
 @pytest.mark.parametrize("filled", [False, True])
@@ -108,6 +125,9 @@ def test_the_command_profiles_the_features_of_graphs(tmp_path: Path):
     features = nodes.take(np.flatnonzero(nodes.is_kind(graphs.NodeKind.FEATURE)))
     wanted = zip(features.layer.tolist(), features.index.tolist(), strict=True)
     assert set(wanted) == set(zip(read.layer.tolist(), read.index.tolist(), strict=True))
+    alone = json.loads(run("group", graph, "--json").stdout)["groups"]
+    with_decoders = json.loads(run("group", graph, "--profile", out, "--json").stdout)["groups"]
+    assert alone != with_decoders
     told = run("profile", "atlas-small", prompts, "--out", out)
     assert "2 prompts, 15 tokens in" in told.stdout
     other = tmp_path / "other.safetensors"
@@ -118,6 +138,8 @@ def test_the_command_profiles_the_features_of_graphs(tmp_path: Path):
     compared = json.loads(run("compare", graph, other, *profiles, "--json").stdout)
     assert "activations" in {kind["name"] for kind in compared["evidence"]}
     assert_refused(run("compare", graph, graph, *profiles), "leave out --profile")
+    refused = run("group", graph, "--profile", theirs)
+    assert_refused(refused, "in 'atlas-large', the graph has features of")
 
 
 def test_what_is_no_prompt_gets_one_sentence(tmp_path: Path, small: Subject):

@@ -66,6 +66,12 @@ def test_a_profile_comes_back_as_it_was(tmp_path: Path):
     assert back.raised == made.raised
     assert np.array_equal(back.activation.toarray(), made.activation.toarray())
     assert back.rows(np.array([0, 0, 3]), np.array([1, 7, 0])).tolist() == [1, -1, -1]
+    assert back.decoder is None
+    decoder = np.array([[0.6, 0.8, 0.0], [0.0, 0.0, 0.0]], dtype=np.float32)
+    write_profile(replace(made, decoder=decoder), tmp_path / "p.safetensors")
+    again = read_profile(tmp_path / "p.safetensors").decoder
+    assert again is not None
+    np.testing.assert_array_equal(again, decoder, strict=True)
 
 
 def test_what_is_no_profile_gets_one_sentence(tmp_path: Path):
@@ -99,6 +105,8 @@ def test_what_is_no_profile_gets_one_sentence(tmp_path: Path):
         ({"raised": ((), ())}, "must have one length"),
         ({"activation": csr_array((1, 5))}, "must be 1 features × 2 tokens"),
         ({"activation": csr_array([[np.nan, 1.0]])}, "must be finite"),
+        ({"decoder": np.ones((2, 3))}, "decoder must have a row for each of 1 features"),
+        ({"decoder": np.full((1, 3), np.inf)}, "Decoders must be finite"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(change: dict[str, object], message: str):

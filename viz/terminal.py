@@ -45,7 +45,8 @@ def _predictions(summary: Summary) -> Table:
     table = plain_table("explained", "probability", "value", "node", right=("probability", "value"))
     for target in summary.targets:
         probability = "" if target.probability is None else f"{target.probability:.3f}"
-        cells = (visible(target.text), probability, f"{target.value:.3f}", target.node)
+        value = "" if target.value is None else f"{target.value:.3f}"
+        cells = (visible(target.text), probability, value, target.node)
         table.add_row(*(Text(cell) for cell in cells))
     return table
 

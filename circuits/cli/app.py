@@ -80,4 +80,4 @@ def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 def print_json(data: dict[str, object]) -> None:
     """One line of JSON on standard output."""
-    sys.stdout.write(json.dumps(data) + "\n")
+    sys.stdout.write(json.dumps(data, allow_nan=False) + "\n")  # JSON knows no nan

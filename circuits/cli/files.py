@@ -49,11 +49,11 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Show a graph: prompt, predictions, strongest nodes per layer, scores, checks."""
-    read = open_graph(graph).graph
+    read, annotations, _ = open_graph(graph)
     if feature is not None:
         show_feature(read, feature, as_json)
         return
-    show_summary(read, as_json, {}, per_layer)
+    show_summary(read, as_json, {}, per_layer, annotations=annotations)
     raise typer.Exit(1 if read.provenance.checks.failures else 0)
 
 
@@ -93,14 +93,15 @@ def prune_command(
     """Keep the nodes and edges that carry most influence."""
     require_places(out, html)
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors, edge_scores.value)
-    whole = open_graph(graph).graph
+    whole, annotations, _ = open_graph(graph)
     pruned = graphs.prune(whole, settings)
     if out is not None:
         graphs.write_graph(pruned, out)
     if html is not None:
         viz.write_page(pruned, html)
     parts = scores_of_part(whole, pruned)
-    show_summary(pruned, as_json, {"graph": out, "page": html}, scores=parts)
+    written = {"graph": out, "page": html}
+    show_summary(pruned, as_json, written, scores=parts, annotations=annotations)
     raise typer.Exit(1 if pruned.provenance.checks.failures else 0)
 
 

@@ -81,6 +81,9 @@ def group_command(
         float,
         typer.Option(min=0.0, max=1.0, help="Similarity that features of a group have."),
     ] = GROUPING.tightness,
+    profile: Annotated[
+        Path | None, typer.Option(help="Profile of the dictionary: compare decoders as well.")
+    ] = None,
     save: Annotated[
         bool, typer.Option("--save", help="Write the groups into the annotations beside the graph.")
     ] = False,
@@ -88,7 +91,8 @@ def group_command(
 ) -> None:
     """Group features that play one role; a person's own groups stay as they are."""
     read, annotations, _ = open_graph(graph)
-    annotations = grouped(read, annotations, tightness)
+    known = None if profile is None else profile_of(read, profile)
+    annotations = grouped(read, annotations, tightness, known)
     if save:
         graphs.write_annotations(annotations, graphs.annotations_path(graph))
     collapsed = graphs.collapse(read, annotations.rows(read))
@@ -157,14 +161,26 @@ def grouped(
     graph: graphs.AttributionGraph,
     annotations: graphs.Annotations,
     tightness: float = GROUPING.tightness,
+    profile: graphs.Profile | None = None,
 ) -> graphs.Annotations:
     """A person's groups, and automatic ones of what is left."""
     own = {group.name for group in annotations.groups if not group.automatic}
     kept = {name: rows for name, rows in annotations.rows(graph).items() if name in own}
     graphs.collapse(graph, kept)  # refuses a person's groups that feed each other
     settings = graphs.GroupSettings(tightness=tightness)
-    found = graphs.find_groups(graph, settings, tuple(kept.values()))
+    found = graphs.find_groups(graph, settings, tuple(kept.values()), profile)
     return annotations.with_automatic(graphs.named(graph, found))
+
+
+def profile_of(graph: graphs.AttributionGraph, path: Path) -> graphs.Profile:
+    """The profile in a file.  Raises UsageError if it is not of the graph's features."""
+    profile, header = graphs.read_profile(path), graph.provenance
+    if (profile.model, profile.dictionary) != (header.model.name, header.dictionary.name):
+        raise UsageError(
+            f"{path} is of {profile.dictionary!r} in {profile.model!r}, the graph has features of "
+            f"{header.dictionary.name!r} in {header.model.name!r}: profile that dictionary."
+        )
+    return profile
 
 
 def _numbers(common: graphs.Common) -> list[dict[str, float]]:

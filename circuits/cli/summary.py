@@ -18,9 +18,10 @@ def show_summary(
     written: dict[str, Path | None],
     per_layer: int = 3,
     scores: dict[str, graphs.Scores] | None = None,
+    annotations: graphs.Annotations = graphs.NO_ANNOTATIONS,
 ) -> None:
     """Print a graph's summary, scores of its parts and what was written."""
-    summary = graphs.summarise(graph, per_layer)
+    summary = graphs.summarise(graph, per_layer, annotations)
     files = {name: str(path) for name, path in written.items() if path is not None}
     if as_json:
         parts = {name: asdict(found) for name, found in (scores or {}).items()}
