@@ -20,14 +20,18 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from pydantic import ValidationError
 from torch.serialization import safe_globals
 
 from graphs import (
+    CIRCUIT_TRACER_KIND,
+    UNKNOWN,
     AttributionGraph,
     DictionaryIdentity,
     GraphFileError,
@@ -39,9 +43,9 @@ from graphs import (
     Target,
     assemble,
     columns_of_others,
+    first_problem,
+    regular_file,
 )
-
-_UNKNOWN = "unknown"
 
 
 class _Config:
@@ -72,6 +76,7 @@ def read_circuit_tracer(
     Raises GraphFileError if the file is damaged, does not fit together, or holds anything beside
     tensors, plain values and the two classes.
     """
+    sizes = _stored(regular_file(path))
     try:
         with safe_globals(cast(Any, _IN_PLACE_OF)):
             file: Any = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
@@ -83,28 +88,56 @@ def read_circuit_tracer(
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, TypeError) as error:
         raise GraphFileError(f"{path} is not a whole .pt file of circuit-tracer.") from error
     try:
-        return _graph(file, spell or "#{}".format)
+        return _graph(file, sizes, spell or "#{}".format)
     except KeyError as error:
         raise GraphFileError(f"{path} is no graph of circuit-tracer: it lacks {error}.") from error
-    except (AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
+    except ValidationError as error:
+        problem = first_problem(error)
+        raise GraphFileError(f"{path} does not hold a sound graph: {problem}.") from error
+    except ValueError as error:
         raise GraphFileError(f"{path} does not hold a sound graph: {error}") from error
+    except (ArithmeticError, AttributeError, IndexError, RuntimeError, TypeError) as error:
+        raise GraphFileError(
+            f"{path} is no graph of circuit-tracer: its parts are of other kinds."
+        ) from error
 
 
-def _graph(file: Any, spell: Callable[[int], str]) -> AttributionGraph:
+def _stored(path: Path) -> set[int]:
+    """Bytes of the tensors in the file.  Raises GraphFileError for what torch.save does not write.
+
+    It stores its parts as they are: one that is packed may be any size once it is unpacked.
+    """
+    try:
+        with ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (BadZipFile, OSError, ValueError) as error:
+        raise GraphFileError(
+            f"{path} is not a whole .pt file, which torch has written as a zip since 2020."
+        ) from error
+    if any(part.compress_type != ZIP_STORED for part in parts):
+        raise GraphFileError(f"{path} has packed parts, which torch does not write.")
+    return {part.file_size for part in parts}
+
+
+def _graph(file: Any, sizes: set[int], spell: Callable[[int], str]) -> AttributionGraph:
     """Raises KeyError for what is missing, and other errors for what does not fit."""
     if not isinstance(file, dict):
-        raise TypeError(f"expected a dictionary, got {type(file).__name__}.")
+        raise ValueError(f"expected a dictionary, got {type(file).__name__}.")
     parts = cast(dict[str, Any], file)
     for name, part in parts.items():
-        if isinstance(part, torch.Tensor) and part.nbytes > part.untyped_storage().nbytes():
-            raise ValueError(f"{name} is larger than what the file holds of it.")
+        if isinstance(part, torch.Tensor):
+            stored = part.untyped_storage().nbytes()
+            if part.nbytes > stored or stored not in sizes:
+                raise ValueError(f"{name} is larger than what the file holds of it.")
     tokens: list[int] = parts["input_tokens"].flatten().tolist()
     active, activations = parts["active_features"], parts["activation_values"]
     selected = parts.get("selected_features", torch.arange(len(active)))
     n_layers = int(parts["cfg"].n_layers)
     targets = _targets(parts)
-    probabilities: list[float] = parts["logit_probabilities"].double().tolist()
+    probabilities: list[float] = parts["logit_probabilities"].detach().double().tolist()
     features: list[list[int]] = active[selected].tolist()
+    count = len(features) + n_layers * len(tokens) + len(tokens) + len(targets)
+    adjacency = _square(parts["adjacency_matrix"], count)
     last = len(tokens) - 1
     vocabulary = int(parts.get("vocab_size") or parts["cfg"].d_vocab)
     outputs = [
@@ -124,21 +157,21 @@ def _graph(file: Any, spell: Callable[[int], str]) -> AttributionGraph:
         *outputs,
     ]
     activation = np.full(len(ids), np.nan)
-    activation[: len(features)] = activations[selected].double().numpy()
+    activation[: len(features)] = activations[selected].detach().double().numpy()
     seed = np.zeros(len(ids))
     seed[len(ids) - len(outputs) :] = probabilities
     graph, _ = assemble(
         ids,
-        _links(parts["adjacency_matrix"], len(ids)),
+        _links(adjacency),
         columns_of_others(ids, activation, seed),
         provenance=Provenance(
             generator="circuit-tracer",
             model=ModelIdentity(
-                name=str(getattr(parts["cfg"], "model_name", _UNKNOWN)),
-                architecture=str(getattr(parts["cfg"], "original_architecture", _UNKNOWN)),
+                name=str(getattr(parts["cfg"], "model_name", UNKNOWN)),
+                architecture=str(getattr(parts["cfg"], "original_architecture", UNKNOWN)),
                 n_layers=n_layers,
             ),
-            dictionary=DictionaryIdentity(kind="transcoder", name=_name(parts.get("scan"))),
+            dictionary=DictionaryIdentity(kind=CIRCUIT_TRACER_KIND, name=_name(parts.get("scan"))),
             dtype=str(parts["adjacency_matrix"].dtype).removeprefix("torch."),
             prompt=str(parts["input_string"]),
             tokens=tuple(map(spell, tokens)),
@@ -164,16 +197,22 @@ def _targets(parts: dict[str, Any]) -> list[tuple[str, int]]:
     return [(str(text), int(entry)) for text, entry in listed]
 
 
-def _links(adjacency: torch.Tensor, count: int) -> Links:
-    if tuple(adjacency.shape) != (count, count):
+def _square(adjacency: torch.Tensor, count: int) -> torch.Tensor:
+    """The matrix, if it is one of real numbers over so many nodes.  Raises ValueError."""
+    shape = tuple(adjacency.shape)
+    if shape != (count, count) or not adjacency.is_floating_point():
         raise ValueError(
-            f"the adjacency matrix must be {count} x {count} for its features, errors, tokens and "
-            f"targets, is {' x '.join(map(str, adjacency.shape))}."
+            f"the adjacency matrix must be {count} x {count} real numbers for its features, "
+            f"errors, tokens and targets, is {' x '.join(map(str, shape))} of {adjacency.dtype}."
         )
+    return adjacency.detach()
+
+
+def _links(adjacency: Float[torch.Tensor, "target source"]) -> Links:
     dense: Float[ndarray, "target source"] = adjacency.float().numpy()
     target, source = np.nonzero(dense)
     return Links(source=source, target=target, weight=dense[target, source])
 
 
 def _name(scan: Any) -> str:
-    return ", ".join(map(str, scan)) if isinstance(scan, list) else str(scan or _UNKNOWN)
+    return ", ".join(map(str, scan)) if isinstance(scan, list) else str(scan or UNKNOWN)

@@ -31,7 +31,7 @@ from circuits.frozen import FrozenModel
 from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.recording import Recording
 from graphs.descriptions import Description
-from graphs.provenance import DictionaryIdentity
+from graphs.provenance import NEURONS, DictionaryIdentity
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Neurons:
             constant=constant,
             last_written=layer,
             rows=NeuronRows(layers, layer, pos, index),
-            identity=DictionaryIdentity(kind="neurons", name="MLP neurons"),
+            identity=DictionaryIdentity(kind=NEURONS, name="MLP neurons"),
             found=found,
         )
 

@@ -17,24 +17,42 @@ from graphs.consensus import Common, Consensus, consensus
 from graphs.correspond import Correspondence, CorrespondSettings, correspond
 from graphs.descriptions import Description, Example
 from graphs.dot import to_dot, write_dot
-from graphs.evidence import Weights
-from graphs.files import GraphFileError, regular_file
+from graphs.evidence import Weights, relative_depth
+from graphs.files import GraphFileError, first_problem, regular_file
 from graphs.flow import Ends, entering, flow, necessity, path_lengths, whole
 from graphs.graph import AttributionGraph
 from graphs.grouping import GroupSettings, TooManyFeatures, find_groups, named, similarity
 from graphs.influence import influence, resolved_influence
 from graphs.interchange import to_networkx, write_gexf, write_graphml, write_node_link
 from graphs.matching import Match, match_by_identity, match_by_similarity
-from graphs.neuronpedia import LARGEST_UPLOAD, Upload, complaints, to_neuronpedia, write_neuronpedia
+from graphs.neuronpedia import (
+    LARGEST_UPLOAD,
+    Upload,
+    complaints,
+    hidden,
+    to_neuronpedia,
+    write_neuronpedia,
+)
+from graphs.neuronpedia_names import CIRCUIT_TRACER_KIND
 from graphs.neuronpedia_reader import ReadGraph, read_neuronpedia
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
 from graphs.parquet import parquet_paths, write_parquet
 from graphs.paths import Path, Paths, strongest_paths
 from graphs.positions import align_characters, align_prompts, align_tokens
 from graphs.profiles import Profile, Profiled, read_profile, write_profile
-from graphs.prompts import SHUFFLES, Across, across_prompts, interval, one_dictionary, traits
+from graphs.prompts import (
+    SHUFFLES,
+    Across,
+    across_prompts,
+    interval,
+    known_mean,
+    one_dictionary,
+    traits,
+)
 from graphs.provenance import (
+    NEURONS,
     SCHEMA_VERSION,
+    UNKNOWN,
     Checks,
     DictionaryIdentity,
     ModelIdentity,
@@ -50,13 +68,16 @@ from graphs.transport import Transport, transport
 
 __all__ = [
     "ANNOTATIONS_SUFFIX",
+    "CIRCUIT_TRACER_KIND",
     "INPUT_KINDS",
     "LARGEST_UPLOAD",
+    "NEURONS",
     "NO_ANNOTATIONS",
     "PERMUTATIONS",
     "SCHEMA_VERSION",
     "SHUFFLES",
     "TARGET_KINDS",
+    "UNKNOWN",
     "Across",
     "Annotations",
     "Appearance",
@@ -118,9 +139,12 @@ __all__ = [
     "cumulative_influence",
     "entering",
     "find_groups",
+    "first_problem",
     "flow",
+    "hidden",
     "influence",
     "interval",
+    "known_mean",
     "match_by_identity",
     "match_by_similarity",
     "named",
@@ -135,6 +159,7 @@ __all__ = [
     "read_neuronpedia",
     "read_profile",
     "regular_file",
+    "relative_depth",
     "resolved_influence",
     "scores",
     "select",

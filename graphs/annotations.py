@@ -14,6 +14,7 @@ pruned graph and the full one.  A node is in one group at most.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -72,13 +73,12 @@ class Annotations(_Frozen):
         """The same with these automatic groups, which leave a person's own members alone."""
         own = tuple(group for group in self.groups if not group.automatic)
         taken = {member for group in own for member in group.members}
-        names = {group.name for group in own}
+        names = FreeNames(group.name for group in own)
         left: list[Group] = []
         for group in groups:
             members = tuple(member for member in group.members if member not in taken)
             if len(members) > 1:
-                name = free_name(group.name, names)
-                names.add(name)
+                name = names.take(group.name)
                 left.append(Group(name=name, members=members, automatic=True))
         return self.model_copy(update={"groups": (*own, *left)})
 
@@ -92,6 +92,10 @@ class Annotations(_Frozen):
             for group in self.groups
         }
         return {name: rows for name, rows in found.items() if len(rows)}
+
+    def group_names(self, graph: AttributionGraph) -> dict[int, str]:
+        """Rows of a graph that are in a group, and its name."""
+        return {row: name for name, rows in self.rows(graph).items() for row in rows.tolist()}
 
     def said(self, graph: AttributionGraph, row: int) -> str | None:
         """A person's label of a node, if there is one."""
@@ -133,9 +137,18 @@ def write_annotations(annotations: Annotations, path: Path | str) -> None:
         temporary.write_bytes(to_json(annotations, indent=1) + b"\n")
 
 
-def free_name(name: str, taken: set[str]) -> str:
-    """The name, numbered if there is one such already."""
-    number, free = 2, name
-    while free in taken:
-        number, free = number + 1, f"{name} ({number})"
-    return free
+class FreeNames:
+    """Names of which each is given away once, numbered where it was taken."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = set(taken)
+        self._numbers: Counter[str] = Counter()  # last number of each name
+
+    def take(self, name: str) -> str:
+        """The name, or the first of `name (2)`, `name (3)`, … that is free."""
+        free = name
+        while free in self._taken:
+            self._numbers[name] = max(self._numbers[name], 1) + 1
+            free = f"{name} ({self._numbers[name]})"
+        self._taken.add(free)
+        return free

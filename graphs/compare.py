@@ -35,19 +35,26 @@ PERMUTATIONS = 200
 class Score:
     """A number and what it is by chance."""
 
-    value: float
-    null: tuple[float, ...]  # sorted
+    value: float  # nan where there is too little to compare
+    null: tuple[float, ...]
+
+    @property
+    def known(self) -> tuple[float, ...]:
+        """What chance gave where there was enough to compare."""
+        return tuple(value for value in self.null if not np.isnan(value))
 
     @property
     def expected(self) -> float:
-        """The mean of the null; nan if there is none."""
-        return float(np.mean(self.null)) if self.null else float("nan")
+        """The mean of what chance gave; nan if that is unknown."""
+        return float(np.mean(self.known)) if self.known else float("nan")
 
     @property
     def chance(self) -> float:
-        """How likely chance gives as much: (1 + those at least as large) / (1 + all)."""
-        larger = sum(value >= self.value for value in self.null)
-        return (1 + larger) / (1 + len(self.null))
+        """How likely chance gives as much: (1 + those at least as large) / (1 + all); or nan."""
+        if np.isnan(self.value) or not self.known:
+            return float("nan")
+        larger = sum(value >= self.value for value in self.known)
+        return (1 + larger) / (1 + len(self.known))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from graphs.provenance import SCHEMA_VERSION
 
 LARGEST_JSON = 2**28  # bytes; Neuronpedia takes files of up to 100 MiB
-MOST_VALUES = 2**25  # in a JSON; each takes tens of bytes once read
+MOST_MEMORY = 2**32  # bytes that reading a JSON may take
+_PER_VALUE, _PER_CONTAINER = 64, 300  # bytes of memory, measured with pydantic 2.14
 LEFTOVERS = ".headwater-*.tmp"  # what killed processes leave
 
 
@@ -78,8 +79,8 @@ def file_text(path: Path | str) -> bytes:
 def json_text(path: Path | str) -> bytes:
     """A JSON file, of a size at which reading it takes bounded time and memory.
 
-    Raises GraphFileError if it is missing or unreadable, larger than LARGEST_JSON or has more than
-    MOST_VALUES values.
+    Raises GraphFileError if it is missing or unreadable, larger than LARGEST_JSON or likely to take
+    more than MOST_MEMORY, since small values take many times their text.
     """
     size = regular_file(path).stat().st_size
     if size > LARGEST_JSON:
@@ -88,10 +89,11 @@ def json_text(path: Path | str) -> bytes:
             "read: prune the graph and export it again."
         )
     text = file_text(path).removeprefix(codecs.BOM_UTF8)
-    if text.count(b",") + text.count(b":") > MOST_VALUES:
+    values, containers = (sum(map(text.count, signs)) for signs in ((b",", b":"), (b"{", b"[")))
+    if _PER_VALUE * values + _PER_CONTAINER * containers > MOST_MEMORY:
         raise GraphFileError(
-            f"{path} holds more than {MOST_VALUES // 10**6} million values: prune the graph and "
-            "export it again."
+            f"{path} would take more than {MOST_MEMORY // 2**30} GiB of memory: prune the graph "
+            "and export it again."
         )
     return text
 

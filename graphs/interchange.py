@@ -119,7 +119,7 @@ def _attributes(graph: AttributionGraph, annotations: Annotations) -> list[dict[
         "influence": influence(graph).tolist(),
     }
     labels = node_labels(graph, annotations)
-    groups = {row: name for name, rows in annotations.rows(graph).items() for row in rows.tolist()}
+    groups = annotations.group_names(graph)
     pinned = set(annotations.pins)
     result: list[dict[str, Any]] = []
     for row, node in enumerate(graph.nodes):

@@ -1,6 +1,7 @@
 """Writing the JSON of circuit-tracer and Neuronpedia.
 
-`influence` is `cumulative_influence`, token_prob is the seed, clerp of a feature is a person's
+`influence` is `cumulative_influence` in the whole graph, so that the viewers' sliders hide what
+pruning at the same threshold would; token_prob is the seed, clerp of a feature is a person's
 label, else the dictionary's, else the tokens that it raises most.  What the format has no field
 for is under the extra key `headwater`, so that our own files come back as they were.
 
@@ -29,9 +30,9 @@ from graphs.files import GraphFileError, atomic_write
 from graphs.graph import AttributionGraph, edge_targets
 from graphs.neuronpedia_names import FEATURE_TYPES, feature_number, spelled
 from graphs.neuronpedia_notes import notes_as_params
-from graphs.neuronpedia_schema import UNKNOWN, Extra, GraphFile, Link, Metadata, Node
-from graphs.nodes import TARGET_KINDS
-from graphs.provenance import DictionaryIdentity, ModelIdentity, Provenance
+from graphs.neuronpedia_schema import Extra, GraphFile, Link, Metadata, Node
+from graphs.nodes import INPUT_KINDS, TARGET_KINDS
+from graphs.provenance import UNKNOWN, DictionaryIdentity, ModelIdentity, Provenance
 from graphs.prune import PruneSettings, cumulative_influence, prune
 
 LARGEST_UPLOAD = 100 * 2**20  # bytes
@@ -48,7 +49,7 @@ class Upload:
 
     slug and scan (by default the last part of the model's name) may have letters, digits and
     `_.-` only: anything else becomes `-`.  node_threshold is where the viewer's slider starts;
-    it hides nodes whose `influence` is higher, so give 1 to show a pruned graph in full.
+    it hides nodes whose `influence` is higher: of a pruned graph give the threshold of the pruning.
     """
 
     slug: str
@@ -119,21 +120,21 @@ class _Writer:
     whole: AttributionGraph
 
     def file(self, graph: AttributionGraph) -> GraphFile:
-        header = graph.provenance
+        header, nodes = graph.provenance, _nodes(graph, self.whole, self.annotations)
         return GraphFile(
             metadata=Metadata(
                 slug=_allowed(self.upload.slug),
                 scan=_allowed(self.upload.scan or _last_part(header.model.name)),
                 prompt_tokens=list(header.tokens),
                 prompt=header.prompt,
-                node_threshold=self.upload.node_threshold,
+                node_threshold=_slider(self.upload.node_threshold, graph, nodes),
                 schema_version=1,
                 info=_info(header),
                 generation_settings={k: v for k, v in header.settings.items() if k != "prune"},
-                pruning_settings=_pruning(header) | _hidden(graph, self.whole),
+                pruning_settings=_pruning(header) | hidden(graph, self.whole),
             ),
             qParams=notes_as_params(self.annotations, graph),
-            nodes=_nodes(graph, self.annotations),
+            nodes=nodes,
             links=_links(graph),
             headwater=_extra(graph, self.annotations).model_dump(mode="json"),
         )
@@ -165,17 +166,32 @@ class _Writer:
         return part
 
 
-def _hidden(graph: AttributionGraph, whole: AttributionGraph) -> dict[str, int]:
-    """How much of the whole graph is not in the file."""
+def _slider(threshold: float | None, graph: AttributionGraph, nodes: list[Node]) -> float | None:
+    """The threshold; of a graph pruned at it, one at which the viewers show every node.
+
+    Tokens and predictions they always show, and the node that crosses a threshold is kept.
+    """
+    if threshold is None or _pruning(graph.provenance).get("node_threshold") != threshold:
+        return threshold
+    may_hide = ~graph.nodes.is_kind(*INPUT_KINDS, *TARGET_KINDS)
+    needed = [nodes[int(row)].influence or 0.0 for row in np.flatnonzero(may_hide)]
+    return max([threshold, *needed])
+
+
+def hidden(part: AttributionGraph, whole: AttributionGraph) -> dict[str, int]:
+    """How much of the whole graph a part of it leaves out."""
     return {
-        "hidden_nodes": len(whole) - len(graph),
-        "hidden_edges": int(whole.weights.nnz - graph.weights.nnz),
+        "hidden_nodes": len(whole) - len(part),
+        "hidden_edges": int(whole.weights.nnz - part.weights.nnz),
     }
 
 
-def _nodes(graph: AttributionGraph, annotations: Annotations) -> list[Node]:
+def _nodes(
+    graph: AttributionGraph, whole: AttributionGraph, annotations: Annotations
+) -> list[Node]:
     targets = dict(zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True))
-    influence = cumulative_influence(graph).tolist()
+    rows = [whole.find(node) for node in graph.nodes]
+    influence = cumulative_influence(whole)[rows].tolist()
     activation = [_finite(number) for number in graph.nodes.activation.tolist()]
     top = graph.provenance.model.n_layers + 1
     result: list[Node] = []

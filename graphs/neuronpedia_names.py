@@ -35,11 +35,12 @@ import re
 from graphs.neuronpedia_schema import Node
 from graphs.nodes import NodeId, NodeKind
 
+CIRCUIT_TRACER_KIND = "cross layer transcoder"  # of every dictionary
 FEATURE_TYPES = {
     NodeKind.TOKEN: "embedding",
     NodeKind.POSITION: "embedding",
     NodeKind.BIAS: "bias",
-    NodeKind.FEATURE: "cross layer transcoder",
+    NodeKind.FEATURE: CIRCUIT_TRACER_KIND,
     NodeKind.ERROR: "mlp reconstruction error",
     NodeKind.LOGIT: "logit",
     NodeKind.TARGET: "logit",
@@ -79,7 +80,9 @@ def identity(node: Node, pairs: bool = False) -> NodeId:
     pairs: whether the file says that features are numbered by Cantor pairs, so that another
     number is a fault.
     """
-    pos, ours = node.ctx_idx, re.fullmatch(r"P_\d+|target_(\d+)_\d+", node.node_id, re.ASCII)
+    pos = node.ctx_idx
+    position = re.fullmatch(r"P_\d+", node.node_id, re.ASCII)
+    target = re.fullmatch(r"target_(\d+)_\d+", node.node_id, re.ASCII)
     match node.feature_type:
         case "cross layer transcoder" | "unexplored node":
             return NodeId(NodeKind.FEATURE, _layer(node), pos, _feature_index(node, pairs))
@@ -87,13 +90,13 @@ def identity(node: Node, pairs: bool = False) -> NodeId:
             return NodeId(NodeKind.ERROR, _layer(node), pos)
         case "bias":
             return NodeId(NodeKind.BIAS, _layer(node))
-        case "embedding" if ours:
+        case "embedding" if position:
             return NodeId(NodeKind.POSITION, pos=pos)
         case "embedding":
             entry = _middle(node, "E")
             return NodeId(NodeKind.TOKEN, pos=pos, index=pos if entry is None else entry)
-        case "logit" if ours:
-            return NodeId(NodeKind.TARGET, pos=pos, index=_number(ours[1], node))
+        case "logit" if target:
+            return NodeId(NodeKind.TARGET, pos=pos, index=_number(target[1], node))
         case "logit":
             return _logit(node)
         case other:

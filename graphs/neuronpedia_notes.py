@@ -12,11 +12,12 @@ supernodes.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from graphs.annotations import Annotations, Group, free_name
+from graphs.annotations import Annotations, FreeNames, Group
 from graphs.graph import AttributionGraph
 from graphs.neuronpedia_names import cantor, feature_number, spelled
 from graphs.neuronpedia_schema import GraphFile, QParams
@@ -44,22 +45,27 @@ def notes_as_params(annotations: Annotations, graph: AttributionGraph) -> QParam
     )
 
 
-def notes_of_params(file: GraphFile, ids: list[NodeId], automatic: list[str]) -> Annotations:
+def notes_of_params(file: GraphFile, ids: list[NodeId], automatic: Collection[str]) -> Annotations:
     """The annotations in a file whose nodes are `ids`.  Raises ValueError for damaged ones."""
-    params = file.qParams
+    params = file.qParams or QParams()
     named = _named(file, ids)
-    pins = [node for name in _words(params.pinnedIds) for node in named.get(name, ())]
+    pins = [
+        node for name in dict.fromkeys(_words(params.pinnedIds)) for node in named.get(name, ())
+    ]
     groups: list[Group] = []
-    taken, names = set[NodeId](), set[str]()
+    taken, names = set[NodeId](), FreeNames()
     for name, *members in _rows(params.supernodes, "supernodes"):
-        nodes = [node for member in members for node in named.get(member, ())]
+        # What an id stands for is taken at its first use, so a hostile file cannot repeat it.
+        nodes = [node for member in members for node in named.pop(member, ())]
         fresh = [node for node in dict.fromkeys(nodes) if node not in taken]
         if fresh:
             taken.update(fresh)
-            free = free_name(name or "group", names)
-            names.add(free)
-            texts = tuple(map(str, fresh))
-            groups.append(Group(name=free, members=texts, automatic=name in automatic))
+            made = Group(
+                name=names.take(name or "group"),
+                members=tuple(map(str, fresh)),
+                automatic=name in automatic,
+            )
+            groups.append(made)
     labels: dict[str, str] = {}
     keys = _labelled(file, ids)
     for key, text in _rows(params.clerps, "clerps"):
@@ -80,7 +86,8 @@ def _named(file: GraphFile, ids: list[NodeId]) -> dict[str, list[NodeId]]:
     named = {theirs.node_id: [node] for theirs, node in zip(file.nodes, ids, strict=True)}
     shared: defaultdict[str, list[NodeId]] = defaultdict(list)
     for theirs, node in zip(file.nodes, ids, strict=True):
-        shared[theirs.jsNodeId].append(node)
+        if theirs.jsNodeId:
+            shared[theirs.jsNodeId].append(node)
     return shared | named
 
 
@@ -100,7 +107,7 @@ def _labelled(file: GraphFile, ids: list[NodeId]) -> dict[str, list[str]]:
 
 
 def _words(names: list[str] | str) -> list[str]:
-    return names.split(",") if isinstance(names, str) else names
+    return [name for name in names.split(",") if name] if isinstance(names, str) else names
 
 
 def _rows(rows: Any, where: str) -> list[list[str]]:

@@ -21,11 +21,11 @@ from graphs.assembly import Columns, Links, assemble, columns_of_others
 from graphs.descriptions import Description
 from graphs.files import GraphFileError, first_problem, json_text, refuse_newer
 from graphs.graph import AttributionGraph
-from graphs.neuronpedia_names import identity, names_entry
+from graphs.neuronpedia_names import CIRCUIT_TRACER_KIND, identity, names_entry
 from graphs.neuronpedia_notes import notes_of_params
-from graphs.neuronpedia_schema import UNKNOWN, Extra, GraphFile, Metadata, Node
+from graphs.neuronpedia_schema import Extra, GraphFile, Metadata, Node
 from graphs.nodes import TARGET_KINDS, NodeId, NodeKind
-from graphs.provenance import DictionaryIdentity, ModelIdentity, Provenance, Target
+from graphs.provenance import UNKNOWN, DictionaryIdentity, ModelIdentity, Provenance, Target
 
 _NO_GRAPH = "is not a graph of circuit-tracer or Neuronpedia"
 _CLERP = re.compile(
@@ -55,7 +55,7 @@ def read_neuronpedia(path: Path | str) -> ReadGraph:
     text = json_text(path)
     try:
         file = GraphFile.model_validate_json(text)
-        refuse_newer(path, _member(file.headwater, "provenance").get("schema_version"))
+        refuse_newer(path, _member(file.headwater or {}, "provenance").get("schema_version"))
         return _read(file, _extra(path, file))
     except ValidationError as error:
         raise GraphFileError(f"{path} {_NO_GRAPH}: {first_problem(error)}.") from error
@@ -90,7 +90,7 @@ def _read(file: GraphFile, extra: Extra | None) -> ReadGraph:
         output_tokens={} if extra is None else extra.output_tokens,
         descriptions=_labelled(file, ids) if extra is None else extra.descriptions,
     )
-    notes = notes_of_params(file, ids, [] if extra is None else extra.automatic)
+    notes = notes_of_params(file, ids, frozenset(() if extra is None else extra.automatic))
     return ReadGraph(graph, notes, (dangling,) if dangling else ())
 
 
@@ -181,7 +181,7 @@ def _provenance(file: GraphFile, ids: list[NodeId]) -> Provenance:
             name=about.scan or UNKNOWN, architecture=UNKNOWN, n_layers=_depth(about, nodes)
         ),
         dictionary=DictionaryIdentity(
-            kind="cross layer transcoder",
+            kind=CIRCUIT_TRACER_KIND,
             name=_dictionary(about),
         ),
         dtype=UNKNOWN,
@@ -214,19 +214,23 @@ def _target(node: NodeId, theirs: Node) -> Target:
 
 
 def _probability(theirs: Node) -> float:
-    """Theirs, else what the text of a logit says."""
-    text = _CLERP.fullmatch(theirs.clerp)
-    if theirs.feature_type != "logit" or theirs.token_prob or not text:
-        return theirs.token_prob
+    """Theirs, else what the text of a logit says, if that is a probability."""
+    own, text = min(theirs.token_prob, 1.0), _CLERP.fullmatch(theirs.clerp)
+    if theirs.feature_type != "logit" or own or not text:
+        return own
     try:
-        return float(text["p"])
+        said = float(text["p"])
     except ValueError:  # as in 1.2.3
-        return theirs.token_prob
+        return own
+    return said if said <= 1.0 else own
 
 
 def _dictionary(about: Metadata) -> str:
+    """What names it: fields of Neuronpedia, circuit-tracer's list, else its scan."""
+    details = _words(about.feature_details, "neuronpedia_source_set", "feature_json_base_url")
     named = _words(about.info, "transcoder_set", "neuronpedia_source_set")
-    return named if named != UNKNOWN else ", ".join(about.transcoder_list) or UNKNOWN
+    listed = ", ".join(about.transcoder_list)
+    return next((n for n in (named, details) if n != UNKNOWN), listed or about.scan or UNKNOWN)
 
 
 def _words(values: dict[str, Any], *names: str) -> str:

@@ -12,9 +12,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, model_va
 from pydantic.dataclasses import dataclass
 
 from graphs.descriptions import Description
-from graphs.provenance import Provenance
-
-UNKNOWN = "unknown"
+from graphs.provenance import UNKNOWN, Provenance
 
 
 class _Foreign(BaseModel):
@@ -43,6 +41,7 @@ class Metadata(_Foreign):
     schema_version: int | None = None  # 1: features are numbered by Cantor pairs
     n_layers: int | None = Field(default=None, ge=1, lt=10**6)  # of EleutherAI and Anthropic
     info: dict[str, JsonValue] = {}
+    feature_details: dict[str, JsonValue] = {}  # where the viewer finds the features
     generation_settings: dict[str, JsonValue] = {}
     pruning_settings: dict[str, JsonValue] = {}
 
@@ -55,7 +54,7 @@ class Node(_Foreign):
     layer: str | int
     ctx_idx: int = Field(ge=0, lt=2**31)
     feature_type: str
-    token_prob: float = 0.0
+    token_prob: float = Field(default=0.0, ge=0.0, le=1.0 + 1e-6)  # of float32 sums
     is_target_logit: bool = False
     run_idx: int = 0
     reverse_ctx_idx: int = 0
@@ -103,11 +102,14 @@ class Extra(_Foreign):
     automatic: list[str] = []  # names of the supernodes that a program made
 
 
-class GraphFile(_Foreign):
+class GraphFile(BaseModel):
     """The whole file.  Lists stop at their first fault: there may be as many as members."""
 
+    # Not _Foreign, which would make Python objects of the whole file before it is checked.
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
     metadata: Metadata
-    qParams: QParams = QParams()
+    qParams: QParams | None = None
     nodes: Annotated[list[Node], FailFast()]
     links: Annotated[list[Link], FailFast()]
-    headwater: dict[str, JsonValue] = {}
+    headwater: dict[str, JsonValue] | None = None

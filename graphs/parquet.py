@@ -54,9 +54,9 @@ def write_parquet(
         raise GraphFileError(
             'Parquet needs pyarrow; run: pip install "headwater[parquet]".'
         ) from error
-    header = {"headwater": to_json(graph.provenance)}
     files = parquet_paths(path)
     with atomic_write(files[0]) as nodes, atomic_write(files[1]) as edges:
+        header = {"headwater": to_json(graph.provenance)}
         for temporary, columns in (
             (nodes, _nodes(graph, annotations)),
             (edges, _edges(graph)),
@@ -74,7 +74,7 @@ _Column = tuple[Any, ndarray | None]  # values, and where they are null
 
 def _nodes(graph: AttributionGraph, annotations: Annotations) -> dict[str, _Column]:
     table = graph.nodes
-    groups = {row: name for name, rows in annotations.rows(graph).items() for row in rows.tolist()}
+    groups = annotations.group_names(graph)
     pinned = set(annotations.pins)
     names = [str(node) for node in table]
     integers = {name: getattr(table, name) for name in ("layer", "pos", "index")}

@@ -29,6 +29,7 @@ from graphs.flow import path_lengths
 from graphs.graph import AttributionGraph
 from graphs.influence import influence
 from graphs.nodes import NodeKind
+from graphs.provenance import NEURONS, UNKNOWN
 
 SHUFFLES = 20
 SAMPLES = 1000  # of prompts, drawn for the intervals
@@ -96,7 +97,7 @@ def across_prompts(
 
     def means(order: Sequence[int]) -> dict[str, float]:
         found = [pair(one, other) for one, other in enumerate(order)]
-        return {name: _mean([row[name] for row in found]) for name in found[0]}
+        return {name: known_mean(np.array([row[name] for row in found])) for name in found[0]}
 
     values = means(range(len(first)))
     null = [means(order) for order in _elsewhere(len(first), shuffles, chosen.seed)]
@@ -114,9 +115,16 @@ def across_prompts(
 
 
 def one_dictionary(first: AttributionGraph, second: AttributionGraph) -> bool:
-    """Whether features are the same by their numbers; neurons are if the model is."""
+    """Whether features are the same by their numbers.
+
+    Neurons are if the model is; a dictionary is of its features wherever it is used, as in a base
+    model and its chat model.  One that is unknown is never the same as another.
+    """
     one, other = first.provenance, second.provenance
-    return one.dictionary == other.dictionary and one.model == other.model
+    if UNKNOWN in (one.dictionary.name, other.dictionary.name):
+        return False
+    same = one.dictionary == other.dictionary
+    return same and (one.dictionary.kind != NEURONS or one.model == other.model)
 
 
 def _traits(
@@ -154,9 +162,10 @@ def _corresponding(found: Correspondence) -> dict[str, float]:
     }
 
 
-def _mean(values: list[float]) -> float:
-    there = [value for value in values if not np.isnan(value)]
-    return float(np.mean(there)) if there else float("nan")
+def known_mean(values: Float[ndarray, " prompt"]) -> float:
+    """Of those that are known; nan if none is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _elsewhere(count: int, shuffles: int, seed: int) -> Iterator[list[int]]:

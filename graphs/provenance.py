@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 SCHEMA_VERSION = 1
+NEURONS = "neurons"  # kind of dictionary: the model's own
+UNKNOWN = "unknown"  # what a file of another program does not say
 
 
 class _Frozen(BaseModel):

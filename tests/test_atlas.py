@@ -6,12 +6,13 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import graphs
-from circuits.atlas.known import KnownCircuit, known_circuits, middle_features
+from circuits.atlas.known import KnownCircuit, by_way_of_middle, known_circuits, middle_features
 from circuits.atlas.shipped import ATLAS, WEIGHTS, atlas_transcoders
 from circuits.atlas.words import atlas_tokenizer
 from circuits.atlas.world import HELD_OUT, Question, additions, facts, questions
@@ -218,6 +219,48 @@ def test_a_middle_feature_lies_between_start_and_answer():
     assert middle_features(unsaid, circuit) == []
     cut = {edge: weight for edge, weight in edges.items() if edge[0] != "feature:2/2@2"}
     assert middle_features(make_graph(names, cut, tokens=tokens, output_tokens=said), circuit) == []
+
+
+def test_what_goes_by_way_of_the_middle_by_hand():
+    """Of what reaches the answer from Dallas, 2 of 3 parts pass Texas, at layers 1 and 2 of 4."""
+    circuit = KnownCircuit("", start="Dallas", middle="Texas", answer="t0")
+    names = ["token:1@1", "feature:0/0@2", "feature:1/1@2", "feature:2/2@2", "logit:0@2"]
+    names.insert(4, "feature:3/9@2")
+    edges = {
+        ("token:1@1", "feature:1/1@2"): 2.0,
+        ("token:1@1", "feature:2/2@2"): -2.0,
+        ("token:1@1", "feature:0/0@2"): 1.0,
+        ("feature:1/1@2", "logit:0@2"): 3.0,
+        ("feature:2/2@2", "logit:0@2"): 1.0,
+        ("feature:0/0@2", "logit:0@2"): -2.0,
+    }
+    tokens, said = ("<bos>", " Dallas", " is"), dict.fromkeys((2, 3), (" Texas",))
+    graph = make_graph(names, edges, tokens=tokens, output_tokens=said)
+    way = by_way_of_middle(graph, circuit)
+    assert way.share == pytest.approx(4 / 6)
+    depth = graph.provenance.model.n_layers - 1
+    assert way.depth == pytest.approx((3 * 1 + 1 * 2) / 4 / depth)
+    none = by_way_of_middle(graph, replace(circuit, middle="Ohio"))
+    assert none.share == 0.0
+    assert np.isnan(none.depth)
+    with pytest.raises(graphs.SelectionError):
+        by_way_of_middle(graph, replace(circuit, start="Reno"))
+
+
+def test_five_questions_go_through_the_state():
+    """The README has the mean over all fifty: 27 % of the influence, at depth 0.36."""
+    subject = read_subject("atlas-small")
+    transcoders = read_transcoders(str(atlas_transcoders("atlas-small")))
+    ways = [
+        by_way_of_middle(
+            graphs.prune(trace(read_prompt(known.prompt, subject.tokenizer), subject, transcoders)),
+            known,
+        )
+        for known in known_circuits()[:5]
+    ]
+    assert min(way.share for way in ways) > 0.05
+    assert 0.15 < np.mean([way.share for way in ways]) < 0.45
+    assert 0.3 < np.mean([way.depth for way in ways]) < 0.45
 
 
 def test_everything_fits_into_the_package():

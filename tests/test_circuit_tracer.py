@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import pytest
 import torch
 
 from circuits.circuit_tracer import read_circuit_tracer
-from graphs import GraphFileError
+from graphs import (
+    CIRCUIT_TRACER_KIND,
+    GraphFileError,
+    compare,
+    one_dictionary,
+    read_neuronpedia,
+)
+from graphs.neuronpedia_names import cantor
 
 TOKENS, LAYERS = 3, 2
 ACTIVE = [[0, 1, 7], [0, 2, 9], [1, 1, 3], [1, 2, 8], [1, 2, 11]]  # layer, position, index
@@ -148,21 +158,32 @@ def test_what_is_more_than_numbers_is_not_opened(tmp_path, theirs, capsys):
 
 
 DAMAGED = {
-    "it lacks 'input_tokens'": lambda file: file.pop("input_tokens"),
-    "it lacks 'logit_tokens'": lambda file: file.pop("logit_targets"),
-    "must be 15 x 15 for its features, errors, tokens and targets, is 14 x 15": lambda file: (
-        file.update(adjacency_matrix=file["adjacency_matrix"][:14].clone())
+    "lacks 'input_tokens'": lambda file: file.pop("input_tokens"),
+    "lacks 'logit_tokens'": lambda file: file.pop("logit_targets"),
+    "must be 15 x 15 real numbers for its features, errors, tokens": lambda file: file.update(
+        adjacency_matrix=file["adjacency_matrix"][:14].clone()
     ),
-    "adjacency_matrix is larger than what the file holds of it": lambda file: file.update(
+    "is 15 x 15 of torch.complex64": lambda file: file.update(
+        adjacency_matrix=file["adjacency_matrix"].to(torch.complex64)
+    ),
+    "must be 3000000009 x 3000000009 real": lambda file: setattr(file["cfg"], "n_layers", 10**9),
+    "larger than what the file holds of it": lambda file: file.update(
         adjacency_matrix=torch.zeros(1).expand(10**7, 10**7)
     ),
     "closes a cycle": lambda file: file["adjacency_matrix"].fill_diagonal_(1.0),
     "A weight is not finite": lambda file: file["adjacency_matrix"][13].__setitem__(2, torch.inf),
-    "out of place: its position must be below 3": lambda file: file["active_features"][0, 1:2].add_(
-        5
+    "its position must be below 3": lambda file: file["active_features"][0, 1:2].add_(5),
+    "probability: Input should be less than or equal to 1.": lambda file: file[
+        "logit_probabilities"
+    ].mul_(3),
+    "tokens: its parts are of other kinds": lambda file: file.update(
+        input_tokens=torch.tensor([0.5, 1.0, 2.0])
     ),
-    "does not hold a sound graph: ": lambda file: file.update(cfg=5),
-    "does not hold a sound graph: s": lambda file: file.update(selected_features="x"),
+    "config: its parts are of other kinds": lambda file: file.update(cfg=5),
+    "infinite: its parts are of other kinds": lambda file: setattr(
+        file["cfg"], "n_layers", float("inf")
+    ),
+    "text: its parts are of other kinds": lambda file: file.update(selected_features="x"),
 }
 
 
@@ -172,8 +193,79 @@ def test_a_damaged_graph_is_refused_with_one_sentence(tmp_path, theirs, text: st
     DAMAGED[text](file)
     with pytest.raises(GraphFileError) as caught:
         read_circuit_tracer(saved(tmp_path, file))
-    assert text.removesuffix("s") in str(caught.value)
-    assert "\n" not in str(caught.value)
+    sentence = str(caught.value)
+    assert re.sub("^(config|infinite|text|tokens): ", "", text) in sentence
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+def test_weights_that_were_to_be_trained_are_read(tmp_path, theirs):
+    file = contents(theirs)
+    file["adjacency_matrix"].requires_grad_()
+    assert read_circuit_tracer(saved(tmp_path, file)).weights.nnz == len(EFFECTS)
+
+
+def test_parts_are_neither_packed_nor_longer_than_stored(tmp_path, theirs):
+    path = saved(tmp_path, contents(theirs, scan="x" * 10**6))
+    packed, short = tmp_path / "packed.pt", tmp_path / "short.pt"
+    with ZipFile(path) as archive:
+        parts = {part.filename: archive.read(part) for part in archive.infolist()}
+    with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(GraphFileError, match="has packed parts, which torch does not write"):
+        read_circuit_tracer(packed)
+    with ZipFile(short, "w", ZIP_STORED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content[:100] if name.endswith("data/0") else content)
+    with pytest.raises(GraphFileError, match=r"larger than what the file holds|is not a whole"):
+        read_circuit_tracer(short)
+
+
+def test_a_pt_and_the_json_made_of_it_are_one_graph(tmp_path, theirs):
+    """As circuit-tracer's create_graph_files writes it: scan, prompt and nodes by their numbers."""
+    graph = read_circuit_tracer(saved(tmp_path, contents(theirs)), spell="t{}".format)
+    kinds = {
+        "feature": CIRCUIT_TRACER_KIND,
+        "error": "mlp reconstruction error",
+        "token": "embedding",
+    }
+    top = LAYERS + 1
+    nodes = [
+        {
+            "node_id": f"{row}",
+            "feature": n.index if n.kind.word != "feature" else cantor(n.layer or 0, n.index or 0),
+            "layer": "E" if n.kind.word == "token" else str(top if n.layer is None else n.layer),
+            "ctx_idx": n.pos,
+            "feature_type": kinds.get(n.kind.word, "logit"),
+            "token_prob": float(graph.seed[row]),
+        }
+        for row, n in enumerate(graph.nodes)
+    ]
+    for row, n in enumerate(graph.nodes):
+        if n.kind.word in ("token", "logit"):
+            first = "E" if n.kind.word == "token" else str(top)
+            nodes[row]["node_id"] = f"{first}_{n.index}_{n.pos}"
+    entries = graph.weights.tocoo()
+    links = [
+        {"source": nodes[s]["node_id"], "target": nodes[t]["node_id"], "weight": float(w)}
+        for t, s, w in zip(entries.row, entries.col, entries.data, strict=True)
+    ]
+    metadata = {
+        "slug": "a",
+        "scan": "org/set",
+        "transcoder_list": [],
+        "prompt_tokens": list(graph.provenance.tokens),
+        "prompt": "hello a b",
+        "schema_version": 1,
+    }
+    path = tmp_path / "a.json"
+    path.write_text(
+        json.dumps({"metadata": metadata, "qParams": {}, "nodes": nodes, "links": links})
+    )
+    found = compare(graph, read_neuronpedia(path).graph, permutations=0)
+    assert one_dictionary(graph, read_neuronpedia(path).graph)
+    assert found.features.value == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02}q", b"x" * 100])

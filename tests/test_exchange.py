@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,21 +33,20 @@ DESCRIBED = replace(
         )
     },
 )
-# What a file of another program cannot say, so that a graph without our key comes back otherwise.
+# What a file of another program cannot say: what a graph comes back with that lost our key.
 LOST = {
-    "value": "nan",
-    "dropped": "0",
-    "dropped_absolute": "0",
-    "expanded": "every feature and target",
-    "output_tokens": "label",
-    "generator": "kept",
-    "model.revision": "unknown",
+    "value": str([float("nan")] * 8),
+    "dropped": [0.0] * 8,
+    "dropped_absolute": [0.0] * 8,
+    "expanded": [False] * 3 + [True, False] + [True] * 3,  # features and targets
+    "output_tokens": {},  # they are the label
+    "model.revision": None,
     "model.architecture": "unknown",
     "dictionary.kind": "cross layer transcoder",
-    "dictionary.revision": "in the name",
+    "dictionary.revision": None,  # in the name
     "dtype": "unknown",
-    "context_only": "0",
-    "checks": "none",
+    "context_only": 0,
+    "checks": graphs.Checks().model_dump(),
 }
 
 
@@ -130,7 +130,8 @@ def test_what_neuronpedia_json_cannot_hold_without_our_key(tmp_path):
     before, after = fields(graph), fields(back)
     differ = {name for name in before if before[name] != after[name]}
     named_otherwise = {"model.name", "dictionary.name", "token_ids", "targets"}
-    assert differ - named_otherwise == LOST.keys() - {"generator"}
+    assert differ - named_otherwise == LOST.keys()
+    assert {name: after[name] for name in LOST} == LOST
     assert back.said(3) == " Paris, é"
     assert after["model.name"] == "tiny-model"  # as Neuronpedia allows it
     assert after["token_ids"] == [4, -1, -1]  # of tokens that are no nodes
@@ -239,6 +240,40 @@ def test_a_bounded_export_is_told(tmp_path):
     assert told["hidden_edges"] > 10_000
 
 
+def test_a_slider_at_the_threshold_hides_nothing_of_a_pruned_export(tmp_path):
+    path, out = write(tmp_path, chain(4000)), tmp_path / "a.json"
+    assert run("export", path, "--node-threshold", "0.6", "--out", out).exit_code == 0
+    file = json.loads(out.read_text())
+    shown = [n["influence"] for n in file["nodes"] if n["feature_type"].endswith("transcoder")]
+    # The last node crosses the threshold, and is kept.
+    assert 0.6 < max(shown) == file["metadata"]["node_threshold"] < 0.61
+    assert sorted(shown)[-2] < 0.6
+
+
+def test_dictionaries_are_told_apart_and_the_unknown_is_never_the_same():
+    def named(**metadata: Any) -> graphs.AttributionGraph:
+        with tempfile.TemporaryDirectory() as folder:
+            file = circuit_tracer_file()
+            file["metadata"] |= metadata
+            return graphs.read_neuronpedia(write(Path(folder), file)).graph
+
+    sets = [{"neuronpedia_source_set": name} for name in ("gemmascope-16k", "clt-hp")]
+    one, other = (named(feature_details=details) for details in sets)
+    assert graphs.one_dictionary(one, one)
+    assert not graphs.one_dictionary(one, other)
+    assert graphs.one_dictionary(named(), named())  # circuit-tracer's scan is the dictionary
+    assert not graphs.one_dictionary(named(scan=None), named(scan=None))
+    header = GRAPH.provenance
+    neurons = header.model_copy(
+        update={"dictionary": graphs.DictionaryIdentity(kind=graphs.NEURONS, name="MLP neurons")}
+    )
+    chat = header.model.model_copy(update={"name": "chat"})
+    for about, same in ((header, True), (neurons, False)):
+        pair = (about, about.model_copy(update={"model": chat}))
+        first, second = (replace(GRAPH, provenance=provenance) for provenance in pair)
+        assert graphs.one_dictionary(first, second) == same
+
+
 @pytest.mark.parametrize("make", [circuit_tracer_file, anthropic_file])
 def test_commands_read_the_files_of_others(tmp_path, make):
     path = write(tmp_path, make())
@@ -311,8 +346,24 @@ def test_bad_input_of_import_and_export(tmp_path):
     (tmp_path / "c.pt").write_bytes(b"PK\x03\x04")
     assert_refused(run("import", tmp_path / "c.pt", "--out", out), "is not a whole .pt file")
     good = write(tmp_path, circuit_tracer_file())
-    assert_refused(run("import", good, "--tokenizer", tmp_path / "none", "--out", out), "tokenizer")
     assert_refused(run("import", good, "--out", tmp_path / "x" / "y"), "There is no folder")
     none = run("export", good, "--out", tmp_path / "z.json", "--largest", 0)
     assert (none.exit_code, "--largest" in none.stderr) == (2, True)
     assert not out.exists()
+    assert_refused(run("import", good, "--out", "."), "is a folder")
+    assert_refused(run("export", good, "--format", "parquet", "--out", "."), "is a folder")
+    assert_refused(run("import", good, "--out", tmp_path / "y.json"), "name it y.safetensors")
+    assert_refused(run("prune", good, "--out", tmp_path / "y.pt"), "name it y.safetensors")
+    assert_refused(run("import", good, "--tokenizer", "atlas-small", "--out", out), "for .pt files")
+    before = good.read_bytes()
+    assert_refused(run("export", good, "--out", good), "is what is read, and would be lost")
+    ours = write(tmp_path, GRAPH)
+    assert_refused(run("prune", ours, "--out", ours), "is what is read, and would be lost")
+    assert good.read_bytes() == before
+
+
+def test_pruning_keeps_what_is_said(tmp_path):
+    path, out = write(tmp_path, anthropic_file()), tmp_path / "pruned.safetensors"
+    assert run("prune", path, "--out", out).exit_code == 0
+    said = graphs.read_annotations(graphs.annotations_path(out))
+    assert said == graphs.read_neuronpedia(path).annotations

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphs.annotations import read_annotations
-from graphs.files import LARGEST_JSON, MOST_VALUES, GraphFileError
+from graphs.files import _PER_VALUE, LARGEST_JSON, MOST_MEMORY, GraphFileError
 from graphs.neuronpedia_reader import read_neuronpedia
 from tests.test_neuronpedia_reader import anthropic_file, circuit_tracer_file
 
@@ -98,10 +98,26 @@ def test_a_file_of_a_gigabyte_is_not_read(tmp_path):
         read_annotations(path)
 
 
+def test_a_probability_is_refused_where_it_stands(tmp_path):
+    path = tmp_path / "sure.json"
+    file = circuit_tracer_file()
+    file["nodes"][6]["token_prob"] = 5.0
+    path.write_text(json.dumps(file))
+    assert "nodes.6.token_prob: Input should be less than or equal to 1" in refusal(path)
+    file["nodes"][6] |= {"token_prob": 1.0000001, "clerp": 'Output "a" (p=7)'}
+    path.write_text(json.dumps(file))
+    assert read_neuronpedia(path).graph.provenance.targets[0].probability == 1.0
+    file["nodes"][6]["token_prob"] = 0.0
+    path.write_text(json.dumps(file))
+    assert read_neuronpedia(path).graph.provenance.targets[0].probability == 0.0
+
+
 def test_more_values_than_memory_holds_are_not_read(tmp_path):
     path = tmp_path / "many.json"
-    path.write_bytes(b"[" + b"1," * (MOST_VALUES + 1) + b"1]")
-    assert "holds more than 33 million values" in refusal(path)
+    path.write_bytes(b"[" + b"1," * (MOST_MEMORY // _PER_VALUE) + b"1]")
+    assert "would take more than 4 GiB of memory" in refusal(path)
+    path.write_bytes(b'{"x": [' + b'{"":1},' * (11 * 10**6) + b"1]}")
+    assert "would take more than 4 GiB of memory" in refusal(path)
 
 
 def test_a_million_faults_are_one(tmp_path):
@@ -123,7 +139,8 @@ JSON = st.recursive(
     | st.integers(-(2**70), 2**70)
     | st.floats()
     | st.text(max_size=5)
-    | st.sampled_from(["0_77_1", "3_77_1", "E_2_0", "27_23_1", "embedding", "logit", "bias", "E"]),
+    | st.sampled_from(["0_77_1", "3_77_1", "E_2_0", "27_23_1", "P_3", "target_2_1", "output_1_0"])
+    | st.sampled_from(["embedding", "logit", "bias", "mlp reconstruction error", "E", "0", ""]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
     max_leaves=5,
 )

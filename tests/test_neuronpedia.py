@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -12,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphs.files import GraphFileError
-from graphs.graph import AttributionGraph
 from graphs.neuronpedia import Upload, to_neuronpedia, write_neuronpedia
 from graphs.neuronpedia_names import cantor, uncantor
 from graphs.prune import PruneSettings, cumulative_influence, prune
@@ -120,7 +120,7 @@ def test_metadata_names_model_dictionary_and_program_in_full():
 
 def test_an_infinite_activation_is_not_written(tmp_path):
     columns = GRAPH.nodes.columns() | {"activation": np.full(8, np.inf)}
-    graph = AttributionGraph(**{**GRAPH.__dict__, "nodes": type(GRAPH.nodes)(**columns)})
+    graph = replace(GRAPH, nodes=type(GRAPH.nodes)(**columns))
     with pytest.raises(GraphFileError, match=r"a.json: activation: Input should be a finite numb"):
         write_neuronpedia(graph, tmp_path / "a.json", Upload("demo"))
     assert list(tmp_path.iterdir()) == []

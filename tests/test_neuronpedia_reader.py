@@ -140,7 +140,7 @@ def test_a_file_of_circuit_tracer_is_read():
         "token_id": 23,
         "probability": 0.61,
     }
-    assert (header.generator, header.dictionary.name) == ("unknown", "unknown")
+    assert (header.generator, header.dictionary.name) == ("unknown", "gemma-2-2b")
     lines = edited("nodes", 6, "clerp", value='Output "\n" (p=0.610)')
     assert read(lines).provenance.targets[0].text == "\n"
     assert header.settings["imported"]["node_threshold"] == 0.8
@@ -157,6 +157,8 @@ def test_what_info_says_reaches_the_header():
     del file["metadata"]["info"]
     file["metadata"]["transcoder_list"] = ["a", "b"]
     assert read(file).provenance.dictionary.name == "a, b"
+    file["metadata"]["feature_details"] = {"neuronpedia_source_set": "clt-hp"}
+    assert read(file).provenance.dictionary.name == "clt-hp"
 
 
 def test_a_file_needs_no_more_than_the_schema_requires():
@@ -268,7 +270,10 @@ HOSTILE = {
     "Link 4 is the second one from error:3@1 to logit:23@1": edited(
         "links", 4, value=circuit_tracer_file()["links"][3]
     ),
-    "probability: Input should be less": edited("nodes", 6, "token_prob", value=1.5),
+    "nodes.6.token_prob: Input should be less": edited("nodes", 6, "token_prob", value=1.5),
+    "'P_3' does not name its vocabulary entry": edited(
+        "nodes", 6, value=node("P_3", "logit", "27", 1, feature=None)
+    ),
     "Only logit and target nodes": edited("nodes", 0, "token_prob", value=0.5),
     "about other nodes: remove it": own("expanded", value=[True]),
     "has schema 2, this headwater reads up to 1": own("provenance", value={"schema_version": 2}),

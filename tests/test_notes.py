@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -67,6 +68,11 @@ def test_notes_that_went_through_an_address_are_text(tmp_path):
         "supernodes": '[["a","0_77_1","3_77_1"],["a","E_2_0"]]',
         "clerps": f'[["{cantor(0, 77)}","first"],["gone","x"]]',
     }
+    empty = circuit_tracer_file()
+    empty["qParams"] = {"pinnedIds": "", "supernodes": [["a", ""]], "clerps": ""}
+    for member in empty["nodes"]:
+        del member["jsNodeId"]
+    assert back(tmp_path, empty) == NO_ANNOTATIONS
     assert back(tmp_path, file) == Annotations(
         pins=("feature:0/77@1", "feature:3/77@1"),
         labels={"0/77": "first"},
@@ -75,6 +81,29 @@ def test_notes_that_went_through_an_address_are_text(tmp_path):
             Group(name="a (2)", members=("token:2@0",)),
         ),
     )
+
+
+def test_repeated_ids_and_names_take_no_more_than_their_time(tmp_path):
+    """Each of these would be squared: ids that stand for all nodes, and one name many times."""
+    file = circuit_tracer_file()
+    count = 3000
+    model = file["nodes"][0]
+    file["nodes"] += [
+        {**model, "node_id": f"0_{index}_0", "ctx_idx": 0, "jsNodeId": "all"}
+        for index in range(count)
+    ]
+    file["qParams"] = {
+        "pinnedIds": ["all"] * count,
+        "supernodes": [["a", f"0_{index}_0"] for index in range(count - 1)]
+        + [["b", *["all"] * count], *[["c", "all"]] * count],
+    }
+    start = time.process_time()
+    notes = back(tmp_path, file)
+    assert len(notes.pins) == count
+    assert [group.name for group in notes.groups[:2]] == ["a", "a (2)"]
+    assert notes.groups[-1].members == (f"feature:0/{count - 1}@0",)
+    assert len(notes.groups) == count
+    assert time.process_time() - start < 20  # squared it takes minutes
 
 
 @pytest.mark.parametrize("text", ["{", '{"a": 1}', "[1]", "[" * 5000])

@@ -34,9 +34,13 @@ def prompt(number: int, layers: int = 3) -> graphs.AttributionGraph:
 
 
 def other_model(graph: graphs.AttributionGraph) -> graphs.AttributionGraph:
-    """The same computation by a model of another name."""
-    model = graph.provenance.model.model_copy(update={"name": "other"})
-    return replace(graph, provenance=graph.provenance.model_copy(update={"model": model}))
+    """The same computation by another model, with a dictionary of its own."""
+    header = graph.provenance
+    names = {
+        part: getattr(header, part).model_copy(update={"name": "other"})
+        for part in ("model", "dictionary")
+    }
+    return replace(graph, provenance=header.model_copy(update=names))
 
 
 ONES = [prompt(number) for number in range(1, 7)]
@@ -51,6 +55,10 @@ def test_a_model_beside_itself_scores_one_and_shuffled_prompts_do_not():
     for name in ("features", "edges"):
         assert max(found.scores[name].null) < 0.5
         assert found.scores[name].chance == 1 / 21
+    ranks = found.scores["ranks"]  # other prompts have too few edges in common
+    assert np.isnan(ranks.null).all()
+    assert ranks.known == ()
+    assert np.isnan([ranks.chance, ranks.expected]).all()
 
 
 def test_two_models_that_compute_alike_are_far_from_shuffled_prompts():
@@ -152,7 +160,21 @@ def test_folders_are_compared_prompt_by_prompt(tmp_path):
     assert len(data["scores"]["matched"]["null"]) == 4
     assert data["scores"]["matched"]["interval"] == list(interval(expected.each["matched"]))
     assert data["traits"]["features"] == {"mean": [4.0, 4.0], "difference": [0.0, 0.0]}
+    (one / "graph-metadata.json").write_text("{}")  # circuit-tracer's index
     own = json.loads(run("compare", one, one, "--json").stdout)
+    assert own["scores"]["ranks"] == {
+        "value": pytest.approx(1.0),
+        "null": [],
+        "chance": None,
+        "interval": pytest.approx([1.0, 1.0]),
+    }
+    short = [make_graph(["logit:1@0"], {})] * 2
+    bare = folder(tmp_path, "bare", short)
+    assert json.loads(run("compare", bare, bare, "--json").stdout)["traits"]["depth"] == {
+        "mean": [None, None],
+        "difference": [None, None],
+    }
+    assert "nan" not in run("compare", bare, bare).stdout
     assert own["scores"]["features"]["value"] == pytest.approx(1.0)
 
 
@@ -165,10 +187,13 @@ def test_folders_that_do_not_fit_get_one_sentence(tmp_path):
     alien.mkdir()
     graphs.write_graph(ONES[0], alien / "x.safetensors")
     mixed = folder(tmp_path, "mixed", [ONES[0], OTHERS[1]])
+    twice = folder(tmp_path, "twice", ONES[:2])
+    (twice / "p1.json").write_text("{}")
     file = one / "p0.safetensors"
     assert_refused(run("compare", one, file), f"{file} is no folder: compare two graphs or two")
     assert_refused(run("compare", one, empty), f"{empty} holds no graphs: expected .safetensors")
     assert_refused(run("compare", one, alien), "No graph in")
     assert_refused(run("compare", lone, lone), "needs two of them: give --permutations 0")
+    assert_refused(run("compare", twice, one), "are both graphs of p1: keep one of them")
     assert_refused(run("compare", mixed, mixed), "several models or dictionaries, as p0 and p1")
     assert_refused(run("compare", one, other, "--plan"), "--plan is of two graphs")

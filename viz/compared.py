@@ -51,9 +51,8 @@ def score_cells(score: Score) -> tuple[str, str, str]:
     """The score, what chance gives, and how likely it gives as much; empty if not known."""
     if np.isnan(score.value):
         return "too few", "", ""
-    null = [value for value in score.null if not np.isnan(value)]
-    around = f"{np.mean(null):.3f} ± {np.std(null):.3f}" if null else ""
-    return f"{score.value:.3f}", around, f"{score.chance:.3f}" if null else ""
+    around = f"{score.expected:.3f} ± {np.std(score.known):.3f}" if score.known else ""
+    return f"{score.value:.3f}", around, f"{score.chance:.3f}" if score.known else ""
 
 
 def positions_text(

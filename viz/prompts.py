@@ -15,7 +15,7 @@ from rich.text import Text
 from graphs.compare import Score
 from graphs.files import atomic_write
 from graphs.graph import AttributionGraph
-from graphs.prompts import Across, interval
+from graphs.prompts import Across, interval, known_mean
 from viz.compared import score_cells
 from viz.comparing import depth_profile, scores_beside_null
 from viz.comparison_page import PAGE_STYLE, html_table
@@ -110,7 +110,7 @@ def _rows(found: Across) -> list[tuple[str, ...]]:
 def _trait_rows(found: Across) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name, values in found.traits.items():
-        one, other = (f"{mean:.3g}" for mean in np.nanmean(values, axis=0))
+        one, other = ("" if np.isnan(m) else f"{m:.3g}" for m in map(known_mean, values.T))
         rows.append((_TRAITS[name], one, other, _span(values[:, 1] - values[:, 0])))
     return rows
 

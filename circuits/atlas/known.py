@@ -18,7 +18,7 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from graphs import AttributionGraph, NodeKind
+from graphs import AttributionGraph, Ends, NodeKind, flow, influence, relative_depth, select
 
 TABLE = Path(__file__).with_name("known_circuits.toml")
 
@@ -57,6 +57,33 @@ def middle_features(graph: AttributionGraph, circuit: KnownCircuit) -> list[int]
     middle = (graph.nodes.layer > 0) & (graph.nodes.layer < last)
     rows = np.flatnonzero(between & middle & graph.nodes.is_kind(NodeKind.FEATURE))
     return [int(row) for row in rows if names(graph, int(row), circuit.middle)]
+
+
+@dataclass(frozen=True)
+class ByWay:
+    """How much of a computation goes through the middle concept, and where that is."""
+
+    share: float  # of the influence that goes from the start to the answer
+    depth: float  # relative, of the features that name the concept, by influence; nan without any
+
+
+def by_way_of_middle(graph: AttributionGraph, circuit: KnownCircuit) -> ByWay:
+    """What passes the features that name the middle concept.
+
+    Raises SelectionError if the graph has no such start or answer.
+    """
+    start = select(graph, f"token:{circuit.start}")
+    answer = select(graph, f"logit:{circuit.answer}")
+    rows = middle_features(graph, circuit)
+    total = flow(graph, Ends(start, answer))
+    if not rows or total == 0:
+        return ByWay(0.0, float("nan"))
+    middle = np.isin(np.arange(len(graph)), rows)
+    arrived = influence(graph)[rows]
+    return ByWay(
+        share=flow(graph, Ends(start, answer, (middle,))) / total,
+        depth=float(arrived @ relative_depth(graph, np.array(rows)) / arrived.sum()),
+    )
 
 
 def names(graph: AttributionGraph, row: int, concept: str) -> bool:

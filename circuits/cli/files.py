@@ -23,7 +23,7 @@ from circuits.cli.options import (
     NodeThreshold,
 )
 from circuits.cli.summary import scores_of_part, show_summary
-from circuits.cli.usage import UsageError, require_places
+from circuits.cli.usage import UsageError, require_graph_place, require_other, require_places
 from circuits.models import load_tokenizer
 from circuits.tokens import spell as spell_token
 
@@ -92,11 +92,13 @@ def prune_command(
 ) -> None:
     """Keep the nodes and edges that carry most influence."""
     require_places(out, html)
+    require_graph_place(out, graph)
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors, edge_scores.value)
     whole, annotations, _ = open_graph(graph)
     pruned = graphs.prune(whole, settings)
     if out is not None:
         graphs.write_graph(pruned, out)
+        keep_annotations(annotations, out)
     if html is not None:
         viz.write_page(pruned, html)
     parts = scores_of_part(whole, pruned)
@@ -123,8 +125,11 @@ def export_command(
     as_json: AsJson = False,
 ) -> None:
     """Write a graph, pruned unless --full, in a format that other tools read."""
+    require_places(out)
     files = graphs.parquet_paths(out) if format == Format.PARQUET else (out,)
     require_places(*files)
+    for file in files:
+        require_other(file, graph)
     whole, annotations, _ = open_graph(graph)
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors)
     part = whole if full else graphs.prune(whole, settings)
@@ -135,12 +140,8 @@ def export_command(
         said = graphs.complaints(part, out)
     else:
         WRITERS[format](part, out, annotations)
-    hidden = {
-        "hidden_nodes": len(whole) - len(part),
-        "hidden_edges": whole.weights.nnz - part.weights.nnz,
-    }
     if as_json:
-        counts = {"n_nodes": len(part), "n_edges": part.weights.nnz, **hidden}
+        counts = {"n_nodes": len(part), "n_edges": part.weights.nnz, **graphs.hidden(part, whole)}
         print_json({**counts, "files": [str(file) for file in files], "complaints": said})
         return
     text = (
@@ -164,15 +165,16 @@ def import_command(
     as_json: AsJson = False,
 ) -> None:
     """Turn a graph of another program into one of ours, with its notes beside it."""
+    require_graph_place(out, graph)
     beside = graphs.annotations_path(out)
     require_places(out, beside)
+    if tokenizer is not None and graph.suffix != ".pt":
+        raise UsageError("--tokenizer is for .pt files, which have no tokens: leave it out.")
     spelled_by = None if tokenizer is None else load_tokenizer(tokenizer)
     spell = None if spelled_by is None else partial(spell_token, tokenizer=spelled_by)
     read, annotations, _ = open_graph(graph, spell)
     graphs.write_graph(read, out)
-    noted = annotations != graphs.NO_ANNOTATIONS and not beside.exists()
-    if noted:
-        graphs.write_annotations(annotations, beside)
+    noted = keep_annotations(annotations, out)
     if as_json:
         files = [str(out), *([str(beside)] if noted else [])]
         print_json({"n_nodes": len(read), "n_edges": read.weights.nnz, "files": files})
@@ -182,3 +184,12 @@ def import_command(
     if annotations != graphs.NO_ANNOTATIONS:
         said = f"annotations: {beside}" + ("" if noted else " (kept as they were)")
         output.print(said, markup=False, soft_wrap=True)
+
+
+def keep_annotations(annotations: graphs.Annotations, graph: Path) -> bool:
+    """Write what is said about a graph beside its new file, unless something is said there."""
+    beside = graphs.annotations_path(graph)
+    fresh = annotations != graphs.NO_ANNOTATIONS and not beside.exists()
+    if fresh:
+        graphs.write_annotations(annotations, beside)
+    return fresh

@@ -11,20 +11,19 @@ from circuits.circuit_tracer import read_circuit_tracer
 from circuits.cli.app import errors
 
 SUFFIXES = (".safetensors", ".json", ".pt")
-# What torch.save writes, and what it wrote before 2020; no safetensors of ours begins like this.
-_TORCH = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")
+_ZIP = b"PK\x03\x04"  # what torch.save writes; no safetensors of ours begins like this
 
 
 def open_graph(path: Path, spell: Callable[[int], str] | None = None) -> graphs.ReadGraph:
     """A graph and its annotations: the file's beside it, else those that it holds itself.
 
-    What a file is, its first bytes tell: our safetensors, a JSON of circuit-tracer, Neuronpedia
-    and others, or circuit-tracer's .pt, whose token ids `spell` writes out.
+    What a file is, its name or else its first bytes tell: our safetensors, a JSON of
+    circuit-tracer, Neuronpedia and others, or circuit-tracer's .pt, whose token ids `spell` writes.
 
     Raises GraphFileError if it is none of these, damaged or missing.
     """
     start = _start(path)
-    if path.suffix == ".pt" or start.startswith(_TORCH):
+    if path.suffix == ".pt" or start.startswith(_ZIP):
         read = graphs.ReadGraph(read_circuit_tracer(path, spell), graphs.NO_ANNOTATIONS)
     elif path.suffix == ".json" or _is_json(start):
         read = graphs.read_neuronpedia(path)

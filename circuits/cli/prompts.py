@@ -15,6 +15,7 @@ from circuits.cli.opened import SUFFIXES, open_graph
 from circuits.cli.usage import UsageError
 
 NAMED = 3  # files that a sentence names
+INDEX = "graph-metadata.json"  # circuit-tracer lists its graphs in it
 
 
 def compare_folders(
@@ -59,11 +60,10 @@ def compare_folders(
         },
         "traits": {
             name: {
-                "mean": list(map(finite, means.tolist())),
+                "mean": [finite(graphs.known_mean(side)) for side in values.T],
                 "difference": list(map(finite, graphs.interval(values[:, 1] - values[:, 0]))),
             }
             for name, values in found.traits.items()
-            for means in [values.mean(axis=0)]
         },
         "each": {name: list(map(finite, values.tolist())) for name, values in found.each.items()},
     }
@@ -81,8 +81,8 @@ def refuse_profiles(profiles: object) -> None:
 
 def score_numbers(score: graphs.Score) -> dict[str, Any]:
     """A score as JSON."""
-    null = [value for value in score.null if not np.isnan(value)]
-    return {"value": finite(score.value), "null": null, "chance": score.chance}
+    chance = finite(score.chance)
+    return {"value": finite(score.value), "null": list(score.known), "chance": chance}
 
 
 def finite(value: Any) -> Any:
@@ -94,14 +94,19 @@ def _files(folder: Path) -> dict[str, Path]:
     """Graph files by their names.  Raises UsageError if it is no folder or has none."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder: compare two graphs or two folders of graphs.")
-    found = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.suffix in SUFFIXES and not path.name.endswith(graphs.ANNOTATIONS_SUFFIX)
-    ]
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        index = path.name == INDEX or path.name.endswith(graphs.ANNOTATIONS_SUFFIX)
+        if path.suffix not in SUFFIXES or index:
+            continue
+        if path.stem in found:
+            raise UsageError(
+                f"{found[path.stem]} and {path} are both graphs of {path.stem}: keep one of them."
+            )
+        found[path.stem] = path
     if not found:
         raise UsageError(f"{folder} holds no graphs: expected {', '.join(SUFFIXES)}.")
-    return {path.stem: path for path in found}
+    return found
 
 
 def _refuse_many_dictionaries(

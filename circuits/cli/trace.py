@@ -40,7 +40,12 @@ from circuits.cli.options import (
     WriteAt,
 )
 from circuits.cli.summary import show_summary
-from circuits.cli.usage import UsageError, require_consistent, require_places
+from circuits.cli.usage import (
+    UsageError,
+    require_consistent,
+    require_graph_place,
+    require_places,
+)
 from circuits.expand import Expansion
 from circuits.features import FeatureSource
 from circuits.filled import Filled
@@ -89,6 +94,7 @@ def trace_command(
 ) -> None:
     """Trace a prompt: which features, at which layers and tokens, made the prediction."""
     require_places(out, html)
+    require_graph_place(out)
     require_consistent(
         transcoders=transcoders, features=features, targets=target or [], against=against
     )

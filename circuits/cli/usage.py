@@ -35,6 +35,25 @@ def require_places(*paths: Path | None) -> None:
         raise UsageError(f"Two outputs would go to {given[0]}: give each a file of its own.")
 
 
+def require_graph_place(path: Path | None, *inputs: Path) -> None:
+    """Raises now if our graph file could not be written there, or would not be read from there."""
+    require_places(path)
+    if path is None:
+        return
+    if path.suffix in (".json", ".pt"):
+        raise UsageError(
+            f"{path} would be taken for a file of another program: name it "
+            f"{path.with_suffix('.safetensors').name}."
+        )
+    require_other(path, *inputs)
+
+
+def require_other(path: Path, *inputs: Path) -> None:
+    """Raises UsageError if an output would replace what it is made of."""
+    if path.resolve() in {given.resolve() for given in inputs}:
+        raise UsageError(f"{path} is what is read, and would be lost: give --out another name.")
+
+
 def _require_place(path: Path) -> None:
     if path.is_dir():
         raise GraphFileError(f"{path} is a folder: give the name of a file.")
