@@ -104,7 +104,7 @@ def test_decoders_count_where_both_are_known():
     how = GroupSettings(profile=0.0, words=0.0, layers=1.0, decoders=3.0)
     alike = similarity(graph, rows, how, known)
     assert alike[0, 1] == pytest.approx((1 + 3 * 0.6) / 4)
-    assert alike[0, 2] == 1.0  # feature 0/3 has none: the layer alone
+    assert alike[0, 2] == alike[1, 2] == 1.0  # feature 0/3 has none: the layer alone
     away = replace(known, decoder=np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]]))
     assert similarity(graph, rows, how, away)[0, 1] == pytest.approx(1 / 4)
     without = replace(known, decoder=None)

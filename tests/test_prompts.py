@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 import graphs
+import viz
 from graphs.compare import compare
 from graphs.correspond import CorrespondSettings, correspond
 from graphs.prompts import _elsewhere, across_prompts, interval, traits
@@ -197,3 +201,31 @@ def test_folders_that_do_not_fit_get_one_sentence(tmp_path):
     assert_refused(run("compare", twice, one), "are both graphs of p1: keep one of them")
     assert_refused(run("compare", mixed, mixed), "several models or dictionaries, as p0 and p1")
     assert_refused(run("compare", one, other, "--plan"), "--plan is of two graphs")
+
+
+def short() -> graphs.AttributionGraph:
+    """Two features in the first and last of three layers."""
+    names = ["token:1@0", "feature:0/1@1", "feature:2/1@1", "logit:1@2"]
+    edges = dict.fromkeys(itertools.pairwise(names), 1.0)
+    return make_graph(names, edges, [0.5])
+
+
+def test_the_depth_profile_of_many_prompts_is_their_mean():
+    def drawn(side: Any) -> np.ndarray:
+        figure: Any = viz.depth_profile([side], ["a"])
+        return np.array(figure.data[0].y)
+
+    two = [ONES[0], short()]
+    mean = (drawn(two[0]) + drawn(two[1])) / 2
+    np.testing.assert_allclose(drawn(two), mean)
+    assert not np.allclose(drawn(two[0]), drawn(two[1]))
+
+
+def test_differences_are_the_second_less_the_first():
+    few, many = [short()] * 2, ONES[:2]
+    console = Console(width=120)
+    with console.capture() as told:
+        found = across_prompts(few, many, shuffles=0)
+        console.print(viz.prompts_text(few, many, ["a", "b"], found))
+    row = next(line for line in told.get().splitlines() if line.startswith("features  "))
+    assert row.split() == ["features", "2", "4", "2.000", "to", "2.000"]
