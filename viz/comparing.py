@@ -55,6 +55,9 @@ def depth_profile(
 
 def matched_flow(concepts: Sequence[Concept], names: Sequence[str]) -> go.Figure:
     """Concepts of one graph on the left, of the other on the right, and what they share between."""
+    title = escape(f"Concepts of {visible(names[0])} (left) and of {visible(names[1])} (right)")
+    if not concepts:
+        return _nothing(title, "Neither graph has features that share a concept.")
     sides = ([c.first for c in concepts], [c.second for c in concepts])
     places: list[Appearance] = [side for column in sides for side in column if side is not None]
     ones = [place for place, concept in enumerate(concepts) if concept.first is not None]
@@ -98,8 +101,7 @@ def matched_flow(concepts: Sequence[Concept], names: Sequence[str]) -> go.Figure
             },
         )
     )
-    title = f"Concepts of {visible(names[0])} (left) and of {visible(names[1])} (right)"
-    return _styled(drawn, escape(title), 140 + 34 * max(len(ones), len(others), 3))
+    return _styled(drawn, title, 140 + 34 * max(len(ones), len(others), 3))
 
 
 def scores_beside_null(scores: Mapping[str, Score]) -> go.Figure:
@@ -127,6 +129,15 @@ def scores_beside_null(scores: Mapping[str, Score]) -> go.Figure:
     drawn.update_yaxes(autorange="reversed", type="category")
     drawn.update_xaxes(zeroline=True, zerolinecolor=PALE)
     return _styled(drawn, "Scores beside chance", 140 + 34 * max(1, len(told)))
+
+
+def _nothing(title: str, said: str) -> go.Figure:
+    """A figure that says why it is empty: plotly fails on a diagram without bars."""
+    drawn: Any = go.Figure()
+    drawn.add_annotation(text=said, showarrow=False, font={"color": GREY})
+    drawn.update_xaxes(visible=False)
+    drawn.update_yaxes(visible=False)
+    return _styled(drawn, title, 180)
 
 
 def _by_layer(graph: AttributionGraph) -> Float[ndarray, " layer"]:

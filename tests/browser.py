@@ -1,0 +1,60 @@
+"""Debian's chromium, headless, which opens our pages as a reader would: from a file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
+LAPTOP = ViewportSize(width=1440, height=900)
+
+
+@dataclass
+class Opened:
+    """A page in the browser, and what it should not have done."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)  # errors and warnings of the console
+    asked: list[str] = field(default_factory=list)  # addresses beyond the file itself
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The browser.  It closes at the end."""
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, path: Path) -> Iterator[Opened]:
+    """A file in a window of a laptop's size; its complaints are gathered from the start."""
+    page = browser.new_page(viewport=LAPTOP)
+    found = Opened(page)
+
+    def listen(message: object) -> None:
+        kind, text = getattr(message, "type", ""), getattr(message, "text", "")
+        if kind in ("error", "warning"):
+            found.complaints.append(text)
+
+    page.on("console", listen)
+    page.on("pageerror", lambda error: found.complaints.append(str(error)))
+    page.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith(("data:", "blob:")) else found.asked.append(request.url)
+        ),
+    )
+    address = path.as_uri()
+    page.goto(address)
+    found.asked.remove(address)
+    yield found
+    page.close()
