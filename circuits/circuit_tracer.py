@@ -160,7 +160,7 @@ def _graph(file: Any, sizes: set[int], spell: Callable[[int], str]) -> Attributi
     activation[: len(features)] = activations[selected].detach().double().numpy()
     seed = np.zeros(len(ids))
     seed[len(ids) - len(outputs) :] = probabilities
-    graph, _ = assemble(
+    return assemble(
         ids,
         _links(adjacency),
         columns_of_others(ids, activation, seed),
@@ -186,7 +186,6 @@ def _graph(file: Any, sizes: set[int], spell: Callable[[int], str]) -> Attributi
             ),
         ),
     )
-    return graph
 
 
 def _targets(parts: dict[str, Any]) -> list[tuple[str, int]]:

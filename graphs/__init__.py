@@ -17,14 +17,14 @@ from graphs.consensus import Common, Consensus, consensus
 from graphs.correspond import Correspondence, CorrespondSettings, correspond
 from graphs.descriptions import Description, Example
 from graphs.dot import to_dot, write_dot
-from graphs.evidence import Weights, relative_depth
+from graphs.evidence import Weights, mean_depth
 from graphs.files import GraphFileError, first_problem, regular_file
 from graphs.flow import Ends, entering, flow, necessity, path_lengths, whole
 from graphs.graph import AttributionGraph
 from graphs.grouping import GroupSettings, TooManyFeatures, find_groups, named, similarity
 from graphs.influence import influence, resolved_influence
 from graphs.interchange import to_networkx, write_gexf, write_graphml, write_node_link
-from graphs.matching import Match, match_by_identity, match_by_similarity
+from graphs.matching import Match, match_by_identity, match_by_similarity, one_dictionary
 from graphs.neuronpedia import (
     LARGEST_UPLOAD,
     Upload,
@@ -46,7 +46,6 @@ from graphs.prompts import (
     across_prompts,
     interval,
     known_mean,
-    one_dictionary,
     traits,
 )
 from graphs.provenance import (
@@ -147,6 +146,7 @@ __all__ = [
     "known_mean",
     "match_by_identity",
     "match_by_similarity",
+    "mean_depth",
     "named",
     "necessity",
     "one_dictionary",
@@ -159,7 +159,6 @@ __all__ = [
     "read_neuronpedia",
     "read_profile",
     "regular_file",
-    "relative_depth",
     "resolved_influence",
     "scores",
     "select",

@@ -58,10 +58,8 @@ def columns_of_others(
     )
 
 
-def assemble(
-    ids: list[NodeId], links: Links, columns: Columns, **more: Any
-) -> tuple[AttributionGraph, Int[ndarray, " node"]]:
-    """The graph, and the row that each of the listed nodes has in it.
+def assemble(ids: list[NodeId], links: Links, columns: Columns, **more: Any) -> AttributionGraph:
+    """The graph of these nodes and links.
 
     `more` are the graph's provenance, output tokens and descriptions; output tokens are by place
     in the list.  A link from outside counts in `dropped`.
@@ -82,7 +80,7 @@ def assemble(
     np.add.at(dropped, lost, lost_weight)
     np.add.at(dropped_absolute, lost, abs(lost_weight))
     output_tokens = more.pop("output_tokens", {})
-    graph = AttributionGraph(
+    return AttributionGraph(
         nodes=_table(ids, columns).take(order),
         weights=weights,
         seed=columns.seed[order],
@@ -92,7 +90,6 @@ def assemble(
         output_tokens={int(place[row]): top for row, top in output_tokens.items()},
         **more,
     )
-    return graph, place
 
 
 def _refuse_twice(ids: list[NodeId]) -> None:

@@ -25,7 +25,7 @@ from numpy import ndarray
 from scipy.optimize import linear_sum_assignment
 
 from graphs.compare import Score
-from graphs.evidence import relative_depth
+from graphs.evidence import mean_depth
 from graphs.flow import whole
 from graphs.graph import AttributionGraph
 from graphs.influence import influence_shares
@@ -169,10 +169,10 @@ def _appearance(
     name: str,
     rows: Int[ndarray, " _member"],
 ) -> Appearance:
-    own, depth = arrived[rows], relative_depth(graph, rows)
+    own = arrived[rows]
     total = float(own.sum())
-    mean = float(own @ depth) / total if total > 0 else float(depth.mean())
-    return Appearance(name, len(rows), total, mean)
+    weight = own if total > 0 else np.ones_like(own)
+    return Appearance(name, len(rows), total, mean_depth(graph, rows, weight))
 
 
 def _influence(concept: Concept) -> float:

@@ -22,7 +22,7 @@ from numpy import ndarray
 
 from graphs.graph import AttributionGraph, edge_targets
 from graphs.influence import edge_influence, influence_shares
-from graphs.matching import identity_keys
+from graphs.matching import identity_keys, one_dictionary
 from graphs.nodes import NodeId, NodeKind
 from graphs.positions import align_tokens
 
@@ -61,7 +61,7 @@ def consensus(graphs: Sequence[AttributionGraph], level: float = 0.95, seed: int
         raise ValueError(f"A consensus needs at least two graphs, got {len(graphs)}.")
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must be between 0 and 1, got {level}.")
-    if any(graph.provenance.dictionary != graphs[0].provenance.dictionary for graph in graphs):
+    if not all(one_dictionary(graphs[0], graph) for graph in graphs):
         raise ValueError("A consensus needs graphs of one dictionary.")
     prompts = [_Prompt(graph, graphs[0]) for graph in graphs]
     every = sorted({key for prompt in prompts for key in prompt.keys if key is not None})

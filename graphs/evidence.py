@@ -180,6 +180,14 @@ def _depth(graphs: Graphs, rows: Rows) -> Pairs:
     return near, np.ones(near.shape, dtype=bool)
 
 
+def mean_depth(
+    graph: AttributionGraph, rows: Int[ndarray, " _feat"], arrived: Float[ndarray, " _feat"]
+) -> float:
+    """Mean relative depth of nodes by the influence that arrives at them; nan where none does."""
+    total = float(arrived.sum())
+    return float(arrived @ relative_depth(graph, rows)) / total if total > 0 else float("nan")
+
+
 def relative_depth(
     graph: AttributionGraph, rows: Int[ndarray, " _feat"]
 ) -> Float[ndarray, " _feat"]:

@@ -21,6 +21,7 @@ from scipy.optimize import linear_sum_assignment
 
 from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS, NodeKind
+from graphs.provenance import NEURONS, UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,19 @@ class Match:
         partner = np.full(count, -1)
         partner[self.first] = self.second
         return partner
+
+
+def one_dictionary(first: AttributionGraph, second: AttributionGraph) -> bool:
+    """Whether features are the same by their numbers.
+
+    Neurons are if the model is; a dictionary is of its features wherever it is used, as in a base
+    model and its chat model.  One that is unknown is never the same as another.
+    """
+    one, other = first.provenance, second.provenance
+    if UNKNOWN in (one.dictionary.name, other.dictionary.name):
+        return False
+    same = one.dictionary == other.dictionary
+    return same and (one.dictionary.kind != NEURONS or one.model == other.model)
 
 
 def match_by_identity(

@@ -82,7 +82,7 @@ def _read(file: GraphFile, extra: Extra | None) -> ReadGraph:
     dangling = _dangling(file, rows)
     if dangling and pairs:
         raise ValueError(dangling)
-    graph, _ = assemble(
+    graph = assemble(
         ids,
         _links(file, rows, "float64" if extra is None else extra.weights_dtype),
         _columns(file, ids) if extra is None else _own_columns(file, extra),

@@ -24,12 +24,12 @@ from numpy import ndarray
 
 from graphs.compare import Comparison, Score, compare
 from graphs.correspond import Correspondence, CorrespondSettings, correspond
-from graphs.evidence import Profiles, relative_depth
+from graphs.evidence import Profiles, mean_depth
 from graphs.flow import path_lengths
 from graphs.graph import AttributionGraph
 from graphs.influence import influence
+from graphs.matching import one_dictionary
 from graphs.nodes import NodeKind
-from graphs.provenance import NEURONS, UNKNOWN
 
 SHUFFLES = 20
 SAMPLES = 1000  # of prompts, drawn for the intervals
@@ -47,12 +47,12 @@ class Across:
 def traits(graph: AttributionGraph) -> dict[str, float]:
     """How a graph computes, by name; nan where it has no features or no path."""
     rows = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
-    arrived, lengths = influence(graph)[rows], path_lengths(graph)
-    total, reached = float(arrived.sum()), float(lengths.sum())
+    lengths = path_lengths(graph)
+    reached = float(lengths.sum())
     edges = np.arange(1, len(lengths) + 1)
     return {
         "features": float(len(rows)),
-        "depth": float(arrived @ relative_depth(graph, rows)) / total if total else float("nan"),
+        "depth": mean_depth(graph, rows, influence(graph)[rows]),
         "edges": float(edges @ lengths) / reached if reached else float("nan"),
         "direct": float(lengths[0]) / reached if reached else float("nan"),
     }
@@ -112,19 +112,6 @@ def across_prompts(
         },
         traits=_traits(first, second),
     )
-
-
-def one_dictionary(first: AttributionGraph, second: AttributionGraph) -> bool:
-    """Whether features are the same by their numbers.
-
-    Neurons are if the model is; a dictionary is of its features wherever it is used, as in a base
-    model and its chat model.  One that is unknown is never the same as another.
-    """
-    one, other = first.provenance, second.provenance
-    if UNKNOWN in (one.dictionary.name, other.dictionary.name):
-        return False
-    same = one.dictionary == other.dictionary
-    return same and (one.dictionary.kind != NEURONS or one.model == other.model)
 
 
 def _traits(

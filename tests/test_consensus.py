@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from graphs.consensus import consensus
 from graphs.graph import AttributionGraph
 from graphs.influence import influence
 from graphs.nodes import NodeKind
+from graphs.provenance import NEURONS, DictionaryIdentity
 from tests.graph_oracles import make_graph, random_graphs
 
 
@@ -115,3 +117,18 @@ def test_what_makes_no_consensus_is_refused(
 ):
     with pytest.raises(ValueError, match=message):
         consensus(made, level)
+
+
+def test_neurons_of_two_models_make_no_consensus():
+    def neurons_of(model: str) -> AttributionGraph:
+        graph = city(1, 0.5, "feature:0/2@1")
+        header = graph.provenance
+        names = {
+            "model": header.model.model_copy(update={"name": model}),
+            "dictionary": DictionaryIdentity(kind=NEURONS, name="MLP neurons"),
+        }
+        return replace(graph, provenance=header.model_copy(update=names))
+
+    assert consensus([neurons_of("a"), neurons_of("a")]).left_out == 0.0
+    with pytest.raises(ValueError, match="graphs of one dictionary"):
+        consensus([neurons_of("a"), neurons_of("b")])

@@ -18,7 +18,7 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from graphs import AttributionGraph, Ends, NodeKind, flow, influence, relative_depth, select
+from graphs import AttributionGraph, Ends, NodeKind, flow, influence, mean_depth, select
 
 TABLE = Path(__file__).with_name("known_circuits.toml")
 
@@ -79,10 +79,9 @@ def by_way_of_middle(graph: AttributionGraph, circuit: KnownCircuit) -> ByWay:
     if not rows or total == 0:
         return ByWay(0.0, float("nan"))
     middle = np.isin(np.arange(len(graph)), rows)
-    arrived = influence(graph)[rows]
     return ByWay(
         share=flow(graph, Ends(start, answer, (middle,))) / total,
-        depth=float(arrived @ relative_depth(graph, np.array(rows)) / arrived.sum()),
+        depth=mean_depth(graph, np.array(rows), influence(graph)[rows]),
     )
 
 

@@ -165,9 +165,10 @@ def import_command(
     as_json: AsJson = False,
 ) -> None:
     """Turn a graph of another program into one of ours, with its notes beside it."""
+    require_places(out)
     require_graph_place(out, graph)
     beside = graphs.annotations_path(out)
-    require_places(out, beside)
+    require_places(beside)
     if tokenizer is not None and graph.suffix != ".pt":
         raise UsageError("--tokenizer is for .pt files, which have no tokens: leave it out.")
     spelled_by = None if tokenizer is None else load_tokenizer(tokenizer)

@@ -130,10 +130,10 @@ def consensus_command(
         raise UsageError(f"--level must be between 0 and 1, got {level}.")
     read = [open_graph(file).graph for file in files]
     for file, graph in zip(files, read, strict=True):
-        if graph.provenance.dictionary != read[0].provenance.dictionary:
+        if not graphs.one_dictionary(read[0], graph):
             raise UsageError(
-                f"{files[0]} has features of {read[0].provenance.dictionary.name!r}, {file} of "
-                f"{graph.provenance.dictionary.name!r}: trace all with one dictionary."
+                f"{files[0]} has features of {_of(read[0])}, {file} of {_of(graph)}: "
+                "trace all with one dictionary."
             )
     found = graphs.consensus(read, level)
     if not as_json:
@@ -181,6 +181,10 @@ def profile_of(graph: graphs.AttributionGraph, path: Path) -> graphs.Profile:
             f"{header.dictionary.name!r} in {header.model.name!r}: profile that dictionary."
         )
     return profile
+
+
+def _of(graph: graphs.AttributionGraph) -> str:
+    return f"{graph.provenance.dictionary.name!r} in {graph.provenance.model.name!r}"
 
 
 def _numbers(common: graphs.Common) -> list[dict[str, float]]:

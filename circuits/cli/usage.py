@@ -36,8 +36,7 @@ def require_places(*paths: Path | None) -> None:
 
 
 def require_graph_place(path: Path | None, *inputs: Path) -> None:
-    """Raises now if our graph file could not be written there, or would not be read from there."""
-    require_places(path)
+    """Raises UsageError if our graph file would not be read from there, or replaces an input."""
     if path is None:
         return
     if path.suffix in (".json", ".pt"):
