@@ -5,7 +5,9 @@
     {"schema_version": 1,
      "pins": ["feature:3/77@4", …],                          nodes of a person's own subgraph
      "labels": {"feature:3/77@4": "Texas", "3/78": "state"},  of a node, or of a feature anywhere
-     "groups": [{"name": "Texas", "members": ["feature:3/77@4", …], "automatic": false}, …]}
+     "groups": [{"name": "Texas", "members": ["feature:3/77@4", …], "automatic": false}, …],
+     "places": {"Texas": [310.0, 42.0]},         of groups and nodes in the page's subgraph, pixels
+     "hidden": ["feature:0/5@2", …]}                             nodes that the page does not show
 
 Nodes are written as in `graphs.nodes`.  They need not be in the graph, so that annotations serve a
 pruned graph and the full one.  A node is in one group at most.
@@ -37,6 +39,7 @@ def _is_node(name: str) -> str:
 
 
 NodeName = Annotated[str, AfterValidator(_is_node)]
+Place = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
@@ -52,12 +55,17 @@ class Group(_Frozen):
 
 
 class Annotations(_Frozen):
-    """Pins, labels and groups.  Raises ValidationError for two groups of one name or node."""
+    """Pins, labels, groups and places.
+
+    Raises ValidationError for two groups of one name or node.
+    """
 
     schema_version: Literal[1] = 1
     pins: tuple[NodeName, ...] = ()
     labels: dict[str, str] = {}
     groups: tuple[Group, ...] = ()
+    places: dict[str, tuple[Place, Place]] = {}
+    hidden: tuple[NodeName, ...] = ()
 
     @model_validator(mode="after")
     def _once(self) -> Annotations:

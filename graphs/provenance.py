@@ -44,6 +44,16 @@ class Target(_Frozen):
     probability: float = Field(ge=0.0, le=1.0)  # model's own; 1 for contrasts and vectors
 
 
+class Measured(_Frozen):
+    """One intervention in the model, beside what the graph says of it."""
+
+    what: str = Field(min_length=1)  # in words, as in "feature:12/345@7 to 0"
+    regime: Literal["frozen", "constrained", "free"]
+    target: str  # the logit or target node, as in graphs.nodes
+    predicted: float  # change of the target's value that the graph's edges give
+    measured: float  # change in the model
+
+
 class Checks(_Frozen):
     """What the trace measured about itself; None where it does not apply or was not measured."""
 
@@ -91,3 +101,4 @@ class Provenance(_Frozen):
     targets: tuple[Target, ...]  # in the order of the graph's logit and target nodes
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     checks: Checks = Checks()
+    measured: tuple[Measured, ...] = ()

@@ -21,6 +21,7 @@ class Opened:
     """A page in the browser, and what it should not have done."""
 
     page: Page
+    path: Path
     complaints: list[str] = field(default_factory=list)  # errors and warnings of the console
     asked: list[str] = field(default_factory=list)  # addresses beyond the file itself
 
@@ -38,7 +39,7 @@ def chromium() -> Iterator[Browser]:
 def opened(browser: Browser, path: Path) -> Iterator[Opened]:
     """A file in a window of a laptop's size; its complaints are gathered from the start."""
     page = browser.new_page(viewport=LAPTOP)
-    found = Opened(page)
+    found = Opened(page, path)
 
     def listen(message: object) -> None:
         kind, text = getattr(message, "type", ""), getattr(message, "text", "")
@@ -58,3 +59,13 @@ def opened(browser: Browser, path: Path) -> Iterator[Opened]:
     found.asked.remove(address)
     yield found
     page.close()
+
+
+@contextmanager
+def viewed(browser: Browser, path: Path) -> Iterator[Opened]:
+    """A page of ours, ready to be used; it must ask for nothing and complain of nothing."""
+    with opened(browser, path) as found:
+        found.page.wait_for_selector("html[data-ready]")
+        yield found
+        assert found.complaints == []
+        assert found.asked == []

@@ -164,7 +164,7 @@ def test_without_options_the_large_model_and_its_transcoders_are_traced(tmp_path
     circuit = next(circuit for circuit in known_circuits() if circuit.prompt == DALLAS)
     assert middle_features(graphs.prune(graph), circuit)
     assert "Texas" in page.read_text()
-    assert "<details>" in page.read_text()
+    assert '"examples":[{' in page.read_text()
 
 
 def test_neurons_can_be_asked_for():

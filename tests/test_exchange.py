@@ -290,7 +290,9 @@ def test_commands_read_the_files_of_others(tmp_path, make):
         assert "nan" not in result.stdout
         strict = run(*command, "--json").stdout
         assert json.loads(strict, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert "NaN" not in page.read_text().split("<body")[-1].split("Plotly.newPlot")[-1]
+    data = page.read_text().partition('id="data">')[2].partition("</script>")[0]
+    assert json.loads(data)["graphs"][0]["nodes"]["names"]
+    assert "NaN" not in data
 
 
 def test_a_persons_label_is_shown(tmp_path):

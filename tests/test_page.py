@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from plotly.offline import get_plotlyjs
 
+from graphs.annotations import NO_ANNOTATIONS
 from graphs.files import GraphFileError
 from graphs.graph import AttributionGraph
 from tests.graph_oracles import make_graph
 from tests.test_figure import EDGES, HOSTILE, LOGIT, NAMES, hostile_graph
-from viz.page import page_text, write_page
+from viz import page
+from viz.page import write_page
 
 
 class Reader(HTMLParser):
@@ -50,17 +52,21 @@ def read(graph: AttributionGraph) -> Reader:
     return reader
 
 
+def page_text(graph: AttributionGraph) -> str:
+    return page.page_text([(graph, NO_ANNOTATIONS)])
+
+
 def own_text(graph: AttributionGraph) -> str:
     """The page without plotly's script."""
-    page = page_text(graph)
-    assert page.count(get_plotlyjs()) == 1
-    return page.replace(get_plotlyjs(), "")
+    text = page_text(graph)
+    assert text.count(get_plotlyjs()) == 1
+    return text.replace(get_plotlyjs(), "")
 
 
 def test_the_page_has_what_browsers_need_to_know():
-    page = page_text(make_graph(NAMES, EDGES))
-    assert page.startswith('<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">')
-    assert page.index("Content-Security-Policy") < page.index("<script")
+    text = page_text(make_graph(NAMES, EDGES))
+    assert text.startswith('<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">')
+    assert text.index("Content-Security-Policy") < text.index("<script")
     assert (
         read(make_graph(NAMES, EDGES)).title
         == "“\u2068<bos> the cat\u2069” → \u2068t0\u2069 100.0%"
@@ -68,11 +74,11 @@ def test_the_page_has_what_browsers_need_to_know():
 
 
 def test_the_page_refers_to_nothing_outside():
-    text = own_text(hostile_graph())
+    text = own_text(hostile_graph()).replace("http://www.w3.org/2000/svg", "")  # a name only
     for reference in ("http:", "https:", "src=", "@import", "url(", "<iframe", "<link rel=style"):
         assert reference not in text
     assert re.findall(r'href="([^"]*)"', text) == ["data:,"]
-    assert '"showSendToCloud": false' in text
+    assert text.count("showSendToCloud: false") == text.count("plotly.newPlot(") == 2
     assert "default-src 'none'" in text
 
 

@@ -8,13 +8,18 @@ from viz.corresponding import correspondence_scores, correspondence_text
 from viz.described import description_text
 from viz.figure import figure
 from viz.layout import Placement, layout
-from viz.page import write_page
+from viz.notebook import Shown, show
+from viz.page import write_page, write_pages_beside
+from viz.part import ALLOWED_NODES, MOST_NODES
 from viz.prompts import prompt_scores, prompts_text, write_prompts
 from viz.stories import groups_text, paths_text, story
 from viz.terminal import summary_tables
 
 __all__ = [
+    "ALLOWED_NODES",
+    "MOST_NODES",
     "Placement",
+    "Shown",
     "comparison_scores",
     "comparison_text",
     "consensus_text",
@@ -30,9 +35,11 @@ __all__ = [
     "prompt_scores",
     "prompts_text",
     "scores_beside_null",
+    "show",
     "story",
     "summary_tables",
     "write_comparison",
     "write_page",
+    "write_pages_beside",
     "write_prompts",
 ]

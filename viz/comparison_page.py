@@ -19,7 +19,7 @@ from viz.words import heading, visible
 PAGE_STYLE = f"""
   body {{ margin: 0 auto; width: 1100px; padding: 24px; background: white; color: {INK};
     font: 14px/1.5 {FONT}; }}
-  h2 {{ font-size: 18px; margin: 0; }}
+  h1 {{ font-size: 18px; margin: 0; }}
   .graph {{ color: {GREY}; margin: 4px 0; }}
   table {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }}
   caption {{ padding: 24px 0 8px; text-align: left; font-size: 16px; font-weight: bold; }}
@@ -28,7 +28,6 @@ PAGE_STYLE = f"""
   thead th {{ border-color: {GREY}; color: {GREY}; }}
   td {{ overflow-wrap: anywhere; }}
   .number {{ text-align: right; white-space: nowrap; }}
-  .unseen {{ position: absolute; width: 1px; height: 1px; overflow: hidden; clip: rect(0 0 0 0); }}
 """
 
 
@@ -55,7 +54,7 @@ def comparison_page(
     graphs = (first, second)
     names = tuple(graph.provenance.model.name for graph in graphs)
     told = "\n".join(f'<p class="graph">{escape(heading(graph))}</p>' for graph in graphs)
-    body = f"""<h2>{escape(visible(names[0]))} and {escape(visible(names[1]))}</h2>
+    body = f"""<h1>{escape(visible(names[0]))} and {escape(visible(names[1]))}</h1>
 {told}
 {plot(scores_beside_null(scores), "scores", "scores")}
 {_scores(scores)}

@@ -42,7 +42,6 @@ def document(title: str, generator: str, style: str, body: str) -> str:
 <style>{style}</style>
 </head>
 <body>
-<h1 class="unseen">{escape(title)}</h1>
 {body}
 </body>
 </html>

@@ -44,8 +44,19 @@ class Placement:
     column_width: Float[ndarray, " column"]
     rows: tuple[str, ...]  # input, 0, 1, …, output
     row_y: Float[ndarray, " row"]  # middle of each row
+    row_height: Float[ndarray, " row"]
     width: float
     height: float
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Nodes to be placed: the strongest of a cell goes first."""
+
+    nodes: NodeTable
+    n_layers: int
+    strength: Float[ndarray, " node"]
+    column: Int[ndarray, " node"]  # which column each is in, rising to the right; BIAS: its own
 
 
 def layout(graph: AttributionGraph) -> Placement:
@@ -55,29 +66,69 @@ def layout(graph: AttributionGraph) -> Placement:
 
 def place(nodes: NodeTable, n_layers: int, strength: Float[ndarray, " node"]) -> Placement:
     """Where nodes go, the strongest first in each cell."""
-    rows, row = _rows(nodes, n_layers)
-    columns, column = np.unique(nodes.pos, return_inverse=True)
-    cell = column * len(rows) + row
-    count = np.bincount(cell, minlength=len(columns) * len(rows)).reshape(len(columns), len(rows))
-    slots = _slots(count.max(axis=1, initial=0))
-    lines = np.maximum(-(-count // slots[:, None]), 1)
-    row_lines = lines.max(axis=0, initial=1)
-    row_height = row_lines + max(_ROW_GAP, (HIGH - row_lines.sum()) / len(rows))
-    column_width = _widths(slots, columns == BIAS)
-    column_x = np.cumsum(column_width) - column_width / 2
-    row_y = np.cumsum(row_height) - row_height / 2
-    right, down = _within(ranks(cell, strength), count[column, row], lines[column, row])
-    return Placement(
-        x=column_x[column] + right,
-        y=row_y[row] - down,
-        columns=columns,
-        column_x=column_x,
-        column_width=column_width,
-        rows=rows,
-        row_y=row_y,
-        width=max(float(column_width.sum()), WIDE),
-        height=float(row_height.sum()),
-    )
+    return place_together(Cast(nodes, n_layers, strength, nodes.pos))[0]
+
+
+def place_together(*casts: Cast, wide: float = WIDE, high: float = HIGH) -> tuple[Placement, ...]:
+    """Where nodes go, with the same columns for all casts.
+
+    Small graphs are spread over `wide` by `high` units.
+    """
+    columns = np.unique(np.concatenate([cast.column for cast in casts]))
+    grids = [_Grid.of(cast, columns) for cast in casts]
+    busiest = np.stack([grid.count.max(axis=1, initial=0) for grid in grids]).max(axis=0)
+    slots = _slots(busiest)
+    widths = _widths(slots, columns == BIAS, wide)
+    return tuple(grid.placed(columns, slots, widths, wide, high) for grid in grids)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Which cell each node is in, and how many nodes a cell has."""
+
+    rows: tuple[str, ...]
+    row: Int[ndarray, " node"]
+    column: Int[ndarray, " node"]
+    count: Int[ndarray, "column row"]
+    rank: Int[ndarray, " node"]  # within its cell
+
+    @classmethod
+    def of(cls, cast: Cast, columns: Int[ndarray, " column"]) -> _Grid:
+        rows, row = _rows(cast.nodes, cast.n_layers)
+        column = np.searchsorted(columns, cast.column)
+        cell = column * len(rows) + row
+        count = np.bincount(cell, minlength=len(columns) * len(rows))
+        return cls(
+            rows, row, column, count.reshape(len(columns), len(rows)), ranks(cell, cast.strength)
+        )
+
+    def placed(
+        self,
+        columns: Int[ndarray, " column"],
+        slots: Int[ndarray, " column"],
+        column_width: Float[ndarray, " column"],
+        wide: float,
+        high: float,
+    ) -> Placement:
+        lines = np.maximum(-(-self.count // np.maximum(slots, 1)[:, None]), 1)
+        row_lines = lines.max(axis=0, initial=1)
+        row_height = row_lines + max(_ROW_GAP, (high - row_lines.sum()) / len(self.rows))
+        column_x = np.cumsum(column_width) - column_width / 2
+        row_y = np.cumsum(row_height) - row_height / 2
+        place = self.column, self.row
+        right, down = _within(self.rank, self.count[place], lines[place])
+        return Placement(
+            x=column_x[self.column] + right,
+            y=row_y[self.row] - down,
+            columns=columns,
+            column_x=column_x,
+            column_width=column_width,
+            rows=self.rows,
+            row_y=row_y,
+            row_height=row_height,
+            width=max(float(column_width.sum()), wide),
+            height=float(row_height.sum()),
+        )
 
 
 def _rows(nodes: NodeTable, n_layers: int) -> tuple[tuple[str, ...], Int[ndarray, " node"]]:
@@ -99,10 +150,10 @@ def _slots(busiest: Int[ndarray, " column"]) -> Int[ndarray, " column"]:
 
 
 def _widths(
-    slots: Int[ndarray, " column"], is_bias: Bool[ndarray, " column"]
+    slots: Int[ndarray, " column"], is_bias: Bool[ndarray, " column"], wide: float
 ) -> Float[ndarray, " column"]:
     """Slots and gaps of each column; what a small graph leaves of the width is shared out."""
-    spare = WIDE - slots.sum() - _BIAS_GAP * is_bias.sum()
+    spare = wide - slots.sum() - _BIAS_GAP * is_bias.sum()
     return slots + np.where(is_bias, _BIAS_GAP, max(_COLUMN_GAP, spare / max(1, np.sum(~is_bias))))
 
 

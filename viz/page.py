@@ -1,83 +1,97 @@
-"""Page: an attribution graph as one HTML file that needs nothing else.
+"""Page: attribution graphs as one HTML file that needs nothing else.
 
-Figure, how to read it, and the strongest nodes as a table.
+The page is `viz/viewer`, put together: its body, its style, its scripts in the order in which they
+build on each other, plotly's script, and the graphs as JSON.  Without JavaScript a table of the
+strongest nodes is left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from graphs.descriptions import Description, Example
+from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStubs]  # it has none
+
+from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.files import atomic_write
 from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS
-from viz.document import FONT, GREY, INK, PALE, SIDE, document, plot
-from viz.figure import figure
+from viz.document import document
+from viz.pair import pair_data
+from viz.part import MOST_NODES, part
+from viz.payload import as_json, graph_data, placed
 from viz.strengths import Strengths, strengths, strongest
-from viz.words import heading, label, number, percent, position_text, quoted, visible
+from viz.words import heading, label, number, percent, position_text
 
 TABLE_ROWS = 50
 
-_STYLE = f"""
-  body {{ margin: 0; background: white; color: {INK}; font: 14px/1.5 {FONT}; }}
-  figure, section {{ margin: 0 auto; width: fit-content; max-width: 100%; }}
-  .scroll {{ overflow-x: auto; overflow-y: hidden; }}
-  figcaption, section {{ box-sizing: border-box; padding: 0 {SIDE}px; }}
-  figcaption {{ max-width: 64rem; padding-top: 8px; color: {GREY}; }}
-  section {{ width: 1400px; padding-bottom: 48px; }}
-  table {{ width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }}
-  caption {{ padding: 32px 0 8px; text-align: left; font-size: 16px; font-weight: bold; }}
-  th, td {{ padding: 3px 16px 3px 0; border-bottom: 1px solid {PALE}; text-align: left; }}
-  th {{ font-weight: normal; white-space: nowrap; }}
-  thead th {{ border-color: {GREY}; color: {GREY}; }}
-  details {{ color: {GREY}; }}
-  details p {{ margin: 2px 0; color: {INK}; }}
-  mark {{ background: none; color: inherit; }}
-  td {{ overflow-wrap: anywhere; white-space: pre-wrap; }}
-  .number {{ padding-right: 0; padding-left: 16px; text-align: right; white-space: nowrap; }}
-  .unseen {{ position: absolute; width: 1px; height: 1px; overflow: hidden; clip: rect(0 0 0 0); }}
-  @media print {{
-    @page {{ size: landscape; margin: 10mm; }}
-    figure {{ zoom: 0.7; }}
-    .modebar-container {{ display: none; }}
-    section {{ width: auto; padding: 0; break-before: page; font-size: 11px; }}
-    tr {{ break-inside: avoid; }}
-  }}
-"""
-
-_READING = """Each mark is a node at its token and layer; its area grows with its influence, the
-part of what reaches the outputs that passes through it. Lines are the direct effects that carry
-most influence, from the lower node to the upper one; stronger lines carry more. The words beside
-features are the tokens whose logits they raise most. Point at a node for its strongest inputs
-and outputs, in percent of all that enters the receiving node; drag to zoom, double-click to zoom
-out, click the legend to hide a kind."""
-_ALTERNATIVE = "Attribution graph; the table below lists its strongest nodes"
+VIEWER = Path(__file__).with_name("viewer")
+# Each builds on those before it; all share one scope, as scripts of a page do.
+SCRIPTS = (
+    *("numbers", "data", "pruning", "paths", "parts", "state", "storage"),  # values
+    *("elements", "pens", "drawing", "labels", "focus"),  # what is drawn of them
+    *("plot", "lists", "detail", "subgraph", "panels"),  # pieces of the page
+    *("viewer", "render", "deeds", "keys", "start"),  # the page
+)
 
 
-def write_page(graph: AttributionGraph, path: Path | str) -> None:
+def write_page(
+    graph: AttributionGraph,
+    path: Path | str,
+    annotations: Annotations = NO_ANNOTATIONS,
+    most_nodes: int = MOST_NODES,
+) -> None:
     """Write a graph as one HTML file, whole or not at all; a file that is there is replaced.
 
+    Of a graph with more nodes the strongest `most_nodes` are in it, and the page says so.
     Raises GraphFileError, with the path in its text, if the file cannot be written.
     """
-    text = page_text(graph)
+    _write(page_text([(graph, annotations)], most_nodes), path)
+
+
+def write_pages_beside(
+    first: tuple[AttributionGraph, Annotations],
+    second: tuple[AttributionGraph, Annotations],
+    path: Path | str,
+    most_nodes: int = MOST_NODES,
+) -> None:
+    """Write two graphs side by side as one HTML file.  Raises GraphFileError."""
+    _write(page_text([first, second], most_nodes), path)
+
+
+def page_text(
+    shown: Sequence[tuple[AttributionGraph, Annotations]], most_nodes: int = MOST_NODES
+) -> str:
+    """One graph, or two side by side, as the text of one HTML file."""
+    parts = [part(graph, most_nodes) for graph, _ in shown]
+    noted = [annotations for _, annotations in shown]
+    if len(shown) == 2:
+        data = pair_data(parts[0], parts[1], noted[0], noted[1])
+    else:
+        data = {"graphs": [graph_data(parts[0], placed(parts[0]), noted[0])]}
+    first = shown[0][0]
+    title = " | ".join(heading(graph) for graph, _ in shown)
+    return document(title, first.provenance.generator, _file("viewer.css"), _body(first, data))
+
+
+def _body(graph: AttributionGraph, data: object) -> str:
+    scripts = "\n".join(f"<script>\n{_file(f'{name}.js')}</script>" for name in SCRIPTS)
+    return f"""{_file("viewer.html")}
+<noscript>The page needs JavaScript; this table does not.
+{_table(graph)}</noscript>
+<script type="application/json" id="data">{as_json(data)}</script>
+<script type="text/plain" id="plotly">{get_plotlyjs()}</script>
+{scripts}"""
+
+
+def _file(name: str) -> str:
+    return (VIEWER / name).read_text(encoding="utf-8")
+
+
+def _write(text: str, path: Path | str) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
-def page_text(graph: AttributionGraph) -> str:
-    """A graph as the text of one HTML file."""
-    body = f"""<figure>
-<div class="scroll" role="img" tabindex="0" aria-label="{_ALTERNATIVE}">
-{plot(figure(graph), "graph", "attribution-graph")}
-</div>
-<noscript>The figure needs JavaScript; the table below does not.</noscript>
-<figcaption>{_READING}</figcaption>
-</figure>
-<section>
-{_table(graph)}
-</section>"""
-    return document(heading(graph), graph.provenance.generator, _STYLE, body)
 
 
 def _table(graph: AttributionGraph) -> str:
@@ -101,41 +115,8 @@ def _table_row(graph: AttributionGraph, measured: Strengths, row: int) -> str:
     influence = "" if is_target else percent(float(measured.influence[row]))
     numbers = (influence, number(float(graph.nodes.activation[row])))
     cells = [
-        f"<td>{escape(label(graph, row))}{_details(graph.description(row))}</td>",
+        f"<td>{escape(label(graph, row))}</td>",
         f"<td>{escape(position_text(graph, row))}</td>",
     ]
     cells += [f'<td class="number">{text}</td>' for text in numbers]
     return f'<tr><th scope="row">{graph.nodes[row]}</th>{"".join(cells)}</tr>'
-
-
-def _details(description: Description | None) -> str:
-    """Output tokens and examples of a feature, folded away; empty where nothing is known."""
-    if description is None:
-        return ""
-    lines = [_example(example, description.largest or 1.0) for example in description.examples]
-    for word, tokens in (
-        ("says", description.said),
-        ("raises", description.raised),
-        ("lowers", description.lowered),
-    ):
-        if tokens:
-            lines.append(escape(f"{word} {' '.join(map(quoted, tokens))}"))
-    if description.frequency is not None:
-        lines.append(f"fires on {percent(description.frequency)} of tokens")
-    if not lines:
-        return ""
-    body = "".join(f"<p>{line}</p>" for line in lines)
-    return f"<details><summary>examples</summary>{body}</details>"
-
-
-def _example(example: Example, largest: float) -> str:
-    """A text whose tokens are coloured by the feature's activation at them."""
-    pieces: list[str] = []
-    for token, activation in zip(example.tokens, example.activations, strict=True):
-        share = min(1.0, max(0.0, activation / largest))
-        text = escape(visible(token).replace("␣", " "))
-        if share > 0.005:
-            shade = f"background: rgb(240 140 40 / {share:.0%})"
-            text = f'<mark style="{shade}" title="{number(activation)}">{text}</mark>'
-        pieces.append(text)
-    return "".join(pieces)

@@ -76,7 +76,7 @@ def write_prompts(
 ) -> None:
     """Write the comparison as one HTML file, whole or not at all.  Raises GraphFileError."""
     names = [side[0].provenance.model.name for side in (first, second)]
-    body = f"""<h2>{escape(visible(_title(first, second)))}</h2>
+    body = f"""<h1>{escape(visible(_title(first, second)))}</h1>
 <p class="graph">{len(first):,} prompts; by chance: graphs of different prompts</p>
 {plot(scores_beside_null(prompt_scores(found)), "scores", "scores")}
 {html_table("Scores", _HEADINGS, _rows(found), numbers={1, 2, 3, 4})}

@@ -100,7 +100,7 @@ def prune_command(
         graphs.write_graph(pruned, out)
         keep_annotations(annotations, out)
     if html is not None:
-        viz.write_page(pruned, html)
+        viz.write_page(pruned, html, annotations)
     parts = scores_of_part(whole, pruned)
     written = {"graph": out, "page": html}
     show_summary(pruned, as_json, written, scores=parts, annotations=annotations)

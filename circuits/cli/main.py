@@ -8,7 +8,8 @@ import circuits.cli.files
 import circuits.cli.profile
 import circuits.cli.reading
 import circuits.cli.trace
-import circuits.cli.train  # noqa: F401  # commands register themselves when imported
+import circuits.cli.train
+import circuits.cli.view  # noqa: F401  # commands register themselves when imported
 from circuits.cli.app import app
 
 __all__ = ["app", "main"]

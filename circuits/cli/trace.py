@@ -114,7 +114,7 @@ def trace_command(
         if out is not None:
             graphs.write_graph(graph, out)
         if html is not None:
-            viz.write_page(graphs.prune(graph), html)
+            viz.write_page(graph, html)
     show_summary(graph, as_json, {"graph": out, "page": html})
     raise typer.Exit(1 if graph.provenance.checks.failures else 0)
 

@@ -1,0 +1,61 @@
+"""The command that makes a page: view."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import viz
+from circuits.cli.app import app, output, plain_errors, print_json
+from circuits.cli.opened import open_graph
+from circuits.cli.options import AsJson, GraphPath
+from circuits.cli.usage import UsageError, require_other, require_places
+
+_GENERATED = '<meta name="generator" content="headwater'
+_HEAD = 4096  # characters within which a page names its generator
+
+
+@app.command("view")
+@plain_errors
+def view_command(
+    graph: GraphPath,
+    other: Annotated[Path | None, typer.Argument(help="A graph to show beside it.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the page here; else beside the graph.")
+    ] = None,
+    nodes: Annotated[
+        int, typer.Option(min=1, max=viz.ALLOWED_NODES, help="Nodes in the page at most.")
+    ] = viz.MOST_NODES,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a page of a graph, or of two side by side: one file that opens anywhere."""
+    page = html or graph.with_suffix(".html")
+    require_places(page)
+    for given in (graph, other):
+        if given is not None:
+            require_other(page, given)
+    if html is None:
+        _require_own(page)
+    read, annotations, _ = open_graph(graph)
+    if other is None:
+        viz.write_page(read, page, annotations, nodes)
+    else:
+        beside = open_graph(other)
+        pair = (read, annotations), (beside.graph, beside.annotations)
+        viz.write_pages_beside(*pair, page, nodes)
+    if show:
+        webbrowser.open(page.resolve().as_uri())
+    if as_json:
+        print_json({"page": str(page)})
+        return
+    output.print(f"page: {page}", markup=False, soft_wrap=True)
+
+
+def _require_own(page: Path) -> None:
+    """Raises UsageError if another program's page would be replaced that nobody named."""
+    if page.exists() and _GENERATED not in page.read_text("utf-8", errors="replace")[:_HEAD]:
+        raise UsageError(f"{page} is there and is no page of headwater: give --html another name.")

@@ -1,0 +1,234 @@
+"""What the page computes is what Python computes, on the same graphs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page
+
+import graphs
+from graphs.annotations import Annotations, Group
+from graphs.flow import Ends
+from graphs.graph import AttributionGraph
+from tests.browser import chromium, needs_chromium, viewed
+from tests.graph_oracles import make_graph
+from viz.page import write_page
+from viz.part import part
+from viz.payload import graph_data, placed
+from viz.words import number, percent
+
+pytestmark = needs_chromium
+
+FLOAT32 = {"rel": 2e-6, "abs": 1e-9}  # the page holds shares in float32
+SEEDS = range(8)
+
+
+def layered(seed: int) -> AttributionGraph:
+    """Some layers of features, errors and biases, some rows incomplete or not computed at all."""
+    rng = random.Random(seed)
+    names = ["token:1@0", "token:2@1", "token:3@2"]
+    for layer in range(3):
+        names.append(f"bias:{layer}")
+        names += [f"feature:{layer}/{10 * layer + i}@{rng.randrange(3)}" for i in range(4)]
+        names += [f"error:{layer}@{pos}" for pos in range(3)]
+    inner = [*names]
+    names += ["logit:7@2", "logit:8@2"]
+    unexpanded = tuple(
+        name for name in inner if name.startswith("feature:1") and rng.random() < 0.3
+    )
+    depth = {name: -1 if "token" in name else int(name.split(":")[1][0]) for name in inner}
+    edges = {
+        (source, target): rng.uniform(-1, 1)
+        for target in names
+        for source in inner
+        if target.startswith(("feature", "logit"))
+        and target not in unexpanded
+        and depth[source] < depth.get(target, 9)
+        and rng.random() < 0.7
+    }
+    dropped = {name: (0.0, rng.random()) for name in names if any(t == name for _, t in edges)}
+    return make_graph(names, edges, [0.6, 0.3], unexpanded=unexpanded, dropped=dropped)
+
+
+GRAPHS = [layered(seed) for seed in SEEDS]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    path: Path = tmp_path_factory.mktemp("viewer") / "page.html"
+    write_page(GRAPHS[0], path)
+    with chromium() as browser, viewed(browser, path) as found:
+        yield found.page
+
+
+def payload(graph: AttributionGraph) -> dict[str, Any]:
+    held = part(graph)
+    return graph_data(held, placed(held))
+
+
+def as_scores(found: dict[str, float]) -> graphs.Scores:
+    return graphs.Scores(found["replacement"], found["completeness"])
+
+
+def assert_close(found: graphs.Scores, expected: graphs.Scores) -> None:
+    assert found.replacement == pytest.approx(expected.replacement, **FLOAT32)
+    assert found.completeness == pytest.approx(expected.completeness, **FLOAT32)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_pruning_keeps_what_python_keeps_and_scores_it_alike(page: Page, graph: AttributionGraph):
+    for nodes, edges, keep in (
+        (0.8, 0.98, False),
+        (0.43, 0.71, False),
+        (0.9, 0.5, True),
+        (1.0, 1.0, True),
+    ):
+        found = page.evaluate(
+            """([data, nodes, edges, keepErrors]) => {
+                const graph = readGraph(data);
+                const kept = pruned(graph, {nodes, edges, keepErrors});
+                const name = (n) => graph.names[n];
+                const names = graph.names.filter((_, n) => kept.node[n]);
+                const links = [...graph.share.keys()].filter((e) => kept.edge[e]);
+                return {
+                    names, scores: scoresOfPruned(graph, kept), counts: [kept.nNodes, kept.nEdges],
+                    links: links.map((e) => [graph.source[e], graph.target[e]].map(name)),
+                };
+            }""",
+            [payload(graph), nodes, edges, keep],
+        )
+        pruned = graphs.prune(graph, graphs.PruneSettings(nodes, edges, keep))
+        assert found["names"] == [str(node) for node in pruned.nodes]
+        coo = pruned.weights.tocoo()
+        links = {
+            (str(pruned.nodes[int(source)]), str(pruned.nodes[int(target)]))
+            for target, source in zip(coo.row, coo.col, strict=True)
+        }
+        assert set(map(tuple, found["links"])) == links
+        assert found["counts"] == [len(pruned), len(links)]
+        assert_close(as_scores(found["scores"]), graphs.scores(pruned))
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_scores_of_chosen_nodes_are_those_of_python(page: Page, graph: AttributionGraph):
+    kept = np.random.default_rng(len(graph)).random(len(graph)) < 0.5
+    for convention in ("absorbed", "renormalised"):
+        found = page.evaluate(
+            "([data, kept, convention]) => "
+            "scoresOfNodes(readGraph(data), Uint8Array.from(kept), convention)",
+            [payload(graph), kept.astype(int).tolist(), convention],
+        )
+        assert_close(as_scores(found), graphs.scores(graph, kept, convention))
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_paths_between_two_nodes_are_those_of_python(page: Page, graph: AttributionGraph):
+    targets = graph.target_rows().tolist()
+    features = [row for row, node in enumerate(graph.nodes) if node.kind == graphs.NodeKind.FEATURE]
+    for source, target in ((0, targets[0]), (2, targets[1]), (features[1], targets[0])):
+        found = page.evaluate(
+            """([data, source, target]) => {
+                const graph = readGraph(data);
+                const paths = strongestPaths(graph, source, target, 12);
+                return paths.map((p) => [rowsOn(graph, p), p.share, signOf(graph, p)]);
+            }""",
+            [payload(graph), source, target],
+        )
+        masks = np.zeros((2, len(graph)), dtype=bool)
+        masks[0, source] = masks[1, target] = True
+        expected = graphs.strongest_paths(graph, Ends(masks[0], masks[1]), 12).listed
+        assert [rows for rows, _, _ in found] == [list(path.nodes) for path in expected]
+        assert [share for _, share, _ in found] == pytest.approx(
+            [p.share for p in expected], **FLOAT32
+        )
+        assert [sign for _, _, sign in found] == [path.sign for path in expected]
+
+
+def test_a_path_that_is_none_is_not_found(page: Page):
+    graph = make_graph(["token:1@0", "token:2@1", "logit:1@2"], {("token:1@0", "logit:1@2"): 1.0})
+    asked = "([data, s, t]) => strongestPaths(readGraph(data), s, t, 5).length"
+    assert page.evaluate(asked, [payload(graph), 1, 2]) == 0
+    assert page.evaluate(asked, [payload(graph), 0, 2]) == 1
+    assert page.evaluate(asked, [payload(graph), 2, 0]) == 0
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_flows_between_groups_are_those_of_a_collapsed_graph(page: Page, graph: AttributionGraph):
+    names = [str(node) for node in graph.nodes]
+    early = [name for name in names if name.startswith(("feature:0", "token"))][:5]
+    late = [name for name in names if name.startswith("feature:2")][:3]
+    notes = Annotations(
+        pins=tuple(name for name in names if name not in early + late),
+        groups=(Group(name="early", members=tuple(early)), Group(name="late", members=tuple(late))),
+    )
+    found = page.evaluate(
+        """([data, notes]) => {
+            const graph = readGraph(data);
+            const parts = partsOf(graph, notesFrom(notes));
+            const name = (part) => parts[part].name;
+            const flows = flowsBetween(graph, parts);
+            return {
+                flows: flows.map((f) => [name(f.source), name(f.target), f.flow, f.net]),
+                arrived: Object.fromEntries(arrivedAt(graph, parts).map((a, i) => [name(i), a])),
+            };
+        }""",
+        [payload(graph), notes.model_dump(mode="json")],
+    )
+    collapsed = graphs.collapse(graph, notes.rows(graph))
+    flow, net = collapsed.flow.tocoo(), collapsed.net.toarray()
+    expected = {
+        (collapsed.names[source], collapsed.names[target]): (size, net[target, source])
+        for target, source, size in zip(flow.row, flow.col, flow.data, strict=True)
+        if size > 0
+    }
+    assert {(source, target) for source, target, _, _ in found["flows"]} == set(expected)
+    for source, target, size, signed in found["flows"]:
+        assert (size, signed) == pytest.approx(expected[source, target], **FLOAT32)
+    sizes = [size for _, _, size, _ in found["flows"]]
+    assert sizes == sorted(sizes, reverse=True)
+    for name, share in zip(collapsed.names, collapsed.arrived, strict=True):
+        assert found["arrived"][name] == pytest.approx(share, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("graph", GRAPHS[:3])
+def test_weights_and_differences_of_rows_are_those_of_the_graph(
+    page: Page, graph: AttributionGraph
+):
+    one, other = graph.target_rows().tolist()
+    found = page.evaluate(
+        """([data, one, other]) => {
+            const graph = readGraph(data);
+            const told = (links) => links.map(({row, weight, share}) => [row, weight, share]);
+            return [told(linksInto(graph, one)), told(differenceOf(graph, one, other))];
+        }""",
+        [payload(graph), one, other],
+    )
+    weights = graph.weights.toarray()
+    into, difference = found
+    assert {row for row, _, _ in into} == set(np.flatnonzero(weights[one]).tolist())
+    for row, weight, _ in into:
+        assert weight == pytest.approx(weights[one, row], **FLOAT32)
+    expected = weights[one] - weights[other]
+    total = abs(expected).sum()
+    assert [row for row, _, _ in difference] == sorted(
+        np.flatnonzero(weights[one] + weights[other]).tolist(), key=lambda row: -abs(expected[row])
+    )
+    for row, weight, share in difference:
+        assert weight == pytest.approx(expected[row], rel=1e-5, abs=1e-7)
+        assert share == pytest.approx(expected[row] / total, rel=1e-5, abs=1e-7)
+
+
+def test_numbers_are_written_as_python_writes_them(page: Page):
+    shares = [0.0, 1e-9, 0.00049, 0.0005, 0.00051, 0.1234, 0.99951, 1.0]
+    assert page.evaluate("list => list.map(percent)", shares) == [
+        percent(share) for share in shares
+    ]
+    values = [0, 1, -1, 0.123456, -12.3456, 123.456, 1234.5, 0.00123, 5.5, -0.5]
+    found = page.evaluate("list => list.map(threeDigits)", values)
+    assert found[:6] == [number(float(value)) for value in values][:6]
+    assert found[6:] == ["1230", "0.00123", "5.5", "−0.5"]

@@ -1,0 +1,96 @@
+"""Pair: two graphs side by side, tokens that stand for each other in one column.
+
+    difference[n] = (own − partner) / (own + partner)     own: share of influence; 1 without partner
+
+Graphs of one dictionary are matched by identity, those of two by evidence.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from graphs.annotations import Annotations
+from graphs.correspond import CorrespondSettings, correspond
+from graphs.graph import AttributionGraph
+from graphs.matching import Match, match_by_identity, one_dictionary
+from graphs.positions import align_prompts
+from viz.layout import BIAS
+from viz.part import Part
+from viz.payload import columns, graph_data, placed_together
+
+
+def pair_data(
+    first: Part, second: Part, annotations: Annotations, others: Annotations
+) -> dict[str, Any]:
+    """Payload of a page with two graphs."""
+    positions = align_prompts(first.graph.provenance, second.graph.provenance)
+    match = _match(first.graph, second.graph, positions)
+    slots = _shared_columns(positions, len(second.graph.provenance.tokens))
+    levels = placed_together(
+        *(
+            (one, np.where(pos >= 0, own[np.maximum(pos, 0)], BIAS))
+            for one, own in zip((first, second), slots, strict=True)
+            for pos in [one.graph.nodes.pos[one.rows]]
+        )
+    )
+    noted = (annotations, others)
+    graphs: list[dict[str, Any]] = []
+    for side, (one, own) in enumerate(zip((first, second), slots, strict=True)):
+        placements = [(rows[side], placed[side]) for rows, placed in levels]
+        graphs.append(graph_data(one, placements, noted[side], own))
+    return {"graphs": graphs, "pair": _matched(first, second, match)}
+
+
+def _match(
+    one: AttributionGraph, other: AttributionGraph, positions: Int[ndarray, " pos"]
+) -> Match:
+    if one_dictionary(one, other):
+        return match_by_identity(one, other, positions)
+    return correspond(one, other, CorrespondSettings(permutations=0)).comparison.match
+
+
+def _shared_columns(
+    positions: Int[ndarray, " pos"], n_second: int
+) -> tuple[Int[ndarray, " pos"], Int[ndarray, " other"]]:
+    """A column for each token of both prompts, the same for tokens that stand for each other."""
+    first = np.full(len(positions), -1)
+    second = np.full(n_second, -1)
+    column = 0
+    done = 0  # tokens of the second prompt that have a column
+    for pos, there in enumerate(positions.tolist()):
+        if there >= done:
+            second[done:there] = np.arange(column, column + there - done)
+            column += there - done
+            second[there], done = column, there + 1
+        first[pos] = column
+        column += 1
+    second[done:] = np.arange(column, column + n_second - done)
+    return first, second
+
+
+def _matched(first: Part, second: Part, match: Match) -> list[dict[str, Any]]:
+    """For both graphs the partner of each node of the page, and the difference."""
+    sides = ((first, second, match.first, match.second), (second, first, match.second, match.first))
+    found: list[dict[str, Any]] = []
+    for one, other, own, there in sides:
+        number = np.full(len(other.graph), -1)
+        number[other.rows] = np.arange(len(other.rows))
+        partner = np.full(len(one.graph), -1)
+        partner[own] = there
+        here = partner[one.rows]
+        shown = np.where(here >= 0, number[here], -1)
+        found.append(
+            columns(partner=shown.astype(np.int32), difference=_difference(one, other, here))
+        )
+    return found
+
+
+def _difference(one: Part, other: Part, partner: Int[ndarray, " kept"]) -> Float[ndarray, " kept"]:
+    own = one.strengths.arrived[one.rows]
+    there = np.where(partner >= 0, other.strengths.arrived[partner], 0.0)
+    total = own + there
+    return np.divide(own - there, total, out=np.zeros_like(total), where=total > 0)

@@ -1,0 +1,92 @@
+"""Part: what of a graph a page holds, the strongest nodes and edges, and when pruning drops them.
+
+    before[n] = share of all influence that more influential nodes hold
+    before[e] = share of all edge scores that edges with higher scores hold
+
+A node or edge is kept at a threshold that its `before` is below, and at threshold 1 if it has any
+influence at all: that is how `graphs.prune` chooses.  All numbers are those of the whole graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from graphs.graph import AttributionGraph
+from graphs.nodes import INPUT_KINDS, TARGET_KINDS
+from graphs.prune import PruneSettings, cumulative_influence, prune
+from viz.strengths import Strengths, strengths, strongest
+
+MOST_NODES, ALLOWED_NODES = 2000, 10_000  # shown unless asked for more, and at most
+MOST_EDGES = 50_000
+_MOST_RANKED = 20_000_000  # edges; of more the strongest are found by pruning first
+_ROUGHLY = PruneSettings(node_threshold=0.99, edge_threshold=0.98, keep_errors=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows and edges of a graph."""
+
+    graph: AttributionGraph
+    strengths: Strengths
+    rows: Int[ndarray, " kept"]  # rising
+    node_before: Float[ndarray, " kept"]
+    edges: Int[ndarray, " edge"]  # strongest first
+    edge_before: Float[ndarray, " edge"]
+    source: Int[ndarray, " edge"]  # number among the rows
+    target: Int[ndarray, " edge"]
+    n_nodes: int  # of the graph as it came
+    n_edges: int
+
+
+def part(graph: AttributionGraph, most_nodes: int = MOST_NODES) -> Part:
+    """The strongest nodes, with all inputs and targets, and the strongest edges among them.
+
+    Raises ValueError if more than ALLOWED_NODES are asked for.
+    """
+    if not 1 <= most_nodes <= ALLOWED_NODES:
+        raise ValueError(f"A page holds from 1 to {ALLOWED_NODES} nodes, got {most_nodes}.")
+    n_nodes, n_edges = len(graph), graph.weights.nnz
+    if n_edges > _MOST_RANKED:
+        graph = prune(graph, _ROUGHLY)
+    measured = strengths(graph)
+    always = graph.nodes.is_kind(*INPUT_KINDS, *TARGET_KINDS)
+    first = np.where(always, np.inf, measured.arrived)
+    rows = np.sort(strongest(first, max(most_nodes, int(always.sum()))))
+    number = np.full(len(graph), -1)
+    number[rows] = np.arange(len(rows))
+    order = np.argsort(-measured.carried, kind="stable")
+    before = _before(measured.carried[order])
+    inside = (number[measured.source[order]] >= 0) & (number[measured.target[order]] >= 0)
+    kept = np.flatnonzero(inside & (measured.carried[order] > 0))[:MOST_EDGES]
+    edges = order[kept]
+    return Part(
+        graph=graph,
+        strengths=measured,
+        rows=rows,
+        node_before=_nodes_before(graph)[rows],
+        edges=edges,
+        edge_before=before[kept],
+        source=number[measured.source[edges]],
+        target=number[measured.target[edges]],
+        n_nodes=n_nodes,
+        n_edges=n_edges,
+    )
+
+
+def _nodes_before(graph: AttributionGraph) -> Float[ndarray, " node"]:
+    upto = cumulative_influence(graph)
+    order = np.argsort(upto, kind="stable")
+    before = np.empty_like(upto)
+    before[order] = np.concatenate([[0.0], upto[order][:-1]])[: len(upto)]
+    return before
+
+
+def _before(scores: Float[ndarray, " edge"]) -> Float[ndarray, " edge"]:
+    """Share of the sum that stands before each score, highest first."""
+    upto = np.cumsum(scores)
+    total = float(upto[-1]) if len(upto) and upto[-1] > 0 else 1.0
+    return (upto - scores) / total

@@ -1,0 +1,278 @@
+"""Payload: all that a page knows about a graph, as JSON.
+
+Numbers are columns in base64, little-endian, under names that end in their type; texts are made
+visible here, so that the page shows what it gets.  Nodes are in the graph's order; edges are in
+order of what they carry, strongest first, and name their ends by number among the nodes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from graphs.annotations import NO_ANNOTATIONS, Annotations
+from graphs.descriptions import Description
+from graphs.graph import AttributionGraph, row_sizes
+from graphs.grouping import MOST_FEATURES, find_groups, named
+from graphs.neuronpedia_pages import feature_page
+from graphs.nodes import TARGET_KINDS, NodeKind
+from graphs.prune import DEFAULTS, prune
+from graphs.scores import scores
+from viz.layout import Cast, Placement, place_together
+from viz.part import Part
+from viz.words import check_lines, heading, label, mark, origin, visible
+
+_LEVELS = (
+    0.3,
+    0.5,
+    0.65,
+    DEFAULTS.node_threshold,
+    0.95,
+)  # thresholds up to which nodes have a layout
+_MOST_AT_FIRST = 400  # nodes
+_WIDE, _HIGH = 52.0, 20.0  # units that a small graph is spread over: pixels are for the marks
+_MOST_DETAIL = 1_200_000  # characters of examples and the like, of the strongest features
+_TYPES = {"f8": "f64", "f4": "f32", "i4": "i32", "u2": "u16", "u1": "u8"}
+
+
+def graph_data(
+    part: Part,
+    levels: Sequence[tuple[Int[ndarray, " _in"], Placement]],
+    annotations: Annotations = NO_ANNOTATIONS,
+    column_of: Int[ndarray, " pos"] | None = None,
+) -> dict[str, Any]:
+    """One graph; `levels` are sets of the part's nodes that have a layout together, rising.
+
+    `column_of` are the columns of its positions where they are not the positions themselves.
+    """
+    graph, header = part.graph, part.graph.provenance
+    features, hidden = _features(part)
+    whole = scores(graph)
+    return {
+        "heading": heading(graph),
+        "origin": origin(graph),
+        "key": _key(graph),
+        "tokens": [visible(token) for token in header.tokens],
+        "nLayers": header.model.n_layers,
+        "remarks": [*_remarks(part), *hidden],
+        "checks": [vars(line) for line in check_lines(header.checks)],
+        "failures": list(header.checks.failures),
+        "scores": {"replacement": whole.replacement, "completeness": whole.completeness},
+        "defaults": {"nodes": _opening(part), "edges": DEFAULTS.edge_threshold},
+        "featurePage": feature_page(header),
+        "nodes": _nodes(part),
+        "edges": _edges(part),
+        "levels": [_level(part, rows, placement) for rows, placement in levels],
+        "columnOf": None if column_of is None else column_of.tolist(),
+        "features": features,
+        "measured": [line.model_dump() for line in header.measured],
+        "annotations": annotations.model_dump(mode="json"),
+        "suggested": _suggested(graph, annotations),
+    }
+
+
+def placed(part: Part) -> list[tuple[Int[ndarray, " _in"], Placement]]:
+    """Layouts of a graph that stands alone."""
+    own = part.graph.nodes.pos[part.rows]
+    return [(rows, placements[0]) for (rows,), placements in placed_together((part, own))]
+
+
+def placed_together(
+    *parts: tuple[Part, Int[ndarray, " _kept"]],
+) -> list[tuple[tuple[Int[ndarray, " _in"], ...], tuple[Placement, ...]]]:
+    """For each level the nodes of each part and where they go; columns are given and shared."""
+    found: list[tuple[tuple[Int[ndarray, " _in"], ...], tuple[Placement, ...]]] = []
+    for upto in (*_LEVELS, np.inf):
+        chosen = tuple(np.flatnonzero(_reached(part, upto)) for part, _ in parts)
+        if found and all(map(np.array_equal, found[-1][0], chosen)):
+            continue
+        casts = [
+            Cast(
+                part.graph.nodes.take(part.rows[rows]),
+                part.graph.provenance.model.n_layers,
+                part.strengths.arrived[part.rows[rows]],
+                columns[rows],
+            )
+            for (part, columns), rows in zip(parts, chosen, strict=True)
+        ]
+        found.append((chosen, place_together(*casts, wide=_WIDE, high=_HIGH)))
+    return found
+
+
+def as_json(data: object) -> str:
+    """JSON for a script element: it holds no end of one, and no number that JSON lacks."""
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+def _opening(part: Part) -> float:
+    """The threshold at which the page opens: that of pruning, or lower for few enough nodes."""
+    before = np.sort(part.node_before)
+    if len(before) <= _MOST_AT_FIRST or before[_MOST_AT_FIRST] >= DEFAULTS.node_threshold:
+        return DEFAULTS.node_threshold
+    return max(0.05, float(np.floor(before[_MOST_AT_FIRST] / 0.05) * 0.05))
+
+
+def _reached(part: Part, upto: float) -> ndarray:
+    always = part.graph.nodes.is_kind(NodeKind.TOKEN, NodeKind.POSITION, *TARGET_KINDS)
+    return (part.node_before < upto) | always[part.rows]
+
+
+def _key(graph: AttributionGraph) -> str:
+    """The same for all graphs that annotations of one of them fit."""
+    header = graph.provenance
+    parts = (header.model.name, header.dictionary.name, header.token_ids, header.tokens)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _remarks(part: Part) -> list[str]:
+    said: list[str] = []
+    if len(part.rows) < part.n_nodes:
+        said.append(f"This page holds the {len(part.rows):,} strongest of {part.n_nodes:,} nodes.")
+    if len(part.edges) < part.n_edges:
+        share = float(part.strengths.carried[part.edges].sum())
+        total = float(part.strengths.carried.sum()) or 1.0
+        said.append(
+            f"Of {part.n_edges:,} edges it holds the {len(part.edges):,} strongest, "
+            f"which carry {share / total:.1%} of what edges carry."
+        )
+    return said
+
+
+def _nodes(part: Part) -> dict[str, Any]:
+    graph, rows = part.graph, part.rows
+    nodes = graph.nodes.take(rows)
+    totals = row_sizes(graph.weights) + graph.dropped_absolute
+    seed = graph.seed / (float(graph.seed.sum()) or 1.0)
+    numbers: list[int] = rows.tolist()
+    return {
+        **columns(
+            kind=nodes.kind.astype(np.uint8),
+            layer=nodes.layer.astype(np.int32),
+            pos=nodes.pos.astype(np.int32),
+            activation=nodes.activation,
+            arrived=part.strengths.arrived[rows],
+            influence=part.strengths.influence[rows],
+            before=part.node_before,
+            seed=seed[rows],
+            total=totals[rows],
+            value=nodes.value,
+            expanded=graph.expanded[rows].astype(np.uint8),
+        ),
+        "names": [str(node) for node in nodes],
+        "labels": [label(graph, row) for row in numbers],
+        "marks": [_mark(graph, row) for row in numbers],
+    }
+
+
+def _mark(graph: AttributionGraph, row: int) -> str:
+    """A few letters beside a node; of a described feature its label."""
+    description = graph.description(row)
+    if description is not None and description.label:
+        return visible(description.label)
+    return mark(graph, row)
+
+
+def _edges(part: Part) -> dict[str, Any]:
+    small = np.uint16 if len(part.rows) <= 2**16 else np.int32
+    return columns(
+        source=part.source.astype(small),
+        target=part.target.astype(small),
+        share=part.strengths.share[part.edges].astype(np.float32),
+        before=part.edge_before.astype(np.float32),
+    )
+
+
+def _level(part: Part, rows: Int[ndarray, " _in"], placement: Placement) -> dict[str, Any]:
+    """Places of these nodes; the others have none."""
+    place = np.full((2, len(part.rows)), np.nan)
+    place[:, rows] = placement.x, placement.y
+    x, y = place.astype(np.float32)
+    return {
+        **columns(
+            x=x,
+            y=y,
+            columns=placement.columns.astype(np.int32),
+            columnX=placement.column_x,
+            columnWidth=placement.column_width,
+            rowY=placement.row_y,
+            rowHeight=placement.row_height,
+        ),
+        "rows": placement.rows,
+        "width": placement.width,
+        "height": placement.height,
+    }
+
+
+def _features(part: Part) -> tuple[dict[str, Any], list[str]]:
+    """What is known of features, examples only of the strongest as far as there is room."""
+    graph = part.graph
+    order = part.rows[np.argsort(-part.strengths.arrived[part.rows], kind="stable")]
+    found: dict[str, Any] = {}
+    room, without = _MOST_DETAIL, 0
+    for row in order.tolist():
+        description = graph.description(row)
+        key = f"{graph.nodes.layer[row]}/{graph.nodes.index[row]}"
+        if description is None or key in found:
+            continue
+        data = _described(description)
+        size = len(json.dumps(data))
+        if size > room:
+            without += 1
+            data.update(examples=[], histogram=[])
+        else:
+            room -= size
+        found[key] = data
+    remark = f"Examples of the {without:,} weakest features are left out."
+    return found, [remark] if without else []
+
+
+def _described(description: Description) -> dict[str, Any]:
+    return {
+        "label": visible(description.label) if description.label else "",
+        "said": [visible(token) for token in description.said],
+        "raised": [visible(token) for token in description.raised],
+        "lowered": [visible(token) for token in description.lowered],
+        "frequency": description.frequency,
+        "histogram": list(description.histogram),
+        "largest": description.largest,
+        "examples": [
+            {
+                "tokens": [visible(token) for token in example.tokens],
+                "activations": [float(f"{value:.3g}") for value in example.activations],
+            }
+            for example in description.examples
+        ],
+    }
+
+
+def _suggested(graph: AttributionGraph, annotations: Annotations) -> list[dict[str, Any]]:
+    """Automatic groups among the features that pruning leaves; a person's own stay as they are."""
+    pruned = prune(graph)
+    if np.sum(pruned.nodes.is_kind(NodeKind.FEATURE)) > MOST_FEATURES:
+        return []
+    own = Annotations(groups=tuple(g for g in annotations.groups if not g.automatic))
+    groups = named(pruned, find_groups(pruned, own=list(own.rows(pruned).values())))
+    return [
+        group.model_dump(mode="json")
+        for group in own.with_automatic(groups).groups
+        if group.automatic
+    ]
+
+
+def columns(**named_columns: ndarray) -> dict[str, Any]:
+    """Columns as {name: [type, base64]}."""
+    return {
+        name: [
+            _TYPES[column.dtype.str[1:]],
+            base64.b64encode(column.astype(column.dtype.newbyteorder("<")).tobytes()).decode(),
+        ]
+        for name, column in named_columns.items()
+    }

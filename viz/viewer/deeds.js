@@ -1,0 +1,152 @@
+// @ts-check
+// Deeds: what buttons and keys do beyond a change of the state.
+"use strict";
+
+/** Say something in the line at the bottom. @param {string} text */
+function announce(text) {
+  byId("status").textContent = text;
+  clearTimeout(announced);
+  announced = setTimeout(() => (byId("status").textContent = ""), 6000);
+}
+let announced = 0;
+
+/** @param {Viewer} viewer */
+function saveAnnotations(viewer) {
+  download(`${fileName(viewer.graph)}.annotations.json`, new Blob([annotationsText(viewer.notes)], { type: "application/json" }));
+  announce("Annotations saved; put the file beside the graph, and headwater reads it.");
+}
+
+/** @param {Viewer} viewer @param {File} file */
+async function loadAnnotations(viewer, file) {
+  try {
+    viewer.dispatch({ type: "load", annotations: notesInFile(await file.text()) });
+    announce(`Annotations loaded from ${file.name}.`);
+  } catch (error) {
+    announce(error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** A name for files, from the prompt. @param {Graph} graph */
+function fileName(graph) {
+  const words = graph.heading.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["graph"];
+  return words.slice(0, 6).join("-").slice(0, 60);
+}
+
+/** @param {Viewer} viewer */
+function shareLink(viewer) {
+  const hash = sharedHash(viewer.graphs, viewer.state);
+  if (hash === null) {
+    announce("This is too much for an address: save the annotations as a file instead.");
+    return;
+  }
+  history.replaceState(null, "", hash);
+  navigator.clipboard?.writeText(location.href).then(
+    () => announce("The address now holds all this, and is copied."),
+    () => announce("The address now holds all this: copy it from the address bar."),
+  );
+}
+
+/** @param {View} view */
+function isDark({ theme }) {
+  return theme === "dark" || (theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
+}
+
+/** @param {Viewer} viewer */
+function switchTheme(viewer) {
+  viewer.dispatch({ type: "set", view: { theme: isDark(viewer.view) ? "light" : "dark" } });
+}
+
+function showHelp() {
+  const help = /** @type {HTMLDialogElement} */ (byId("help"));
+  help.replaceChildren(helpPanel(), element("form", { method: "dialog" }, element("button", {}, "Close")));
+  help.showModal();
+}
+
+/** @param {Viewer} viewer */
+function groupChosen(viewer) {
+  const parts = partsOf(viewer.graph, viewer.notes).filter((part) => viewer.chosen.has(part.name));
+  viewer.chosen = new Set();
+  if (!parts.length) {
+    viewer.schedule();
+    return;
+  }
+  const members = parts.flatMap(({ rows }) => rows.map((row) => viewer.graph.names[row]));
+  const named = parts.find((part) => part.isGroup);
+  const strongest = strongestOf(viewer.graph, parts.flatMap(({ rows }) => rows));
+  const name = named ? named.name : shortened(shortLabel(viewer.graph, viewer.notes, strongest) || viewer.graph.names[strongest], 40);
+  viewer.dispatch({ type: "group", members, name });
+}
+
+/** Turn the name of a group into a field. @param {Viewer} viewer @param {string} name */
+function renameGroup(viewer, name) {
+  const button = document.querySelector(`[data-key="${CSS.escape(`part ${name}`)}"]`);
+  const field = /** @type {HTMLInputElement} */ (element("input", {
+    value: name, "aria-label": `new name of ${name}`,
+    keydown: (/** @type {KeyboardEvent} */ event) => {
+      if (event.key === "Escape") field.value = name;
+      if (event.key === "Enter" || event.key === "Escape") field.blur();
+      event.stopPropagation();
+    },
+    blur: () => {
+      const text = field.value.trim();
+      field.replaceWith(/** @type {Element} */ (button));
+      if (text && text !== name) viewer.dispatch({ type: "rename", name, text });
+    },
+  }));
+  button?.replaceWith(field);
+  field.select();
+}
+
+/**
+ * @param {Viewer} viewer
+ * @param {"graph" | "subgraph"} what
+ * @param {"png" | "svg"} format
+ */
+async function savePicture(viewer, what, format) {
+  const name = `${fileName(viewer.graph)}${what === "graph" ? "" : "-subgraph"}.${format}`;
+  if (format === "svg") {
+    const pen = paint(viewer, what, svgPen);
+    download(name, new Blob([pen.file()], { type: "image/svg+xml" }));
+    return;
+  }
+  const canvas = document.createElement("canvas");
+  paint(viewer, what, (width, height) => {
+    [canvas.width, canvas.height] = [2 * width, 2 * height];
+    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    context.scale(2, 2);
+    return canvasPen(context);
+  });
+  canvas.toBlob((blob) => blob && download(name, blob));
+}
+
+/**
+ * @template {Pen} P
+ * @param {Viewer} viewer
+ * @param {"graph" | "subgraph"} what
+ * @param {(width: number, height: number) => P} makePen
+ * @returns {P}
+ */
+function paint(viewer, what, makePen) {
+  if (what === "subgraph") return /** @type {P} */ (paintSubgraph(makePen, viewer.graph, viewer.notes, viewer.palette));
+  const [width, height] = viewer.plots[viewer.shown.indexOf(viewer.view.active)].size();
+  const head = 30;
+  const scene = { ...viewer.scene(viewer.view.active), cursor: null };
+  const pen = makePen(width, height + head);
+  pen.box(0, 0, width, height + head, scene.palette.paper);
+  scene.frame = { ...scene.frame, top: scene.frame.top + head };
+  drawAxes(pen, scene);
+  const faint = viewer.faint(viewer.view.active);
+  for (let i = Math.min(faint.length, ALL_EDGES.fast) - 1; i >= 0; i--) {
+    pen.line(edgePath(scene.frame, scene.graph.source[faint[i]], scene.graph.target[faint[i]]), faintStroke(scene.graph, faint[i], i, scene.palette));
+  }
+  drawScene(pen, scene);
+  pen.text(viewer.graph.heading, MARGIN.left, 18, { color: scene.palette.ink, size: 15, bold: true });
+  return pen;
+}
+
+/** Keep the state in the browser, a little after the last change. @param {Viewer} viewer */
+function rememberSoon(viewer) {
+  clearTimeout(remembering);
+  remembering = setTimeout(() => store(viewer.graphs, viewer.state), 200);
+}
+let remembering = 0;

@@ -1,0 +1,274 @@
+// @ts-check
+// Drawing: the link graph by layer and token, with any pen.
+"use strict";
+
+/**
+ * @typedef {object} Frame Where a layout lies on the screen, in pixels.
+ * @property {Level} level
+ * @property {number} left
+ * @property {number} top
+ * @property {number} width
+ * @property {number} height
+ * @property {[number, number, number, number]} range Seen part: left, right, bottom, top, 0 to 1.
+ * @property {[number, number]} unit Pixels per unit of the layout.
+ * @property {number} type How large texts and markers are, 1 on a laptop.
+ *
+ * @typedef {Record<"paper" | "ink" | "grey" | "pale" | "positive" | "negative" | "token" | "feature" |
+ *   "error" | "bias" | "target" | "pin" | "cursor", string>} Palette
+ *
+ * @typedef {object} Scene What is drawn of a graph.
+ * @property {Graph} graph
+ * @property {Frame} frame
+ * @property {Palette} palette
+ * @property {Uint8Array} visible
+ * @property {Drawn[]} edges Strongest first.
+ * @property {Map<number, number> | null} near Nodes that stand out, and their share; null: all.
+ * @property {number | null} clicked
+ * @property {number | null} cursor
+ * @property {Set<number>} pinned
+ * @property {Set<number> | null} wanted Nodes that a search found.
+ * @property {Float64Array | null} difference More (1) or less (-1) than in the other graph.
+ * @property {Int32Array | null} matched The same node in the other graph, or -1.
+ * @property {(row: number) => string} says A few letters for a node.
+ */
+
+const MARGIN = { left: 50, right: 24, top: 54, bottom: 62 };
+const FULL = /** @type {[number, number, number, number]} */ ([0, 1, 0, 1]);
+const LARGEST = 9; // radius in pixels
+const SMALLEST = 0.45; // as a part of the largest
+const SATURATED = 0.4; // share of an input from which its colour is full
+const ALL_EDGES = { fast: 4000, each: 6000 }; // drawn at once, and in each further picture
+
+/**
+ * @param {Level} level
+ * @param {number} width Of the whole drawing.
+ * @param {number} height
+ * @param {[number, number, number, number] | null} range
+ * @param {number} type
+ * @returns {Frame}
+ */
+function frameOf(level, width, height, range, type) {
+  const [l, r, b, t] = range ?? FULL;
+  const inner = [Math.max(40, width - MARGIN.left - MARGIN.right), Math.max(40, height - MARGIN.top - MARGIN.bottom)];
+  return {
+    level, type, left: MARGIN.left, top: MARGIN.top, width: inner[0], height: inner[1], range: [l, r, b, t],
+    unit: [inner[0] / (level.width * (r - l)), inner[1] / (level.height * (t - b))],
+  };
+}
+
+/** @param {Frame} frame @param {number} x In units. */
+const acrossOf = (frame, x) => frame.left + (x - frame.range[0] * frame.level.width) * frame.unit[0];
+/** @param {Frame} frame @param {number} y In units. */
+const downOf = (frame, y) => frame.top + frame.height - (y - frame.range[2] * frame.level.height) * frame.unit[1];
+
+/** Radius of each marker: its area grows with the influence. @param {Graph} graph @param {Frame} frame */
+function radii(graph, frame) {
+  const room = Math.min(frame.unit[0], frame.unit[1] * lineGap(frame.level));
+  const largest = Math.min(LARGEST * frame.type, Math.max(2.2, (room - 1) / 2));
+  let most = 0;
+  for (const influence of graph.influence) most = Math.max(most, influence);
+  return graph.arrived.map((arrived) => {
+    const part = Math.min(1, arrived / (most || 1));
+    return largest * Math.sqrt(SMALLEST ** 2 + (1 - SMALLEST ** 2) * part);
+  });
+}
+
+/** @type {WeakMap<Level, number>} */
+const lineGaps = new WeakMap();
+
+/** Units between the nearest lines of nodes: 1 within a cell, more where no cell has several. @param {Level} level */
+function lineGap(level) {
+  const known = lineGaps.get(level);
+  if (known !== undefined) return known;
+  const heights = [...new Set(level.y.filter((y) => !Number.isNaN(y)))].sort((a, b) => a - b);
+  // Lines of different columns may be half a unit apart, and do not meet.
+  const gap = heights.reduce((least, y, i) => (i ? Math.min(least, Math.max(1, y - heights[i - 1])) : least), Infinity);
+  lineGaps.set(level, gap);
+  return gap;
+}
+
+/** Path of an edge. @param {Frame} frame @param {number} source @param {number} target */
+function edgePath(frame, source, target) {
+  const { x, y } = frame.level;
+  const [x0, y0] = [acrossOf(frame, x[source]), downOf(frame, y[source])];
+  const [x1, y1] = [acrossOf(frame, x[target]), downOf(frame, y[target])];
+  const bow = Math.min(30, 0.08 * (y0 - y1)) * Math.exp(-Math.abs(x1 - x0) / 40);
+  const [up, down] = [y0 + (y1 - y0) * 0.4, y1 - (y1 - y0) * 0.4];
+  return `M${x0.toFixed(1)} ${y0.toFixed(1)}C${(x0 + bow).toFixed(1)} ${up.toFixed(1)} ${(x1 + bow).toFixed(1)} ${down.toFixed(1)} ${x1.toFixed(1)} ${y1.toFixed(1)}`;
+}
+
+/**
+ * Faint lines for some of the edges that are left.
+ * @param {CanvasRenderingContext2D} context
+ * @param {Graph} graph
+ * @param {Frame} frame
+ * @param {ArrayLike<number>} edges
+ * @param {number} first
+ * @param {number} last
+ * @param {Palette} palette
+ */
+function drawFaint(context, graph, frame, edges, first, last, palette) {
+  const { x, y } = frame.level;
+  for (let i = first; i < last; i++) {
+    const [source, target] = [graph.source[edges[i]], graph.target[edges[i]]];
+    const [x0, y0] = [acrossOf(frame, x[source]), downOf(frame, y[source])];
+    const [x1, y1] = [acrossOf(frame, x[target]), downOf(frame, y[target])];
+    const { color, width, opacity } = faintStroke(graph, edges[i], i, palette);
+    [context.globalAlpha, context.lineWidth, context.strokeStyle] = [opacity, width, color];
+    context.beginPath();
+    context.moveTo(x0, y0);
+    context.bezierCurveTo(x0, y0 + (y1 - y0) * 0.4, x1, y1 - (y1 - y0) * 0.4, x1, y1);
+    context.stroke();
+  }
+  context.globalAlpha = 1;
+}
+
+/** The weaker an edge among those that are left, the fainter. @param {Graph} graph @param {number} edge @param {number} rank @param {Palette} palette @returns {Required<Stroke>} */
+function faintStroke(graph, edge, rank, palette) {
+  const fade = Math.log10(1 + rank);
+  return {
+    color: graph.share[edge] < 0 ? palette.negative : palette.positive,
+    width: Math.max(0.5, 2 - 0.5 * fade),
+    opacity: Math.max(0.02, 0.5 - 0.15 * fade),
+  };
+}
+
+/** @param {Pen} pen @param {Scene} scene */
+function drawScene(pen, scene) {
+  const radius = radii(scene.graph, scene.frame);
+  drawEdges(pen, scene);
+  drawNodes(pen, scene, radius);
+  drawLabels(pen, scene, radius);
+}
+
+/** @param {Pen} pen @param {Scene} scene */
+function drawEdges(pen, { frame, edges, palette }) {
+  for (let i = edges.length - 1; i >= 0; i--) {
+    const { source, target, share } = edges[i];
+    const part = Math.min(1, Math.abs(share) / SATURATED);
+    pen.line(edgePath(frame, source, target), {
+      color: share < 0 ? palette.negative : palette.positive,
+      width: Math.max(0.5, 4 * Math.sqrt(part)),
+      opacity: 0.3 + 0.6 * Math.sqrt(part),
+    });
+  }
+}
+
+/** @param {Pen} pen @param {Scene} scene @param {Float64Array} radius */
+function drawNodes(pen, scene, radius) {
+  const { graph, frame, palette, visible, near, clicked, cursor, pinned, wanted } = scene;
+  const order = Array.from(graph.names.keys()).filter((n) => visible[n] && isInside(frame, n));
+  const standsOut = (/** @type {number} */ n) => !near || n === clicked || near.has(n);
+  order.sort((a, b) => Number(standsOut(a)) - Number(standsOut(b)));
+  for (const n of order) {
+    const [x, y, r] = [acrossOf(frame, frame.level.x[n]), downOf(frame, frame.level.y[n]), radius[n]];
+    const out = standsOut(n) && (!wanted || wanted.has(n));
+    if (wanted?.has(n)) pen.marker(KIND.feature, x, y, r + 4, "none", palette.cursor, 1.5);
+    if (pinned.has(n)) pen.marker(graph.kind[n], x, y, r + 2.5, palette.pin, palette.pin, 1.5);
+    const { fill, outline } = coloursOf(scene, n);
+    if (scene.matched && scene.matched[n] >= 0) pen.marker(graph.kind[n], x, y, r + 1.5, palette.paper, palette.ink, 1, out ? 1 : 0.13);
+    pen.marker(graph.kind[n], x, y, r, fill, outline, Math.min(1.2, r / 3), out ? 1 : 0.13);
+    if (n === clicked) pen.marker(KIND.feature, x, y, r + 5, "none", palette.ink, 1.8);
+    if (n === cursor) pen.marker(KIND.feature, x, y, r + 5, "none", palette.cursor, 2.2);
+  }
+}
+
+/** @param {Scene} scene @param {number} n */
+function coloursOf({ graph, palette, near, clicked, difference }, n) {
+  const own = palette[/** @type {keyof Palette} */ (["token", "token", "bias", "feature", "error", "target", "target"][graph.kind[n]])];
+  const open = graph.kind[n] === KIND.error || graph.kind[n] === KIND.position;
+  const share = n === clicked ? undefined : near?.get(n);
+  if (share !== undefined) {
+    const part = 0.25 + 0.75 * Math.min(1, Math.abs(share) / SATURATED);
+    const sign = share < 0 ? palette.negative : palette.positive;
+    return { fill: mixed(palette.paper, sign, part), outline: sign };
+  }
+  if (difference && !near) {
+    const value = difference[n];
+    return { fill: mixed(palette.pale, value < 0 ? palette.negative : palette.positive, Math.abs(value)), outline: palette.grey };
+  }
+  return open ? { fill: palette.paper, outline: own } : { fill: own, outline: graph.kind[n] === KIND.bias ? own : palette.paper };
+}
+
+/** Whether a node is in the part that is seen. @param {Frame} frame @param {number} n */
+function isInside(frame, n) {
+  const [x, y] = [frame.level.x[n] / frame.level.width, frame.level.y[n] / frame.level.height];
+  const [l, r, b, t] = frame.range;
+  return x >= l && x <= r && y >= b && y <= t;
+}
+
+/** A colour between two. @param {string} from @param {string} to @param {number} part */
+function mixed(from, to, part) {
+  const channels = (/** @type {string} */ color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+  const [a, b] = [channels(from), channels(to)];
+  return `#${a.map((value, i) => Math.round(value + (b[i] - value) * part).toString(16).padStart(2, "0")).join("")}`;
+}
+
+/** Tokens below, layers at the left, pale bands between. @param {Pen} pen @param {Scene} scene */
+function drawAxes(pen, { graph, frame, palette }) {
+  const { level } = frame;
+  const [right, bottom] = [frame.left + frame.width, frame.top + frame.height];
+  level.rows.forEach((name, row) => {
+    const y = downOf(frame, level.rowY[row]);
+    const high = level.rowHeight[row] * frame.unit[1];
+    const top = Math.max(frame.top, y - high / 2);
+    const under = Math.min(bottom, y + high / 2);
+    if (row % 2 && under > top) pen.box(frame.left, top, frame.width, under - top, palette.pale);
+    const often = Math.ceil((14 * frame.type) / high);
+    if (y < frame.top || y > bottom || (row % often && row !== level.rows.length - 1)) return;
+    pen.text(name, frame.left - 8, y, { color: palette.grey, size: 11 * frame.type, anchor: "end" });
+  });
+  drawTokens(pen, graph, frame, palette, bottom, right);
+}
+
+/**
+ * @param {Pen} pen
+ * @param {Graph} graph
+ * @param {Frame} frame
+ * @param {Palette} palette
+ * @param {number} bottom
+ * @param {number} right
+ */
+function drawTokens(pen, graph, frame, palette, bottom, right) {
+  const { level } = frame;
+  const texts = Array.from(level.columns, (column) => {
+    const pos = graph.columnOf && column >= 0 ? graph.columnOf.indexOf(column) : column;
+    return column < 0 ? "bias" : pos < 0 ? "" : shortened(tokenAt(graph, pos), 14);
+  });
+  const room = Array.from(level.columnWidth, (width) => width * frame.unit[0]);
+  const slanted = texts.some((text, column) => widthOf(text, 12 * frame.type) + 2 > room[column]);
+  let free = -Infinity;
+  texts.forEach((text, column) => {
+    const x = acrossOf(frame, level.columnX[column]);
+    const edge = x + room[column] / 2;
+    if (column < texts.length - 1 && edge > frame.left && edge < right) {
+      pen.line(`M${edge.toFixed(1)} ${frame.top}V${bottom}`, { color: palette.grey, width: 0.5, opacity: 0.25 });
+    }
+    if (x < frame.left || x > right || (slanted && x < free + 13 * frame.type)) return;
+    free = x;
+    if (slanted) pen.text(text, x + 3, bottom + 9, { color: palette.ink, size: 12 * frame.type, anchor: "end", angle: -40 });
+    else pen.text(text, x, bottom + 14, { color: palette.ink, size: 12 * frame.type, anchor: "middle" });
+  });
+}
+
+/** The prompt's token, without blanks around it. @param {Graph} graph @param {number} pos */
+function tokenAt(graph, pos) {
+  return graph.tokens[pos].trim() || graph.tokens[pos];
+}
+
+/** @param {string} text @param {number} length */
+function shortened(text, length) {
+  const letters = Array.from(text);
+  return letters.length > length ? `${letters.slice(0, length - 1).join("")}…` : text;
+}
+
+/** @type {CanvasRenderingContext2D | null} */
+let ruler = null;
+
+/** Width of a text in pixels. @param {string} text @param {number} size */
+function widthOf(text, size) {
+  ruler ??= document.createElement("canvas").getContext("2d");
+  if (!ruler) return text.length * size * 0.57;
+  ruler.font = `${size}px ${FONT}`;
+  return ruler.measureText(text).width;
+}

@@ -1,0 +1,153 @@
+// @ts-check
+// Focus: which nodes are seen, what a clicked node is fed by and feeds, and which edges that draws.
+"use strict";
+
+/**
+ * @typedef {{row: number, edge: number, share: number, weight: number}} Link The node at the other
+ *   end; share of the receiver's input and weight are signed; edge is -1 in a difference.
+ * @typedef {{row: number, inputs: Link[], outputs: Link[], near: Map<number, number>}} Focus near:
+ *   nodes at the other ends, and the share of the strongest link.
+ * @typedef {{source: number, target: number, share: number}} Drawn
+ */
+
+const MOST_DRAWN = 1000; // highlighted edges
+
+/**
+ * Nodes that are seen: those that pruning leaves and no filter hides, and whatever is pinned.
+ * @param {Graph} graph
+ * @param {Kept} kept
+ * @param {View} view
+ * @param {Notes} notes
+ * @param {string | null} clicked
+ */
+function visibleNodes(graph, kept, view, notes, clicked) {
+  const visible = new Uint8Array(graph.count);
+  const without = new Set(view.without.map((kind) => KINDS.indexOf(kind)));
+  const tokens = view.tokens && new Set(view.tokens);
+  for (let n = 0; n < graph.count; n++) {
+    const layer = graph.layer[n];
+    const outside = view.layers && layer >= 0 && !isTarget(graph, n) && (layer < view.layers[0] || layer > view.layers[1]);
+    const elsewhere = tokens && graph.pos[n] >= 0 && !isTarget(graph, n) && !tokens.has(graph.pos[n]);
+    visible[n] = Number(kept.node[n] && !without.has(graph.kind[n]) && !outside && !elsewhere);
+  }
+  const always = [...notes.pins, ...notes.groups.filter((g) => !g.automatic).flatMap((group) => group.members)];
+  for (const name of clicked ? [...always, clicked] : always) {
+    const row = graph.place.get(name);
+    if (row !== undefined) visible[row] = 1;
+  }
+  for (const name of notes.hidden) {
+    const row = graph.place.get(name);
+    if (row !== undefined && name !== clicked) visible[row] = 0;
+  }
+  return visible;
+}
+
+/**
+ * @param {Graph} graph
+ * @param {Uint8Array} visible
+ * @param {number} row
+ * @param {number | undefined} minus
+ * @returns {Focus}
+ */
+function focusOn(graph, visible, row, minus) {
+  const inputs = minus === undefined ? linksInto(graph, row) : differenceOf(graph, row, minus);
+  const outputs = linksFrom(graph, row);
+  const seen = (/** @type {Link} */ link) => visible[link.row];
+  const near = new Map();
+  for (const { row: other, share } of [...inputs, ...outputs].filter(seen)) {
+    if (Math.abs(share) > Math.abs(near.get(other) ?? 0)) near.set(other, share);
+  }
+  return { row, inputs: inputs.filter(seen), outputs: outputs.filter(seen), near };
+}
+
+/** What feeds a node, largest share first. @param {Graph} graph @param {number} row @returns {Link[]} */
+function linksInto(graph, row) {
+  const links = Array.from(edgesAt(graph.inputs, row), (edge) => {
+    const share = graph.share[edge];
+    return { row: graph.source[edge], edge, share, weight: share * graph.total[row] };
+  });
+  return links.sort((a, b) => Math.abs(b.share) - Math.abs(a.share));
+}
+
+/** What a node feeds, most influence first. @param {Graph} graph @param {number} row @returns {Link[]} */
+function linksFrom(graph, row) {
+  const links = Array.from(edgesAt(graph.outputs, row), (edge) => {
+    const [other, share] = [graph.target[edge], graph.share[edge]];
+    return { row: other, edge, share, weight: share * graph.total[other] };
+  });
+  return links.sort((a, b) => a.edge - b.edge); // edges are in that order
+}
+
+/**
+ * What feeds the difference of two predictions.  Rows are linear in their target, so this is exact.
+ * @param {Graph} graph
+ * @param {number} row
+ * @param {number} minus
+ * @returns {Link[]}
+ */
+function differenceOf(graph, row, minus) {
+  const weights = new Map(linksInto(graph, row).map((link) => [link.row, link.weight]));
+  for (const { row: other, weight } of linksInto(graph, minus)) {
+    weights.set(other, (weights.get(other) ?? 0) - weight);
+  }
+  let sum = 0;
+  for (const weight of weights.values()) sum += Math.abs(weight);
+  const links = [...weights].map(([other, weight]) => ({ row: other, edge: -1, share: weight / (sum || 1), weight }));
+  return links.sort((a, b) => Math.abs(b.share) - Math.abs(a.share));
+}
+
+/**
+ * Edges that a focus draws, strongest first.
+ * @param {Graph} graph
+ * @param {Focus} focus
+ * @param {View["links"]} links
+ * @param {Set<number>} pinned
+ * @returns {Drawn[]}
+ */
+function drawnFor(graph, focus, links, pinned) {
+  const into = focus.inputs.map(({ row, share }) => ({ source: row, target: focus.row, share }));
+  const from = focus.outputs.map(({ row, share }) => ({ source: focus.row, target: row, share }));
+  const chosen = links === "inputs" ? into : links === "outputs" ? from : [...into, ...from];
+  const both = links === "pinned" ? chosen.filter((e) => pinned.has(e.source) && pinned.has(e.target)) : chosen;
+  return both.sort((a, b) => Math.abs(b.share) - Math.abs(a.share)).slice(0, MOST_DRAWN);
+}
+
+/**
+ * Edges between pinned nodes.
+ * @param {Graph} graph
+ * @param {Set<number>} pinned
+ * @returns {Drawn[]}
+ */
+function drawnBetween(graph, pinned) {
+  /** @type {Drawn[]} */
+  const found = [];
+  for (const target of pinned) {
+    for (const edge of edgesAt(graph.inputs, target)) {
+      if (pinned.has(graph.source[edge])) found.push({ source: graph.source[edge], target, share: graph.share[edge] });
+    }
+  }
+  return found.sort((a, b) => Math.abs(b.share) - Math.abs(a.share)).slice(0, MOST_DRAWN);
+}
+
+/** Rows whose name, label or token has this text. @param {Graph} graph @param {Notes} notes @param {string} text */
+function found(graph, notes, text) {
+  const wanted = text.trim().toLowerCase();
+  const rows = new Set();
+  if (!wanted) return rows;
+  for (let row = 0; row < graph.count; row++) {
+    const token = graph.pos[row] < 0 ? "" : graph.tokens[graph.pos[row]];
+    const said = `${graph.names[row]} ${labelOf(graph, notes, row)} ${token}`.toLowerCase();
+    if (said.includes(wanted)) rows.add(row);
+  }
+  return rows;
+}
+
+/** Rows of names that are in a graph. @param {Graph} graph @param {Iterable<string>} names @returns {Set<number>} */
+function rowsOf(graph, names) {
+  const rows = new Set();
+  for (const name of names) {
+    const row = graph.place.get(name);
+    if (row !== undefined) rows.add(row);
+  }
+  return rows;
+}

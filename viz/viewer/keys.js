@@ -1,0 +1,124 @@
+// @ts-check
+// Keys: the page without a mouse.
+"use strict";
+
+const STEP = 0.05; // of a threshold
+
+/** @param {Viewer} viewer */
+function listenToKeys(viewer) {
+  document.addEventListener("keydown", (event) => {
+    const field = event.target instanceof Element && event.target.closest("input:not([type=range]), select, textarea, dialog");
+    if (field || event.ctrlKey || event.metaKey) return;
+    if (event.key === "Alt") {
+      viewer.raw = true;
+      retell(viewer);
+    }
+    const arrows = event.key.startsWith("Arrow");
+    const elsewhere = event.target instanceof Element && event.target.closest("input, [role=tablist], .divider, table");
+    if (arrows && elsewhere) return;
+    if (event.key === "Enter" && event.target instanceof Element && event.target.closest("button, a")) return;
+    const deed = DEEDS[event.key];
+    if (!deed) return;
+    event.preventDefault();
+    deed(viewer, event);
+  });
+  document.addEventListener("keyup", (event) => {
+    if (event.key === "Alt") {
+      viewer.raw = false;
+      retell(viewer);
+    }
+    if (event.key === "g" && document.body.classList.contains("grouping")) {
+      document.body.classList.remove("grouping");
+      groupChosen(viewer);
+    }
+  });
+  byId("tabs").addEventListener("keydown", (event) => {
+    const names = Object.keys(TABS);
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const tab = /** @type {View["tab"]} */ (names[(names.indexOf(viewer.view.tab) + step + names.length) % names.length]);
+    viewer.dispatch({ type: "set", view: { tab } });
+    requestAnimationFrame(() => requestAnimationFrame(() => byId(`tab-${tab}`).focus()));
+  });
+}
+
+/** Tell what is pointed at anew. @param {Viewer} viewer */
+function retell(viewer) {
+  const { hovered } = viewer;
+  viewer.point(viewer.view.active, null);
+  if (hovered) viewer.point(hovered.graph, hovered.row);
+}
+
+/** The node that keys act on: what they are at, else what is clicked. @param {Viewer} viewer */
+function current(viewer) {
+  const here = viewer.hovered?.graph === viewer.view.active ? viewer.hovered.row : null;
+  return here ?? viewer.clicked();
+}
+
+/** @param {Viewer} viewer @param {(row: number) => void} act */
+function onCurrent(viewer, act) {
+  const row = current(viewer);
+  if (row === null) announce("First point at a node, or click one.");
+  else act(row);
+}
+
+/** @param {Viewer} viewer @param {"nodes" | "edges"} name @param {number} step */
+function moveThreshold(viewer, name, step) {
+  const value = Math.min(1, Math.max(0, Math.round((viewer.view[name] + step) * 1000) / 1000));
+  viewer.dispatch({ type: "set", view: { [name]: value } });
+}
+
+/** @type {Record<string, (viewer: Viewer, event: KeyboardEvent) => void>} */
+const DEEDS = {
+  ArrowLeft: (viewer) => walk(viewer, -1, 0),
+  ArrowRight: (viewer) => walk(viewer, 1, 0),
+  ArrowUp: (viewer) => walk(viewer, 0, 1),
+  ArrowDown: (viewer) => walk(viewer, 0, -1),
+  Enter: (viewer) => onCurrent(viewer, (row) => viewer.click(viewer.view.active, row, true)),
+  Escape: (viewer) => {
+    viewer.point(viewer.view.active, null);
+    viewer.dispatch({ type: "clear" });
+  },
+  p: (viewer) => onCurrent(viewer, (row) => viewer.dispatch({ type: "pin", node: viewer.graph.names[row] })),
+  h: (viewer) => onCurrent(viewer, (row) => viewer.dispatch({ type: "hide", node: viewer.graph.names[row] })),
+  t: (viewer) => onCurrent(viewer, (row) => viewer.dispatch({ type: "set", view: { from: viewer.graph.names[row], tab: "paths" } })),
+  g: (_, event) => !event.repeat && document.body.classList.add("grouping"),
+  "[": (viewer) => moveThreshold(viewer, "nodes", -STEP),
+  "]": (viewer) => moveThreshold(viewer, "nodes", STEP),
+  "{": (viewer) => moveThreshold(viewer, "edges", -STEP),
+  "}": (viewer) => moveThreshold(viewer, "edges", STEP),
+  e: (viewer) => viewer.dispatch({ type: "set", view: { faint: !viewer.view.faint } }),
+  u: (viewer) => viewer.dispatch({ type: "undo" }),
+  r: (viewer) => viewer.dispatch({ type: "redo" }),
+  d: switchTheme,
+  0: (viewer) => viewer.dispatch({ type: "set", view: { range: null } }),
+  "/": () => /** @type {HTMLElement} */ (document.querySelector("[data-key=search]")).focus(),
+  "?": showHelp,
+};
+
+/** Point at the nearest node in a direction. @param {Viewer} viewer @param {number} right @param {number} up */
+function walk(viewer, right, up) {
+  const { graph, view } = viewer;
+  const level = viewer.level(view.active);
+  const visible = viewer.visible(view.active);
+  const focus = viewer.focus(view.active);
+  const open = (/** @type {number} */ n) => visible[n] && (!focus || n === focus.row || focus.near.has(n));
+  const from = current(viewer);
+  let best = null;
+  let least = Infinity;
+  for (let n = 0; n < graph.count; n++) {
+    if (!open(n) || n === from) continue;
+    if (from === null) {
+      if (isTarget(graph, n) && -graph.seed[n] < least) [best, least] = [n, -graph.seed[n]];
+      continue;
+    }
+    const [dx, dy] = [level.x[n] - level.x[from], level.y[n] - level.y[from]];
+    const ahead = dx * right + dy * up;
+    const aside = Math.abs(dx * up) + Math.abs(dy * right);
+    if (ahead > 0.01 && ahead + 3 * aside < least) [best, least] = [n, ahead + 3 * aside];
+  }
+  if (best === null) return;
+  viewer.point(view.active, best);
+  announce(`${labelOf(graph, viewer.notes, best)}, ${graph.names[best]} ${placeText(graph, best)}`);
+}

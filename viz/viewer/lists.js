@@ -1,0 +1,115 @@
+// @ts-check
+// Lists: what feeds a node and what it feeds, and all nodes by token, for mouse, keys and readers.
+"use strict";
+
+const ROWS = 100; // of a list at first
+
+/**
+ * @typedef {object} Told What lists ask and tell.
+ * @property {Graph} graph
+ * @property {Notes} notes
+ * @property {(row: number) => void} onWalk
+ * @property {(row: number | null) => void} onPoint
+ */
+
+/**
+ * @param {Told} told
+ * @param {string} title
+ * @param {string} empty
+ * @param {Link[]} links
+ * @param {number} most
+ * @param {() => void} onMore
+ */
+function linkList(told, title, empty, links, most, onMore) {
+  const rows = links.slice(0, most).map((link) => linkRow(told, title, link));
+  const more = links.length > most && element("button.more", { click: onMore, "data-key": `${title} more` }, `all ${counted(links.length)}`);
+  return element(
+    "section.links", { "aria-label": title },
+    element("h3", {}, title, element("span.count", {}, ` ${counted(links.length)}`)),
+    links.length
+      ? element("div.heads", { "aria-hidden": "true" }, element("span", {}, "share"), element("span", {}, "weight"), element("span", {}, "node"))
+      : element("p.quiet", {}, empty),
+    element("ul", { keydown: stepThrough }, ...rows),
+    more,
+  );
+}
+
+/** @param {Told} told @param {string} title @param {Link} link */
+function linkRow({ graph, notes, onWalk, onPoint }, title, link) {
+  const name = graph.names[link.row];
+  const width = Math.min(100, (100 * Math.abs(link.share)) / SATURATED);
+  const button = element(
+    `button.link.${link.share < 0 ? "negative" : "positive"}`,
+    {
+      "data-key": `${title} ${name}`, "data-node": name,
+      click: () => onWalk(link.row), pointerenter: () => onPoint(link.row), pointerleave: () => onPoint(null),
+      focus: () => onPoint(link.row), blur: () => onPoint(null),
+      style: `--part: ${width.toFixed(1)}%`,
+    },
+    element("span.share", {}, signed(link.share)),
+    element("span.weight", {}, threeDigits(link.weight)),
+    element("span.what", {}, symbolOf(graph.kind[link.row]), element("bdi", {}, labelOf(graph, notes, link.row))),
+    element("span.where", {}, placeText(graph, link.row)),
+  );
+  return element("li", {}, button);
+}
+
+/** Where a node is. @param {Graph} graph @param {number} row */
+function placeText(graph, row) {
+  const parts = [];
+  if (!isInput(graph, row) && !isTarget(graph, row)) parts.push(`L${graph.layer[row]}`);
+  if (graph.pos[row] >= 0) parts.push(`@${graph.pos[row]} ${shortened(tokenAt(graph, graph.pos[row]), 12)}`);
+  return parts.join(" ");
+}
+
+/** Arrow keys go up and down a list, and from one list to the other. @param {Event} event */
+function stepThrough(event) {
+  const { key } = /** @type {KeyboardEvent} */ (event);
+  const list = /** @type {HTMLElement} */ (event.currentTarget);
+  const buttons = [...list.querySelectorAll("button")];
+  const place = buttons.indexOf(/** @type {any} */ (document.activeElement));
+  const lists = [...document.querySelectorAll("section.links ul")];
+  const beside = lists[lists.indexOf(list) + (key === "ArrowRight" ? 1 : -1)];
+  const wanted =
+    key === "ArrowDown" ? buttons[place + 1] : key === "ArrowUp" ? buttons[place - 1] :
+    key === "ArrowRight" || key === "ArrowLeft" ? beside?.querySelectorAll("button")[0] : null;
+  if (!["ArrowDown", "ArrowUp", "ArrowLeft", "ArrowRight"].includes(key)) return;
+  event.preventDefault();
+  event.stopPropagation();
+  wanted?.focus();
+}
+
+/**
+ * All nodes that are seen, by token or in another order.
+ * @param {Told} told
+ * @param {number[]} rows
+ * @param {string} order
+ * @param {(order: string) => void} onOrder
+ * @param {number} most
+ * @param {() => void} onMore
+ */
+function nodeTable({ graph, notes, onWalk, onPoint }, rows, order, onOrder, most, onMore) {
+  /** @type {Record<string, (row: number) => number | string>} */
+  const keys = {
+    token: (row) => graph.pos[row] * 1e6 + graph.layer[row],
+    node: (row) => graph.names[row],
+    label: (row) => labelOf(graph, notes, row).toLowerCase(),
+    influence: (row) => -graph.arrived[row],
+    activation: (row) => -(graph.activation[row] || 0),
+  };
+  const by = keys[order];
+  const sorted = rows.map((row) => ({ row, key: by(row) })).sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : a.row - b.row));
+  const head = Object.keys(keys).map((name) =>
+    element("th", { scope: "col", "aria-sort": name === order ? "ascending" : null },
+      element("button", { click: () => onOrder(name), "data-key": `order ${name}` }, name)));
+  const lines = sorted.slice(0, most).map(({ row }) =>
+    element("tr", { pointerenter: () => onPoint(row), pointerleave: () => onPoint(null) },
+      element("td", {}, graph.pos[row] < 0 ? "" : element("bdi", {}, `${graph.pos[row]} ${tokenAt(graph, graph.pos[row])}`)),
+      element("th", { scope: "row" }, element("button", { click: () => onWalk(row), "data-key": graph.names[row], "data-node": graph.names[row] }, graph.names[row])),
+      element("td", {}, element("bdi", {}, labelOf(graph, notes, row))),
+      element("td.number", {}, isTarget(graph, row) ? "" : percent(graph.influence[row])),
+      element("td.number", {}, threeDigits(graph.activation[row]))));
+  return element("div", {},
+    element("table.nodes", {}, element("caption", {}, `${counted(rows.length)} nodes are shown`), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines)),
+    sorted.length > most && element("button.more", { click: onMore, "data-key": "table more" }, `all ${counted(sorted.length)}`));
+}

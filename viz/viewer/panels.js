@@ -1,0 +1,127 @@
+// @ts-check
+// Panels: paths between two nodes, any two numbers of nodes, and what the graph says of itself.
+"use strict";
+
+const MOST_PATHS = 20;
+
+/**
+ * @param {Told} told
+ * @param {number | undefined} from
+ * @param {number | null} to
+ * @param {(path: Path) => void} onPin
+ */
+function pathPanel({ graph, notes, onWalk, onPoint }, from, to, onPin) {
+  if (from === undefined || to === null || from === to) {
+    const said = from === undefined ? "Click a node and choose “Paths from here”, then click a later node." : "Now click the node to which the paths should lead.";
+    return element("p.quiet", {}, said);
+  }
+  const [source, target] = [Math.min(from, to), Math.max(from, to)];
+  const paths = strongestPaths(graph, source, target, MOST_PATHS);
+  const arrived = graph.arrived[target] || 1;
+  const items = paths.map((path, number) =>
+    element("li", {},
+      element("p", {}, `${signOf(graph, path) < 0 ? "−" : "+"}${percent(path.share / arrived)}`, element("span.quiet", {}, " of what reaches the end "),
+        element("button", { click: () => onPin(path), "data-key": `pin path ${number}` }, "Pin")),
+      element("p.steps", {}, ...rowsOn(graph, path).flatMap((row, step) => [
+        step ? element("span", { class: graph.share[path.edges[step - 1]] < 0 ? "negative" : "positive", title: signed(graph.share[path.edges[step - 1]]) }, " → ") : "",
+        element("button", { click: () => onWalk(row), pointerenter: () => onPoint(row), pointerleave: () => onPoint(null), "data-key": `path ${number} ${row}` }, element("bdi", {}, shortened(shortLabel(graph, notes, row), 30)), element("small.quiet", {}, ` ${placeText(graph, row)}`)),
+      ]))));
+  return element("section", { "aria-label": "paths" },
+    element("h3", {}, "Strongest paths from ", element("bdi", {}, shortLabel(graph, notes, source)), " to ", element("bdi", {}, shortLabel(graph, notes, target))),
+    paths.length ? element("ol.paths", {}, ...items) : element("p.quiet", {}, "No path leads from one to the other."));
+}
+
+/** Numbers that nodes have. @type {Record<string, (graph: Graph, row: number) => number>} */
+const FIELDS = {
+  layer: (graph, row) => graph.layer[row],
+  position: (graph, row) => graph.pos[row],
+  influence: (graph, row) => graph.influence[row],
+  "cumulative influence": (graph, row) => graph.before[row] + graph.influence[row],
+  activation: (graph, row) => graph.activation[row],
+  value: (graph, row) => graph.value[row],
+  inputs: (graph, row) => edgesAt(graph.inputs, row).length,
+  outputs: (graph, row) => edgesAt(graph.outputs, row).length,
+  frequency: (graph, row) => graph.features[featureKey(graph.names[row]) ?? ""]?.frequency ?? NaN,
+};
+
+/**
+ * Any two numbers of the nodes that are seen, drawn by plotly.
+ * @param {Graph} graph
+ * @param {Notes} notes
+ * @param {[string, string]} fields
+ * @param {number[]} rows
+ * @param {Palette} palette
+ * @param {(fields: [string, string]) => void} onFields
+ * @param {(row: number) => void} onWalk
+ */
+function fieldPanel(graph, notes, fields, rows, palette, onFields, onWalk) {
+  const choice = (/** @type {0 | 1} */ side, /** @type {string} */ name) =>
+    element("label", {}, `${name} `, element("select", {
+      "data-key": `field ${side}`,
+      change: (/** @type {Event} */ event) => {
+        const value = /** @type {HTMLSelectElement} */ (event.target).value;
+        onFields(side ? [fields[0], value] : [value, fields[1]]);
+      },
+    }, ...Object.keys(FIELDS).map((field) => element("option", { value: field, selected: fields[side] === field }, field))));
+  const place = element("div.fields", { role: "img", "aria-label": `${fields[1]} against ${fields[0]} of the nodes shown` });
+  const plotly = /** @type {any} */ (window).Plotly;
+  if (!plotly) return element("p.quiet", {}, "Loading…");
+  const ink = { color: palette.ink, gridcolor: palette.pale, zerolinecolor: palette.pale };
+  const traces = KINDS.map((kind, number) => ({ kind, own: rows.filter((row) => graph.kind[row] === number) })).filter(({ own }) => own.length);
+  setTimeout(() => {
+    plotly.newPlot(place, traces.map(({ kind, own }) => ({
+      type: "scatter", mode: "markers", name: kind, customdata: own,
+      x: own.map((row) => FIELDS[fields[0]](graph, row)), y: own.map((row) => FIELDS[fields[1]](graph, row)),
+      text: own.map((row) => escaped(shortened(labelOf(graph, notes, row), 60))), hovertemplate: "%{text}<extra></extra>",
+      marker: { size: 7, opacity: 0.7, symbol: { token: "square", position: "square-open", bias: "triangle-up", feature: "circle", error: "diamond-open", logit: "star", target: "hexagon" }[kind] },
+    })), {
+      autosize: true, height: 380, margin: { l: 56, r: 10, t: 10, b: 44 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: palette.ink, size: 11 },
+      xaxis: { title: { text: fields[0] }, ...ink }, yaxis: { title: { text: fields[1] }, ...ink }, legend: { orientation: "h", y: -0.2 },
+    }, { displaylogo: false, displayModeBar: false, showSendToCloud: false, typesetMath: false, responsive: true });
+    /** @type {any} */ (place).on("plotly_click", (/** @type {any} */ event) => onWalk(event.points[0].customdata));
+  });
+  return element("section", { "aria-label": "fields" }, element("p", {}, choice(0, "across"), " ", choice(1, "up")), place);
+}
+
+/** What the graph says of itself: checks, scores, what is left out, and interventions. @param {Graph} graph @param {Notes} notes */
+function aboutPanel(graph, notes) {
+  const checks = graph.checks.map(({ name, text, holds }) =>
+    element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, text), element("td", { class: holds === false ? "fails" : "holds" }, holds === null ? "" : holds ? "holds" : "fails")));
+  const scores = [["replacement", graph.scores.replacement], ["completeness", graph.scores.completeness]].map(([name, value]) =>
+    element("tr", {}, element("th", { scope: "row" }, `${name} of the whole graph`), element("td", {}, percent(/** @type {number} */ (value))), element("td")));
+  return element("section", { "aria-label": "about this graph" },
+    element("p", {}, graph.origin),
+    ...graph.failures.map((sentence) => element("p.fails", { role: "alert" }, sentence)),
+    element("table", {}, element("caption", {}, "Checks"), element("tbody", {}, ...checks, ...scores)),
+    ...graph.remarks.map((sentence) => element("p", {}, sentence)),
+    element("h3", {}, "Interventions: predicted beside measured"),
+    graph.measured.length ? measuredTable(graph, notes) : element("p.quiet", {}, "None were run on this graph."));
+}
+
+/** @param {Graph} graph @param {Notes} notes */
+function measuredTable(graph, notes) {
+  const most = Math.max(...graph.measured.flatMap(({ predicted, measured }) => [Math.abs(predicted), Math.abs(measured)]), 1e-12);
+  const at = (/** @type {number} */ value) => 60 + (55 * value) / most;
+  const dots = graph.measured.map((one) => vector("circle", { cx: at(one.predicted), cy: 120 - at(one.measured), r: 2.5, class: "dot" }));
+  const square = vector("svg", { viewBox: "0 0 120 120", class: "agreement", role: "img", "aria-label": "measured against predicted change" },
+    vector("path", { d: "M5 115L115 5", class: "diagonal" }), ...dots);
+  const rows = graph.measured.map(({ what, regime, target, predicted, measured }) => {
+    const row = graph.place.get(target);
+    return element("tr", {}, element("th", { scope: "row" }, what), element("td", {}, regime),
+      element("td", {}, element("bdi", {}, row === undefined ? target : labelOf(graph, notes, row))), element("td.number", {}, threeDigits(predicted)), element("td.number", {}, threeDigits(measured)));
+  });
+  const head = ["intervention", "regime", "target", "predicted", "measured"].map((name) => element("th", { scope: "col" }, name));
+  return element("div", {}, square, element("table.measured", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)));
+}
+
+/** All keys. */
+const KEYS = [
+  ["← →", "to the node at the token before or after"], ["↑ ↓", "to the node a layer above or below"], ["Enter", "click the node that the keys are at"],
+  ["Esc", "clear the click"], ["p", "pin or unpin"], ["g", "hold and click boxes to group them; let go to make the group"], ["h", "hide"], ["t", "paths from here"],
+  ["[ ]", "keep fewer or more nodes"], ["{ }", "keep fewer or more edges"], ["e", "draw all edges, or only those of the click"], ["/", "search"], ["u  r", "undo, redo"], ["0", "zoom out"],
+  ["d", "light or dark"], ["Shift", "hold to keep what is pointed at"], ["Alt", "hold for raw numbers while pointing"], ["?", "this help"],
+];
+
+function helpPanel() {
+  return element("table.keys", {}, element("caption", {}, "Keys"), element("tbody", {}, ...KEYS.map(([key, what]) => element("tr", {}, element("th", { scope: "row" }, element("kbd", {}, key)), element("td", {}, what)))));
+}

@@ -1,0 +1,226 @@
+// @ts-check
+// Plot: the link graph of one graph in the page; plotly.js zooms and pans, canvases show it.
+"use strict";
+
+/**
+ * @typedef {object} Plot
+ * @property {HTMLElement} root
+ * @property {(scene: Scene, left: ArrayLike<number>) => void} draw
+ * @property {() => [number, number]} size
+ * @property {(x: number, y: number) => number | null} nodeAt
+ * @property {(lines: string[] | null, row: number | null) => void} tell
+ * @property {() => void} attach Put plotly to work, once it is there.
+ *
+ * @typedef {object} PlotEvents
+ * @property {(range: [number, number, number, number] | null) => void} onRange
+ * @property {(row: number | null, event: PointerEvent) => void} onHover
+ * @property {(row: number | null, event: PointerEvent) => void} onClick
+ */
+
+const NEAR = 30; // pixels within which a node is pointed at
+const MOVED = 4; // pixels from which a press is a drag
+
+/**
+ * @param {HTMLElement} root
+ * @param {string} name For those who do not see it.
+ * @param {PlotEvents} events
+ * @returns {Plot}
+ */
+function makePlot(root, name, events) {
+  const canvases = ["frame", "faint", "marks"].map((layer) => /** @type {HTMLCanvasElement} */ (element(`canvas.${layer}`)));
+  const axes = element("div.axes");
+  const tip = element("div.tip", { role: "status", hidden: true });
+  root.replaceChildren(...canvases, axes, tip);
+  root.setAttribute("aria-label", name);
+  /** @type {Scene | null} */
+  let scene = null;
+  /** @type {string} */
+  let faintKey = "";
+  let picture = 0;
+
+  /** @param {number} x @param {number} y Pixels from the corner of the plot. */
+  function nodeAt(x, y) {
+    if (!scene) return null;
+    const { frame, visible, near } = scene;
+    let best = null;
+    let distance = NEAR;
+    for (let n = 0; n < visible.length; n++) {
+      if (!visible[n]) continue;
+      const away = Math.hypot(acrossOf(frame, frame.level.x[n]) - x, downOf(frame, frame.level.y[n]) - y);
+      const handicap = near && !near.has(n) && n !== scene.clicked ? NEAR / 2 : 0; // what is dimmed gives way
+      if (away + handicap < distance) [best, distance] = [n, away + handicap];
+    }
+    return best;
+  }
+
+  /** @param {HTMLCanvasElement} canvas */
+  function cleared(canvas) {
+    const [width, height] = size();
+    const sharp = window.devicePixelRatio || 1;
+    if (canvas.width !== Math.round(width * sharp) || canvas.height !== Math.round(height * sharp)) {
+      [canvas.width, canvas.height] = [Math.round(width * sharp), Math.round(height * sharp)];
+    }
+    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    context.setTransform(sharp, 0, 0, sharp, 0, 0);
+    context.clearRect(0, 0, width, height);
+    return context;
+  }
+
+  /** @returns {[number, number]} */
+  function size() {
+    return [root.clientWidth, root.clientHeight];
+  }
+
+  /** Axes and faint edges change with the place only, the rest with every click. @param {Scene} next @param {ArrayLike<number>} left */
+  function draw(next, left) {
+    scene = next;
+    const { frame, graph, palette } = next;
+    const key = JSON.stringify([size(), frame.range, frame.level.width, left.length, left[left.length - 1], palette.paper, graph.levels.indexOf(frame.level)]);
+    if (key !== faintKey) {
+      faintKey = key;
+      drawAxes(canvasPen(cleared(canvases[0])), next);
+      const context = cleared(canvases[1]);
+      clipped(context, frame, () => drawFaint(context, graph, frame, left, 0, Math.min(ALL_EDGES.fast, left.length), palette));
+      continueFaint(context, next, left, ALL_EDGES.fast, ++picture);
+    }
+    canvases[1].style.opacity = next.near ? "0.12" : "1";
+    const context = cleared(canvases[2]);
+    const pen = canvasPen(context);
+    clipped(context, frame, () => drawEdges(pen, next));
+    const radius = radii(graph, frame);
+    drawNodes(pen, next, radius);
+    drawLabels(pen, next, radius);
+    /** @type {any} */ (axes).follow?.();
+  }
+
+  /**
+   * The weaker edges, some in each picture, so that the page answers meanwhile.
+   * @param {CanvasRenderingContext2D} context
+   * @param {Scene} drawn
+   * @param {ArrayLike<number>} left
+   * @param {number} first
+   * @param {number} number
+   */
+  function continueFaint(context, drawn, left, first, number) {
+    if (first >= left.length) {
+      root.dataset.settled = String(number);
+      return;
+    }
+    delete root.dataset.settled;
+    requestAnimationFrame(() => {
+      if (number !== picture) return;
+      const last = Math.min(first + ALL_EDGES.each, left.length);
+      clipped(context, drawn.frame, () => drawFaint(context, drawn.graph, drawn.frame, left, first, last, drawn.palette));
+      continueFaint(context, drawn, left, last, number);
+    });
+  }
+
+  /** @param {string[] | null} lines @param {number | null} row */
+  function tell(lines, row) {
+    tip.hidden = !lines || row === null || !scene;
+    if (!lines || row === null || !scene) return;
+    tip.replaceChildren(...lines.map((line, i) => element(i ? "div" : "strong", {}, line)));
+    const { frame } = scene;
+    const [x, y] = [acrossOf(frame, frame.level.x[row]), downOf(frame, frame.level.y[row])];
+    const [width, height] = size();
+    tip.style.left = `${Math.max(4, Math.min(x + 16, width - tip.offsetWidth - 4))}px`;
+    tip.style.top = `${Math.max(4, y + 16 + tip.offsetHeight > height ? y - 16 - tip.offsetHeight : y + 16)}px`;
+  }
+
+  listenTo(root, axes, nodeAt, events);
+  const attach = () => attachPlotly(axes, () => scene, size, events.onRange);
+  return { root, draw, size, nodeAt, tell, attach };
+}
+
+/**
+ * Draw only within the axes.
+ * @param {CanvasRenderingContext2D} context
+ * @param {Frame} frame
+ * @param {() => void} draw
+ */
+function clipped(context, { left, top, width, height }, draw) {
+  context.save();
+  context.beginPath();
+  context.rect(left, top - 8, width, height + 16);
+  context.clip();
+  draw();
+  context.restore();
+}
+
+/**
+ * Clicks are told from drags by how far the pointer went; plotly has the drags.
+ * @param {HTMLElement} root
+ * @param {HTMLElement} axes
+ * @param {Plot["nodeAt"]} nodeAt
+ * @param {PlotEvents} events
+ */
+function listenTo(root, axes, nodeAt, events) {
+  /** @type {[number, number] | null} */
+  let pressed = null;
+  const at = (/** @type {PointerEvent} */ event) => {
+    const box = root.getBoundingClientRect();
+    return nodeAt(event.clientX - box.left, event.clientY - box.top);
+  };
+  root.addEventListener("pointermove", (event) => events.onHover(at(event), event));
+  root.addEventListener("pointerleave", (event) => events.onHover(null, event));
+  root.addEventListener("pointerdown", (event) => {
+    const onButton = event.target instanceof Element && event.target.closest(".modebar, .tip");
+    pressed = event.button === 0 && !onButton ? [event.clientX, event.clientY] : null;
+  }, true);
+  window.addEventListener("pointerup", (event) => {
+    const near = pressed && Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) < MOVED;
+    pressed = null;
+    if (near) events.onClick(at(event), event);
+  }, true);
+}
+
+/**
+ * Plotly's axes run from 0 to 1 over the whole layout, whatever its level.
+ * @param {HTMLElement} axes
+ * @param {() => Scene | null} scene
+ * @param {() => [number, number]} size
+ * @param {PlotEvents["onRange"]} onRange
+ */
+function attachPlotly(axes, scene, size, onRange) {
+  const plotly = /** @type {any} */ (window).Plotly;
+  const axis = { showgrid: false, zeroline: false, showline: false, showticklabels: false, ticks: "" };
+  const layout = () => {
+    const [l, r, b, t] = scene()?.frame.range ?? FULL;
+    const [width, height] = size();
+    return {
+      width, height, dragmode: "pan", hovermode: false, showlegend: false,
+      margin: { l: MARGIN.left, r: MARGIN.right, t: MARGIN.top, b: MARGIN.bottom },
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: "#8a919c", activecolor: "#4a90d9", orientation: "h" },
+      xaxis: { ...axis, range: [l, r] }, yaxis: { ...axis, range: [b, t] },
+    };
+  };
+  const config = {
+    displaylogo: false, displayModeBar: true, scrollZoom: true, showSendToCloud: false, doubleClick: false,
+    modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "resetScale2d"],
+  };
+  plotly.newPlot(axes, [], layout(), config);
+  const gd = /** @type {any} */ (axes);
+  const moved = (/** @type {any} */ change) => {
+    const range = { ...change };
+    const side = (/** @type {string} */ name, /** @type {number} */ end) =>
+      range[`${name}.range[${end}]`] ?? range[`${name}.range`]?.[end] ?? gd.layout[name].range[end];
+    onRange([side("xaxis", 0), side("xaxis", 1), side("yaxis", 0), side("yaxis", 1)]);
+  };
+  let dragging = false;
+  gd.on("plotly_relayouting", (/** @type {any} */ change) => {
+    dragging = true;
+    moved(change);
+  });
+  gd.on("plotly_relayout", (/** @type {any} */ change) => {
+    dragging = false;
+    if (Object.keys(change).some((key) => key.includes("axis"))) moved(change);
+  });
+  gd.on("plotly_doubleclick", () => onRange(null));
+  gd.follow = () => {
+    const wanted = layout();
+    const same = JSON.stringify([wanted.width, wanted.height, wanted.xaxis.range, wanted.yaxis.range]) ===
+      JSON.stringify([gd.layout.width, gd.layout.height, gd.layout.xaxis.range, gd.layout.yaxis.range]);
+    if (!same && !dragging) plotly.relayout(axes, { width: wanted.width, height: wanted.height, "xaxis.range": wanted.xaxis.range, "yaxis.range": wanted.yaxis.range });
+  };
+}

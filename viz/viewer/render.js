@@ -1,0 +1,301 @@
+// @ts-check
+// Render: the page as the state has it.
+"use strict";
+
+/** @param {Viewer} viewer */
+function renderAll(viewer) {
+  document.documentElement.dataset.theme = isDark(viewer.view) ? "dark" : "light";
+  document.documentElement.style.setProperty("--side", `${viewer.view.side}px`);
+  document.documentElement.style.setProperty("--below", `${viewer.view.below}px`);
+  viewer.palette = readPalette();
+  viewer.type = parseFloat(getComputedStyle(document.documentElement).fontSize) / 13;
+  renderPlots(viewer);
+  renderHead(viewer);
+  renderControls(viewer);
+  renderTabs(viewer);
+  renderPanel(viewer);
+  renderSubgraph(viewer);
+  markPointed(viewer);
+  rememberSoon(viewer);
+}
+
+/** @param {Viewer} viewer */
+function renderPlots(viewer) {
+  const { shown } = viewer;
+  const place = byId("plots");
+  const names = shown.map((number) => viewer.graphs[number].heading);
+  if (place.dataset.shown !== shown.join()) {
+    place.dataset.shown = shown.join();
+    viewer.plots = shown.map((number) => {
+      const root = element("div.plot", { tabindex: "0", role: "application", "data-graph": number });
+      return makePlot(root, plotName(viewer.graphs[number]), {
+        onRange: (range) => viewer.dispatch({ type: "set", view: { range } }),
+        onHover: (row, event) => !event.shiftKey && viewer.point(number, row),
+        onClick: (row, event) => {
+          root.focus({ preventScroll: true });
+          if (row !== null && (event.ctrlKey || event.metaKey)) viewer.dispatch({ type: "pin", graph: number, node: viewer.graphs[number].names[row] });
+          else viewer.click(number, row);
+        },
+      });
+    });
+    place.replaceChildren(...viewer.plots.map(({ root }, i) =>
+      element("div.pane", {}, shown.length > 1 ? element("h2.pane-name", {}, names[i]) : null, root)));
+    if ("Plotly" in window) viewer.plots.forEach((plot) => plot.attach());
+  }
+  shown.forEach((number, i) => viewer.plots[i].draw(viewer.scene(number), viewer.faint(number)));
+}
+
+/** @param {Graph} graph */
+function plotName(graph) {
+  return `Attribution graph of ${graph.heading}: ${graph.count} nodes by layer and token. Arrow keys move, Enter clicks; the lists beside it have the same.`;
+}
+
+/** @param {Viewer} viewer */
+function renderHead(viewer) {
+  const { graph, graphs, view, notes } = viewer;
+  byId("heading").textContent = viewer.pair ? graphs.map((one) => one.heading).join("   |   ") : graph.heading;
+  byId("origin").textContent = graph.origin;
+  const tokens = new Set(view.tokens ?? []);
+  refill(byId("prompt"), graph.tokens.map((token, pos) =>
+    element("button.token", {
+      "data-key": `token ${pos}`, "aria-pressed": String(tokens.has(pos)), title: `position ${pos}`,
+      click: () => {
+        const chosen = toggled(view.tokens ?? [], pos);
+        viewer.dispatch({ type: "set", view: { tokens: chosen.length ? chosen : null } });
+      },
+    }, element("bdi", {}, token))));
+  const targets = graph.names.map((_, row) => row).filter((row) => isTarget(graph, row)).sort((a, b) => graph.seed[b] - graph.seed[a]);
+  refill(byId("predictions"), targets.slice(0, 8).map((row) =>
+    element("button.prediction", {
+      "data-key": `prediction ${row}`, "data-node": graph.names[row], "aria-pressed": String(viewer.clicked() === row),
+      click: () => viewer.click(view.active, row), style: `--part: ${(100 * graph.seed[row]).toFixed(1)}%`,
+    }, symbolOf(graph.kind[row]), element("bdi", {}, labelOf(graph, notes, row)))));
+  renderTools(viewer);
+}
+
+/** @param {Viewer} viewer */
+function renderTools(viewer) {
+  const { state, view, graphs } = viewer;
+  const tool = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ click, disabled = false) =>
+    element("button", { click, title, "aria-label": title, "data-key": text, disabled }, text);
+  const many = graphs.length > 1 && element("select", {
+    "aria-label": "graph that is looked at", "data-key": "graph",
+    change: (/** @type {Event} */ event) => viewer.dispatch({ type: "set", view: { active: Number(/** @type {HTMLSelectElement} */ (event.target).value) } }),
+  }, ...graphs.map((graph, number) => element("option", { value: number, selected: number === view.active }, graph.heading)));
+  refill(byId("tools"), [
+    many || null,
+    tool("↶", "undo (u)", () => viewer.dispatch({ type: "undo" }), !state.past.length),
+    tool("↷", "redo (r)", () => viewer.dispatch({ type: "redo" }), !state.future.length),
+    tool("Save", "save annotations as a file", () => saveAnnotations(viewer)),
+    tool("Load", "load annotations from a file", () => byId("file").click()),
+    tool("Link", "put all this into the address and copy it", () => shareLink(viewer)),
+    tool("PNG", "save the graph as a picture", () => savePicture(viewer, "graph", "png")),
+    tool("SVG", "save the graph as a drawing", () => savePicture(viewer, "graph", "svg")),
+    tool("◐", "light or dark (d)", () => switchTheme(viewer)),
+    tool("Full", "full screen", () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen())),
+    tool("?", "keys (?)", showHelp),
+  ]);
+}
+
+/** @param {Viewer} viewer */
+function renderControls(viewer) {
+  const { view, graph } = viewer;
+  const { kept, scores } = viewer.pruning(view.active);
+  const set = (/** @type {Partial<View>} */ change) => viewer.dispatch({ type: "set", view: change });
+  const slider = (/** @type {"nodes" | "edges"} */ name, /** @type {string} */ what) =>
+    element("label.slider", { title: what }, `${name} `,
+      element("input", {
+        type: "range", min: 0, max: 1, step: 0.005, value: view[name], "data-key": `slider ${name}`, "aria-label": what,
+        "aria-valuetext": percent(view[name]), input: (/** @type {Event} */ event) => set({ [name]: Number(/** @type {HTMLInputElement} */ (event.target).value) }),
+      }),
+      element("output", {}, percent(view[name])));
+  const place = byId("controls");
+  if (!place.childElementCount) place.append(...["sliders", "kinds", "filters"].map((name) => element(`div.${name}`, {})));
+  const [sliders, kinds, filters] = /** @type {HTMLElement[]} */ ([...place.children]);
+  fillSliders(sliders, slider, view);
+  const left = sliders.querySelector(".left") ?? sliders.appendChild(element("span.left", { role: "status" }));
+  left.textContent = `${counted(kept.nNodes)} nodes, ${counted(kept.nEdges)} edges · replacement ${percent(scores.replacement)} · completeness ${percent(scores.completeness)}`;
+  const present = KINDS.filter((_, number) => graph.kind.includes(number));
+  refill(kinds, [
+    ...present.map((kind) => element("button.kind", { "data-key": `kind ${kind}`, "aria-pressed": String(!view.without.includes(kind)), click: () => viewer.dispatch({ type: "kind", kind }) }, symbolOf(KINDS.indexOf(kind)), kind)),
+    toggle("all edges", view.faint, "draw all edges that are left, faintly (e)", () => set({ faint: !view.faint })),
+    toggle("keep errors", view.keepErrors, "never prune error nodes", () => set({ keepErrors: !view.keepErrors })),
+    viewer.pair && toggle("differences", view.colour === "difference", "colour by difference: more influence here, or less", () => set({ colour: view.colour === "difference" ? "kind" : "difference" })),
+    viewer.pair && view.colour === "difference" && element("span.scale", { role: "img", "aria-label": "colours from less influence here than there to more" }, "less here", element("i", {}), "more here"),
+  ]);
+  renderFilters(viewer, filters, set);
+}
+
+/** Sliders stay the elements that they are, so that they can be held while they move. @param {HTMLElement} place @param {(name: any, what: string) => HTMLElement} slider @param {View} view */
+function fillSliders(place, slider, view) {
+  if (!place.childElementCount) {
+    place.append(slider("nodes", "share of influence that the nodes hold"), slider("edges", "share of edge scores that the edges hold"));
+  }
+  for (const name of /** @type {("nodes" | "edges")[]} */ (["nodes", "edges"])) {
+    const input = /** @type {HTMLInputElement} */ (place.querySelector(`[data-key="slider ${name}"]`));
+    if (Number(input.value) !== view[name]) input.value = String(view[name]);
+    input.setAttribute("aria-valuetext", percent(view[name]));
+    /** @type {HTMLElement} */ (input.nextElementSibling).textContent = percent(view[name]);
+  }
+}
+
+/** @param {string} text @param {boolean} on @param {string} title @param {() => void} click */
+function toggle(text, on, title, click) {
+  return element("button.toggle", { "aria-pressed": String(on), title, click, "data-key": `toggle ${text}` }, text);
+}
+
+/** @param {Viewer} viewer @param {HTMLElement} place @param {(change: Partial<View>) => void} set */
+function renderFilters(viewer, place, set) {
+  const { view, graph } = viewer;
+  if (!place.childElementCount) {
+    const limit = (/** @type {0 | 1} */ end, /** @type {string} */ name) =>
+      element("input", {
+        type: "number", min: 0, max: graph.nLayers, "data-key": `layer ${end}`, "aria-label": name, placeholder: end ? graph.nLayers - 1 : 0,
+        input: () => {
+          const [low, high] = [...place.querySelectorAll("input[type=number]")].map((one) => /** @type {HTMLInputElement} */ (one).value);
+          set({ layers: low === "" && high === "" ? null : [low === "" ? 0 : Number(low), high === "" ? graph.nLayers : Number(high)] });
+        },
+      });
+    place.append(
+      element("input", { type: "search", placeholder: "search (/)", "aria-label": "search nodes", "data-key": "search", input: (/** @type {Event} */ event) => set({ search: /** @type {HTMLInputElement} */ (event.target).value }) }),
+      element("label", {}, "layers ", limit(0, "lowest layer"), " – ", limit(1, "highest layer")),
+      element("label", {}, "lines ", element("select", { "data-key": "links", change: (/** @type {Event} */ event) => set({ links: /** @type {any} */ (event.target).value }) },
+        ...["either", "inputs", "outputs", "pinned"].map((name) => element("option", { value: name }, name)))),
+      element("button", { "data-key": "reset", click: () => viewer.dispatch({ type: "reset" }), title: "no filter, zoomed out" }, "Reset"),
+      element("span.found", { role: "status" }));
+  }
+  const field = (/** @type {string} */ key) => /** @type {HTMLInputElement} */ (place.querySelector(`[data-key="${key}"]`));
+  if (field("search") !== document.activeElement) field("search").value = view.search;
+  field("links").value = view.links;
+  for (const end of [0, 1]) {
+    const one = field(`layer ${end}`);
+    if (one !== document.activeElement) one.value = view.layers ? String(view.layers[end]) : "";
+  }
+  const matching = view.search && [...found(graph, viewer.notes, view.search)].filter((row) => viewer.visible(view.active)[row]).length;
+  /** @type {HTMLElement} */ (place.querySelector(".found")).textContent = view.search ? `${counted(Number(matching))} found` : "";
+}
+
+const TABS = /** @type {const} */ ({ node: "Node", list: "List", paths: "Paths", fields: "Fields", about: "Checks" });
+
+/** @param {Viewer} viewer */
+function renderTabs(viewer) {
+  const { view, graph } = viewer;
+  const failed = graph.failures.length > 0;
+  refill(byId("tabs"), Object.entries(TABS).map(([tab, name]) =>
+    element("button", {
+      role: "tab", id: `tab-${tab}`, "aria-selected": String(view.tab === tab), "aria-controls": "panel", "data-key": `tab ${tab}`, tabindex: view.tab === tab ? "0" : "-1",
+      class: tab === "about" && failed ? "fails" : null, click: () => viewer.dispatch({ type: "set", view: { tab } }),
+    }, tab === "about" && failed ? `${name} !` : name)));
+  byId("panel").setAttribute("aria-labelledby", `tab-${view.tab}`);
+}
+
+/** @param {Viewer} viewer */
+function renderPanel(viewer) {
+  const { view, graph, notes } = viewer;
+  const told = {
+    graph, notes,
+    onWalk: (/** @type {number} */ row) => viewer.click(view.active, row, true),
+    onPoint: (/** @type {number | null} */ row) => viewer.point(view.active, row),
+  };
+  const row = viewer.clicked();
+  const place = byId("panel");
+  const rows = () => graph.names.map((_, n) => n).filter((n) => viewer.visible(view.active)[n] && (!view.search || found(graph, notes, view.search).has(n)));
+  const more = (/** @type {"links" | "table"} */ what) => () => {
+    viewer.most[what] = Infinity;
+    viewer.schedule();
+  };
+  if (view.tab === "node") refill(place, row === null ? [nothingClicked(viewer, told)] : nodePanel(viewer, told, row, more("links")));
+  if (view.tab === "list") refill(place, [nodeTable(told, rows(), viewer.order, (order) => ((viewer.order = order), viewer.schedule()), viewer.most.table, more("table"))]);
+  if (view.tab === "paths") {
+    const from = view.from === null ? undefined : graph.place.get(view.from);
+    refill(place, [pathPanel(told, from, row, (path) => viewer.dispatch({ type: "pinAll", nodes: rowsOn(graph, path).map((n) => graph.names[n]) }))]);
+  }
+  if (view.tab === "fields") {
+    const key = JSON.stringify([view.fields, view.active, view.nodes, view.edges, view.without, view.layers, view.tokens, view.search, viewer.palette.ink, "Plotly" in window]);
+    if (place.dataset.fields !== key) {
+      place.dataset.fields = key;
+      refill(place, [fieldPanel(graph, notes, view.fields, rows(), viewer.palette, (fields) => viewer.dispatch({ type: "set", view: { fields } }), told.onWalk)]);
+    }
+  } else delete place.dataset.fields;
+  if (view.tab === "about") refill(place, [aboutPanel(graph, notes)]);
+}
+
+/** @param {Viewer} viewer @param {Told} told @param {number} row @param {() => void} onMore */
+function nodePanel(viewer, told, row, onMore) {
+  const { view, graph, notes } = viewer;
+  const focus = /** @type {Focus} */ (viewer.focus(view.active));
+  const name = graph.names[row];
+  const actions = {
+    pin: () => viewer.dispatch({ type: "pin", node: name }),
+    hide: () => viewer.dispatch({ type: "hide", node: name }),
+    pathsFrom: () => viewer.dispatch({ type: "set", view: { from: view.from === name ? null : name, tab: "paths" } }),
+    label: (/** @type {string} */ text) => viewer.dispatch({ type: "label", key: name, text }),
+    minus: (/** @type {string | null} */ minus) => viewer.dispatch({ type: "set", view: { minus } }),
+  };
+  const computed = graph.expanded[row] || isInput(graph, row) || graph.kind[row] === KIND.error || graph.kind[row] === KIND.bias;
+  const nothing = computed ? "Nothing that is shown feeds it." : "Its inputs were not computed.";
+  return [
+    nodeDetail(graph, notes, view, row, actions),
+    linkList(told, view.minus ? "Feeds the difference" : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),
+    linkList(told, "Feeds", "It feeds nothing that is shown.", focus.outputs, viewer.most.links, onMore),
+  ];
+}
+
+/** What is said while no node is clicked: where to begin. @param {Viewer} viewer @param {Told} told */
+function nothingClicked(viewer, told) {
+  const { graph, notes, view } = viewer;
+  const seen = viewer.visible(view.active);
+  const strongest = graph.names.map((_, row) => row).filter((row) => seen[row] && graph.kind[row] === KIND.feature);
+  strongest.sort((a, b) => graph.influence[b] - graph.influence[a]);
+  const items = strongest.slice(0, 12).map((row) =>
+    element("li", {}, element("button.link.plain", { click: () => told.onWalk(row), pointerenter: () => told.onPoint(row), pointerleave: () => told.onPoint(null), "data-key": graph.names[row], "data-node": graph.names[row] },
+      element("span.share", {}, percent(graph.influence[row])), element("span.what", {}, symbolOf(KIND.feature), element("bdi", {}, labelOf(graph, notes, row))), element("span.where", {}, placeText(graph, row)))));
+  return element("section", { "aria-label": "where to begin" },
+    element("p.quiet", {}, "Click a node to see only what feeds it and what it feeds. Drag to move, scroll to zoom, ? for keys."),
+    ...graph.failures.map((sentence) => element("p.fails", { role: "alert" }, sentence)),
+    strongest.length > 0 && element("h3", {}, "Features with the most influence"),
+    element("ul.strongest", { keydown: stepThrough }, ...items),
+    ...graph.remarks.map((sentence) => element("p.quiet", {}, sentence)));
+}
+
+/** @param {Viewer} viewer */
+function renderSubgraph(viewer) {
+  const { graph, notes, view } = viewer;
+  const place = byId("parts");
+  const key = JSON.stringify([view.active, notes, [...viewer.chosen]]);
+  if (place.dataset.drawn === key) return;
+  place.dataset.drawn = key;
+  const member = new Uint8Array(graph.count);
+  for (const { rows } of partsOf(graph, notes)) for (const row of rows) member[row] = 1;
+  const any = total(member) > 0;
+  byId("subgraph").classList.toggle("empty", !any);
+  const [absorbed, left] = any ? [scoresOfNodes(graph, member, "absorbed"), scoresOfNodes(graph, member, "renormalised")] : [null, null];
+  const button = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ click, disabled = !any) =>
+    element("button", { click, title, disabled, "data-key": `sub ${text}` }, text);
+  refill(byId("subtools"), [
+    element("h2", {}, "Subgraph"),
+    button("Suggest groups", "automatic groups of features that play one role", () => viewer.dispatch({ type: "suggest", groups: graph.suggested }), !graph.suggested.length),
+    button("Group", "make one group of the chosen boxes (Shift-click, or hold g and click)", () => groupChosen(viewer), viewer.chosen.size < 1),
+    button("Tidy", "lay boxes out anew", () => viewer.dispatch({ type: "tidy" })),
+    button("PNG", "save the subgraph as a picture", () => savePicture(viewer, "subgraph", "png")),
+    button("SVG", "save the subgraph as a drawing", () => savePicture(viewer, "subgraph", "svg")),
+    absorbed && left && element("span.left", { role: "status", title: "what is not pinned counted as error | left out" },
+      `replacement ${percent(absorbed.replacement)} | ${percent(left.replacement)} · completeness ${percent(absorbed.completeness)} | ${percent(left.completeness)}`),
+  ]);
+  drawSubgraph(place, graph, notes, viewer.chosen, {
+    onWalk: (part) => viewer.click(view.active, strongestOf(graph, part.rows), true),
+    onPoint: (part) => viewer.point(view.active, part && strongestOf(graph, part.rows)),
+    onMove: (part, x, y) => viewer.dispatch({ type: "move", name: part.name, x, y }),
+    onGroup: (part) => {
+      if (!viewer.chosen.delete(part.name)) viewer.chosen.add(part.name);
+      viewer.schedule();
+    },
+    onUngroup: (part) => viewer.dispatch({ type: "ungroup", name: part.name }),
+    onRename: (part) => renameGroup(viewer, part.name),
+  });
+}
+
+/** @param {Graph} graph @param {number[]} rows */
+function strongestOf(graph, rows) {
+  return rows.reduce((best, row) => (graph.arrived[row] > graph.arrived[best] ? row : best));
+}

@@ -1,0 +1,78 @@
+// @ts-check
+// Start: read the page's data, draw, and then fetch plotly out of the page.
+"use strict";
+
+/** @param {Viewer} viewer */
+function listenToPage(viewer) {
+  new ResizeObserver(() => viewer.schedule()).observe(byId("plots"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => viewer.schedule());
+  byId("file").addEventListener("change", (event) => {
+    const field = /** @type {HTMLInputElement} */ (event.target);
+    if (field.files?.[0]) loadAnnotations(viewer, field.files[0]);
+    field.value = "";
+  });
+  window.addEventListener("hashchange", () => {
+    const saved = sharedState(location.hash);
+    if (saved) viewer.state = joined(initialState(viewer.graphs), saved);
+    viewer.schedule();
+  });
+  // Two windows of one page go in step.
+  window.addEventListener("storage", (event) => {
+    if (event.key !== storageKey(viewer.graphs) || !event.newValue) return;
+    viewer.state = { ...viewer.state, ...pickSaved(joined(initialState(viewer.graphs), JSON.parse(event.newValue))) };
+    viewer.schedule();
+  });
+  window.addEventListener("pagehide", () => store(viewer.graphs, viewer.state));
+  for (const [name, axis, key] of /** @type {const} */ ([[".divider.side", "clientX", "side"], [".divider.below", "clientY", "below"]])) {
+    listenToDivider(viewer, /** @type {HTMLElement} */ (document.querySelector(name)), axis, key);
+  }
+}
+
+/** @param {State} state */
+function pickSaved({ view, notes }) {
+  return { view, notes };
+}
+
+/** @param {Viewer} viewer @param {HTMLElement} divider @param {"clientX" | "clientY"} axis @param {"side" | "below"} key */
+function listenToDivider(viewer, divider, axis, key) {
+  const most = () => (key === "side" ? window.innerWidth - 360 : byId("left").clientHeight - 160);
+  const resize = (/** @type {number} */ size) =>
+    viewer.dispatch({ type: "set", view: { [key]: Math.round(Math.max(key === "side" ? 260 : 40, Math.min(most(), size))) } });
+  divider.addEventListener("pointerdown", (event) => {
+    divider.setPointerCapture(event.pointerId);
+    const [start, size] = [event[axis], viewer.view[key]];
+    const move = (/** @type {PointerEvent} */ to) => resize(size + start - to[axis]);
+    divider.addEventListener("pointermove", move);
+    divider.addEventListener("lostpointercapture", () => divider.removeEventListener("pointermove", move), { once: true });
+  });
+  divider.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: 20, ArrowUp: 20, ArrowRight: -20, ArrowDown: -20 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    resize(viewer.view[key] + step);
+  });
+}
+
+/** Plotly takes longer to read than everything else to draw: it comes second. @param {Viewer} viewer */
+function loadPlotly(viewer) {
+  const script = document.createElement("script");
+  script.textContent = byId("plotly").textContent;
+  document.head.append(script);
+  viewer.plots.forEach((plot) => plot.attach());
+  viewer.schedule();
+  document.documentElement.dataset.ready = "yes";
+}
+
+function start() {
+  const viewer = new Viewer(JSON.parse(byId("data").textContent ?? ""));
+  renderAll(viewer);
+  listenToKeys(viewer);
+  listenToPage(viewer);
+  requestAnimationFrame(() => {
+    performance.mark("drawn");
+    setTimeout(() => loadPlotly(viewer));
+  });
+  return viewer;
+}
+
+const viewer = start();

@@ -1,0 +1,208 @@
+// @ts-check
+// State: everything that can be changed in the page, and the pure functions that change it.
+"use strict";
+
+/**
+ * @typedef {object} Notes What a person says of one graph; what is undone and saved.
+ * @property {string[]} pins
+ * @property {Record<string, string>} labels By node, or by LAYER/INDEX of a feature anywhere.
+ * @property {Group[]} groups
+ * @property {Record<string, [number, number]>} places Of nodes and groups in the subgraph.
+ * @property {string[]} hidden
+ *
+ * @typedef {object} View How one looks at it.
+ * @property {number} active Which graph is looked at.
+ * @property {(string | null)[]} clicked For each graph.
+ * @property {string | null} from Where paths start that lead to the clicked node.
+ * @property {string | null} minus A prediction that is subtracted from the clicked one.
+ * @property {number} nodes
+ * @property {number} edges
+ * @property {boolean} keepErrors
+ * @property {string[]} without Kinds that are hidden.
+ * @property {[number, number] | null} layers
+ * @property {number[] | null} tokens
+ * @property {string} search
+ * @property {"either" | "inputs" | "outputs" | "pinned"} links
+ * @property {boolean} faint Whether all edges are drawn.
+ * @property {[number, number, number, number] | null} range Left, right, bottom, top, from 0 to 1.
+ * @property {"node" | "list" | "paths" | "fields" | "about"} tab
+ * @property {[string, string]} fields
+ * @property {"difference" | "kind"} colour What colours say where two graphs are compared.
+ * @property {"auto" | "light" | "dark"} theme
+ * @property {number} side Width of the panel at the side, in pixels.
+ * @property {number} below Height of the subgraph, in pixels.
+ *
+ * @typedef {{view: View, notes: Notes[], past: Notes[][], future: Notes[][]}} State
+ * @typedef {{type: string} & Record<string, any>} Change
+ */
+
+const MOST_UNDONE = 200;
+const MOST_PINS = 200;
+
+/** @type {Notes} */
+const NO_NOTES = { pins: [], labels: {}, groups: [], places: {}, hidden: [] };
+
+/**
+ * @param {Graph[]} graphs
+ * @returns {State}
+ */
+function initialState(graphs) {
+  const { nodes, edges } = graphs[0].defaults;
+  return {
+    view: {
+      active: 0, clicked: graphs.map(() => null), from: null, minus: null, nodes, edges,
+      keepErrors: false, without: [], layers: null, tokens: null, search: "", links: "either",
+      faint: true, range: null, tab: "node", fields: ["layer", "influence"], colour: "difference", theme: "auto",
+      side: 420, below: 260,
+    },
+    notes: graphs.map((graph) => notesFrom(graph.annotations)),
+    past: [],
+    future: [],
+  };
+}
+
+/** The notes in an annotations file. @param {any} annotations @returns {Notes} */
+function notesFrom(annotations) {
+  const { pins, labels, groups, places, hidden } = { ...NO_NOTES, ...annotations };
+  return { pins, labels, groups, places, hidden };
+}
+
+/**
+ * What a change makes of the state.  Only changes to notes can be undone.
+ * @param {State} state
+ * @param {Change} change
+ * @returns {State}
+ */
+function reduce(state, change) {
+  const { past, future, notes, view } = state;
+  if (change.type === "undo") {
+    if (!past.length) return state;
+    return { view, notes: past[past.length - 1], past: past.slice(0, -1), future: [notes, ...future] };
+  }
+  if (change.type === "redo") {
+    if (!future.length) return state;
+    return { view, notes: future[0], past: [...past, notes], future: future.slice(1) };
+  }
+  const inNotes = NOTE_CHANGES[change.type];
+  if (!inNotes) return { ...state, view: changedView(view, change) };
+  const graph = change.graph ?? view.active;
+  const after = inNotes(notes[graph], change);
+  if (after === notes[graph]) return state;
+  return {
+    view,
+    notes: notes.map((old, number) => (number === graph ? after : old)),
+    past: [...past, notes].slice(-MOST_UNDONE),
+    future: [],
+  };
+}
+
+/**
+ * @param {View} view
+ * @param {Change} change
+ * @returns {View}
+ */
+function changedView(view, change) {
+  switch (change.type) {
+    case "click": {
+      const active = change.graph ?? view.active;
+      const same = view.clicked[active] === change.node && !change.stay;
+      const clicked = view.clicked.map((_, graph) => (same ? null : graph === active ? change.node : (change.partner ?? null)));
+      return { ...view, active, clicked, minus: null, tab: ["node", "paths"].includes(view.tab) ? view.tab : "node" };
+    }
+    case "clear":
+      return { ...view, clicked: view.clicked.map(() => null), from: null, minus: null };
+    case "kind":
+      return { ...view, without: toggled(view.without, change.kind) };
+    case "reset":
+      return { ...view, range: null, layers: null, tokens: null, search: "", without: [] };
+    case "set":
+      return { ...view, ...change.view };
+    default:
+      throw new Error(`There is no change ${change.type}.`);
+  }
+}
+
+/** @type {Record<string, (notes: Notes, change: Change) => Notes>} */
+const NOTE_CHANGES = {
+  pin(notes, { node }) {
+    const pins = toggled(notes.pins, node);
+    return pins.length > MOST_PINS ? notes : { ...notes, pins };
+  },
+  pinAll(notes, { nodes }) {
+    const pins = [...new Set([...notes.pins, ...nodes])].slice(0, MOST_PINS);
+    return pins.length === notes.pins.length ? notes : { ...notes, pins };
+  },
+  hide: (notes, { node }) => ({ ...notes, hidden: toggled(notes.hidden, node) }),
+  label(notes, { key, text }) {
+    const { [key]: _, ...others } = notes.labels;
+    return { ...notes, labels: text ? { ...others, [key]: text } : others };
+  },
+  group(notes, { members, name }) {
+    const own = new Set(members);
+    const groups = withoutMembers(notes.groups, own);
+    const made = { name: freeName(name, groups), members: [...own], automatic: false };
+    return own.size ? { ...notes, groups: [...groups, made] } : notes;
+  },
+  ungroup: (notes, { name }) => ({
+    ...notes,
+    groups: notes.groups.filter((group) => group.name !== name),
+    pins: [...new Set([...notes.pins, ...(notes.groups.find((g) => g.name === name)?.members ?? [])])].slice(0, MOST_PINS),
+  }),
+  leave(notes, { node }) {
+    return { ...notes, groups: withoutMembers(notes.groups, new Set([node])) };
+  },
+  rename(notes, { name, text }) {
+    const others = notes.groups.filter((group) => group.name !== name);
+    const free = freeName(text, others);
+    const { [name]: place, ...places } = notes.places;
+    return {
+      ...notes,
+      groups: notes.groups.map((group) =>
+        group.name === name ? { ...group, name: free, automatic: false } : group,
+      ),
+      places: place ? { ...places, [free]: place } : notes.places,
+    };
+  },
+  suggest(notes, { groups }) {
+    const taken = new Set(notes.groups.filter((g) => !g.automatic).flatMap((g) => g.members));
+    let all = notes.groups.filter((group) => !group.automatic);
+    for (const group of groups) {
+      const members = group.members.filter((/** @type {string} */ member) => !taken.has(member));
+      if (members.length > 1) all = [...all, { ...group, members, name: freeName(group.name, all) }];
+    }
+    return { ...notes, groups: all };
+  },
+  move: (notes, { name, x, y }) => ({ ...notes, places: { ...notes.places, [name]: [x, y] } }),
+  tidy: (notes) => (Object.keys(notes.places).length ? { ...notes, places: {} } : notes),
+  load: (_, { annotations }) => notesFrom(annotations),
+};
+
+/** @template T @param {T[]} items @param {T} item */
+function toggled(items, item) {
+  return items.includes(item) ? items.filter((other) => other !== item) : [...items, item];
+}
+
+/**
+ * Groups without these nodes; a group that loses all of its own is gone.
+ * @param {Group[]} groups
+ * @param {Set<string>} gone
+ */
+function withoutMembers(groups, gone) {
+  return groups
+    .map((group) => ({ ...group, members: group.members.filter((member) => !gone.has(member)) }))
+    .filter((group) => group.members.length);
+}
+
+/** The name, or the first of "name (2)", "name (3)", … that is free. @param {string} name @param {Group[]} groups */
+function freeName(name, groups) {
+  const taken = new Set(groups.map((group) => group.name));
+  let free = name;
+  for (let number = 2; taken.has(free); number++) free = `${name} (${number})`;
+  return free;
+}
+
+/** A person's label of a node, else what the file says. @param {Graph} graph @param {Notes} notes @param {number} row */
+function labelOf(graph, notes, row) {
+  const key = featureKey(graph.names[row]);
+  return notes.labels[graph.names[row]] ?? (key ? notes.labels[key] : undefined) ?? graph.labels[row];
+}

@@ -1,0 +1,179 @@
+// @ts-check
+// Subgraph: pinned nodes and supernodes as boxes that can be dragged, and what flows between them.
+"use strict";
+
+const BOX = { width: 150, height: 58, wide: 132, high: 34 }; // room for each, and its size
+
+/**
+ * @typedef {object} SubgraphEvents
+ * @property {(part: Part) => void} onWalk
+ * @property {(part: Part | null) => void} onPoint
+ * @property {(part: Part, x: number, y: number) => void} onMove
+ * @property {(part: Part) => void} onGroup Take part in a new group, or leave it.
+ * @property {(part: Part) => void} onUngroup
+ * @property {(part: Part) => void} onRename
+ */
+
+/**
+ * @param {HTMLElement} place
+ * @param {Graph} graph
+ * @param {Notes} notes
+ * @param {Set<string>} chosen Names of parts that will be a group.
+ * @param {SubgraphEvents} events
+ */
+function drawSubgraph(place, graph, notes, chosen, events) {
+  const parts = partsOf(graph, notes);
+  if (!parts.length) {
+    refill(place, [element("p.quiet.hint", {}, "Pin nodes (p, or Ctrl-click) to build a subgraph of your own; or start from suggested groups.")]);
+    return;
+  }
+  const flows = flowsBetween(graph, parts);
+  const spots = spotsOf(graph, notes, parts);
+  const size = extent(spots);
+  const lines = vector("svg", { width: size.width, height: size.height, class: "flows", "aria-hidden": "true" });
+  const redraw = () => lines.replaceChildren(...flowLines(flows, spots));
+  redraw();
+  const arrived = arrivedAt(graph, parts);
+  const boxes = parts.map((part, number) => {
+    const box = partBox(graph, notes, part, arrived[number], incoming(flows, parts, number, arrived), chosen, events);
+    box.style.left = `${spots[number].x - BOX.wide / 2}px`;
+    box.style.top = `${spots[number].y - BOX.high / 2}px`;
+    draggable(box, (dx, dy) => {
+      spots[number] = { x: Math.max(BOX.wide / 2, spots[number].x + dx), y: Math.max(BOX.high / 2, spots[number].y + dy) };
+      box.style.left = `${spots[number].x - BOX.wide / 2}px`;
+      box.style.top = `${spots[number].y - BOX.high / 2}px`;
+      redraw();
+    }, () => events.onMove(part, spots[number].x, spots[number].y));
+    return box;
+  });
+  const canvas = element("div.canvas", { style: `width: ${size.width}px; height: ${size.height}px` }, lines, ...boxes);
+  refill(place, [canvas]);
+}
+
+/** Where parts are: as they were dragged, else as laid out. @param {Graph} graph @param {Notes} notes @param {Part[]} parts */
+function spotsOf(graph, notes, parts) {
+  const own = placesOf(graph, parts, BOX.width, BOX.height);
+  return parts.map((part, number) => {
+    const place = notes.places[part.name];
+    return place ? { x: place[0], y: place[1] } : own[number];
+  });
+}
+
+/** @param {{x: number, y: number}[]} spots */
+function extent(spots) {
+  return {
+    width: Math.max(...spots.map(({ x }) => x)) + BOX.width / 2,
+    height: Math.max(...spots.map(({ y }) => y)) + BOX.height / 2,
+  };
+}
+
+/** @param {Graph} graph @param {Notes} notes @param {Part} part @param {number} arrived @param {string} fed @param {Set<string>} chosen @param {SubgraphEvents} events */
+function partBox(graph, notes, part, arrived, fed, chosen, events) {
+  const text = part.isGroup ? part.name : shortLabel(graph, notes, part.rows[0]);
+  const about = `${part.isGroup ? `group of ${part.rows.length}` : part.name}, ${percent(arrived)} of all influence enters${fed}`;
+  const main = element("button.name", {
+    title: about, "aria-label": `${text}, ${about}`, "data-key": `part ${part.name}`, "aria-pressed": String(chosen.has(part.name)),
+    click: (/** @type {MouseEvent} */ event) => (event.shiftKey || grouping() ? events.onGroup(part) : events.onWalk(part)),
+    dblclick: () => part.isGroup && events.onRename(part),
+    pointerenter: () => events.onPoint(part), pointerleave: () => events.onPoint(null), focus: () => events.onPoint(part), blur: () => events.onPoint(null),
+  }, part.isGroup ? null : symbolOf(graph.kind[part.rows[0]]), element("bdi", {}, shortened(text, 34)));
+  const tools = part.isGroup
+    ? [
+        element("button.tool", { title: "rename", "aria-label": `rename ${part.name}`, "data-key": `rename ${part.name}`, click: () => events.onRename(part) }, "✎"),
+        element("button.tool", { title: "ungroup", "aria-label": `ungroup ${part.name}`, "data-key": `ungroup ${part.name}`, click: () => events.onUngroup(part) }, "×"),
+      ]
+    : [];
+  return element(`div.part${part.isGroup ? ".group" : ""}${chosen.has(part.name) ? ".chosen" : ""}`, {}, main, ...tools);
+}
+
+/** Whether the group key is held. */
+const grouping = () => document.body.classList.contains("grouping");
+
+/** The strongest inputs of a part, in words. @param {Flow[]} flows @param {Part[]} parts @param {number} number @param {number[]} arrived */
+function incoming(flows, parts, number, arrived) {
+  const into = flows.filter(({ target }) => target === number).slice(0, 3);
+  const said = into.map(({ source, flow, net }) => `${net < 0 ? "−" : "+"}${percent(flow / (arrived[number] || 1))} from ${parts[source].name}`);
+  return said.length ? `; ${said.join(", ")}` : "";
+}
+
+/** A few letters for a node; its whole label where there are none. @param {Graph} graph @param {Notes} notes @param {number} row */
+function shortLabel(graph, notes, row) {
+  return saidBeside(graph, notes, row) || graph.labels[row];
+}
+
+/** What stands beside a node: a person's label, or a few letters, or nothing. @param {Graph} graph @param {Notes} notes @param {number} row */
+function saidBeside(graph, notes, row) {
+  const own = labelOf(graph, notes, row);
+  return own === graph.labels[row] ? graph.marks[row] : own;
+}
+
+/** @param {Flow[]} flows @param {{x: number, y: number}[]} spots */
+function flowLines(flows, spots) {
+  const most = Math.max(...flows.map(({ flow }) => flow), 1e-12);
+  return [...flows].reverse().map(({ source, target, flow, net }) =>
+    vector("path", {
+      d: flowPath(spots[source], spots[target]), fill: "none",
+      class: net < 0 ? "negative" : "positive",
+      "stroke-width": (0.5 + 6 * Math.sqrt(flow / most)).toFixed(2), opacity: (0.25 + 0.6 * Math.sqrt(flow / most)).toFixed(2),
+    }));
+}
+
+/** @param {{x: number, y: number}} from @param {{x: number, y: number}} to */
+function flowPath(from, to) {
+  const [y0, y1] = from.y > to.y ? [from.y - BOX.high / 2, to.y + BOX.high / 2] : [from.y, to.y];
+  const middle = (y0 + y1) / 2;
+  return `M${from.x} ${y0}C${from.x} ${middle} ${to.x} ${middle} ${to.x} ${y1}`;
+}
+
+/** @param {HTMLElement} box @param {(dx: number, dy: number) => void} onDrag @param {() => void} onDrop */
+function draggable(box, onDrag, onDrop) {
+  /** @type {[number, number] | null} */
+  let last = null;
+  let moved = false;
+  box.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    [last, moved] = [[event.clientX, event.clientY], false];
+  });
+  window.addEventListener("pointermove", function follow(event) {
+    if (!box.isConnected) window.removeEventListener("pointermove", follow);
+    if (!last) return;
+    const [dx, dy] = [event.clientX - last[0], event.clientY - last[1]];
+    if (!moved && Math.hypot(dx, dy) < MOVED) return;
+    [last, moved] = [[event.clientX, event.clientY], true];
+    onDrag(dx, dy);
+  });
+  window.addEventListener("pointerup", function drop() {
+    if (!box.isConnected) window.removeEventListener("pointerup", drop);
+    if (last && moved) onDrop();
+    last = null;
+  });
+  box.addEventListener("click", (event) => moved && event.stopPropagation(), true);
+}
+
+/**
+ * The subgraph as a drawing.
+ * @param {(width: number, height: number) => Pen} makePen
+ * @param {Graph} graph
+ * @param {Notes} notes
+ * @param {Palette} palette
+ */
+function paintSubgraph(makePen, graph, notes, palette) {
+  const parts = partsOf(graph, notes);
+  const spots = spotsOf(graph, notes, parts);
+  const { width, height } = extent(spots);
+  const pen = makePen(Math.ceil(width), Math.ceil(height));
+  pen.box(0, 0, Math.ceil(width), Math.ceil(height), palette.paper);
+  const flows = flowsBetween(graph, parts);
+  const most = Math.max(...flows.map(({ flow }) => flow), 1e-12);
+  for (const { source, target, flow, net } of [...flows].reverse()) {
+    pen.line(flowPath(spots[source], spots[target]), { color: net < 0 ? palette.negative : palette.positive, width: 0.5 + 6 * Math.sqrt(flow / most), opacity: 0.25 + 0.6 * Math.sqrt(flow / most) });
+  }
+  parts.forEach((part, number) => {
+    const { x, y } = spots[number];
+    pen.box(x - BOX.wide / 2 - 1, y - BOX.high / 2 - 1, BOX.wide + 2, BOX.high + 2, palette.grey);
+    pen.box(x - BOX.wide / 2, y - BOX.high / 2, BOX.wide, BOX.high, part.isGroup ? palette.pale : palette.paper);
+    const text = part.isGroup ? part.name : shortLabel(graph, notes, part.rows[0]);
+    pen.text(shortened(text, 22), x, y, { color: palette.ink, size: 11, anchor: "middle", bold: part.isGroup });
+  });
+  return pen;
+}

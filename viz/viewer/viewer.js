@@ -1,0 +1,236 @@
+// @ts-check
+// Viewer: one state, what is computed from it, and what the page does when it changes.
+"use strict";
+
+/**
+ * @typedef {{partner: Int32Array, difference: Float64Array}} Matching Of one graph with the other:
+ *   row of the same node there or -1; more (1) or less (-1) influence here.
+ * @typedef {{kept: Kept, scores: Scores, edges: Int32Array}} Pruning
+ */
+
+class Viewer {
+  /** @param {any} payload */
+  constructor(payload) {
+    /** @type {Graph[]} */
+    this.graphs = payload.graphs.map(readGraph);
+    /** @type {Matching[] | null} */
+    this.pair = payload.pair ? payload.pair.map(withColumns) : null;
+    this.state = restoredState(this.graphs);
+    /** @type {{graph: number, row: number} | null} */
+    this.hovered = null;
+    this.chosen = new Set(/** @type {string[]} */ ([])); // parts that will be a group
+    this.most = { links: ROWS, table: ROWS };
+    this.order = "token";
+    this.palette = readPalette();
+    this.type = 1; // size of texts in the plot
+    this.scheduled = false;
+    this.raw = false; // whether raw numbers are told
+    /** @type {Map<string, {key: string, value: any}>} */
+    this.known = new Map();
+    /** @type {Plot[]} */
+    this.plots = [];
+  }
+
+  get view() {
+    return this.state.view;
+  }
+
+  /** The graph that is looked at. */
+  get graph() {
+    return this.graphs[this.view.active];
+  }
+
+  get notes() {
+    return this.state.notes[this.view.active];
+  }
+
+  /** Graphs that are on the screen. */
+  get shown() {
+    return this.pair ? [0, 1] : [this.view.active];
+  }
+
+  /** Row of the clicked node of a graph. @param {number} graph */
+  clicked(graph = this.view.active) {
+    const name = this.view.clicked[graph];
+    return (name === null ? undefined : this.graphs[graph].place.get(name)) ?? null;
+  }
+
+  /** @param {Change} change */
+  dispatch(change) {
+    this.state = reduce(this.state, change);
+    this.schedule();
+  }
+
+  schedule() {
+    if (this.scheduled) return;
+    this.scheduled = true;
+    requestAnimationFrame(() => {
+      this.scheduled = false;
+      renderAll(this);
+    });
+  }
+
+  /**
+   * A value that is computed again only when what it depends on has changed.
+   * @template T
+   * @param {string} name
+   * @param {any} dependsOn
+   * @param {() => T} compute
+   * @returns {T}
+   */
+  remembered(name, dependsOn, compute) {
+    const key = JSON.stringify(dependsOn);
+    const known = this.known.get(name);
+    if (known?.key === key) return known.value;
+    const value = compute();
+    this.known.set(name, { key, value });
+    return value;
+  }
+
+  /** What pruning leaves of a graph. @param {number} number @returns {Pruning} */
+  pruning(number) {
+    const { nodes, edges, keepErrors } = this.view;
+    return this.remembered(`pruning ${number}`, [nodes, edges, keepErrors], () => {
+      const graph = this.graphs[number];
+      const kept = pruned(graph, { nodes, edges, keepErrors });
+      const left = new Int32Array(kept.nEdges);
+      let place = 0;
+      for (let e = 0; e < graph.links; e++) if (kept.edge[e]) left[place++] = e;
+      return { kept, scores: scoresOfPruned(graph, kept), edges: left };
+    });
+  }
+
+  /** Nodes that are seen. @param {number} number @returns {Uint8Array} */
+  visible(number) {
+    const { view } = this;
+    const notes = this.state.notes[number];
+    const clicked = view.clicked[number];
+    const { nodes, edges, keepErrors, without, layers, tokens } = view;
+    return this.remembered(`visible ${number}`, [nodes, edges, keepErrors, without, layers, tokens, clicked, notes], () =>
+      visibleNodes(this.graphs[number], this.pruning(number).kept, view, notes, clicked));
+  }
+
+  /** The smallest layout that has all nodes that are seen. @param {number} number */
+  level(number) {
+    const shown = this.shown.map((one) => ({ graph: this.graphs[one], visible: this.visible(one) }));
+    let level = 0;
+    for (const { graph, visible } of shown) {
+      while (level < graph.levels.length - 1 && visible.some((seen, n) => seen && Number.isNaN(graph.levels[level].x[n]))) level++;
+    }
+    return this.graphs[number].levels[level];
+  }
+
+  /** @param {number} number @returns {Focus | null} */
+  focus(number) {
+    const row = this.clicked(number);
+    if (row === null) return null;
+    const minus = this.view.minus && number === this.view.active ? this.graphs[number].place.get(this.view.minus) : undefined;
+    return focusOn(this.graphs[number], this.visible(number), row, minus);
+  }
+
+  /** @param {number} number @returns {Scene} */
+  scene(number) {
+    const graph = this.graphs[number];
+    const notes = this.state.notes[number];
+    const pinned = rowsOf(graph, [...notes.pins, ...notes.groups.filter((g) => !g.automatic).flatMap((group) => group.members)]);
+    const focus = this.focus(number);
+    const path = this.pathEdges(number);
+    const hovered = this.hovered;
+    const there = hovered && (hovered.graph === number ? hovered.row : (this.pair?.[hovered.graph].partner[hovered.row] ?? -1));
+    const [width, height] = this.plots[this.shown.indexOf(number)].size();
+    return {
+      graph,
+      frame: frameOf(this.level(number), width, height, this.view.range, this.type),
+      palette: this.palette,
+      visible: this.visible(number),
+      edges: path ?? (focus ? drawnFor(graph, focus, this.view.links, pinned) : drawnBetween(graph, pinned)),
+      near: path ? new Map(path.flatMap(({ source, target, share }) => [[source, share], [target, share]])) : (focus?.near ?? null),
+      clicked: focus?.row ?? null,
+      cursor: there !== null && there >= 0 ? there : null,
+      pinned,
+      wanted: this.view.search ? found(graph, notes, this.view.search) : null,
+      difference: this.pair && this.view.colour === "difference" ? this.pair[number].difference : null,
+      matched: this.pair ? this.pair[number].partner : null,
+      says: (row) => (isInput(graph, row) ? "" : saidBeside(graph, notes, row)),
+    };
+  }
+
+  /** Edges of the strongest paths, while paths are looked at. @param {number} number @returns {Drawn[] | null} */
+  pathEdges(number) {
+    const { view } = this;
+    const graph = this.graphs[number];
+    const from = view.from === null || number !== view.active ? undefined : graph.place.get(view.from);
+    const to = this.clicked(number);
+    if (view.tab !== "paths" || from === undefined || to === null || from === to) return null;
+    const paths = strongestPaths(graph, Math.min(from, to), Math.max(from, to), MOST_PATHS);
+    const edges = new Set(paths.flatMap((path) => path.edges));
+    return [...edges].sort((a, b) => a - b).map((e) => ({ source: graph.source[e], target: graph.target[e], share: graph.share[e] }));
+  }
+
+  /** @param {number} graph @param {number | null} row @param {boolean} stay Whether a second click leaves it clicked. */
+  click(graph, row, stay = false) {
+    if (row === null) {
+      this.dispatch({ type: "clear" });
+      return;
+    }
+    this.most.links = ROWS;
+    const other = this.pair?.[graph].partner[row] ?? -1;
+    const partner = other >= 0 ? this.graphs[1 - graph].names[other] : null;
+    this.dispatch({ type: "click", graph, node: this.graphs[graph].names[row], partner, stay });
+  }
+
+  /** @param {number} graph @param {number | null} row */
+  point(graph, row) {
+    if (this.hovered?.row === row && this.hovered?.graph === graph) return;
+    if (row === null && !this.hovered) return;
+    this.hovered = row === null ? null : { graph, row };
+    this.shown.forEach((number, place) => {
+      const scene = this.scene(number);
+      this.plots[place].draw(scene, this.faint(number));
+      const there = scene.cursor;
+      this.plots[place].tell(there === null ? null : tipLines(this, number, there), there);
+    });
+    markPointed(this);
+  }
+
+  /** Edges that are drawn faintly, strongest first. @param {number} number @returns {ArrayLike<number>} */
+  faint(number) {
+    if (!this.view.faint) return [];
+    return this.remembered(`faint ${number}`, [this.view.nodes, this.view.edges, this.view.keepErrors, this.view.without, this.view.layers, this.view.tokens, this.state.notes[number].hidden, this.view.clicked[number]], () => {
+      const [graph, visible] = [this.graphs[number], this.visible(number)];
+      return this.pruning(number).edges.filter((e) => visible[graph.source[e]] && visible[graph.target[e]]);
+    });
+  }
+}
+
+/** Colours of the style sheet. @returns {Palette} */
+function readPalette() {
+  const style = getComputedStyle(document.documentElement);
+  const names = ["paper", "ink", "grey", "pale", "positive", "negative", "token", "feature", "error", "bias", "target", "pin", "cursor"];
+  return /** @type {Palette} */ (Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()])));
+}
+
+/** What is said beside a node that is pointed at. @param {Viewer} viewer @param {number} number @param {number} row */
+function tipLines(viewer, number, row) {
+  const graph = viewer.graphs[number];
+  const notes = viewer.state.notes[number];
+  if (viewer.raw) {
+    return [graph.names[row], ...["arrived", "influence", "before", "seed", "activation", "value", "total"].map((name) => `${name} ${(/** @type {any} */ (graph))[name][row]}`)];
+  }
+  const links = (/** @type {string} */ word, /** @type {Link[]} */ list) =>
+    list.slice(0, 3).map((link) => `${word} ${signed(link.share)} ${shortened(shortLabel(graph, notes, link.row) || graph.names[link.row], 40)}`);
+  const numbers = numbersOf(graph, row).map(([term, text]) => `${term} ${text}`).join(" · ");
+  return [
+    shortened(labelOf(graph, notes, row), 120), `${graph.names[row]} ${placeText(graph, row)}`, numbers,
+    ...links("from", linksInto(graph, row)), ...links("to", linksFrom(graph, row)),
+  ].filter(Boolean);
+}
+
+/** Show in lists and boxes which node is pointed at. @param {Viewer} viewer */
+function markPointed(viewer) {
+  for (const old of document.querySelectorAll(".pointed")) old.classList.remove("pointed");
+  const { hovered } = viewer;
+  if (!hovered || hovered.graph !== viewer.view.active) return;
+  const name = CSS.escape(viewer.graph.names[hovered.row]);
+  for (const one of document.querySelectorAll(`[data-node="${name}"], [data-key="part ${name}"]`)) one.classList.add("pointed");
+}
