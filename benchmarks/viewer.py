@@ -40,7 +40,12 @@ LIMITS = {"first picture": 1500.0, "click": 100.0, "slider": 100.0}  # milliseco
 LARGEST_DATA = 3e6  # bytes at 5,000 nodes
 
 _MEASURE = """async (repeats) => {
-    const picture = () => new Promise((r) => requestAnimationFrame(() => setTimeout(r)));
+    const picture = () => new Promise((r) => requestAnimationFrame(() => setTimeout(() => {
+        // A pixel that is read is one that was drawn.
+        const canvases = document.querySelectorAll(".plot > canvas");
+        for (const one of canvases) one.getContext("2d").getImageData(0, 0, 1, 1);
+        r();
+    })));
     const settled = async () => {
         while (viewer.view.faint && !viewer.plots[0].root.dataset.settled) await picture();
     };

@@ -38,7 +38,7 @@ _LEVELS = (
 )  # thresholds up to which nodes have a layout
 _MOST_AT_FIRST = 400  # nodes
 _WIDE, _HIGH = 52.0, 20.0  # units that a small graph is spread over: pixels are for the marks
-_MOST_DETAIL = 1_200_000  # characters of examples and the like, of the strongest features
+_ROOM = 2_850_000  # characters of a graph; what is known of weak features gives way
 _TYPES = {"f8": "f64", "f4": "f32", "i4": "i32", "u2": "u16", "u1": "u8"}
 
 
@@ -53,15 +53,14 @@ def graph_data(
     `column_of` are the columns of its positions where they are not the positions themselves.
     """
     graph, header = part.graph, part.graph.provenance
-    features, hidden = _features(part)
     whole = scores(graph)
-    return {
+    data: dict[str, Any] = {
         "heading": heading(graph),
         "origin": origin(graph),
         "key": _key(graph),
         "tokens": [visible(token) for token in header.tokens],
         "nLayers": header.model.n_layers,
-        "remarks": [*_remarks(part), *hidden],
+        "remarks": _remarks(part),
         "checks": [vars(line) for line in check_lines(header.checks)],
         "failures": list(header.checks.failures),
         "scores": {"replacement": whole.replacement, "completeness": whole.completeness},
@@ -71,11 +70,14 @@ def graph_data(
         "edges": _edges(part),
         "levels": [_level(part, rows, placement) for rows, placement in levels],
         "columnOf": None if column_of is None else column_of.tolist(),
-        "features": features,
         "measured": [line.model_dump() for line in header.measured],
         "annotations": annotations.model_dump(mode="json"),
         "suggested": _suggested(graph, annotations),
     }
+    features, without = _features(part, _ROOM - len(as_json(data)))
+    if without:
+        data["remarks"].append(f"Examples of {without:,} weak features are not in this page.")
+    return {**data, "features": features}
 
 
 def placed(part: Part) -> list[tuple[Int[ndarray, " _in"], Placement]]:
@@ -157,13 +159,12 @@ def _nodes(part: Part) -> dict[str, Any]:
             kind=nodes.kind.astype(np.uint8),
             layer=nodes.layer.astype(np.int32),
             pos=nodes.pos.astype(np.int32),
-            activation=nodes.activation,
+            activation=nodes.activation.astype(np.float32),
             arrived=part.strengths.arrived[rows],
-            influence=part.strengths.influence[rows],
             before=part.node_before,
             seed=seed[rows],
             total=totals[rows],
-            value=nodes.value,
+            value=nodes.value.astype(np.float32),
             expanded=graph.expanded[rows].astype(np.uint8),
         ),
         "names": [str(node) for node in nodes],
@@ -172,11 +173,11 @@ def _nodes(part: Part) -> dict[str, Any]:
     }
 
 
-def _mark(graph: AttributionGraph, row: int) -> str:
-    """A few letters beside a node; of a described feature its label."""
+def _mark(graph: AttributionGraph, row: int) -> str | None:
+    """A few letters beside a node; None: its label, where somebody described it."""
     description = graph.description(row)
     if description is not None and description.label:
-        return visible(description.label)
+        return None
     return mark(graph, row)
 
 
@@ -192,13 +193,11 @@ def _edges(part: Part) -> dict[str, Any]:
 
 def _level(part: Part, rows: Int[ndarray, " _in"], placement: Placement) -> dict[str, Any]:
     """Places of these nodes; the others have none."""
-    place = np.full((2, len(part.rows)), np.nan)
-    place[:, rows] = placement.x, placement.y
-    x, y = place.astype(np.float32)
     return {
         **columns(
-            x=x,
-            y=y,
+            nodes=rows.astype(np.uint16 if len(part.rows) <= 2**16 else np.int32),
+            x=placement.x.astype(np.float32),
+            y=placement.y.astype(np.float32),
             columns=placement.columns.astype(np.int32),
             columnX=placement.column_x,
             columnWidth=placement.column_width,
@@ -211,27 +210,27 @@ def _level(part: Part, rows: Int[ndarray, " _in"], placement: Placement) -> dict
     }
 
 
-def _features(part: Part) -> tuple[dict[str, Any], list[str]]:
-    """What is known of features, examples only of the strongest as far as there is room."""
+def _features(part: Part, room: int) -> tuple[dict[str, Any], int]:
+    """What is known of features, strongest first, in so many characters; how many lack examples."""
     graph = part.graph
     order = part.rows[np.argsort(-part.strengths.arrived[part.rows], kind="stable")]
     found: dict[str, Any] = {}
-    room, without = _MOST_DETAIL, 0
+    without = 0
     for row in order.tolist():
         description = graph.description(row)
         key = f"{graph.nodes.layer[row]}/{graph.nodes.index[row]}"
         if description is None or key in found:
             continue
-        data = _described(description)
-        size = len(json.dumps(data))
-        if size > room:
-            without += 1
-            data.update(examples=[], histogram=[])
-        else:
-            room -= size
-        found[key] = data
-    remark = f"Examples of the {without:,} weakest features are left out."
-    return found, [remark] if without else []
+        brief = description.model_copy(update={"examples": (), "histogram": ()})
+        for told in (description, brief):
+            data = _described(told)
+            size = len(json.dumps(data, ensure_ascii=False)) + len(key)
+            if size <= room:
+                found[key] = data
+                room -= size
+                break
+        without += len(description.examples) > len(found.get(key, {"examples": ()})["examples"])
+    return found, without
 
 
 def _described(description: Description) -> dict[str, Any]:

@@ -46,13 +46,13 @@
  * @property {Uint8Array} kind
  * @property {Int32Array} layer
  * @property {Int32Array} pos
- * @property {Float64Array} activation
+ * @property {Float32Array} activation
  * @property {Float64Array} arrived
  * @property {Float64Array} influence
  * @property {Float64Array} before
  * @property {Float64Array} seed
  * @property {Float64Array} total
- * @property {Float64Array} value
+ * @property {Float32Array} value
  * @property {Uint8Array} expanded
  * @property {string[]} names
  * @property {string[]} labels
@@ -115,8 +115,26 @@ function readGraph(data) {
     inputs: adjacency(edges.target, count),
     outputs: adjacency(edges.source, count),
     place: new Map(nodes.names.map((/** @type {string} */ name, /** @type {number} */ row) => [name, row])),
-    levels: data.levels.map(withColumns),
+    influence: nodes.arrived.map((/** @type {number} */ share, /** @type {number} */ n) => share - nodes.seed[n]),
+    marks: nodes.marks.map((/** @type {string | null} */ mark, /** @type {number} */ n) => mark ?? nodes.labels[n]),
+    levels: data.levels.map((/** @type {any} */ level) => readLevel(level, count)),
   });
+}
+
+/**
+ * A layout with a place for every node, NaN for those that are not in it.
+ * @param {Record<string, any>} data
+ * @param {number} count
+ * @returns {Level}
+ */
+function readLevel(data, count) {
+  const { nodes, ...level } = withColumns(data);
+  const [x, y] = [level.x, level.y].map((known) => {
+    const all = new Float32Array(count).fill(NaN);
+    nodes.forEach((/** @type {number} */ node, /** @type {number} */ i) => (all[node] = known[i]));
+    return all;
+  });
+  return /** @type {Level} */ ({ ...level, x, y });
 }
 
 /**

@@ -1,0 +1,67 @@
+"""`headwater view`: a page of a graph, or of two."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import graphs
+from tests.test_cli import assert_refused, run
+from tests.test_viewer_numbers import layered
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Path:
+    path = tmp_path / "one.safetensors"
+    graphs.write_graph(layered(0), path)
+    return path
+
+
+def data_of(page: Path) -> dict:
+    return json.loads(page.read_text().partition('id="data">')[2].partition("</script>")[0])
+
+
+def test_the_page_lies_beside_the_graph_with_its_annotations(graph: Path):
+    noted = graphs.Annotations(pins=("logit:7@2",))
+    graphs.write_annotations(noted, graphs.annotations_path(graph))
+    result = run("view", graph)
+    page = graph.with_suffix(".html")
+    assert result.stdout == f"page: {page}\n"
+    assert data_of(page)["graphs"][0]["annotations"]["pins"] == ["logit:7@2"]
+    assert run("view", graph).exit_code == 0  # our own page is made anew
+
+
+def test_a_page_of_somebody_else_is_left_alone_unless_it_is_named(graph: Path):
+    page = graph.with_suffix(".html")
+    page.write_text("<p>my notes</p>")
+    assert_refused(run("view", graph), "is no page of headwater: give --html another name")
+    assert page.read_text() == "<p>my notes</p>"
+    assert run("view", graph, "--html", page).exit_code == 0
+    assert data_of(page)
+
+
+def test_two_graphs_go_into_one_page(graph: Path, tmp_path: Path):
+    other = tmp_path / "two.safetensors"
+    graphs.write_graph(layered(1), other)
+    result = run("view", graph, other, "--html", tmp_path / "pair.html", "--json")
+    assert json.loads(result.stdout) == {"page": str(tmp_path / "pair.html")}
+    data = data_of(tmp_path / "pair.html")
+    assert len(data["graphs"]) == len(data["pair"]) == 2
+
+
+def test_the_page_holds_as_many_nodes_as_are_asked_for(graph: Path):
+    assert run("view", graph, "--nodes", "10").exit_code == 0
+    assert len(data_of(graph.with_suffix(".html"))["graphs"][0]["nodes"]["names"]) == 10
+    for number in ("0", "10001"):
+        assert run("view", graph, "--nodes", number).exit_code == 2
+
+
+def test_what_cannot_be_shown_is_refused_and_nothing_written(graph: Path, tmp_path: Path):
+    before = sorted(tmp_path.iterdir())
+    assert_refused(run("view", tmp_path / "none.safetensors"), "none.safetensors")
+    assert_refused(run("view", graph, "--html", tmp_path / "no" / "a.html"), "There is no folder")
+    assert_refused(run("view", graph, "--html", graph), "is what is read, and would be lost")
+    assert_refused(run("view", graph, tmp_path / "none.json"), "none.json")
+    assert sorted(tmp_path.iterdir()) == before
