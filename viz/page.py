@@ -32,7 +32,7 @@ SCRIPTS = (
     *("numbers", "data", "pruning", "paths", "parts", "state", "storage"),  # values
     *("elements", "pens", "drawing", "labels", "focus"),  # what is drawn of them
     *("plot", "lists", "detail", "subgraph", "panels"),  # pieces of the page
-    *("viewer", "render", "deeds", "keys", "start"),  # the page
+    *("viewer", "controls", "render", "deeds", "keys", "start"),  # the page
 )
 
 

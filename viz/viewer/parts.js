@@ -95,7 +95,7 @@ function placesOf(graph, parts, width, height) {
       end = x;
     }
   });
-  const left = Math.min(0, ...places.map(({ x }) => x - width / 2));
+  const left = Math.min(...places.map(({ x }) => x - width / 2));
   return places.map(({ x, y }) => ({ x: x - left, y }));
 }
 

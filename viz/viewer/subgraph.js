@@ -3,6 +3,7 @@
 "use strict";
 
 const BOX = { width: 150, height: 58, wide: 132, high: 34 }; // room for each, and its size
+const LEAST_HEIGHT = 44; // of the room, where many layers must be seen at once
 
 /**
  * @typedef {object} SubgraphEvents
@@ -28,7 +29,7 @@ function drawSubgraph(place, graph, notes, chosen, events) {
     return;
   }
   const flows = flowsBetween(graph, parts);
-  const spots = spotsOf(graph, notes, parts);
+  const spots = spotsOf(graph, notes, parts, place.clientHeight);
   const size = extent(spots);
   const lines = vector("svg", { width: size.width, height: size.height, class: "flows", "aria-hidden": "true" });
   const redraw = () => lines.replaceChildren(...flowLines(flows, spots));
@@ -50,9 +51,10 @@ function drawSubgraph(place, graph, notes, chosen, events) {
   refill(place, [canvas]);
 }
 
-/** Where parts are: as they were dragged, else as laid out. @param {Graph} graph @param {Notes} notes @param {Part[]} parts */
-function spotsOf(graph, notes, parts) {
-  const own = placesOf(graph, parts, BOX.width, BOX.height);
+/** Where parts are: as they were dragged, else as laid out in so many pixels, if they suffice. @param {Graph} graph @param {Notes} notes @param {Part[]} parts @param {number} high */
+function spotsOf(graph, notes, parts, high) {
+  const lines = placesOf(graph, parts, BOX.width, 1).reduce((most, { y }) => Math.max(most, y + 0.5), 1);
+  const own = placesOf(graph, parts, BOX.width, Math.max(LEAST_HEIGHT, Math.min(BOX.height, high / lines)));
   return parts.map((part, number) => {
     const place = notes.places[part.name];
     return place ? { x: place[0], y: place[1] } : own[number];
@@ -159,7 +161,7 @@ function draggable(box, onDrag, onDrop) {
  */
 function paintSubgraph(makePen, graph, notes, palette) {
   const parts = partsOf(graph, notes);
-  const spots = spotsOf(graph, notes, parts);
+  const spots = spotsOf(graph, notes, parts, Infinity);
   const { width, height } = extent(spots);
   const pen = makePen(Math.ceil(width), Math.ceil(height));
   pen.box(0, 0, Math.ceil(width), Math.ceil(height), palette.paper);

@@ -1,0 +1,105 @@
+// @ts-check
+// Controls: buttons of the page, sliders, kinds and filters.
+"use strict";
+
+/** @param {Viewer} viewer */
+function renderTools(viewer) {
+  const { state, view, graphs } = viewer;
+  const tool = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ click, disabled = false) =>
+    element("button", { click, title, "aria-label": title, "data-key": text, disabled }, text);
+  const many = graphs.length > 1 && element("select", {
+    "aria-label": "graph that is looked at", "data-key": "graph",
+    change: (/** @type {Event} */ event) => viewer.dispatch({ type: "set", view: { active: Number(/** @type {HTMLSelectElement} */ (event.target).value) } }),
+  }, ...graphs.map((graph, number) => element("option", { value: number, selected: number === view.active }, graph.heading)));
+  refill(byId("tools"), [
+    many || null,
+    tool("↶", "undo (u)", () => viewer.dispatch({ type: "undo" }), !state.past.length),
+    tool("↷", "redo (r)", () => viewer.dispatch({ type: "redo" }), !state.future.length),
+    tool("Save", "save annotations as a file", () => saveAnnotations(viewer)),
+    tool("Load", "load annotations from a file", () => byId("file").click()),
+    tool("Link", "put all this into the address and copy it", () => shareLink(viewer)),
+    tool("PNG", "save the graph as a picture", () => savePicture(viewer, "graph", "png")),
+    tool("SVG", "save the graph as a drawing", () => savePicture(viewer, "graph", "svg")),
+    tool("◐", "light or dark (d)", () => switchTheme(viewer)),
+    tool("Full", "full screen", () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen())),
+    tool("?", "keys (?)", showHelp),
+  ]);
+}
+
+/** @param {Viewer} viewer */
+function renderControls(viewer) {
+  const { view, graph } = viewer;
+  const { kept, scores } = viewer.pruning(view.active);
+  const set = (/** @type {Partial<View>} */ change) => viewer.dispatch({ type: "set", view: change });
+  const slider = (/** @type {"nodes" | "edges"} */ name, /** @type {string} */ what) =>
+    element("label.slider", { title: what }, `${name} `,
+      element("input", {
+        type: "range", min: 0, max: 1, step: 0.005, value: view[name], "data-key": `slider ${name}`, "aria-label": what,
+        "aria-valuetext": percent(view[name]), input: (/** @type {Event} */ event) => set({ [name]: Number(/** @type {HTMLInputElement} */ (event.target).value) }),
+      }),
+      element("output", {}, percent(view[name])));
+  const place = byId("controls");
+  if (!place.childElementCount) place.append(...["sliders", "kinds", "filters"].map((name) => element(`div.${name}`, {})));
+  const [sliders, kinds, filters] = /** @type {HTMLElement[]} */ ([...place.children]);
+  fillSliders(sliders, slider, view);
+  const left = sliders.querySelector(".left") ?? sliders.appendChild(element("span.left", { role: "status" }));
+  left.textContent = `${counted(kept.nNodes)} nodes, ${counted(kept.nEdges)} edges · replacement ${percent(scores.replacement)} · completeness ${percent(scores.completeness)}`;
+  const present = KINDS.filter((_, number) => graph.kind.includes(number));
+  refill(kinds, [
+    ...present.map((kind) => element("button.kind", { "data-key": `kind ${kind}`, "aria-pressed": String(!view.without.includes(kind)), click: () => viewer.dispatch({ type: "kind", kind }) }, symbolOf(KINDS.indexOf(kind)), kind)),
+    toggle("all edges", view.faint, "draw all edges that are left, faintly (e)", () => set({ faint: !view.faint })),
+    toggle("keep errors", view.keepErrors, "never prune error nodes", () => set({ keepErrors: !view.keepErrors })),
+    viewer.pair && toggle("differences", view.colour === "difference", "colour by difference: more influence here, or less", () => set({ colour: view.colour === "difference" ? "kind" : "difference" })),
+    viewer.pair && view.colour === "difference" && element("span.scale", { role: "img", "aria-label": "colours from less influence here than there to more" }, "less here", element("i", {}), "more here"),
+  ]);
+  renderFilters(viewer, filters, set);
+}
+
+/** Sliders stay the elements that they are, so that they can be held while they move. @param {HTMLElement} place @param {(name: any, what: string) => HTMLElement} slider @param {View} view */
+function fillSliders(place, slider, view) {
+  if (!place.childElementCount) {
+    place.append(slider("nodes", "share of influence that the nodes hold"), slider("edges", "share of edge scores that the edges hold"));
+  }
+  for (const name of /** @type {("nodes" | "edges")[]} */ (["nodes", "edges"])) {
+    const input = /** @type {HTMLInputElement} */ (place.querySelector(`[data-key="slider ${name}"]`));
+    if (Number(input.value) !== view[name]) input.value = String(view[name]);
+    input.setAttribute("aria-valuetext", percent(view[name]));
+    /** @type {HTMLElement} */ (input.nextElementSibling).textContent = percent(view[name]);
+  }
+}
+
+/** @param {string} text @param {boolean} on @param {string} title @param {() => void} click */
+function toggle(text, on, title, click) {
+  return element("button.toggle", { "aria-pressed": String(on), title, click, "data-key": `toggle ${text}` }, text);
+}
+
+/** @param {Viewer} viewer @param {HTMLElement} place @param {(change: Partial<View>) => void} set */
+function renderFilters(viewer, place, set) {
+  const { view, graph } = viewer;
+  if (!place.childElementCount) {
+    const limit = (/** @type {0 | 1} */ end, /** @type {string} */ name) =>
+      element("input", {
+        type: "number", min: 0, max: graph.nLayers, "data-key": `layer ${end}`, "aria-label": name, placeholder: end ? graph.nLayers - 1 : 0,
+        input: () => {
+          const [low, high] = [...place.querySelectorAll("input[type=number]")].map((one) => /** @type {HTMLInputElement} */ (one).value);
+          set({ layers: low === "" && high === "" ? null : [low === "" ? 0 : Number(low), high === "" ? graph.nLayers : Number(high)] });
+        },
+      });
+    place.append(
+      element("input", { type: "search", placeholder: "search (/)", "aria-label": "search nodes", "data-key": "search", input: (/** @type {Event} */ event) => set({ search: /** @type {HTMLInputElement} */ (event.target).value }) }),
+      element("label", {}, "layers ", limit(0, "lowest layer"), " – ", limit(1, "highest layer")),
+      element("label", {}, "lines ", element("select", { "data-key": "links", change: (/** @type {Event} */ event) => set({ links: /** @type {any} */ (event.target).value }) },
+        ...["either", "inputs", "outputs", "pinned"].map((name) => element("option", { value: name }, name)))),
+      element("button", { "data-key": "reset", click: () => viewer.dispatch({ type: "reset" }), title: "no filter, zoomed out" }, "Reset"),
+      element("span.found", { role: "status" }));
+  }
+  const field = (/** @type {string} */ key) => /** @type {HTMLInputElement} */ (place.querySelector(`[data-key="${key}"]`));
+  if (field("search") !== document.activeElement) field("search").value = view.search;
+  field("links").value = view.links;
+  for (const end of [0, 1]) {
+    const one = field(`layer ${end}`);
+    if (one !== document.activeElement) one.value = view.layers ? String(view.layers[end]) : "";
+  }
+  const matching = view.search && [...found(graph, viewer.notes, view.search)].filter((row) => viewer.visible(view.active)[row]).length;
+  /** @type {HTMLElement} */ (place.querySelector(".found")).textContent = view.search ? `${counted(Number(matching))} found` : "";
+}
