@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -420,10 +421,14 @@ def test_labels_are_a_persons_own_and_the_files_stays_known(small_page: Opened):
     settle(page)
     assert page.evaluate("viewer.notes.labels") == {LATE: "the state <b>"}
     expect(page.locator("section.detail")).to_contain_text("in the file: Texas")
-    field.fill("")
-    field.press("Enter")
-    settle(page)
-    assert page.evaluate("viewer.notes.labels") == {}
+    for text in ("", "Texas"):  # the file's own is no label of a person
+        field.fill(text)
+        field.press("Enter")
+        settle(page)
+        assert page.evaluate("viewer.notes.labels") == {}
+        field.fill("again")
+        field.press("Enter")
+        settle(page)
 
 
 def test_the_graph_tells_its_checks_and_what_was_measured(small_page: Opened):
@@ -486,6 +491,7 @@ def test_annotations_are_saved_and_loaded(small_page: Opened, tmp_path: Path):
         ("{", "is no JSON"),
         ("{}", "schema_version"),
         ('{"schema_version":1,"pins":3}', "not written"),
+        ('{"schema_version":1,"pins":[3]}', "not written"),
     ):
         path.write_text(text)
         page.locator("#file").set_input_files(path)
@@ -701,3 +707,137 @@ def test_json_in_the_page_is_what_json_is(tmp_path: Path):
     text = (tmp_path / "page.html").read_text().partition('id="data">')[2].partition("</script>")[0]
     assert "<" not in text
     assert json.loads(text)["graphs"][0]["features"]["1/7"]["raised"] == [" Austin", "</script>"]
+
+
+def reloaded(found: Opened) -> Page:
+    found.page.wait_for_timeout(350)  # what was done is stored a little later
+    found.page.reload()
+    found.page.wait_for_selector("html[data-ready]")
+    found.asked.clear()  # the page itself
+    return found.page
+
+
+def hash_of(state: object) -> str:
+    return "#s=" + base64.urlsafe_b64encode(json.dumps(state).encode()).decode().rstrip("=")
+
+
+def test_what_is_done_after_sharing_is_kept(small_page: Opened):
+    page = small_page.page
+    page.evaluate(f"viewer.dispatch({{type: 'pin', node: '{LATE}'}})")
+    page.locator('[data-key="Link"]').click()
+    assert "#s=" in page.url
+    page.evaluate(f"viewer.dispatch({{type: 'pin', node: '{EARLY}'}})")
+    assert "#" not in page.url
+    assert reloaded(small_page).evaluate("viewer.notes.pins") == [LATE, EARLY]
+
+
+def test_what_somebody_shares_does_not_destroy_ones_own(small_page: Opened):
+    page = small_page.page
+    page.evaluate(f"viewer.dispatch({{type: 'pin', node: '{LATE}'}})")
+    reloaded(small_page)
+    page.evaluate("(hash) => { location.hash = hash }", hash_of({"view": {"nodes": 0.7}}))
+    until(page, "viewer.view.nodes === 0.7")
+    assert page.evaluate("viewer.notes.pins") == [LATE]
+    theirs = {"notes": [{"pins": [EARLY]}]}
+    page.evaluate("(hash) => { location.hash = hash }", hash_of(theirs))
+    until(page, f"viewer.notes.pins[0] === '{EARLY}'")
+    page.keyboard.press("u")
+    settle(page)
+    assert page.evaluate("viewer.notes.pins") == [LATE]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"view": {"tokens": 5, "nodes": 7, "edges": "x", "range": [1, 0, 0, 1]}},
+        {"view": {"without": None, "clicked": [3], "layers": [None, 1], "side": None}},
+        {"view": {"fields": ["zz", "layer"], "tab": "fields"}},
+        {"notes": [{"labels": None}]},
+        {"notes": [{"groups": [None]}]},
+        {"notes": 3},
+        [],
+        None,
+    ],
+)
+def test_a_state_that_makes_no_sense_is_left_aside(browser: Browser, tmp_path: Path, state: object):
+    write_page(small(), tmp_path / "page.html")
+    context = browser.new_context()
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto((tmp_path / "page.html").as_uri() + hash_of(state))
+    page.wait_for_selector("html[data-ready]")
+    click(page, LATE)
+    assert clicked(page) == LATE
+    page.wait_for_timeout(50)
+    context.close()
+    assert complaints == []
+
+
+def test_hidden_nodes_come_back_after_a_reload(small_page: Opened):
+    small_page.page.evaluate(f"viewer.dispatch({{type: 'hide', node: '{EARLY}'}})")
+    page = reloaded(small_page)
+    assert EARLY not in shown(page)
+    page.locator('[data-key="show hidden"]').click()
+    assert EARLY in shown(page)
+
+
+def test_a_button_that_is_pressed_while_a_field_is_left_is_heard(small_page: Opened):
+    page = small_page.page
+    click(page, LATE)
+    page.locator('[data-key="label"]').fill("mine")
+    box = page.locator('[data-key="pin"]').bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.wait_for_timeout(100)
+    page.mouse.up()
+    settle(page)
+    assert page.evaluate("[viewer.notes.labels[viewer.view.clicked[0]], viewer.notes.pins]") == [
+        "mine",
+        [LATE],
+    ]
+
+
+def test_a_label_of_a_feature_everywhere_can_be_changed(browser: Browser, tmp_path: Path):
+    noted = graphs.Annotations(labels={"1/7": "everywhere"})
+    write_page(small(), tmp_path / "page.html", noted)
+    with viewed(browser, tmp_path / "page.html") as found:
+        click(found.page, LATE)
+        field = found.page.locator('[data-key="label"]')
+        field.fill("")
+        field.press("Enter")
+        assert found.page.evaluate("viewer.notes.labels") == {}
+
+
+def test_nodes_of_paths_are_seen_though_pruned(small_page: Opened):
+    page = small_page.page
+    page.evaluate("viewer.dispatch({type: 'set', view: {nodes: 0.05, edges: 0.05}})")
+    page.evaluate(f"viewer.dispatch({{type: 'click', node: '{LOGIT}'}})")
+    page.evaluate(f"viewer.dispatch({{type: 'set', view: {{tab: 'paths', from: '{TOKEN}'}}}})")
+    assert {EARLY, OTHER, LATE} <= shown(page)
+    drawn = "viewer.scene(0).edges.every((e) => isFinite(viewer.level(0).x[e.source]))"
+    assert page.evaluate(drawn)
+
+
+def test_keys_of_the_browser_stay_the_browsers(small_page: Opened):
+    page = small_page.page
+    page.locator(".plot").focus()
+    page.keyboard.press("Alt+d")
+    assert page.evaluate("viewer.view.theme") == "auto"
+    page.keyboard.press("p")  # nothing is pointed at
+    expect(page.locator("#status")).to_contain_text("First point at a node")
+    page.evaluate(f"viewer.dispatch({{type: 'pin', node: '{LATE}'}})")
+    page.keyboard.press("Control+z")
+    assert page.evaluate("viewer.notes.pins") == []
+    page.keyboard.press("Control+Shift+Z")
+    assert page.evaluate("viewer.notes.pins") == [LATE]
+
+
+def test_a_page_that_lacks_edges_says_so_beside_its_numbers(browser: Browser, tmp_path: Path):
+    write_page(layered(1), tmp_path / "page.html", most_nodes=12)
+    with viewed(browser, tmp_path / "page.html") as found:
+        expect(found.page.locator(".sliders .left")).to_contain_text("of what this page holds")
+    write_page(layered(1), tmp_path / "page.html")
+    with viewed(browser, tmp_path / "page.html") as found:
+        expect(found.page.locator(".sliders .left")).not_to_contain_text("of what this page holds")

@@ -7,9 +7,10 @@ from viz.consensual import consensus_text
 from viz.corresponding import correspondence_scores, correspondence_text
 from viz.described import description_text
 from viz.figure import figure
+from viz.front import front_page
 from viz.layout import Placement, layout
 from viz.notebook import Shown, show
-from viz.page import write_page, write_pages_beside
+from viz.page import served_page, write_page, write_pages_beside
 from viz.part import ALLOWED_NODES, MOST_NODES
 from viz.prompts import prompt_scores, prompts_text, write_prompts
 from viz.stories import groups_text, paths_text, story
@@ -28,6 +29,7 @@ __all__ = [
     "depth_profile",
     "description_text",
     "figure",
+    "front_page",
     "groups_text",
     "layout",
     "matched_flow",
@@ -35,6 +37,7 @@ __all__ = [
     "prompt_scores",
     "prompts_text",
     "scores_beside_null",
+    "served_page",
     "show",
     "story",
     "summary_tables",

@@ -18,6 +18,7 @@ SIDE = 64  # margin in pixels
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
+SERVED_POLICY = f"{_POLICY}; connect-src 'self'"  # a page of a server asks only that
 _CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
@@ -28,13 +29,13 @@ _CONFIG = {
 }
 
 
-def document(title: str, generator: str, style: str, body: str) -> str:
+def document(title: str, generator: str, style: str, body: str, policy: str = _POLICY) -> str:
     """The text of a page; title and generator are plain text, style and body are not escaped."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width">
 <meta name="generator" content="{escape(visible(generator))}">
 <link rel="icon" href="data:,">

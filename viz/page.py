@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
@@ -17,7 +18,7 @@ from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.files import atomic_write
 from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS
-from viz.document import document
+from viz.document import SERVED_POLICY, document
 from viz.pair import pair_data
 from viz.part import MOST_NODES, part
 from viz.payload import as_json, graph_data, placed
@@ -60,19 +61,30 @@ def write_pages_beside(
     _write(page_text([first, second], most_nodes), path)
 
 
+def served_page(graph: AttributionGraph, annotations: Annotations) -> str:
+    """A graph as a page of the local server, which keeps its annotations."""
+    return page_text([(graph, annotations)], served=True)
+
+
 def page_text(
-    shown: Sequence[tuple[AttributionGraph, Annotations]], most_nodes: int = MOST_NODES
+    shown: Sequence[tuple[AttributionGraph, Annotations]],
+    most_nodes: int = MOST_NODES,
+    *,
+    served: bool = False,
 ) -> str:
     """One graph, or two side by side, as the text of one HTML file."""
     parts = [part(graph, most_nodes) for graph, _ in shown]
     noted = [annotations for _, annotations in shown]
     if len(shown) == 2:
-        data = pair_data(parts[0], parts[1], noted[0], noted[1])
+        data: dict[str, Any] = pair_data(parts[0], parts[1], noted[0], noted[1])
     else:
         data = {"graphs": [graph_data(parts[0], placed(parts[0]), noted[0])]}
     first = shown[0][0]
     title = " | ".join(heading(graph) for graph, _ in shown)
-    return document(title, first.provenance.generator, _file("viewer.css"), _body(first, data))
+    generator, style = first.provenance.generator, _file("viewer.css")
+    if not served:
+        return document(title, generator, style, _body(first, data))
+    return document(title, generator, style, _body(first, data | {"served": True}), SERVED_POLICY)
 
 
 def _body(graph: AttributionGraph, data: object) -> str:

@@ -61,6 +61,7 @@ def graph_data(
         "tokens": [visible(token) for token in header.tokens],
         "nLayers": header.model.n_layers,
         "remarks": _remarks(part),
+        "partial": len(part.rows) < part.n_nodes or _carried(part) < 1.0,
         "checks": [vars(line) for line in check_lines(header.checks)],
         "failures": list(header.checks.failures),
         "scores": {"replacement": whole.replacement, "completeness": whole.completeness},
@@ -139,13 +140,21 @@ def _remarks(part: Part) -> list[str]:
     if len(part.rows) < part.n_nodes:
         said.append(f"This page holds the {len(part.rows):,} strongest of {part.n_nodes:,} nodes.")
     if len(part.edges) < part.n_edges:
-        share = float(part.strengths.carried[part.edges].sum())
-        total = float(part.strengths.carried.sum()) or 1.0
         said.append(
             f"Of {part.n_edges:,} edges it holds the {len(part.edges):,} strongest, "
-            f"which carry {share / total:.1%} of what edges carry."
+            f"which carry {_carried(part):.1%} of what edges carry."
         )
     return said
+
+
+def _carried(part: Part) -> float:
+    """What the part's edges carry of what all edges carry."""
+    carried = part.strengths.carried
+    held = np.zeros(len(carried), dtype=bool)
+    held[part.edges] = True
+    if not np.any(carried[~held] > 0):
+        return 1.0
+    return float(carried[held].sum() / carried.sum())
 
 
 def _nodes(part: Part) -> dict[str, Any]:

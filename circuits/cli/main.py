@@ -7,6 +7,7 @@ import circuits.cli.dictionaries  # commands register themselves when imported
 import circuits.cli.files
 import circuits.cli.profile
 import circuits.cli.reading
+import circuits.cli.serve
 import circuits.cli.trace
 import circuits.cli.train
 import circuits.cli.view  # noqa: F401  # commands register themselves when imported

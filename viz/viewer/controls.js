@@ -43,12 +43,13 @@ function renderControls(viewer) {
   const [sliders, kinds, filters] = /** @type {HTMLElement[]} */ ([...place.children]);
   fillSliders(sliders, slider, view);
   const left = sliders.querySelector(".left") ?? sliders.appendChild(element("span.left", { role: "status" }));
-  left.textContent = `${counted(kept.nNodes)} nodes, ${counted(kept.nEdges)} edges · replacement ${percent(scores.replacement)} · completeness ${percent(scores.completeness)}`;
+  left.textContent = `${counted(kept.nNodes)} nodes, ${counted(kept.nEdges)} edges · replacement ${percent(scores.replacement)} · completeness ${percent(scores.completeness)}${graph.partial ? " of what this page holds" : ""}`;
   const present = KINDS.filter((_, number) => graph.kind.includes(number));
   refill(kinds, [
     ...present.map((kind) => element("button.kind", { "data-key": `kind ${kind}`, "aria-pressed": String(!view.without.includes(kind)), click: () => viewer.dispatch({ type: "kind", kind }) }, symbolOf(KINDS.indexOf(kind)), kind)),
     toggle("all edges", view.faint, "draw all edges that are left, faintly (e)", () => set({ faint: !view.faint })),
     toggle("keep errors", view.keepErrors, "never prune error nodes", () => set({ keepErrors: !view.keepErrors })),
+    viewer.notes.hidden.length > 0 && element("button", { "data-key": "show hidden", click: () => viewer.dispatch({ type: "showAll" }) }, `show ${viewer.notes.hidden.length} hidden`),
     viewer.pair && toggle("differences", view.colour === "difference", "colour by difference: more influence here, or less", () => set({ colour: view.colour === "difference" ? "kind" : "difference" })),
     viewer.pair && view.colour === "difference" && element("span.scale", { role: "img", "aria-label": "colours from less influence here than there to more" }, "less here", element("i", {}), "more here"),
   ]);
@@ -82,7 +83,7 @@ function renderFilters(viewer, place, set) {
         type: "number", min: 0, max: graph.nLayers, "data-key": `layer ${end}`, "aria-label": name, placeholder: end ? graph.nLayers - 1 : 0,
         input: () => {
           const [low, high] = [...place.querySelectorAll("input[type=number]")].map((one) => /** @type {HTMLInputElement} */ (one).value);
-          set({ layers: low === "" && high === "" ? null : [low === "" ? 0 : Number(low), high === "" ? graph.nLayers : Number(high)] });
+          set({ layers: low === "" && high === "" ? null : [low === "" ? 0 : Number(low), high === "" ? graph.nLayers - 1 : Number(high)] });
         },
       });
     place.append(

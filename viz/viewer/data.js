@@ -38,6 +38,7 @@
  * @property {string[]} tokens
  * @property {number} nLayers
  * @property {string[]} remarks
+ * @property {boolean} partial Whether the page lacks nodes or edges of it.
  * @property {Check[]} checks
  * @property {string[]} failures
  * @property {{replacement: number, completeness: number}} scores

@@ -11,7 +11,15 @@ function announce(text) {
 let announced = 0;
 
 /** @param {Viewer} viewer */
-function saveAnnotations(viewer) {
+async function saveAnnotations(viewer) {
+  if (viewer.served) {
+    const body = annotationsText(viewer.notes);
+    const headers = { "content-type": "application/json" };
+    const answer = await fetch(`${location.pathname}/annotations`, { method: "PUT", headers, body }).catch(() => null);
+    if (answer?.ok) announce("Annotations saved beside the graph.");
+    else announce(answer ? `Not saved: ${(await answer.json()).error}` : "Not saved: the server does not answer.");
+    return;
+  }
   download(`${fileName(viewer.graph)}.annotations.json`, new Blob([annotationsText(viewer.notes)], { type: "application/json" }));
   announce("Annotations saved; put the file beside the graph, and headwater reads it.");
 }
@@ -39,11 +47,23 @@ function shareLink(viewer) {
     announce("This is too much for an address: save the annotations as a file instead.");
     return;
   }
-  history.replaceState(null, "", hash);
-  navigator.clipboard?.writeText(location.href).then(
+  try {
+    history.replaceState(null, "", hash);
+  } catch {
+    announce("A page in a notebook has no address of its own: open it as a file, or save the annotations.");
+    return;
+  }
+  const copy = navigator.clipboard ? navigator.clipboard.writeText(location.href) : Promise.reject();
+  copy.then(
     () => announce("The address now holds all this, and is copied."),
     () => announce("The address now holds all this: copy it from the address bar."),
   );
+}
+
+/** An address that says how it was must not win over what is done since. */
+function leaveAddress() {
+  if (!location.hash.startsWith("#s=")) return;
+  history.replaceState(null, "", location.pathname + location.search);
 }
 
 /** @param {View} view */
@@ -135,11 +155,7 @@ function paint(viewer, what, makePen) {
   pen.box(0, 0, width, height + head, scene.palette.paper);
   scene.frame = { ...scene.frame, top: scene.frame.top + head };
   drawAxes(pen, scene);
-  const faint = viewer.faint(viewer.view.active);
-  for (let i = Math.min(faint.length, ALL_EDGES.fast) - 1; i >= 0; i--) {
-    pen.line(edgePath(scene.frame, scene.graph.source[faint[i]], scene.graph.target[faint[i]]), faintStroke(scene.graph, faint[i], i, scene.palette));
-  }
-  drawScene(pen, scene);
+  drawScene(pen, scene, viewer.faint(viewer.view.active));
   pen.text(viewer.graph.heading, MARGIN.left, 18, { color: scene.palette.ink, size: 15, bold: true });
   return pen;
 }
@@ -147,6 +163,6 @@ function paint(viewer, what, makePen) {
 /** Keep the state in the browser, a little after the last change. @param {Viewer} viewer */
 function rememberSoon(viewer) {
   clearTimeout(remembering);
-  remembering = setTimeout(() => store(viewer.graphs, viewer.state), 200);
+  if (viewer.changed) remembering = setTimeout(() => store(viewer.graphs, viewer.state), 200);
 }
 let remembering = 0;

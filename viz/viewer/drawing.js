@@ -27,6 +27,7 @@
  * @property {number | null} cursor
  * @property {Set<number>} pinned
  * @property {Set<number> | null} wanted Nodes that a search found.
+ * @property {number} most Influence of the largest node.
  * @property {Float64Array | null} difference More (1) or less (-1) than in the other graph.
  * @property {Int32Array | null} matched The same node in the other graph, or -1.
  * @property {(row: number) => string} says A few letters for a node.
@@ -37,6 +38,7 @@ const FULL = /** @type {[number, number, number, number]} */ ([0, 1, 0, 1]);
 const LARGEST = 9; // radius in pixels
 const SMALLEST = 0.45; // as a part of the largest
 const SATURATED = 0.4; // share of an input from which its colour is full
+const BEHIND = 0.12; // of their opacity is left to other edges while a node is clicked
 const ALL_EDGES = { fast: 4000, each: 6000 }; // drawn at once, and in each further picture
 
 /**
@@ -61,16 +63,21 @@ const acrossOf = (frame, x) => frame.left + (x - frame.range[0] * frame.level.wi
 /** @param {Frame} frame @param {number} y In units. */
 const downOf = (frame, y) => frame.top + frame.height - (y - frame.range[2] * frame.level.height) * frame.unit[1];
 
-/** Radius of each marker: its area grows with the influence. @param {Graph} graph @param {Frame} frame */
-function radii(graph, frame) {
+/** Radius of each marker: its area grows with the influence. @param {Graph} graph @param {Frame} frame @param {number} most */
+function radii(graph, frame, most) {
   const room = Math.min(frame.unit[0], frame.unit[1] * lineGap(frame.level));
   const largest = Math.min(LARGEST * frame.type, Math.max(2.2, (room - 1) / 2));
-  let most = 0;
-  for (const influence of graph.influence) most = Math.max(most, influence);
   return graph.arrived.map((arrived) => {
     const part = Math.min(1, arrived / (most || 1));
     return largest * Math.sqrt(SMALLEST ** 2 + (1 - SMALLEST ** 2) * part);
   });
+}
+
+/** Influence of the node that has most. @param {Graph} graph */
+function mostInfluence(graph) {
+  let most = 0;
+  for (const influence of graph.influence) most = Math.max(most, influence);
+  return most;
 }
 
 /** @type {WeakMap<Level, number>} */
@@ -133,10 +140,18 @@ function faintStroke(graph, edge, rank, palette) {
   };
 }
 
-/** @param {Pen} pen @param {Scene} scene */
-function drawScene(pen, scene) {
-  const radius = radii(scene.graph, scene.frame);
-  drawEdges(pen, scene);
+/** @param {Pen} pen @param {Scene} scene @param {ArrayLike<number>} faint Edges that are drawn faintly. */
+function drawScene(pen, scene, faint) {
+  const { graph, frame, palette } = scene;
+  const radius = radii(graph, frame, scene.most);
+  pen.within(frame, () => {
+    for (let i = Math.min(faint.length, ALL_EDGES.fast) - 1; i >= 0; i--) {
+      const stroke = faintStroke(graph, faint[i], i, palette);
+      const opacity = stroke.opacity * (scene.near ? BEHIND : 1);
+      pen.line(edgePath(frame, graph.source[faint[i]], graph.target[faint[i]]), { ...stroke, opacity });
+    }
+    drawEdges(pen, scene);
+  });
   drawNodes(pen, scene, radius);
   drawLabels(pen, scene, radius);
 }

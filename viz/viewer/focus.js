@@ -79,7 +79,8 @@ function linksFrom(graph, row) {
 }
 
 /**
- * What feeds the difference of two predictions.  Rows are linear in their target, so this is exact.
+ * What feeds the difference of two predictions.  Rows are linear in their target, so this is exact
+ * as far as the page has the edges of both.
  * @param {Graph} graph
  * @param {number} row
  * @param {number} minus

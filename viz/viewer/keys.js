@@ -8,11 +8,16 @@ const STEP = 0.05; // of a threshold
 function listenToKeys(viewer) {
   document.addEventListener("keydown", (event) => {
     const field = event.target instanceof Element && event.target.closest("input:not([type=range]), select, textarea, dialog");
-    if (field || event.ctrlKey || event.metaKey) return;
+    if (field) return;
+    if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
+      event.preventDefault();
+      viewer.dispatch({ type: event.shiftKey ? "redo" : "undo" });
+    }
     if (event.key === "Alt") {
       viewer.raw = true;
       retell(viewer);
     }
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own
     const arrows = event.key.startsWith("Arrow");
     const elsewhere = event.target instanceof Element && event.target.closest("input, [role=tablist], .divider, table");
     if (arrows && elsewhere) return;
@@ -31,6 +36,10 @@ function listenToKeys(viewer) {
       document.body.classList.remove("grouping");
       groupChosen(viewer);
     }
+  });
+  window.addEventListener("blur", () => {
+    document.body.classList.remove("grouping"); // a key that is let go elsewhere is not heard
+    viewer.raw = false;
   });
   byId("tabs").addEventListener("keydown", (event) => {
     const names = Object.keys(TABS);

@@ -55,6 +55,7 @@ const FIELDS = {
  * @param {(row: number) => void} onWalk
  */
 function fieldPanel(graph, notes, fields, rows, palette, onFields, onWalk) {
+  fields = /** @type {[string, string]} */ (fields.map((field, side) => (field in FIELDS ? field : ["layer", "influence"][side])));
   const choice = (/** @type {0 | 1} */ side, /** @type {string} */ name) =>
     element("label", {}, `${name} `, element("select", {
       "data-key": `field ${side}`,

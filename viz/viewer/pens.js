@@ -10,6 +10,8 @@
  *   width: number, opacity?: number) => void} marker
  * @property {(text: string, x: number, y: number, style: TextStyle) => void} text
  * @property {(x: number, y: number, width: number, height: number, fill: string) => void} box
+ * @property {(area: Area, draw: () => void) => void} within Draw, and show only what is in an area.
+ * @typedef {{left: number, top: number, width: number, height: number}} Area
  * @typedef {{color: string, size: number, anchor?: "start" | "middle" | "end", angle?: number,
  *   halo?: string, bold?: boolean}} TextStyle
  */
@@ -93,6 +95,14 @@ function canvasPen(context) {
       context.fillStyle = fill;
       context.fillRect(x, y, width, height);
     },
+    within({ left, top, width, height }, draw) {
+      context.save();
+      context.beginPath();
+      context.rect(left, top, width, height);
+      context.clip();
+      draw();
+      context.restore();
+    },
   };
 }
 
@@ -126,6 +136,12 @@ function svgPen(width, height) {
     },
     box(x, y, wide, high, fill) {
       parts.push(`<rect x="${short(x)}" y="${short(y)}" width="${short(wide)}" height="${short(high)}" fill="${fill}"/>`);
+    },
+    within({ left, top, width: wide, height: high }, draw) {
+      const area = [left, top, wide, high].map(short); // a picture in the picture shows no more than itself
+      parts.push(`<svg x="${area[0]}" y="${area[1]}" width="${area[2]}" height="${area[3]}" viewBox="${area.join(" ")}">`);
+      draw();
+      parts.push("</svg>");
     },
     file: () =>
       `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" ` +

@@ -80,14 +80,14 @@ function makePlot(root, name, events) {
       faintKey = key;
       drawAxes(canvasPen(cleared(canvases[0])), next);
       const context = cleared(canvases[1]);
-      clipped(context, frame, () => drawFaint(context, graph, frame, left, 0, Math.min(ALL_EDGES.fast, left.length), palette));
+      canvasPen(context).within(frame, () => drawFaint(context, graph, frame, left, 0, Math.min(ALL_EDGES.fast, left.length), palette));
       continueFaint(context, next, left, ALL_EDGES.fast, ++picture);
     }
-    canvases[1].style.opacity = next.near ? "0.12" : "1";
+    canvases[1].style.opacity = next.near ? String(BEHIND) : "1";
     const context = cleared(canvases[2]);
     const pen = canvasPen(context);
-    clipped(context, frame, () => drawEdges(pen, next));
-    const radius = radii(graph, frame);
+    pen.within(frame, () => drawEdges(pen, next));
+    const radius = radii(graph, frame, next.most);
     drawNodes(pen, next, radius);
     drawLabels(pen, next, radius);
     /** @type {any} */ (axes).follow?.();
@@ -110,7 +110,7 @@ function makePlot(root, name, events) {
     requestAnimationFrame(() => {
       if (number !== picture) return;
       const last = Math.min(first + ALL_EDGES.each, left.length);
-      clipped(context, drawn.frame, () => drawFaint(context, drawn.graph, drawn.frame, left, first, last, drawn.palette));
+      canvasPen(context).within(drawn.frame, () => drawFaint(context, drawn.graph, drawn.frame, left, first, last, drawn.palette));
       continueFaint(context, drawn, left, last, number);
     });
   }
@@ -130,21 +130,6 @@ function makePlot(root, name, events) {
   listenTo(root, axes, nodeAt, events);
   const attach = () => attachPlotly(axes, () => scene, size, events.onRange);
   return { root, draw, size, nodeAt, tell, attach };
-}
-
-/**
- * Draw only within the axes.
- * @param {CanvasRenderingContext2D} context
- * @param {Frame} frame
- * @param {() => void} draw
- */
-function clipped(context, { left, top, width, height }, draw) {
-  context.save();
-  context.beginPath();
-  context.rect(left, top - 8, width, height + 16);
-  context.clip();
-  draw();
-  context.restore();
 }
 
 /**

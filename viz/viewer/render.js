@@ -127,16 +127,22 @@ function nodePanel(viewer, told, row, onMore) {
     pin: () => viewer.dispatch({ type: "pin", node: name }),
     hide: () => viewer.dispatch({ type: "hide", node: name }),
     pathsFrom: () => viewer.dispatch({ type: "set", view: { from: view.from === name ? null : name, tab: "paths" } }),
-    label: (/** @type {string} */ text) => viewer.dispatch({ type: "label", key: name, text }),
+    label: (/** @type {string} */ text) => viewer.dispatch({ type: "label", key: labelKey(notes, name), text }),
     minus: (/** @type {string | null} */ minus) => viewer.dispatch({ type: "set", view: { minus } }),
   };
   const computed = graph.expanded[row] || isInput(graph, row) || graph.kind[row] === KIND.error || graph.kind[row] === KIND.bias;
   const nothing = computed ? "Nothing that is shown feeds it." : "Its inputs were not computed.";
   return [
     nodeDetail(graph, notes, view, row, actions),
-    linkList(told, view.minus ? "Feeds the difference" : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),
+    linkList(told, view.minus ? `Feeds the difference${graph.partial ? ", of the edges in this page" : ""}` : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),
     linkList(told, "Feeds", "It feeds nothing that is shown.", focus.outputs, viewer.most.links, onMore),
   ];
+}
+
+/** The label of a feature wherever it is, if that is the one that is shown; else the node's own. @param {Notes} notes @param {string} name */
+function labelKey(notes, name) {
+  const key = featureKey(name);
+  return key && key in notes.labels && !(name in notes.labels) ? key : name;
 }
 
 /** What is said while no node is clicked: where to begin. @param {Viewer} viewer @param {Told} told */
@@ -178,7 +184,7 @@ function renderSubgraph(viewer) {
     button("PNG", "save the subgraph as a picture", () => savePicture(viewer, "subgraph", "png")),
     button("SVG", "save the subgraph as a drawing", () => savePicture(viewer, "subgraph", "svg")),
     absorbed && left && element("span.left", { role: "status", title: "what is not pinned counted as error | left out" },
-      `replacement ${percent(absorbed.replacement)} | ${percent(left.replacement)} · completeness ${percent(absorbed.completeness)} | ${percent(left.completeness)}`),
+      `replacement ${percent(absorbed.replacement)} | ${percent(left.replacement)} · completeness ${percent(absorbed.completeness)} | ${percent(left.completeness)}${graph.partial ? " of what this page holds" : ""}`),
   ]);
   drawSubgraph(place, graph, notes, viewer.chosen, {
     onWalk: (part) => viewer.click(view.active, strongestOf(graph, part.rows), true),

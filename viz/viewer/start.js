@@ -12,25 +12,34 @@ function listenToPage(viewer) {
     field.value = "";
   });
   window.addEventListener("hashchange", () => {
-    const saved = sharedState(location.hash);
-    if (saved) viewer.state = joined(initialState(viewer.graphs), saved);
+    viewer.state = withShared(viewer.state, sharedState(location.hash));
     viewer.schedule();
   });
   // Two windows of one page go in step.
   window.addEventListener("storage", (event) => {
     if (event.key !== storageKey(viewer.graphs) || !event.newValue) return;
-    viewer.state = { ...viewer.state, ...pickSaved(joined(initialState(viewer.graphs), JSON.parse(event.newValue))) };
+    viewer.state = withShared(viewer.state, storedState(viewer.graphs));
+    viewer.changed = false; // it is stored already
     viewer.schedule();
   });
-  window.addEventListener("pagehide", () => store(viewer.graphs, viewer.state));
+  window.addEventListener("pagehide", () => viewer.changed && store(viewer.graphs, viewer.state));
+  listenToPresses(viewer);
   for (const [name, axis, key] of /** @type {const} */ ([[".divider.side", "clientX", "side"], [".divider.below", "clientY", "below"]])) {
     listenToDivider(viewer, /** @type {HTMLElement} */ (document.querySelector(name)), axis, key);
   }
 }
 
-/** @param {State} state */
-function pickSaved({ view, notes }) {
-  return { view, notes };
+/** What is pressed stays what it is until it is let go: a field that is left must not take a button away. @param {Viewer} viewer */
+function listenToPresses(viewer) {
+  document.addEventListener("pointerdown", (event) => {
+    viewer.held = event.target instanceof Element && Boolean(event.target.closest("#panel button, #panel a, header button, #controls button"));
+  }, true);
+  for (const end of ["pointerup", "pointercancel"]) {
+    document.addEventListener(end, () => {
+      viewer.held = false;
+      setTimeout(() => viewer.late && viewer.schedule()); // after the click
+    }, true);
+  }
 }
 
 /** @param {Viewer} viewer @param {HTMLElement} divider @param {"clientX" | "clientY"} axis @param {"side" | "below"} key */

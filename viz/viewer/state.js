@@ -133,6 +133,7 @@ const NOTE_CHANGES = {
     return pins.length === notes.pins.length ? notes : { ...notes, pins };
   },
   hide: (notes, { node }) => ({ ...notes, hidden: toggled(notes.hidden, node) }),
+  showAll: (notes) => ({ ...notes, hidden: [] }),
   label(notes, { key, text }) {
     const { [key]: _, ...others } = notes.labels;
     return { ...notes, labels: text ? { ...others, [key]: text } : others };

@@ -8,14 +8,27 @@ const LONGEST_HASH = 8000; // characters that all browsers and most programs tak
 const storageKey = (graphs) => `headwater:${graphs.map((graph) => graph.key).join(":")}`;
 
 /**
- * The state as it was left: what the address says, else the browser, else the file.
+ * The state as it was left, or that of the file, and upon it what the address says.
  * @param {Graph[]} graphs
  * @returns {State}
  */
 function restoredState(graphs) {
-  const initial = initialState(graphs);
-  const saved = sharedState(location.hash) ?? storedState(graphs);
-  return saved ? joined(initial, saved) : initial;
+  const stored = storedState(graphs);
+  const own = stored ? joined(initialState(graphs), stored) : initialState(graphs);
+  return withShared(own, sharedState(location.hash));
+}
+
+/**
+ * A state with what somebody shared; notes that this replaces come back by undoing.
+ * @param {State} own
+ * @param {any} shared
+ * @returns {State}
+ */
+function withShared(own, shared) {
+  if (!shared || typeof shared !== "object") return own;
+  const state = joined(own, shared);
+  const same = JSON.stringify(state.notes) === JSON.stringify(own.notes);
+  return same ? { ...state, notes: own.notes } : { ...state, past: [...own.past, own.notes], future: [] };
 }
 
 /**
@@ -26,32 +39,57 @@ function restoredState(graphs) {
  */
 function joined(initial, saved) {
   const view = { ...initial.view };
-  for (const [name, value] of Object.entries(saved.view ?? {})) {
-    if (fits(/** @type {any} */ (initial.view)[name], value)) Object.assign(view, { [name]: value });
+  for (const [name, value] of Object.entries(saved?.view ?? {})) {
+    if (VIEW_FITS[name]?.(value, initial)) Object.assign(view, { [name]: value });
   }
-  if (view.clicked.length !== initial.notes.length) view.clicked = initial.view.clicked;
-  if (!(view.active in initial.notes)) view.active = 0;
-  const notes = initial.notes.map((own, graph) => readNotes(saved.notes?.[graph]) ?? own);
+  const notes = initial.notes.map((own, graph) => readNotes(saved?.notes?.[graph]) ?? own);
   return { ...initial, view, notes };
 }
 
-/** Whether a value can stand where another stands. @param {any} known @param {any} value */
-function fits(known, value) {
-  if (known === undefined) return false;
-  if (value === null || known === null) return true;
-  return typeof known === typeof value && Array.isArray(known) === Array.isArray(value);
-}
+/** @param {any} value */
+const isText = (value) => typeof value === "string";
+/** @param {any} value */
+const isPart = (value) => typeof value === "number" && value >= 0 && value <= 1;
+/** @param {any} value @param {(one: any) => boolean} fits */
+const isList = (value, fits) => Array.isArray(value) && value.every(fits);
+/** @param {(value: any) => boolean} fits @returns {(value: any) => boolean} */
+const orNull = (fits) => (value) => value === null || fits(value);
+
+/** What each part of a view may be. @type {Record<string, (value: any, initial: State) => boolean>} */
+const VIEW_FITS = {
+  active: (value, { notes }) => Number.isInteger(value) && value in notes,
+  clicked: (value, { notes }) => isList(value, orNull(isText)) && value.length === notes.length,
+  from: orNull(isText),
+  minus: orNull(isText),
+  nodes: isPart,
+  edges: isPart,
+  keepErrors: (value) => typeof value === "boolean",
+  without: (value) => isList(value, (kind) => KINDS.includes(kind)),
+  layers: orNull((value) => isList(value, Number.isFinite) && value.length === 2),
+  tokens: orNull((value) => isList(value, Number.isInteger)),
+  search: isText,
+  links: (value) => ["either", "inputs", "outputs", "pinned"].includes(value),
+  faint: (value) => typeof value === "boolean",
+  range: orNull((value) => isList(value, Number.isFinite) && value.length === 4 && value[0] < value[1] && value[2] < value[3]),
+  tab: (value) => ["node", "list", "paths", "fields", "about"].includes(value),
+  fields: (value) => isList(value, isText) && value.length === 2,
+  colour: (value) => ["difference", "kind"].includes(value),
+  theme: (value) => ["auto", "light", "dark"].includes(value),
+  side: Number.isFinite,
+  below: Number.isFinite,
+};
 
 /** Notes, if these are some. @param {any} value @returns {Notes | null} */
 function readNotes(value) {
   if (!value || typeof value !== "object") return null;
-  const texts = (/** @type {any} */ list) => Array.isArray(list) && list.every((one) => typeof one === "string");
   const notes = notesFrom(value);
+  const texts = (/** @type {any} */ list) => isList(list, isText);
+  const values = (/** @type {any} */ record) => (record && typeof record === "object" ? Object.values(record) : [null]);
   const sound =
-    texts(notes.pins) && texts(notes.hidden) && Array.isArray(notes.groups) &&
-    notes.groups.every((group) => typeof group?.name === "string" && texts(group.members)) &&
-    Object.values(notes.labels).every((label) => typeof label === "string") &&
-    Object.values(notes.places).every((place) => Array.isArray(place) && place.length === 2 && place.every(Number.isFinite));
+    texts(notes.pins) && texts(notes.hidden) &&
+    isList(notes.groups, (group) => isText(group?.name) && texts(group.members)) &&
+    values(notes.labels).every(isText) &&
+    values(notes.places).every((place) => isList(place, Number.isFinite) && place.length === 2);
   return sound ? notes : null;
 }
 
@@ -75,15 +113,6 @@ function store(graphs, state) {
     localStorage.setItem(storageKey(graphs), kept(state));
   } catch {
     // Without storage the page works, and forgets.
-  }
-}
-
-/** @param {Graph[]} graphs */
-function forget(graphs) {
-  try {
-    localStorage.removeItem(storageKey(graphs));
-  } catch {
-    // There was nothing to forget.
   }
 }
 

@@ -15,6 +15,7 @@ class Viewer {
     this.graphs = payload.graphs.map(readGraph);
     /** @type {Matching[] | null} */
     this.pair = payload.pair ? payload.pair.map(withColumns) : null;
+    this.served = Boolean(payload.served); // by headwater serve, which keeps annotations
     this.state = restoredState(this.graphs);
     /** @type {{graph: number, row: number} | null} */
     this.hovered = null;
@@ -24,6 +25,9 @@ class Viewer {
     this.palette = readPalette();
     this.type = 1; // size of texts in the plot
     this.scheduled = false;
+    this.held = false; // whether a button is pressed
+    this.late = false; // whether drawing waits for that
+    this.changed = false; // whether there is something to be kept
     this.raw = false; // whether raw numbers are told
     /** @type {Map<string, {key: string, value: any}>} */
     this.known = new Map();
@@ -58,6 +62,8 @@ class Viewer {
   /** @param {Change} change */
   dispatch(change) {
     this.state = reduce(this.state, change);
+    this.changed = true;
+    leaveAddress();
     this.schedule();
   }
 
@@ -66,7 +72,8 @@ class Viewer {
     this.scheduled = true;
     requestAnimationFrame(() => {
       this.scheduled = false;
-      renderAll(this);
+      this.late = this.held;
+      if (!this.held) renderAll(this);
     });
   }
 
@@ -105,9 +112,20 @@ class Viewer {
     const { view } = this;
     const notes = this.state.notes[number];
     const clicked = view.clicked[number];
-    const { nodes, edges, keepErrors, without, layers, tokens } = view;
-    return this.remembered(`visible ${number}`, [nodes, edges, keepErrors, without, layers, tokens, clicked, notes], () =>
-      visibleNodes(this.graphs[number], this.pruning(number).kept, view, notes, clicked));
+    const { nodes, edges, keepErrors, without, layers, tokens, from, tab } = view;
+    return this.remembered(`visible ${number}`, [nodes, edges, keepErrors, without, layers, tokens, from, tab, view.active, clicked, notes], () => {
+      const own = { ...view, tokens: tokens && this.positions(number, tokens) };
+      const visible = visibleNodes(this.graphs[number], this.pruning(number).kept, own, notes, clicked);
+      for (const { source, target } of this.pathEdges(number) ?? []) visible[source] = visible[target] = 1;
+      return visible;
+    });
+  }
+
+  /** Positions of a graph that stand for those of the graph that is looked at. @param {number} number @param {number[]} tokens */
+  positions(number, tokens) {
+    const [own, there] = [this.graph.columnOf, this.graphs[number].columnOf];
+    if (!own || !there) return tokens;
+    return tokens.map((pos) => there.indexOf(own[pos])).filter((pos) => pos >= 0);
   }
 
   /** The smallest layout that has all nodes that are seen. @param {number} number */
@@ -149,6 +167,7 @@ class Viewer {
       cursor: there !== null && there >= 0 ? there : null,
       pinned,
       wanted: this.view.search ? found(graph, notes, this.view.search) : null,
+      most: Math.max(...this.shown.map((one) => mostInfluence(this.graphs[one]))),
       difference: this.pair && this.view.colour === "difference" ? this.pair[number].difference : null,
       matched: this.pair ? this.pair[number].partner : null,
       says: (row) => (isInput(graph, row) ? "" : saidBeside(graph, notes, row)),

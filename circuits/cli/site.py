@@ -1,0 +1,197 @@
+"""Site: the pages and answers of `headwater serve`, for the person at this machine alone.
+
+    GET    /                            type a prompt, watch progress, choose a graph
+    GET    /graphs                      names of the graphs in the folder
+    GET    /graphs/NAME                 the page of one
+    PUT    /graphs/NAME/annotations     write its annotations beside it
+    POST   /traces                      {"prompt": …}: put a trace into the queue
+    GET    /traces/NUMBER               how far it is
+    DELETE /traces/NUMBER               cancel it
+
+Other pages in the same browser could reach a port of this machine, so the Host must be ours, and so
+must the Origin of whatever a page asks for; names are those of files in the folder and of nothing
+else; bodies are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import graphs
+import viz
+from circuits.cli.jobs import Job, Jobs, QueueFull
+from circuits.cli.opened import open_graph
+
+LARGEST_BODY = 2**20
+VERSION = version("headwater")
+SUFFIX = ".safetensors"
+_NAME = re.compile(r"[\w-][\w.-]{0,199}")
+
+
+class Refused(Exception):
+    """A request that is answered with one sentence."""
+
+    def __init__(self, status: HTTPStatus, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Asked(BaseModel):
+    """A trace that is asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    prompt: str = Field(min_length=1, max_length=100_000)
+
+
+class OnlyUs:
+    """Refuses requests that other machines or other sites make."""
+
+    def __init__(self, app: ASGIApp, port: int) -> None:
+        self.app = app
+        self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            sentence = self._refusal(Request(scope))
+            if sentence is not None:
+                answer = JSONResponse({"error": sentence}, HTTPStatus.FORBIDDEN)
+                await answer(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _refusal(self, request: Request) -> str | None:
+        hosts, origins = (request.headers.getlist(name) for name in ("host", "origin"))
+        if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
+            return f"This server answers to {' and '.join(sorted(self.hosts))} only."
+        ours = {f"http://{host}" for host in self.hosts}
+        if any(origin.lower() not in ours for origin in origins):
+            return "This server answers to its own pages only."
+        return None
+
+
+def site(folder: Path, jobs: Jobs, port: int, model: str) -> Starlette:
+    """The application over a folder of graphs."""
+    pages = _Pages(folder, jobs, model)
+    return Starlette(
+        routes=[
+            Route("/", pages.front),
+            Route("/graphs", pages.list_graphs),
+            Route("/graphs/{name}", pages.graph),
+            Route("/graphs/{name}/annotations", pages.annotate, methods=["PUT"]),
+            Route("/traces", pages.trace, methods=["POST"]),
+            Route("/traces/{number:int}", pages.progress, methods=["GET", "DELETE"]),
+        ],
+        middleware=[Middleware(OnlyUs, port=port)],
+        exception_handlers={Refused: _refused},
+    )
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    del request
+    assert isinstance(error, Refused)
+    return JSONResponse({"error": str(error)}, error.status)
+
+
+class _Pages:
+    """What is answered."""
+
+    def __init__(self, folder: Path, jobs: Jobs, model: str) -> None:
+        self.folder, self.jobs, self.model = folder, jobs, model
+
+    async def front(self, request: Request) -> Response:
+        del request
+        return HTMLResponse(viz.front_page(self.model, f"headwater {VERSION}"))
+
+    async def list_graphs(self, request: Request) -> Response:
+        del request
+        return JSONResponse(self._names())
+
+    def graph(self, request: Request) -> Response:
+        """In a thread of its own: a large graph takes a second."""
+        path = self._path(request)
+        try:
+            read, annotations, _ = open_graph(path)
+        except graphs.GraphFileError as error:
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        return HTMLResponse(viz.served_page(read, annotations))
+
+    async def annotate(self, request: Request) -> Response:
+        path = self._path(request)
+        annotations = await _body(request, graphs.Annotations)
+        graphs.write_annotations(annotations, graphs.annotations_path(path))
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    async def trace(self, request: Request) -> Response:
+        asked = await _body(request, Asked)
+        try:
+            job = self.jobs.add(asked.prompt)
+        except QueueFull as error:
+            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, str(error)) from error
+        return JSONResponse(job.as_json(), HTTPStatus.ACCEPTED)
+
+    async def progress(self, request: Request) -> Response:
+        job = self._job(request)
+        if request.method == "DELETE":
+            self.jobs.cancel(job)
+        return JSONResponse(job.as_json())
+
+    def _job(self, request: Request) -> Job:
+        number: int = request.path_params["number"]
+        job = self.jobs.find(number)
+        if job is None:
+            raise Refused(HTTPStatus.NOT_FOUND, f"There is no trace {number}.")
+        return job
+
+    def _names(self) -> list[str]:
+        """Graphs in the folder, the newest first."""
+        found = [path for path in self.folder.glob(f"*{SUFFIX}") if self._is_ours(path)]
+        return [path.stem for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
+
+    def _path(self, request: Request) -> Path:
+        name: str = request.path_params["name"]
+        path = self.folder / f"{name}{SUFFIX}"
+        if not _NAME.fullmatch(name) or not self._is_ours(path):
+            raise Refused(HTTPStatus.NOT_FOUND, f"There is no graph {name!r} in this folder.")
+        return path
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether this is a file in the folder, and no link that leads out of it."""
+        return path.is_file() and path.resolve().parent == self.folder.resolve()
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def _body(request: Request, kind: type[Body]) -> Body:
+    """What a request holds.  Raises Refused for too much of it, or anything else."""
+    told = request.headers.get("content-type", "")
+    if told.partition(";")[0] != "application/json":  # forms of other sites cannot send this
+        raise Refused(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Expected application/json, got {told!r}."
+        )
+    content = bytearray()
+    async for piece in request.stream():
+        content += piece
+        if len(content) > LARGEST_BODY:
+            raise Refused(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Expected at most {LARGEST_BODY:,} bytes."
+            )
+    try:
+        return kind.model_validate_json(bytes(content))
+    except ValidationError as error:
+        raise Refused(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            f"The request is no {kind.__name__}: {graphs.first_problem(error)}.",
+        ) from error

@@ -1,0 +1,265 @@
+"""`headwater serve`: for the person at this machine, and for nobody else."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import expect
+
+import graphs
+from circuits.cli.jobs import MOST_WAITING, Jobs
+from circuits.cli.serve import HOST, _listen, free_path
+from circuits.cli.site import LARGEST_BODY, site
+from circuits.cli.usage import UsageError
+from circuits.progress import Progress
+from circuits.tokens import PromptError
+from tests.browser import chromium, needs_chromium
+from tests.test_cli import assert_refused, run
+from tests.test_viewer_numbers import layered
+
+
+@dataclass
+class Served:
+    folder: Path
+    port: int
+    go_on: threading.Event  # traces of "slow …" wait for it
+
+    def ask(
+        self, method: str, path: str, body: object = None, **headers: str
+    ) -> tuple[int, bytes, http.client.HTTPMessage]:
+        """Status, content and headers of an answer; underscores in names of headers are dashes."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=20)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        if body is not None:
+            sent = {"content-type": "application/json"} | sent
+        connection.request(method, path, body=content, headers=sent)
+        answer = connection.getresponse()
+        found = answer.status, answer.read(), answer.headers
+        connection.close()
+        return found
+
+    def json(self, method: str, path: str, body: object = None, **headers: str):
+        status, content, _ = self.ask(method, path, body, **headers)
+        return status, json.loads(content)
+
+    def until(self, number: int, *states: str) -> dict:
+        for _ in range(400):
+            _, job = self.json("GET", f"/traces/{number}")
+            if job["state"] in states:
+                return job
+            time.sleep(0.02)
+        raise AssertionError(f"never {states}: {job}")
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Served]:
+    go_on = threading.Event()
+
+    def work(prompt: str, report: Progress) -> str:
+        for step in range(10_000 if prompt.startswith("slow") else 1):
+            report("sweep", step, 10_000)
+            if go_on.wait(0.005 if prompt.startswith("slow") else 0):
+                break
+        if prompt.startswith("bad"):
+            raise PromptError("This prompt is bad: give another.")
+        if prompt.startswith("worse"):
+            raise ZeroDivisionError("by zero")
+        path = free_path(folder, prompt)
+        graphs.write_graph(layered(0), path)
+        return path.stem
+
+    listener = _listen(0)
+    port = listener.getsockname()[1]
+    jobs = Jobs(work, (PromptError,))
+    server = uvicorn.Server(uvicorn.Config(site(folder, jobs, port, "toy <b>"), log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield Served(folder, port, go_on)
+    go_on.set()
+    jobs.close()
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    folder = tmp_path / "graphs"
+    folder.mkdir()
+    graphs.write_graph(layered(1), folder / "one.safetensors")
+    with serving(folder) as found:
+        yield found
+
+
+def test_a_prompt_becomes_a_graph_and_its_page(served: Served):
+    status, job = served.json("POST", "/traces", {"prompt": "the cat"})
+    assert (status, job["state"]) == (202, "waiting") or job["state"] in ("running", "done")
+    done = served.until(job["number"], "done")
+    assert done["graph"] == "the-cat"
+    assert served.json("GET", "/graphs") == (200, ["the-cat", "one"])
+    status, page, _ = served.ask("GET", "/graphs/the-cat")
+    assert status == 200
+    assert b"connect-src 'self'" in page
+    assert b'"served":true' in page
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "localhost.evil:80", ""]
+)
+def test_other_hosts_are_refused(served: Served, host: str):
+    for method, path in (("GET", "/"), ("GET", "/graphs/one"), ("POST", "/traces")):
+        status, answer = served.json(method, path, Host=host)
+        assert status == 403
+        assert "only" in answer["error"]
+
+
+def test_other_sites_are_refused(served: Served):
+    for origin in ("http://evil.example", "null", f"https://127.0.0.1:{served.port}"):
+        status, answer = served.json("POST", "/traces", {"prompt": "a"}, Origin=origin)
+        assert (status, answer["error"]) == (403, "This server answers to its own pages only.")
+    own = f"http://localhost:{served.port}"
+    assert served.ask("POST", "/traces", {"prompt": "a"}, Origin=own)[0] == 202
+    # A form of another site can send no JSON.
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        assert served.ask("POST", "/traces", {"prompt": "a"}, content_type=kind)[0] == 415
+    assert served.ask("GET", "/graphs")[2].get("access-control-allow-origin") is None
+
+
+def test_nothing_outside_the_folder_is_served(served: Served, tmp_path: Path):
+    graphs.write_graph(layered(2), tmp_path / "outside.safetensors")
+    (served.folder / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    (served.folder / "folder.safetensors").mkdir()
+    for name in (
+        "../outside",
+        "%2e%2e%2foutside",
+        "..%2Foutside",
+        "link",
+        "folder",
+        "",
+        "none",
+        "one%00",
+        "/etc/passwd",
+        "%2Fetc%2Fpasswd",
+        ".",
+        "a" * 300,
+    ):
+        for method, path in (("GET", f"/graphs/{name}"), ("PUT", f"/graphs/{name}/annotations")):
+            status = served.ask(method, path, {"schema_version": 1} if method == "PUT" else None)[0]
+            assert status in (307, 404, 405) or (name == "" and method == "GET"), (name, method)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["graphs", "outside.safetensors"]
+    assert served.json("GET", "/graphs") == (200, ["one"])
+
+
+def test_annotations_are_kept_beside_the_graph(served: Served):
+    said = {"schema_version": 1, "pins": ["logit:7@2"], "labels": {"0/0": "mine"}}
+    assert served.ask("PUT", "/graphs/one/annotations", said)[0] == 204
+    beside = graphs.annotations_path(served.folder / "one.safetensors")
+    assert graphs.read_annotations(beside).pins == ("logit:7@2",)
+    before = beside.read_bytes()
+    for wrong in (b"{", {"pins": 3}, {"schema_version": 2}, [], {"unknown": 1}):
+        status, answer = served.json("PUT", "/graphs/one/annotations", wrong)
+        assert status == 422
+        assert "no Annotations" in answer["error"]
+    assert served.ask("PUT", "/graphs/one/annotations", b" " * (LARGEST_BODY + 1))[0] == 413
+    assert beside.read_bytes() == before
+    assert b"mine" in served.ask("GET", "/graphs/one")[1]
+
+
+def test_requests_that_make_no_sense_get_one_sentence(served: Served):
+    for body in (b"", b"{", {}, {"prompt": ""}, {"prompt": "a", "more": 1}, {"prompt": 3}):
+        status, answer = served.json("POST", "/traces", body)
+        assert status == 422
+        assert answer["error"].endswith(".")
+    assert served.json("GET", "/traces/99") == (404, {"error": "There is no trace 99."})
+    (served.folder / "broken.safetensors").write_bytes(b"nothing")
+    status, answer = served.json("GET", "/graphs/broken")
+    assert (status, "broken.safetensors" in answer["error"]) == (422, True)
+
+
+def test_one_trace_runs_at_a_time_and_those_that_wait_or_run_can_be_cancelled(served: Served):
+    jobs = [served.json("POST", "/traces", {"prompt": f"slow {i}"})[1] for i in range(3)]
+    first, second, third = (job["number"] for job in jobs)
+    assert served.until(first, "running")["stage"] == "sweep"
+    assert served.json("GET", f"/traces/{second}")[1]["state"] == "waiting"
+    assert served.json("DELETE", f"/traces/{second}")[1]["state"] == "cancelled"
+    served.ask("DELETE", f"/traces/{first}")
+    assert served.until(first, "cancelled")["graph"] is None
+    assert served.until(third, "running")
+    assert served.json("GET", f"/traces/{second}")[1]["state"] == "cancelled"
+    served.go_on.set()
+    assert served.until(third, "done")["graph"] == "slow-2"
+    assert served.json("GET", "/graphs")[1] == ["slow-2", "one"]
+
+
+def test_the_queue_has_an_end(served: Served):
+    served.until(served.json("POST", "/traces", {"prompt": "slow"})[1]["number"], "running")
+    for _ in range(MOST_WAITING):
+        assert served.ask("POST", "/traces", {"prompt": "slow"})[0] == 202
+    status, answer = served.json("POST", "/traces", {"prompt": "slow"})
+    assert (status, answer["error"][:2]) == (429, str(MOST_WAITING))
+
+
+def test_what_goes_wrong_is_told_and_the_next_trace_runs(served: Served):
+    for prompt, said in (("bad", "This prompt is bad"), ("worse", "ZeroDivisionError: by zero")):
+        job = served.json("POST", "/traces", {"prompt": prompt})[1]
+        assert said in served.until(job["number"], "failed")["error"]
+    job = served.json("POST", "/traces", {"prompt": "good"})[1]
+    assert served.until(job["number"], "done")
+
+
+def test_graphs_never_replace_each_other(tmp_path: Path):
+    for name in ("the-cat", "the-cat-2", "graph"):
+        path = free_path(tmp_path, "!?" if name == "graph" else "The cat")
+        assert path.name == f"{name}.safetensors"
+        path.touch()
+    assert free_path(tmp_path, "../../etc/passwd").parent == tmp_path
+
+
+def test_it_listens_to_this_machine_alone_and_says_which_port_is_taken():
+    listener = _listen(0)
+    host, port = listener.getsockname()
+    assert host == "127.0.0.1"
+    with pytest.raises(UsageError, match=f"Port {port} is taken: give --port another"):
+        _listen(port)
+    listener.close()
+
+
+def test_a_folder_that_is_none_is_refused(tmp_path: Path):
+    assert_refused(run("serve", tmp_path / "none"), "is no folder: make it first")
+
+
+@needs_chromium
+def test_a_person_asks_watches_opens_and_saves(served: Served):
+    with chromium() as browser:
+        page = browser.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        page.goto(f"http://{HOST}:{served.port}/")
+        expect(page.locator("main > p")).to_have_text("toy <b>")
+        page.get_by_label("Prompt").fill("slow one")
+        page.get_by_role("button", name="Trace").click()
+        expect(page.locator("#jobs")).to_contain_text("sweep")
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator("#jobs")).to_contain_text("cancelled")
+        page.get_by_label("Prompt").fill("the <i>cat")
+        page.get_by_role("button", name="Trace").click()
+        page.locator("#jobs").get_by_role("link", name="the-i-cat").click()
+        page.wait_for_selector("html[data-ready]")
+        page.evaluate("viewer.dispatch({type: 'pin', node: 'logit:7@2'})")
+        page.locator('[data-key="Save"]').click()
+        expect(page.locator("#status")).to_have_text("Annotations saved beside the graph.")
+        beside = graphs.annotations_path(served.folder / "the-i-cat.safetensors")
+        assert graphs.read_annotations(beside).pins == ("logit:7@2",)
+        assert complaints == []

@@ -1,0 +1,81 @@
+// @ts-check
+// Front: ask for traces, watch them, cancel them, open what they made.
+"use strict";
+
+const EVERY = 300; // milliseconds between two looks at a trace
+
+/** @typedef {{number: number, prompt: string, state: string, stage: string, part: number, graph: string | null, error: string | null}} Job */
+
+/** @param {string} id */
+const place = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
+/** @param {string} path @param {RequestInit} [asked] */
+async function answer(path, asked) {
+  const found = await fetch(path, asked);
+  const told = await found.json();
+  if (!found.ok) throw new Error(told.error ?? found.statusText);
+  return told;
+}
+
+/** @param {string} name */
+function graphLink(name) {
+  const link = document.createElement("a");
+  link.href = `/graphs/${encodeURIComponent(name)}`;
+  link.textContent = name;
+  return link;
+}
+
+async function listGraphs() {
+  const names = /** @type {string[]} */ (await answer("/graphs"));
+  place("graphs").replaceChildren(...names.map((name) => {
+    const line = document.createElement("li");
+    line.append(graphLink(name));
+    return line;
+  }));
+}
+
+/** @param {HTMLElement} line @param {Job} job */
+function showJob(line, job) {
+  const prompt = document.createElement("bdi");
+  prompt.textContent = job.prompt;
+  const told = document.createElement("span");
+  told.textContent = job.error ?? (job.state === "running" ? job.stage : job.state);
+  told.className = job.error ? "fails" : "quiet";
+  line.replaceChildren(prompt, told);
+  if (job.state === "waiting" || job.state === "running") {
+    const bar = document.createElement("progress");
+    if (job.part > 0) bar.value = job.part;
+    const cancel = document.createElement("button");
+    cancel.textContent = "Cancel";
+    cancel.addEventListener("click", () => answer(`/traces/${job.number}`, { method: "DELETE" }));
+    line.append(bar, cancel);
+  }
+  if (job.graph) line.append(graphLink(job.graph));
+}
+
+/** @param {Job} job */
+async function follow(job) {
+  const line = document.createElement("li");
+  place("jobs").prepend(line);
+  for (showJob(line, job); ["waiting", "running"].includes(job.state); showJob(line, job)) {
+    await new Promise((resolve) => setTimeout(resolve, EVERY));
+    job = await answer(`/traces/${job.number}`);
+  }
+  await listGraphs();
+}
+
+place("ask").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const prompt = /** @type {HTMLTextAreaElement} */ (place("prompt")).value;
+  const line = document.createElement("li");
+  try {
+    const body = JSON.stringify({ prompt });
+    await follow(await answer("/traces", { method: "POST", headers: { "content-type": "application/json" }, body }));
+  } catch (error) {
+    line.className = "fails";
+    line.textContent = error instanceof Error ? error.message : String(error);
+    place("jobs").prepend(line);
+  }
+});
+
+listGraphs();
