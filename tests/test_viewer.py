@@ -838,6 +838,8 @@ def test_a_page_that_lacks_edges_says_so_beside_its_numbers(browser: Browser, tm
     write_page(layered(1), tmp_path / "page.html", most_nodes=12)
     with viewed(browser, tmp_path / "page.html") as found:
         expect(found.page.locator(".sliders .left")).to_contain_text("of what this page holds")
+        found.page.evaluate("viewer.dispatch({type: 'set', view: {nodes: 0.05, edges: 0.05}})")
+        expect(found.page.locator(".sliders .left")).not_to_contain_text("of what this page holds")
     write_page(layered(1), tmp_path / "page.html")
     with viewed(browser, tmp_path / "page.html") as found:
         expect(found.page.locator(".sliders .left")).not_to_contain_text("of what this page holds")

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page
 
 import graphs
+import viz.part
 from graphs.annotations import Annotations, Group
 from graphs.flow import Ends
 from graphs.graph import AttributionGraph
@@ -72,7 +73,7 @@ def payload(graph: AttributionGraph) -> dict[str, Any]:
 
 
 def as_scores(found: dict[str, float]) -> graphs.Scores:
-    return graphs.Scores(found["replacement"], found["completeness"])
+    return graphs.Scores(float(found["replacement"]), float(found["completeness"]))
 
 
 def assert_close(found: graphs.Scores, expected: graphs.Scores) -> None:
@@ -112,6 +113,34 @@ def test_pruning_keeps_what_python_keeps_and_scores_it_alike(page: Page, graph: 
         assert set(map(tuple, found["links"])) == links
         assert found["counts"] == [len(pruned), len(links)]
         assert_close(as_scores(found["scores"]), graphs.scores(pruned))
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_part_of_a_graph_is_pruned_like_the_whole_as_far_as_it_says_so(
+    page: Page, graph: AttributionGraph, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(viz.part, "MOST_EDGES", 25)
+    held = part(graph, 18)
+    data = graph_data(held, placed(held))
+    nodes, edges = data["exact"]["nodes"], data["exact"]["edges"]
+    assert 0 < nodes < 1
+    assert 0 < edges < 0.999
+    for share in (0.5, 1.0):
+        found = page.evaluate(
+            """([data, nodes, edges]) => {
+                const graph = readGraph(data);
+                const thresholds = {nodes, edges, keepErrors: false};
+                const kept = pruned(graph, thresholds);
+                return [scoresOfPruned(graph, kept), kept.nNodes, kept.nEdges,
+                        isExact(graph, thresholds),
+                        isExact(graph, {...thresholds, edges: edges + 1e-6})];
+            }""",
+            [data, share * nodes, share * edges],
+        )
+        whole = graphs.prune(graph, graphs.PruneSettings(share * nodes, share * edges))
+        assert_close(as_scores(found[0]), graphs.scores(whole))
+        assert found[1:3] == [len(whole), whole.weights.nnz]
+        assert found[3:] == [True, share < 1]
 
 
 @pytest.mark.parametrize("graph", GRAPHS)

@@ -22,6 +22,7 @@ from viz.strengths import Strengths, strengths, strongest
 
 MOST_NODES, ALLOWED_NODES = 2000, 10_000  # shown unless asked for more, and at most
 MOST_EDGES = 50_000
+_ROUNDING = 1e-9  # of sums of shares
 _MOST_RANKED = 20_000_000  # edges; of more the strongest are found by pruning first
 _ROUGHLY = PruneSettings(node_threshold=0.99, edge_threshold=0.98, keep_errors=True)
 
@@ -40,6 +41,8 @@ class Part:
     target: Int[ndarray, " edge"]
     n_nodes: int  # of the graph as it came
     n_edges: int
+    exact_nodes: float  # thresholds up to which pruning the part is pruning the graph
+    exact_edges: float
 
 
 def part(graph: AttributionGraph, most_nodes: int = MOST_NODES) -> Part:
@@ -50,7 +53,8 @@ def part(graph: AttributionGraph, most_nodes: int = MOST_NODES) -> Part:
     if not 1 <= most_nodes <= ALLOWED_NODES:
         raise ValueError(f"A page holds from 1 to {ALLOWED_NODES} nodes, got {most_nodes}.")
     n_nodes, n_edges = len(graph), graph.weights.nnz
-    if n_edges > _MOST_RANKED:
+    roughly = n_edges > _MOST_RANKED
+    if roughly:
         graph = prune(graph, _ROUGHLY)
     measured = strengths(graph)
     always = graph.nodes.is_kind(*INPUT_KINDS, *TARGET_KINDS)
@@ -61,19 +65,23 @@ def part(graph: AttributionGraph, most_nodes: int = MOST_NODES) -> Part:
     order = np.argsort(-measured.carried, kind="stable")
     before = _before(measured.carried[order])
     inside = (number[measured.source[order]] >= 0) & (number[measured.target[order]] >= 0)
-    kept = np.flatnonzero(inside & (measured.carried[order] > 0))[:MOST_EDGES]
+    among = np.flatnonzero(inside & (measured.carried[order] > 0))
+    kept, weaker = among[:MOST_EDGES], among[MOST_EDGES:]
     edges = order[kept]
+    node_before = _nodes_before(graph)
     return Part(
         graph=graph,
         strengths=measured,
         rows=rows,
-        node_before=_nodes_before(graph)[rows],
+        node_before=node_before[rows],
         edges=edges,
         edge_before=before[kept],
         source=number[measured.source[edges]],
         target=number[measured.target[edges]],
         n_nodes=n_nodes,
         n_edges=n_edges,
+        exact_nodes=0.0 if roughly else float(node_before[number < 0].min(initial=1.0) - _ROUNDING),
+        exact_edges=0.0 if roughly else float(before[weaker].min(initial=1.0) - _ROUNDING),
     )
 
 

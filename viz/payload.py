@@ -61,6 +61,7 @@ def graph_data(
         "tokens": [visible(token) for token in header.tokens],
         "nLayers": header.model.n_layers,
         "remarks": _remarks(part),
+        "exact": {"nodes": part.exact_nodes, "edges": part.exact_edges},
         "partial": len(part.rows) < part.n_nodes or _carried(part) < 1.0,
         "checks": [vars(line) for line in check_lines(header.checks)],
         "failures": list(header.checks.failures),

@@ -43,7 +43,7 @@ function renderControls(viewer) {
   const [sliders, kinds, filters] = /** @type {HTMLElement[]} */ ([...place.children]);
   fillSliders(sliders, slider, view);
   const left = sliders.querySelector(".left") ?? sliders.appendChild(element("span.left", { role: "status" }));
-  left.textContent = `${counted(kept.nNodes)} nodes, ${counted(kept.nEdges)} edges · replacement ${percent(scores.replacement)} · completeness ${percent(scores.completeness)}${graph.partial ? " of what this page holds" : ""}`;
+  left.textContent = `${counted(kept.nNodes)} nodes, ${counted(kept.nEdges)} edges · replacement ${percent(scores.replacement)} · completeness ${percent(scores.completeness)}${isExact(graph, view) ? "" : " of what this page holds"}`;
   const present = KINDS.filter((_, number) => graph.kind.includes(number));
   refill(kinds, [
     ...present.map((kind) => element("button.kind", { "data-key": `kind ${kind}`, "aria-pressed": String(!view.without.includes(kind)), click: () => viewer.dispatch({ type: "kind", kind }) }, symbolOf(KINDS.indexOf(kind)), kind)),

@@ -38,6 +38,7 @@
  * @property {string[]} tokens
  * @property {number} nLayers
  * @property {string[]} remarks
+ * @property {{nodes: number, edges: number}} exact Thresholds up to which nothing is lacking.
  * @property {boolean} partial Whether the page lacks nodes or edges of it.
  * @property {Check[]} checks
  * @property {string[]} failures

@@ -38,6 +38,15 @@ function pruned(graph, { nodes, edges, keepErrors }) {
 }
 
 /**
+ * Whether the page has all that these thresholds leave of the whole graph.
+ * @param {Graph} graph
+ * @param {Thresholds} thresholds
+ */
+function isExact({ exact, partial }, { nodes, edges, keepErrors }) {
+  return !partial || (nodes <= exact.nodes && edges <= exact.edges && !(keepErrors && exact.nodes < 1));
+}
+
+/**
  * Take away nodes without the edges that they need, until all have them.
  * @param {Graph} graph
  * @param {Uint8Array} node
