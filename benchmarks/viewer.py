@@ -123,10 +123,8 @@ def measured(browser: Browser, path: Path) -> dict[str, Any]:
         )
         drawn = page.evaluate("performance.getEntriesByName('drawn')[0].startTime")
         firsts[-1] = max(firsts[-1], drawn)
-        page.wait_for_selector("html[data-ready]")
         page.close()
     page = opened(browser, path)
-    page.wait_for_selector("html[data-ready]")
     found = page.evaluate(_MEASURE, REPEATS)
     page.close()
     return {**found, "first picture": firsts}

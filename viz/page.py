@@ -20,9 +20,9 @@ from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS
 from viz.document import SERVED_POLICY, document
 from viz.pair import pair_data
-from viz.part import MOST_NODES, part
+from viz.part import MOST_NODES, Part, part
 from viz.payload import as_json, graph_data, placed
-from viz.strengths import Strengths, strengths, strongest
+from viz.strengths import Strengths, strongest
 from viz.words import heading, label, number, percent, position_text
 
 TABLE_ROWS = 50
@@ -79,19 +79,19 @@ def page_text(
         data: dict[str, Any] = pair_data(parts[0], parts[1], noted[0], noted[1])
     else:
         data = {"graphs": [graph_data(parts[0], placed(parts[0]), noted[0])]}
-    first = shown[0][0]
     title = " | ".join(heading(graph) for graph, _ in shown)
-    generator, style = first.provenance.generator, _file("viewer.css")
+    generator, style = shown[0][0].provenance.generator, _file("viewer.css")
     if not served:
-        return document(title, generator, style, _body(first, data))
-    return document(title, generator, style, _body(first, data | {"served": True}), SERVED_POLICY)
+        return document(title, generator, style, _body(parts[0], data))
+    body = _body(parts[0], data | {"served": True})
+    return document(title, generator, style, body, SERVED_POLICY)
 
 
-def _body(graph: AttributionGraph, data: object) -> str:
+def _body(held: Part, data: object) -> str:
     scripts = "\n".join(f"<script>\n{_file(f'{name}.js')}</script>" for name in SCRIPTS)
     return f"""{_file("viewer.html")}
 <noscript>The page needs JavaScript; this table does not.
-{_table(graph)}</noscript>
+{_table(held)}</noscript>
 <script type="application/json" id="data">{as_json(data)}</script>
 <script type="text/plain" id="plotly">{get_plotlyjs()}</script>
 {scripts}"""
@@ -106,13 +106,12 @@ def _write(text: str, path: Path | str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _table(graph: AttributionGraph) -> str:
-    measured = strengths(graph)
-    rows = strongest(measured.arrived, TABLE_ROWS).tolist()
-    body = "\n".join(_table_row(graph, measured, row) for row in rows)
-    which = f"The {len(rows)} nodes with the most influence, of {len(graph):,}"
+def _table(held: Part) -> str:
+    rows = strongest(held.strengths.arrived, TABLE_ROWS).tolist()
+    body = "\n".join(_table_row(held.graph, held.strengths, row) for row in rows)
+    which = f"The {len(rows)} nodes with the most influence, of {held.n_nodes:,}"
     return f"""<table>
-<caption>{which if len(rows) < len(graph) else "All nodes by influence"}</caption>
+<caption>{which if len(rows) < held.n_nodes else "All nodes by influence"}</caption>
 <thead><tr><th scope="col">node</th><th scope="col">label</th><th scope="col">token</th>\
 <th scope="col" class="number">influence</th><th scope="col" class="number">activation</th></tr>\
 </thead>

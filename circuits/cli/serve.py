@@ -14,7 +14,7 @@ import typer
 import graphs
 from circuits.cli.app import INPUT_ERRORS, app, errors, output, plain_errors
 from circuits.cli.jobs import Jobs, Work
-from circuits.cli.options import DType, MaxFeatures, Model, Revision, Transcoders, Type
+from circuits.cli.options import Device, DType, MaxFeatures, Model, Revision, Transcoders, Type
 from circuits.cli.trace import DEFAULT_MODEL, EXPANSION, Points, read_source
 from circuits.cli.usage import UsageError
 from circuits.expand import Expansion
@@ -36,7 +36,7 @@ def serve_command(
     transcoders: Transcoders = None,
     max_features: MaxFeatures = EXPANSION.max_features,
     dtype: Type = DType.FLOAT32,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
+    device: Device = "cpu",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
 ) -> None:
     """Trace prompts from the browser: a server for this machine alone."""

@@ -149,9 +149,6 @@ const NOTE_CHANGES = {
     groups: notes.groups.filter((group) => group.name !== name),
     pins: [...new Set([...notes.pins, ...(notes.groups.find((g) => g.name === name)?.members ?? [])])].slice(0, MOST_PINS),
   }),
-  leave(notes, { node }) {
-    return { ...notes, groups: withoutMembers(notes.groups, new Set([node])) };
-  },
   rename(notes, { name, text }) {
     const others = notes.groups.filter((group) => group.name !== name);
     const free = freeName(text, others);

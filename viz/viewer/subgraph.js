@@ -111,13 +111,20 @@ function saidBeside(graph, notes, row) {
 
 /** @param {Flow[]} flows @param {{x: number, y: number}[]} spots */
 function flowLines(flows, spots) {
-  const most = Math.max(...flows.map(({ flow }) => flow), 1e-12);
-  return [...flows].reverse().map(({ source, target, flow, net }) =>
-    vector("path", {
-      d: flowPath(spots[source], spots[target]), fill: "none",
-      class: net < 0 ? "negative" : "positive",
-      "stroke-width": (0.5 + 6 * Math.sqrt(flow / most)).toFixed(2), opacity: (0.25 + 0.6 * Math.sqrt(flow / most)).toFixed(2),
-    }));
+  return [...flows].reverse().map((flow) => {
+    const { width, opacity } = flowStroke(flow, flows);
+    return vector("path", {
+      d: flowPath(spots[flow.source], spots[flow.target]), fill: "none",
+      class: flow.net < 0 ? "negative" : "positive",
+      "stroke-width": width.toFixed(2), opacity: opacity.toFixed(2),
+    });
+  });
+}
+
+/** The more flows the thicker and the less pale. @param {Flow} flow @param {Flow[]} flows Strongest first. */
+function flowStroke({ flow }, [{ flow: most }]) {
+  const part = Math.sqrt(flow / (most || 1));
+  return { width: 0.5 + 6 * part, opacity: 0.25 + 0.6 * part };
 }
 
 /** @param {{x: number, y: number}} from @param {{x: number, y: number}} to */
@@ -166,9 +173,9 @@ function paintSubgraph(makePen, graph, notes, palette) {
   const pen = makePen(Math.ceil(width), Math.ceil(height));
   pen.box(0, 0, Math.ceil(width), Math.ceil(height), palette.paper);
   const flows = flowsBetween(graph, parts);
-  const most = Math.max(...flows.map(({ flow }) => flow), 1e-12);
-  for (const { source, target, flow, net } of [...flows].reverse()) {
-    pen.line(flowPath(spots[source], spots[target]), { color: net < 0 ? palette.negative : palette.positive, width: 0.5 + 6 * Math.sqrt(flow / most), opacity: 0.25 + 0.6 * Math.sqrt(flow / most) });
+  for (const flow of [...flows].reverse()) {
+    const color = flow.net < 0 ? palette.negative : palette.positive;
+    pen.line(flowPath(spots[flow.source], spots[flow.target]), { color, ...flowStroke(flow, flows) });
   }
   parts.forEach((part, number) => {
     const { x, y } = spots[number];
