@@ -15,7 +15,8 @@ from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.recording import record
 from circuits.subject import Subject
 from circuits.tokens import Prompt
-from circuits.transcoders import Transcoder, TranscoderSet
+from circuits.transcoder import Transcoder
+from circuits.transcoders import TranscoderSet
 from graphs import DictionaryIdentity
 
 Kind = Literal["per layer", "skip", "cross-layer"]

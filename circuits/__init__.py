@@ -10,7 +10,8 @@ from circuits.subject import Subject, read_subject
 from circuits.targets import Direction, TargetSettings
 from circuits.tokens import Prompt, read_prompt
 from circuits.trace import TraceSettings, estimate_trace, trace
-from circuits.transcoders import Transcoder, TranscoderSet
+from circuits.transcoder import Transcoder
+from circuits.transcoders import TranscoderSet
 from circuits.weights import read_transcoders
 
 __all__ = [

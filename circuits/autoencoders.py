@@ -20,7 +20,8 @@ from circuits.architectures import part
 from circuits.frozen import FrozenModel
 from circuits.nonlinearities import Nonlinearity
 from circuits.tokens import Prompt
-from circuits.transcoders import DictionaryMismatch, pre_activations
+from circuits.transcoder import pre_activations
+from circuits.transcoders import DictionaryMismatch
 from graphs.provenance import DictionaryIdentity
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from circuits.covectors import Covectors
 from circuits.frozen import FrozenModel
+from circuits.points import MlpPoints
 from circuits.recording import Recording
 from graphs.descriptions import Description
 from graphs.provenance import DictionaryIdentity
@@ -41,6 +42,63 @@ class Rows(Protocol):
 
     def linear(self, layer: int) -> dict[int, LinearPath]:
         """What stays linear in a residual and is added at a layer, by the layer that is read."""
+        ...
+
+    def at(self, layer: int) -> FeatureLayer:
+        """Any feature that reads at a layer, active on the prompt or not."""
+        ...
+
+
+@runtime_checkable
+class FeatureLayer(Protocol):
+    """The features that read at one layer, at whatever activation."""
+
+    @property
+    def points(self) -> MlpPoints:
+        """Where they read and write."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def n_written(self) -> int:
+        """Layers that they write to, their own first."""
+        ...
+
+    def recorded(
+        self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        """Activations on the prompt itself."""
+        ...
+
+    def values(
+        self,
+        residual: Float[Tensor, "batch pos d_model"],
+        pos: Int[Tensor, " row"],
+        index: Int[Tensor, " row"],
+    ) -> Float[Tensor, "batch row"]:
+        """Pre-activations (of neurons activations) when the MLP's norm is given these residuals."""
+        ...
+
+    def activations(
+        self,
+        residual: Float[Tensor, "batch pos d_model"],
+        pos: Int[Tensor, " row"],
+        index: Int[Tensor, " row"],
+    ) -> Float[Tensor, "batch row"]:
+        """The same after the nonlinearity."""
+        ...
+
+    def written(
+        self, offset: int, index: Int[Tensor, " row"], activation: Float[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        """What features of these activations write to the layer that is `offset` above.
+
+        Before a norm that follows the MLP, where the dictionary writes there.
+        """
         ...
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.covectors import Covectors
-from circuits.features import ActiveFeatures, LinearPath, Rows
+from circuits.features import ActiveFeatures, FeatureLayer, LinearPath, Rows
 from circuits.frozen import FrozenModel
 from circuits.neurons import Neurons
 from circuits.recording import Recording
@@ -41,6 +41,9 @@ class FilledRows:
 
     def linear(self, layer: int) -> dict[int, LinearPath]:
         return {**self.parts[0].linear(layer), **self.parts[1].linear(layer)}
+
+    def at(self, layer: int) -> FeatureLayer:
+        return self.parts[self.filled[layer]].at(layer)
 
     def _gathered(self, feature: Int[Tensor, " row"], gather: list) -> Tensor:
         second = self.second[feature]

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class ReLU:
     """max(pre, 0)."""
+
+    def of(self, index: Int[Tensor, " row"]) -> ReLU:
+        """The same for some features, which do not depend on each other."""
+        del index
+        return self
 
     def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
         return pre.relu()
@@ -22,6 +27,10 @@ class JumpReLU:
     """pre where pre > threshold, strictly, else 0; published thresholds are positive."""
 
     threshold: Float[Tensor, " d_dict"]
+
+    def of(self, index: Int[Tensor, " row"]) -> JumpReLU:
+        """The same for some features, which do not depend on each other."""
+        return JumpReLU(self.threshold[index.to(self.threshold.device)])
 
     def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
         return torch.where(pre > self.threshold.to(pre), pre.relu(), 0)
@@ -70,6 +79,40 @@ class GroupMax:
         groups = kept.view(len(kept), self.k, -1)
         values, index = groups.max(-1, keepdim=True)
         return torch.zeros_like(groups).scatter(-1, index, values).view_as(kept)
+
+
+@dataclass(frozen=True)
+class JointTopK:
+    """The k features of a token, over all layers, of largest activation times decoder norm."""
+
+    k: int
+    norms: tuple[Float[Tensor, " d_dict"], ...]
+
+    def candidates(
+        self, layer: int, activation: Float[Tensor, "pos d_dict"]
+    ) -> Float[Tensor, "pos d_dict"]:
+        """Only the features that can be among them."""
+        sizes = activation * self.norms[layer].to(activation)
+        index = sizes.topk(min(self.k, sizes.shape[1]), dim=1).indices
+        return torch.zeros_like(activation).scatter(1, index, activation.gather(1, index))
+
+    def kept(
+        self,
+        layer: Int[Tensor, " feat"],
+        pos: Int[Tensor, " feat"],
+        index: Int[Tensor, " feat"],
+        activation: Float[Tensor, " feat"],
+    ) -> Int[Tensor, " kept"]:
+        """Which of the candidates are, in their order."""
+        size = activation.clone()
+        for number, norm in enumerate(self.norms):
+            here = layer == number
+            size[here] *= norm[index[here].to(norm.device)].to(size)
+        order = torch.argsort(size, descending=True, stable=True)
+        order = order[torch.argsort(pos[order], stable=True)]
+        counts = torch.bincount(pos)
+        rank = torch.arange(len(order), device=pos.device) - (counts.cumsum(0) - counts)[pos[order]]
+        return order[rank < self.k].sort().values
 
 
 def sized(

@@ -51,6 +51,18 @@ class MlpPoints:
         pos = torch.arange(len(block.mlp_residual), device=block.mlp_residual.device)
         return self.linear_input(layer, pos, block.mlp_residual)
 
+    def running_inputs(
+        self, layer: int, residual: Float[Tensor, "*part d_model"]
+    ) -> Float[Tensor, "*part d_model"]:
+        """What the dictionary reads of other residuals, with denominators of their own."""
+        if self.read == ReadPoint.RESIDUAL:
+            return residual
+        norm = self.frozen.blocks[layer].mlp_norm
+        denominator = norm.denominator(residual)
+        if self.read == ReadPoint.MLP_INPUT:
+            return norm.linear(residual, denominator) + norm.bias
+        return norm.centre(residual) / denominator[..., None]
+
     def linear_input(
         self, layer: int, pos: Int[Tensor, " row"], residual: Float[Tensor, "*part row d_model"]
     ) -> Float[Tensor, "*part row d_model"]:

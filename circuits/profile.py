@@ -14,7 +14,8 @@ from scipy.sparse import coo_array, csr_array
 from circuits.features import ActiveFeatures, FeatureSource
 from circuits.filled import Filled
 from circuits.labels import output_tokens, written
-from circuits.neurons import Neurons, neuron_layer
+from circuits.neuron_layer import neuron_layer
+from circuits.neurons import Neurons
 from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.progress import Progress, ignore_progress
 from circuits.recording import record

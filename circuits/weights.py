@@ -20,7 +20,8 @@ from circuits.formats.stored import StoredSet, Unknown, WeightsFormatError, unsa
 from circuits.hub import HubError
 from circuits.places import CONFIGS, Folder, Place, PlaceError, find_place
 from circuits.points import ReadPoint, WritePoint
-from circuits.transcoders import TranscoderSet, nothing
+from circuits.transcoder import nothing
+from circuits.transcoders import TranscoderSet
 from graphs.provenance import DictionaryIdentity
 
 # In this order: config.yaml is circuit-tracer's alone, the others differ in their files.

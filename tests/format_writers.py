@@ -16,7 +16,8 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from circuits.transcoders import Transcoder, TranscoderSet
+from circuits.transcoder import Transcoder
+from circuits.transcoders import TranscoderSet
 
 Writer = Callable[[TranscoderSet, Path], None]
 PLT_HOOKS = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "hook_mlp_out"}

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from circuits.formats.stored import WeightsFormatError, mapped
-from circuits.nonlinearities import BatchTopK, GroupMax, JumpReLU, ReLU, TopK
+from circuits.nonlinearities import BatchTopK, GroupMax, JointTopK, JumpReLU, ReLU, TopK
 from circuits.points import ReadPoint, WritePoint
 from circuits.recording import record
-from circuits.transcoders import JointTopK, Transcoder
+from circuits.transcoder import Transcoder
 from circuits.weights import read_transcoders
 from tests import format_writers as writers
 from tests.conftest import cached_subject

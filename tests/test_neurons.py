@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from circuits.architectures import UnsupportedArchitecture
-from circuits.neurons import Neurons, attribution, held_ratio, neuron_layer
+from circuits.neuron_layer import held_ratio, neuron_layer
+from circuits.neurons import Neurons, attribution
 from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.recording import record
 from circuits.subject import Subject

@@ -16,7 +16,8 @@ from circuits.frozen import DamagedWeights
 from circuits.neurons import Neurons
 from circuits.places import parse_reference
 from circuits.trace import trace
-from circuits.transcoders import DictionaryMismatch, TranscoderSet, nothing
+from circuits.transcoder import nothing
+from circuits.transcoders import DictionaryMismatch, TranscoderSet
 from graphs import NodeKind
 from tests.conftest import cached_subject
 from tests.test_cli import assert_refused, run

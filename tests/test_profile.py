@@ -14,14 +14,16 @@ import graphs
 from circuits.atlas.shipped import atlas_transcoders
 from circuits.features import FeatureSource
 from circuits.filled import Filled
-from circuits.neurons import Neurons, neuron_layer
+from circuits.neuron_layer import neuron_layer
+from circuits.neurons import Neurons
 from circuits.points import MlpPoints, ReadPoint, WritePoint
 from circuits.profile import profile, read_texts
 from circuits.recording import record
 from circuits.subject import Subject, read_subject
 from circuits.tokens import PromptError, read_prompt
 from circuits.trace import trace
-from circuits.transcoders import TranscoderSet, nothing
+from circuits.transcoder import nothing
+from circuits.transcoders import TranscoderSet
 from circuits.weights import read_transcoders
 from tests.test_cli import assert_refused, run
 

@@ -14,7 +14,8 @@ from circuits.nonlinearities import JumpReLU, Nonlinearity, ReLU, TopK
 from circuits.points import ReadPoint, WritePoint
 from circuits.subject import Subject
 from circuits.tokens import Prompt
-from circuits.transcoders import Transcoder, TranscoderSet
+from circuits.transcoder import Transcoder
+from circuits.transcoders import TranscoderSet
 from graphs import DictionaryIdentity, ModelIdentity
 
 VOCABULARY = 23

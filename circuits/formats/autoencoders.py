@@ -28,7 +28,7 @@ from circuits.formats.stored import (
 )
 from circuits.nonlinearities import Nonlinearity, TopK
 from circuits.places import CONFIGS, Place
-from circuits.transcoders import Transcoder
+from circuits.transcoder import Transcoder
 
 # TransformerLens hooks and module paths, inside their block; a block's own output has no name.
 SITES = {

@@ -35,7 +35,7 @@ from circuits.formats.stored import (
 )
 from circuits.nonlinearities import Nonlinearity, TopK
 from circuits.places import HubFolder, Place, find_place
-from circuits.transcoders import Transcoder
+from circuits.transcoder import Transcoder
 
 P = TypeVar("P")
 CONFIG = "config.yaml"

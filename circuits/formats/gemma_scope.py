@@ -35,7 +35,7 @@ from circuits.formats.stored import (
 )
 from circuits.places import Place
 from circuits.points import ReadPoint, WritePoint
-from circuits.transcoders import Transcoder
+from circuits.transcoder import Transcoder
 
 CROSS_LAYER = re.compile(r"params_layer_(\d+)\.safetensors")
 CROSSCODER = "crosscoder"  # a type in config.json

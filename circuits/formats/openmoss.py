@@ -27,10 +27,10 @@ from circuits.formats.stored import (
     read_json,
     transcoder,
 )
-from circuits.nonlinearities import BatchTopK, JumpReLU, Nonlinearity, ReLU, TopK
+from circuits.nonlinearities import BatchTopK, JointTopK, JumpReLU, Nonlinearity, ReLU, TopK
 from circuits.places import Place
 from circuits.points import ReadPoint, WritePoint
-from circuits.transcoders import JointTopK, Transcoder
+from circuits.transcoder import Transcoder
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "config.json"
 OLD_WEIGHTS, OLD_CONFIG = "checkpoints/final.safetensors", "hyperparams.json"

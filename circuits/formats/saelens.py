@@ -31,7 +31,7 @@ from circuits.formats.stored import (
 )
 from circuits.places import Place
 from circuits.points import ReadPoint, WritePoint
-from circuits.transcoders import Transcoder
+from circuits.transcoder import Transcoder
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 TRANSCODERS = (  # architectures; whatever the name, a threshold makes a JumpReLU

@@ -18,9 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from circuits.nonlinearities import JumpReLU, Nonlinearity, ReLU
+from circuits.nonlinearities import JointTopK, JumpReLU, Nonlinearity, ReLU
 from circuits.points import ReadPoint, WritePoint
-from circuits.transcoders import JointTopK, Transcoder
+from circuits.transcoder import Transcoder
 
 
 class WeightsFormatError(ValueError):

@@ -24,10 +24,10 @@ from circuits.formats.stored import (
     read_json,
     transcoder,
 )
-from circuits.nonlinearities import ReLU
+from circuits.nonlinearities import JointTopK, ReLU
 from circuits.places import Place
 from circuits.points import ReadPoint, WritePoint
-from circuits.transcoders import JointTopK, Transcoder
+from circuits.transcoder import Transcoder
 
 ENCODER, DECODER = "encoder_layer_{}.safetensors", "decoder_layer_{}.safetensors"
 JOINT_CONFIG = "config.json"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from circuits.nonlinearities import JumpReLU
 from circuits.training.settings import Kind, TrainSettings
-from circuits.transcoders import Transcoder
+from circuits.transcoder import Transcoder
 
 EVERY = slice(None)
 EXAMPLE_TOKENS = 16_384  # among which features are looked for

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from circuits.formats.hooks import READ_POINTS, WRITE_POINTS
 from circuits.nonlinearities import JumpReLU
-from circuits.transcoders import Transcoder, TranscoderSet
+from circuits.transcoder import Transcoder
+from circuits.transcoders import TranscoderSet
 from graphs.files import atomic_write, make_folder
 
 

@@ -22,7 +22,7 @@ from circuits.training.dictionary import TrainedDictionary
 from circuits.training.losses import Step, step_loss
 from circuits.training.settings import Sparsity, TrainingError, TrainSettings, reason
 from circuits.training.sparsity import kth_largest
-from circuits.transcoders import Transcoder
+from circuits.transcoder import Transcoder
 from graphs.files import LEFTOVERS, atomic_write, file_text
 
 CHECKPOINT = "checkpoint.run"  # safetensors, but no part of the dictionary
