@@ -73,7 +73,7 @@ def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording
     kept = torch.tensor([position % len(prompt)], device=frozen.device)
     seen: dict[str, Tensor] = {}
     ids = torch.tensor([prompt.ids], device=frozen.device)
-    with torch.no_grad(), _eager_attention(frozen), _hooks(frozen, seen):
+    with torch.no_grad(), eager_attention(frozen), _hooks(frozen, seen):
         output = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
     require_finite(output.logits, "output (its logits)")
     entering, learned = seen["embedding"], seen.get("position_embedding")
@@ -114,7 +114,7 @@ def _denominator(norm: Norm | None, x: Tensor | None, like: Tensor) -> Float[Ten
 
 
 @contextmanager
-def _eager_attention(frozen: FrozenModel) -> Iterator[None]:
+def eager_attention(frozen: FrozenModel) -> Iterator[None]:
     """Eager attention for the pass, since only it returns patterns."""
     before = frozen.model.config._attn_implementation
     if before is None or before == "eager":
@@ -145,7 +145,7 @@ def _hooks(frozen: FrozenModel, seen: dict[str, Tensor]) -> Iterator[None]:
 
         def exact(module: nn.Module | None, norm: Norm | None) -> None:
             if module is not None and norm is not None and frozen.dtype == torch.float64:
-                stack.callback(module.register_forward_hook(_exact_norm(norm)).remove)
+                stack.callback(module.register_forward_hook(exact_norm(norm)).remove)
 
         keep_input(frozen.modules[0], "embedding")
         keep_output(optional_part(frozen.model, layout.position_embedding), "position_embedding")
@@ -186,7 +186,9 @@ def _store(seen: dict[str, Tensor], name: str, index: int | None):
     return hook
 
 
-def _exact_norm(norm: Norm):
+def exact_norm(norm: Norm):
+    """A hook that computes a norm in the number type of its input."""
+
     # transformers computes RMSNorm in float32 whatever the dtype; in float64 that rounding would
     # be the only term that the linear view does not account for.
     def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from circuits.context import Context, push_forward
 from circuits.features import ActiveFeatures, LinearPath
-from circuits.frozen import DamagedWeights, FrozenModel
+from circuits.frozen import FrozenModel
 from circuits.recording import Recording
+from circuits.written import written_at
 from graphs.nodes import NodeKind, NodeTable
 
 MOST_PADDING = 3  # slots per source up to which every position gets one tile of equal width
@@ -156,19 +157,9 @@ def _layer(
 ) -> LayerSources:
     """What a layer adds: features that write here, errors, constants."""
     length, context = len(recording.prompt), recording.prompt.context_only
-    writing = ((features.layer <= layer) & (features.last_written >= layer)).nonzero()[:, 0]
-    vectors = features.rows.decoder(layer, writing)
-    linear = features.rows.linear(layer)
-    constant = features.rows.constant(layer).clone()
-    error = recording.blocks[layer].contribution - constant
-    for read, path in linear.items():
-        error[context:] -= path.forward(recording.blocks[read].mlp_residual[context:], context)
-    error.index_add_(0, features.pos[writing], vectors, alpha=-1)
-    if not bool(torch.isfinite(error).all()):
-        raise DamagedWeights(
-            f"What {features.identity.name!r} writes at layer {layer} overflows: its weights are "
-            "damaged or not meant for this model."
-        )
+    written = written_at(recording, features, layer)
+    writing, vectors, error = written.features, written.vectors, written.error
+    constant, linear = written.constant, written.linear
     # At context-only positions the MLP's whole output is a constant.
     constant[:context] = recording.blocks[layer].contribution[:context]
     biased = constant[first:].any(1).nonzero()[:, 0] + first

@@ -17,6 +17,18 @@ from graphs.consensus import Common, Consensus, consensus
 from graphs.correspond import Correspondence, CorrespondSettings, correspond
 from graphs.descriptions import Description, Example
 from graphs.dot import to_dot, write_dot
+from graphs.edits import (
+    Add,
+    Change,
+    Edit,
+    EditError,
+    Intervention,
+    Push,
+    Scale,
+    Set,
+    Swap,
+    intervention,
+)
 from graphs.evidence import Weights, mean_depth
 from graphs.files import GraphFileError, first_problem, regular_file
 from graphs.flow import Ends, entering, flow, necessity, path_lengths, whole
@@ -39,6 +51,7 @@ from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
 from graphs.parquet import parquet_paths, write_parquet
 from graphs.paths import Path, Paths, strongest_paths
 from graphs.positions import align_characters, align_prompts, align_tokens
+from graphs.predict import predict
 from graphs.profiles import Profile, Profiled, read_profile, write_profile
 from graphs.prompts import (
     SHUFFLES,
@@ -54,13 +67,15 @@ from graphs.provenance import (
     UNKNOWN,
     Checks,
     DictionaryIdentity,
+    Measured,
     ModelIdentity,
     Provenance,
+    Regime,
     Target,
 )
 from graphs.prune import PruneSettings, cumulative_influence, prune
 from graphs.scores import Scores, scores
-from graphs.select import SelectionError, select
+from graphs.select import SelectionError, names_concept, select
 from graphs.storage import read_graph, write_graph
 from graphs.summary import NodeLine, Summary, TargetLine, summarise
 from graphs.transport import Transport, transport
@@ -78,9 +93,11 @@ __all__ = [
     "TARGET_KINDS",
     "UNKNOWN",
     "Across",
+    "Add",
     "Annotations",
     "Appearance",
     "AttributionGraph",
+    "Change",
     "Checks",
     "Collapsed",
     "Common",
@@ -92,14 +109,18 @@ __all__ = [
     "CyclicGroups",
     "Description",
     "DictionaryIdentity",
+    "Edit",
+    "EditError",
     "Ends",
     "Example",
     "GraphFileError",
     "Group",
     "GroupSettings",
     "Groups",
+    "Intervention",
     "Links",
     "Match",
+    "Measured",
     "ModelIdentity",
     "NodeId",
     "NodeKind",
@@ -111,11 +132,16 @@ __all__ = [
     "Profiled",
     "Provenance",
     "PruneSettings",
+    "Push",
     "ReadGraph",
+    "Regime",
+    "Scale",
     "Score",
     "Scores",
     "SelectionError",
+    "Set",
     "Summary",
+    "Swap",
     "Target",
     "TargetLine",
     "TooManyFeatures",
@@ -143,16 +169,19 @@ __all__ = [
     "hidden",
     "influence",
     "interval",
+    "intervention",
     "known_mean",
     "match_by_identity",
     "match_by_similarity",
     "mean_depth",
     "named",
+    "names_concept",
     "necessity",
     "one_dictionary",
     "parquet_paths",
     "path_lengths",
     "path_overlap",
+    "predict",
     "prune",
     "read_annotations",
     "read_graph",

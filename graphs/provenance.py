@@ -6,6 +6,7 @@ so bytes from outside are checked here and nowhere else.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -44,13 +45,25 @@ class Target(_Frozen):
     probability: float = Field(ge=0.0, le=1.0)  # model's own; 1 for contrasts and vectors
 
 
+class Regime(StrEnum):
+    """What is held at the values of the prompt while an intervention runs.
+
+    frozen: patterns, norms and MLP outputs: direct effects alone.  constrained: the same up to a
+    layer; above it features are computed anew, under the same patterns.  free: nothing.
+    """
+
+    FROZEN = "frozen"
+    CONSTRAINED = "constrained"
+    FREE = "free"
+
+
 class Measured(_Frozen):
     """One intervention in the model, beside what the graph says of it."""
 
     what: str = Field(min_length=1)  # in words, as in "feature:12/345@7 to 0"
-    regime: Literal["frozen", "constrained", "free"]
+    regime: Regime
     target: str  # the logit or target node, as in graphs.nodes
-    predicted: float  # change of the target's value that the graph's edges give
+    predicted: float | None  # change of the target's value by the graph's edges; None: unknown
     measured: float  # change in the model
 
 

@@ -5,7 +5,8 @@ feature:12/345       this feature at all positions
 token: Dallas        tokens or logits that say so, with or without the blank in front
 token, error, …      all nodes of a kind
 layer:12             all features and errors of a layer
-group:Texas          what a person grouped under this name
+group:Texas          what a person grouped under this name; supernode:Texas is the same
+concept:Texas        features whose label names it, or that raise this token most
 """
 
 from __future__ import annotations
@@ -32,18 +33,28 @@ def select(
 ) -> Bool[ndarray, " node"]:
     """The nodes that a name selects.  Raises SelectionError if there are none."""
     kind, _, rest = name.partition(":")
-    if kind == "group":
+    if kind in ("group", "supernode"):
         found = _group(graph, rest, groups or {})
+    elif kind == "concept":
+        found = _concept(graph, rest)
     elif kind == "layer":
         found = _layer(graph, name, rest)
     elif kind in KINDS:
         found = _of_kind(graph, KINDS[kind], name, rest)
     else:
         raise SelectionError(
-            f"{name!r} names no node: expected {', '.join(KINDS)}, layer:N or group:NAME, a node "
-            "as in feature:12/345@7, or a text as in token:Dallas."
+            f"{name!r} names no node: expected {', '.join(KINDS)}, layer:N, group:NAME or "
+            "concept:NAME, a node as in feature:12/345@7, or a text as in token:Dallas."
         )
     return found
+
+
+def names_concept(graph: AttributionGraph, row: int, concept: str) -> bool:
+    """Whether a feature's label names a concept; without a label, the token that it raises most."""
+    description = graph.description(row)
+    if description is None:
+        return [token.strip() for token in graph.output_tokens.get(row, ())][:1] == [concept]
+    return concept in re.split(" → | · |, ", description.label)
 
 
 def _of_kind(
@@ -113,4 +124,13 @@ def _group(
         raise SelectionError(f"There is no group {name!r}: the groups are {known}.")
     found = np.zeros(len(graph), dtype=bool)
     found[groups[name]] = True
+    return found
+
+
+def _concept(graph: AttributionGraph, name: str) -> Bool[ndarray, " node"]:
+    found = np.zeros(len(graph), dtype=bool)
+    features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE)).tolist()
+    found[[row for row in features if names_concept(graph, row, name)]] = True
+    if not np.any(found):
+        raise SelectionError(f"No feature of this graph has a label that names {name!r}.")
     return found

@@ -6,7 +6,6 @@ layer, on a path from the token that names the start to the answer.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +17,16 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from graphs import AttributionGraph, Ends, NodeKind, flow, influence, mean_depth, select
+from graphs import (
+    AttributionGraph,
+    Ends,
+    NodeKind,
+    flow,
+    influence,
+    mean_depth,
+    names_concept,
+    select,
+)
 
 TABLE = Path(__file__).with_name("known_circuits.toml")
 
@@ -56,7 +64,7 @@ def middle_features(graph: AttributionGraph, circuit: KnownCircuit) -> list[int]
     last = graph.provenance.model.n_layers - 1
     middle = (graph.nodes.layer > 0) & (graph.nodes.layer < last)
     rows = np.flatnonzero(between & middle & graph.nodes.is_kind(NodeKind.FEATURE))
-    return [int(row) for row in rows if names(graph, int(row), circuit.middle)]
+    return [int(row) for row in rows if names_concept(graph, int(row), circuit.middle)]
 
 
 @dataclass(frozen=True)
@@ -83,14 +91,6 @@ def by_way_of_middle(graph: AttributionGraph, circuit: KnownCircuit) -> ByWay:
         share=flow(graph, Ends(start, answer, (middle,))) / total,
         depth=mean_depth(graph, np.array(rows), influence(graph)[rows]),
     )
-
-
-def names(graph: AttributionGraph, row: int, concept: str) -> bool:
-    """Whether a feature's label names a concept; without a label, the token that it raises most."""
-    description = graph.description(row)
-    if description is None:
-        return [token.strip() for token in graph.output_tokens.get(row, ())][:1] == [concept]
-    return concept in re.split(" → | · |, ", description.label)
 
 
 def _token(graph: AttributionGraph, row: int) -> str:

@@ -18,7 +18,7 @@ from circuits.cli.usage import UsageError
 
 # Defaults come from the settings, so that they cannot differ.
 GROUPING = graphs.GroupSettings()
-SELECTION = "a node, token:TEXT, logit:TEXT, a kind, layer:N or group:NAME"
+SELECTION = "a node, token:TEXT, logit:TEXT, a kind, layer:N, group:NAME or concept:NAME"
 
 
 @app.command("paths")

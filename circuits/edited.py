@@ -1,0 +1,181 @@
+"""Edited: what interventions add to each layer of a pass, one intervention per copy.
+
+A changed feature writes the difference of what it writes at its new and at its own activation, to
+every layer that it writes to.  Its own activation is the recorded one where its layer is held,
+else the one that it has in this pass, other edits included.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.features import ActiveFeatures, FeatureLayer, LinearPath
+from circuits.held import Additions, Hold
+from circuits.points import MlpPoints, WritePoint
+from circuits.recording import Recording
+from circuits.written import written_at
+from graphs.edits import Change, Intervention
+from graphs.nodes import NodeKind
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """Features of one layer that are changed, over all copies."""
+
+    copy: Int[Tensor, " row"]
+    pos: Int[Tensor, " row"]
+    index: Int[Tensor, " row"]
+    factor: Float[Tensor, " row"]
+    offset: Float[Tensor, " row"]
+
+
+class _Vectors(NamedTuple):
+    """What is added somewhere."""
+
+    copy: Int[Tensor, " row"]
+    pos: Int[Tensor, " row"]
+    vector: Float[Tensor, "row d_model"]
+
+
+class Edited:
+    """The visitor of one pass (`circuits.held.run`)."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        features: ActiveFeatures,
+        linear: Sequence[dict[int, LinearPath]],
+        interventions: Sequence[Intervention],
+        hold: Hold,
+        length: int,
+    ) -> None:
+        """`linear` are what `Rows.linear` gives per layer; `length` may exceed the prompt's."""
+        self.recording, self.rows, self.hold, self.linear = recording, features.rows, hold, linear
+        self.changed = _by_layer(recording, interventions, length)
+        self.output: dict[int, list[_Vectors]] = defaultdict(list)
+        self.contribution: dict[int, list[_Vectors]] = defaultdict(list)
+        self.moved: dict[int, Tensor] = {}  # by layer: residual less the recorded one
+        self._scale_errors(features, interventions)
+        self._push(interventions, length)
+
+    def __call__(self, layer: int, residual: Float[Tensor, "batch pos d_model"]) -> Additions:
+        """What is added at a layer."""
+        if layer in self.changed:
+            self._write(layer, residual, self.changed[layer])
+        held = self.hold.at(layer)
+        contribution = _summed(self.contribution.pop(layer, []), residual)
+        if any(self.linear) and bool(held.any()):
+            self.moved[layer] = residual - self.recording.blocks[layer].mlp_residual
+            for read, path in self.linear[layer].items():
+                through = path.forward(self.moved[read] * held[:, None, None], 0)
+                contribution = through if contribution is None else contribution + through
+        return Additions(_summed(self.output.pop(layer, []), residual), contribution)
+
+    def _write(self, layer: int, residual: Tensor, changed: _Changed) -> None:
+        at = self.rows.at(layer)
+        own = self._own(layer, at, residual, changed)
+        new = changed.factor * own + changed.offset
+        for above in range(at.n_written):
+            difference = at.written(above, changed.index, new) - at.written(
+                above, changed.index, own
+            )
+            self._add(layer + above, at.points, _Vectors(changed.copy, changed.pos, difference))
+
+    def _own(
+        self, layer: int, at: FeatureLayer, residual: Tensor, changed: _Changed
+    ) -> Float[Tensor, " row"]:
+        """The activations that are changed."""
+        held = self.hold.at(layer)[changed.copy]
+        own = residual.new_empty(len(changed.pos))
+        own[held] = at.recorded(changed.pos[held], changed.index[held])
+        if not bool(held.all()):
+            runs = ~held
+            pairs = torch.stack([changed.pos[runs], changed.index[runs]])
+            unique, place = pairs.unique(dim=1, return_inverse=True)
+            own[runs] = at.activations(residual, *unique)[changed.copy[runs], place]
+        return own
+
+    def _add(self, layer: int, points: MlpPoints, vectors: _Vectors) -> None:
+        """Where a norm follows the MLP, it is held or runs."""
+        held = self.hold.at(layer)[vectors.copy]
+        if points.write == WritePoint.CONTRIBUTION:
+            self.contribution[layer].append(vectors)
+            return
+        behind = _taken(vectors, held)
+        written = points.written(layer, behind.pos, behind.vector)
+        self.contribution[layer].append(behind._replace(vector=written))
+        self.output[layer].append(_taken(vectors, ~held))
+
+    def _scale_errors(
+        self, features: ActiveFeatures, interventions: Sequence[Intervention]
+    ) -> None:
+        scaled: dict[int, list[tuple[int, Change]]] = defaultdict(list)
+        for copy, one in enumerate(interventions):
+            for change in one.changes:
+                if change.node.kind == NodeKind.ERROR and change.node.layer is not None:
+                    scaled[change.node.layer].append((copy, change))
+        for layer, changes in scaled.items():
+            error = written_at(self.recording, features, layer).error
+            copy = torch.tensor([copy for copy, _ in changes], device=error.device)
+            pos = torch.tensor([change.node.pos for _, change in changes], device=error.device)
+            factor = error.new_tensor([change.factor for _, change in changes])
+            self.contribution[layer].append(_Vectors(copy, pos, (factor - 1)[:, None] * error[pos]))
+
+    def _push(self, interventions: Sequence[Intervention], length: int) -> None:
+        like = self.recording.tokens
+        for copy, one in enumerate(interventions):
+            for push in one.pushes:
+                pos = torch.arange(push.pos, length if push.onward else push.pos + 1)
+                vector = torch.as_tensor(push.vector).to(like) * push.amount
+                self.contribution[push.layer].append(
+                    _Vectors(
+                        torch.full_like(pos, copy).to(like.device),
+                        pos.to(like.device),
+                        vector.expand(len(pos), -1),
+                    )
+                )
+
+
+def _by_layer(
+    recording: Recording, interventions: Sequence[Intervention], length: int
+) -> dict[int, _Changed]:
+    rows: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    rules: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for copy, one in enumerate(interventions):
+        for change in one.changes:
+            layer, pos, index = change.node.layer, change.node.pos, change.node.index
+            if layer is None or pos is None or index is None:
+                continue  # an error
+            later = range(len(recording.prompt), length) if change.onward else ()
+            places = [(copy, place, index) for place in (pos, *later)]
+            rows[layer] += places
+            rules[layer] += [(change.factor, change.offset)] * len(places)
+    like = recording.tokens
+    return {
+        layer: _Changed(
+            *torch.tensor(rows[layer], device=like.device).unbind(1),
+            *like.new_tensor(rules[layer]).unbind(1),
+        )
+        for layer in rows
+    }
+
+
+def _taken(vectors: _Vectors, chosen: Bool[Tensor, " row"]) -> _Vectors:
+    return _Vectors(*(column[chosen] for column in vectors))
+
+
+def _summed(parts: list[_Vectors], like: Tensor) -> Float[Tensor, "batch pos d_model"] | None:
+    parts = [part for part in parts if len(part.pos)]
+    if not parts:
+        return None
+    total = torch.zeros_like(like)
+    for copy, pos, vector in parts:
+        total.index_put_((copy, pos), vector, accumulate=True)
+    return total

@@ -1,0 +1,136 @@
+"""An experiment: a graph, and the model and prompt that it is of, ready for interventions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from circuits.features import ActiveFeatures, FeatureSource, LinearPath
+from circuits.frozen import FrozenModel
+from circuits.recording import Recording, record
+from circuits.subject import Subject
+from circuits.targets import Targets, TargetSettings, read_targets
+from circuits.tokens import Prompt
+from graphs.graph import AttributionGraph
+from graphs.nodes import NodeKind
+from graphs.provenance import Provenance
+
+AGREEMENT = 0.05  # of the largest activation: what number types may differ by
+
+
+class ExperimentError(ValueError):
+    """A graph that is not of this model, dictionary and prompt."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A graph beside what it was traced from."""
+
+    graph: AttributionGraph
+    subject: Subject
+    recording: Recording
+    features: ActiveFeatures
+    targets: Targets
+    row: Int[Tensor, " node"]  # of each feature node among the active features, else -1
+
+    @property
+    def frozen(self) -> FrozenModel:
+        return self.subject.frozen
+
+    @cached_property
+    def linear(self) -> tuple[dict[int, LinearPath], ...]:
+        """Linear paths into each layer, by the layer that they read."""
+        return tuple(self.features.rows.linear(layer) for layer in range(self.frozen.n_layers))
+
+
+def prepare(
+    graph: AttributionGraph,
+    subject: Subject,
+    source: FeatureSource,
+    targets: TargetSettings | None = None,
+) -> Experiment:
+    """Record a graph's prompt again and find its features.
+
+    Targets that are directions are not in a file and must be given.  Raises ExperimentError for a
+    graph of another model, dictionary or target, and as `circuits.trace`.
+    """
+    header, frozen = graph.provenance, subject.frozen
+    if header.model.n_layers != frozen.n_layers:
+        raise ExperimentError(
+            f"The graph is of a model of {header.model.n_layers} layers, {subject.identity.name!r} "
+            f"has {frozen.n_layers}: give the model that was traced, {header.model.name!r}."
+        )
+    if any(not 0 <= token < len(frozen.unembedding) for token in header.token_ids):
+        raise ExperimentError(
+            f"The graph's prompt has tokens that {subject.identity.name!r} does not know: give "
+            f"the model that was traced, {header.model.name!r}."
+        )
+    settings = targets or target_settings(header)
+    prompt = Prompt(header.prompt, header.token_ids, header.tokens, header.context_only)
+    with torch.inference_mode():
+        recording = record(frozen, prompt, settings.position)
+        read = read_targets(frozen, recording, settings, subject.spell)
+        features = source.activate(frozen, recording, read.covectors)
+        row = _rows(graph, features)
+    kinds = graph.nodes.kind[graph.target_rows()], graph.nodes.index[graph.target_rows()]
+    if not np.array_equal(kinds[1], read.index.cpu().numpy()) or np.any(kinds[0] != read.kind):
+        raise ExperimentError(
+            "The graph's targets are not those of its settings: give the settings of the trace."
+        )
+    return Experiment(graph, subject, recording, features, read, row)
+
+
+def target_settings(header: Provenance) -> TargetSettings:
+    """What a graph explains, by its header.  Raises ExperimentError if it does not say."""
+    said: dict[str, Any] = dict(header.settings)
+    try:
+        return TargetSettings(
+            tokens=tuple(said["tokens"]),
+            against=said["against"],
+            position=said["position"],
+            probability_mass=said["probability_mass"],
+            max_logits=said["max_logits"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ExperimentError(
+            "The graph does not say which position and tokens it explains, so it is of another "
+            "program: trace the prompt with `headwater trace`."
+        ) from error
+
+
+def _rows(graph: AttributionGraph, features: ActiveFeatures) -> Int[Tensor, " node"]:
+    """Rows of the graph's features among the active ones; -1 for other nodes."""
+    nodes, wanted = graph.nodes, np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
+    active = {
+        place: row
+        for row, place in enumerate(
+            zip(*(x.tolist() for x in (features.layer, features.pos, features.index)), strict=True)
+        )
+    }
+    row = np.full(len(nodes), -1)
+    for node in wanted.tolist():
+        place = int(nodes.layer[node]), int(nodes.pos[node]), int(nodes.index[node])
+        if place not in active:
+            raise ExperimentError(_other(graph, f"{nodes[node]} is not active in"))
+        row[node] = active[place]
+    found = torch.from_numpy(row).to(features.pos.device)
+    given = nodes.activation[wanted]
+    own = features.activation[found[torch.from_numpy(wanted)]].double().cpu().numpy()
+    if len(wanted) and np.abs(own - given).max() > AGREEMENT * np.abs(given).max():
+        worst = int(wanted[np.abs(own - given).argmax()])
+        raise ExperimentError(_other(graph, f"{nodes[worst]} has another activation in"))
+    return found
+
+
+def _other(graph: AttributionGraph, what: str) -> str:
+    header = graph.provenance
+    return (
+        f"{what} this model and dictionary: give those that were traced, {header.model.name!r} "
+        f"with {header.dictionary.name!r}."
+    )

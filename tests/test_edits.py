@@ -1,0 +1,170 @@
+"""Edits: names become changes of nodes, and what cannot be edited is refused in one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf, nan
+
+import numpy as np
+import pytest
+
+from graphs.annotations import Annotations, Group
+from graphs.descriptions import Description
+from graphs.edits import Add, Change, EditError, Push, Scale, Set, Swap, intervention
+from graphs.graph import AttributionGraph
+from graphs.nodes import NodeId
+from graphs.predict import predict
+from graphs.select import SelectionError
+from tests.graph_oracles import make_graph
+
+TEXAS, AUSTIN, ERROR, LOGIT = "feature:0/1@1", "feature:1/2@2", "error:0@1", "logit:1@2"
+NAMES = ["token:0@1", TEXAS, ERROR, AUSTIN, LOGIT]
+EDGES = {
+    ("token:0@1", TEXAS): 4.0,
+    (TEXAS, AUSTIN): 3.0,
+    (ERROR, AUSTIN): 2.0,
+    (TEXAS, LOGIT): 0.5,
+    (AUSTIN, LOGIT): 5.0,
+    (ERROR, LOGIT): -1.0,
+}
+SEED = Annotations(groups=(Group(name="Texas", members=(TEXAS,)),))
+
+
+def small(activation: float = 4.0, tokens: tuple[str, ...] = ("<bos>", " Dallas", " is")):
+    """Texas (activation 4) feeds Austin (activation 5), both feed the answer."""
+    graph = make_graph(NAMES, EDGES, tokens=tokens)
+    nodes = replace(graph.nodes, activation=np.array([nan, activation, nan, 5.0, nan]))
+    header = graph.provenance.model_copy(update={"context_only": 1})
+    said = {"0/1": Description(label="Dallas → Texas"), "1/2": Description(label="Austin")}
+    return replace(graph, nodes=nodes, provenance=header, descriptions=said)
+
+
+def changes(graph: AttributionGraph, *edits, notes: Annotations = SEED) -> dict[str, Change]:
+    return {str(change.node): change for change in intervention(graph, edits, notes).changes}
+
+
+def change_of(graph: AttributionGraph, through: int, *edits) -> list[float]:
+    """What the graph predicts for Texas, Austin and the answer."""
+    made = [intervention(graph, edits, SEED)]
+    return predict(graph, made, [through])[0, [1, 3, 4]].tolist()
+
+
+def test_edits_are_a_factor_and_an_offset():
+    found = changes(small(), Set(TEXAS, 2.0), Scale(ERROR, -1.0), Add(AUSTIN, 0.5))
+    assert {name: (c.factor, c.offset) for name, c in found.items()} == {
+        TEXAS: (0.0, 2.0),
+        ERROR: (-1.0, 0.0),
+        AUSTIN: (1.0, 0.5),
+    }
+
+
+@pytest.mark.parametrize("name", ["supernode:Texas", "group:Texas", "concept:Texas", "feature:0/1"])
+def test_features_are_named_in_several_ways(name: str):
+    assert list(changes(small(), Set(name, 0.0))) == [TEXAS]
+
+
+def test_a_plus_is_that_position_and_all_later_ones():
+    found = changes(small(), Scale("supernode:Texas+", 0.0))
+    assert {name: change.onward for name, change in found.items()} == {
+        TEXAS: False,
+        "feature:0/1@2": True,
+    }
+
+
+def test_a_feature_need_not_be_in_the_graph():
+    assert changes(small(), Set("feature:1/7@1", 3.0)) == {
+        "feature:1/7@1": Change(NodeId.parse("feature:1/7@1"), 0.0, 3.0)
+    }
+
+
+def california(tokens: tuple[str, ...]) -> AttributionGraph:
+    said = {"0/1": Description(label="Austin"), "1/2": Description(label="California")}
+    return replace(small(tokens=tokens), descriptions=said)
+
+
+def test_a_swap_turns_one_off_and_the_other_on_as_it_is_in_the_other_graph():
+    found = changes(small(), Swap("Texas", "California", california(("<bos>", " Oakland", " is"))))
+    assert found == {
+        TEXAS: Change(NodeId.parse(TEXAS), 0.0, 0.0),
+        AUSTIN: Change(NodeId.parse(AUSTIN), 0.0, 5.0),
+    }
+    # A feature of both is as active as in the other graph.
+    assert changes(small(), Swap("Texas", "Texas", small(7.0)))[TEXAS].offset == 7.0
+
+
+def test_a_swap_needs_positions_that_stand_for_each_other():
+    with pytest.raises(EditError, match="at no position of the other prompt"):
+        changes(small(), Swap("Texas", "California", california(("x", "y", "z"))))
+
+
+def test_a_swap_needs_what_it_names():
+    with pytest.raises(SelectionError, match="label that names 'Ohio'"):
+        changes(small(), Swap("Ohio", "Texas", small()))
+    with pytest.raises(SelectionError, match="selects no feature"):
+        changes(small(), Swap("error:0@1", "Texas", small()))
+
+
+@pytest.mark.parametrize(
+    ("edits", "sentence"),
+    [
+        ([Set(TEXAS, nan)], "not finite"),
+        ([Scale(TEXAS, inf)], "not finite"),
+        ([Push(0, 1, np.array([nan]))], "not finite"),
+        ([Push(2, 1, np.zeros(1))], "layers are 0 to 1"),
+        ([Push(0, 3, np.zeros(1))], "positions 0 to 2"),
+        ([Set(TEXAS, 1.0), Scale("supernode:Texas", 2.0)], "feature:0/1@1 is edited twice, by"),
+        ([Set(TEXAS, 1.0), Set(TEXAS, 1.0)], "is edited twice"),
+        ([Set(f"{TEXAS}+", 1.0), Set("feature:0/1@2", 1.0)], "feature:0/1@2 is edited twice"),
+        ([Set("token:0@1", 0.0)], "token:0@1 cannot be edited"),
+        ([Set(LOGIT, 0.0)], "logit:1@2 cannot be edited"),
+        ([Add(ERROR, 1.0)], "has no activation"),
+        ([Set("feature:0/1@3", 0.0)], "choose one of 1 to 2"),
+        ([Set("feature:0/1@0", 0.0)], "choose one of 1 to 2"),
+        ([Set("feature:2/1@1", 0.0)], "in no layer of the model, which has 2"),
+    ],
+)
+def test_what_cannot_be_edited_is_refused(edits, sentence: str):
+    with pytest.raises(EditError, match=sentence):
+        intervention(small(), edits, SEED)
+
+
+@pytest.mark.parametrize("name", ["feature:0/99", "nonsense", "supernode:Ohio", "error:5@2"])
+def test_names_of_nothing_are_refused(name: str):
+    with pytest.raises(SelectionError):
+        intervention(small(), [Set(name, 0.0)], SEED)
+
+
+def test_held_features_pass_on_nothing_but_what_is_edited():
+    everything_held = 2
+    assert change_of(small(), everything_held, Scale(TEXAS, 0.5)) == [0.0, -1.5, -0.25]
+    assert change_of(small(), everything_held, Set(ERROR, 0.0)) == [0.0, -2.0, 1.0]
+
+
+def test_features_that_run_follow_what_reaches_them():
+    # Austin gets -3 of its 5, so what it gives the answer falls by 3/5.
+    found = change_of(small(), 0, Scale(TEXAS, 0.0))
+    assert found == pytest.approx([0.0, -3.0, -0.5 - 5 * 3 / 5])
+
+
+def test_an_edited_feature_that_runs_scales_what_reaches_it():
+    both = change_of(small(), -1, Scale(TEXAS, 0.0), Scale(AUSTIN, 0.5))
+    assert both == pytest.approx([0.0, -3.0, -0.5 + 5 * (0.5 * (1 - 3 / 5) - 1)])
+    given = change_of(small(), -1, Scale(TEXAS, 0.0), Set(AUSTIN, 10.0))
+    assert given == pytest.approx([0.0, -3.0, -0.5 + 5.0])
+
+
+def test_many_are_predicted_at_once():
+    graph = small()
+    made = [intervention(graph, [edit]) for edit in (Scale(TEXAS, 0.0), Scale(ERROR, 2.0))]
+    both = predict(graph, made, [2, -1])
+    np.testing.assert_array_equal(both[0], predict(graph, made[:1], [2])[0])
+    np.testing.assert_array_equal(both[1], predict(graph, made[1:], [-1])[0])
+
+
+def test_of_what_is_not_in_the_graph_nothing_is_said():
+    graph = small()
+    for edit in (Set("feature:1/7@1", 3.0), Push(0, 1, np.zeros(1))):
+        assert np.isnan(predict(graph, [intervention(graph, [edit])], [2])).all()
+    tokens = predict(graph, [intervention(graph, [])], [2])[0]
+    assert np.isnan(tokens[[0, 2]]).all()  # a token and an error have no row
+    assert tokens[[1, 3, 4]].tolist() == [0.0, 0.0, 0.0]
