@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
+import viz.differences
 import viz.part
 from graphs.annotations import NO_ANNOTATIONS
-from graphs.graph import AttributionGraph
+from graphs.descriptions import Description, Example
+from graphs.graph import AttributionGraph, row_sizes
 from graphs.influence import influence
 from graphs.leading import leading
 from graphs.neuronpedia_pages import feature_page
@@ -15,12 +20,12 @@ from graphs.nodes import INPUT_KINDS, TARGET_KINDS
 from graphs.positions import align_prompts
 from graphs.provenance import DictionaryIdentity
 from graphs.prune import PruneSettings, prune
-from tests.graph_oracles import make_graph
+from tests.graph_oracles import make_graph, make_header, make_table
 from tests.test_layout import assert_apart
 from tests.test_viewer_numbers import GRAPHS, layered
 from viz.pair import pair_data
 from viz.part import ALLOWED_NODES, Part, part
-from viz.payload import placed, placed_together
+from viz.payload import as_json, graph_data, placed, placed_together
 
 
 def names_of(held: Part) -> list[str]:
@@ -72,6 +77,63 @@ def test_of_very_many_edges_the_weak_are_pruned_before_they_are_ranked(monkeypat
     held = part(graph)
     assert held.n_edges == graph.weights.nnz > held.graph.weights.nnz
     assert set(names_of(held)) <= {str(node) for node in graph.nodes}
+
+
+def test_very_large_graphs_lose_no_input_of_a_target_and_rows_keep_their_sums(monkeypatch):
+    graph = GRAPHS[2]
+    monkeypatch.setattr(viz.part, "_MOST_RANKED", 10)
+    pruned = part(graph).graph
+    rows = [graph.find(node) for node in pruned.nodes]
+    for target in pruned.target_rows().tolist():
+        own = graph.weights.toarray()[rows[target], rows]
+        assert pruned.weights.toarray()[target].tolist() == own.tolist()
+    sums = row_sizes(graph.weights) + graph.dropped_absolute
+    assert row_sizes(pruned.weights) + pruned.dropped_absolute == pytest.approx(sums[rows])
+
+
+def test_where_not_all_rows_of_targets_fit_the_most_probable_are_whole(monkeypatch):
+    graph = replace(GRAPHS[0], seed=GRAPHS[0].seed[[*range(27), 28, 27]])  # the second is likelier
+    likeliest = int(graph.seed.argmax())
+    count = int(np.count_nonzero(graph.weights.toarray()[likeliest]))
+    monkeypatch.setattr(viz.differences, "MOST_INTO_TARGETS", count)
+    monkeypatch.setattr(viz.part, "MOST_EDGES", 10)
+    held = part(graph)
+    assert held.rows[held.whole].tolist() == [likeliest]
+    assert np.count_nonzero(held.rows[held.target] == likeliest) == count
+    (said,) = [line for line in graph_data(held, placed(held))["remarks"] if "differences" in line]
+    assert "for the 1 most probable of 2 predictions" in said
+
+
+def test_a_target_of_no_probability_keeps_its_inputs_and_pruning_ignores_them():
+    graph = replace(GRAPHS[0], seed=np.where(np.arange(len(GRAPHS[0])) == 27, 0.6, 0.0))
+    held = part(graph)
+    inputs = np.flatnonzero(graph.weights.toarray()[28])
+    assert sorted(held.source[held.target == 28].tolist()) == inputs.tolist()
+    assert np.all(held.edge_before[held.target == 28] > 1)
+
+
+def test_data_of_five_thousand_nodes_stays_below_three_megabytes():
+    rng = np.random.default_rng(0)
+    features = [f"feature:{i // 500}/{i}@1" for i in range(4999)]
+    names = ["token:1@0", *features, *(f"logit:{i}@1" for i in range(11))]
+    weights = np.tril(rng.standard_normal((5011, 5011)), -1)
+    weights[:5000] *= rng.random((5000, 5011)) < 0.02
+    weights[:, 5000:] = 0.0
+    empty = np.zeros(5011)
+    said = Description(label="words", examples=(Example(tokens=(" a",), activations=(1.0,)),) * 9)
+    graph = AttributionGraph(
+        nodes=make_table(names),
+        weights=csr_array(weights.astype(np.float32)),
+        seed=np.r_[np.zeros(5000), np.full(11, 0.05)],
+        dropped=empty,
+        dropped_absolute=empty,
+        expanded=np.r_[False, np.ones(5010, dtype=bool)],
+        provenance=make_header(11, ("a", "b"), 10, [0.05] * 11),
+        descriptions={name[8:-2]: said for name in features},
+    )
+    held = part(graph, 5011)
+    assert len(held.whole) == 10  # of 5,000 inputs each; one more would be too much
+    assert len(as_json(graph_data(held, placed(held)))) < 3e6
 
 
 @pytest.mark.parametrize("graph", GRAPHS[:3])

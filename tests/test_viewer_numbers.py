@@ -252,6 +252,39 @@ def test_weights_and_differences_of_rows_are_those_of_the_graph(
         assert share == pytest.approx(expected[row] / total, rel=1e-5, abs=1e-7)
 
 
+@pytest.mark.parametrize("graph", GRAPHS[:4])
+@pytest.mark.parametrize("ranked", [20_000_000, 10])
+def test_in_a_part_of_a_graph_differences_are_those_of_the_whole(
+    page: Page, graph: AttributionGraph, ranked: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(viz.part, "MOST_EDGES", 8)
+    monkeypatch.setattr(viz.part, "_MOST_RANKED", ranked)
+    held = part(graph, 14)
+    data = graph_data(held, placed(held))
+    assert data["partial"]
+    targets = graph.target_rows().tolist()
+    names = [str(graph.nodes[row]) for row in targets]
+    found = page.evaluate(
+        """([data, [one, other]]) => {
+            const graph = readGraph(data);
+            const rows = [graph.place.get(one), graph.place.get(other)];
+            const links = differenceOf(graph, rows[0], rows[1]);
+            return links.map(({row, weight, share}) => [graph.names[row], weight, share]);
+        }""",
+        [data, names],
+    )
+    weights = graph.weights.toarray()
+    expected = weights[targets[0]] - weights[targets[1]]
+    here = {str(held.graph.nodes[row]) for row in held.rows.tolist()}
+    fed = {str(graph.nodes[row]) for row in np.flatnonzero(weights[targets].any(axis=0)).tolist()}
+    assert {name for name, _, _ in found} == fed & here
+    assert len(fed & here) > 8
+    for name, weight, share in found:
+        size = expected[graph.find(name)]
+        assert weight == pytest.approx(size, rel=1e-5, abs=1e-7)
+        assert share == pytest.approx(size / abs(expected).sum(), rel=1e-5, abs=1e-7)
+
+
 def test_numbers_are_written_as_python_writes_them(page: Page):
     shares = [0.0, 1e-9, 0.00049, 0.0005, 0.00051, 0.1234, 0.99951, 1.0]
     assert page.evaluate("list => list.map(percent)", shares) == [

@@ -5,24 +5,29 @@
 
 A node or edge is kept at a threshold that its `before` is below, and at threshold 1 if it has any
 influence at all: that is how `graphs.prune` chooses.  All numbers are those of the whole graph.
+Beside the strongest edges a part has every edge from its nodes to the targets, so that differences
+of predictions are exact; those that carry nothing stand after all others, with `before` 2.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+from scipy.sparse import csr_array
 
-from graphs.graph import AttributionGraph
+from graphs.graph import AttributionGraph, row_sizes, row_sums, select_edges
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS
 from graphs.prune import PruneSettings, cumulative_influence, prune
+from viz.differences import difference_sizes, whole_targets
 from viz.strengths import Strengths, strengths, strongest
 
 MOST_NODES, ALLOWED_NODES = 2000, 10_000  # shown unless asked for more, and at most
 MOST_EDGES = 50_000
 _ROUNDING = 1e-9  # of sums of shares
+_NEVER = 2.0  # stands before edges that no threshold keeps
 _MOST_RANKED = 20_000_000  # edges; of more the strongest are found by pruning first
 _ROUGHLY = PruneSettings(node_threshold=0.99, edge_threshold=0.98, keep_errors=True)
 
@@ -43,6 +48,8 @@ class Part:
     n_edges: int
     exact_nodes: float  # thresholds up to which pruning the part is pruning the graph
     exact_edges: float
+    whole: Int[ndarray, " whole"]  # targets with all edges from the rows, as numbers among these
+    differences: Float[ndarray, "whole whole"]  # what feeds the difference of two of them
 
 
 def part(graph: AttributionGraph, most_nodes: int = MOST_NODES) -> Part:
@@ -52,21 +59,23 @@ def part(graph: AttributionGraph, most_nodes: int = MOST_NODES) -> Part:
     """
     if not 1 <= most_nodes <= ALLOWED_NODES:
         raise ValueError(f"A page holds from 1 to {ALLOWED_NODES} nodes, got {most_nodes}.")
-    n_nodes, n_edges = len(graph), graph.weights.nnz
-    roughly = n_edges > _MOST_RANKED
+    given, roughly = graph, graph.weights.nnz > _MOST_RANKED
     if roughly:
-        graph = prune(graph, _ROUGHLY)
+        graph = _roughly_pruned(graph)
     measured = strengths(graph)
     always = graph.nodes.is_kind(*INPUT_KINDS, *TARGET_KINDS)
     first = np.where(always, np.inf, measured.arrived)
     rows = np.sort(strongest(first, max(most_nodes, int(always.sum()))))
     number = np.full(len(graph), -1)
     number[rows] = np.arange(len(rows))
+    whole = whole_targets(graph, number >= 0)
     order = np.argsort(-measured.carried, kind="stable")
     before = _before(measured.carried[order])
     inside = (number[measured.source[order]] >= 0) & (number[measured.target[order]] >= 0)
+    held = inside & np.isin(measured.target[order], whole) & (measured.share[order] != 0)
     among = np.flatnonzero(inside & (measured.carried[order] > 0))
-    kept, weaker = among[:MOST_EDGES], among[MOST_EDGES:]
+    held[among[:MOST_EDGES]] = True
+    kept, weaker = np.flatnonzero(held), among[~held[among]]
     edges = order[kept]
     node_before = _nodes_before(graph)
     return Part(
@@ -75,14 +84,40 @@ def part(graph: AttributionGraph, most_nodes: int = MOST_NODES) -> Part:
         rows=rows,
         node_before=node_before[rows],
         edges=edges,
-        edge_before=before[kept],
+        edge_before=np.where(measured.carried[edges] > 0, before[kept], _NEVER),
         source=number[measured.source[edges]],
         target=number[measured.target[edges]],
-        n_nodes=n_nodes,
-        n_edges=n_edges,
+        n_nodes=len(given),
+        n_edges=given.weights.nnz,
         exact_nodes=0.0 if roughly else float(node_before[number < 0].min(initial=1.0) - _ROUNDING),
         exact_edges=0.0 if roughly else float(before[weaker].min(initial=1.0) - _ROUNDING),
+        whole=number[whole],
+        differences=difference_sizes(given, _rows_in(given, graph)[whole] if roughly else whole),
     )
+
+
+def _roughly_pruned(graph: AttributionGraph) -> AttributionGraph:
+    """What carries nearly all influence, and all edges from its nodes to targets."""
+    pruned = prune(graph, _ROUGHLY)
+    rows = _rows_in(graph, pruned)
+    weights = pruned.weights
+    targets = pruned.target_rows()
+    into = np.repeat(np.isin(np.arange(len(pruned)), targets), np.diff(weights.indptr))
+    found = graph.weights[rows[targets]][:, rows].tocoo()
+    restored = csr_array((found.data, (targets[found.row], found.col)), shape=weights.shape)
+    weights = csr_array(select_edges(weights, ~into) + restored)
+    return replace(
+        pruned,
+        weights=weights,
+        dropped=graph.dropped[rows] + row_sums(graph.weights)[rows] - row_sums(weights),
+        dropped_absolute=np.maximum(
+            graph.dropped_absolute[rows] + row_sizes(graph.weights)[rows] - row_sizes(weights), 0.0
+        ),
+    )
+
+
+def _rows_in(graph: AttributionGraph, part: AttributionGraph) -> Int[ndarray, " part"]:
+    return np.array([graph.find(node) for node in part.nodes], dtype=np.int64)
 
 
 def _nodes_before(graph: AttributionGraph) -> Float[ndarray, " node"]:

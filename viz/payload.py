@@ -70,6 +70,7 @@ def graph_data(
         "featurePage": feature_page(header),
         "nodes": _nodes(part),
         "edges": _edges(part),
+        "differences": columns(targets=part.whole.astype(np.int32), sizes=part.differences.ravel()),
         "levels": [_level(part, rows, placement) for rows, placement in levels],
         "columnOf": None if column_of is None else column_of.tolist(),
         "measured": [line.model_dump() for line in header.measured],
@@ -142,8 +143,14 @@ def _remarks(part: Part) -> list[str]:
         said.append(f"This page holds the {len(part.rows):,} strongest of {part.n_nodes:,} nodes.")
     if len(part.edges) < part.n_edges:
         said.append(
-            f"Of {part.n_edges:,} edges it holds the {len(part.edges):,} strongest, "
-            f"which carry {_carried(part):.1%} of what edges carry."
+            f"Of {part.n_edges:,} edges it holds {len(part.edges):,}, the strongest and those to "
+            f"predictions, which carry {_carried(part):.1%} of what edges carry."
+        )
+    targets = len(part.graph.target_rows())
+    if len(part.whole) < targets and len(part.edges) < part.n_edges:
+        said.append(
+            f"All inputs from these nodes are here for the {len(part.whole):,} most probable of "
+            f"{targets:,} predictions; differences of others lack weak inputs."
         )
     return said
 

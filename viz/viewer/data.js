@@ -62,7 +62,9 @@
  * @property {Uint16Array | Int32Array} source
  * @property {Uint16Array | Int32Array} target
  * @property {Float32Array} share
- * @property {Float32Array} edgeBefore
+ * @property {Float32Array} edgeBefore More than 1 for edges that carry nothing.
+ * @property {{targets: Int32Array, sizes: Float64Array}} differences Predictions that have all
+ *   edges from the page's nodes, and what of the whole graph feeds the difference of each two.
  * @property {Adjacency} inputs Edges by their target.
  * @property {Adjacency} outputs Edges by their source.
  * @property {Map<string, number>} place Row of each name.
@@ -112,6 +114,7 @@ function readGraph(data) {
     ...nodes,
     ...edges,
     edgeBefore,
+    differences: withColumns(data.differences),
     count,
     links: edges.source.length,
     inputs: adjacency(edges.target, count),

@@ -80,7 +80,7 @@ function linksFrom(graph, row) {
 
 /**
  * What feeds the difference of two predictions.  Rows are linear in their target, so this is exact
- * as far as the page has the edges of both.
+ * where the page has the edges of both: see differenceSize.
  * @param {Graph} graph
  * @param {number} row
  * @param {number} minus
@@ -91,10 +91,21 @@ function differenceOf(graph, row, minus) {
   for (const { row: other, weight } of linksInto(graph, minus)) {
     weights.set(other, (weights.get(other) ?? 0) - weight);
   }
-  let sum = 0;
-  for (const weight of weights.values()) sum += Math.abs(weight);
+  const held = [...weights.values()].reduce((sum, weight) => sum + Math.abs(weight), 0);
+  const sum = differenceSize(graph, row, minus) ?? held;
   const links = [...weights].map(([other, weight]) => ({ row: other, edge: -1, share: weight / (sum || 1), weight }));
   return links.sort((a, b) => Math.abs(b.share) - Math.abs(a.share));
+}
+
+/**
+ * What of the whole graph feeds the difference of two predictions; null where the page lacks edges.
+ * @param {Graph} graph
+ * @param {number} row
+ * @param {number} minus
+ */
+function differenceSize({ differences: { targets, sizes } }, row, minus) {
+  const [one, other] = [targets.indexOf(row), targets.indexOf(minus)];
+  return one < 0 || other < 0 ? null : sizes[one * targets.length + other];
 }
 
 /**

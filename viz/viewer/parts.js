@@ -46,6 +46,7 @@ function flowsBetween(graph, parts) {
     const key = target * parts.length + source;
     const flow = found.get(key) ?? { source, target, flow: 0, net: 0 };
     const along = graph.arrived[graph.target[e]] * graph.share[e];
+    if (!along) continue;
     flow.flow += Math.abs(along);
     flow.net += along;
     found.set(key, flow);

@@ -30,7 +30,7 @@ function pruned(graph, { nodes, edges, keepErrors }) {
   }
   const edge = new Uint8Array(graph.links);
   for (let e = 0; e < graph.links; e++) {
-    const leads = edges >= 1 || graph.edgeBefore[e] < edges;
+    const leads = edges >= 1 ? graph.edgeBefore[e] <= 1 : graph.edgeBefore[e] < edges;
     edge[e] = Number(leads && node[graph.source[e]] && node[graph.target[e]]);
   }
   connect(graph, node, edge, always);

@@ -131,10 +131,12 @@ function nodePanel(viewer, told, row, onMore) {
     minus: (/** @type {string | null} */ minus) => viewer.dispatch({ type: "set", view: { minus } }),
   };
   const computed = graph.expanded[row] || isInput(graph, row) || graph.kind[row] === KIND.error || graph.kind[row] === KIND.bias;
+  const minus = view.minus === null ? undefined : graph.place.get(view.minus);
+  const lacking = graph.partial && minus !== undefined && differenceSize(graph, row, minus) === null;
   const nothing = computed ? "Nothing that is shown feeds it." : "Its inputs were not computed.";
   return [
     nodeDetail(graph, notes, view, row, actions),
-    linkList(told, view.minus ? `Feeds the difference${graph.partial ? ", of the edges in this page" : ""}` : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),
+    linkList(told, view.minus ? `Feeds the difference${lacking ? ", of the edges in this page" : ""}` : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),
     linkList(told, "Feeds", "It feeds nothing that is shown.", focus.outputs, viewer.most.links, onMore),
   ];
 }
