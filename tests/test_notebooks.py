@@ -16,6 +16,7 @@ CHEAPER = {  # what a notebook says and what it runs on here; None: the folder o
     },
     "02_compare_two_sizes": {'"atlas-large"), 50': '"atlas-large"), 3'},
 }
+ENDS_WITH_A_PAGE = {"01_trace_a_prompt"}
 
 
 def test_there_are_notebooks():
@@ -33,6 +34,9 @@ def test_notebook_runs(path: Path, model_folder: Path):
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     printed = [cell for cell in notebook.cells if cell.get("outputs")]
     assert len(printed) > 3
+    if path.stem in ENDS_WITH_A_PAGE:
+        shown = notebook.cells[-1].outputs[0].data["text/html"]
+        assert shown.startswith('<iframe srcdoc="&lt;!doctype html&gt;')
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
