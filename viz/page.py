@@ -30,7 +30,7 @@ TABLE_ROWS = 50
 VIEWER = Path(__file__).with_name("viewer")
 # Each builds on those before it; all share one scope, as scripts of a page do.
 SCRIPTS = (
-    *("numbers", "data", "pruning", "paths", "parts", "state", "storage"),  # values
+    *("numbers", "data", "pruning", "paths", "parts", "state", "filed", "storage"),  # values
     *("elements", "pens", "drawing", "labels", "focus"),  # what is drawn of them
     *("plot", "lists", "detail", "subgraph", "panels"),  # pieces of the page
     *("viewer", "controls", "render", "deeds", "keys", "start"),  # the page

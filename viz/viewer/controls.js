@@ -5,6 +5,7 @@
 /** @param {Viewer} viewer */
 function renderTools(viewer) {
   const { state, view, graphs } = viewer;
+  const file = notesInPage(viewer.graph);
   const tool = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ click, disabled = false) =>
     element("button", { click, title, "aria-label": title, "data-key": text, disabled }, text);
   const many = graphs.length > 1 && element("select", {
@@ -17,6 +18,7 @@ function renderTools(viewer) {
     tool("↷", "redo (r)", () => viewer.dispatch({ type: "redo" }), !state.future.length),
     tool("Save", "save annotations as a file", () => saveAnnotations(viewer)),
     tool("Load", "load annotations from a file", () => byId("file").click()),
+    tool("Revert to file", "back to the annotations in this file; can be undone", () => viewer.dispatch({ type: "revert", file }), sameNotes(viewer.notes, file)),
     tool("Link", "put all this into the address and copy it", () => shareLink(viewer)),
     tool("PNG", "save the graph as a picture", () => savePicture(viewer, "graph", "png")),
     tool("SVG", "save the graph as a drawing", () => savePicture(viewer, "graph", "svg")),

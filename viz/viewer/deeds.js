@@ -12,15 +12,19 @@ let announced = 0;
 
 /** @param {Viewer} viewer */
 async function saveAnnotations(viewer) {
+  const { graph, notes } = viewer;
   if (viewer.served) {
-    const body = annotationsText(viewer.notes);
+    const body = annotationsText(notes);
     const headers = { "content-type": "application/json" };
     const answer = await fetch(`${location.pathname}/annotations`, { method: "PUT", headers, body }).catch(() => null);
-    if (answer?.ok) announce("Annotations saved beside the graph.");
-    else announce(answer ? `Not saved: ${(await answer.json()).error}` : "Not saved: the server does not answer.");
+    if (answer?.ok) {
+      graph.annotations = notes;
+      viewer.dispatch({ type: "keep", file: notes });
+      announce("Annotations saved beside the graph.");
+    } else announce(answer ? `Not saved: ${(await answer.json()).error}` : "Not saved: the server does not answer.");
     return;
   }
-  download(`${fileName(viewer.graph)}.annotations.json`, new Blob([annotationsText(viewer.notes)], { type: "application/json" }));
+  download(`${fileName(graph)}.annotations.json`, new Blob([annotationsText(notes)], { type: "application/json" }));
   announce("Annotations saved; put the file beside the graph, and headwater reads it.");
 }
 

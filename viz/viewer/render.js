@@ -11,6 +11,7 @@ function renderAll(viewer) {
   viewer.type = parseFloat(getComputedStyle(document.documentElement).fontSize) / 13;
   renderPlots(viewer);
   renderHead(viewer);
+  renderFiled(viewer);
   renderControls(viewer);
   renderTabs(viewer);
   renderPanel(viewer);

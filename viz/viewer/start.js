@@ -18,7 +18,7 @@ function listenToPage(viewer) {
   // Two windows of one page go in step.
   window.addEventListener("storage", (event) => {
     if (event.key !== storageKey(viewer.graphs) || !event.newValue) return;
-    viewer.state = withShared(viewer.state, storedState(viewer.graphs));
+    viewer.state = inStep(viewer.graphs, viewer.state, storedState(viewer.graphs));
     viewer.changed = false; // it is stored already
     viewer.schedule();
   });
@@ -75,6 +75,7 @@ function loadPlotly(viewer) {
 function start() {
   const viewer = new Viewer(JSON.parse(byId("data").textContent ?? ""));
   renderAll(viewer);
+  if (isRenewed(viewer.graphs)) announce("The annotations in this file have changed since you were here, and are shown; undoing brings the old ones back.");
   listenToKeys(viewer);
   listenToPage(viewer);
   requestAnimationFrame(() => {

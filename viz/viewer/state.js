@@ -32,7 +32,12 @@
  * @property {number} side Width of the panel at the side, in pixels.
  * @property {number} below Height of the subgraph, in pixels.
  *
- * @typedef {{view: View, notes: Notes[], past: Notes[][], future: Notes[][]}} State
+ * @typedef {object} State
+ * @property {View} view
+ * @property {Notes[]} notes Of each graph, as all that follow but past and future, which are of all.
+ * @property {Notes[]} seen What the file said when a person last knew of it.
+ * @property {Notes[][]} past
+ * @property {Notes[][]} future
  * @typedef {{type: string} & Record<string, any>} Change
  */
 
@@ -56,6 +61,7 @@ function initialState(graphs) {
       side: 420, below: 260,
     },
     notes: graphs.map((graph) => notesFrom(graph.annotations)),
+    seen: graphs.map((graph) => notesFrom(graph.annotations)),
     past: [],
     future: [],
   };
@@ -74,23 +80,26 @@ function notesFrom(annotations) {
  * @returns {State}
  */
 function reduce(state, change) {
-  const { past, future, notes, view } = state;
+  const { past, future, notes, view, seen } = state;
   if (change.type === "undo") {
     if (!past.length) return state;
-    return { view, notes: past[past.length - 1], past: past.slice(0, -1), future: [notes, ...future] };
+    return { ...state, notes: past[past.length - 1], past: past.slice(0, -1), future: [notes, ...future] };
   }
   if (change.type === "redo") {
     if (!future.length) return state;
-    return { view, notes: future[0], past: [...past, notes], future: future.slice(1) };
+    return { ...state, notes: future[0], past: [...past, notes], future: future.slice(1) };
   }
+  const graph = change.graph ?? view.active;
+  const known = "file" in change ? seen.with(graph, change.file) : seen;
+  if (change.type === "keep") return { ...state, seen: known };
   const inNotes = NOTE_CHANGES[change.type];
   if (!inNotes) return { ...state, view: changedView(view, change) };
-  const graph = change.graph ?? view.active;
   const after = inNotes(notes[graph], change);
   if (after === notes[graph]) return state;
   return {
     view,
-    notes: notes.map((old, number) => (number === graph ? after : old)),
+    notes: notes.with(graph, after),
+    seen: known,
     past: [...past, notes].slice(-MOST_UNDONE),
     future: [],
   };
@@ -173,6 +182,7 @@ const NOTE_CHANGES = {
   move: (notes, { name, x, y }) => ({ ...notes, places: { ...notes.places, [name]: [x, y] } }),
   tidy: (notes) => (Object.keys(notes.places).length ? { ...notes, places: {} } : notes),
   load: (_, { annotations }) => notesFrom(annotations),
+  revert: (_, { file }) => file,
 };
 
 /** @template T @param {T[]} items @param {T} item */

@@ -14,7 +14,7 @@ const storageKey = (graphs) => `headwater:${graphs.map((graph) => graph.key).joi
  */
 function restoredState(graphs) {
   const stored = storedState(graphs);
-  const own = stored ? joined(initialState(graphs), stored) : initialState(graphs);
+  const own = stored ? renewed(graphs, keptState(graphs, stored)) : initialState(graphs);
   return withShared(own, sharedState(location.hash));
 }
 
@@ -44,6 +44,29 @@ function joined(initial, saved) {
   }
   const notes = initial.notes.map((own, graph) => readNotes(saved?.notes?.[graph]) ?? own);
   return { ...initial, view, notes };
+}
+
+/** The state as it was left, whatever the file says now. @param {Graph[]} graphs @param {any} stored @returns {State} */
+function keptState(graphs, stored) {
+  return { ...joined(initialState(graphs), stored), seen: seenIn(graphs, stored) };
+}
+
+/** Whether the file's annotations are shown in the place of what the browser kept. @param {Graph[]} graphs */
+function isRenewed(graphs) {
+  const stored = storedState(graphs);
+  const kept = stored && keptState(graphs, stored);
+  return kept && renewed(graphs, kept) !== kept;
+}
+
+/** A state with what another window stored: its notes, and that a person there knows this file. @param {Graph[]} graphs @param {State} own @param {any} stored @returns {State} */
+function inStep(graphs, own, stored) {
+  const seen = seenIn(graphs, stored).map((theirs, graph) => (sameNotes(theirs, notesInPage(graphs[graph])) ? theirs : own.seen[graph]));
+  return { ...withShared(own, stored), seen };
+}
+
+/** What the files said when the browser kept this; nothing, as far as that was not kept. @param {Graph[]} graphs @param {any} stored */
+function seenIn(graphs, stored) {
+  return graphs.map((_, graph) => readNotes(stored?.seen?.[graph]) ?? NO_NOTES);
 }
 
 /** @param {any} value */
@@ -95,7 +118,7 @@ function readNotes(value) {
 
 /** @param {State} state */
 function kept(state) {
-  return JSON.stringify({ view: state.view, notes: state.notes });
+  return JSON.stringify({ view: state.view, notes: state.notes, seen: state.seen });
 }
 
 /** @param {Graph[]} graphs */
