@@ -66,7 +66,7 @@ function placeText(graph, row) {
 function stepThrough(event) {
   const { key } = /** @type {KeyboardEvent} */ (event);
   const list = /** @type {HTMLElement} */ (event.currentTarget);
-  const buttons = [...list.querySelectorAll("button")];
+  const buttons = [...list.querySelectorAll("button:not(.tool)")].map((one) => /** @type {HTMLElement} */ (one));
   const place = buttons.indexOf(/** @type {any} */ (document.activeElement));
   const lists = [...document.querySelectorAll("section.links ul")];
   const beside = lists[lists.indexOf(list) + (key === "ArrowRight" ? 1 : -1)];

@@ -158,6 +158,17 @@ const NOTE_CHANGES = {
     groups: notes.groups.filter((group) => group.name !== name),
     pins: [...new Set([...notes.pins, ...(notes.groups.find((g) => g.name === name)?.members ?? [])])].slice(0, MOST_PINS),
   }),
+  /** A group of one stays: its name is a person's own, and others may join; one of none is gone. */
+  leave(notes, { node }) {
+    const left = notes.groups.find((group) => group.members.includes(node));
+    if (!left) return notes;
+    const others = { ...left, members: left.members.filter((member) => member !== node), automatic: false };
+    return {
+      ...notes,
+      groups: notes.groups.flatMap((group) => (group !== left ? [group] : others.members.length ? [others] : [])),
+      pins: [...new Set([...notes.pins, node])].slice(0, MOST_PINS),
+    };
+  },
   rename(notes, { name, text }) {
     const others = notes.groups.filter((group) => group.name !== name);
     const free = freeName(text, others);

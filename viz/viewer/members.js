@@ -1,0 +1,39 @@
+// @ts-check
+// Members: the nodes of a supernode, and taking a single one out of it.
+"use strict";
+
+/**
+ * @param {Told} told
+ * @param {Group} group
+ * @param {string} clicked
+ * @param {(name: string) => void} onLeave
+ */
+function memberList({ graph, notes, onWalk, onPoint }, group, clicked, onLeave) {
+  const strength = (/** @type {string} */ name) => graph.arrived[graph.place.get(name) ?? -1] ?? -1;
+  const names = [...group.members].sort((a, b) => strength(b) - strength(a));
+  const items = names.map((name) => {
+    const row = graph.place.get(name);
+    const text = row === undefined ? name : labelOf(graph, notes, row);
+    const leave = () => {
+      focusBeside(name, names);
+      onLeave(name);
+    };
+    const walk = element("button.link.plain", {
+      "data-key": `member ${name}`, "data-node": name, disabled: row === undefined, "aria-current": name === clicked ? "true" : null, "aria-keyshortcuts": "Delete",
+      click: () => onWalk(/** @type {number} */ (row)), pointerenter: () => onPoint(row ?? null), pointerleave: () => onPoint(null), focus: () => onPoint(row ?? null), blur: () => onPoint(null),
+      keydown: (/** @type {KeyboardEvent} */ event) => event.key === "Delete" && leave(),
+    }, element("span.share", {}, row === undefined ? "" : percent(graph.influence[row])), element("span.what", {}, row === undefined ? null : symbolOf(graph.kind[row]), element("bdi", {}, text)),
+    element("span.where", {}, row === undefined ? "not in this page" : placeText(graph, row)));
+    return element("li", {}, walk, element("button.tool", { click: leave, "data-key": `leave ${name}`, title: "take out of the group (Delete)", "aria-label": `take ${text} out of ${group.name}` }, "×"));
+  });
+  return element("section.members", { "aria-label": `members of ${group.name}` },
+    element("h3", {}, "Members of ", element("bdi", {}, `“${group.name}”`), element("span.count", {}, ` ${counted(names.length)}`)),
+    element("ul", { keydown: stepThrough }, ...items));
+}
+
+/** Keep the keys in the list when a member goes. @param {string} name @param {string[]} names */
+function focusBeside(name, names) {
+  const place = names.indexOf(name);
+  const beside = names[place + 1] ?? names[place - 1];
+  if (beside) /** @type {HTMLElement | null} */ (document.querySelector(`[data-key="${CSS.escape(`member ${beside}`)}"]`))?.focus();
+}
