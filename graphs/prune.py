@@ -85,7 +85,7 @@ def cumulative_influence(graph: AttributionGraph) -> Float[ndarray, " node"]:
 
 
 def _leading_nodes(graph: AttributionGraph, settings: PruneSettings) -> Bool[ndarray, " node"]:
-    always, scores = graph.nodes.is_kind(*_always_kept(settings.keep_errors)), influence(graph)
+    always, scores = graph.nodes.is_kind(*always_kept(settings.keep_errors)), influence(graph)
     return always | leading(lambda: [scores], settings.node_threshold)
 
 
@@ -97,14 +97,14 @@ def _leading_edges(
     measured = select_edges(weights, inside) if settings.edge_scores == "kept" else weights
     totals = row_sizes(measured) + graph.dropped_absolute
     arrived = carried(measured, totals, graph.seed) + graph.seed
-    found = leading(lambda: _scores(measured, totals, arrived), settings.edge_threshold)
+    found = leading(lambda: edge_scores(measured, totals, arrived), settings.edge_threshold)
     if settings.edge_scores == "full":
         return found & inside
     inside[inside] = found
     return inside
 
 
-def _scores(
+def edge_scores(
     weights: csr_array, totals: Float[ndarray, " node"], arrived: Float[ndarray, " node"]
 ) -> Iterator[Float[ndarray, " part"]]:
     """Share of each edge times what arrives at its target, some rows at a time."""
@@ -121,26 +121,40 @@ def _connected(
     edges: Bool[ndarray, " edge"],
     keep_errors: bool,
 ) -> tuple[Bool[ndarray, " node"], Bool[ndarray, " edge"]]:
-    """The largest part in which every node has the edges that it needs."""
-    always = graph.nodes.is_kind(*_always_kept(keep_errors))
-    needs_input = graph.nodes.is_kind(NodeKind.FEATURE) & graph.expanded
     left = np.flatnonzero(edges)
     target = np.searchsorted(graph.weights.indptr, left, side="right") - 1
-    source = graph.weights.indices[left]
+    nodes, stays = connected(graph, nodes, target, graph.weights.indices[left], keep_errors)
+    kept = np.zeros_like(edges)
+    kept[left[stays]] = True
+    return nodes, kept
+
+
+def connected(
+    graph: AttributionGraph,
+    nodes: Bool[ndarray, " node"],
+    target: Int[ndarray, " left"],
+    source: Int[ndarray, " left"],
+    keep_errors: bool,
+) -> tuple[Bool[ndarray, " node"], Int[ndarray, " kept"]]:
+    """Of these nodes and edges the largest part in which every node has the edges that it needs.
+
+    Edges are kept by their places among those that are given.
+    """
+    always = graph.nodes.is_kind(*always_kept(keep_errors))
+    needs_input = graph.nodes.is_kind(NodeKind.FEATURE) & graph.expanded
+    left = np.arange(len(target))
     while True:
         feeds, fed = np.zeros_like(nodes), np.zeros_like(nodes)
         feeds[source], fed[target] = True, True
         stays = nodes & (always | (feeds & (fed | ~needs_input)))
         if np.array_equal(stays, nodes):
-            break
+            return nodes, left
         nodes, still = stays, stays[source] & stays[target]
         left, target, source = left[still], target[still], source[still]
-    kept = np.zeros_like(edges)
-    kept[left] = True
-    return nodes, kept
 
 
-def _always_kept(keep_errors: bool) -> tuple[NodeKind, ...]:
+def always_kept(keep_errors: bool) -> tuple[NodeKind, ...]:
+    """Kinds of nodes that are never pruned."""
     errors = (NodeKind.ERROR,) if keep_errors else ()
     return (*INPUT_KINDS, *TARGET_KINDS, *errors)
 

@@ -838,6 +838,12 @@ def test_a_page_that_lacks_edges_says_so_beside_its_numbers(browser: Browser, tm
     write_page(layered(1), tmp_path / "page.html", most_nodes=12)
     with viewed(browser, tmp_path / "page.html") as found:
         expect(found.page.locator(".sliders .left")).to_contain_text("of what this page holds")
+        whole = graphs.prune(layered(1))
+        expect(found.page.locator(".sliders .whole")).to_contain_text(
+            "of the whole graph at nodes 80.0%, edges 98.0%: "
+            f"{len(whole)} nodes, {whole.weights.nnz} edges · "
+            f"replacement {percent(graphs.scores(whole).replacement)}"
+        )
         found.page.evaluate("viewer.dispatch({type: 'set', view: {nodes: 0.05, edges: 0.05}})")
         expect(found.page.locator(".sliders .left")).not_to_contain_text("of what this page holds")
     write_page(layered(1), tmp_path / "page.html")

@@ -13,6 +13,7 @@ from playwright.sync_api import Page
 
 import graphs
 import viz.part
+import viz.whole
 from graphs.annotations import Annotations, Group
 from graphs.flow import Ends
 from graphs.graph import AttributionGraph
@@ -283,6 +284,45 @@ def test_in_a_part_of_a_graph_differences_are_those_of_the_whole(
         size = expected[graph.find(name)]
         assert weight == pytest.approx(size, rel=1e-5, abs=1e-7)
         assert share == pytest.approx(size / abs(expected).sum(), rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("graph", GRAPHS[:3])
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_part_of_a_graph_knows_what_pruning_leaves_of_the_whole(
+    page: Page, graph: AttributionGraph, keep: bool
+):
+    held = part(graph, 14)
+    for nodes, edges, at in (
+        (0.8, 0.98, (0.8, 0.98)),
+        (0.56, 0.83, (0.55, 0.85)),
+        (1.0, 0.0, (1.0, 0.5)),
+        (0.999, 0.997, (1.0, 1.0)),
+    ):
+        found = page.evaluate(
+            "([data, view]) => wholeAt(readGraph(data), view)",
+            [
+                graph_data(held, placed(held)),
+                {"nodes": nodes, "edges": edges, "keepErrors": keep},
+            ],
+        )
+        pruned = graphs.prune(graph, graphs.PruneSettings(*at, keep))
+        assert (found["nodes"], found["edges"]) == at
+        assert (found["nNodes"], found["nEdges"]) == (len(pruned), pruned.weights.nnz)
+        assert_close(as_scores(found["scores"]), graphs.scores(pruned))
+
+
+def test_only_a_part_of_a_graph_that_is_not_too_large_knows_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    assert payload(GRAPHS[0])["whole"] is None
+    held = part(GRAPHS[0], 14)
+    assert graph_data(held, placed(held))["whole"] is not None
+    monkeypatch.setattr(viz.whole, "_MOST_EDGES", 10)
+    assert graph_data(held, placed(held))["whole"] is None
+    monkeypatch.undo()
+    monkeypatch.setattr(viz.part, "_MOST_RANKED", 10)
+    held = part(GRAPHS[2], 14)
+    assert graph_data(held, placed(held))["whole"] is None
 
 
 def test_numbers_are_written_as_python_writes_them(page: Page):

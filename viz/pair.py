@@ -18,9 +18,10 @@ from graphs.correspond import CorrespondSettings, correspond
 from graphs.graph import AttributionGraph
 from graphs.matching import Match, match_by_identity, one_dictionary
 from graphs.positions import align_prompts
+from viz.columns import columns
 from viz.layout import BIAS
 from viz.part import Part
-from viz.payload import columns, graph_data, placed_together
+from viz.payload import graph_data, placed_together
 
 
 def pair_data(

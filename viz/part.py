@@ -46,6 +46,7 @@ class Part:
     target: Int[ndarray, " edge"]
     n_nodes: int  # of the graph as it came
     n_edges: int
+    roughly: bool  # whether `graph` is not the whole graph
     exact_nodes: float  # thresholds up to which pruning the part is pruning the graph
     exact_edges: float
     whole: Int[ndarray, " whole"]  # targets with all edges from the rows, as numbers among these
@@ -89,6 +90,7 @@ def part(graph: AttributionGraph, most_nodes: int = MOST_NODES) -> Part:
         target=number[measured.target[edges]],
         n_nodes=len(given),
         n_edges=given.weights.nnz,
+        roughly=roughly,
         exact_nodes=0.0 if roughly else float(node_before[number < 0].min(initial=1.0) - _ROUNDING),
         exact_edges=0.0 if roughly else float(before[weaker].min(initial=1.0) - _ROUNDING),
         whole=number[whole],

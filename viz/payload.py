@@ -1,13 +1,12 @@
 """Payload: all that a page knows about a graph, as JSON.
 
-Numbers are columns in base64, little-endian, under names that end in their type; texts are made
-visible here, so that the page shows what it gets.  Nodes are in the graph's order; edges are in
-order of what they carry, strongest first, and name their ends by number among the nodes.
+Numbers are columns; texts are made visible here, so that the page shows what it gets.  Nodes are
+in the graph's order; edges are in order of what they carry, strongest first, and name their ends by
+number among the nodes.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Sequence
@@ -25,8 +24,10 @@ from graphs.neuronpedia_pages import feature_page
 from graphs.nodes import TARGET_KINDS, NodeKind
 from graphs.prune import DEFAULTS, prune
 from graphs.scores import scores
+from viz.columns import columns
 from viz.layout import Cast, Placement, place_together
 from viz.part import Part
+from viz.whole import whole_grid
 from viz.words import check_lines, heading, label, mark, origin, visible
 
 _LEVELS = (
@@ -39,7 +40,6 @@ _LEVELS = (
 _MOST_AT_FIRST = 400  # nodes
 _WIDE, _HIGH = 52.0, 20.0  # units that a small graph is spread over: pixels are for the marks
 _ROOM = 2_850_000  # characters of a graph; what is known of weak features gives way
-_TYPES = {"f8": "f64", "f4": "f32", "i4": "i32", "u2": "u16", "u1": "u8"}
 
 
 def graph_data(
@@ -54,6 +54,7 @@ def graph_data(
     """
     graph, header = part.graph, part.graph.provenance
     whole = scores(graph)
+    partial = len(part.rows) < part.n_nodes or _carried(part) < 1.0
     data: dict[str, Any] = {
         "heading": heading(graph),
         "origin": origin(graph),
@@ -62,7 +63,8 @@ def graph_data(
         "nLayers": header.model.n_layers,
         "remarks": _remarks(part),
         "exact": {"nodes": part.exact_nodes, "edges": part.exact_edges},
-        "partial": len(part.rows) < part.n_nodes or _carried(part) < 1.0,
+        "partial": partial,
+        "whole": whole_grid(part) if partial else None,
         "checks": [vars(line) for line in check_lines(header.checks)],
         "failures": list(header.checks.failures),
         "scores": {"replacement": whole.replacement, "completeness": whole.completeness},
@@ -281,14 +283,3 @@ def _suggested(graph: AttributionGraph, annotations: Annotations) -> list[dict[s
         for group in own.with_automatic(groups).groups
         if group.automatic
     ]
-
-
-def columns(**named_columns: ndarray) -> dict[str, Any]:
-    """Columns as {name: [type, base64]}."""
-    return {
-        name: [
-            _TYPES[column.dtype.str[1:]],
-            base64.b64encode(column.astype(column.dtype.newbyteorder("<")).tobytes()).decode(),
-        ]
-        for name, column in named_columns.items()
-    }

@@ -31,7 +31,6 @@ function renderTools(viewer) {
 /** @param {Viewer} viewer */
 function renderControls(viewer) {
   const { view, graph } = viewer;
-  const { kept, scores } = viewer.pruning(view.active);
   const set = (/** @type {Partial<View>} */ change) => viewer.dispatch({ type: "set", view: change });
   const slider = (/** @type {"nodes" | "edges"} */ name, /** @type {string} */ what) =>
     element("label.slider", { title: what }, `${name} `,
@@ -44,8 +43,7 @@ function renderControls(viewer) {
   if (!place.childElementCount) place.append(...["sliders", "kinds", "filters"].map((name) => element(`div.${name}`, {})));
   const [sliders, kinds, filters] = /** @type {HTMLElement[]} */ ([...place.children]);
   fillSliders(sliders, slider, view);
-  const left = sliders.querySelector(".left") ?? sliders.appendChild(element("span.left", { role: "status" }));
-  left.textContent = `${counted(kept.nNodes)} nodes, ${counted(kept.nEdges)} edges · replacement ${percent(scores.replacement)} · completeness ${percent(scores.completeness)}${isExact(graph, view) ? "" : " of what this page holds"}`;
+  renderLeft(viewer, sliders);
   const present = KINDS.filter((_, number) => graph.kind.includes(number));
   refill(kinds, [
     ...present.map((kind) => element("button.kind", { "data-key": `kind ${kind}`, "aria-pressed": String(!view.without.includes(kind)), click: () => viewer.dispatch({ type: "kind", kind }) }, symbolOf(KINDS.indexOf(kind)), kind)),
@@ -69,6 +67,19 @@ function fillSliders(place, slider, view) {
     input.setAttribute("aria-valuetext", percent(view[name]));
     /** @type {HTMLElement} */ (input.nextElementSibling).textContent = percent(view[name]);
   }
+}
+
+/** What is left: of the page, and where that is not all, of the whole graph too. @param {Viewer} viewer @param {HTMLElement} place */
+function renderLeft(viewer, place) {
+  const { view, graph } = viewer;
+  const left = place.querySelector(".left") ?? place.appendChild(element("span.left", { role: "status" }));
+  const told = (/** @type {number} */ nNodes, /** @type {number} */ nEdges, /** @type {Scores} */ scores) =>
+    `${counted(nNodes)} nodes, ${counted(nEdges)} edges · replacement ${percent(scores.replacement)} · completeness ${percent(scores.completeness)}`;
+  const { kept, scores } = viewer.pruning(view.active);
+  const here = told(kept.nNodes, kept.nEdges, scores);
+  const whole = isExact(graph, view) ? null : wholeAt(graph, view);
+  left.textContent = isExact(graph, view) ? here : `${here} of what this page holds`;
+  if (whole) left.append(element("span.whole", {}, `; of the whole graph at nodes ${percent(whole.nodes)}, edges ${percent(whole.edges)}: ${told(whole.nNodes, whole.nEdges, whole.scores)}`));
 }
 
 /** @param {string} text @param {boolean} on @param {string} title @param {() => void} click */

@@ -20,6 +20,9 @@
  * @property {number} width
  * @property {number} height
  *
+ * @typedef {{atNodes: Float64Array, atEdges: Float64Array, nNodes: Int32Array, nEdges: Int32Array,
+ *   replacement: Float64Array, completeness: Float64Array}} Grid What pruning leaves of the whole
+ *   graph, by node threshold, then edge threshold: errors pruned first, then errors kept.
  * @typedef {{name: string, members: string[], automatic: boolean}} Group
  * @typedef {{tokens: string[], activations: number[]}} Example
  * @typedef {{label: string, said: string[], raised: string[], lowered: string[],
@@ -40,6 +43,7 @@
  * @property {string[]} remarks
  * @property {{nodes: number, edges: number}} exact Thresholds up to which nothing is lacking.
  * @property {boolean} partial Whether the page lacks nodes or edges of it.
+ * @property {Grid | null} whole Only of a graph that the page has a part of.
  * @property {Check[]} checks
  * @property {string[]} failures
  * @property {{replacement: number, completeness: number}} scores
@@ -115,6 +119,7 @@ function readGraph(data) {
     ...edges,
     edgeBefore,
     differences: withColumns(data.differences),
+    whole: data.whole && withColumns(data.whole),
     count,
     links: edges.source.length,
     inputs: adjacency(edges.target, count),

@@ -47,6 +47,23 @@ function isExact({ exact, partial }, { nodes, edges, keepErrors }) {
 }
 
 /**
+ * What is left of the whole graph at the point of the grid that is nearest to these thresholds.
+ * @param {Graph} graph
+ * @param {Thresholds} thresholds
+ */
+function wholeAt({ whole }, { nodes, edges, keepErrors }) {
+  if (!whole) return null;
+  const nearest = (/** @type {Float64Array} */ points, /** @type {number} */ value) =>
+    points.reduce((best, point, i) => (Math.abs(point - value) < Math.abs(points[best] - value) ? i : best), 0);
+  const [i, j] = [nearest(whole.atNodes, nodes), nearest(whole.atEdges, edges)];
+  const at = ((keepErrors ? whole.atNodes.length : 0) + i) * whole.atEdges.length + j;
+  return {
+    nodes: whole.atNodes[i], edges: whole.atEdges[j], nNodes: whole.nNodes[at], nEdges: whole.nEdges[at],
+    scores: { replacement: whole.replacement[at], completeness: whole.completeness[at] },
+  };
+}
+
+/**
  * Take away nodes without the edges that they need, until all have them.
  * @param {Graph} graph
  * @param {Uint8Array} node
