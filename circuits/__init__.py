@@ -1,9 +1,12 @@
 """Circuit tracing: a model and a prompt become an attribution graph."""
 
 import circuits.elementary
+from circuits.effects import effects
 from circuits.estimate import Estimate
 from circuits.expand import Expansion
+from circuits.experiment import Experiment, prepare
 from circuits.frozen import FrozenModel
+from circuits.intervene import Outcomes, at_targets, generate, intervene
 from circuits.neurons import Neurons
 from circuits.recording import Recording, record
 from circuits.subject import Subject, read_subject
@@ -18,8 +21,10 @@ __all__ = [
     "Direction",
     "Estimate",
     "Expansion",
+    "Experiment",
     "FrozenModel",
     "Neurons",
+    "Outcomes",
     "Prompt",
     "Recording",
     "Subject",
@@ -27,7 +32,12 @@ __all__ = [
     "TraceSettings",
     "Transcoder",
     "TranscoderSet",
+    "at_targets",
+    "effects",
     "estimate_trace",
+    "generate",
+    "intervene",
+    "prepare",
     "read_prompt",
     "read_subject",
     "read_transcoders",

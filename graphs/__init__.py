@@ -29,6 +29,7 @@ from graphs.edits import (
     Swap,
     intervention,
 )
+from graphs.effects import Effects, NodeEffect, TokenEffect
 from graphs.evidence import Weights, mean_depth
 from graphs.files import GraphFileError, first_problem, regular_file
 from graphs.flow import Ends, entering, flow, necessity, path_lengths, whole
@@ -111,6 +112,7 @@ __all__ = [
     "DictionaryIdentity",
     "Edit",
     "EditError",
+    "Effects",
     "Ends",
     "Example",
     "GraphFileError",
@@ -122,6 +124,7 @@ __all__ = [
     "Match",
     "Measured",
     "ModelIdentity",
+    "NodeEffect",
     "NodeId",
     "NodeKind",
     "NodeLine",
@@ -144,6 +147,7 @@ __all__ = [
     "Swap",
     "Target",
     "TargetLine",
+    "TokenEffect",
     "TooManyFeatures",
     "Transport",
     "Upload",

@@ -14,7 +14,7 @@ features that were not expanded are empty.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -25,7 +25,7 @@ from scipy.sparse import csr_array
 
 from graphs.descriptions import Description
 from graphs.nodes import TARGET_KINDS, NodeId, NodeKind, NodeTable
-from graphs.provenance import Provenance
+from graphs.provenance import Measured, Provenance
 
 EDGES_AT_ONCE = 2**22  # summed by row together
 _FEATURE = re.compile(r"(0|[1-9]\d*)/(0|[1-9]\d*)")
@@ -151,6 +151,13 @@ class AttributionGraph:
             dropped=self.dropped + lost,
             dropped_absolute=np.maximum(self.dropped_absolute + lost_absolute, 0.0),
         )
+
+    def with_measured(self, measured: Iterable[Measured]) -> AttributionGraph:
+        """The same with what interventions measured; what was measured before is replaced."""
+        known = {(one.what, one.regime, one.target): one for one in self.provenance.measured}
+        known |= {(one.what, one.regime, one.target): one for one in measured}
+        told = {"measured": tuple(known.values())}
+        return replace(self, provenance=self.provenance.model_copy(update=told))
 
     def take(self, nodes: Int[ndarray, " kept"]) -> AttributionGraph:
         """Only these nodes, in rising order; what a row loses moves to `dropped`."""

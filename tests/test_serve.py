@@ -16,6 +16,7 @@ import uvicorn
 from playwright.sync_api import expect
 
 import graphs
+from circuits.cli.asked import AskedIntervention, Workshop
 from circuits.cli.jobs import MOST_WAITING, Jobs
 from circuits.cli.serve import HOST, _listen, free_path
 from circuits.cli.site import LARGEST_BODY, site
@@ -54,34 +55,44 @@ class Served:
 
     def until(self, number: int, *states: str) -> dict:
         for _ in range(400):
-            _, job = self.json("GET", f"/traces/{number}")
+            _, job = self.json("GET", f"/jobs/{number}")
             if job["state"] in states:
                 return job
             time.sleep(0.02)
         raise AssertionError(f"never {states}: {job}")
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[Served]:
-    go_on = threading.Event()
+@dataclass
+class ToyWorkshop:
+    folder: Path
+    go_on: threading.Event
 
-    def work(prompt: str, report: Progress) -> str:
+    def trace(self, prompt: str, report: Progress) -> str:
         for step in range(10_000 if prompt.startswith("slow") else 1):
             report("sweep", step, 10_000)
-            if go_on.wait(0.005 if prompt.startswith("slow") else 0):
+            if self.go_on.wait(0.005 if prompt.startswith("slow") else 0):
                 break
         if prompt.startswith("bad"):
             raise PromptError("This prompt is bad: give another.")
         if prompt.startswith("worse"):
             raise ZeroDivisionError("by zero")
-        path = free_path(folder, prompt)
+        path = free_path(self.folder, prompt)
         graphs.write_graph(layered(0), path)
         return path.stem
 
+    def intervene(self, path: Path, asked: AskedIntervention, report: Progress) -> object:
+        raise NotImplementedError
+
+
+@contextmanager
+def serving(folder: Path, workshop: Workshop | None = None) -> Iterator[Served]:
+    go_on = threading.Event()
+
     listener = _listen(0)
     port = listener.getsockname()[1]
-    jobs = Jobs(work, (PromptError,))
-    server = uvicorn.Server(uvicorn.Config(site(folder, jobs, port, "toy <b>"), log_level="error"))
+    jobs = Jobs((PromptError,))
+    pages = site(folder, jobs, workshop or ToyWorkshop(folder, go_on), port, "toy <b>")
+    server = uvicorn.Server(uvicorn.Config(pages, log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:
@@ -107,7 +118,7 @@ def test_a_prompt_becomes_a_graph_and_its_page(served: Served):
     status, job = served.json("POST", "/traces", {"prompt": "the cat"})
     assert (status, job["state"]) == (202, "waiting") or job["state"] in ("running", "done")
     done = served.until(job["number"], "done")
-    assert done["graph"] == "the-cat"
+    assert done["made"] == "the-cat"
     assert served.json("GET", "/graphs") == (200, ["the-cat", "one"])
     status, page, _ = served.ask("GET", "/graphs/the-cat")
     assert status == 200
@@ -182,7 +193,7 @@ def test_requests_that_make_no_sense_get_one_sentence(served: Served):
         status, answer = served.json("POST", "/traces", body)
         assert status == 422
         assert answer["error"].endswith(".")
-    assert served.json("GET", "/traces/99") == (404, {"error": "There is no trace 99."})
+    assert served.json("GET", "/jobs/99") == (404, {"error": "There is no job 99."})
     (served.folder / "broken.safetensors").write_bytes(b"nothing")
     status, answer = served.json("GET", "/graphs/broken")
     assert (status, "broken.safetensors" in answer["error"]) == (422, True)
@@ -192,14 +203,14 @@ def test_one_trace_runs_at_a_time_and_those_that_wait_or_run_can_be_cancelled(se
     jobs = [served.json("POST", "/traces", {"prompt": f"slow {i}"})[1] for i in range(3)]
     first, second, third = (job["number"] for job in jobs)
     assert served.until(first, "running")["stage"] == "sweep"
-    assert served.json("GET", f"/traces/{second}")[1]["state"] == "waiting"
-    assert served.json("DELETE", f"/traces/{second}")[1]["state"] == "cancelled"
-    served.ask("DELETE", f"/traces/{first}")
-    assert served.until(first, "cancelled")["graph"] is None
+    assert served.json("GET", f"/jobs/{second}")[1]["state"] == "waiting"
+    assert served.json("DELETE", f"/jobs/{second}")[1]["state"] == "cancelled"
+    served.ask("DELETE", f"/jobs/{first}")
+    assert served.until(first, "cancelled")["made"] is None
     assert served.until(third, "running")
-    assert served.json("GET", f"/traces/{second}")[1]["state"] == "cancelled"
+    assert served.json("GET", f"/jobs/{second}")[1]["state"] == "cancelled"
     served.go_on.set()
-    assert served.until(third, "done")["graph"] == "slow-2"
+    assert served.until(third, "done")["made"] == "slow-2"
     assert served.json("GET", "/graphs")[1] == ["slow-2", "one"]
 
 

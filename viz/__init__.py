@@ -6,6 +6,7 @@ from viz.comparison_page import write_comparison
 from viz.consensual import consensus_text
 from viz.corresponding import correspondence_scores, correspondence_text
 from viz.described import description_text
+from viz.effects import effects_tables
 from viz.figure import figure
 from viz.front import front_page
 from viz.layout import Placement, layout
@@ -28,6 +29,7 @@ __all__ = [
     "correspondence_text",
     "depth_profile",
     "description_text",
+    "effects_tables",
     "figure",
     "front_page",
     "groups_text",

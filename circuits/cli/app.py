@@ -18,6 +18,7 @@ from rich.console import Console
 from circuits.architectures import UnsupportedArchitecture
 from circuits.cli.usage import UsageError
 from circuits.descriptions import FeatureFileError
+from circuits.experiment import ExperimentError
 from circuits.formats.stored import WeightsFormatError
 from circuits.frozen import DamagedWeights
 from circuits.hub import HubError
@@ -28,7 +29,7 @@ from circuits.subject import DeviceError
 from circuits.tokens import PromptError, TargetError
 from circuits.training.settings import TrainingError
 from circuits.transcoders import DictionaryMismatch
-from graphs import CyclicGroups, GraphFileError, SelectionError, TooManyFeatures
+from graphs import CyclicGroups, EditError, GraphFileError, SelectionError, TooManyFeatures
 
 app = typer.Typer(
     help="Circuit tracing and attribution graphs for language models.",
@@ -48,6 +49,8 @@ INPUT_ERRORS = (
     DeviceError,
     DictionaryMismatch,
     DoesNotFit,
+    EditError,
+    ExperimentError,
     FeatureFileError,
     GraphFileError,
     HubError,

@@ -1,4 +1,7 @@
-"""Jobs: traces that are asked for, done one at a time in a thread of their own."""
+"""Jobs: what is asked of the model, done one at a time in a thread of its own.
+
+A model that is traced or edited has hooks in it, so nothing else may run on it meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Literal
 
 from circuits.progress import Progress
 
-Work = Callable[[str, Progress], str]  # makes a graph of a prompt and gives its name
+Work = Callable[[Progress], object]  # gives what was made, as JSON
 MOST_WAITING = 20
 MOST_REMEMBERED = 200
 
@@ -25,38 +28,38 @@ class QueueFull(RuntimeError):
 
 @dataclass
 class Job:
-    """One trace, and how far it is."""
+    """One trace or intervention, and how far it is."""
 
     number: int
-    prompt: str
+    what: str  # in words
+    work: Work = field(repr=False)
     state: Literal["waiting", "running", "done", "failed", "cancelled"] = "waiting"
     stage: str = ""
     part: float = 0.0  # of the stage, 0 to 1
-    graph: str | None = None  # name of what it made
+    made: object = None  # name of a graph, or effects
     error: str | None = None  # one sentence
     unwanted: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def as_json(self) -> dict[str, object]:
-        return {key: value for key, value in vars(self).items() if key != "unwanted"}
+        return {key: value for key, value in vars(self).items() if key not in ("unwanted", "work")}
 
 
 class Jobs:
-    """A queue.  What `work` raises is told; the queue goes on."""
+    """A queue.  What work raises is told; the queue goes on."""
 
-    def __init__(self, work: Work, expected: tuple[type[Exception], ...]) -> None:
-        self._work = work
+    def __init__(self, expected: tuple[type[Exception], ...]) -> None:
         self._expected = expected  # errors whose text is for the person who asked
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="trace")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job")
         self._jobs: dict[int, Job] = {}
         self._number = 0
 
-    def add(self, prompt: str) -> Job:
-        """Put a prompt at the end of the queue.  Raises QueueFull."""
+    def add(self, what: str, work: Work) -> Job:
+        """Put work at the end of the queue.  Raises QueueFull."""
         waiting = sum(job.state == "waiting" for job in self._jobs.values())
         if waiting >= MOST_WAITING:
-            raise QueueFull(f"{waiting} traces wait already: cancel one, or wait.")
+            raise QueueFull(f"{waiting} jobs wait already: cancel one, or wait.")
         self._number += 1
-        job = self._jobs[self._number] = Job(self._number, prompt)
+        job = self._jobs[self._number] = Job(self._number, what, work)
         for old in list(self._jobs)[:-MOST_REMEMBERED]:
             if self._jobs[old].state not in ("waiting", "running"):
                 del self._jobs[old]
@@ -89,7 +92,7 @@ class Jobs:
             job.stage, job.part = stage, done / max(total, 1)
 
         try:
-            job.graph = self._work(job.prompt, report)
+            job.made = job.work(report)
             job.state = "done"
         except Cancelled:
             job.state = "cancelled"

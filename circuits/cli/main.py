@@ -5,6 +5,7 @@ from __future__ import annotations
 import circuits.cli.compare
 import circuits.cli.dictionaries  # commands register themselves when imported
 import circuits.cli.files
+import circuits.cli.intervene
 import circuits.cli.profile
 import circuits.cli.reading
 import circuits.cli.serve

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +14,18 @@ import typer
 
 import graphs
 from circuits.cli.app import INPUT_ERRORS, app, errors, output, plain_errors
-from circuits.cli.jobs import Jobs, Work
+from circuits.cli.asked import AskedIntervention, Workshop
+from circuits.cli.jobs import Jobs
 from circuits.cli.options import Device, DType, MaxFeatures, Model, Revision, Transcoders, Type
 from circuits.cli.trace import DEFAULT_MODEL, EXPANSION, Points, read_source
 from circuits.cli.usage import UsageError
+from circuits.effects import effects
 from circuits.expand import Expansion
+from circuits.experiment import prepare
+from circuits.features import FeatureSource
+from circuits.intervene import at_targets, intervene
 from circuits.progress import Progress, progress_bar
-from circuits.subject import read_subject
+from circuits.subject import Subject, read_subject
 from circuits.tokens import read_prompt
 from circuits.trace import TraceSettings, trace
 
@@ -51,14 +57,41 @@ def serve_command(
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
         source = read_source(subject, transcoders, None, max_features, Points())
     settings = TraceSettings(expansion=Expansion(max_features=max_features))
+    _run(folder, ModelWorkshop(folder, subject, source, settings), listener, model)
 
-    def work(prompt: str, report: Progress) -> str:
-        graph = trace(read_prompt(prompt, subject.tokenizer), subject, source, settings, report)
-        path = free_path(folder, prompt)
+
+@dataclass(frozen=True)
+class ModelWorkshop:
+    """One model and dictionary; graphs go into a folder."""
+
+    folder: Path
+    subject: Subject
+    source: FeatureSource
+    settings: TraceSettings
+
+    def trace(self, prompt: str, report: Progress) -> str:
+        """Write the graph of a prompt; the name of its file."""
+        text = read_prompt(prompt, self.subject.tokenizer)
+        graph = trace(text, self.subject, self.source, self.settings, report)
+        path = free_path(self.folder, prompt)
         graphs.write_graph(graph, path)
         return path.stem
 
-    _run(folder, work, listener, model)
+    def intervene(self, path: Path, asked: AskedIntervention, report: Progress) -> object:
+        """What an intervention on a graph does; the graph's file keeps what is measured.
+
+        Raises ExperimentError for a graph of another model or dictionary.
+        """
+        graph = graphs.read_graph(path)
+        edits = [edit.edit() for edit in asked.edits]
+        made = graphs.intervention(graph, edits, asked.annotations)
+        report("prepare", 0, 1)
+        experiment = prepare(graph, self.subject, self.source)
+        outcomes = intervene(experiment, [made], asked.regime, progress=report)
+        measured = tuple(at_targets(experiment, outcomes))
+        graphs.write_graph(graph.with_measured(measured), path)
+        told = asdict(effects(experiment, outcomes, 0))
+        return {**told, "stored": [one.model_dump(mode="json") for one in measured]}
 
 
 def free_path(folder: Path, prompt: str) -> Path:
@@ -84,15 +117,16 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def _run(folder: Path, work: Work, listener: socket.socket, model: str) -> None:
+def _run(folder: Path, workshop: Workshop, listener: socket.socket, model: str) -> None:
     import uvicorn  # of the extra `serve`, which not everybody has
 
     from circuits.cli.site import site
 
     port = listener.getsockname()[1]
-    jobs = Jobs(work, INPUT_ERRORS)
+    jobs = Jobs(INPUT_ERRORS)
     output.print(f"http://{HOST}:{port}  (Ctrl-C ends it)", markup=False, soft_wrap=True)
-    server = uvicorn.Server(uvicorn.Config(site(folder, jobs, port, model), log_level="warning"))
+    pages = site(folder, jobs, workshop, port, model)
+    server = uvicorn.Server(uvicorn.Config(pages, log_level="warning"))
     try:
         server.run(sockets=[listener])
     finally:

@@ -4,9 +4,10 @@
     GET    /graphs                      names of the graphs in the folder
     GET    /graphs/NAME                 the page of one
     PUT    /graphs/NAME/annotations     write its annotations beside it
+    POST   /graphs/NAME/interventions   {"edits": …}: put an intervention into the queue
     POST   /traces                      {"prompt": …}: put a trace into the queue
-    GET    /traces/NUMBER               how far it is
-    DELETE /traces/NUMBER               cancel it
+    GET    /jobs/NUMBER                 how far it is, and what it made
+    DELETE /jobs/NUMBER                 cancel it
 
 Other pages in the same browser could reach a port of this machine, so the Host must be ours, and so
 must the Origin of whatever a page asks for; names are those of files in the folder and of nothing
@@ -21,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -31,7 +32,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import graphs
 import viz
-from circuits.cli.jobs import Job, Jobs, QueueFull
+from circuits.cli.asked import Asked, AskedIntervention, Workshop
+from circuits.cli.jobs import Job, Jobs, QueueFull, Work
 from circuits.cli.opened import open_graph
 
 LARGEST_BODY = 2**20
@@ -46,13 +48,6 @@ class Refused(Exception):
     def __init__(self, status: HTTPStatus, sentence: str) -> None:
         super().__init__(sentence)
         self.status = status
-
-
-class Asked(BaseModel):
-    """A trace that is asked for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    prompt: str = Field(min_length=1, max_length=100_000)
 
 
 class OnlyUs:
@@ -81,17 +76,18 @@ class OnlyUs:
         return None
 
 
-def site(folder: Path, jobs: Jobs, port: int, model: str) -> Starlette:
+def site(folder: Path, jobs: Jobs, workshop: Workshop, port: int, model: str) -> Starlette:
     """The application over a folder of graphs."""
-    pages = _Pages(folder, jobs, model)
+    pages = _Pages(folder, jobs, workshop, model)
     return Starlette(
         routes=[
             Route("/", pages.front),
             Route("/graphs", pages.list_graphs),
             Route("/graphs/{name}", pages.graph),
             Route("/graphs/{name}/annotations", pages.annotate, methods=["PUT"]),
+            Route("/graphs/{name}/interventions", pages.intervene, methods=["POST"]),
             Route("/traces", pages.trace, methods=["POST"]),
-            Route("/traces/{number:int}", pages.progress, methods=["GET", "DELETE"]),
+            Route("/jobs/{number:int}", pages.progress, methods=["GET", "DELETE"]),
         ],
         middleware=[Middleware(OnlyUs, port=port)],
         exception_handlers={Refused: _refused},
@@ -107,8 +103,8 @@ def _refused(request: Request, error: Exception) -> Response:
 class _Pages:
     """What is answered."""
 
-    def __init__(self, folder: Path, jobs: Jobs, model: str) -> None:
-        self.folder, self.jobs, self.model = folder, jobs, model
+    def __init__(self, folder: Path, jobs: Jobs, workshop: Workshop, model: str) -> None:
+        self.folder, self.jobs, self.workshop, self.model = folder, jobs, workshop, model
 
     async def front(self, request: Request) -> Response:
         del request
@@ -135,8 +131,17 @@ class _Pages:
 
     async def trace(self, request: Request) -> Response:
         asked = await _body(request, Asked)
+        return self._queued(asked.prompt, lambda report: self.workshop.trace(asked.prompt, report))
+
+    async def intervene(self, request: Request) -> Response:
+        path = self._path(request)
+        asked = await _body(request, AskedIntervention)
+        what = "; ".join(str(edit.edit()) for edit in asked.edits)
+        return self._queued(what, lambda report: self.workshop.intervene(path, asked, report))
+
+    def _queued(self, what: str, work: Work) -> Response:
         try:
-            job = self.jobs.add(asked.prompt)
+            job = self.jobs.add(what, work)
         except QueueFull as error:
             raise Refused(HTTPStatus.TOO_MANY_REQUESTS, str(error)) from error
         return JSONResponse(job.as_json(), HTTPStatus.ACCEPTED)
@@ -151,7 +156,7 @@ class _Pages:
         number: int = request.path_params["number"]
         job = self.jobs.find(number)
         if job is None:
-            raise Refused(HTTPStatus.NOT_FOUND, f"There is no trace {number}.")
+            raise Refused(HTTPStatus.NOT_FOUND, f"There is no job {number}.")
         return job
 
     def _names(self) -> list[str]:

@@ -4,7 +4,7 @@
 
 const EVERY = 300; // milliseconds between two looks at a trace
 
-/** @typedef {{number: number, prompt: string, state: string, stage: string, part: number, graph: string | null, error: string | null}} Job */
+/** @typedef {{number: number, what: string, state: string, stage: string, part: number, made: string | null, error: string | null}} Job */
 
 /** @param {string} id */
 const place = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -37,7 +37,7 @@ async function listGraphs() {
 /** @param {HTMLElement} line @param {Job} job */
 function showJob(line, job) {
   const prompt = document.createElement("bdi");
-  prompt.textContent = job.prompt;
+  prompt.textContent = job.what;
   const told = document.createElement("span");
   told.textContent = job.error ?? (job.state === "running" ? job.stage : job.state);
   told.className = job.error ? "fails" : "quiet";
@@ -47,10 +47,10 @@ function showJob(line, job) {
     if (job.part > 0) bar.value = job.part;
     const cancel = document.createElement("button");
     cancel.textContent = "Cancel";
-    cancel.addEventListener("click", () => answer(`/traces/${job.number}`, { method: "DELETE" }));
+    cancel.addEventListener("click", () => answer(`/jobs/${job.number}`, { method: "DELETE" }));
     line.append(bar, cancel);
   }
-  if (job.graph) line.append(graphLink(job.graph));
+  if (job.made) line.append(graphLink(job.made));
 }
 
 /** @param {Job} job */
@@ -59,7 +59,7 @@ async function follow(job) {
   place("jobs").prepend(line);
   for (showJob(line, job); ["waiting", "running"].includes(job.state); showJob(line, job)) {
     await new Promise((resolve) => setTimeout(resolve, EVERY));
-    job = await answer(`/traces/${job.number}`);
+    job = await answer(`/jobs/${job.number}`);
   }
   await listGraphs();
 }

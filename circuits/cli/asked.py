@@ -1,0 +1,52 @@
+"""What a page may ask of the model, and who does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import graphs
+from circuits.progress import Progress
+
+
+class Asked(BaseModel):
+    """A trace that is asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    prompt: str = Field(min_length=1, max_length=100_000)
+
+
+class AskedEdit(BaseModel):
+    """One edit: nodes by name, to so much, times so much or so much more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    kind: Literal["set", "scale", "add"]
+    nodes: str = Field(min_length=1, max_length=1000)
+    number: float
+
+    def edit(self) -> graphs.Edit:
+        kinds = {"set": graphs.Set, "scale": graphs.Scale, "add": graphs.Add}
+        return kinds[self.kind](self.nodes, self.number)
+
+
+class AskedIntervention(BaseModel):
+    """An intervention that is asked for; annotations say what supernodes are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    edits: tuple[AskedEdit, ...] = Field(min_length=1, max_length=1000)
+    regime: graphs.Regime = graphs.Regime.CONSTRAINED
+    annotations: graphs.Annotations = graphs.NO_ANNOTATIONS
+
+
+class Workshop(Protocol):
+    """What is done with the model."""
+
+    def trace(self, prompt: str, report: Progress) -> str:
+        """Write the graph of a prompt; the name of its file."""
+        ...
+
+    def intervene(self, path: Path, asked: AskedIntervention, report: Progress) -> object:
+        """What an intervention on a graph does, as JSON; the graph's file keeps it."""
+        ...
