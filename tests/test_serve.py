@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import uvicorn
 from playwright.sync_api import expect
@@ -18,14 +19,21 @@ from playwright.sync_api import expect
 import graphs
 from circuits.cli.asked import AskedIntervention, Workshop
 from circuits.cli.jobs import MOST_WAITING, Jobs
-from circuits.cli.serve import HOST, _listen, free_path
+from circuits.cli.serve import HOST, ModelWorkshop, _listen, free_path
 from circuits.cli.site import LARGEST_BODY, site
 from circuits.cli.usage import UsageError
+from circuits.experiment import prepare
+from circuits.intervene import intervene
 from circuits.progress import Progress
+from circuits.targets import TargetSettings
 from circuits.tokens import PromptError
-from tests.browser import chromium, needs_chromium
+from circuits.trace import TraceSettings
+from tests.browser import LAPTOP, chromium, needs_chromium
+from tests.conftest import cached_subject
 from tests.test_cli import assert_refused, run
 from tests.test_viewer_numbers import layered
+from tests.tiny import toy_dictionary
+from tests.tolerances import EXACT
 
 
 @dataclass
@@ -274,3 +282,122 @@ def test_a_person_asks_watches_opens_and_saves(served: Served):
         beside = graphs.annotations_path(served.folder / "the-i-cat.safetensors")
         assert graphs.read_annotations(beside).pins == ("logit:7@2",)
         assert complaints == []
+
+
+@pytest.fixture
+def tested(tmp_path: Path) -> Iterator[Served]:
+    """A real model, small, and the graph of one prompt."""
+    folder = tmp_path / "graphs"
+    folder.mkdir()
+    subject, source = cached_subject("gemma-3"), toy_dictionary()
+    settings = TraceSettings(TargetSettings(max_logits=2), labels=0)
+    workshop = ModelWorkshop(folder, subject, source, settings)
+    workshop.trace("fjfoi", lambda *_: None)
+    with serving(folder, workshop) as found:
+        yield found
+
+
+def test_an_intervention_is_made_in_the_model_and_kept_in_the_graph(tested: Served):
+    path = tested.folder / "fjfoi.safetensors"
+    graph = graphs.read_graph(path)
+    edits = [graphs.Scale("supernode:mine", 0.5)]
+    node = str(graph.nodes[int(np.flatnonzero(graph.nodes.is_kind(graphs.NodeKind.FEATURE))[0])])
+    notes = graphs.Annotations(groups=(graphs.Group(name="mine", members=(node,)),))
+    asked = {
+        "edits": [{"kind": "scale", "nodes": "supernode:mine", "number": 0.5}],
+        "regime": "frozen",
+        "annotations": notes.model_dump(mode="json"),
+    }
+    status, job = tested.json("POST", "/graphs/fjfoi/interventions", asked)
+    assert (status, job["what"]) == (202, "supernode:mine × 0.5")
+    made = tested.until(job["number"], "done")["made"]
+    experiment = prepare(graph, cached_subject("gemma-3"), toy_dictionary())
+    expected = intervene(
+        experiment, [graphs.intervention(graph, edits, notes)], graphs.Regime.FROZEN
+    )
+    rows = graph.target_rows()
+    measured = [one["measured"] for one in made["targets"]]
+    np.testing.assert_allclose(measured, expected.measured[0, rows], **EXACT)
+    stored = graphs.read_graph(path).provenance.measured
+    assert [one.measured for one in stored] == measured
+    assert made["stored"] == [one.model_dump(mode="json") for one in stored]
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        ({"kind": "set", "nodes": "feature:0/9999@2", "number": 0}, "layer 0 has 20 features"),
+        ({"kind": "set", "nodes": "token:1@0", "number": 0}, "cannot be edited"),
+        ({"kind": "set", "nodes": "nonsense", "number": 0}, "names no node"),
+    ],
+)
+def test_an_intervention_that_cannot_be_is_told_in_one_sentence(
+    tested: Served, edit: dict, sentence: str
+):
+    _, job = tested.json("POST", "/graphs/fjfoi/interventions", {"edits": [edit]})
+    assert sentence in tested.until(job["number"], "failed")["error"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"edits": []},
+        {"edits": [{"kind": "burn", "nodes": "feature:0/1@2", "number": 0}]},
+        {"edits": [{"kind": "set", "nodes": "feature:0/1@2", "number": "nan"}]},
+        {"edits": [{"kind": "set", "nodes": "", "number": 0}]},
+        {"edits": [{"kind": "set", "nodes": "error", "number": 0}], "regime": "wild"},
+    ],
+)
+def test_a_request_that_is_no_intervention_is_refused(served: Served, asked: dict):
+    status, told = served.json("POST", "/graphs/one/interventions", asked)
+    assert status == 422
+    assert told["error"].startswith("The request is no AskedIntervention")
+    assert served.json("POST", "/graphs/none/interventions", asked)[0] == 404
+
+
+@needs_chromium
+def test_a_person_changes_a_node_in_the_model_from_its_page(tested: Served):
+    with chromium() as browser:
+        page = browser.new_page(viewport=LAPTOP)
+        complaints: list[str] = []
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi")
+        page.wait_for_selector("html[data-ready]")
+        page.locator(".strongest button").first.click()
+        asked = page.get_by_role("region", name="intervention")
+        asked.get_by_label("by how much").fill("-1")
+        asked.get_by_label("what is held").select_option("frozen")
+        asked.get_by_role("button", name="Run in the model").click()
+        expect(asked.get_by_role("status")).to_have_text("Done, and kept in the graph's file.")
+        node = page.evaluate("viewer.graph.names[viewer.clicked()]")
+        kept = graphs.read_graph(tested.folder / "fjfoi.safetensors").provenance.measured
+        assert {one.what for one in kept} == {f"{node} × -1"}
+        cells = asked.locator("table").first.locator("tbody tr").first.locator("td")
+        predicted, measured = cells.all_text_contents()
+        assert predicted == measured  # all is held: what is predicted is what is measured
+        assert float(measured.replace("−", "-")) == pytest.approx(kept[0].measured, rel=1e-2)
+        page.locator('[data-key="tab about"]').click()
+        rows = page.get_by_role("region", name="about this graph").locator(
+            "table.measured tbody tr"
+        )
+        expect(rows).to_have_count(len(kept))
+        page.reload()
+        page.wait_for_selector("html[data-ready]")
+        assert page.evaluate("viewer.graph.measured.length") == len(kept)
+        assert complaints == []
+
+
+@needs_chromium
+def test_a_page_says_why_an_intervention_was_not_made(tested: Served):
+    with chromium() as browser:
+        page = browser.new_page(viewport=LAPTOP)
+        page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi")
+        page.wait_for_selector("html[data-ready]")
+        page.evaluate("viewer.click(0, viewer.graph.kind.indexOf(KIND.error), true)")
+        asked = page.get_by_role("region", name="intervention")
+        asked.get_by_label("how it is changed").select_option("add")
+        asked.get_by_label("by how much").fill("2")
+        asked.get_by_role("button", name="Run in the model").click()
+        expect(asked.get_by_role("status")).to_contain_text("has no activation: scale it")
+        page.evaluate("viewer.click(0, viewer.graph.kind.indexOf(KIND.token), true)")
+        expect(asked).to_have_count(0)

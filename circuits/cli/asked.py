@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,6 +40,7 @@ class AskedIntervention(BaseModel):
     annotations: graphs.Annotations = graphs.NO_ANNOTATIONS
 
 
+@runtime_checkable
 class Workshop(Protocol):
     """What is done with the model."""
 

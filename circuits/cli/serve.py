@@ -30,6 +30,7 @@ from circuits.tokens import read_prompt
 from circuits.trace import TraceSettings, trace
 
 HOST = "127.0.0.1"
+IN_PAGE = 6  # tokens and features that a page tells of an intervention
 _NEEDED = ("starlette", "uvicorn")
 
 
@@ -90,7 +91,7 @@ class ModelWorkshop:
         outcomes = intervene(experiment, [made], asked.regime, progress=report)
         measured = tuple(at_targets(experiment, outcomes))
         graphs.write_graph(graph.with_measured(measured), path)
-        told = asdict(effects(experiment, outcomes, 0))
+        told = asdict(effects(experiment, outcomes, 0, IN_PAGE))
         return {**told, "stored": [one.model_dump(mode="json") for one in measured]}
 
 

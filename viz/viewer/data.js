@@ -28,7 +28,7 @@
  * @typedef {{label: string, said: string[], raised: string[], lowered: string[],
  *   frequency: number | null, histogram: number[], largest: number | null,
  *   examples: Example[]}} Feature
- * @typedef {{what: string, regime: string, target: string, predicted: number,
+ * @typedef {{what: string, regime: string, target: string, predicted: number | null,
  *   measured: number}} Measured
  * @typedef {{name: string, text: string, holds: boolean | null}} Check
  *

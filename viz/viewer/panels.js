@@ -99,22 +99,6 @@ function aboutPanel(graph, notes) {
     graph.measured.length ? measuredTable(graph, notes) : element("p.quiet", {}, "None were run on this graph."));
 }
 
-/** @param {Graph} graph @param {Notes} notes */
-function measuredTable(graph, notes) {
-  const most = Math.max(...graph.measured.flatMap(({ predicted, measured }) => [Math.abs(predicted), Math.abs(measured)]), 1e-12);
-  const at = (/** @type {number} */ value) => 60 + (55 * value) / most;
-  const dots = graph.measured.map((one) => vector("circle", { cx: at(one.predicted), cy: 120 - at(one.measured), r: 2.5, class: "dot" }));
-  const square = vector("svg", { viewBox: "0 0 120 120", class: "agreement", role: "img", "aria-label": "measured against predicted change" },
-    vector("path", { d: "M5 115L115 5", class: "diagonal" }), ...dots);
-  const rows = graph.measured.map(({ what, regime, target, predicted, measured }) => {
-    const row = graph.place.get(target);
-    return element("tr", {}, element("th", { scope: "row" }, what), element("td", {}, regime),
-      element("td", {}, element("bdi", {}, row === undefined ? target : labelOf(graph, notes, row))), element("td.number", {}, threeDigits(predicted)), element("td.number", {}, threeDigits(measured)));
-  });
-  const head = ["intervention", "regime", "target", "predicted", "measured"].map((name) => element("th", { scope: "col" }, name));
-  return element("div", {}, square, element("table.measured", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)));
-}
-
 /** All keys. */
 const KEYS = [
   ["← →", "to the node at the token before or after"], ["↑ ↓", "to the node a layer above or below"], ["Enter", "click the node that the keys are at"],

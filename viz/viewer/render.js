@@ -138,6 +138,7 @@ function nodePanel(viewer, told, row, onMore) {
   const nothing = computed ? "Nothing that is shown feeds it." : "Its inputs were not computed.";
   return [
     nodeDetail(graph, notes, view, row, actions),
+    viewer.served && isChangeable(graph, row) ? interventionPanel(viewer, told, row) : null,
     group ? memberList(told, group, name, (node) => viewer.dispatch({ type: "leave", node })) : null,
     linkList(told, view.minus ? `Feeds the difference${lacking ? ", of the edges in this page" : ""}` : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),
     linkList(told, "Feeds", "It feeds nothing that is shown.", focus.outputs, viewer.most.links, onMore),

@@ -21,6 +21,7 @@ class Viewer {
     this.hovered = null;
     this.chosen = new Set(/** @type {string[]} */ ([])); // parts that will be a group
     this.most = { links: ROWS, table: ROWS };
+    this.trial = noTrial(); // what is asked of the model
     this.order = "token";
     this.palette = readPalette();
     this.type = 1; // size of texts in the plot
