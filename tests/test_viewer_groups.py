@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import chromium, needs_chromium, viewed
-from tests.test_viewer import EARLY, LATE, OTHER, settle, small
+from tests.test_viewer import EARLY, LATE, LOGIT, OTHER, settle, small
 from viz.page import write_page
 
 pytestmark = needs_chromium
@@ -108,3 +108,108 @@ def test_members_that_the_page_lacks_are_listed_and_can_leave(page: Page):
     expect(member).to_be_disabled()
     page.locator('[data-key="leave feature:9/9@1"]').click()
     assert groups(page)[-1] == ("far", [EARLY])
+
+
+@pytest.fixture
+def boxed(page: Page) -> Page:
+    """Two boxes of a layer, one above, the prediction above all; the keys are at the first."""
+    dispatch(page, "type: 'ungroup', name: 'x'")
+    dispatch(page, f"type: 'pin', node: '{LOGIT}'")
+    page.locator(f'[data-key="part {EARLY}"]').focus()
+    return page
+
+
+def spot(page: Page, name: str) -> tuple[float, float]:
+    box = page.locator(".part", has=page.locator(f'[data-key="part {name}"]')).bounding_box()
+    assert box is not None
+    return box["x"], box["y"]
+
+
+def test_arrows_go_from_box_to_box_and_enter_selects(boxed: Page):
+    steps = []
+    for key in ("ArrowRight", "ArrowUp", "ArrowUp", "ArrowUp", "ArrowDown", "ArrowLeft"):
+        press(boxed, key)
+        steps.append(focused(boxed).removeprefix("part "))
+    assert steps == [OTHER, LATE, LOGIT, LOGIT, LATE, EARLY]
+    press(boxed, "ArrowRight", "Enter")
+    assert boxed.evaluate("viewer.view.clicked") == [OTHER]
+    assert focused(boxed) == f"part {OTHER}"
+
+
+def test_only_one_box_is_in_the_order_of_tab_and_stays_it(boxed: Page):
+    press(boxed, "ArrowRight")
+    tabbed = "[...document.querySelectorAll('#parts [tabindex=\"0\"]')].map((b) => b.dataset.key)"
+    assert boxed.evaluate(tabbed) == [f"part {OTHER}"]
+    dispatch(boxed, "type: 'tidy'")
+    dispatch(boxed, f"type: 'move', name: '{LOGIT}', x: 200, y: 20")  # draws them anew
+    assert boxed.evaluate(tabbed) == [f"part {OTHER}"]
+    boxed.locator('[data-key="sub SVG"]').focus()
+    press(boxed, "Tab")
+    assert focused(boxed) == f"part {OTHER}"
+
+
+def test_shift_and_arrows_move_a_box_and_a_held_key_is_one_change(boxed: Page):
+    x, y = spot(boxed, EARLY)
+    before = boxed.evaluate("viewer.state.past.length")
+    press(boxed, "Shift+ArrowRight")
+    boxed.keyboard.down("Shift")
+    for _ in range(3):  # the second and third as a held key sends them
+        boxed.keyboard.down("ArrowRight")
+        settle(boxed)
+    boxed.keyboard.up("ArrowRight")
+    boxed.keyboard.up("Shift")
+    assert spot(boxed, EARLY) == pytest.approx((x + 48, y), abs=0.5)
+    assert focused(boxed) == f"part {EARLY}"
+    assert boxed.evaluate("viewer.state.past.length") == before + 2
+    press(boxed, "u", "u")
+    assert spot(boxed, EARLY) == pytest.approx((x, y), abs=0.5)
+
+
+def test_a_group_is_renamed_and_ungrouped_by_key(page: Page):
+    page.locator('[data-key="part x"]').focus()
+    press(page, "F2")
+    page.keyboard.type("cities")
+    press(page, "Enter")
+    assert groups(page) == [("cities", [EARLY, OTHER, LATE])]
+    settle(page)
+    assert focused(page) == "part cities"
+    press(page, "F2")
+    page.keyboard.type("no")
+    press(page, "Escape")
+    assert groups(page)[0][0] == "cities"
+    settle(page)
+    assert focused(page) == "part cities"
+    press(page, "Delete")
+    assert groups(page) == []
+    settle(page)
+    assert focused(page) in {f"part {name}" for name in (EARLY, OTHER, LATE)}
+
+
+def test_a_node_is_labelled_and_unpinned_by_key(boxed: Page):
+    press(boxed, "F2")
+    settle(boxed)
+    assert focused(boxed) == "label"
+    assert boxed.evaluate("viewer.view.clicked") == [EARLY]
+    boxed.locator(f'[data-key="part {EARLY}"]').focus()
+    press(boxed, "Delete")
+    assert boxed.evaluate("viewer.notes.pins") == [OTHER, LATE, LOGIT]
+    assert focused(boxed) == f"part {LATE}"  # the nearest
+    press(boxed, "Backspace", "u")
+    assert boxed.evaluate("viewer.notes.pins") == [OTHER, LATE, LOGIT]
+
+
+def test_boxes_tell_who_does_not_see_them_what_they_are(boxed: Page):
+    box = boxed.locator(f'[data-key="part {LATE}"]')
+    said = box.get_attribute("aria-label") or ""
+    assert said.startswith("Texas, feature:1/7@2, ")
+    assert "of all influence enters; +66.7% from \u2068city\u2069, −22.2% from" in said
+    assert "Delete" in (box.get_attribute("aria-keyshortcuts") or "")
+    expect(boxed.get_by_role("group", name="4 boxes. Arrows go")).to_have_count(1)
+    press(boxed, "?")
+    expect(boxed.locator("dialog")).to_contain_text("ungroup a group, unpin a node")
+
+
+def test_boxes_are_grouped_by_key(boxed: Page):
+    press(boxed, "Shift+Enter", "ArrowRight", "Shift+Enter")
+    boxed.locator('[data-key="sub Group"]').click()
+    assert [members for _, members in groups(boxed)] == [[EARLY, OTHER]]

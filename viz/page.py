@@ -32,15 +32,8 @@ VIEWER = Path(__file__).with_name("viewer")
 SCRIPTS = (
     *("numbers", "data", "pruning", "paths", "parts", "state", "filed", "storage"),  # values
     *("elements", "pens", "drawing", "labels", "focus"),  # what is drawn of them
-    *(
-        "plot",
-        "lists",
-        "members",
-        "detail",
-        "intervening",
-        "subgraph",
-        "panels",
-    ),  # pieces of the page
+    *("plot", "lists", "members", "detail", "intervening"),  # pieces of the page
+    *("subgraph", "boxes", "panels"),
     *("viewer", "controls", "render", "deeds", "keys", "start"),  # the page
 )
 

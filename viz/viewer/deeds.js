@@ -101,14 +101,28 @@ function groupChosen(viewer) {
   viewer.dispatch({ type: "group", members, name });
 }
 
+/** Go to the label of a node. @param {Viewer} viewer @param {number} row */
+function renameNode(viewer, row) {
+  viewer.click(viewer.view.active, row, true);
+  requestAnimationFrame(() => requestAnimationFrame(() => {
+    const field = /** @type {HTMLInputElement | null} */ (document.querySelector('[data-key="label"]'));
+    field?.focus();
+    field?.select();
+  }));
+}
+
 /** Turn the name of a group into a field. @param {Viewer} viewer @param {string} name */
 function renameGroup(viewer, name) {
   const button = document.querySelector(`[data-key="${CSS.escape(`part ${name}`)}"]`);
+  const number = viewer.notes.groups.findIndex((group) => group.name === name);
   const field = /** @type {HTMLInputElement} */ (element("input", {
     value: name, "aria-label": `new name of ${name}`,
     keydown: (/** @type {KeyboardEvent} */ event) => {
       if (event.key === "Escape") field.value = name;
-      if (event.key === "Enter" || event.key === "Escape") field.blur();
+      if (event.key === "Enter" || event.key === "Escape") {
+        field.blur();
+        focusSoon([`part ${viewer.notes.groups[number].name}`]);
+      }
       event.stopPropagation();
     },
     blur: () => {

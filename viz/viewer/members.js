@@ -21,7 +21,7 @@ function memberList({ graph, notes, onWalk, onPoint }, group, clicked, onLeave) 
     const walk = element("button.link.plain", {
       "data-key": `member ${name}`, "data-node": name, disabled: row === undefined, "aria-current": name === clicked ? "true" : null, "aria-keyshortcuts": "Delete",
       click: () => onWalk(/** @type {number} */ (row)), pointerenter: () => onPoint(row ?? null), pointerleave: () => onPoint(null), focus: () => onPoint(row ?? null), blur: () => onPoint(null),
-      keydown: (/** @type {KeyboardEvent} */ event) => event.key === "Delete" && leave(),
+      keydown: (/** @type {KeyboardEvent} */ event) => isDelete(event) && leave(),
     }, element("span.share", {}, row === undefined ? "" : percent(graph.influence[row])), element("span.what", {}, row === undefined ? null : symbolOf(graph.kind[row]), element("bdi", {}, text)),
     element("span.where", {}, row === undefined ? "not in this page" : placeText(graph, row)));
     return element("li", {}, walk, element("button.tool", { click: leave, "data-key": `leave ${name}`, title: "take out of the group (Delete)", "aria-label": `take ${text} out of ${group.name}` }, "×"));

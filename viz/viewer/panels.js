@@ -107,6 +107,14 @@ const KEYS = [
   ["d", "light or dark"], ["Shift", "hold to keep what is pointed at"], ["Alt", "hold for raw numbers while pointing"], ["?", "this help"],
 ];
 
+/** Those of a box of the subgraph. */
+const KEYS_OF_BOXES = [
+  ["arrows", "to the next box"], ["Enter", "select: its detail, what feeds it and what it feeds"], ["Shift Enter", "choose it for a group"], ["Shift arrows", "move it"],
+  ["F2", "rename a group, label a node"], ["Delete", "ungroup a group, unpin a node; in a list of members: take out"],
+];
+
 function helpPanel() {
-  return element("table.keys", {}, element("caption", {}, "Keys"), element("tbody", {}, ...KEYS.map(([key, what]) => element("tr", {}, element("th", { scope: "row" }, element("kbd", {}, key)), element("td", {}, what)))));
+  const table = (/** @type {string} */ title, /** @type {string[][]} */ keys) =>
+    element("table.keys", {}, element("caption", {}, title), element("tbody", {}, ...keys.map(([key, what]) => element("tr", {}, element("th", { scope: "row" }, element("kbd", {}, key)), element("td", {}, what)))));
+  return element("div", {}, table("Keys", KEYS), table("Keys on a box of the subgraph", KEYS_OF_BOXES));
 }

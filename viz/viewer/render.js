@@ -195,13 +195,16 @@ function renderSubgraph(viewer) {
   drawSubgraph(place, graph, notes, viewer.chosen, {
     onWalk: (part) => viewer.click(view.active, strongestOf(graph, part.rows), true),
     onPoint: (part) => viewer.point(view.active, part && strongestOf(graph, part.rows)),
-    onMove: (part, x, y) => viewer.dispatch({ type: "move", name: part.name, x, y }),
+    onMove: (part, x, y, again) => viewer.dispatch({ type: "move", name: part.name, x, y, again }),
     onGroup: (part) => {
       if (!viewer.chosen.delete(part.name)) viewer.chosen.add(part.name);
       viewer.schedule();
     },
-    onUngroup: (part) => viewer.dispatch({ type: "ungroup", name: part.name }),
-    onRename: (part) => renameGroup(viewer, part.name),
+    onRemove: (part) => {
+      viewer.dispatch(part.isGroup ? { type: "ungroup", name: part.name } : { type: "pin", node: part.name });
+      focusSoon(part.rows.map((row) => `part ${graph.names[row]}`));
+    },
+    onRename: (part) => (part.isGroup ? renameGroup(viewer, part.name) : renameNode(viewer, part.rows[0])),
   });
 }
 

@@ -100,7 +100,7 @@ function reduce(state, change) {
     view,
     notes: notes.with(graph, after),
     seen: known,
-    past: [...past, notes].slice(-MOST_UNDONE),
+    past: change.again ? past : [...past, notes].slice(-MOST_UNDONE), // a key that is held is one change
     future: [],
   };
 }

@@ -9,10 +9,10 @@ const LEAST_HEIGHT = 44; // of the room, where many layers must be seen at once
  * @typedef {object} SubgraphEvents
  * @property {(part: Part) => void} onWalk
  * @property {(part: Part | null) => void} onPoint
- * @property {(part: Part, x: number, y: number) => void} onMove
+ * @property {(part: Part, x: number, y: number, again: boolean) => void} onMove again: the same move goes on.
  * @property {(part: Part) => void} onGroup Take part in a new group, or leave it.
- * @property {(part: Part) => void} onUngroup
- * @property {(part: Part) => void} onRename
+ * @property {(part: Part) => void} onRemove Ungroup, or unpin.
+ * @property {(part: Part) => void} onRename Of a node: its label.
  */
 
 /**
@@ -36,18 +36,22 @@ function drawSubgraph(place, graph, notes, chosen, events) {
   redraw();
   const arrived = arrivedAt(graph, parts);
   const boxes = parts.map((part, number) => {
-    const box = partBox(graph, notes, part, arrived[number], incoming(flows, parts, number, arrived), chosen, events);
+    const box = partBox(graph, notes, part, arrived[number], incoming(flows, parts.map((one) => textOf(graph, notes, one)), number, arrived), chosen, events);
     box.style.left = `${spots[number].x - BOX.wide / 2}px`;
     box.style.top = `${spots[number].y - BOX.high / 2}px`;
     draggable(box, (dx, dy) => {
-      spots[number] = { x: Math.max(BOX.wide / 2, spots[number].x + dx), y: Math.max(BOX.high / 2, spots[number].y + dy) };
+      spots[number] = movedSpot(spots[number], dx, dy);
       box.style.left = `${spots[number].x - BOX.wide / 2}px`;
       box.style.top = `${spots[number].y - BOX.high / 2}px`;
       redraw();
-    }, () => events.onMove(part, spots[number].x, spots[number].y));
+    }, () => events.onMove(part, spots[number].x, spots[number].y, false));
     return box;
   });
-  const canvas = element("div.canvas", { style: `width: ${size.width}px; height: ${size.height}px` }, lines, ...boxes);
+  const said = `${boxes.length} boxes. Arrows go from one to the next, Enter selects, Shift and arrows move, F2 renames, Delete ungroups or unpins.`;
+  const canvas = element("div.canvas", { role: "group", "aria-label": said, style: `width: ${size.width}px; height: ${size.height}px` }, lines, ...boxes);
+  const held = place.querySelector('.name[tabindex="0"]')?.getAttribute("data-key");
+  beCurrent(boxes, Math.max(0, parts.findIndex(({ name }) => `part ${name}` === held)));
+  listenToBoxes(canvas, parts, boxes, spots, events);
   refill(place, [canvas]);
 }
 
@@ -71,18 +75,18 @@ function extent(spots) {
 
 /** @param {Graph} graph @param {Notes} notes @param {Part} part @param {number} arrived @param {string} fed @param {Set<string>} chosen @param {SubgraphEvents} events */
 function partBox(graph, notes, part, arrived, fed, chosen, events) {
-  const text = part.isGroup ? part.name : shortLabel(graph, notes, part.rows[0]);
+  const text = textOf(graph, notes, part);
   const about = `${part.isGroup ? `group of ${part.rows.length}` : part.name}, ${percent(arrived)} of all influence enters${fed}`;
   const main = element("button.name", {
-    title: about, "aria-label": `${text}, ${about}`, "data-key": `part ${part.name}`, "aria-pressed": String(chosen.has(part.name)),
+    title: about, "aria-label": `${text}, ${about}`, "data-key": `part ${part.name}`, "aria-keyshortcuts": BOX_KEYS, "aria-pressed": String(chosen.has(part.name)),
     click: (/** @type {MouseEvent} */ event) => (event.shiftKey || grouping() ? events.onGroup(part) : events.onWalk(part)),
     dblclick: () => part.isGroup && events.onRename(part),
     pointerenter: () => events.onPoint(part), pointerleave: () => events.onPoint(null), focus: () => events.onPoint(part), blur: () => events.onPoint(null),
   }, part.isGroup ? null : symbolOf(graph.kind[part.rows[0]]), element("bdi", {}, shortened(text, 34)));
   const tools = part.isGroup
     ? [
-        element("button.tool", { title: "rename", "aria-label": `rename ${part.name}`, "data-key": `rename ${part.name}`, click: () => events.onRename(part) }, "✎"),
-        element("button.tool", { title: "ungroup", "aria-label": `ungroup ${part.name}`, "data-key": `ungroup ${part.name}`, click: () => events.onUngroup(part) }, "×"),
+        element("button.tool", { title: "rename (F2)", tabindex: "-1", "aria-label": `rename ${part.name}`, "data-key": `rename ${part.name}`, click: () => events.onRename(part) }, "✎"),
+        element("button.tool", { title: "ungroup (Delete)", tabindex: "-1", "aria-label": `ungroup ${part.name}`, "data-key": `ungroup ${part.name}`, click: () => events.onRemove(part) }, "×"),
       ]
     : [];
   return element(`div.part${part.isGroup ? ".group" : ""}${chosen.has(part.name) ? ".chosen" : ""}`, {}, main, ...tools);
@@ -91,10 +95,15 @@ function partBox(graph, notes, part, arrived, fed, chosen, events) {
 /** Whether the group key is held. */
 const grouping = () => document.body.classList.contains("grouping");
 
-/** The strongest inputs of a part, in words. @param {Flow[]} flows @param {Part[]} parts @param {number} number @param {number[]} arrived */
-function incoming(flows, parts, number, arrived) {
+/** What stands in a box. @param {Graph} graph @param {Notes} notes @param {Part} part */
+function textOf(graph, notes, { isGroup, name, rows }) {
+  return isGroup ? name : shortLabel(graph, notes, rows[0]);
+}
+
+/** The strongest inputs of a part, in words. @param {Flow[]} flows @param {string[]} texts @param {number} number @param {number[]} arrived */
+function incoming(flows, texts, number, arrived) {
   const into = flows.filter(({ target }) => target === number).slice(0, 3);
-  const said = into.map(({ source, flow, net }) => `${net < 0 ? "−" : "+"}${percent(flow / (arrived[number] || 1))} from ${parts[source].name}`);
+  const said = into.map(({ source, flow, net }) => `${net < 0 ? "−" : "+"}${percent(flow / (arrived[number] || 1))} from ${texts[source]}`);
   return said.length ? `; ${said.join(", ")}` : "";
 }
 
@@ -181,8 +190,7 @@ function paintSubgraph(makePen, graph, notes, palette) {
     const { x, y } = spots[number];
     pen.box(x - BOX.wide / 2 - 1, y - BOX.high / 2 - 1, BOX.wide + 2, BOX.high + 2, palette.grey);
     pen.box(x - BOX.wide / 2, y - BOX.high / 2, BOX.wide, BOX.high, part.isGroup ? palette.pale : palette.paper);
-    const text = part.isGroup ? part.name : shortLabel(graph, notes, part.rows[0]);
-    pen.text(shortened(text, 22), x, y, { color: palette.ink, size: 11, anchor: "middle", bold: part.isGroup });
+    pen.text(shortened(textOf(graph, notes, part), 22), x, y, { color: palette.ink, size: 11, anchor: "middle", bold: part.isGroup });
   });
   return pen;
 }
