@@ -645,7 +645,7 @@ def test_controls_have_names_and_roles(small_page: Opened):
     page.keyboard.press("ArrowRight")
     expect(page.locator('[data-key="tab list"]')).to_be_focused()
     page.keyboard.press("?")
-    expect(page.locator("dialog table")).to_contain_text("pin or unpin")
+    expect(page.locator("dialog table").first).to_contain_text("pin or unpin")
     page.keyboard.press("Escape")
     expect(page.locator("dialog")).to_be_hidden()
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from graphs.graph import AttributionGraph
 from tests.browser import chromium, needs_chromium, viewed
+from tests.graph_oracles import make_graph
 from tests.test_viewer import EARLY, LATE, LOGIT, OTHER, settle, small
 from viz.page import write_page
 
@@ -213,3 +215,78 @@ def test_boxes_are_grouped_by_key(boxed: Page):
     press(boxed, "Shift+Enter", "ArrowRight", "Shift+Enter")
     boxed.locator('[data-key="sub Group"]').click()
     assert [members for _, members in groups(boxed)] == [[EARLY, OTHER]]
+
+
+def deep() -> AttributionGraph:
+    """Two features in each of 14 layers, a token below and a prediction above: 30 nodes."""
+    names = [f"feature:{layer}/{i}@{1 + i}" for layer in range(14) for i in range(2)]
+    edges = dict.fromkeys(zip(names, names[2:], strict=False), 1.0)
+    edges |= {("token:1@0", name): 1.0 for name in names[:2]}
+    edges |= {(name, "logit:1@2"): 1.0 for name in names[-2:]}
+    return make_graph(["token:1@0", *names, "logit:1@2"], edges, [0.5])
+
+
+@pytest.fixture
+def thirty(browser: Browser, tmp_path: Path) -> Iterator[Page]:
+    write_page(deep(), tmp_path / "deep.html")
+    with viewed(browser, tmp_path / "deep.html") as found:
+        dispatch(found.page, "type: 'pinAll', nodes: viewer.graph.names")
+        yield found.page
+
+
+WHERE = """() => {
+    const room = document.getElementById('parts').getBoundingClientRect();
+    const rows = [...document.querySelectorAll('.part')].map((part) => {
+        const {left, top, right, bottom} = part.getBoundingClientRect();
+        return [viewer.graph.place.get(part.querySelector('.name').dataset.key.slice(5)),
+                left, top, right, bottom];
+    });
+    return [[room.left, room.top, room.right, room.bottom], rows.sort((a, b) => a[0] - b[0])];
+}"""
+
+
+def test_thirty_boxes_are_seen_at_once_and_can_be_read(thirty: Page):
+    (left, top, right, bottom), boxes = thirty.evaluate(WHERE)
+    assert len(boxes) == 30
+    for _, *box in boxes:
+        assert left <= box[0] < box[2] <= right
+        assert top <= box[1] < box[3] <= bottom
+        assert box[2] - box[0] >= 0.75 * 132  # 8 pixels of type
+    for number, (_, *one) in enumerate(boxes):
+        for _, *other in boxes[number + 1 :]:
+            apart = (
+                one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+            )
+            assert apart
+            assert other[1] <= one[1]  # nodes are in order: later layers are never lower
+    assert sum(box[2] == boxes[-1][2] for box in boxes) == 1  # the prediction is alone above
+    scrolls = (
+        "(({scrollWidth: w, clientWidth: v, scrollHeight: h, clientHeight: u}) => [w > v, h > u])"
+    )
+    assert thirty.evaluate(f"{scrolls}(byId('parts'))") == [False, False]
+    thirty.locator('[data-key="toggle fit"]').click()
+    settle(thirty)
+    assert thirty.evaluate(f"{scrolls}(byId('parts'))")[1]
+    _, boxes = thirty.evaluate(WHERE)
+    assert boxes[0][3] - boxes[0][1] == 132  # as large as they are
+
+
+def test_a_box_that_is_drawn_smaller_follows_the_pointer(thirty: Page):
+    name = thirty.evaluate("viewer.graph.names[12]")
+    x, y = spot(thirty, name)
+    thirty.mouse.move(x + 20, y + 10)
+    thirty.mouse.down()
+    thirty.mouse.move(x - 20, y + 4, steps=4)
+    assert spot(thirty, name) == pytest.approx((x - 40, y - 6), abs=1.5)
+    thirty.mouse.up()
+    settle(thirty)
+    assert spot(thirty, name) == pytest.approx((x - 40, y - 6), abs=1.5)
+
+
+def test_boxes_fit_anew_when_the_room_changes(thirty: Page):
+    dispatch(thirty, "type: 'set', view: {below: 120}")
+    _, boxes = thirty.evaluate(WHERE)
+    small_ones = boxes[0][3] - boxes[0][1]
+    dispatch(thirty, "type: 'set', view: {below: 420}")
+    _, boxes = thirty.evaluate(WHERE)
+    assert boxes[0][3] - boxes[0][1] > small_ones

@@ -30,7 +30,17 @@ TABLE_ROWS = 50
 VIEWER = Path(__file__).with_name("viewer")
 # Each builds on those before it; all share one scope, as scripts of a page do.
 SCRIPTS = (
-    *("numbers", "data", "pruning", "paths", "parts", "state", "filed", "storage"),  # values
+    *(
+        "numbers",
+        "data",
+        "pruning",
+        "paths",
+        "parts",
+        "places",
+        "state",
+        "filed",
+        "storage",
+    ),  # values
     *("elements", "pens", "drawing", "labels", "focus"),  # what is drawn of them
     *("plot", "lists", "members", "detail", "intervening"),  # pieces of the page
     *("subgraph", "boxes", "panels"),

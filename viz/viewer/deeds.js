@@ -165,7 +165,7 @@ async function savePicture(viewer, what, format) {
  * @returns {P}
  */
 function paint(viewer, what, makePen) {
-  if (what === "subgraph") return /** @type {P} */ (paintSubgraph(makePen, viewer.graph, viewer.notes, viewer.palette));
+  if (what === "subgraph") return /** @type {P} */ (paintSubgraph(makePen, viewer.graph, viewer.notes, viewer.palette, roomIn(byId("parts"), viewer.view.fit)));
   const [width, height] = viewer.plots[viewer.shown.indexOf(viewer.view.active)].size();
   const head = 30;
   const scene = { ...viewer.scene(viewer.view.active), cursor: null };

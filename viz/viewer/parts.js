@@ -71,37 +71,3 @@ function arrivedAt(graph, parts) {
     }, 0);
   });
 }
-
-/**
- * Places of parts: later layers higher, later tokens further right, none upon another.
- * @param {Graph} graph
- * @param {Part[]} parts
- * @param {number} width Of a part, as of the place it takes.
- * @param {number} height
- * @returns {{x: number, y: number}[]} Middles; y runs downwards.
- */
-function placesOf(graph, parts, width, height) {
-  const mean = (/** @type {number[]} */ values) => values.reduce((a, b) => a + b, 0) / values.length;
-  const depth = parts.map(({ rows }) => mean(rows.map((row) => depthOf(graph, row))));
-  const along = parts.map(({ rows }) => mean(rows.map((row) => graph.pos[row])));
-  const steps = [...new Set(depth.map(Math.round))].sort((a, b) => b - a);
-  const places = parts.map(() => ({ x: 0, y: 0 }));
-  steps.forEach((step, line) => {
-    const members = parts.map((_, part) => part).filter((part) => Math.round(depth[part]) === step);
-    members.sort((a, b) => along[a] - along[b] || a - b);
-    let end = -Infinity;
-    for (const part of members) {
-      const x = Math.max(along[part] * width * 0.6 + width / 2, end + width);
-      places[part] = { x, y: line * height + height / 2 };
-      end = x;
-    }
-  });
-  const left = Math.min(...places.map(({ x }) => x - width / 2));
-  return places.map(({ x, y }) => ({ x: x - left, y }));
-}
-
-/** Layer of a node, inputs below and targets above all. @param {Graph} graph @param {number} row */
-function depthOf(graph, row) {
-  if (isInput(graph, row)) return -1;
-  return isTarget(graph, row) ? graph.nLayers + 1 : graph.layer[row];
-}

@@ -172,9 +172,8 @@ function nothingClicked(viewer, told) {
 function renderSubgraph(viewer) {
   const { graph, notes, view } = viewer;
   const place = byId("parts");
-  const key = JSON.stringify([view.active, notes, [...viewer.chosen]]);
-  if (place.dataset.drawn === key) return;
-  place.dataset.drawn = key;
+  const key = () => JSON.stringify([view.active, notes, [...viewer.chosen], view.fit, place.clientWidth, place.clientHeight]);
+  if (place.dataset.drawn === key()) return;
   const member = new Uint8Array(graph.count);
   for (const { rows } of partsOf(graph, notes)) for (const row of rows) member[row] = 1;
   const any = total(member) > 0;
@@ -187,12 +186,14 @@ function renderSubgraph(viewer) {
     button("Suggest groups", "automatic groups of features that play one role", () => viewer.dispatch({ type: "suggest", groups: graph.suggested }), !graph.suggested.length),
     button("Group", "make one group of the chosen boxes (Shift-click, or hold g and click)", () => groupChosen(viewer), viewer.chosen.size < 1),
     button("Tidy", "lay boxes out anew", () => viewer.dispatch({ type: "tidy" })),
+    toggle("fit", view.fit, "all boxes at once, smaller if need be", () => viewer.dispatch({ type: "set", view: { fit: !view.fit } })),
     button("PNG", "save the subgraph as a picture", () => savePicture(viewer, "subgraph", "png")),
     button("SVG", "save the subgraph as a drawing", () => savePicture(viewer, "subgraph", "svg")),
     absorbed && left && element("span.left", { role: "status", title: "what is not pinned counted as error | left out" },
       `replacement ${percent(absorbed.replacement)} | ${percent(left.replacement)} · completeness ${percent(absorbed.completeness)} | ${percent(left.completeness)}${graph.partial ? " of what this page holds" : ""}`),
   ]);
-  drawSubgraph(place, graph, notes, viewer.chosen, {
+  place.dataset.drawn = key(); // with the height that these tools leave
+  drawSubgraph(place, graph, notes, viewer.chosen, view.fit, {
     onWalk: (part) => viewer.click(view.active, strongestOf(graph, part.rows), true),
     onPoint: (part) => viewer.point(view.active, part && strongestOf(graph, part.rows)),
     onMove: (part, x, y, again) => viewer.dispatch({ type: "move", name: part.name, x, y, again }),

@@ -31,6 +31,7 @@
  * @property {"auto" | "light" | "dark"} theme
  * @property {number} side Width of the panel at the side, in pixels.
  * @property {number} below Height of the subgraph, in pixels.
+ * @property {boolean} fit Whether all boxes of the subgraph are seen at once.
  *
  * @typedef {object} State
  * @property {View} view
@@ -58,7 +59,7 @@ function initialState(graphs) {
       active: 0, clicked: graphs.map(() => null), from: null, minus: null, nodes, edges,
       keepErrors: false, without: [], layers: null, tokens: null, search: "", links: "either",
       faint: true, range: null, tab: "node", fields: ["layer", "influence"], colour: "difference", theme: "auto",
-      side: 420, below: 260,
+      side: 420, below: 260, fit: true,
     },
     notes: graphs.map((graph) => notesFrom(graph.annotations)),
     seen: graphs.map((graph) => notesFrom(graph.annotations)),

@@ -100,6 +100,7 @@ const VIEW_FITS = {
   theme: (value) => ["auto", "light", "dark"].includes(value),
   side: Number.isFinite,
   below: Number.isFinite,
+  fit: (value) => typeof value === "boolean",
 };
 
 /** Notes, if these are some. @param {any} value @returns {Notes | null} */

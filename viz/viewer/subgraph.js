@@ -2,8 +2,8 @@
 // Subgraph: pinned nodes and supernodes as boxes that can be dragged, and what flows between them.
 "use strict";
 
-const BOX = { width: 150, height: 58, wide: 132, high: 34 }; // room for each, and its size
-const LEAST_HEIGHT = 44; // of the room, where many layers must be seen at once
+const PADDING = { width: 28, height: 14 }; // around the boxes, as in the style sheet
+const ARC = 26; // of flows along a line, in pixels
 
 /**
  * @typedef {object} SubgraphEvents
@@ -20,17 +20,20 @@ const LEAST_HEIGHT = 44; // of the room, where many layers must be seen at once
  * @param {Graph} graph
  * @param {Notes} notes
  * @param {Set<string>} chosen Names of parts that will be a group.
+ * @param {boolean} fit Whether all must be seen at once.
  * @param {SubgraphEvents} events
  */
-function drawSubgraph(place, graph, notes, chosen, events) {
+function drawSubgraph(place, graph, notes, chosen, fit, events) {
   const parts = partsOf(graph, notes);
   if (!parts.length) {
     refill(place, [element("p.quiet.hint", {}, "Pin nodes (p, or Ctrl-click) to build a subgraph of your own; or start from suggested groups.")]);
     return;
   }
   const flows = flowsBetween(graph, parts);
-  const spots = spotsOf(graph, notes, parts, place.clientHeight);
+  const room = roomIn(place, fit);
+  const spots = spotsOf(graph, notes, parts, room);
   const size = extent(spots);
+  const scale = fitting(size, room.width, room.height);
   const lines = vector("svg", { width: size.width, height: size.height, class: "flows", "aria-hidden": "true" });
   const redraw = () => lines.replaceChildren(...flowLines(flows, spots));
   redraw();
@@ -40,7 +43,7 @@ function drawSubgraph(place, graph, notes, chosen, events) {
     box.style.left = `${spots[number].x - BOX.wide / 2}px`;
     box.style.top = `${spots[number].y - BOX.high / 2}px`;
     draggable(box, (dx, dy) => {
-      spots[number] = movedSpot(spots[number], dx, dy);
+      spots[number] = movedSpot(spots[number], dx / scale, dy / scale);
       box.style.left = `${spots[number].x - BOX.wide / 2}px`;
       box.style.top = `${spots[number].y - BOX.high / 2}px`;
       redraw();
@@ -48,28 +51,33 @@ function drawSubgraph(place, graph, notes, chosen, events) {
     return box;
   });
   const said = `${boxes.length} boxes. Arrows go from one to the next, Enter selects, Shift and arrows move, F2 renames, Delete ungroups or unpins.`;
-  const canvas = element("div.canvas", { role: "group", "aria-label": said, style: `width: ${size.width}px; height: ${size.height}px` }, lines, ...boxes);
+  const canvas = element("div.canvas", { role: "group", "aria-label": said, style: `width: ${size.width}px; height: ${size.height}px; transform: scale(${scale})` }, lines, ...boxes);
   const held = place.querySelector('.name[tabindex="0"]')?.getAttribute("data-key");
   beCurrent(boxes, Math.max(0, parts.findIndex(({ name }) => `part ${name}` === held)));
   listenToBoxes(canvas, parts, boxes, spots, events);
-  refill(place, [canvas]);
+  refill(place, [element("div.sheet", { style: `width: ${Math.floor(size.width * scale)}px; height: ${Math.floor(size.height * scale)}px` }, canvas)]);
 }
 
-/** Where parts are: as they were dragged, else as laid out in so many pixels, if they suffice. @param {Graph} graph @param {Notes} notes @param {Part[]} parts @param {number} high */
-function spotsOf(graph, notes, parts, high) {
-  const lines = placesOf(graph, parts, BOX.width, 1).reduce((most, { y }) => Math.max(most, y + 0.5), 1);
-  const own = placesOf(graph, parts, BOX.width, Math.max(LEAST_HEIGHT, Math.min(BOX.height, high / lines)));
+/** Room for boxes that are to be seen at once; without end where one scrolls, downwards on small screens. @param {HTMLElement} place @param {boolean} fit */
+function roomIn(place, fit) {
+  const free = getComputedStyle(place).getPropertyValue("--height") === "free";
+  return { width: fit ? place.clientWidth - PADDING.width : Infinity, height: fit && !free ? place.clientHeight - PADDING.height : Infinity };
+}
+
+/** Where parts are: as they were dragged, else as laid out in this room. @param {Graph} graph @param {Notes} notes @param {Part[]} parts @param {{width: number, height: number}} room */
+function spotsOf(graph, notes, parts, room) {
+  const own = placesOf(graph, parts, room.width, room.height);
   return parts.map((part, number) => {
     const place = notes.places[part.name];
     return place ? { x: place[0], y: place[1] } : own[number];
   });
 }
 
-/** @param {{x: number, y: number}[]} spots */
+/** @param {Spot[]} spots */
 function extent(spots) {
   return {
     width: Math.max(...spots.map(({ x }) => x)) + BOX.width / 2,
-    height: Math.max(...spots.map(({ y }) => y)) + BOX.height / 2,
+    height: Math.max(...spots.map(({ y }) => y)) + LEAST_HEIGHT / 2,
   };
 }
 
@@ -138,6 +146,10 @@ function flowStroke({ flow }, [{ flow: most }]) {
 
 /** @param {{x: number, y: number}} from @param {{x: number, y: number}} to */
 function flowPath(from, to) {
+  if (Math.abs(from.y - to.y) < BOX.high) {
+    const [y0, y1] = [from.y - BOX.high / 2, to.y - BOX.high / 2];
+    return `M${from.x} ${y0}C${from.x} ${y0 - ARC} ${to.x} ${y1 - ARC} ${to.x} ${y1}`;
+  }
   const [y0, y1] = from.y > to.y ? [from.y - BOX.high / 2, to.y + BOX.high / 2] : [from.y, to.y];
   const middle = (y0 + y1) / 2;
   return `M${from.x} ${y0}C${from.x} ${middle} ${to.x} ${middle} ${to.x} ${y1}`;
@@ -174,10 +186,11 @@ function draggable(box, onDrag, onDrop) {
  * @param {Graph} graph
  * @param {Notes} notes
  * @param {Palette} palette
+ * @param {{width: number, height: number}} room For which boxes are laid out.
  */
-function paintSubgraph(makePen, graph, notes, palette) {
+function paintSubgraph(makePen, graph, notes, palette, room) {
   const parts = partsOf(graph, notes);
-  const spots = spotsOf(graph, notes, parts, Infinity);
+  const spots = spotsOf(graph, notes, parts, room);
   const { width, height } = extent(spots);
   const pen = makePen(Math.ceil(width), Math.ceil(height));
   pen.box(0, 0, Math.ceil(width), Math.ceil(height), palette.paper);
