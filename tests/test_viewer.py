@@ -287,6 +287,45 @@ def test_kinds_layers_and_tokens_can_be_hidden_and_searched(small_page: Opened):
     assert page.evaluate("[...viewer.scene(0).wanted]") == [NAMES.index(LATE)]
 
 
+def test_a_search_reaches_what_is_hidden_and_says_what_hides_it(small_page: Opened):
+    page = small_page.page
+    page.evaluate("viewer.dispatch({type: 'set', view: {nodes: 0.4, without: ['error']}})")
+    page.evaluate(f"viewer.dispatch({{type: 'hide', node: '{EARLY}'}})")
+    assert not {EARLY, OTHER, "error:0@1"} & shown(page)
+    page.keyboard.press("/")
+    page.keyboard.type("@1")
+    expect(page.locator(".found")).to_have_text("4 found, 1 hidden by you, 2 hidden by pruning")
+    page.keyboard.press("Enter")
+    settle(page)
+    table = page.locator("table.nodes")
+    expect(table).to_contain_text("1 nodes are shown, and 3 found that are not")
+    hit = page.locator(f'tr:has([data-key="{OTHER}"])')
+    expect(hit).to_contain_text("hidden by pruning")
+    assert page.evaluate("document.activeElement.dataset.node") == "token:2@1"
+    hit.locator("button").click()
+    assert {OTHER} == shown(page) & {EARLY, OTHER}
+    page.locator('[data-key="tab list"]').click()
+    settle(page)
+    expect(hit).not_to_contain_text("hidden")
+    page.locator(".plot").focus()
+    page.keyboard.press("p")
+    page.keyboard.press("Escape")
+    assert OTHER in shown(page)  # what is pinned stays
+
+
+def test_what_a_filter_hides_is_found_too(small_page: Opened):
+    page = small_page.page
+    page.locator('[data-key="kind feature"]').click()
+    page.locator('[data-key="search"]').fill("texas")
+    expect(page.locator(".found")).to_have_text("1 found, 1 hidden by a filter")
+    page.locator(".found").click()
+    settle(page)
+    page.keyboard.press("Enter")
+    assert LATE in shown(page)
+    page.locator('[data-key="search"]').fill("")
+    expect(page.locator(".found")).to_be_hidden()
+
+
 def test_a_node_can_be_hidden_and_shown_again(small_page: Opened):
     page = small_page.page
     click(page, EARLY)

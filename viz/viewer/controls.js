@@ -100,12 +100,13 @@ function renderFilters(viewer, place, set) {
         },
       });
     place.append(
-      element("input", { type: "search", placeholder: "search (/)", "aria-label": "search nodes", "data-key": "search", input: (/** @type {Event} */ event) => set({ search: /** @type {HTMLInputElement} */ (event.target).value }) }),
+      element("input", { type: "search", placeholder: "search (/)", "aria-label": "search nodes", "data-key": "search", input: (/** @type {Event} */ event) => set({ search: /** @type {HTMLInputElement} */ (event.target).value }),
+        keydown: (/** @type {KeyboardEvent} */ event) => event.key === "Enter" && listFound(viewer) }),
       element("label", {}, "layers ", limit(0, "lowest layer"), " – ", limit(1, "highest layer")),
       element("label", {}, "lines ", element("select", { "data-key": "links", change: (/** @type {Event} */ event) => set({ links: /** @type {any} */ (event.target).value }) },
         ...["either", "inputs", "outputs", "pinned"].map((name) => element("option", { value: name }, name)))),
       element("button", { "data-key": "reset", click: () => viewer.dispatch({ type: "reset" }), title: "no filter, zoomed out" }, "Reset"),
-      element("span.found", { role: "status" }));
+      element("span", { role: "status" }, element("button.found", { "data-key": "found", title: "list what is found (Enter)", click: () => listFound(viewer) })));
   }
   const field = (/** @type {string} */ key) => /** @type {HTMLInputElement} */ (place.querySelector(`[data-key="${key}"]`));
   if (field("search") !== document.activeElement) field("search").value = view.search;
@@ -114,6 +115,22 @@ function renderFilters(viewer, place, set) {
     const one = field(`layer ${end}`);
     if (one !== document.activeElement) one.value = view.layers ? String(view.layers[end]) : "";
   }
-  const matching = view.search && [...found(graph, viewer.notes, view.search)].filter((row) => viewer.visible(view.active)[row]).length;
-  /** @type {HTMLElement} */ (place.querySelector(".found")).textContent = view.search ? `${counted(Number(matching))} found` : "";
+  const said = /** @type {HTMLElement} */ (place.querySelector(".found"));
+  said.textContent = foundText(viewer);
+  said.hidden = !view.search;
+}
+
+/** How many nodes a search finds, and what hides how many of them. @param {Viewer} viewer */
+function foundText(viewer) {
+  const { view, graph, notes } = viewer;
+  const rows = [...found(graph, notes, view.search)];
+  const causes = rows.map(viewer.hiddenBy(view.active)).filter(Boolean);
+  const counts = [...new Set(causes)].map((cause) => `, ${counted(causes.filter((one) => one === cause).length)} ${cause}`);
+  return `${counted(rows.length)} found${counts.join("")}`;
+}
+
+/** Go to the list of what is found. @param {Viewer} viewer */
+function listFound(viewer) {
+  viewer.dispatch({ type: "set", view: { tab: "list" } });
+  requestAnimationFrame(() => requestAnimationFrame(() => /** @type {HTMLElement | null} */ (document.querySelector(".nodes tbody button"))?.focus()));
 }

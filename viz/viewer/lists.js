@@ -80,15 +80,16 @@ function stepThrough(event) {
 }
 
 /**
- * All nodes that are seen, by token or in another order.
+ * All nodes that are seen, or all that a search finds, by token or in another order.
  * @param {Told} told
  * @param {number[]} rows
+ * @param {(row: number) => string} hiddenBy What keeps one of them from being seen.
  * @param {string} order
  * @param {(order: string) => void} onOrder
  * @param {number} most
  * @param {() => void} onMore
  */
-function nodeTable({ graph, notes, onWalk, onPoint }, rows, order, onOrder, most, onMore) {
+function nodeTable({ graph, notes, onWalk, onPoint }, rows, hiddenBy, order, onOrder, most, onMore) {
   /** @type {Record<string, (row: number) => number | string>} */
   const keys = {
     token: (row) => graph.pos[row] * 1e6 + graph.layer[row],
@@ -102,14 +103,15 @@ function nodeTable({ graph, notes, onWalk, onPoint }, rows, order, onOrder, most
   const head = Object.keys(keys).map((name) =>
     element("th", { scope: "col", "aria-sort": name === order ? "ascending" : null },
       element("button", { click: () => onOrder(name), "data-key": `order ${name}` }, name)));
+  const hidden = rows.filter((row) => hiddenBy(row)).length;
   const lines = sorted.slice(0, most).map(({ row }) =>
     element("tr", { pointerenter: () => onPoint(row), pointerleave: () => onPoint(null) },
       element("td", {}, graph.pos[row] < 0 ? "" : element("bdi", {}, `${graph.pos[row]} ${tokenAt(graph, graph.pos[row])}`)),
-      element("th", { scope: "row" }, element("button", { click: () => onWalk(row), "data-key": graph.names[row], "data-node": graph.names[row] }, graph.names[row])),
+      element("th", { scope: "row" }, element("button", { click: () => onWalk(row), "data-key": graph.names[row], "data-node": graph.names[row] }, graph.names[row]), hiddenBy(row) && element("small.quiet", {}, ` ${hiddenBy(row)}`)),
       element("td", {}, element("bdi", {}, labelOf(graph, notes, row))),
       element("td.number", {}, isTarget(graph, row) ? "" : percent(graph.influence[row])),
       element("td.number", {}, threeDigits(graph.activation[row]))));
   return element("div", {},
-    element("table.nodes", {}, element("caption", {}, `${counted(rows.length)} nodes are shown`), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines)),
+    element("table.nodes", {}, element("caption", {}, `${counted(rows.length - hidden)} nodes are shown${hidden ? `, and ${counted(hidden)} found that are not: choose one to see it` : ""}`), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines)),
     sorted.length > most && element("button.more", { click: onMore, "data-key": "table more" }, `all ${counted(sorted.length)}`));
 }

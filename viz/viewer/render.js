@@ -98,13 +98,14 @@ function renderPanel(viewer) {
   };
   const row = viewer.clicked();
   const place = byId("panel");
-  const rows = () => graph.names.map((_, n) => n).filter((n) => viewer.visible(view.active)[n] && (!view.search || found(graph, notes, view.search).has(n)));
+  const wanted = view.search ? found(graph, notes, view.search) : null;
+  const rows = () => graph.names.map((_, n) => n).filter((n) => viewer.visible(view.active)[n] && (!wanted || wanted.has(n)));
   const more = (/** @type {"links" | "table"} */ what) => () => {
     viewer.most[what] = Infinity;
     viewer.schedule();
   };
   if (view.tab === "node") refill(place, row === null ? [nothingClicked(viewer, told)] : nodePanel(viewer, told, row, more("links")));
-  if (view.tab === "list") refill(place, [nodeTable(told, rows(), viewer.order, (order) => ((viewer.order = order), viewer.schedule()), viewer.most.table, more("table"))]);
+  if (view.tab === "list") refill(place, [nodeTable(told, wanted ? [...wanted] : rows(), viewer.hiddenBy(view.active), viewer.order, (order) => ((viewer.order = order), viewer.schedule()), viewer.most.table, more("table"))]);
   if (view.tab === "paths") {
     const from = view.from === null ? undefined : graph.place.get(view.from);
     refill(place, [pathPanel(told, from, row, (path) => viewer.dispatch({ type: "pinAll", nodes: rowsOn(graph, path).map((n) => graph.names[n]) }))]);

@@ -122,6 +122,13 @@ class Viewer {
     });
   }
 
+  /** What keeps a node from being seen, in words; nothing if it is seen. @param {number} number @returns {(row: number) => string} */
+  hiddenBy(number) {
+    const [visible, { kept }, own] = [this.visible(number), this.pruning(number), new Set(this.state.notes[number].hidden)];
+    const cause = (/** @type {number} */ row) => (own.has(this.graphs[number].names[row]) ? "hidden by you" : kept.node[row] ? "hidden by a filter" : "hidden by pruning");
+    return (row) => (visible[row] ? "" : cause(row));
+  }
+
   /** Positions of a graph that stand for those of the graph that is looked at. @param {number} number @param {number[]} tokens */
   positions(number, tokens) {
     const [own, there] = [this.graph.columnOf, this.graphs[number].columnOf];
