@@ -28,24 +28,14 @@ from viz.words import heading, label, number, percent, position_text
 TABLE_ROWS = 50
 
 VIEWER = Path(__file__).with_name("viewer")
-# Each builds on those before it; all share one scope, as scripts of a page do.
-SCRIPTS = (
-    *(
-        "numbers",
-        "data",
-        "pruning",
-        "paths",
-        "parts",
-        "places",
-        "state",
-        "filed",
-        "storage",
-    ),  # values
-    *("elements", "pens", "drawing", "labels", "focus"),  # what is drawn of them
-    *("plot", "lists", "members", "detail", "intervening"),  # pieces of the page
-    *("subgraph", "boxes", "panels"),
-    *("viewer", "controls", "render", "deeds", "keys", "start"),  # the page
-)
+# Values, what is drawn of them, pieces of the page, the page: each builds on those before it, and
+# all share one scope, as scripts of a page do.
+SCRIPTS = """
+numbers data pruning paths parts places state filed storage
+elements pens drawing labels focus
+plot lists members detail intervening subgraph boxes panels
+viewer controls render deeds printing keys start
+""".split()
 
 
 def write_page(

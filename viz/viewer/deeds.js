@@ -166,15 +166,28 @@ async function savePicture(viewer, what, format) {
  */
 function paint(viewer, what, makePen) {
   if (what === "subgraph") return /** @type {P} */ (paintSubgraph(makePen, viewer.graph, viewer.notes, viewer.palette, roomIn(byId("parts"), viewer.view.fit)));
-  const [width, height] = viewer.plots[viewer.shown.indexOf(viewer.view.active)].size();
   const head = 30;
-  const scene = { ...viewer.scene(viewer.view.active), cursor: null };
+  const pen = paintGraph(viewer, viewer.view.active, makePen, head);
+  pen.text(viewer.graph.heading, MARGIN.left, 18, { color: viewer.palette.ink, size: 15, bold: true });
+  return pen;
+}
+
+/**
+ * @template {Pen} P
+ * @param {Viewer} viewer
+ * @param {number} number
+ * @param {(width: number, height: number) => P} makePen
+ * @param {number} head Pixels over it.
+ * @returns {P}
+ */
+function paintGraph(viewer, number, makePen, head = 0) {
+  const [width, height] = viewer.plots[viewer.shown.indexOf(number)].size();
+  const scene = { ...viewer.scene(number), cursor: null };
   const pen = makePen(width, height + head);
   pen.box(0, 0, width, height + head, scene.palette.paper);
   scene.frame = { ...scene.frame, top: scene.frame.top + head };
   drawAxes(pen, scene);
-  drawScene(pen, scene, viewer.faint(viewer.view.active));
-  pen.text(viewer.graph.heading, MARGIN.left, 18, { color: scene.palette.ink, size: 15, bold: true });
+  drawScene(pen, scene, viewer.faint(number));
   return pen;
 }
 

@@ -11,6 +11,7 @@
  * @property {number} height
  * @property {[number, number, number, number]} range Seen part: left, right, bottom, top, 0 to 1.
  * @property {[number, number]} unit Pixels per unit of the layout.
+ * @property {number} above Pixels over it for the labels of predictions.
  * @property {number} type How large texts and markers are, 1 on a laptop.
  *
  * @typedef {Record<"paper" | "ink" | "grey" | "pale" | "positive" | "negative" | "token" | "feature" |
@@ -33,7 +34,7 @@
  * @property {(row: number) => string} says A few letters for a node.
  */
 
-const MARGIN = { left: 50, right: 24, top: 54, bottom: 62 };
+const MARGIN = { left: 50, right: 24, bottom: 62 };
 const FULL = /** @type {[number, number, number, number]} */ ([0, 1, 0, 1]);
 const LARGEST = 9; // radius in pixels
 const SMALLEST = 0.45; // as a part of the largest
@@ -47,13 +48,14 @@ const ALL_EDGES = { fast: 4000, each: 6000 }; // drawn at once, and in each furt
  * @param {number} height
  * @param {[number, number, number, number] | null} range
  * @param {number} type
+ * @param {number} above
  * @returns {Frame}
  */
-function frameOf(level, width, height, range, type) {
+function frameOf(level, width, height, range, type, above) {
   const [l, r, b, t] = range ?? FULL;
-  const inner = [Math.max(40, width - MARGIN.left - MARGIN.right), Math.max(40, height - MARGIN.top - MARGIN.bottom)];
+  const inner = [Math.max(40, width - MARGIN.left - MARGIN.right), Math.max(40, height - above - MARGIN.bottom)];
   return {
-    level, type, left: MARGIN.left, top: MARGIN.top, width: inner[0], height: inner[1], range: [l, r, b, t],
+    level, type, above, left: MARGIN.left, top: above, width: inner[0], height: inner[1], range: [l, r, b, t],
     unit: [inner[0] / (level.width * (r - l)), inner[1] / (level.height * (t - b))],
   };
 }

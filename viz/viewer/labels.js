@@ -3,6 +3,8 @@
 "use strict";
 
 const LETTERS = 11; // size of the type
+const OUTPUT_LETTERS = 12; // the same over predictions
+const FEW = 3; // predictions, whose labels may lie; those of more stand steeper, and higher
 const ROOM = 26_000; // square pixels for each label
 const SIDES = [[1, 0], [-1, 0], [0, -1], [0, 1], [1, -1], [-1, -1], [1, 1], [-1, 1]]; // right, down
 
@@ -37,17 +39,53 @@ function labelled({ graph, frame, near, clicked, cursor, pinned, says }, nodes) 
   return ranked.sort((a, b) => weight(b) - weight(a)).slice(0, most);
 }
 
-/** Slanted texts over the predictions, the more probable first. @param {Pen} pen @param {Scene} scene @param {Float64Array} radius @param {number[]} targets */
+/** Pixels over a graph for the labels of its predictions. @param {Graph} graph */
+function roomAbove(graph) {
+  return graph.kind.filter((kind) => kind >= KIND.logit).length > FEW ? 88 : 54;
+}
+
+/** Slanted texts over the predictions, fanned out where these are near each other. @param {Pen} pen @param {Scene} scene @param {Float64Array} radius @param {number[]} targets */
 function drawOutputs(pen, { graph, frame, palette, says }, radius, targets) {
-  const angle = targets.length > 3 ? -45 : -22;
-  /** @type {number[]} */
-  const used = [];
-  for (const n of targets.sort((a, b) => graph.seed[b] - graph.seed[a])) {
-    const [x, y] = [acrossOf(frame, frame.level.x[n]), downOf(frame, frame.level.y[n]) - radius[n] - 4];
-    if (used.some((other) => Math.abs(other - x) < 18 * frame.type)) continue;
-    used.push(x);
-    pen.text(shortened(says(n), 24), x, y, { color: palette.ink, size: 12 * frame.type, angle, bold: used.length === 1, halo: palette.paper });
-  }
+  const size = OUTPUT_LETTERS * frame.type;
+  const angle = targets.length > FEW ? Math.PI / 4 : Math.PI / 8;
+  const gap = (size + 2) / Math.sin(angle);
+  const probable = [...targets].sort((a, b) => graph.seed[b] - graph.seed[a]).slice(0, Math.floor(frame.width / gap));
+  if (!probable.length) return;
+  const marks = probable.map((n) => ({ n, x: acrossOf(frame, frame.level.x[n]), y: downOf(frame, frame.level.y[n]) - radius[n] - 4 }));
+  marks.sort((a, b) => a.x - a.y - (b.x - b.y)); // from the left, and of those upon each other the lowest first
+  const crowded = marks.some(({ x }, i) => i && x - marks[i - 1].x < gap);
+  const line = Math.min(...marks.map(({ y }) => y)) - (crowded ? size / 2 : 0);
+  const longest = (line - (frame.top - frame.above)) / Math.sin(angle) - size / 2;
+  const texts = marks.map(({ n }) => fitted(says(n), size, longest));
+  const ends = texts.map((text) => frame.left + frame.width + MARGIN.right - size / 2 - widthOf(text, size) * Math.cos(angle));
+  const places = fanned(marks.map(({ x }) => x), ends, gap, frame.left);
+  marks.forEach(({ x, y }, i) => {
+    if (crowded) pen.line(`M${places[i].toFixed(1)} ${line.toFixed(1)}L${x.toFixed(1)} ${(y + 2).toFixed(1)}`, { color: palette.grey, width: 0.8 });
+  });
+  marks.forEach(({ n }, i) => {
+    pen.text(texts[i], places[i], line - 2, { color: palette.ink, size, angle: (-angle * 180) / Math.PI, bold: n === probable[0], halo: palette.paper });
+  });
+}
+
+/**
+ * Places near those that are wanted, in their order, a gap apart and none behind its end.
+ * @param {number[]} wanted
+ * @param {number[]} ends
+ * @param {number} gap
+ * @param {number} left
+ */
+function fanned(wanted, ends, gap, left) {
+  const places = wanted.map((place, i) => Math.min(place, ends[i]));
+  for (let i = places.length - 2; i >= 0; i--) places[i] = Math.min(places[i], places[i + 1] - gap);
+  places.forEach((place, i) => (places[i] = Math.max(place, i ? places[i - 1] + gap : left)));
+  return places;
+}
+
+/** As much of a text as is no wider than this. @param {string} text @param {number} size @param {number} width */
+function fitted(text, size, width) {
+  let length = 28;
+  while (length > 2 && widthOf(shortened(text, length), size) > width) length--;
+  return shortened(text, length);
 }
 
 /** @param {Frame} frame @param {number} n @param {number} r @returns {Box} */

@@ -174,7 +174,7 @@ function attachPlotly(axes, scene, size, onRange) {
     const [width, height] = size();
     return {
       width, height, dragmode: "pan", hovermode: false, showlegend: false,
-      margin: { l: MARGIN.left, r: MARGIN.right, t: MARGIN.top, b: MARGIN.bottom },
+      margin: { l: MARGIN.left, r: MARGIN.right, t: scene()?.frame.above ?? 0, b: MARGIN.bottom },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       modebar: { bgcolor: "rgba(0,0,0,0)", color: "#8a919c", activecolor: "#4a90d9", orientation: "h" },
       xaxis: { ...axis, range: [l, r] }, yaxis: { ...axis, range: [b, t] },
@@ -204,8 +204,8 @@ function attachPlotly(axes, scene, size, onRange) {
   gd.on("plotly_doubleclick", () => onRange(null));
   gd.follow = () => {
     const wanted = layout();
-    const same = JSON.stringify([wanted.width, wanted.height, wanted.xaxis.range, wanted.yaxis.range]) ===
-      JSON.stringify([gd.layout.width, gd.layout.height, gd.layout.xaxis.range, gd.layout.yaxis.range]);
-    if (!same && !dragging) plotly.relayout(axes, { width: wanted.width, height: wanted.height, "xaxis.range": wanted.xaxis.range, "yaxis.range": wanted.yaxis.range });
+    const same = JSON.stringify([wanted.width, wanted.height, wanted.margin.t, wanted.xaxis.range, wanted.yaxis.range]) ===
+      JSON.stringify([gd.layout.width, gd.layout.height, gd.layout.margin.t, gd.layout.xaxis.range, gd.layout.yaxis.range]);
+    if (!same && !dragging) plotly.relayout(axes, { width: wanted.width, height: wanted.height, "margin.t": wanted.margin.t, "xaxis.range": wanted.xaxis.range, "yaxis.range": wanted.yaxis.range });
   };
 }

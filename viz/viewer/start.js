@@ -24,6 +24,7 @@ function listenToPage(viewer) {
   });
   window.addEventListener("pagehide", () => viewer.changed && store(viewer.graphs, viewer.state));
   listenToPresses(viewer);
+  listenToPrinting(viewer);
   for (const [name, axis, key] of /** @type {const} */ ([[".divider.side", "clientX", "side"], [".divider.below", "clientY", "below"]])) {
     listenToDivider(viewer, /** @type {HTMLElement} */ (document.querySelector(name)), axis, key);
   }

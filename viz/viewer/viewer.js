@@ -26,7 +26,7 @@ class Viewer {
     this.palette = readPalette();
     this.type = 1; // size of texts in the plot
     this.scheduled = false;
-    this.held = false; // whether a button is pressed
+    this.held = false; // whether a button is pressed, or the page is printed
     this.late = false; // whether drawing waits for that
     this.changed = false; // whether there is something to be kept
     this.raw = false; // whether raw numbers are told
@@ -166,7 +166,7 @@ class Viewer {
     const [width, height] = this.plots[this.shown.indexOf(number)].size();
     return {
       graph,
-      frame: frameOf(this.level(number), width, height, this.view.range, this.type),
+      frame: frameOf(this.level(number), width, height, this.view.range, this.type, this.type * Math.max(...this.shown.map((one) => roomAbove(this.graphs[one])))),
       palette: this.palette,
       visible: this.visible(number),
       edges: path ?? (focus ? drawnFor(graph, focus, this.view.links, pinned) : drawnBetween(graph, pinned)),

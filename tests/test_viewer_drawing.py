@@ -1,0 +1,126 @@
+"""What the page draws: labels of predictions that can be read, and a page on paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, ViewportSize
+
+from graphs.annotations import Annotations
+from graphs.graph import AttributionGraph
+from tests.browser import LAPTOP, chromium, needs_chromium, viewed
+from tests.graph_oracles import make_graph
+from viz.page import write_page
+
+pytestmark = needs_chromium
+
+_TEXTS = """() => {
+    const text = paintGraph(viewer, 0, svgPen).file();
+    const drawing = new DOMParser().parseFromString(text, "text/xml");
+    return [...drawing.querySelectorAll('text[transform*="rotate(-"][text-anchor="start"]')]
+        .map((one) => {
+            const [x, y, angle] = one.getAttribute("transform").match(/[-\\d.]+/g).map(Number);
+            const size = Number(one.getAttribute("font-size"));
+            const text = one.textContent;
+            return {x, y, angle, size, text, width: widthOf(text, size)};
+        });
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+def predicting(count: int, columns: int) -> AttributionGraph:
+    """A graph of so many predictions; the more columns, the less room has each."""
+    tokens = tuple(f" w{pos}" for pos in range(columns))
+    names = [f"token:{pos}@{pos}" for pos in range(columns)]
+    features = [f"feature:0/{pos}@{pos}" for pos in range(columns)]
+    logits = [f"logit:{i}@{columns - 1}" for i in range(count)]
+    edges = dict.fromkeys(zip(names, features, strict=True), 1.0)
+    edges |= {(feature, logit): 1.0 for feature in features for logit in logits}
+    probabilities = [0.4 * 0.7**i for i in range(count)]
+    return make_graph([*names, *features, *logits], edges, probabilities, tokens=tokens)
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 4), (2, 40), (4, 4), (12, 60)])
+def test_labels_of_all_predictions_are_drawn_apart_and_inside(
+    browser: Browser, tmp_path: Path, count: int, columns: int
+):
+    graph = predicting(count, columns)
+    labels = {
+        str(graph.nodes[row]): f"t{i} with more letters than there is room for"
+        for i, row in enumerate(graph.target_rows().tolist())
+    }
+    write_page(graph, tmp_path / "page.html", Annotations(labels=labels))
+    with viewed(browser, tmp_path / "page.html") as found:
+        for size in (LAPTOP, ViewportSize(width=2560, height=1440)):
+            found.page.set_viewport_size(size)
+            settled(found.page)
+            texts = found.page.evaluate(_TEXTS)
+            assert sorted(one["text"].split()[0] for one in texts) == sorted(
+                f"t{i}" for i in range(count)
+            )
+            assert_apart_and_inside(texts, found.page.evaluate("viewer.plots[0].root.clientWidth"))
+
+
+def assert_apart_and_inside(texts: list[dict[str, float]], width: float) -> None:
+    """Slanted texts that begin on one line, in a picture of this width."""
+    texts = sorted(texts, key=lambda one: one["x"])
+    slant = math.radians(-texts[0]["angle"])
+    for one, other in pairwise(texts):
+        assert (other["x"] - one["x"]) * math.sin(slant) >= one["size"]
+        assert other["y"] == one["y"]
+    for one in texts:
+        assert one["x"] + one["width"] * math.cos(slant) <= width
+        assert one["y"] - one["width"] * math.sin(slant) >= 0
+
+
+def settled(page: Page) -> None:
+    page.wait_for_timeout(100)
+    page.evaluate("() => new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))")
+
+
+def test_a_label_leads_to_its_own_prediction(browser: Browser, tmp_path: Path):
+    """Lines from labels to marks end at marks, each at another."""
+    write_page(predicting(10, 60), tmp_path / "page.html")
+    with viewed(browser, tmp_path / "page.html") as found:
+        ends, marks = found.page.evaluate(
+            """() => {
+                const ends = [];
+                const {graph, frame} = viewer.scene(0);
+                const line = (path) => ends.push(path.match(/[-\\d.]+/g).map(Number));
+                const pen = {...svgPen(1, 1), line};
+                const targets = [...graph.names.keys()].filter((n) => isTarget(graph, n));
+                drawOutputs(pen, viewer.scene(0), new Float64Array(graph.count).fill(3), targets);
+                return [ends.map((end) => end.slice(2)), targets.map((n) =>
+                    [acrossOf(frame, frame.level.x[n]), downOf(frame, frame.level.y[n]) - 5])];
+            }"""
+        )
+    assert sorted([round(x, 1), round(y, 1)] for x, y in marks) == sorted(ends)
+
+
+def test_a_dark_page_is_light_on_paper_and_its_graph_a_drawing(browser: Browser, tmp_path: Path):
+    write_page(predicting(2, 4), tmp_path / "page.html")
+    page = browser.new_page(color_scheme="dark")
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_selector("html[data-ready]")
+    page.evaluate(
+        """window.addEventListener("beforeprint", () => { window.printed = [
+            document.documentElement.dataset.theme,
+            document.querySelector(".printed rect").getAttribute("fill"),
+            document.querySelectorAll(".printed text").length > 8,
+        ]; })"""
+    )
+    assert page.pdf().startswith(b"%PDF")
+    assert page.evaluate("window.printed") == ["light", "#ffffff", True]
+    settled(page)
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.locator(".printed").count() == 0
+    page.close()

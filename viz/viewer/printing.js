@@ -1,0 +1,22 @@
+// @ts-check
+// Printing: on paper the page is light, and graphs are drawings instead of pixels.
+"use strict";
+
+/** @param {Viewer} viewer */
+function listenToPrinting(viewer) {
+  window.addEventListener("beforeprint", () => {
+    viewer.held = true; // nothing is drawn for the screen meanwhile
+    document.documentElement.dataset.theme = "light";
+    viewer.palette = readPalette();
+    viewer.shown.forEach((number, place) => {
+      const drawing = element("div.printed", { role: "img", "aria-label": plotName(viewer.graphs[number]) });
+      drawing.innerHTML = paintGraph(viewer, number, svgPen).file();
+      viewer.plots[place].root.append(drawing);
+    });
+  });
+  window.addEventListener("afterprint", () => {
+    for (const drawing of document.querySelectorAll(".printed")) drawing.remove();
+    viewer.held = false;
+    renderAll(viewer);
+  });
+}
