@@ -30,12 +30,13 @@ TABLE_ROWS = 50
 VIEWER = Path(__file__).with_name("viewer")
 # Values, what is drawn of them, pieces of the page, the page: each builds on those before it, and
 # all share one scope, as scripts of a page do.
-SCRIPTS = """
+_ORDER = """
 numbers data pruning paths parts places state filed storage
 elements pens drawing labels focus
 plot lists members detail intervening subgraph boxes panels
 viewer controls render deeds printing keys start
-""".split()
+"""
+SCRIPTS = tuple(_ORDER.split())
 
 
 def write_page(
