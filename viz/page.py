@@ -31,7 +31,7 @@ VIEWER = Path(__file__).with_name("viewer")
 # Values, what is drawn of them, pieces of the page, the page: each builds on those before it, and
 # all share one scope, as scripts of a page do.
 _ORDER = """
-numbers data pruning paths parts places state filed storage
+numbers data pruning paths parts places state filed mine storage
 elements pens drawing labels focus
 plot lists members detail intervening subgraph boxes panels
 viewer controls render deeds printing keys start

@@ -22,6 +22,7 @@ from graphs.graph import AttributionGraph, row_sizes
 from graphs.grouping import MOST_FEATURES, find_groups, named
 from graphs.neuronpedia_pages import feature_page
 from graphs.nodes import TARGET_KINDS, NodeKind
+from graphs.provenance import NEURONS, UNKNOWN
 from graphs.prune import DEFAULTS, prune
 from graphs.scores import scores
 from viz.columns import columns
@@ -59,6 +60,7 @@ def graph_data(
         "heading": heading(graph),
         "origin": origin(graph),
         "key": _key(graph),
+        "dictionary": _dictionary_key(graph),
         "tokens": [visible(token) for token in header.tokens],
         "nLayers": header.model.n_layers,
         "remarks": _remarks(part),
@@ -136,6 +138,16 @@ def _key(graph: AttributionGraph) -> str:
     """The same for all graphs that annotations of one of them fit."""
     header = graph.provenance
     parts = (header.model.name, header.dictionary.name, header.token_ids, header.tokens)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _dictionary_key(graph: AttributionGraph) -> str | None:
+    """The same for all graphs of `one_dictionary`, which share labels; None: it is unknown."""
+    header = graph.provenance
+    if header.dictionary.name == UNKNOWN:
+        return None
+    model = header.model.model_dump(mode="json") if header.dictionary.kind == NEURONS else None
+    parts = (header.dictionary.model_dump(mode="json"), model)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -122,8 +122,8 @@ function renderFilters(viewer, place, set) {
 
 /** How many nodes a search finds, and what hides how many of them. @param {Viewer} viewer */
 function foundText(viewer) {
-  const { view, graph, notes } = viewer;
-  const rows = [...found(graph, notes, view.search)];
+  const { view, graph } = viewer;
+  const rows = [...found(graph, viewer.labelled(), view.search)];
   const causes = rows.map(viewer.hiddenBy(view.active)).filter(Boolean);
   const counts = [...new Set(causes)].map((cause) => `, ${counted(causes.filter((one) => one === cause).length)} ${cause}`);
   return `${counted(rows.length)} found${counts.join("")}`;

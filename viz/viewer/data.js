@@ -38,6 +38,7 @@
  * @property {string} heading
  * @property {string} origin
  * @property {string} key
+ * @property {string | null} dictionary The same for all graphs whose features are the same.
  * @property {string[]} tokens
  * @property {number} nLayers
  * @property {string[]} remarks

@@ -12,7 +12,9 @@ let announced = 0;
 
 /** @param {Viewer} viewer */
 async function saveAnnotations(viewer) {
-  const { graph, notes } = viewer;
+  const { graph } = viewer;
+  const notes = adopted(graph, viewer.notes, viewer.state.mine);
+  if (notes !== viewer.notes) viewer.dispatch({ type: "load", annotations: notes });
   if (viewer.served) {
     const body = annotationsText(notes);
     const headers = { "content-type": "application/json" };
@@ -88,7 +90,8 @@ function showHelp() {
 
 /** @param {Viewer} viewer */
 function groupChosen(viewer) {
-  const parts = partsOf(viewer.graph, viewer.notes).filter((part) => viewer.chosen.has(part.name));
+  const notes = viewer.labelled();
+  const parts = partsOf(viewer.graph, notes).filter((part) => viewer.chosen.has(part.name));
   viewer.chosen = new Set();
   if (!parts.length) {
     viewer.schedule();
@@ -97,7 +100,7 @@ function groupChosen(viewer) {
   const members = parts.flatMap(({ rows }) => rows.map((row) => viewer.graph.names[row]));
   const named = parts.find((part) => part.isGroup);
   const strongest = strongestOf(viewer.graph, parts.flatMap(({ rows }) => rows));
-  const name = named ? named.name : shortened(shortLabel(viewer.graph, viewer.notes, strongest) || viewer.graph.names[strongest], 40);
+  const name = named ? named.name : shortened(shortLabel(viewer.graph, notes, strongest) || viewer.graph.names[strongest], 40);
   viewer.dispatch({ type: "group", members, name });
 }
 
@@ -165,7 +168,7 @@ async function savePicture(viewer, what, format) {
  * @returns {P}
  */
 function paint(viewer, what, makePen) {
-  if (what === "subgraph") return /** @type {P} */ (paintSubgraph(makePen, viewer.graph, viewer.notes, viewer.palette, roomIn(byId("parts"), viewer.view.fit)));
+  if (what === "subgraph") return /** @type {P} */ (paintSubgraph(makePen, viewer.graph, viewer.labelled(), viewer.palette, roomIn(byId("parts"), viewer.view.fit)));
   const head = 30;
   const pen = paintGraph(viewer, viewer.view.active, makePen, head);
   pen.text(viewer.graph.heading, MARGIN.left, 18, { color: viewer.palette.ink, size: 15, bold: true });

@@ -14,19 +14,21 @@
 /**
  * @param {Graph} graph
  * @param {Notes} notes
+ * @param {ReturnType<typeof labelSource>} source Where its label is from.
  * @param {View} view
  * @param {number} row
  * @param {Actions} actions
+ * @param {HTMLElement | null} members Of its group.
  * @returns {HTMLElement}
  */
-function nodeDetail(graph, notes, view, row, actions) {
+function nodeDetail(graph, notes, source, view, row, actions, members) {
   const name = graph.names[row];
   const key = featureKey(name);
   const feature = key ? graph.features[key] : undefined;
   const group = notes.groups.find((one) => one.members.includes(name));
   return element(
     "section.detail", { "aria-label": "the clicked node" },
-    element("h2", {}, symbolOf(graph.kind[row]), labelField(graph, notes, row, actions)),
+    element("h2", {}, symbolOf(graph.kind[row]), labelField(graph, notes, source, row, actions)),
     element("p.quiet", {}, name, graph.pos[row] >= 0 && element("span", {}, " at ", element("bdi", {}, `“${tokenAt(graph, graph.pos[row])}”`)), group && ` · in “${group.name}”`),
     element("dl", {}, ...numbersOf(graph, row).flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, text)])),
     element("p.actions", {},
@@ -35,12 +37,13 @@ function nodeDetail(graph, notes, view, row, actions) {
       element("button", { click: actions.hide, "data-key": "hide", title: "h" }, notes.hidden.includes(name) ? "Show again" : "Hide"),
       pageLink(graph, name)),
     isTarget(graph, row) ? minusChoice(graph, notes, view, row, actions) : null,
+    members,
     feature ? featureDetail(feature, graph.activation[row]) : null,
   );
 }
 
-/** A label that can be changed; the file's own stands below a changed one. @param {Graph} graph @param {Notes} notes @param {number} row @param {Actions} actions */
-function labelField(graph, notes, row, actions) {
+/** A label that can be changed; the file's own stands below a changed one. @param {Graph} graph @param {Notes} notes @param {ReturnType<typeof labelSource>} source @param {number} row @param {Actions} actions */
+function labelField(graph, notes, source, row, actions) {
   const shown = labelOf(graph, notes, row);
   const field = element("input", {
     value: shown, "aria-label": "label of this node", "data-key": "label", dir: "auto",
@@ -55,7 +58,10 @@ function labelField(graph, notes, row, actions) {
     },
   });
   const original = shown !== graph.labels[row] && element("small.quiet", {}, `in the file: ${graph.labels[row]}`);
-  return element("span.label", {}, field, original);
+  const from = source === "file" && element("small.quiet", {}, "from the annotations in the file");
+  const elsewhere = source === "elsewhere" && element("small.quiet", {}, "yours for this feature, given elsewhere ",
+    element("button", { click: () => actions.label(""), "data-key": "forget", title: "take this label away from all prompts of this dictionary; can be undone" }, "Forget"));
+  return element("span.label", {}, field, from, elsewhere, original);
 }
 
 /** @param {Graph} graph @param {number} row @returns {[string, string][]} */

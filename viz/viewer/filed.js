@@ -54,7 +54,7 @@ function renewed(graphs, state) {
     sameNotes(state.notes[number], state.seen[number]) && mustChoose(graph, state.notes[number], state.seen[number]);
   if (!graphs.some(untouched)) return state;
   const [notes, seen] = [state.notes, state.seen].map((old) => old.map((one, number) => (untouched(graphs[number], number) ? notesInPage(graphs[number]) : one)));
-  return { ...state, notes, seen, past: [...state.past, state.notes] };
+  return { ...state, notes, seen, past: [...state.past, { notes: state.notes, mine: state.mine }] };
 }
 
 /** Ask whose annotations should be shown, until a person has chosen. @param {Viewer} viewer */

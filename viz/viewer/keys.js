@@ -129,5 +129,5 @@ function walk(viewer, right, up) {
   }
   if (best === null) return;
   viewer.point(view.active, best);
-  announce(`${labelOf(graph, viewer.notes, best)}, ${graph.names[best]} ${placeText(graph, best)}`);
+  announce(`${labelOf(graph, viewer.labelled(), best)}, ${graph.names[best]} ${placeText(graph, best)}`);
 }

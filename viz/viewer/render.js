@@ -53,7 +53,8 @@ function plotName(graph) {
 
 /** @param {Viewer} viewer */
 function renderHead(viewer) {
-  const { graph, graphs, view, notes } = viewer;
+  const { graph, graphs, view } = viewer;
+  const notes = viewer.labelled();
   byId("heading").textContent = viewer.pair ? graphs.map((one) => one.heading).join("   |   ") : graph.heading;
   byId("origin").textContent = graph.origin;
   const tokens = new Set(view.tokens ?? []);
@@ -90,7 +91,8 @@ function renderTabs(viewer) {
 
 /** @param {Viewer} viewer */
 function renderPanel(viewer) {
-  const { view, graph, notes } = viewer;
+  const { view, graph } = viewer;
+  const notes = viewer.labelled();
   const told = {
     graph, notes,
     onWalk: (/** @type {number} */ row) => viewer.click(view.active, row, true),
@@ -122,15 +124,17 @@ function renderPanel(viewer) {
 
 /** @param {Viewer} viewer @param {Told} told @param {number} row @param {() => void} onMore */
 function nodePanel(viewer, told, row, onMore) {
-  const { view, graph, notes } = viewer;
+  const { view, graph } = viewer;
+  const notes = viewer.labelled();
   const focus = /** @type {Focus} */ (viewer.focus(view.active));
   const name = graph.names[row];
   const group = notes.groups.find((one) => one.members.includes(name));
+  const members = group ? memberList(told, group, name, (node) => viewer.dispatch({ type: "leave", node })) : null;
   const actions = {
     pin: () => viewer.dispatch({ type: "pin", node: name }),
     hide: () => viewer.dispatch({ type: "hide", node: name }),
     pathsFrom: () => viewer.dispatch({ type: "set", view: { from: view.from === name ? null : name, tab: "paths" } }),
-    label: (/** @type {string} */ text) => viewer.dispatch({ type: "label", key: labelKey(notes, name), text }),
+    label: (/** @type {string} */ text) => viewer.dispatch({ type: "label", key: labelKey(viewer.notes, name), text, dictionary: graph.dictionary, feature: featureKey(name) }),
     minus: (/** @type {string | null} */ minus) => viewer.dispatch({ type: "set", view: { minus } }),
   };
   const computed = graph.expanded[row] || isInput(graph, row) || graph.kind[row] === KIND.error || graph.kind[row] === KIND.bias;
@@ -138,9 +142,8 @@ function nodePanel(viewer, told, row, onMore) {
   const lacking = graph.partial && minus !== undefined && differenceSize(graph, row, minus) === null;
   const nothing = computed ? "Nothing that is shown feeds it." : "Its inputs were not computed.";
   return [
-    nodeDetail(graph, notes, view, row, actions),
+    nodeDetail(graph, notes, labelSource(graph, viewer.notes, viewer.state.mine, name), view, row, actions, members),
     viewer.served && isChangeable(graph, row) ? interventionPanel(viewer, told, row) : null,
-    group ? memberList(told, group, name, (node) => viewer.dispatch({ type: "leave", node })) : null,
     linkList(told, view.minus ? `Feeds the difference${lacking ? ", of the edges in this page" : ""}` : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),
     linkList(told, "Feeds", "It feeds nothing that is shown.", focus.outputs, viewer.most.links, onMore),
   ];
@@ -154,7 +157,8 @@ function labelKey(notes, name) {
 
 /** What is said while no node is clicked: where to begin. @param {Viewer} viewer @param {Told} told */
 function nothingClicked(viewer, told) {
-  const { graph, notes, view } = viewer;
+  const { graph, view } = viewer;
+  const notes = viewer.labelled();
   const seen = viewer.visible(view.active);
   const strongest = graph.names.map((_, row) => row).filter((row) => seen[row] && graph.kind[row] === KIND.feature);
   strongest.sort((a, b) => graph.influence[b] - graph.influence[a]);
@@ -171,7 +175,8 @@ function nothingClicked(viewer, told) {
 
 /** @param {Viewer} viewer */
 function renderSubgraph(viewer) {
-  const { graph, notes, view } = viewer;
+  const { graph, view } = viewer;
+  const notes = viewer.labelled();
   const place = byId("parts");
   const key = () => JSON.stringify([view.active, notes, [...viewer.chosen], view.fit, place.clientWidth, place.clientHeight]);
   if (place.dataset.drawn === key()) return;

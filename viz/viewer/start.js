@@ -17,6 +17,11 @@ function listenToPage(viewer) {
   });
   // Two windows of one page go in step.
   window.addEventListener("storage", (event) => {
+    const dictionary = viewer.graphs.map((graph) => graph.dictionary).find((one) => one !== null && event.key === dictionaryKey(one));
+    if (dictionary) {
+      viewer.state = labelledElsewhere(viewer.state, dictionary, storedLabels(dictionary));
+      viewer.schedule();
+    }
     if (event.key !== storageKey(viewer.graphs) || !event.newValue) return;
     viewer.state = inStep(viewer.graphs, viewer.state, storedState(viewer.graphs));
     viewer.changed = false; // it is stored already

@@ -37,8 +37,11 @@
  * @property {View} view
  * @property {Notes[]} notes Of each graph, as all that follow but past and future, which are of all.
  * @property {Notes[]} seen What the file said when a person last knew of it.
- * @property {Notes[][]} past
- * @property {Notes[][]} future
+ * @property {Mine} mine
+ * @property {Said[]} past
+ * @property {Said[]} future
+ * @typedef {Record<string, Record<string, string>>} Mine A person's labels by dictionary and feature, wherever they were given.
+ * @typedef {{notes: Notes[], mine: Mine}} Said What is undone.
  * @typedef {{type: string} & Record<string, any>} Change
  */
 
@@ -63,6 +66,7 @@ function initialState(graphs) {
     },
     notes: graphs.map((graph) => notesFrom(graph.annotations)),
     seen: graphs.map((graph) => notesFrom(graph.annotations)),
+    mine: {},
     past: [],
     future: [],
   };
@@ -81,14 +85,14 @@ function notesFrom(annotations) {
  * @returns {State}
  */
 function reduce(state, change) {
-  const { past, future, notes, view, seen } = state;
+  const { past, future, notes, mine, view, seen } = state;
   if (change.type === "undo") {
     if (!past.length) return state;
-    return { ...state, notes: past[past.length - 1], past: past.slice(0, -1), future: [notes, ...future] };
+    return { ...state, ...past[past.length - 1], past: past.slice(0, -1), future: [{ notes, mine }, ...future] };
   }
   if (change.type === "redo") {
     if (!future.length) return state;
-    return { ...state, notes: future[0], past: [...past, notes], future: future.slice(1) };
+    return { ...state, ...future[0], past: [...past, { notes, mine }], future: future.slice(1) };
   }
   const graph = change.graph ?? view.active;
   const known = "file" in change ? seen.with(graph, change.file) : seen;
@@ -101,7 +105,8 @@ function reduce(state, change) {
     view,
     notes: notes.with(graph, after),
     seen: known,
-    past: change.again ? past : [...past, notes].slice(-MOST_UNDONE), // a key that is held is one change
+    mine: change.type === "label" ? relabelled(mine, notes[graph], change) : mine,
+    past: change.again ? past : [...past, { notes, mine }].slice(-MOST_UNDONE), // a key that is held is one change
     future: [],
   };
 }
@@ -196,6 +201,21 @@ const NOTE_CHANGES = {
   load: (_, { annotations }) => notesFrom(annotations),
   revert: (_, { file }) => file,
 };
+
+/**
+ * A label of a feature is one for all prompts of its dictionary; if it is taken away here, it is so
+ * everywhere, unless it was one of this graph alone.
+ * @param {Mine} mine
+ * @param {Notes} notes
+ * @param {Change} change
+ * @returns {Mine}
+ */
+function relabelled(mine, notes, { key, text, dictionary, feature }) {
+  if (!dictionary || !feature) return mine;
+  const { [feature]: known, ...others } = mine[dictionary] ?? {};
+  if (!text && (notes.labels[key] ?? known) !== known) return mine;
+  return { ...mine, [dictionary]: text ? { ...others, [feature]: text } : others };
+}
 
 /** @template T @param {T[]} items @param {T} item */
 function toggled(items, item) {

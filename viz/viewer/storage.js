@@ -15,7 +15,8 @@ const storageKey = (graphs) => `headwater:${graphs.map((graph) => graph.key).joi
 function restoredState(graphs) {
   const stored = storedState(graphs);
   const own = stored ? renewed(graphs, keptState(graphs, stored)) : initialState(graphs);
-  return withShared(own, sharedState(location.hash));
+  const mine = storedMine(graphs);
+  return withShared({ ...own, mine, past: own.past.map(({ notes }) => ({ notes, mine })) }, sharedState(location.hash));
 }
 
 /**
@@ -28,7 +29,7 @@ function withShared(own, shared) {
   if (!shared || typeof shared !== "object") return own;
   const state = joined(own, shared);
   const same = JSON.stringify(state.notes) === JSON.stringify(own.notes);
-  return same ? { ...state, notes: own.notes } : { ...state, past: [...own.past, own.notes], future: [] };
+  return same ? { ...state, notes: own.notes } : { ...state, past: [...own.past, { notes: own.notes, mine: own.mine }], future: [] };
 }
 
 /**
@@ -160,9 +161,10 @@ function sharedState(hash) {
  */
 function sharedHash(graphs, state) {
   const initial = initialState(graphs);
+  const own = state.notes.map((notes, graph) => adopted(graphs[graph], notes, state.mine));
   const same = (/** @type {any} */ a, /** @type {any} */ b) => JSON.stringify(a) === JSON.stringify(b);
   const view = Object.entries(state.view).filter(([name, value]) => !same(value, /** @type {any} */ (initial.view)[name]));
-  const notes = same(state.notes, initial.notes) ? undefined : state.notes;
+  const notes = same(own, initial.notes) ? undefined : own;
   const bytes = new TextEncoder().encode(JSON.stringify({ view: Object.fromEntries(view), notes }));
   const text = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
   const hash = `#s=${text.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;

@@ -49,6 +49,11 @@ class Viewer {
     return this.state.notes[this.view.active];
   }
 
+  /** Notes, and a person's labels from elsewhere. @param {number} number */
+  labelled(number = this.view.active) {
+    return withMine(this.graphs[number], this.state.notes[number], this.state.mine);
+  }
+
   /** Graphs that are on the screen. */
   get shown() {
     return this.pair ? [0, 1] : [this.view.active];
@@ -62,7 +67,9 @@ class Viewer {
 
   /** @param {Change} change */
   dispatch(change) {
+    const before = this.state.mine;
     this.state = reduce(this.state, change);
+    if (this.state.mine !== before) keepMine(before, this.state.mine);
     this.changed = true;
     leaveAddress();
     this.schedule();
@@ -157,7 +164,7 @@ class Viewer {
   /** @param {number} number @returns {Scene} */
   scene(number) {
     const graph = this.graphs[number];
-    const notes = this.state.notes[number];
+    const notes = this.labelled(number);
     const pinned = rowsOf(graph, [...notes.pins, ...notes.groups.filter((g) => !g.automatic).flatMap((group) => group.members)]);
     const focus = this.focus(number);
     const path = this.pathEdges(number);
@@ -240,7 +247,7 @@ function readPalette() {
 /** What is said beside a node that is pointed at. @param {Viewer} viewer @param {number} number @param {number} row */
 function tipLines(viewer, number, row) {
   const graph = viewer.graphs[number];
-  const notes = viewer.state.notes[number];
+  const notes = viewer.labelled(number);
   if (viewer.raw) {
     return [graph.names[row], ...["arrived", "influence", "before", "seed", "activation", "value", "total"].map((name) => `${name} ${(/** @type {any} */ (graph))[name][row]}`)];
   }
