@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from graphs.descriptions import Description, Example
 from graphs.files import atomic_write, make_folder
@@ -57,7 +57,9 @@ class _Record(BaseModel):
     bottom_logits: list[str] = []
     act_max: float | None = None
     histogram: list[float] = []
-    activation_frequency: float | None = None
+    activation_frequency: float | None = Field(
+        default=None, validation_alias=AliasChoices("activation_frequency", "frac_nonzero")
+    )  # the second is Neuronpedia's word
 
 
 @dataclass(frozen=True)

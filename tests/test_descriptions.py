@@ -265,7 +265,7 @@ def test_show_tells_what_is_known_about_a_feature(tmp_path: Path):
 
 def test_records_of_others_may_lack_or_bend_what_is_not_needed(tmp_path: Path):
     write_feature_files(tmp_path, "toy", [[DALLAS]])
-    record = {"label": None, "histogram": [3.0, 0.0], "top_logits": ["a"]}
+    record = {"label": None, "histogram": [3.0, 0.0], "top_logits": ["a"], "frac_nonzero": 0.02}
     packed = gzip.compress(json.dumps(record).encode())
     content = len(packed).to_bytes(4, "little") + packed
     (tmp_path / "features" / "layer_0.bin").write_bytes(content)
@@ -273,7 +273,9 @@ def test_records_of_others_may_lack_or_bend_what_is_not_needed(tmp_path: Path):
     (tmp_path / "features" / "index.json.gz").write_bytes(gzip.compress(json.dumps(index).encode()))
     files = feature_files(tmp_path)
     assert files is not None
-    assert files.read(0, 0) == Description(label="", raised=("a",), histogram=(3, 0))
+    assert files.read(0, 0) == Description(
+        label="", raised=("a",), histogram=(3, 0), frequency=0.02
+    )
 
 
 def test_output_tokens_are_on_the_page_even_without_examples(tmp_path: Path):

@@ -34,7 +34,7 @@ _ORDER = """
 numbers data pruning paths parts places state filed mine storage
 elements pens drawing labels focus
 plot lists members detail intervening subgraph boxes panels
-viewer controls render deeds printing keys start
+viewer frequency controls render deeds printing keys start
 """
 SCRIPTS = tuple(_ORDER.split())
 

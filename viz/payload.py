@@ -197,11 +197,19 @@ def _nodes(part: Part) -> dict[str, Any]:
             total=totals[rows],
             value=nodes.value.astype(np.float32),
             expanded=graph.expanded[rows].astype(np.uint8),
+            frequency=np.array([_frequency(graph, row) for row in numbers], dtype=np.float32),
         ),
         "names": [str(node) for node in nodes],
         "labels": [label(graph, row) for row in numbers],
         "marks": [_mark(graph, row) for row in numbers],
     }
+
+
+def _frequency(graph: AttributionGraph, row: int) -> float:
+    """Share of tokens on which a feature fires; NaN where nobody knows."""
+    description = graph.description(row)
+    known = None if description is None else description.frequency
+    return np.nan if known is None else known
 
 
 def _mark(graph: AttributionGraph, row: int) -> str | None:

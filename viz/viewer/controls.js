@@ -54,6 +54,7 @@ function renderControls(viewer) {
     viewer.pair && view.colour === "difference" && element("span.scale", { role: "img", "aria-label": "colours from less influence here than there to more" }, "less here", element("i", {}), "more here"),
   ]);
   renderFilters(viewer, filters, set);
+  renderFrequency(viewer, filters, set);
 }
 
 /** Sliders stay the elements that they are, so that they can be held while they move. @param {HTMLElement} place @param {(name: any, what: string) => HTMLElement} slider @param {View} view */

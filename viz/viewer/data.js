@@ -61,6 +61,7 @@
  * @property {Float64Array} total
  * @property {Float32Array} value
  * @property {Uint8Array} expanded
+ * @property {Float32Array} frequency Share of tokens that a feature fires on, where it is known.
  * @property {string[]} names
  * @property {string[]} labels
  * @property {string[]} marks

@@ -28,7 +28,7 @@ function visibleNodes(graph, kept, view, notes, clicked) {
     const layer = graph.layer[n];
     const outside = view.layers && layer >= 0 && !isTarget(graph, n) && (layer < view.layers[0] || layer > view.layers[1]);
     const elsewhere = tokens && graph.pos[n] >= 0 && !isTarget(graph, n) && !tokens.has(graph.pos[n]);
-    visible[n] = Number(kept.node[n] && !without.has(graph.kind[n]) && !outside && !elsewhere);
+    visible[n] = Number(kept.node[n] && !isTooFrequent(graph, view, n) && !without.has(graph.kind[n]) && !outside && !elsewhere);
   }
   const always = [...notes.pins, ...notes.groups.filter((g) => !g.automatic).flatMap((group) => group.members)];
   for (const name of clicked ? [...always, clicked] : always) {
@@ -40,6 +40,11 @@ function visibleNodes(graph, kept, view, notes, clicked) {
     if (row !== undefined && name !== clicked) visible[row] = 0;
   }
   return visible;
+}
+
+/** Whether a feature is hidden because it fires on too many tokens. @param {Graph} graph @param {View} view @param {number} n */
+function isTooFrequent(graph, { frequency }, n) {
+  return frequency !== null && graph.frequency[n] > frequency; // never where it is unknown
 }
 
 /**

@@ -3,6 +3,7 @@
 "use strict";
 
 const STEP = 0.05; // of a threshold
+const DECADES = 0.25; // of a frequency
 
 /** @param {Viewer} viewer */
 function listenToKeys(viewer) {
@@ -78,6 +79,12 @@ function moveThreshold(viewer, name, step) {
   viewer.dispatch({ type: "set", view: { [name]: value } });
 }
 
+/** @param {Viewer} viewer @param {number} step */
+function moveFrequency(viewer, step) {
+  if (!viewer.shown.some((one) => knowsFrequencies(viewer.graphs[one]))) return announce("Nobody has counted how often these features fire.");
+  viewer.dispatch({ type: "set", view: { frequency: frequencyAt(decadesOf(viewer.view.frequency) + step) } });
+}
+
 /** @type {Record<string, (viewer: Viewer, event: KeyboardEvent) => void>} */
 const DEEDS = {
   ArrowLeft: (viewer) => walk(viewer, -1, 0),
@@ -97,6 +104,8 @@ const DEEDS = {
   "]": (viewer) => moveThreshold(viewer, "nodes", STEP),
   "{": (viewer) => moveThreshold(viewer, "edges", -STEP),
   "}": (viewer) => moveThreshold(viewer, "edges", STEP),
+  "<": (viewer) => moveFrequency(viewer, -DECADES),
+  ">": (viewer) => moveFrequency(viewer, DECADES),
   e: (viewer) => viewer.dispatch({ type: "set", view: { faint: !viewer.view.faint } }),
   u: (viewer) => viewer.dispatch({ type: "undo" }),
   r: (viewer) => viewer.dispatch({ type: "redo" }),

@@ -41,7 +41,7 @@ const FIELDS = {
   value: (graph, row) => graph.value[row],
   inputs: (graph, row) => edgesAt(graph.inputs, row).length,
   outputs: (graph, row) => edgesAt(graph.outputs, row).length,
-  frequency: (graph, row) => graph.features[featureKey(graph.names[row]) ?? ""]?.frequency ?? NaN,
+  frequency: (graph, row) => graph.frequency[row],
 };
 
 /**
@@ -103,7 +103,7 @@ function aboutPanel(graph, notes) {
 const KEYS = [
   ["← →", "to the node at the token before or after"], ["↑ ↓", "to the node a layer above or below"], ["Enter", "click the node that the keys are at"],
   ["Esc", "clear the click"], ["p", "pin or unpin"], ["g", "hold and click boxes to group them; let go to make the group"], ["h", "hide"], ["t", "paths from here"],
-  ["[ ]", "keep fewer or more nodes"], ["{ }", "keep fewer or more edges"], ["e", "draw all edges, or only those of the click"], ["/", "search"], ["u  r", "undo, redo"], ["0", "zoom out"],
+  ["[ ]", "keep fewer or more nodes"], ["{ }", "keep fewer or more edges"], ["< >", "hide more or fewer of the features that fire often"], ["e", "draw all edges, or only those of the click"], ["/", "search"], ["u  r", "undo, redo"], ["0", "zoom out"],
   ["d", "light or dark"], ["Shift", "hold to keep what is pointed at"], ["Alt", "hold for raw numbers while pointing"], ["?", "this help"],
 ];
 

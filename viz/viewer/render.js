@@ -113,7 +113,7 @@ function renderPanel(viewer) {
     refill(place, [pathPanel(told, from, row, (path) => viewer.dispatch({ type: "pinAll", nodes: rowsOn(graph, path).map((n) => graph.names[n]) }))]);
   }
   if (view.tab === "fields") {
-    const key = JSON.stringify([view.fields, view.active, view.nodes, view.edges, view.without, view.layers, view.tokens, view.search, viewer.palette.ink, "Plotly" in window]);
+    const key = JSON.stringify([view.fields, view.active, view.nodes, view.edges, view.without, view.layers, view.tokens, view.frequency, view.search, viewer.palette.ink, "Plotly" in window]);
     if (place.dataset.fields !== key) {
       place.dataset.fields = key;
       refill(place, [fieldPanel(graph, notes, view.fields, rows(), viewer.palette, (fields) => viewer.dispatch({ type: "set", view: { fields } }), told.onWalk)]);

@@ -21,6 +21,7 @@
  * @property {string[]} without Kinds that are hidden.
  * @property {[number, number] | null} layers
  * @property {number[] | null} tokens
+ * @property {number | null} frequency Features that fire on a larger share of tokens are hidden.
  * @property {string} search
  * @property {"either" | "inputs" | "outputs" | "pinned"} links
  * @property {boolean} faint Whether all edges are drawn.
@@ -60,7 +61,7 @@ function initialState(graphs) {
   return {
     view: {
       active: 0, clicked: graphs.map(() => null), from: null, minus: null, nodes, edges,
-      keepErrors: false, without: [], layers: null, tokens: null, search: "", links: "either",
+      keepErrors: false, without: [], layers: null, tokens: null, frequency: null, search: "", links: "either",
       faint: true, range: null, tab: "node", fields: ["layer", "influence"], colour: "difference", theme: "auto",
       side: 420, below: 260, fit: true,
     },
@@ -129,7 +130,7 @@ function changedView(view, change) {
     case "kind":
       return { ...view, without: toggled(view.without, change.kind) };
     case "reset":
-      return { ...view, range: null, layers: null, tokens: null, search: "", without: [] };
+      return { ...view, range: null, layers: null, tokens: null, frequency: null, search: "", without: [] };
     case "set":
       return { ...view, ...change.view };
     default:

@@ -91,6 +91,7 @@ const VIEW_FITS = {
   without: (value) => isList(value, (kind) => KINDS.includes(kind)),
   layers: orNull((value) => isList(value, Number.isFinite) && value.length === 2),
   tokens: orNull((value) => isList(value, Number.isInteger)),
+  frequency: orNull((value) => isPart(value) && value > 0),
   search: isText,
   links: (value) => ["either", "inputs", "outputs", "pinned"].includes(value),
   faint: (value) => typeof value === "boolean",

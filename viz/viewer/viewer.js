@@ -120,8 +120,8 @@ class Viewer {
     const { view } = this;
     const notes = this.state.notes[number];
     const clicked = view.clicked[number];
-    const { nodes, edges, keepErrors, without, layers, tokens, from, tab } = view;
-    return this.remembered(`visible ${number}`, [nodes, edges, keepErrors, without, layers, tokens, from, tab, view.active, clicked, notes], () => {
+    const { nodes, edges, keepErrors, without, layers, tokens, frequency, from, tab } = view;
+    return this.remembered(`visible ${number}`, [nodes, edges, keepErrors, without, layers, tokens, frequency, from, tab, view.active, clicked, notes], () => {
       const own = { ...view, tokens: tokens && this.positions(number, tokens) };
       const visible = visibleNodes(this.graphs[number], this.pruning(number).kept, own, notes, clicked);
       for (const { source, target } of this.pathEdges(number) ?? []) visible[source] = visible[target] = 1;
@@ -230,7 +230,7 @@ class Viewer {
   /** Edges that are drawn faintly, strongest first. @param {number} number @returns {ArrayLike<number>} */
   faint(number) {
     if (!this.view.faint) return [];
-    return this.remembered(`faint ${number}`, [this.view.nodes, this.view.edges, this.view.keepErrors, this.view.without, this.view.layers, this.view.tokens, this.state.notes[number].hidden, this.view.clicked[number]], () => {
+    return this.remembered(`faint ${number}`, [this.view.nodes, this.view.edges, this.view.keepErrors, this.view.without, this.view.layers, this.view.tokens, this.view.frequency, this.state.notes[number].hidden, this.view.clicked[number]], () => {
       const [graph, visible] = [this.graphs[number], this.visible(number)];
       return this.pruning(number).edges.filter((e) => visible[graph.source[e]] && visible[graph.target[e]]);
     });
