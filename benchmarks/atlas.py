@@ -35,6 +35,7 @@ from circuits.atlas.words import atlas_tokenizer
 from circuits.atlas.world import Question, additions, questions
 from circuits.descriptions import write_feature_files
 from circuits.expand import Expansion
+from circuits.replacement import Replacement
 from circuits.subject import Subject, read_subject
 from circuits.tokens import read_prompt
 from circuits.trace import TraceSettings, trace
@@ -42,7 +43,7 @@ from circuits.training import loop
 from circuits.training.activations import Stream, padded
 from circuits.training.corpus import TextCorpus
 from circuits.training.describe import describe
-from circuits.training.evaluate import Replacement, fidelity
+from circuits.training.evaluate import fidelity
 from circuits.training.export import write_transcoders
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from circuits.transcoders import TranscoderSet

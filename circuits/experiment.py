@@ -34,6 +34,7 @@ class Experiment:
 
     graph: AttributionGraph
     subject: Subject
+    source: FeatureSource
     recording: Recording
     features: ActiveFeatures
     targets: Targets
@@ -83,7 +84,7 @@ def prepare(
         raise ExperimentError(
             "The graph's targets are not those of its settings: give the settings of the trace."
         )
-    return Experiment(graph, subject, recording, features, read, row)
+    return Experiment(graph, subject, source, recording, features, read, row)
 
 
 def target_settings(header: Provenance) -> TargetSettings:

@@ -30,7 +30,8 @@ from circuits.progress import Progress, ignore_progress
 from graphs.edits import EditError, Intervention
 from graphs.nodes import NodeKind
 from graphs.predict import predict
-from graphs.provenance import Measured, Regime
+from graphs.provenance import Measured
+from graphs.regime import Regime
 
 BATCH_POSITIONS = 4096  # copies × positions of a pass
 

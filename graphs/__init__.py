@@ -71,10 +71,19 @@ from graphs.provenance import (
     Measured,
     ModelIdentity,
     Provenance,
-    Regime,
     Target,
 )
 from graphs.prune import PruneSettings, cumulative_influence, prune
+from graphs.regime import Regime
+from graphs.report import (
+    KS,
+    CurveReport,
+    EffectReport,
+    ReplacementReport,
+    Report,
+    SetReport,
+)
+from graphs.reporting import areas, effect_report, set_report
 from graphs.scores import Scores, scores
 from graphs.select import SelectionError, names_concept, select
 from graphs.storage import read_graph, write_graph
@@ -85,6 +94,7 @@ __all__ = [
     "ANNOTATIONS_SUFFIX",
     "CIRCUIT_TRACER_KIND",
     "INPUT_KINDS",
+    "KS",
     "LARGEST_UPLOAD",
     "NEURONS",
     "NO_ANNOTATIONS",
@@ -107,11 +117,13 @@ __all__ = [
     "Consensus",
     "CorrespondSettings",
     "Correspondence",
+    "CurveReport",
     "CyclicGroups",
     "Description",
     "DictionaryIdentity",
     "Edit",
     "EditError",
+    "EffectReport",
     "Effects",
     "Ends",
     "Example",
@@ -138,11 +150,14 @@ __all__ = [
     "Push",
     "ReadGraph",
     "Regime",
+    "ReplacementReport",
+    "Report",
     "Scale",
     "Score",
     "Scores",
     "SelectionError",
     "Set",
+    "SetReport",
     "Summary",
     "Swap",
     "Target",
@@ -157,6 +172,7 @@ __all__ = [
     "align_prompts",
     "align_tokens",
     "annotations_path",
+    "areas",
     "assemble",
     "collapse",
     "columns_of_others",
@@ -166,6 +182,7 @@ __all__ = [
     "consensus",
     "correspond",
     "cumulative_influence",
+    "effect_report",
     "entering",
     "find_groups",
     "first_problem",
@@ -195,6 +212,7 @@ __all__ = [
     "resolved_influence",
     "scores",
     "select",
+    "set_report",
     "similarity",
     "strongest_paths",
     "summarise",

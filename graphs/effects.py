@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from graphs.provenance import Regime
+from graphs.regime import Regime
 
 
 @dataclass(frozen=True)

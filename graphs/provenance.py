@@ -6,10 +6,12 @@ so bytes from outside are checked here and nowhere else.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from graphs.regime import Regime
+from graphs.report import Report
 
 SCHEMA_VERSION = 1
 NEURONS = "neurons"  # kind of dictionary: the model's own
@@ -43,18 +45,6 @@ class Target(_Frozen):
     text: str  # the token, or what the direction is
     token_id: int | None = None  # vocabulary entry; None for contrasts and vectors
     probability: float = Field(ge=0.0, le=1.0)  # model's own; 1 for contrasts and vectors
-
-
-class Regime(StrEnum):
-    """What is held at the values of the prompt while an intervention runs.
-
-    frozen: patterns, norms and MLP outputs: direct effects alone.  constrained: the same up to a
-    layer; above it features are computed anew, under the same patterns.  free: nothing.
-    """
-
-    FROZEN = "frozen"
-    CONSTRAINED = "constrained"
-    FREE = "free"
 
 
 class Measured(_Frozen):
@@ -115,3 +105,4 @@ class Provenance(_Frozen):
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     checks: Checks = Checks()
     measured: tuple[Measured, ...] = ()
+    report: Report | None = None  # of `headwater check`

@@ -16,11 +16,11 @@ from circuits.atlas.known import KnownCircuit, by_way_of_middle, known_circuits,
 from circuits.atlas.shipped import ATLAS, WEIGHTS, atlas_transcoders
 from circuits.atlas.words import atlas_tokenizer
 from circuits.atlas.world import HELD_OUT, Question, additions, facts, questions
+from circuits.replacement import Replacement
 from circuits.subject import Subject, read_subject
 from circuits.tokens import PromptError, read_prompt
 from circuits.trace import trace
 from circuits.training.activations import padded
-from circuits.training.evaluate import Replacement
 from circuits.transcoders import TranscoderSet
 from circuits.weights import read_transcoders
 from graphs import Description

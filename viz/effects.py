@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from graphs.effects import Effects, NodeEffect
-from graphs.provenance import Regime
+from graphs.regime import Regime
 from viz.terminal import plain_table
 from viz.words import visible
 

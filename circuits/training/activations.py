@@ -17,10 +17,10 @@ from transformers import PreTrainedTokenizerBase
 
 from circuits.frozen import FrozenModel
 from circuits.points import ReadPoint, WritePoint
+from circuits.taps import tapped
 from circuits.tokens import context_only_positions
 from circuits.training.corpus import Corpus, is_held_out
 from circuits.training.settings import TrainingError, TrainSettings
-from circuits.training.taps import tapped
 
 LEFT_OUT = 10_000  # documents in a row that cannot be trained on, until the corpus is refused
 PASS_TOKENS = 8192  # tokens that go through the model together

@@ -25,9 +25,9 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from circuits.points import WritePoint
+from circuits.replacement import Replacement
 from circuits.subject import Subject
 from circuits.training.activations import padded
-from circuits.training.evaluate import Replacement
 from circuits.transcoders import TranscoderSet
 from graphs.descriptions import Description, Example
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from circuits.frozen import FrozenModel
-from circuits.training.taps import tapped
+from circuits.replacement import Replacement
 from circuits.transcoders import TranscoderSet
 
 
@@ -24,60 +24,6 @@ class Fidelity:
     dead: tuple[float, ...]  # per layer, share of features that never fired
     agreement: float  # share of tokens with the same most likely next token, all MLPs replaced
     divergence: float  # mean KL of the replacement model from the model, in nats
-
-
-class Replacement:
-    """A model whose MLPs are replaced by a dictionary, errors dropped, at chosen positions."""
-
-    def __init__(self, frozen: FrozenModel, transcoders: TranscoderSet) -> None:
-        transcoders.require_fit(frozen)
-        self.frozen, self.transcoders = frozen, transcoders
-        self.activations: list[Tensor] = []  # per layer (batch, pos, feat)
-        self.inputs: list[Tensor] = []  # per layer (batch, pos, d_model), as are outputs
-        self.outputs: list[Tensor] = []
-
-    @torch.inference_mode()
-    def logits(
-        self,
-        ids: Int[Tensor, "batch pos"],
-        replaced: Bool[Tensor, "batch pos"] | None,
-        *,
-        last_only: bool = False,
-    ) -> Float[Tensor, "batch some d_vocab"]:
-        """Logits, if need be of the last position alone.
-
-        With `replaced`, MLPs give what the dictionary says there.  Features, what they read and
-        what the MLPs themselves give stay in `activations`, `inputs` and `outputs`.
-        """
-        self.activations, self.inputs, self.outputs = [], [], []
-
-        def on_written(layer: int, output: Tensor) -> Tensor | None:
-            self.outputs.append(output)
-            if replaced is None:
-                return None
-            return torch.where(replaced[..., None], self.reconstruction(layer), output)
-
-        points = self.transcoders.read, self.transcoders.write
-        with tapped(self.frozen, *points, self._encode, on_written):
-            kept = int(last_only)  # 0 keeps all
-            return self.frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
-
-    def _encode(self, layer: int, read: Float[Tensor, "batch pos d_model"]) -> None:
-        transcoder = self.transcoders.layers[layer]
-        pre = transcoder.pre_activations(read)
-        self.activations.append(transcoder.nonlinearity(pre.flatten(0, 1)).view_as(pre))
-        self.inputs.append(read)
-
-    def reconstruction(self, layer: int) -> Float[Tensor, "batch pos d_model"]:
-        """What the dictionary gives for a layer, from the features of this pass."""
-        transcoder = self.transcoders.layers[layer]
-        total = transcoder.decoder_bias.to(self.activations[layer])
-        if transcoder.skip is not None:
-            total = total + self.inputs[layer] @ transcoder.skip.T.to(total)
-        for source, other in enumerate(self.transcoders.layers[: layer + 1]):
-            if layer - source < other.n_written:
-                total = total + other.written(layer - source, self.activations[source])
-        return total
 
 
 @torch.inference_mode()

@@ -1,0 +1,183 @@
+"""Check: a graph's report card, from interventions in the model (see `graphs.report`).
+
+Sets of features are ablated in the free regime, where the model runs by itself.  They are drawn
+from all features that are active on the prompt, whatever of them the graph still has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from circuits.experiment import Experiment
+from circuits.filled import Filled
+from circuits.intervene import intervene
+from circuits.progress import Progress, ignore_progress
+from circuits.replacement import replacement_report
+from circuits.transcoders import TranscoderSet
+from graphs.edits import Change, Intervention
+from graphs.graph import AttributionGraph, row_sizes
+from graphs.influence import influence
+from graphs.nodes import NodeId, NodeKind
+from graphs.prune import PruneSettings, prune
+from graphs.regime import Regime
+from graphs.report import KS, CurveReport, EffectReport, Report
+from graphs.reporting import areas, effect_report, set_report
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """How much is tested."""
+
+    features: int = 100  # those of most influence, ablated one by one
+    random_sets: int = 20  # for necessity, and as many for sufficiency
+    random_orders: int = 5  # for the curve
+    prune: PruneSettings = field(default_factory=PruneSettings)  # what the circuit is
+    seed: int = 0
+
+
+def check(
+    experiment: Experiment,
+    settings: CheckSettings | None = None,
+    progress: Progress = ignore_progress,
+) -> Report:
+    """Test a graph in its model."""
+    settings = settings or CheckSettings()
+    graph, source = experiment.graph, experiment.source
+    targets = graph.target_rows()
+    sizes = row_sizes(graph.weights)[targets]
+    lost = graph.dropped_absolute[targets]
+    dictionary = source.transcoders if isinstance(source, Filled) else source
+    replaced = None
+    if isinstance(dictionary, TranscoderSet):
+        progress("replace", 0, 1)
+        replaced = replacement_report(experiment.frozen, experiment.recording, dictionary)
+    report = Report(
+        generator=f"headwater {version('headwater')}",
+        dropped=float(lost.sum() / max(float((sizes + lost).sum()), 1e-300)),
+        effects=_effects(experiment, settings, progress),
+        replacement=replaced,
+    )
+    return report.model_copy(update=_sets(experiment, settings, progress))
+
+
+def _effects(
+    experiment: Experiment, settings: CheckSettings, progress: Progress
+) -> tuple[EffectReport, ...]:
+    """The strongest features, each ablated alone, in every regime."""
+    graph = experiment.graph
+    features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
+    strongest = features[np.argsort(-influence(graph)[features], kind="stable")]
+    nodes = [graph.nodes[row] for row in strongest[: settings.features].tolist()]
+    if not nodes:
+        return ()
+    made = [Intervention(str(node), (Change(node, 0.0),)) for node in nodes]
+    targets = graph.target_rows()
+    found: list[EffectReport] = []
+    for regime in Regime:
+        outcomes = intervene(experiment, made, regime, progress=progress)
+        predicted, measured = outcomes.predicted[:, targets], outcomes.measured[:, targets]
+        found.append(effect_report(regime, predicted.ravel(), measured.ravel()))
+    return tuple(found)
+
+
+def _sets(experiment: Experiment, settings: CheckSettings, progress: Progress) -> dict[str, object]:
+    """Necessity, sufficiency and the curve, from the ablation of many sets of features."""
+    features = Features(experiment)
+    if len(features) == 0:
+        return {}
+    generator = np.random.default_rng(settings.seed)
+    circuit = features.inside(prune(experiment.graph, settings.prune))
+    alike = [features.alike(circuit, generator) for _ in range(settings.random_sets)]
+    orders = [
+        features.order,
+        *(generator.permutation(len(features)) for _ in range(settings.random_orders)),
+    ]
+    counts = np.maximum(1, np.round(np.array(KS) * len(features))).astype(int)
+    left = [_first(order, count) for order in orders for count in counts.tolist()]
+    nothing = np.zeros(len(features), dtype=bool)
+    kept = [nothing, circuit, ~circuit, *alike, *(~one for one in alike), *left]
+    value = features.left(kept, progress)
+    if not value[0] < 0:
+        return {}  # all features together do not raise the targets: there is nothing to share out
+    share = 1 - value / value[0]
+    n, start = settings.random_sets, 3 + 2 * settings.random_sets
+    curves = share[start:].reshape(len(orders), len(counts))
+    cpr, cmd = zip(*(areas(counts / len(features), curve) for curve in curves), strict=True)
+    size = int(circuit.sum())
+    return {
+        "sufficiency": set_report(size, float(share[1]), share[3 : 3 + n]),
+        "necessity": set_report(size, 1 - float(share[2]), 1 - share[3 + n : 3 + 2 * n]),
+        "curve": CurveReport(
+            shares=tuple((counts / len(features)).tolist()),
+            faithfulness=tuple(curves[0].tolist()),
+            cpr=cpr[0],
+            cmd=cmd[0],
+            random_cpr=float(np.mean(cpr[1:])),
+            random_cmd=float(np.mean(cmd[1:])),
+        ),
+    }
+
+
+class Features:
+    """All features that are active on a prompt, and what ablating some of them does."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        active = experiment.features
+        self.layer: Int[ndarray, " feat"] = active.layer.cpu().numpy()
+        places = zip(*(x.tolist() for x in (active.layer, active.pos, active.index)), strict=True)
+        self.nodes = [NodeId(NodeKind.FEATURE, *place) for place in places]
+        reached = np.zeros(len(self.nodes))
+        row = experiment.row.cpu().numpy()
+        reached[row[row >= 0]] = influence(experiment.graph)[row >= 0]
+        self.order = np.argsort(-reached, kind="stable")  # most influence first
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def inside(self, graph: AttributionGraph) -> Bool[ndarray, " feat"]:
+        """Those that are in a graph."""
+        there = set(graph.nodes)
+        return np.array([node in there for node in self.nodes])
+
+    def alike(
+        self, chosen: Bool[ndarray, " feat"], generator: np.random.Generator
+    ) -> Bool[ndarray, " feat"]:
+        """As many of every layer, at random."""
+        found = np.zeros_like(chosen)
+        for layer in np.unique(self.layer[chosen]):
+            here = np.flatnonzero(self.layer == layer)
+            count = int(chosen[here].sum())
+            found[generator.choice(here, count, replace=False)] = True
+        return found
+
+    def left(
+        self, kept: list[Bool[ndarray, " feat"]], progress: Progress
+    ) -> Float[ndarray, " set"]:
+        """Change of the targets' value, weighted by the seed, with only some features left."""
+        made = [
+            Intervention(
+                f"{int(some.sum())} features left",
+                tuple(
+                    Change(node, 0.0)
+                    for node, stays in zip(self.nodes, some.tolist(), strict=True)
+                    if not stays
+                ),
+            )
+            for some in kept
+        ]
+        graph = self.experiment.graph
+        targets = graph.target_rows()
+        measured = intervene(self.experiment, made, Regime.FREE, progress=progress).measured
+        return measured[:, targets] @ graph.seed[targets] / graph.seed[targets].sum()
+
+
+def _first(order: Int[ndarray, " feat"], count: int) -> Bool[ndarray, " feat"]:
+    found = np.zeros(len(order), dtype=bool)
+    found[order[:count]] = True
+    return found

@@ -1,0 +1,128 @@
+"""Report: how a graph fared in the model that it is of.  Part of the graph file's header.
+
+    effects       each top feature is ablated alone: predicted beside measured at every target
+    necessity     the pruned circuit's features are ablated together
+    sufficiency   all other features are ablated together
+    curve         only the k % of features with the most influence are left, for ten k
+
+With m the value of the targets, weighted by the graph's seed, and all features ablated as the
+ground (errors, tokens and biases stay):
+
+    faithfulness  f(C) = (m(C) - m(nothing)) / (m(all) - m(nothing))     C: features that are left
+    necessity     (m(all) - m(all but C)) / (m(all) - m(nothing))
+    CPR           ∫ f(k) dk, higher is better          CMD   ∫ |1 - f(k)| dk, lower is better
+
+The integrals are by trapezoid over k from 0 to 1.  Sets are beside random ones with as many
+features of every layer.  Source of f, CPR and CMD: MIB (arXiv 2504.13151), which has edges where
+we have features; of effects: "Circuit tracing" (2025), with a rank correlation of 0.72.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from graphs.regime import Regime
+
+KS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # shares of features, as in MIB
+LEAST_RANK = 0.5  # rank correlation of predicted and measured effects
+LEAST_SIGN = 0.75  # share of effects of the predicted sign
+LARGEST_MISS = 1e-3  # of frozen effects, beyond what rows have dropped
+MOST_CHANCE = 0.05  # share of random sets that do as well as the circuit
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class EffectReport(_Frozen):
+    """Predicted beside measured effects of ablating single features, in one regime."""
+
+    regime: Regime
+    effects: int = Field(ge=0)  # features times targets
+    rank_correlation: float | None  # Spearman's; None where all are equal
+    same_sign: float | None  # share
+    error: float | None  # sum of |measured - predicted| over sum of |measured|
+
+
+class SetReport(_Frozen):
+    """What one set of features does, beside random sets."""
+
+    features: int = Field(ge=0)
+    share: float  # of what all features together do
+    random_mean: float
+    random_sd: float
+    chance: float = Field(ge=0.0, le=1.0)  # share of random sets that do as much or more
+
+
+class CurveReport(_Frozen):
+    """Faithfulness of the most influential features, beside random orders."""
+
+    shares: tuple[float, ...]  # of the features, from 0 to 1
+    faithfulness: tuple[float, ...]
+    cpr: float
+    cmd: float
+    random_cpr: float  # mean over random orders
+    random_cmd: float
+
+
+class ReplacementReport(_Frozen):
+    """The dictionary in the place of the MLPs, errors left out."""
+
+    same_top: bool  # whether the most probable next token stays
+    divergence: float  # KL of the replaced model from the model, in nats
+    per_layer: tuple[float, ...]  # the same with one layer replaced at a time
+
+
+class Report(_Frozen):
+    """All of it; None where a graph has nothing to test."""
+
+    generator: str  # program and version
+    dropped: float  # share of the targets' rows that the graph has dropped
+    effects: tuple[EffectReport, ...] = ()
+    necessity: SetReport | None = None
+    sufficiency: SetReport | None = None
+    curve: CurveReport | None = None
+    replacement: ReplacementReport | None = None
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One sentence per check that does not hold."""
+        found = [sentence for one in self.effects for sentence in _missed(one, self.dropped)]
+        for name, said, one in (
+            ("Necessity", "Ablating the pruned circuit", self.necessity),
+            ("Sufficiency", "Keeping the pruned circuit alone", self.sufficiency),
+        ):
+            if one is not None and one.chance > MOST_CHANCE:
+                found.append(
+                    f"{name} fails: {said.lower()} does {one.share:.0%} of what all features do, "
+                    f"and {one.chance:.0%} of random sets of its size and layers do as much; the "
+                    f"limit is {MOST_CHANCE:.0%}."
+                )
+        if self.replacement is not None and not self.replacement.same_top:
+            found.append(
+                "Replacement fails: with the dictionary in the place of all MLPs the most probable "
+                f"token is another, {self.replacement.divergence:.2f} nats away."
+            )
+        return tuple(found)
+
+
+def _missed(one: EffectReport, dropped: float) -> list[str]:
+    found: list[str] = []
+    limit = LARGEST_MISS + dropped
+    if one.regime == Regime.FROZEN and one.error is not None and one.error > limit:
+        found.append(
+            "Frozen effects fail: with everything held they miss what is predicted by "
+            f"{one.error:.1e} of their size, the limit is {limit:.1e}."
+        )
+    if one.regime == Regime.CONSTRAINED:
+        if one.rank_correlation is not None and one.rank_correlation < LEAST_RANK:
+            found.append(
+                "Constrained effects fail: predicted and measured have a rank correlation of "
+                f"{one.rank_correlation:.2f}, the limit is {LEAST_RANK}."
+            )
+        if one.same_sign is not None and one.same_sign < LEAST_SIGN:
+            found.append(
+                f"Constrained effects fail: {one.same_sign:.0%} have the predicted sign, the limit "
+                f"is {LEAST_SIGN:.0%}."
+            )
+    return found
