@@ -282,6 +282,16 @@ def test_a_person_asks_watches_opens_and_saves(served: Served):
         beside = graphs.annotations_path(served.folder / "the-i-cat.safetensors")
         assert graphs.read_annotations(beside).pins == ("logit:7@2",)
         assert complaints == []
+        expect(page.locator('[data-key="Revert to file"]')).to_be_disabled()
+        page.reload()
+        page.wait_for_selector("html[data-ready]")
+        expect(page.locator("#filed")).to_be_hidden()  # the file says what the browser keeps
+        expect(page.locator("#status")).to_have_text("")
+        (served.folder / "the-i-cat.safetensors").unlink()
+        page.evaluate("viewer.dispatch({type: 'pin', node: 'token:1@0'})")
+        page.locator('[data-key="Save"]').click()
+        expect(page.locator("#status")).to_contain_text("Not saved: ")
+        expect(page.locator('[data-key="Revert to file"]')).to_be_enabled()
 
 
 @pytest.fixture

@@ -649,6 +649,9 @@ def test_the_page_is_dark_where_the_system_is_and_by_its_button(browser: Browser
     settle(page)
     assert page.evaluate(paper) == "rgb(255, 255, 255)"
     assert page.evaluate("viewer.palette.paper") == "#ffffff"
+    page.locator('[data-key="◐"]').click()
+    settle(page)
+    assert page.evaluate(paper) == "rgb(21, 24, 30)"
     page.close()
 
 

@@ -117,6 +117,15 @@ def test_who_finds_their_own_in_the_file_is_asked_nothing(page: Page, tmp_path: 
     expect(revert(page)).to_be_disabled()
 
 
+def test_a_page_that_is_only_opened_keeps_nothing(page: Page, tmp_path: Path):
+    opened(page, tmp_path / "p.html", FILED)
+    page.wait_for_timeout(350)
+    assert page.evaluate("localStorage.length") == 0
+    pin(page, LATE)
+    page.wait_for_timeout(350)
+    assert page.evaluate("localStorage.length") == 1
+
+
 def test_an_answer_in_one_window_is_one_in_the_other(page: Page, tmp_path: Path):
     opened(page, tmp_path / "p.html")
     pin(page, LATE)

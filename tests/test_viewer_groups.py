@@ -215,6 +215,15 @@ def test_boxes_are_grouped_by_key(boxed: Page):
     press(boxed, "Shift+Enter", "ArrowRight", "Shift+Enter")
     boxed.locator('[data-key="sub Group"]').click()
     assert [members for _, members in groups(boxed)] == [[EARLY, OTHER]]
+    assert boxed.evaluate("viewer.chosen.size") == 0
+
+
+def test_a_group_that_takes_in_a_box_keeps_its_name(page: Page):
+    dispatch(page, f"type: 'pin', node: '{LOGIT}'")
+    page.locator('[data-key="part x"]').focus()
+    press(page, "Shift+Enter", "ArrowUp", "Shift+Enter")
+    page.locator('[data-key="sub Group"]').click()
+    assert groups(page) == [("x", [EARLY, OTHER, LATE, LOGIT])]
 
 
 def deep() -> AttributionGraph:
