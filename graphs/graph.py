@@ -26,6 +26,7 @@ from scipy.sparse import csr_array
 from graphs.descriptions import Description
 from graphs.nodes import TARGET_KINDS, NodeId, NodeKind, NodeTable
 from graphs.provenance import Measured, Provenance
+from graphs.report import Report
 
 EDGES_AT_ONCE = 2**22  # summed by row together
 _FEATURE = re.compile(r"(0|[1-9]\d*)/(0|[1-9]\d*)")
@@ -158,6 +159,10 @@ class AttributionGraph:
         known |= {(one.what, one.regime, one.target): one for one in measured}
         told = {"measured": tuple(known.values())}
         return replace(self, provenance=self.provenance.model_copy(update=told))
+
+    def with_report(self, report: Report) -> AttributionGraph:
+        """The same with how it fared in the model."""
+        return replace(self, provenance=self.provenance.model_copy(update={"report": report}))
 
     def take(self, nodes: Int[ndarray, " kept"]) -> AttributionGraph:
         """Only these nodes, in rising order; what a row loses moves to `dropped`."""

@@ -106,3 +106,8 @@ class Provenance(_Frozen):
     checks: Checks = Checks()
     measured: tuple[Measured, ...] = ()
     report: Report | None = None  # of `headwater check`
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One sentence per check of the trace or in the model that does not hold."""
+        return (*self.checks.failures, *(self.report.failures if self.report else ()))

@@ -85,25 +85,36 @@ class Report(_Frozen):
     replacement: ReplacementReport | None = None
 
     @property
-    def failures(self) -> tuple[str, ...]:
-        """One sentence per check that does not hold."""
-        found = [sentence for one in self.effects for sentence in _missed(one, self.dropped)]
+    def problems(self) -> tuple[tuple[str, str], ...]:
+        """Checks that do not hold: a name, as in `effects.constrained`, and one sentence."""
+        found = [
+            (f"effects.{one.regime}", sentence)
+            for one in self.effects
+            for sentence in _missed(one, self.dropped)
+        ]
         for name, said, one in (
-            ("Necessity", "Ablating the pruned circuit", self.necessity),
-            ("Sufficiency", "Keeping the pruned circuit alone", self.sufficiency),
+            ("necessity", "ablating the pruned circuit", self.necessity),
+            ("sufficiency", "keeping the pruned circuit alone", self.sufficiency),
         ):
             if one is not None and one.chance > MOST_CHANCE:
-                found.append(
-                    f"{name} fails: {said.lower()} does {one.share:.0%} of what all features do, "
-                    f"and {one.chance:.0%} of random sets of its size and layers do as much; the "
-                    f"limit is {MOST_CHANCE:.0%}."
+                sentence = (
+                    f"{name.capitalize()} fails: {said} does {one.share:.0%} of what all features "
+                    f"do, and {one.chance:.0%} of random sets of its size and layers do as much; "
+                    f"the limit is {MOST_CHANCE:.0%}."
                 )
+                found.append((name, sentence))
         if self.replacement is not None and not self.replacement.same_top:
-            found.append(
+            sentence = (
                 "Replacement fails: with the dictionary in the place of all MLPs the most probable "
                 f"token is another, {self.replacement.divergence:.2f} nats away."
             )
+            found.append(("replacement", sentence))
         return tuple(found)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One sentence per check that does not hold."""
+        return tuple(sentence for _, sentence in self.problems)
 
 
 def _missed(one: EffectReport, dropped: float) -> list[str]:

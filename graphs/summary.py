@@ -13,6 +13,7 @@ from graphs.graph import AttributionGraph
 from graphs.influence import influence
 from graphs.nodes import NodeKind
 from graphs.provenance import Checks
+from graphs.report import Report
 from graphs.scores import Scores, scores
 
 
@@ -56,11 +57,13 @@ class Summary:
     n_edges: int
     scores: Scores
     checks: Checks
+    report: Report | None  # of `headwater check`
     failures: tuple[str, ...]
 
     def as_json(self) -> dict[str, object]:
         """The same as JSON-ready data."""
-        return {**asdict(self), "checks": self.checks.model_dump()}
+        report = self.report and self.report.model_dump(mode="json")
+        return {**asdict(self), "checks": self.checks.model_dump(), "report": report}
 
 
 def summarise(
@@ -92,7 +95,8 @@ def summarise(
         n_edges=int(graph.weights.nnz),
         scores=scores(graph),
         checks=source.checks,
-        failures=source.checks.failures,
+        report=source.report,
+        failures=source.failures,
     )
 
 

@@ -15,7 +15,7 @@ from viz.page import served_page, write_page, write_pages_beside
 from viz.part import ALLOWED_NODES, MOST_NODES
 from viz.prompts import prompt_scores, prompts_text, write_prompts
 from viz.stories import groups_text, paths_text, story
-from viz.terminal import summary_tables
+from viz.terminal import report_table, summary_tables
 
 __all__ = [
     "ALLOWED_NODES",
@@ -38,6 +38,7 @@ __all__ = [
     "paths_text",
     "prompt_scores",
     "prompts_text",
+    "report_table",
     "scores_beside_null",
     "served_page",
     "show",

@@ -16,11 +16,12 @@ from numpy import ndarray
 
 from graphs.graph import AttributionGraph
 from graphs.nodes import NodeKind
+from viz.checked import checked
 from viz.document import FONT, GREY, INK, PALE, SIDE
 from viz.labels import LETTERS, Label, highest, text_width
 from viz.layout import BIAS
 from viz.scene import Scene, scene
-from viz.words import checked, counted, heading, hover_lines, origin, short
+from viz.words import counted, heading, hover_lines, origin, short
 
 _RIGHT = 84  # margin in pixels, for texts over the outputs
 
@@ -222,7 +223,8 @@ def _subtitle(drawn: Scene) -> list[str]:
         counts.append(f"{counted(missing, missing, 'position')} without nodes left out")
     checks = graph.provenance.checks
     failures = [
-        f'<b><span style="color:{_NEGATIVE}">{markup(f)}</span></b>' for f in checks.failures
+        f'<b><span style="color:{_NEGATIVE}">{markup(f)}</span></b>'
+        for f in graph.provenance.failures
     ]
     return [markup(" · ".join(counts)), markup(checked(checks)), *failures]
 

@@ -25,11 +25,12 @@ from graphs.nodes import TARGET_KINDS, NodeKind
 from graphs.provenance import NEURONS, UNKNOWN
 from graphs.prune import DEFAULTS, prune
 from graphs.scores import scores
+from viz.checked import header_lines
 from viz.columns import columns
 from viz.layout import Cast, Placement, place_together
 from viz.part import Part
 from viz.whole import whole_grid
-from viz.words import check_lines, heading, label, mark, origin, visible
+from viz.words import heading, label, mark, origin, visible
 
 _LEVELS = (
     0.3,
@@ -67,8 +68,8 @@ def graph_data(
         "exact": {"nodes": part.exact_nodes, "edges": part.exact_edges},
         "partial": partial,
         "whole": whole_grid(part) if partial else None,
-        "checks": [vars(line) for line in check_lines(header.checks)],
-        "failures": list(header.checks.failures),
+        "checks": [vars(line) for line in header_lines(header)],
+        "failures": list(header.failures),
         "scores": {"replacement": whole.replacement, "completeness": whole.completeness},
         "defaults": {"nodes": _opening(part), "edges": DEFAULTS.edge_threshold},
         "featurePage": feature_page(header),

@@ -8,7 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from graphs.report import Report
 from graphs.summary import NodeLine, Summary
+from viz.checked import report_lines
 from viz.words import visible
 
 
@@ -99,4 +101,16 @@ def _notes(summary: Summary) -> RenderableType:
             "of the largest"
         )
     failures = [Text(failure, style="bold red") for failure in summary.failures]
-    return Group(*(Text(line) for line in lines), *failures)
+    tested = [] if summary.report is None else ["", report_table(summary.report)]
+    return Group(*(Text(line) for line in lines), *tested, *failures)
+
+
+def report_table(report: Report) -> Table:
+    """How a graph fared in the model."""
+    table = plain_table("in the model", "", "", right=())
+    for line in report_lines(report):
+        verdict = Text("fails", "bold red") if line.holds is False else Text("", "dim")
+        if line.holds:
+            verdict = Text("holds", "green")
+        table.add_row(Text(line.name), Text(line.text), verdict)
+    return table

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
@@ -15,7 +14,7 @@ from numpy import ndarray
 
 from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS, NodeKind
-from graphs.provenance import Checks, Target
+from graphs.provenance import Target
 from viz.strengths import Strengths
 
 _SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
@@ -174,42 +173,6 @@ def counted(drawn: int, total: int, noun: str) -> str:
     return (
         f"{total:,} {nouns}" if drawn == total else f"the strongest {drawn:,} of {total:,} {nouns}"
     )
-
-
-@dataclass(frozen=True)
-class CheckLine:
-    """One thing that the trace measured about itself."""
-
-    name: str
-    text: str
-    holds: bool | None  # None where nothing is demanded
-
-
-def check_lines(checks: Checks) -> list[CheckLine]:
-    """What the trace measured about itself, line by line."""
-    limit = checks.conservation_limit
-    allowed = "" if limit is None else f" (limit {limit:.0e})"
-    lines: list[CheckLine] = []
-    for name, miss in (
-        ("conservation error", checks.conservation_max),
-        ("replay error", checks.replay_max_difference),
-    ):
-        if miss is not None:
-            holds = None if limit is None else miss <= limit
-            lines.append(CheckLine(name, f"{miss:.1e}{allowed}", holds))
-    for name, share in (
-        ("influence resolved", checks.influence_resolved),
-        ("error share", checks.error_influence_share),
-    ):
-        if share is not None:
-            lines.append(CheckLine(name, percent(share), None))
-    return lines
-
-
-def checked(checks: Checks) -> str:
-    """What the trace measured about itself, in one line."""
-    lines = [line for line in check_lines(checks) if line.name != "replay error"]
-    return " · ".join(f"{line.name} {line.text}" for line in lines) or "no checks recorded"
 
 
 def _own_lines(graph: AttributionGraph, strengths: Strengths, row: int) -> list[str]:

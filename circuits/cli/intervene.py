@@ -16,7 +16,7 @@ from circuits.cli.app import app, errors, output, plain_errors, print_json
 from circuits.cli.opened import open_graph
 from circuits.cli.options import AsJson, Device, GraphPath
 from circuits.cli.reading import SELECTION
-from circuits.cli.traced import experiment_on
+from circuits.cli.traced import TracedModel, TracedTranscoders, experiment_on
 from circuits.cli.usage import UsageError
 from circuits.effects import SHOWN, effects
 from circuits.experiment import Experiment
@@ -65,10 +65,8 @@ def intervene_command(
     save: Annotated[
         bool, typer.Option("--save", help="Keep predicted and measured in the graph file.")
     ] = False,
-    model: Annotated[str | None, typer.Option(help="Model, if not by the graph's name.")] = None,
-    transcoders: Annotated[
-        str | None, typer.Option(help="Transcoders, if not found by the graph's name.")
-    ] = None,
+    model: TracedModel = None,
+    transcoders: TracedTranscoders = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:

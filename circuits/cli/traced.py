@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+import typer
 
 import graphs
 from circuits.atlas.shipped import ATLAS
@@ -16,6 +19,10 @@ from circuits.packaged import PACKAGED
 from circuits.places import PlaceError
 from circuits.subject import Subject, read_subject
 
+TracedModel = Annotated[str | None, typer.Option("--model", help="If not by the graph's name.")]
+TracedTranscoders = Annotated[
+    str | None, typer.Option("--transcoders", help="If not found by the graph's name.")
+]
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 

@@ -1,0 +1,63 @@
+"""The command that tests a graph in its model: check."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import graphs
+import viz
+from circuits.check import CheckSettings, check
+from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.opened import open_graph
+from circuits.cli.options import AsJson, Device, EdgeThreshold, GraphPath, NodeThreshold
+from circuits.cli.traced import TracedModel, TracedTranscoders, experiment_on
+from circuits.progress import progress_bar
+
+# Defaults come from the settings, so that they cannot differ.
+SETTINGS, PRUNING = CheckSettings(), graphs.PruneSettings()
+
+
+@app.command("check")
+@plain_errors
+def check_command(
+    graph: GraphPath,
+    features: Annotated[
+        int, typer.Option(min=1, help="Features of most influence, each ablated alone.")
+    ] = SETTINGS.features,
+    random_sets: Annotated[
+        int, typer.Option(min=1, help="Random sets of the circuit's size and layers.")
+    ] = SETTINGS.random_sets,
+    node_threshold: NodeThreshold = PRUNING.node_threshold,
+    edge_threshold: EdgeThreshold = PRUNING.edge_threshold,
+    model: TracedModel = None,
+    transcoders: TracedTranscoders = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Test a graph in its model and keep the report in its file: is it true?"""
+    read = open_graph(graph).graph
+    settings = CheckSettings(
+        features=features,
+        random_sets=random_sets,
+        prune=graphs.PruneSettings(node_threshold=node_threshold, edge_threshold=edge_threshold),
+    )
+    with progress_bar(errors) as progress:
+        progress("load", 0, 1)
+        report = check(experiment_on(read, model, transcoders, device), settings, progress)
+    tested = read.with_report(report)
+    ours = graph.suffix == ".safetensors"  # a file of another program has no place for it
+    if ours:
+        graphs.write_graph(tested, graph)
+    failures = tested.provenance.failures
+    if as_json:
+        told = {"report": report.model_dump(mode="json"), "failures": failures}
+        print_json({**told, "file": str(graph) if ours else None})
+    else:
+        output.print(viz.report_table(report))
+        for failure in failures:
+            output.print(failure, style="bold red", markup=False, soft_wrap=True)
+        said = f"graph: {graph}" if ours else f"{graph} is of another program: nothing is kept."
+        output.print(said, markup=False, soft_wrap=True)
+    raise typer.Exit(1 if failures else 0)

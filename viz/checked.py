@@ -1,0 +1,92 @@
+"""Checks in words: what a trace measured about itself, and how the graph fared in the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphs.provenance import Checks, Provenance
+from graphs.regime import Regime
+from graphs.report import EffectReport, Report, SetReport
+from viz.words import percent
+
+
+@dataclass(frozen=True)
+class CheckLine:
+    """One thing that the trace measured about itself."""
+
+    name: str
+    text: str
+    holds: bool | None  # None where nothing is demanded
+
+
+def check_lines(checks: Checks) -> list[CheckLine]:
+    """What the trace measured about itself, line by line."""
+    limit = checks.conservation_limit
+    allowed = "" if limit is None else f" (limit {limit:.0e})"
+    lines: list[CheckLine] = []
+    for name, miss in (
+        ("conservation error", checks.conservation_max),
+        ("replay error", checks.replay_max_difference),
+    ):
+        if miss is not None:
+            holds = None if limit is None else miss <= limit
+            lines.append(CheckLine(name, f"{miss:.1e}{allowed}", holds))
+    for name, share in (
+        ("influence resolved", checks.influence_resolved),
+        ("error share", checks.error_influence_share),
+    ):
+        if share is not None:
+            lines.append(CheckLine(name, percent(share), None))
+    return lines
+
+
+def checked(checks: Checks) -> str:
+    """What the trace measured about itself, in one line."""
+    lines = [line for line in check_lines(checks) if line.name != "replay error"]
+    return " · ".join(f"{line.name} {line.text}" for line in lines) or "no checks recorded"
+
+
+def header_lines(header: Provenance) -> list[CheckLine]:
+    """Both of these."""
+    return check_lines(header.checks) + (report_lines(header.report) if header.report else [])
+
+
+def report_lines(report: Report) -> list[CheckLine]:
+    """How a graph fared in the model, line by line."""
+    problems = {name for name, _ in report.problems}
+    lines: list[CheckLine] = []
+    for one in report.effects:
+        # Of the free model nothing is demanded: it may always make up for what is taken away.
+        holds = None if one.regime == Regime.FREE else f"effects.{one.regime}" not in problems
+        lines.append(CheckLine(f"effects, {one.regime}", _effects(one), holds))
+    for name, one in (("necessity", report.necessity), ("sufficiency", report.sufficiency)):
+        if one is not None:
+            lines.append(CheckLine(name, _set(one), name not in problems))
+    if report.curve is not None:
+        curve = report.curve
+        said = (
+            f"CPR {curve.cpr:.2f} (random {curve.random_cpr:.2f}) · "
+            f"CMD {curve.cmd:.2f} (random {curve.random_cmd:.2f})"
+        )
+        lines.append(CheckLine("faithfulness", said, None))
+    if report.replacement is not None:
+        top = "same top token" if report.replacement.same_top else "another top token"
+        said = f"{top} · {report.replacement.divergence:.2g} nats"
+        lines.append(CheckLine("replacement", said, "replacement" not in problems))
+    return lines
+
+
+def _effects(one: EffectReport) -> str:
+    parts = [f"{one.effects:,} effects"]
+    if one.rank_correlation is not None:
+        parts.append(f"rank correlation {one.rank_correlation:.2f}")
+    if one.same_sign is not None:
+        parts.append(f"same sign {percent(one.same_sign)}")
+    if one.error is not None:
+        parts.append(f"error {one.error:.2g} of their size")
+    return " · ".join(parts)
+
+
+def _set(one: SetReport) -> str:
+    random = f"{percent(one.random_mean)} ± {percent(one.random_sd)}"
+    return f"{percent(one.share)} by {one.features:,} features (random sets {random})"
