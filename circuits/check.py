@@ -36,7 +36,7 @@ class CheckSettings:
     features: int = 100  # those of most influence, ablated one by one
     random_sets: int = 20  # for necessity, and as many for sufficiency
     random_orders: int = 5  # for the curve
-    prune: PruneSettings = field(default_factory=PruneSettings)  # what the circuit is
+    prune: PruneSettings = field(default_factory=PruneSettings)  # of a whole graph: its circuit
     seed: int = 0
 
 
@@ -91,7 +91,9 @@ def _sets(experiment: Experiment, settings: CheckSettings, progress: Progress) -
     if len(features) == 0:
         return {}
     generator = np.random.default_rng(settings.seed)
-    circuit = features.inside(prune(experiment.graph, settings.prune))
+    graph = experiment.graph
+    pruned = "prune" in graph.provenance.settings  # a pruned graph is the circuit
+    circuit = features.inside(graph if pruned else prune(graph, settings.prune))
     alike = [features.alike(circuit, generator) for _ in range(settings.random_sets)]
     orders = [
         features.order,

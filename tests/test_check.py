@@ -1,0 +1,205 @@
+"""Report cards: what is measured in the model, and what fails is told plainly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import graphs
+from circuits.check import CheckSettings, Features, check
+from circuits.experiment import prepare
+from circuits.intervene import intervene
+from circuits.replacement import replacement_report
+from circuits.subject import Subject
+from circuits.trace import trace
+from graphs import NodeKind, Regime
+from graphs.report import CurveReport, EffectReport, ReplacementReport, Report, SetReport
+from graphs.reporting import areas, effect_report, set_report
+from tests.test_cli import assert_refused, run
+from tests.test_intervene import SETTINGS, experiment_on, source_of
+from tests.tiny import tiny_prompt, toy_dictionary
+
+FEW = CheckSettings(features=8, random_sets=3, random_orders=2)
+
+
+@pytest.mark.parametrize("kind", ["cross-layer, skip", "neurons"])
+def test_a_report_is_what_its_interventions_measure(gemma: Subject, kind: str):
+    experiment = experiment_on(gemma, source_of(kind))
+    graph, report = experiment.graph, check(experiment, FEW)
+    targets, seed = graph.target_rows(), graph.seed[graph.target_rows()]
+    circuit = graphs.prune(graph).nodes
+    inside = {str(node) for node in circuit if node.kind == NodeKind.FEATURE}
+
+    def value_without(names: set[str]) -> float:
+        edits = [graphs.Set(name, 0.0) for name in sorted(names)]
+        one = intervene(experiment, [graphs.intervention(graph, edits)], Regime.FREE)
+        return float(one.measured[0, targets] @ seed / seed.sum())
+
+    everything = {str(node) for node in graph.nodes if node.kind == NodeKind.FEATURE}
+    nothing = value_without(everything)
+    if nothing >= 0:
+        assert report.necessity is report.sufficiency is report.curve is None
+        pytest.skip("all features together do not raise these targets")
+    assert report.sufficiency is not None
+    assert report.necessity is not None
+    assert report.sufficiency.features == len(inside)
+    assert report.sufficiency.share == pytest.approx(
+        1 - value_without(everything - inside) / nothing, rel=1e-9
+    )
+    assert report.necessity.share == pytest.approx(value_without(inside) / nothing, rel=1e-9)
+    assert report.curve is not None
+    assert report.curve.faithfulness[-1] == pytest.approx(1, abs=1e-9)
+
+
+def test_frozen_effects_of_a_report_have_no_error(gemma: Subject):
+    report = check(experiment_on(gemma, toy_dictionary()), FEW)
+    frozen = next(one for one in report.effects if one.regime == Regime.FROZEN)
+    assert frozen.error == pytest.approx(0, abs=1e-9)
+    assert frozen.same_sign == 1.0
+    assert {one.regime for one in report.effects} == set(Regime)
+
+
+def test_random_sets_have_as_many_features_of_every_layer(gemma: Subject):
+    features = Features(experiment_on(gemma, toy_dictionary()))
+    chosen = np.zeros(len(features), dtype=bool)
+    chosen[[0, 1, len(features) - 1]] = True
+    alike = features.alike(chosen, np.random.default_rng(0))
+    for layer in range(3):
+        here = features.layer == layer
+        assert alike[here].sum() == chosen[here].sum()
+    assert not np.array_equal(alike, chosen)
+
+
+def test_a_pruned_graph_is_tested_against_all_that_is_active(gemma: Subject):
+    graph = trace(tiny_prompt(), gemma, toy_dictionary(), SETTINGS)
+    whole = prepare(graph, gemma, toy_dictionary())
+    part = prepare(graphs.prune(graph), gemma, toy_dictionary())
+    assert len(Features(part)) == len(Features(whole)) > len(part.graph)
+    one, other = check(whole, FEW), check(part, FEW)
+    assert one.necessity is not None
+    assert other.necessity is not None
+    assert other.necessity.share == pytest.approx(one.necessity.share, rel=1e-9)
+
+
+def test_one_layer_replaced_is_its_errors_ablated(gemma: Subject):
+    """Below the layer nothing changes, so what is left out there is the recorded error."""
+    source = toy_dictionary(cross_layer=True, skip=True)
+    experiment = experiment_on(gemma, source)
+    report = replacement_report(gemma.frozen, experiment.recording, source)
+    own = experiment.recording.logits.log_softmax(-1)
+    for layer in range(3):
+        names = [
+            str(node)
+            for node in experiment.graph.nodes
+            if node.kind == NodeKind.ERROR and node.layer == layer
+        ]
+        edits = [graphs.Set(name, 0.0) for name in names]
+        made = [graphs.intervention(experiment.graph, edits)]
+        other = intervene(experiment, made, Regime.FREE).after[0].log_softmax(-1)
+        divergence = float((own.exp() * (own - other)).sum())
+        # transformers computes norms in float32 where nothing asks for more.
+        assert report.per_layer[layer] == pytest.approx(divergence, rel=1e-4)
+
+
+def test_effects_are_compared_in_rank_sign_and_size():
+    told = effect_report(Regime.FREE, np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, -6.0]))
+    assert told.rank_correlation == pytest.approx(-0.5)
+    assert told.same_sign == pytest.approx(2 / 3)
+    assert told.error == pytest.approx((1 + 2 + 9) / 12)
+    none = effect_report(Regime.FREE, np.zeros(3), np.zeros(3))
+    assert (none.rank_correlation, none.same_sign, none.error) == (None, None, None)
+
+
+def test_sets_are_beside_chance_and_curves_have_areas():
+    found = set_report(5, 0.6, np.array([0.1, 0.6, 0.9, 0.2]))
+    assert (found.random_mean, found.chance) == (pytest.approx(0.45), 0.5)
+    assert areas(np.array([0.25, 0.5, 1.0]), np.array([0.5, 1.0, 1.0])) == (
+        pytest.approx(0.0625 + 0.1875 + 0.5),
+        pytest.approx(0.1875 + 0.0625),
+    )
+
+
+GOOD = Report(
+    generator="headwater",
+    dropped=0.001,
+    effects=(
+        EffectReport(
+            regime=Regime.FROZEN, effects=9, rank_correlation=1.0, same_sign=1.0, error=1e-6
+        ),
+        EffectReport(
+            regime=Regime.CONSTRAINED, effects=9, rank_correlation=0.8, same_sign=0.9, error=0.3
+        ),
+    ),
+    necessity=SetReport(features=3, share=0.9, random_mean=0.1, random_sd=0.1, chance=0.0),
+    sufficiency=SetReport(features=3, share=0.9, random_mean=0.1, random_sd=0.1, chance=0.0),
+    curve=CurveReport(
+        shares=(1.0,), faithfulness=(1.0,), cpr=0.5, cmd=0.5, random_cpr=0.2, random_cmd=0.8
+    ),
+    replacement=ReplacementReport(same_top=True, divergence=0.1, per_layer=(0.0,)),
+)
+
+
+def bad(name: str, **changes: object) -> Report:
+    part = getattr(GOOD, name)
+    if isinstance(part, tuple):
+        regime = changes.pop("regime")
+        parts = tuple(
+            one.model_copy(update=changes) if one.regime == regime else one for one in part
+        )
+        return GOOD.model_copy(update={name: parts})
+    return GOOD.model_copy(update={name: part.model_copy(update=changes)})
+
+
+def test_a_graph_that_holds_has_no_failures():
+    assert GOOD.failures == ()
+
+
+@pytest.mark.parametrize(
+    ("report", "sentence"),
+    [
+        (bad("effects", regime=Regime.FROZEN, error=0.01), "by 1.0e-02 of their size, the limit"),
+        (bad("effects", regime=Regime.CONSTRAINED, rank_correlation=0.3), "of 0.30, the limit"),
+        (bad("effects", regime=Regime.CONSTRAINED, same_sign=0.6), "60% have the predicted sign"),
+        (bad("necessity", chance=0.2), "Necessity fails: ablating the pruned circuit does 90%"),
+        (bad("sufficiency", chance=0.2), "Sufficiency fails: keeping the pruned circuit alone"),
+        (bad("replacement", same_top=False), "token is another, 0.10 nats away"),
+    ],
+)
+def test_a_graph_that_fails_is_told_so_with_the_check_and_by_how_much(
+    report: Report, sentence: str
+):
+    (said,) = report.failures
+    assert sentence in said
+
+
+def test_the_command_keeps_the_report_and_show_and_the_page_tell_it(tmp_path: Path):
+    out, page = tmp_path / "graph.safetensors", tmp_path / "page.html"
+    prompt = "The capital of the state containing Dallas is"
+    assert run("trace", prompt, "--model", "atlas-small", "--out", out).exit_code == 0
+    few = ("--features", "20", "--random-sets", "4")
+    result = run("check", out, *few)
+    kept = graphs.read_graph(out).provenance.report
+    assert kept is not None
+    assert result.exit_code == (1 if kept.failures else 0), result.output
+    for failure in kept.failures:
+        assert failure in result.stdout
+    shown = run("show", out).stdout
+    for words in ("in the model", "effects, frozen", "necessity", "CPR", "replacement"):
+        assert words in shown
+    assert json.loads(run("show", out, "--json").stdout)["report"]["dropped"] == kept.dropped
+    assert run("view", out, "--html", page).exit_code == 0
+    assert '"name":"necessity"' in page.read_text()
+    told = json.loads(run("check", out, *few, "--json").stdout)
+    assert told["report"] == kept.model_dump(mode="json")
+
+
+def test_a_graph_of_something_else_is_refused(tmp_path: Path):
+    out = tmp_path / "graph.safetensors"
+    assert run("trace", "The capital of France is", "--model", "atlas-small", "--out", out)
+    before = out.read_bytes()
+    assert_refused(run("check", out, "--model", "atlas-large"), "give the model that was traced")
+    assert_refused(run("check", tmp_path / "none.safetensors"), "none.safetensors")
+    assert out.read_bytes() == before
