@@ -16,7 +16,7 @@ edited twice: so their order is of no matter.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 
 import numpy as np
@@ -27,7 +27,7 @@ from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.graph import AttributionGraph
 from graphs.nodes import NodeId, NodeKind
 from graphs.positions import align_prompts
-from graphs.select import SelectionError, select
+from graphs.select import KINDS, SelectionError, select
 
 
 class EditError(ValueError):
@@ -100,8 +100,9 @@ class Push:
 class Swap:
     """What one name selects is off; what the other selects in another graph is on as it is there.
 
-    A bare name is a group, or else a concept.  Positions are those that stand for each other in
-    the two prompts.
+    A bare name is a group, or else a concept.  Two concepts say where, and matching what: at every
+    layer and position at which each is in its graph, this prompt's features become the other's.
+    Positions are those that stand for each other in the two prompts.
     """
 
     one: str
@@ -235,37 +236,70 @@ def _feature(name: str) -> NodeId | None:
 
 
 def _swapped(graph: AttributionGraph, swap: Swap, annotations: Annotations) -> Iterator[Change]:
-    off = _features(graph, swap.one, annotations)
-    on = _features(swap.graph, swap.other, swap.annotations)
-    place = align_prompts(swap.graph.provenance, graph.provenance)
-    new: dict[NodeId, float] = {graph.nodes[row]: 0.0 for row in off}
-    context = graph.provenance.context_only
-    found = False
-    for row in on:
-        node = swap.graph.nodes[row]
-        pos = -1 if node.pos is None else int(place[node.pos])
-        if pos >= context:
-            found = True
-            moved = NodeId(NodeKind.FEATURE, node.layer, pos, node.index)
-            new[moved] = float(swap.graph.nodes.activation[row])
-    if not found:
-        raise EditError(
-            f"{swap.other!r} is active at no position of the other prompt that stands for one of "
-            "this prompt: take two prompts of one form."
+    one, other = (
+        _full(graph, swap.one, annotations),
+        _full(swap.graph, swap.other, swap.annotations),
+    )
+    own = _activations(graph, _features(graph, one, annotations))
+    moved = _moved(graph, swap.graph, _features(swap.graph, other, swap.annotations))
+    if one.startswith("concept:") and other.startswith("concept:"):
+        where = _places(own) & _places(moved)
+        own, moved = (
+            {node: value for node, value in every.items() if (node.layer, node.pos) in where}
+            for every in (
+                _activations(graph, _all_features(graph)),
+                _moved(graph, swap.graph, _all_features(swap.graph)),
+            )
         )
-    yield from (Change(node, 0.0, value) for node, value in new.items())
+    if not moved:
+        raise EditError(
+            f"{swap.other!r} is at no position of the other prompt that stands for one of this "
+            f"prompt, or at no layer at which {swap.one!r} is: take two prompts of one form."
+        )
+    for node in {**own, **moved}:
+        value = moved.get(node, 0.0)
+        if value != own.get(node, 0.0):
+            yield Change(node, 0.0, value)
+
+
+def _full(graph: AttributionGraph, name: str, annotations: Annotations) -> str:
+    """A bare name as that of a kind, of a group, or else of a concept."""
+    if ":" in name or name in KINDS:
+        return name
+    return f"group:{name}" if name in annotations.rows(graph) else f"concept:{name}"
 
 
 def _features(graph: AttributionGraph, name: str, annotations: Annotations) -> list[int]:
-    groups = annotations.rows(graph)
-    if ":" in name:
-        chosen = select(graph, name, groups)
-    else:
-        chosen = select(graph, f"group:{name}" if name in groups else f"concept:{name}", groups)
+    chosen = select(graph, name, annotations.rows(graph))
     rows = np.flatnonzero(chosen & graph.nodes.is_kind(NodeKind.FEATURE)).tolist()
     if not rows:
         raise SelectionError(f"{name!r} selects no feature: a swap is of features.")
     return rows
+
+
+def _all_features(graph: AttributionGraph) -> list[int]:
+    return np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE)).tolist()
+
+
+def _activations(graph: AttributionGraph, rows: list[int]) -> dict[NodeId, float]:
+    return {graph.nodes[row]: float(graph.nodes.activation[row]) for row in rows}
+
+
+def _moved(
+    graph: AttributionGraph, other: AttributionGraph, rows: list[int]
+) -> dict[NodeId, float]:
+    """Features of another prompt, at the positions of this one that stand for theirs."""
+    place = align_prompts(other.provenance, graph.provenance)
+    found: dict[NodeId, float] = {}
+    for node, value in _activations(other, rows).items():
+        pos = -1 if node.pos is None else int(place[node.pos])
+        if pos >= graph.provenance.context_only:
+            found[replace(node, pos=pos)] = value
+    return found
+
+
+def _places(features: Iterable[NodeId]) -> set[tuple[int | None, int | None]]:
+    return {(node.layer, node.pos) for node in features}
 
 
 def _require_finite(edit: Edit) -> None:

@@ -92,8 +92,32 @@ def test_a_swap_turns_one_off_and_the_other_on_as_it_is_in_the_other_graph():
     assert changes(small(), Swap("Texas", "Texas", small(7.0)))[TEXAS].offset == 7.0
 
 
+def test_concepts_are_swapped_where_both_are_with_all_that_differs_there():
+    """Texas is at layer 0, position 1 here, and so is California there."""
+    other = small(7.0, ("<bos>", " Oakland", " is"))
+    nodes = other.nodes
+    nodes.index[NAMES.index(TEXAS)] = 5  # another feature at the same layer and position
+    said = {"0/5": Description(label="Oakland → California"), "1/2": Description(label="Austin")}
+    found = changes(
+        small(),
+        Swap("Texas", "California", replace(other, descriptions=said)),
+        notes=Annotations(),
+    )
+    assert found == {
+        TEXAS: Change(NodeId.parse(TEXAS), 0.0, 0.0),
+        "feature:0/5@1": Change(NodeId.parse("feature:0/5@1"), 0.0, 7.0),
+    }
+    elsewhere = {"1/2": Description(label="California")}  # at a layer at which Texas is not
+    with pytest.raises(EditError, match="at no layer at which 'Texas' is"):
+        changes(
+            small(),
+            Swap("Texas", "California", replace(other, descriptions=elsewhere)),
+            notes=Annotations(),
+        )
+
+
 def test_a_swap_needs_positions_that_stand_for_each_other():
-    with pytest.raises(EditError, match="at no position of the other prompt"):
+    with pytest.raises(EditError, match="is at no position of the other prompt"):
         changes(small(), Swap("Texas", "California", california(("x", "y", "z"))))
 
 

@@ -1,0 +1,184 @@
+"""Two-hop swaps on atlas: one state's features off, another's on, and the answer must follow.
+
+    python benchmarks/swaps.py --out benchmarks/results/swaps.md
+
+"The capital of the state containing Dallas is" with Texas's features swapped for California's, as
+they are in the graph of Oakland's prompt, should answer Sacramento.  Prompts are held out from
+training in every phrasing.  There are two nulls: a third state is swapped in, and as many features
+of other layers and positions are, which differ as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import random
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+from rich.console import Console
+
+import graphs
+from circuits.atlas.shipped import ATLAS, atlas_transcoders
+from circuits.atlas.world import Question, questions
+from circuits.experiment import Experiment, prepare
+from circuits.intervene import intervene
+from circuits.subject import Subject, read_subject
+from circuits.targets import TargetSettings
+from circuits.tokens import read_prompt, single_token
+from circuits.trace import TraceSettings, trace
+from circuits.transcoders import TranscoderSet
+from circuits.weights import read_transcoders
+from graphs import AttributionGraph, EditError, Intervention, Regime, SelectionError, Swap
+
+ASKED = ("state", "capital")
+PAIRS, SEED = 100, 7
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """What one pair answered."""
+
+    one: Question
+    other: Question
+    said: str  # most probable token under the swap, or why there was none
+
+    @property
+    def holds(self) -> bool:
+        return self.said == self.other.answer
+
+
+def held_out() -> list[Question]:
+    """One phrasing of every capital that was never asked of its cities."""
+    found = [q for q in questions() if q.relations == ASKED and q.held_out]
+    return [q for q in found if q.prompt == f"The capital of the state containing {q.way[0]} is"]
+
+
+def pairs(asked: list[Question]) -> list[tuple[Question, Question, Question]]:
+    """Ordered pairs of two states, and a third question for the null."""
+    chooser = random.Random(SEED)
+    found: list[tuple[Question, Question, Question]] = []
+    while len(found) < PAIRS:
+        three = chooser.sample(asked, 3)
+        if len({question.way[1] for question in three}) == 3:
+            found.append((three[0], three[1], three[2]))
+    return found
+
+
+class World:
+    """One model, with the graph of every question."""
+
+    def __init__(self, name: str) -> None:
+        self.subject: Subject = read_subject(name)
+        self.source: TranscoderSet = read_transcoders(str(atlas_transcoders(name)))
+        self.graph = cache(self._graph)
+        self.experiment = cache(self._experiment)
+
+    def _graph(self, question: Question) -> AttributionGraph:
+        token = single_token(f" {question.answer}", self.subject.tokenizer)
+        settings = TraceSettings(TargetSettings(tokens=(token,)), labels=4096)
+        prompt = read_prompt(question.prompt, self.subject.tokenizer)
+        return trace(prompt, self.subject, self.source, settings)
+
+    def _experiment(self, question: Question) -> Experiment:
+        return prepare(self.graph(question), self.subject, self.source)
+
+    def knows(self, question: Question) -> bool:
+        """Whether the model answers it."""
+        logits = self.experiment(question).recording.logits
+        return self.subject.spell(int(logits.argmax())).strip() == question.answer
+
+    def answer(self, one: Question, made: Intervention, regime: Regime) -> str:
+        """What the model says to one prompt under an intervention."""
+        outcomes = intervene(self.experiment(one), [made], regime)
+        return self.subject.spell(int(outcomes.after[0].argmax())).strip()
+
+    def swap(self, one: Question, other: Question) -> Intervention:
+        """One state's features for the other's, by what the labels name."""
+        edit = Swap(one.way[1], other.way[1], self.graph(other))
+        return graphs.intervention(self.graph(one), [edit])
+
+    def elsewhere(self, one: Question, other: Question, seed: int) -> Intervention:
+        """As many of all features that differ, none of them at the places of the swap."""
+        swapped = self.swap(one, other).changes
+        places = {(change.node.layer, change.node.pos) for change in swapped}
+        every = graphs.intervention(
+            self.graph(one), [Swap("feature", "feature", self.graph(other))]
+        ).changes
+        rest = [c for c in every if (c.node.layer, c.node.pos) not in places]
+        chosen = random.Random(seed).sample(rest, min(len(swapped), len(rest)))
+        return Intervention("elsewhere", tuple(chosen))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Shares of the pairs that answer with the second state's capital."""
+
+    found: list[Swapped]
+    third: float  # with a third state's features
+    elsewhere: float  # with as many others that differ
+    features: float  # changed, on average
+
+    @property
+    def share(self) -> float:
+        return sum(one.holds for one in self.found) / len(self.found)
+
+
+def measure(world: World, regime: Regime) -> Rates:
+    """All pairs, and their nulls, of a model."""
+    chosen = pairs([question for question in held_out() if world.knows(question)])
+    found: list[Swapped] = []
+    third = elsewhere = features = 0
+    for number, (one, two, other) in enumerate(chosen):
+        try:
+            made = world.swap(one, two)
+            found.append(Swapped(one, two, world.answer(one, made, regime)))
+            features += len(made.changes)
+            null = world.elsewhere(one, two, number)
+            elsewhere += world.answer(one, null, regime) == two.answer
+        except (EditError, SelectionError) as error:
+            found.append(Swapped(one, two, str(error)))
+        with suppress(EditError, SelectionError):
+            third += world.answer(one, world.swap(one, other), regime) == two.answer
+    n = len(chosen)
+    return Rates(found, third / n, elsewhere / n, features / n)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--models", nargs="*", default=list(ATLAS))
+    arguments = parser.parse_args()
+    lines = [
+        f"Two-hop swaps of {PAIRS} ordered pairs of held-out prompts, {date.today():%Y-%m-%d}, "
+        f"{platform.machine()}: how many answer with the other state's capital.",
+        "",
+        "| model | regime | swapped | features | null: third state | null: others that differ |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    misses: list[str] = []
+    for name in arguments.models:
+        world = World(name)
+        for regime in (Regime.FREE, Regime.CONSTRAINED):
+            rates = measure(world, regime)
+            lines.append(
+                f"| {name} | {regime} | {rates.share:.0%} | {rates.features:.0f} | "
+                f"{rates.third:.0%} | {rates.elsewhere:.0%} |"
+            )
+            misses += [
+                f"{name}, {regime}: {one.one.way[0]} → {one.other.way[0]}: "
+                f"{one.said}, expected {one.other.answer}"
+                for one in rates.found
+                if not one.holds
+            ]
+    text = "\n".join([*lines, "", "Misses:", "", *(f"- {miss}" for miss in misses), ""])
+    Console(width=160).print(text, markup=False, highlight=False)
+    if arguments.out:
+        arguments.out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
