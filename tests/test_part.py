@@ -10,7 +10,6 @@ from scipy.sparse import csr_array
 
 import viz.differences
 import viz.part
-from graphs.annotations import NO_ANNOTATIONS
 from graphs.descriptions import Description, Example
 from graphs.graph import AttributionGraph, row_sizes
 from graphs.influence import influence
@@ -155,8 +154,8 @@ def test_two_graphs_share_the_columns_of_tokens_that_stand_for_each_other():
     )
     positions = align_prompts(first.provenance, second.provenance)
     assert positions.tolist() == [0, 1, 3]
-    data = pair_data(part(first), part(second), NO_ANNOTATIONS, NO_ANNOTATIONS)
-    assert [graph["columnOf"] for graph in data["graphs"]] == [[0, 1, 3], [0, 1, 2, 3]]
+    sides = pair_data(part(first), part(second))
+    assert [side["columnOf"] for side in sides] == [[0, 1, 3], [0, 1, 2, 3]]
     levels = placed_together(
         (part(first), np.array([0, 3, 3])), (part(second), np.array([0, 3, 3]))
     )

@@ -1,4 +1,4 @@
-"""`headwater view`: a page of a graph, or of two."""
+"""`headwater view`: a page of a graph, or of several."""
 
 from __future__ import annotations
 
@@ -48,7 +48,21 @@ def test_two_graphs_go_into_one_page(graph: Path, tmp_path: Path):
     result = run("view", graph, other, "--html", tmp_path / "pair.html", "--json")
     assert json.loads(result.stdout) == {"page": str(tmp_path / "pair.html")}
     data = data_of(tmp_path / "pair.html")
-    assert len(data["graphs"]) == len(data["pair"]) == 2
+    assert len(data["graphs"]) == len(data["pairs"][0]["sides"]) == 2
+
+
+def test_several_graphs_go_into_one_page_and_each_two_are_matched(graph: Path, tmp_path: Path):
+    others = [tmp_path / f"{seed}.safetensors" for seed in range(1, 9)]
+    for seed, path in enumerate(others, 1):
+        graphs.write_graph(layered(seed), path)
+    page = tmp_path / "page.html"
+    assert_refused(run("view", graph, *others, "--html", page), "holds at most 8 graphs, got 9")
+    assert not page.exists()
+    assert_refused(run("view", graph, others[0], "--html", others[0]), "give --html another name")
+    assert run("view", graph, *others[:2], "--html", page).exit_code == 0
+    data = data_of(page)
+    assert [len(one["tokens"]) for one in data["graphs"]] == [3, 3, 3]
+    assert [pair["of"] for pair in data["pairs"]] == [[0, 1], [0, 2], [1, 2]]
 
 
 def test_the_page_holds_as_many_nodes_as_are_asked_for(graph: Path):

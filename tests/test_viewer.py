@@ -21,7 +21,7 @@ from tests.browser import Opened, chromium, needs_chromium, viewed
 from tests.graph_oracles import make_graph
 from tests.test_viewer_numbers import layered
 from viz.notebook import show
-from viz.page import write_page, write_pages_beside
+from viz.page import write_page, write_pages
 from viz.words import percent
 
 pytestmark = needs_chromium
@@ -695,9 +695,7 @@ def test_controls_have_names_and_roles(small_page: Opened):
 def test_two_graphs_stand_side_by_side(browser: Browser, tmp_path: Path):
     other = small()
     other.nodes.index[NAMES.index(OTHER)] = 9  # a feature of its own
-    write_pages_beside(
-        (small(), graphs.NO_ANNOTATIONS), (other, graphs.NO_ANNOTATIONS), tmp_path / "p.html"
-    )
+    write_pages([(one, graphs.NO_ANNOTATIONS) for one in (small(), other)], tmp_path / "p.html")
     with viewed(browser, tmp_path / "p.html") as found:
         page = found.page
         page.evaluate("viewer.dispatch({type: 'set', view: {nodes: 1, edges: 1}})")

@@ -11,7 +11,7 @@ from viz.figure import figure
 from viz.front import front_page
 from viz.layout import Placement, layout
 from viz.notebook import Shown, show
-from viz.page import served_page, write_page, write_pages_beside
+from viz.page import MOST_GRAPHS, served_page, write_page, write_pages
 from viz.part import ALLOWED_NODES, MOST_NODES
 from viz.prompts import prompt_scores, prompts_text, write_prompts
 from viz.stories import groups_text, paths_text, story
@@ -19,6 +19,7 @@ from viz.terminal import report_table, summary_tables
 
 __all__ = [
     "ALLOWED_NODES",
+    "MOST_GRAPHS",
     "MOST_NODES",
     "Placement",
     "Shown",
@@ -46,6 +47,6 @@ __all__ = [
     "summary_tables",
     "write_comparison",
     "write_page",
-    "write_pages_beside",
+    "write_pages",
     "write_prompts",
 ]

@@ -15,10 +15,10 @@ FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 INK, GREY, PALE = "#1f2430", "#626a76", "#eceef1"
 SIDE = 64  # margin in pixels
 
-_POLICY = (
+PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
-SERVED_POLICY = f"{_POLICY}; connect-src 'self'"  # a page of a server asks only that
+SERVED_POLICY = f"{PAGE_POLICY}; connect-src 'self'"  # a page of a server asks only that
 _CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
@@ -29,7 +29,7 @@ _CONFIG = {
 }
 
 
-def document(title: str, generator: str, style: str, body: str, policy: str = _POLICY) -> str:
+def document(title: str, generator: str, style: str, body: str, policy: str = PAGE_POLICY) -> str:
     """The text of a page; title and generator are plain text, style and body are not escaped."""
     return f"""<!doctype html>
 <html lang="en">

@@ -29,13 +29,13 @@ class Shown:
 
 def show(
     graph: AttributionGraph,
-    other: AttributionGraph | None = None,
+    *others: AttributionGraph,
     annotations: Annotations = NO_ANNOTATIONS,
     height: int = 760,
 ) -> Shown:
-    """The page of a graph, or of two side by side, in a frame of this height in pixels.
+    """The page of a graph, or of several to be compared, in a frame of this height in pixels.
 
     `annotations` are of the first graph.
     """
-    second = [] if other is None else [(other, NO_ANNOTATIONS)]
-    return Shown(page_text([(graph, annotations), *second]), height)
+    beside = [(other, NO_ANNOTATIONS) for other in others]
+    return Shown(page_text([(graph, annotations), *beside]), height)

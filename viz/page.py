@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.files import atomic_write
 from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS
-from viz.document import SERVED_POLICY, document
+from viz.document import PAGE_POLICY, SERVED_POLICY, document
 from viz.pair import pair_data
 from viz.part import MOST_NODES, Part, part
 from viz.payload import as_json, graph_data, placed
@@ -26,6 +27,7 @@ from viz.strengths import Strengths, strongest
 from viz.words import heading, label, number, percent, position_text
 
 TABLE_ROWS = 50
+MOST_GRAPHS = 8  # of a page: all pairs of them are matched beforehand
 
 VIEWER = Path(__file__).with_name("viewer")
 # Values, what is drawn of them, pieces of the page, the page: each builds on those before it, and
@@ -34,7 +36,7 @@ _ORDER = """
 numbers data pruning paths parts places state filed mine storage
 elements pens drawing labels focus
 plot lists members detail intervening subgraph boxes panels
-viewer frequency controls render deeds printing keys start
+viewer frequency graphs controls render deeds printing keys start
 """
 SCRIPTS = tuple(_ORDER.split())
 
@@ -53,14 +55,16 @@ def write_page(
     _write(page_text([(graph, annotations)], most_nodes), path)
 
 
-def write_pages_beside(
-    first: tuple[AttributionGraph, Annotations],
-    second: tuple[AttributionGraph, Annotations],
+def write_pages(
+    shown: Sequence[tuple[AttributionGraph, Annotations]],
     path: Path | str,
     most_nodes: int = MOST_NODES,
 ) -> None:
-    """Write two graphs side by side as one HTML file.  Raises GraphFileError."""
-    _write(page_text([first, second], most_nodes), path)
+    """Write several graphs as one HTML file, in which any of them can be compared with any other.
+
+    Raises GraphFileError as `write_page` does, and ValueError for more than MOST_GRAPHS.
+    """
+    _write(page_text(shown, most_nodes), path)
 
 
 def served_page(graph: AttributionGraph, annotations: Annotations) -> str:
@@ -74,26 +78,35 @@ def page_text(
     *,
     served: bool = False,
 ) -> str:
-    """One graph, or two side by side, as the text of one HTML file."""
+    """Graphs as the text of one HTML file; two are shown side by side, of more the first."""
+    if not 1 <= len(shown) <= MOST_GRAPHS:
+        raise ValueError(f"A page holds from 1 to {MOST_GRAPHS} graphs, got {len(shown)}.")
     parts = [part(graph, most_nodes) for graph, _ in shown]
-    noted = [annotations for _, annotations in shown]
-    if len(shown) == 2:
-        data: dict[str, Any] = pair_data(parts[0], parts[1], noted[0], noted[1])
-    else:
-        data = {"graphs": [graph_data(parts[0], placed(parts[0]), noted[0])]}
-    title = " | ".join(heading(graph) for graph, _ in shown)
+    notes = [annotations for _, annotations in shown]
+    body = _body(parts, _data(parts, notes) | {"served": served})
     generator, style = shown[0][0].provenance.generator, _file("viewer.css")
-    if not served:
-        return document(title, generator, style, _body(parts[0], data))
-    body = _body(parts[0], data | {"served": True})
-    return document(title, generator, style, body, SERVED_POLICY)
+    policy = SERVED_POLICY if served else PAGE_POLICY
+    title = " | ".join(heading(graph) for graph, _ in shown)
+    return document(title, generator, style, body, policy)
 
 
-def _body(held: Part, data: object) -> str:
+def _data(parts: Sequence[Part], notes: Sequence[Annotations]) -> dict[str, Any]:
+    together = zip(parts, notes, strict=True)
+    return {
+        "graphs": [graph_data(one, placed(one), annotations) for one, annotations in together],
+        "pairs": [
+            {"of": [first, second], "sides": pair_data(parts[first], parts[second])}
+            for first, second in combinations(range(len(parts)), 2)
+        ],
+    }
+
+
+def _body(parts: Sequence[Part], data: object) -> str:
     scripts = "\n".join(f"<script>\n{_file(f'{name}.js')}</script>" for name in SCRIPTS)
+    tables = "\n".join(map(_table, parts))
     return f"""{_file("viewer.html")}
-<noscript>The page needs JavaScript; this table does not.
-{_table(held)}</noscript>
+<noscript>The page needs JavaScript; what follows does not.
+{tables}</noscript>
 <script type="application/json" id="data">{as_json(data)}</script>
 <script type="text/plain" id="plotly">{get_plotlyjs()}</script>
 {scripts}"""
@@ -112,8 +125,9 @@ def _table(held: Part) -> str:
     rows = strongest(held.strengths.arrived, TABLE_ROWS).tolist()
     body = "\n".join(_table_row(held.graph, held.strengths, row) for row in rows)
     which = f"The {len(rows)} nodes with the most influence, of {held.n_nodes:,}"
+    which = which if len(rows) < held.n_nodes else "All nodes by influence"
     return f"""<table>
-<caption>{which if len(rows) < held.n_nodes else "All nodes by influence"}</caption>
+<caption>{escape(heading(held.graph))}: {which}</caption>
 <thead><tr><th scope="col">node</th><th scope="col">label</th><th scope="col">token</th>\
 <th scope="col" class="number">influence</th><th scope="col" class="number">activation</th></tr>\
 </thead>

@@ -1,8 +1,9 @@
-"""Pair: two graphs side by side, tokens that stand for each other in one column.
+"""Pair: what a page needs to show two of its graphs side by side.
 
     difference[n] = (own − partner) / (own + partner)     own: share of influence; 1 without partner
 
-Graphs of one dictionary are matched by identity, those of two by evidence.
+Tokens that stand for each other share a column.  Graphs of one dictionary are matched by identity,
+those of two by evidence.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from graphs.annotations import Annotations
 from graphs.correspond import CorrespondSettings, correspond
 from graphs.graph import AttributionGraph
 from graphs.matching import Match, match_by_identity, one_dictionary
@@ -21,13 +21,11 @@ from graphs.positions import align_prompts
 from viz.columns import columns
 from viz.layout import BIAS
 from viz.part import Part
-from viz.payload import graph_data, placed_together
+from viz.payload import level_data, placed_together
 
 
-def pair_data(
-    first: Part, second: Part, annotations: Annotations, others: Annotations
-) -> dict[str, Any]:
-    """Payload of a page with two graphs."""
+def pair_data(first: Part, second: Part) -> list[dict[str, Any]]:
+    """For both graphs the partner of each node, the difference, columns and layouts."""
     positions = align_prompts(first.graph.provenance, second.graph.provenance)
     match = _match(first.graph, second.graph, positions)
     slots = _shared_columns(positions, len(second.graph.provenance.tokens))
@@ -38,12 +36,17 @@ def pair_data(
             for pos in [one.graph.nodes.pos[one.rows]]
         )
     )
-    noted = (annotations, others)
-    graphs: list[dict[str, Any]] = []
-    for side, (one, own) in enumerate(zip((first, second), slots, strict=True)):
-        placements = [(rows[side], placed[side]) for rows, placed in levels]
-        graphs.append(graph_data(one, placements, noted[side], own))
-    return {"graphs": graphs, "pair": _matched(first, second, match)}
+    return [
+        {
+            **matched,
+            "columnOf": slots[side].tolist(),
+            "levels": [
+                level_data((first, second)[side], rows[side], placed[side])
+                for rows, placed in levels
+            ],
+        }
+        for side, matched in enumerate(_matched(first, second, match))
+    ]
 
 
 def _match(

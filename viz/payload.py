@@ -48,12 +48,8 @@ def graph_data(
     part: Part,
     levels: Sequence[tuple[Int[ndarray, " _in"], Placement]],
     annotations: Annotations = NO_ANNOTATIONS,
-    column_of: Int[ndarray, " pos"] | None = None,
 ) -> dict[str, Any]:
-    """One graph; `levels` are sets of the part's nodes that have a layout together, rising.
-
-    `column_of` are the columns of its positions where they are not the positions themselves.
-    """
+    """One graph; `levels` are sets of the part's nodes that have a layout together, rising."""
     graph, header = part.graph, part.graph.provenance
     whole = scores(graph)
     partial = len(part.rows) < part.n_nodes or _carried(part) < 1.0
@@ -76,8 +72,7 @@ def graph_data(
         "nodes": _nodes(part),
         "edges": _edges(part),
         "differences": columns(targets=part.whole.astype(np.int32), sizes=part.differences.ravel()),
-        "levels": [_level(part, rows, placement) for rows, placement in levels],
-        "columnOf": None if column_of is None else column_of.tolist(),
+        "levels": [level_data(part, rows, placement) for rows, placement in levels],
         "measured": [line.model_dump() for line in header.measured],
         "annotations": annotations.model_dump(mode="json"),
         "suggested": _suggested(graph, annotations),
@@ -231,7 +226,7 @@ def _edges(part: Part) -> dict[str, Any]:
     )
 
 
-def _level(part: Part, rows: Int[ndarray, " _in"], placement: Placement) -> dict[str, Any]:
+def level_data(part: Part, rows: Int[ndarray, " _in"], placement: Placement) -> dict[str, Any]:
     """Places of these nodes; the others have none."""
     return {
         **columns(

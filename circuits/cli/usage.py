@@ -47,10 +47,10 @@ def require_graph_place(path: Path | None, *inputs: Path) -> None:
     require_other(path, *inputs)
 
 
-def require_other(path: Path, *inputs: Path) -> None:
+def require_other(path: Path, *inputs: Path, option: str = "--out") -> None:
     """Raises UsageError if an output would replace what it is made of."""
     if path.resolve() in {given.resolve() for given in inputs}:
-        raise UsageError(f"{path} is what is read, and would be lost: give --out another name.")
+        raise UsageError(f"{path} is what is read, and would be lost: give {option} another name.")
 
 
 def _require_place(path: Path) -> None:

@@ -22,7 +22,9 @@ _HEAD = 4096  # characters within which a page names its generator
 @plain_errors
 def view_command(
     graph: GraphPath,
-    other: Annotated[Path | None, typer.Argument(help="A graph to show beside it.")] = None,
+    others: Annotated[
+        list[Path] | None, typer.Argument(help="Graphs to compare it with, in the same page.")
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write the page here; else beside the graph.")
     ] = None,
@@ -32,21 +34,19 @@ def view_command(
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a page of a graph, or of two side by side: one file that opens anywhere."""
+    """Make a page of a graph, or of several to be compared: one file that opens anywhere."""
+    paths = [graph, *(others or [])]
+    if len(paths) > viz.MOST_GRAPHS:
+        raise UsageError(
+            f"A page holds at most {viz.MOST_GRAPHS} graphs, got {len(paths)}: make two pages."
+        )
     page = html or graph.with_suffix(".html")
     require_places(page)
-    for given in (graph, other):
-        if given is not None:
-            require_other(page, given)
+    require_other(page, *paths, option="--html")
     if html is None:
         _require_own(page)
-    read, annotations, _ = open_graph(graph)
-    if other is None:
-        viz.write_page(read, page, annotations, nodes)
-    else:
-        beside = open_graph(other)
-        pair = (read, annotations), (beside.graph, beside.annotations)
-        viz.write_pages_beside(*pair, page, nodes)
+    read = [open_graph(path) for path in paths]
+    viz.write_pages([(one.graph, one.annotations) for one in read], page, nodes)
     if show:
         webbrowser.open(page.resolve().as_uri())
     if as_json:

@@ -4,16 +4,11 @@
 
 /** @param {Viewer} viewer */
 function renderTools(viewer) {
-  const { state, view, graphs } = viewer;
+  const { state } = viewer;
   const file = notesInPage(viewer.graph);
   const tool = (/** @type {string} */ text, /** @type {string} */ title, /** @type {() => void} */ click, disabled = false) =>
     element("button", { click, title, "aria-label": title, "data-key": text, disabled }, text);
-  const many = graphs.length > 1 && element("select", {
-    "aria-label": "graph that is looked at", "data-key": "graph",
-    change: (/** @type {Event} */ event) => viewer.dispatch({ type: "set", view: { active: Number(/** @type {HTMLSelectElement} */ (event.target).value) } }),
-  }, ...graphs.map((graph, number) => element("option", { value: number, selected: number === view.active }, graph.heading)));
   refill(byId("tools"), [
-    many || null,
     tool("↶", "undo (u)", () => viewer.dispatch({ type: "undo" }), !state.past.length),
     tool("↷", "redo (r)", () => viewer.dispatch({ type: "redo" }), !state.future.length),
     tool("Save", "save annotations as a file", () => saveAnnotations(viewer)),

@@ -19,6 +19,13 @@
  * @property {string[]} rows
  * @property {number} width
  * @property {number} height
+ * @property {number[] | null} columnOf Column of each position, where it is not its own.
+ *
+ * @typedef {object} Side One of two graphs that are compared.
+ * @property {Int32Array} partner Row of the same node in the other graph, or -1.
+ * @property {Float64Array} difference More (1) or less (-1) influence than there.
+ * @property {number[]} columnOf Column of each position: tokens that stand for each other share one.
+ * @property {Level[]} levels
  *
  * @typedef {{atNodes: Float64Array, atEdges: Float64Array, nNodes: Int32Array, nEdges: Int32Array,
  *   replacement: Float64Array, completeness: Float64Array}} Grid What pruning leaves of the whole
@@ -74,8 +81,7 @@
  * @property {Adjacency} inputs Edges by their target.
  * @property {Adjacency} outputs Edges by their source.
  * @property {Map<string, number>} place Row of each name.
- * @property {number[] | null} columnOf Column of each position, where it is not its own.
- * @property {Level[]} levels
+ * @property {Level[]} levels Of the graph alone.
  * @property {Record<string, Feature>} features
  * @property {Measured[]} measured
  * @property {object} annotations
@@ -129,24 +135,35 @@ function readGraph(data) {
     place: new Map(nodes.names.map((/** @type {string} */ name, /** @type {number} */ row) => [name, row])),
     influence: nodes.arrived.map((/** @type {number} */ share, /** @type {number} */ n) => share - nodes.seed[n]),
     marks: nodes.marks.map((/** @type {string | null} */ mark, /** @type {number} */ n) => mark ?? nodes.labels[n]),
-    levels: data.levels.map((/** @type {any} */ level) => readLevel(level, count)),
+    levels: data.levels.map((/** @type {any} */ level) => readLevel(level, count, null)),
   });
+}
+
+/**
+ * @param {Record<string, any>} data
+ * @param {Graph} graph
+ * @returns {Side}
+ */
+function readSide(data, graph) {
+  const levels = data.levels.map((/** @type {any} */ level) => readLevel(level, graph.count, data.columnOf));
+  return /** @type {Side} */ ({ ...withColumns(data), columnOf: data.columnOf, levels });
 }
 
 /**
  * A layout with a place for every node, NaN for those that are not in it.
  * @param {Record<string, any>} data
  * @param {number} count
+ * @param {number[] | null} columnOf
  * @returns {Level}
  */
-function readLevel(data, count) {
+function readLevel(data, count, columnOf) {
   const { nodes, ...level } = withColumns(data);
   const [x, y] = [level.x, level.y].map((known) => {
     const all = new Float32Array(count).fill(NaN);
     nodes.forEach((/** @type {number} */ node, /** @type {number} */ i) => (all[node] = known[i]));
     return all;
   });
-  return /** @type {Level} */ ({ ...level, x, y });
+  return /** @type {Level} */ ({ ...level, x, y, columnOf });
 }
 
 /**

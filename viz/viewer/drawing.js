@@ -249,7 +249,7 @@ function drawAxes(pen, { graph, frame, palette }) {
 function drawTokens(pen, graph, frame, palette, bottom, right) {
   const { level } = frame;
   const texts = Array.from(level.columns, (column) => {
-    const pos = graph.columnOf && column >= 0 ? graph.columnOf.indexOf(column) : column;
+    const pos = level.columnOf && column >= 0 ? level.columnOf.indexOf(column) : column;
     return column < 0 ? "bias" : pos < 0 ? "" : shortened(tokenAt(graph, pos), 14);
   });
   const room = Array.from(level.columnWidth, (width) => width * frame.unit[0]);

@@ -22,20 +22,20 @@ const MOVED = 4; // pixels from which a press is a drag
 
 /**
  * @param {HTMLElement} root
- * @param {string} name For those who do not see it.
  * @param {PlotEvents} events
  * @returns {Plot}
  */
-function makePlot(root, name, events) {
+function makePlot(root, events) {
   const canvases = ["frame", "faint", "marks"].map((layer) => /** @type {HTMLCanvasElement} */ (element(`canvas.${layer}`)));
   const axes = element("div.axes");
   const tip = element("div.tip", { role: "status", hidden: true });
   root.replaceChildren(...canvases, axes, tip);
-  root.setAttribute("aria-label", name);
   /** @type {Scene | null} */
   let scene = null;
   /** @type {string} */
   let faintKey = "";
+  /** @type {Level | null} */
+  let faintLevel = null;
   let picture = 0;
 
   /** @param {number} x @param {number} y Pixels from the corner of the plot. */
@@ -75,9 +75,9 @@ function makePlot(root, name, events) {
   function draw(next, left) {
     scene = next;
     const { frame, graph, palette } = next;
-    const key = JSON.stringify([size(), frame.range, frame.level.width, left.length, left[left.length - 1], palette.paper, graph.levels.indexOf(frame.level)]);
-    if (key !== faintKey) {
-      faintKey = key;
+    const key = JSON.stringify([size(), frame.range, left.length, left[left.length - 1], palette.paper]);
+    if (key !== faintKey || frame.level !== faintLevel) {
+      [faintKey, faintLevel] = [key, frame.level];
       drawAxes(canvasPen(cleared(canvases[0])), next);
       const context = cleared(canvases[1]);
       canvasPen(context).within(frame, () => drawFaint(context, graph, frame, left, 0, Math.min(ALL_EDGES.fast, left.length), palette));

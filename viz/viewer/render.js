@@ -20,30 +20,38 @@ function renderAll(viewer) {
   rememberSoon(viewer);
 }
 
-/** @param {Viewer} viewer */
+/** Panes stay the elements that they are, whichever graph is in them. @param {Viewer} viewer */
 function renderPlots(viewer) {
   const { shown } = viewer;
+  const known = viewer.plots.length;
+  while (viewer.plots.length < shown.length) viewer.plots.push(makePane(viewer, viewer.plots.length));
   const place = byId("plots");
-  const names = shown.map((number) => viewer.graphs[number].heading);
-  if (place.dataset.shown !== shown.join()) {
-    place.dataset.shown = shown.join();
-    viewer.plots = shown.map((number) => {
-      const root = element("div.plot", { tabindex: "0", role: "application", "data-graph": number });
-      return makePlot(root, plotName(viewer.graphs[number]), {
-        onRange: (range) => viewer.dispatch({ type: "set", view: { range } }),
-        onHover: (row, event) => !event.shiftKey && viewer.point(number, row),
-        onClick: (row, event) => {
-          root.focus({ preventScroll: true });
-          if (row !== null && (event.ctrlKey || event.metaKey)) viewer.dispatch({ type: "pin", graph: number, node: viewer.graphs[number].names[row] });
-          else viewer.click(number, row);
-        },
-      });
-    });
-    place.replaceChildren(...viewer.plots.map(({ root }, i) =>
-      element("div.pane", {}, shown.length > 1 ? element("h2.pane-name", {}, names[i]) : null, root)));
-    if ("Plotly" in window) viewer.plots.forEach((plot) => plot.attach());
-  }
+  const panes = shown.map((_, i) => /** @type {HTMLElement} */ (viewer.plots[i].root.parentElement));
+  if (place.childElementCount !== panes.length) place.replaceChildren(...panes);
+  shown.forEach((number, i) => {
+    const name = /** @type {HTMLElement} */ (panes[i].firstElementChild);
+    name.hidden = shown.length < 2;
+    name.textContent = viewer.graphs[number].heading;
+    viewer.plots[i].root.setAttribute("aria-label", plotName(viewer.graphs[number]));
+  });
   shown.forEach((number, i) => viewer.plots[i].draw(viewer.scene(number), viewer.faint(number)));
+  if ("Plotly" in window) viewer.plots.slice(known).forEach((plot) => plot.attach());
+}
+
+/** @param {Viewer} viewer @param {number} i Which pane from the left. */
+function makePane(viewer, i) {
+  const root = element("div.plot", { tabindex: "0", role: "application" });
+  element("div.pane", {}, element("h2.pane-name", {}), root);
+  return makePlot(root, {
+    onRange: (range) => viewer.dispatch({ type: "set", view: { range } }),
+    onHover: (row, event) => !event.shiftKey && viewer.point(viewer.shown[i], row),
+    onClick: (row, event) => {
+      const number = viewer.shown[i];
+      root.focus({ preventScroll: true });
+      if (row !== null && (event.ctrlKey || event.metaKey)) viewer.dispatch({ type: "pin", graph: number, node: viewer.graphs[number].names[row] });
+      else viewer.click(number, row);
+    },
+  });
 }
 
 /** @param {Graph} graph */
@@ -55,14 +63,15 @@ function plotName(graph) {
 function renderHead(viewer) {
   const { graph, graphs, view } = viewer;
   const notes = viewer.labelled();
-  byId("heading").textContent = viewer.pair ? graphs.map((one) => one.heading).join("   |   ") : graph.heading;
+  byId("heading").textContent = document.title = viewer.shown.map((number) => graphs[number].heading).join(" | ");
   byId("origin").textContent = graph.origin;
   const tokens = new Set(view.tokens ?? []);
+  const columnOf = viewer.columnOf(view.active);
   refill(byId("prompt"), graph.tokens.map((token, pos) =>
     element("button.token", {
-      "data-key": `token ${pos}`, "aria-pressed": String(tokens.has(pos)), title: `position ${pos}`,
+      "data-key": `token ${pos}`, "aria-pressed": String(tokens.has(columnOf[pos])), title: `position ${pos}`,
       click: () => {
-        const chosen = toggled(view.tokens ?? [], pos);
+        const chosen = toggled(view.tokens ?? [], columnOf[pos]);
         viewer.dispatch({ type: "set", view: { tokens: chosen.length ? chosen : null } });
       },
     }, element("bdi", {}, token))));
@@ -72,6 +81,7 @@ function renderHead(viewer) {
       "data-key": `prediction ${row}`, "data-node": graph.names[row], "aria-pressed": String(viewer.clicked() === row),
       click: () => viewer.click(view.active, row), style: `--part: ${(100 * graph.seed[row]).toFixed(1)}%`,
     }, symbolOf(graph.kind[row]), element("bdi", {}, labelOf(graph, notes, row)))));
+  renderGraphs(viewer);
   renderTools(viewer);
 }
 

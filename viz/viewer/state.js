@@ -11,7 +11,8 @@
  * @property {string[]} hidden
  *
  * @typedef {object} View How one looks at it.
- * @property {number} active Which graph is looked at.
+ * @property {number[]} shown The graph on the screen, or two side by side.
+ * @property {number} active Which of them is looked at.
  * @property {(string | null)[]} clicked For each graph.
  * @property {string | null} from Where paths start that lead to the clicked node.
  * @property {string | null} minus A prediction that is subtracted from the clicked one.
@@ -20,7 +21,7 @@
  * @property {boolean} keepErrors
  * @property {string[]} without Kinds that are hidden.
  * @property {[number, number] | null} layers
- * @property {number[] | null} tokens
+ * @property {number[] | null} tokens Columns of those that are seen.
  * @property {number | null} frequency Features that fire on a larger share of tokens are hidden.
  * @property {string} search
  * @property {"either" | "inputs" | "outputs" | "pinned"} links
@@ -57,10 +58,11 @@ const NO_NOTES = { pins: [], labels: {}, groups: [], places: {}, hidden: [] };
  * @returns {State}
  */
 function initialState(graphs) {
-  const { nodes, edges } = graphs[0].defaults;
+  const edges = graphs[0].defaults.edges;
+  const nodes = Math.min(...graphs.map(({ defaults }) => defaults.nodes));
   return {
     view: {
-      active: 0, clicked: graphs.map(() => null), from: null, minus: null, nodes, edges,
+      shown: graphs.length === 2 ? [0, 1] : [0], active: 0, clicked: graphs.map(() => null), from: null, minus: null, nodes, edges,
       keepErrors: false, without: [], layers: null, tokens: null, frequency: null, search: "", links: "either",
       faint: true, range: null, tab: "node", fields: ["layer", "influence"], colour: "difference", theme: "auto",
       side: 420, below: 260, fit: true,
@@ -89,11 +91,11 @@ function reduce(state, change) {
   const { past, future, notes, mine, view, seen } = state;
   if (change.type === "undo") {
     if (!past.length) return state;
-    return { ...state, ...past[past.length - 1], past: past.slice(0, -1), future: [{ notes, mine }, ...future] };
+    return seenAgain(state, { ...state, ...past[past.length - 1], past: past.slice(0, -1), future: [{ notes, mine }, ...future] });
   }
   if (change.type === "redo") {
     if (!future.length) return state;
-    return { ...state, ...future[0], past: [...past, { notes, mine }], future: future.slice(1) };
+    return seenAgain(state, { ...state, ...future[0], past: [...past, { notes, mine }], future: future.slice(1) });
   }
   const graph = change.graph ?? view.active;
   const known = "file" in change ? seen.with(graph, change.file) : seen;
@@ -112,6 +114,13 @@ function reduce(state, change) {
   };
 }
 
+/** What is undone in a graph that is not on the screen brings it there. @param {State} before @param {State} after @returns {State} */
+function seenAgain(before, after) {
+  const graph = after.notes.findIndex((notes, one) => notes !== before.notes[one]);
+  if (graph < 0 || after.view.shown.includes(graph)) return after;
+  return { ...after, view: changedView(after.view, { type: "show", shown: [graph] }) };
+}
+
 /**
  * @param {View} view
  * @param {Change} change
@@ -122,11 +131,17 @@ function changedView(view, change) {
     case "click": {
       const active = change.graph ?? view.active;
       const same = view.clicked[active] === change.node && !change.stay;
-      const clicked = view.clicked.map((_, graph) => (same ? null : graph === active ? change.node : (change.partner ?? null)));
+      const now = (/** @type {number} */ graph) => (same ? null : graph === active ? change.node : (change.partner ?? null));
+      const clicked = view.clicked.map((before, graph) => (view.shown.includes(graph) ? now(graph) : before));
       return { ...view, active, clicked, minus: null, tab: ["node", "paths"].includes(view.tab) ? view.tab : "node" };
     }
     case "clear":
-      return { ...view, clicked: view.clicked.map(() => null), from: null, minus: null };
+      return { ...view, clicked: view.clicked.map((before, graph) => (view.shown.includes(graph) ? null : before)), from: null, minus: null };
+    case "show": {
+      const active = change.shown.includes(view.active) ? view.active : change.shown[0];
+      const paths = active === view.active ? {} : { from: null, minus: null };
+      return { ...view, ...paths, shown: change.shown, active, tokens: null, range: null }; // columns are others
+    }
     case "kind":
       return { ...view, without: toggled(view.without, change.kind) };
     case "reset":

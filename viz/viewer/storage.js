@@ -43,6 +43,7 @@ function joined(initial, saved) {
   for (const [name, value] of Object.entries(saved?.view ?? {})) {
     if (VIEW_FITS[name]?.(value, initial)) Object.assign(view, { [name]: value });
   }
+  if (!view.shown.includes(view.active)) view.active = view.shown[0];
   const notes = initial.notes.map((own, graph) => readNotes(saved?.notes?.[graph]) ?? own);
   return { ...initial, view, notes };
 }
@@ -81,6 +82,7 @@ const orNull = (fits) => (value) => value === null || fits(value);
 
 /** What each part of a view may be. @type {Record<string, (value: any, initial: State) => boolean>} */
 const VIEW_FITS = {
+  shown: (value, { notes }) => isList(value, (one) => Number.isInteger(one) && one in notes) && [1, 2].includes(new Set(value).size) && value.length < 3,
   active: (value, { notes }) => Number.isInteger(value) && value in notes,
   clicked: (value, { notes }) => isList(value, orNull(isText)) && value.length === notes.length,
   from: orNull(isText),
@@ -164,7 +166,8 @@ function sharedHash(graphs, state) {
   const initial = initialState(graphs);
   const own = state.notes.map((notes, graph) => adopted(graphs[graph], notes, state.mine));
   const same = (/** @type {any} */ a, /** @type {any} */ b) => JSON.stringify(a) === JSON.stringify(b);
-  const view = Object.entries(state.view).filter(([name, value]) => !same(value, /** @type {any} */ (initial.view)[name]));
+  const named = graphs.length > 1 ? ["shown", "active"] : []; // whichever of them somebody else left open
+  const view = Object.entries(state.view).filter(([name, value]) => named.includes(name) || !same(value, /** @type {any} */ (initial.view)[name]));
   const notes = same(own, initial.notes) ? undefined : own;
   const bytes = new TextEncoder().encode(JSON.stringify({ view: Object.fromEntries(view), notes }));
   const text = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));

@@ -3,8 +3,6 @@
 "use strict";
 
 /**
- * @typedef {{partner: Int32Array, difference: Float64Array}} Matching Of one graph with the other:
- *   row of the same node there or -1; more (1) or less (-1) influence here.
  * @typedef {{kept: Kept, scores: Scores, edges: Int32Array}} Pruning
  */
 
@@ -13,8 +11,8 @@ class Viewer {
   constructor(payload) {
     /** @type {Graph[]} */
     this.graphs = payload.graphs.map(readGraph);
-    /** @type {Matching[] | null} */
-    this.pair = payload.pair ? payload.pair.map(withColumns) : null;
+    /** @type {{of: [number, number], sides: any[]}[]} */
+    this.pairs = payload.pairs;
     this.served = Boolean(payload.served); // by headwater serve, which keeps annotations
     this.state = restoredState(this.graphs);
     /** @type {{graph: number, row: number} | null} */
@@ -56,7 +54,18 @@ class Viewer {
 
   /** Graphs that are on the screen. */
   get shown() {
-    return this.pair ? [0, 1] : [this.view.active];
+    return this.view.shown;
+  }
+
+  /** The graphs that are compared, by number; null if one is shown alone. @returns {Record<number, Side> | null} */
+  get pair() {
+    if (this.shown.length < 2) return null;
+    const [first, second] = [...this.shown].sort((a, b) => a - b);
+    return this.remembered(`pair ${first} ${second}`, null, () => {
+      const pair = this.pairs.find(({ of }) => of[0] === first && of[1] === second);
+      const sides = /** @type {any[]} */ (pair?.sides);
+      return { [first]: readSide(sides[0], this.graphs[first]), [second]: readSide(sides[1], this.graphs[second]) };
+    });
   }
 
   /** Row of the clicked node of a graph. @param {number} graph */
@@ -68,8 +77,11 @@ class Viewer {
   /** @param {Change} change */
   dispatch(change) {
     const before = this.state.mine;
+    const view = this.view;
     this.state = reduce(this.state, change);
     if (this.state.mine !== before) keepMine(before, this.state.mine);
+    if (this.view.active !== view.active) this.chosen = new Set();
+    if (this.view.shown !== view.shown) this.hovered = null;
     this.changed = true;
     leaveAddress();
     this.schedule();
@@ -121,7 +133,7 @@ class Viewer {
     const notes = this.state.notes[number];
     const clicked = view.clicked[number];
     const { nodes, edges, keepErrors, without, layers, tokens, frequency, from, tab } = view;
-    return this.remembered(`visible ${number}`, [nodes, edges, keepErrors, without, layers, tokens, frequency, from, tab, view.active, clicked, notes], () => {
+    return this.remembered(`visible ${number}`, [nodes, edges, keepErrors, without, layers, tokens, frequency, from, tab, view.active, view.shown, clicked, notes], () => {
       const own = { ...view, tokens: tokens && this.positions(number, tokens) };
       const visible = visibleNodes(this.graphs[number], this.pruning(number).kept, own, notes, clicked);
       for (const { source, target } of this.pathEdges(number) ?? []) visible[source] = visible[target] = 1;
@@ -136,21 +148,26 @@ class Viewer {
     return (row) => (visible[row] ? "" : cause(row));
   }
 
-  /** Positions of a graph that stand for those of the graph that is looked at. @param {number} number @param {number[]} tokens */
-  positions(number, tokens) {
-    const [own, there] = [this.graph.columnOf, this.graphs[number].columnOf];
-    if (!own || !there) return tokens;
-    return tokens.map((pos) => there.indexOf(own[pos])).filter((pos) => pos >= 0);
+  /** Column of each position of a graph. @param {number} number @returns {number[]} */
+  columnOf(number) {
+    return this.pair?.[number].columnOf ?? this.graphs[number].tokens.map((_, pos) => pos);
+  }
+
+  /** Positions of a graph that are in these columns. @param {number} number @param {number[]} columns */
+  positions(number, columns) {
+    const columnOf = this.columnOf(number);
+    return columns.map((column) => columnOf.indexOf(column)).filter((pos) => pos >= 0);
   }
 
   /** The smallest layout that has all nodes that are seen. @param {number} number */
   level(number) {
-    const shown = this.shown.map((one) => ({ graph: this.graphs[one], visible: this.visible(one) }));
+    const levelsOf = (/** @type {number} */ one) => this.pair?.[one].levels ?? this.graphs[one].levels;
     let level = 0;
-    for (const { graph, visible } of shown) {
-      while (level < graph.levels.length - 1 && visible.some((seen, n) => seen && Number.isNaN(graph.levels[level].x[n]))) level++;
+    for (const one of this.shown) {
+      const [levels, visible] = [levelsOf(one), this.visible(one)];
+      while (level < levels.length - 1 && visible.some((seen, n) => seen && Number.isNaN(levels[level].x[n]))) level++;
     }
-    return this.graphs[number].levels[level];
+    return levelsOf(number)[level];
   }
 
   /** @param {number} number @returns {Focus | null} */
@@ -169,7 +186,7 @@ class Viewer {
     const focus = this.focus(number);
     const path = this.pathEdges(number);
     const hovered = this.hovered;
-    const there = hovered && (hovered.graph === number ? hovered.row : (this.pair?.[hovered.graph].partner[hovered.row] ?? -1));
+    const there = hovered && (hovered.graph === number ? hovered.row : (this.pair?.[hovered.graph]?.partner[hovered.row] ?? -1));
     const [width, height] = this.plots[this.shown.indexOf(number)].size();
     return {
       graph,
@@ -209,7 +226,8 @@ class Viewer {
     }
     this.most.links = ROWS;
     const other = this.pair?.[graph].partner[row] ?? -1;
-    const partner = other >= 0 ? this.graphs[1 - graph].names[other] : null;
+    const there = this.shown.find((one) => one !== graph);
+    const partner = other >= 0 && there !== undefined ? this.graphs[there].names[other] : null;
     this.dispatch({ type: "click", graph, node: this.graphs[graph].names[row], partner, stay });
   }
 

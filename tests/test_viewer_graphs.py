@@ -1,0 +1,187 @@
+"""Several graphs in one page: one is chosen, another set beside it, each keeps its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+import graphs
+from graphs.graph import AttributionGraph
+from tests.browser import Opened, chromium, needs_chromium, viewed
+from tests.test_viewer import EARLY, LATE, click, reloaded, settle, shown, small, until
+from viz.page import MOST_GRAPHS, page_text, write_pages
+
+pytestmark = needs_chromium
+PROMPTS = ("Dallas", "Oakland", "Miami")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+def about(city: str) -> AttributionGraph:
+    """The small graph, for a prompt of its own."""
+    graph = small()
+    tokens = ("<bos>", f" {city}", " is")
+    header = graph.provenance.model_copy(update={"tokens": tokens, "prompt": "".join(tokens)})
+    return replace(graph, provenance=header)
+
+
+@pytest.fixture
+def cities(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
+    shown = [(about(city), graphs.NO_ANNOTATIONS) for city in PROMPTS]
+    write_pages(shown, tmp_path / "page.html")
+    with viewed(browser, tmp_path / "page.html") as found:
+        yield found
+
+
+def choose(page: Page, label: str, name: str) -> None:
+    page.get_by_label(label, exact=True).select_option(name)
+    settle(page)
+
+
+def option(page: Page, city: str) -> str:
+    found = page.get_by_label("Graph", exact=True).locator("option", has_text=city)
+    return found.get_attribute("value") or ""
+
+
+def pins(page: Page) -> list[list[str]]:
+    return page.evaluate("viewer.state.notes.map((notes) => notes.pins)")
+
+
+def test_a_graph_is_chosen_by_its_prompt(cities: Opened):
+    page = cities.page
+    expect(page.locator(".plot")).to_have_count(1)
+    expect(page.locator("#prompt")).to_contain_text("Dallas")
+    options = page.get_by_label("Graph", exact=True).locator("option").all_inner_texts()
+    assert [city in text for city, text in zip(PROMPTS, options, strict=True)] == [True] * 3
+    choose(page, "Graph", option(page, "Miami"))
+    expect(page.locator("#prompt")).to_contain_text("Miami")
+    expect(page).to_have_title(re.compile("^“\u2068.*Miami is\u2069” → "))
+    assert "Miami" in (page.locator(".plot").get_attribute("aria-label") or "")
+    assert shown(page)
+
+
+def test_the_select_is_used_by_keyboard(cities: Opened):
+    page = cities.page
+    page.get_by_label("Graph", exact=True).focus()
+    page.keyboard.press("ArrowDown")
+    settle(page)
+    expect(page.locator("#prompt")).to_contain_text("Oakland")
+    expect(page.get_by_label("Graph", exact=True)).to_be_focused()
+
+
+def test_pins_are_each_graphs_own_and_what_is_undone_is_brought_to_the_screen(cities: Opened):
+    page = cities.page
+    page.evaluate(f"viewer.dispatch({{type: 'pin', node: '{LATE}'}})")
+    choose(page, "Graph", "1")
+    page.evaluate(f"viewer.dispatch({{type: 'pin', node: '{EARLY}'}})")
+    assert pins(page) == [[LATE], [EARLY], []]
+    page.locator('[data-key="↶"]').click()
+    settle(page)
+    assert pins(page) == [[LATE], [], []]
+    assert page.evaluate("viewer.shown") == [1]
+    page.locator('[data-key="↶"]').click()
+    settle(page)
+    assert pins(page) == [[], [], []]
+    assert page.evaluate("viewer.shown") == [0]
+    page.locator('[data-key="↷"]').click()
+    page.locator('[data-key="↷"]').click()
+    settle(page)
+    assert pins(page) == [[LATE], [EARLY], []]
+    assert page.evaluate("viewer.shown") == [1]
+
+
+def test_a_reload_brings_the_graph_that_was_shown_and_its_pins(cities: Opened):
+    page = cities.page
+    choose(page, "Graph", "2")
+    page.evaluate(f"viewer.dispatch({{type: 'pin', node: '{LATE}'}})")
+    page = reloaded(cities)
+    expect(page.locator("#prompt")).to_contain_text("Miami")
+    assert pins(page) == [[], [], [LATE]]
+
+
+def test_of_two_graphs_that_annotations_fit_alike_each_has_its_own(
+    browser: Browser, tmp_path: Path
+):
+    pruned = graphs.prune(small())
+    write_pages([(g, graphs.NO_ANNOTATIONS) for g in (small(), pruned)], tmp_path / "page.html")
+    with viewed(browser, tmp_path / "page.html") as found:
+        found.page.evaluate(f"viewer.dispatch({{type: 'pin', graph: 1, node: '{LATE}'}})")
+        assert pins(reloaded(found)) == [[], [LATE]]
+
+
+def test_the_address_names_the_graph(cities: Opened, browser: Browser):
+    page = cities.page
+    choose(page, "Graph", "1")
+    choose(page, "beside it", "2")
+    page.locator('[data-key="Link"]').click()
+    pair = page.url
+    choose(page, "beside it", "-1")
+    choose(page, "Graph", "0")
+    page.locator('[data-key="Link"]').click()
+    first = page.url
+    other = browser.new_context().new_page()
+    for address, expected in ((pair, [1, 2]), (first, [0])):
+        other.goto(address)
+        until(other, "document.documentElement.dataset.ready === 'yes'")
+        until(other, f"JSON.stringify(viewer.shown) === '{expected}'.replace(/ /g, '')")
+    other.context.close()
+
+
+def test_any_two_are_compared(cities: Opened):
+    page = cities.page
+    choose(page, "Graph", "2")
+    choose(page, "beside it", "1")
+    expect(page.locator(".plot")).to_have_count(2)
+    expect(page.locator(".pane-name").nth(0)).to_contain_text("Miami")
+    expect(page.locator(".pane-name").nth(1)).to_contain_text("Oakland")
+    click(page, LATE, 1)
+    assert page.evaluate("viewer.view.clicked") == [None, LATE, LATE]
+    assert page.evaluate("viewer.view.active") == 1
+    choose(page, "Graph", "1")  # they change sides
+    assert page.evaluate("viewer.shown") == [1, 2]
+    choose(page, "beside it", "-1")
+    expect(page.locator(".plot")).to_have_count(1)
+    expect(page.locator(".pane-name").first).to_be_hidden()
+    click(page, LATE, 1)
+    assert page.evaluate("viewer.view.clicked") == [None, None, LATE]  # that of the third stays
+
+
+def test_tokens_that_are_chosen_are_columns_of_both(browser: Browser, tmp_path: Path):
+    longer = about("Oakland")
+    tokens = ("<bos>", " the", " Oakland", " is")
+    nodes = replace(longer.nodes, pos=longer.nodes.pos + (longer.nodes.pos > 0))
+    header = longer.provenance.model_copy(
+        update={"tokens": tokens, "token_ids": (0, 1, 2, 3), "prompt": "".join(tokens)}
+    )
+    longer = replace(longer, nodes=nodes, provenance=header)
+    both = [(about("Oakland"), graphs.NO_ANNOTATIONS), (longer, graphs.NO_ANNOTATIONS)]
+    write_pages(both, tmp_path / "page.html")
+    with viewed(browser, tmp_path / "page.html") as found:
+        page = found.page
+        page.evaluate("viewer.dispatch({type: 'set', view: {nodes: 1, edges: 1, active: 1}})")
+        settle(page)
+        page.locator('[data-key="token 2"]').click()
+        settle(page)
+        for number, name in ((0, EARLY), (1, EARLY.replace("@1", "@2"))):
+            seen = f"viewer.visible({number})[viewer.graphs[{number}].place.get('{name}')]"
+            assert page.evaluate(seen) == 1
+        page.evaluate("viewer.dispatch({type: 'set', view: {active: 0}})")
+        settle(page)
+        expect(page.locator('[data-key="token 1"]')).to_have_attribute("aria-pressed", "true")
+        assert page.evaluate(seen) == 1
+
+
+def test_a_page_of_too_many_graphs_is_refused():
+    with pytest.raises(ValueError, match=f"from 1 to {MOST_GRAPHS} graphs, got 0"):
+        page_text([])
+    with pytest.raises(ValueError, match="got 9"):
+        page_text([(small(), graphs.NO_ANNOTATIONS)] * 9)

@@ -1,0 +1,46 @@
+// @ts-check
+// Graphs: which graph of the page is shown, and which one beside it.
+"use strict";
+
+const ALONE = -1; // what is beside a graph that is not compared
+
+/** Selects for a page of several graphs; in the page of one there is nothing to choose. @param {Viewer} viewer */
+function renderGraphs(viewer) {
+  const { graphs } = viewer;
+  const several = graphs.length > 1;
+  byId("graphs").hidden = !several;
+  byId("heading").classList.toggle("unseen", several); // the select says the same
+  if (!several) return;
+  const [first, second = ALONE] = viewer.shown;
+  const show = (/** @type {number} */ one, /** @type {number} */ other) =>
+    viewer.dispatch({ type: "show", shown: other === ALONE ? [one] : [one, other] });
+  const names = graphNames(graphs).map((name, number) => ({ name, number }));
+  refill(byId("graphs"), [
+    graphSelect("Graph", "graph", names, first, (chosen) => show(chosen, chosen === second ? first : second)),
+    graphSelect("beside it", "beside", [{ name: "no other", number: ALONE }, ...names.filter(({ number }) => number !== first)], second, (chosen) => show(first, chosen)),
+  ]);
+}
+
+/**
+ * @param {string} label
+ * @param {string} key
+ * @param {{name: string, number: number}[]} options
+ * @param {number} chosen
+ * @param {(chosen: number) => void} choose
+ */
+function graphSelect(label, key, options, chosen, choose) {
+  const change = (/** @type {Event} */ event) => choose(Number(/** @type {HTMLSelectElement} */ (event.target).value));
+  return element("div", {},
+    element("label", { for: `choose-${key}` }, label),
+    element("select", { id: `choose-${key}`, "data-key": key, change },
+      ...options.map(({ name, number }) => element("option", { value: number, selected: number === chosen }, name))));
+}
+
+/** Prompts and predictions; with the model where these are the same. @param {Graph[]} graphs */
+function graphNames(graphs) {
+  const headings = graphs.map(({ heading }) => heading);
+  return graphs.map(({ heading, origin }, number) => {
+    const same = headings.filter((other) => other === heading).length > 1;
+    return `${number + 1}. ${heading}${same ? ` · ${origin}` : ""}`;
+  });
+}
