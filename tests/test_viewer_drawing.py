@@ -19,7 +19,7 @@ from viz.page import write_page
 pytestmark = needs_chromium
 
 _TEXTS = """() => {
-    const text = paintGraph(viewer, 0, svgPen).file();
+    const text = paintGraphs(viewer, [0], svgPen).file();
     const drawing = new DOMParser().parseFromString(text, "text/xml");
     return [...drawing.querySelectorAll('text[transform*="rotate(-"][text-anchor="start"]')]
         .map((one) => {

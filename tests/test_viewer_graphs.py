@@ -155,6 +155,35 @@ def test_any_two_are_compared(cities: Opened):
     assert page.evaluate("viewer.view.clicked") == [None, None, LATE]  # that of the third stays
 
 
+def test_the_pane_that_is_looked_at_is_marked_and_both_tell_what_is_left(cities: Opened):
+    page = cities.page
+    expect(page.locator(".pane[aria-current]")).to_have_count(0)  # alone it needs no mark
+    choose(page, "beside it", "1")
+    page.evaluate("viewer.dispatch({type: 'set', view: {nodes: 0.5}})")
+    page.evaluate(f"viewer.dispatch({{type: 'hide', node: '{LATE}'}})")
+    settle(page)
+    for active in (0, 1):
+        page.evaluate(f"viewer.dispatch({{type: 'set', view: {{active: {active}}}}})")
+        settle(page)
+        panes = page.locator(".pane")
+        marks = [panes.nth(i).get_attribute("aria-current") for i in (0, 1)]
+        assert marks == ["true" if i == active else None for i in (0, 1)]
+        for i in (0, 1):
+            kept = page.evaluate(f"viewer.pruning({i}).kept.nNodes")
+            expect(panes.nth(i).locator(".pane-name small")).to_contain_text(f"{kept} nodes, ")
+
+
+def test_a_picture_has_both_graphs(cities: Opened):
+    page = cities.page
+    alone = page.evaluate("paint(viewer, 'graph', svgPen).file()")
+    choose(page, "beside it", "1")
+    both = page.evaluate("paint(viewer, 'graph', svgPen).file()")
+    assert ("Dallas" in alone, "Oakland" in alone) == (True, False)
+    assert ("Dallas" in both, "Oakland" in both) == (True, True)
+    widths = page.evaluate("viewer.plots.map((plot) => plot.size()[0])")
+    assert f'width="{sum(widths)}"' in both
+
+
 def test_tokens_that_are_chosen_are_columns_of_both(browser: Browser, tmp_path: Path):
     longer = about("Oakland")
     tokens = ("<bos>", " the", " Oakland", " is")

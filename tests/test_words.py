@@ -6,9 +6,9 @@ import pytest
 
 from graphs.provenance import Checks
 from tests.graph_oracles import make_graph
+from viz.checked import checked
 from viz.strengths import strengths
 from viz.words import (
-    checked,
     counted,
     heading,
     hover_lines,

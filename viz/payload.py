@@ -294,8 +294,5 @@ def _suggested(graph: AttributionGraph, annotations: Annotations) -> list[dict[s
         return []
     own = Annotations(groups=tuple(g for g in annotations.groups if not g.automatic))
     groups = named(pruned, find_groups(pruned, own=list(own.rows(pruned).values())))
-    return [
-        group.model_dump(mode="json")
-        for group in own.with_automatic(groups).groups
-        if group.automatic
-    ]
+    automatic = (group for group in own.with_automatic(groups).groups if group.automatic)
+    return [group.model_dump(mode="json") for group in automatic]

@@ -69,13 +69,21 @@ function fillSliders(place, slider, view) {
 function renderLeft(viewer, place) {
   const { view, graph } = viewer;
   const left = place.querySelector(".left") ?? place.appendChild(element("span.left", { role: "status" }));
-  const told = (/** @type {number} */ nNodes, /** @type {number} */ nEdges, /** @type {Scores} */ scores) =>
-    `${counted(nNodes)} nodes, ${counted(nEdges)} edges · replacement ${percent(scores.replacement)} · completeness ${percent(scores.completeness)}`;
-  const { kept, scores } = viewer.pruning(view.active);
-  const here = told(kept.nNodes, kept.nEdges, scores);
+  const here = leftOf(viewer, view.active);
   const whole = isExact(graph, view) ? null : wholeAt(graph, view);
   left.textContent = isExact(graph, view) ? here : `${here} of what this page holds`;
-  if (whole) left.append(element("span.whole", {}, `; of the whole graph at nodes ${percent(whole.nodes)}, edges ${percent(whole.edges)}: ${told(whole.nNodes, whole.nEdges, whole.scores)}`));
+  if (whole) left.append(element("span.whole", {}, `; of the whole graph at nodes ${percent(whole.nodes)}, edges ${percent(whole.edges)}: ${leftText(whole.nNodes, whole.nEdges, whole.scores)}`));
+}
+
+/** What pruning leaves of a graph in the page, in words. @param {Viewer} viewer @param {number} number */
+function leftOf(viewer, number) {
+  const { kept, scores } = viewer.pruning(number);
+  return leftText(kept.nNodes, kept.nEdges, scores);
+}
+
+/** @param {number} nNodes @param {number} nEdges @param {Scores} scores */
+function leftText(nNodes, nEdges, scores) {
+  return `${counted(nNodes)} nodes, ${counted(nEdges)} edges · replacement ${percent(scores.replacement)} · completeness ${percent(scores.completeness)}`;
 }
 
 /** @param {string} text @param {boolean} on @param {string} title @param {() => void} click */

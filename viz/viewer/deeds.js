@@ -169,28 +169,33 @@ async function savePicture(viewer, what, format) {
  */
 function paint(viewer, what, makePen) {
   if (what === "subgraph") return /** @type {P} */ (paintSubgraph(makePen, viewer.graph, viewer.labelled(), viewer.palette, roomIn(byId("parts"), viewer.view.fit)));
-  const head = 30;
-  const pen = paintGraph(viewer, viewer.view.active, makePen, head);
-  pen.text(viewer.graph.heading, MARGIN.left, 18, { color: viewer.palette.ink, size: 15, bold: true });
-  return pen;
+  return paintGraphs(viewer, viewer.shown, makePen, 30);
 }
 
 /**
+ * Graphs that are on the screen, side by side as they are there.
  * @template {Pen} P
  * @param {Viewer} viewer
- * @param {number} number
+ * @param {number[]} numbers
  * @param {(width: number, height: number) => P} makePen
- * @param {number} head Pixels over it.
+ * @param {number} head Pixels over them for what they are of; without it nothing is said.
  * @returns {P}
  */
-function paintGraph(viewer, number, makePen, head = 0) {
-  const [width, height] = viewer.plots[viewer.shown.indexOf(number)].size();
-  const scene = { ...viewer.scene(number), cursor: null };
-  const pen = makePen(width, height + head);
-  pen.box(0, 0, width, height + head, scene.palette.paper);
-  scene.frame = { ...scene.frame, top: scene.frame.top + head };
-  drawAxes(pen, scene);
-  drawScene(pen, scene, viewer.faint(number));
+function paintGraphs(viewer, numbers, makePen, head = 0) {
+  const sizes = numbers.map((number) => viewer.plots[viewer.shown.indexOf(number)].size());
+  const all = [sizes.reduce((sum, [width]) => sum + width, 0), Math.max(...sizes.map(([, height]) => height)) + head];
+  const pen = makePen(all[0], all[1]);
+  pen.box(0, 0, all[0], all[1], viewer.palette.paper);
+  let left = 0;
+  numbers.forEach((number, i) => {
+    const scene = { ...viewer.scene(number), cursor: null };
+    scene.frame = { ...scene.frame, left: scene.frame.left + left, top: scene.frame.top + head };
+    drawAxes(pen, scene);
+    drawScene(pen, scene, viewer.faint(number));
+    const heading = shortened(viewer.graphs[number].heading, Math.floor(sizes[i][0] / 9));
+    if (head) pen.text(heading, left + MARGIN.left, 18, { color: viewer.palette.ink, size: 15, bold: true });
+    left += sizes[i][0];
+  });
   return pen;
 }
 

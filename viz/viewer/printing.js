@@ -10,7 +10,7 @@ function listenToPrinting(viewer) {
     viewer.palette = readPalette();
     viewer.shown.forEach((number, place) => {
       const drawing = element("div.printed", { role: "img", "aria-label": plotName(viewer.graphs[number]) });
-      drawing.innerHTML = paintGraph(viewer, number, svgPen).file();
+      drawing.innerHTML = paintGraphs(viewer, [number], svgPen).file();
       viewer.plots[place].root.append(drawing);
     });
   });

@@ -30,8 +30,10 @@ function renderPlots(viewer) {
   if (place.childElementCount !== panes.length) place.replaceChildren(...panes);
   shown.forEach((number, i) => {
     const name = /** @type {HTMLElement} */ (panes[i].firstElementChild);
+    const here = shown.length > 1 && number === viewer.view.active;
     name.hidden = shown.length < 2;
-    name.textContent = viewer.graphs[number].heading;
+    panes[i].ariaCurrent = here ? "true" : null; // whose nodes the panels and the keys are about
+    name.replaceChildren(viewer.graphs[number].heading, element("small.quiet", {}, leftOf(viewer, number)));
     viewer.plots[i].root.setAttribute("aria-label", plotName(viewer.graphs[number]));
   });
   shown.forEach((number, i) => viewer.plots[i].draw(viewer.scene(number), viewer.faint(number)));
