@@ -27,7 +27,7 @@ from circuits.experiment import Experiment
 from circuits.held import Hold, Passed, run
 from circuits.meter import Meter
 from circuits.progress import Progress, ignore_progress
-from graphs.edits import EditError, Intervention
+from graphs.edits import Change, EditError, Intervention
 from graphs.nodes import NodeKind
 from graphs.predict import predict
 from graphs.provenance import Measured
@@ -163,12 +163,12 @@ def _require_there(experiment: Experiment, one: Intervention) -> None:
 def _telling(experiment: Experiment, interventions: Sequence[Intervention]) -> list[Intervention]:
     """Without changes of features that are not active and stay so, of which a graph is silent."""
 
-    def tells(change) -> bool:
+    def tells(change: Change) -> bool:
         node = change.node
-        if node.kind != NodeKind.FEATURE or change.offset != 0:
+        if node in experiment.graph or node.kind != NodeKind.FEATURE or change.offset != 0:
             return True
         place = (torch.tensor([x], device=experiment.frozen.device) for x in (node.pos, node.index))
-        return bool(experiment.features.rows.at(node.layer).recorded(*place) != 0)
+        return bool(experiment.features.rows.at(node.layer or 0).recorded(*place) != 0)
 
     return [
         Intervention(one.what, tuple(filter(tells, one.changes)), one.pushes)

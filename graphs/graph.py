@@ -114,6 +114,9 @@ class AttributionGraph:
     def _positions(self) -> dict[NodeId, int]:
         return {node: row for row, node in enumerate(self.nodes)}
 
+    def __contains__(self, node: NodeId) -> bool:
+        return node in self._positions
+
     def find(self, node: NodeId | str) -> int:
         """Row of a node.  Raises KeyError if the graph does not have it."""
         identity = NodeId.parse(node) if isinstance(node, str) else node
