@@ -17,7 +17,7 @@ function renderGraphs(viewer) {
   const names = graphNames(graphs).map((name, number) => ({ name, number }));
   refill(byId("graphs"), [
     graphSelect("Graph", "graph", names, first, (chosen) => show(chosen, chosen === second ? first : second)),
-    graphSelect("beside it", "beside", [{ name: "no other", number: ALONE }, ...names.filter(({ number }) => number !== first)], second, (chosen) => show(first, chosen)),
+    graphSelect("compare with", "beside", [{ name: "no other", number: ALONE }, ...names.filter(({ number }) => number !== first)], second, (chosen) => show(first, chosen)),
   ]);
 }
 
@@ -36,11 +36,11 @@ function graphSelect(label, key, options, chosen, choose) {
       ...options.map(({ name, number }) => element("option", { value: number, selected: number === chosen }, name))));
 }
 
-/** Prompts and predictions; with the model where these are the same. @param {Graph[]} graphs */
+/** Prompts and predictions; the model first where these are the same. @param {Graph[]} graphs */
 function graphNames(graphs) {
   const headings = graphs.map(({ heading }) => heading);
   return graphs.map(({ heading, origin }, number) => {
     const same = headings.filter((other) => other === heading).length > 1;
-    return `${number + 1}. ${heading}${same ? ` · ${origin}` : ""}`;
+    return `${number + 1}. ${same ? `${origin.split(" · ")[0]}: ` : ""}${heading}`;
   });
 }

@@ -26,6 +26,7 @@ function renderPlots(viewer) {
   const known = viewer.plots.length;
   while (viewer.plots.length < shown.length) viewer.plots.push(makePane(viewer, viewer.plots.length));
   const place = byId("plots");
+  const names = graphNames(viewer.graphs);
   const panes = shown.map((_, i) => /** @type {HTMLElement} */ (viewer.plots[i].root.parentElement));
   if (place.childElementCount !== panes.length) place.replaceChildren(...panes);
   shown.forEach((number, i) => {
@@ -33,7 +34,7 @@ function renderPlots(viewer) {
     const here = shown.length > 1 && number === viewer.view.active;
     name.hidden = shown.length < 2;
     panes[i].ariaCurrent = here ? "true" : null; // whose nodes the panels and the keys are about
-    name.replaceChildren(viewer.graphs[number].heading, element("small.quiet", {}, leftOf(viewer, number)));
+    name.replaceChildren(names[number], element("small.quiet", {}, leftOf(viewer, number)));
     viewer.plots[i].root.setAttribute("aria-label", plotName(viewer.graphs[number]));
   });
   shown.forEach((number, i) => viewer.plots[i].draw(viewer.scene(number), viewer.faint(number)));
@@ -42,7 +43,8 @@ function renderPlots(viewer) {
 
 /** @param {Viewer} viewer @param {number} i Which pane from the left. */
 function makePane(viewer, i) {
-  const root = element("div.plot", { tabindex: "0", role: "application" });
+  const look = () => viewer.view.active !== viewer.shown[i] && viewer.dispatch({ type: "set", view: { active: viewer.shown[i] } });
+  const root = element("div.plot", { tabindex: "0", role: "application", focus: look });
   element("div.pane", {}, element("h2.pane-name", {}), root);
   return makePlot(root, {
     onRange: (range) => viewer.dispatch({ type: "set", view: { range } }),
