@@ -14,7 +14,7 @@ import graphs
 from graphs.graph import AttributionGraph
 from tests.browser import Opened, chromium, needs_chromium, viewed
 from tests.test_viewer import EARLY, LATE, click, reloaded, settle, shown, small, until
-from viz.page import MOST_GRAPHS, page_text, write_pages
+from viz.page import MOST_GRAPHS, page_text, write_page, write_pages
 
 pytestmark = needs_chromium
 PROMPTS = ("Dallas", "Oakland", "Miami")
@@ -239,3 +239,12 @@ def test_graphs_of_one_prompt_are_told_apart_by_their_models(browser: Browser, t
     with viewed(browser, tmp_path / "page.html") as found:
         name = "2. \u2068another-model\u2069: "
         expect(found.page.locator(".pane-name").nth(1)).to_contain_text(name)
+
+
+def test_a_small_screen_shows_the_whole_heading(browser: Browser, tmp_path: Path):
+    write_page(about("the town beside the river that runs through Dallas"), tmp_path / "page.html")
+    with viewed(browser, tmp_path / "page.html") as found:
+        found.page.set_viewport_size({"width": 720, "height": 450})
+        settle(found.page)
+        heading = "document.getElementById('heading')"
+        assert found.page.evaluate(f"{heading}.scrollWidth <= {heading}.clientWidth")
