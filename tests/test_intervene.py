@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -197,7 +198,7 @@ def test_many_interventions_at_once_are_what_each_is_alone(
     experiment = experiment_on(gemma, source_of(kind))
     made = [intervention(experiment.graph, [edit]) for edit in some_edits(experiment, 6)]
     together = intervene(experiment, made, regime)
-    monkeypatch.setattr("circuits.intervene.BATCH_POSITIONS", 1)
+    monkeypatch.setattr(import_module("circuits.intervene"), "BATCH_POSITIONS", 1)
     alone = intervene(experiment, made, regime)
     np.testing.assert_allclose(together.after, alone.after, **EXACT)
     np.testing.assert_allclose(together.measured, alone.measured, **EXACT)

@@ -152,6 +152,7 @@ def test_taking_away_a_label_of_this_graph_alone_leaves_the_one_for_all_prompts(
     label(page, "for all")
     opened(page, other_prompt(), tmp_path / "two.html")
     page.evaluate(f"viewer.dispatch({{type: 'label', key: '{LATE}', text: 'here'}})")
+    settle(page)
     label(page, "")
     assert shown(page)[0] == "for all"
 
