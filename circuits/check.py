@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -19,7 +20,7 @@ from circuits.intervene import intervene
 from circuits.progress import Progress, ignore_progress
 from circuits.replacement import replacement_report
 from circuits.transcoders import TranscoderSet
-from graphs.edits import Change, Intervention
+from graphs.changes import Change, Intervention
 from graphs.graph import AttributionGraph, row_sizes
 from graphs.influence import influence
 from graphs.nodes import NodeId, NodeKind
@@ -56,26 +57,26 @@ def check(
     if isinstance(dictionary, TranscoderSet):
         progress("replace", 0, 1)
         replaced = replacement_report(experiment.frozen, experiment.recording, dictionary)
+    features = Features(experiment)
     report = Report(
         generator=f"headwater {version('headwater')}",
-        dropped=float(lost.sum() / max(float((sizes + lost).sum()), 1e-300)),
-        effects=_effects(experiment, settings, progress),
+        dropped=float(lost.sum() / (float((sizes + lost).sum()) or 1.0)),
+        effects=_effects(features, settings, progress),
         replacement=replaced,
     )
-    return report.model_copy(update=_sets(experiment, settings, progress))
+    return report.model_copy(update=_sets(features, settings, progress))
 
 
 def _effects(
-    experiment: Experiment, settings: CheckSettings, progress: Progress
+    features: Features, settings: CheckSettings, progress: Progress
 ) -> tuple[EffectReport, ...]:
-    """The strongest features, each ablated alone, in every regime."""
-    graph = experiment.graph
-    features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
-    strongest = features[np.argsort(-influence(graph)[features], kind="stable")]
-    nodes = [graph.nodes[row] for row in strongest[: settings.features].tolist()]
-    if not nodes:
-        return ()
+    """The strongest features of the graph, each ablated alone, in every regime."""
+    experiment, graph = features.experiment, features.experiment.graph
+    strongest = (features.nodes[number] for number in features.order.tolist())
+    nodes = islice((node for node in strongest if node in graph), settings.features)
     made = [Intervention(str(node), (Change(node, 0.0),)) for node in nodes]
+    if not made:
+        return ()
     targets = graph.target_rows()
     found: list[EffectReport] = []
     for regime in Regime:
@@ -85,13 +86,12 @@ def _effects(
     return tuple(found)
 
 
-def _sets(experiment: Experiment, settings: CheckSettings, progress: Progress) -> dict[str, object]:
+def _sets(features: Features, settings: CheckSettings, progress: Progress) -> dict[str, object]:
     """Necessity, sufficiency and the curve, from the ablation of many sets of features."""
-    features = Features(experiment)
     if len(features) == 0:
         return {}
     generator = np.random.default_rng(settings.seed)
-    graph = experiment.graph
+    graph = features.experiment.graph
     pruned = "prune" in graph.provenance.settings  # a pruned graph is the circuit
     circuit = features.inside(graph if pruned else prune(graph, settings.prune))
     alike = [features.alike(circuit, generator) for _ in range(settings.random_sets)]
@@ -132,8 +132,7 @@ class Features:
         self.experiment = experiment
         active = experiment.features
         self.layer: Int[ndarray, " feat"] = active.layer.cpu().numpy()
-        places = zip(*(x.tolist() for x in (active.layer, active.pos, active.index)), strict=True)
-        self.nodes = [NodeId(NodeKind.FEATURE, *place) for place in places]
+        self.nodes = [NodeId(NodeKind.FEATURE, *place) for place in active.places()]
         reached = np.zeros(len(self.nodes))
         row = experiment.row.cpu().numpy()
         reached[row[row >= 0]] = influence(experiment.graph)[row >= 0]
@@ -144,8 +143,7 @@ class Features:
 
     def inside(self, graph: AttributionGraph) -> Bool[ndarray, " feat"]:
         """Those that are in a graph."""
-        there = set(graph.nodes)
-        return np.array([node in there for node in self.nodes])
+        return np.array([node in graph for node in self.nodes])
 
     def alike(
         self, chosen: Bool[ndarray, " feat"], generator: np.random.Generator

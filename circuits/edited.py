@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.features import ActiveFeatures, FeatureLayer, LinearPath
+from circuits.experiment import Experiment
+from circuits.features import FeatureLayer
 from circuits.held import Additions, Hold
 from circuits.points import MlpPoints, WritePoint
 from circuits.recording import Recording
-from circuits.written import written_at
-from graphs.edits import Change, Intervention
+from graphs.changes import Change, Intervention
 from graphs.nodes import NodeKind
 
 
@@ -49,20 +49,18 @@ class Edited:
 
     def __init__(
         self,
-        recording: Recording,
-        features: ActiveFeatures,
-        linear: Sequence[dict[int, LinearPath]],
+        experiment: Experiment,
         interventions: Sequence[Intervention],
         hold: Hold,
         length: int,
     ) -> None:
-        """`linear` are what `Rows.linear` gives per layer; `length` may exceed the prompt's."""
-        self.recording, self.rows, self.hold, self.linear = recording, features.rows, hold, linear
-        self.changed = _by_layer(recording, interventions, length)
+        """`length` of the copies may exceed the prompt's."""
+        self.experiment, self.hold = experiment, hold
+        self.changed = _by_layer(experiment.recording, interventions, length)
         self.output: dict[int, list[_Vectors]] = defaultdict(list)
         self.contribution: dict[int, list[_Vectors]] = defaultdict(list)
         self.moved: dict[int, Tensor] = {}  # by layer: residual less the recorded one
-        self._scale_errors(features, interventions)
+        self._scale_errors(interventions)
         self._push(interventions, length)
 
     def __call__(self, layer: int, residual: Float[Tensor, "batch pos d_model"]) -> Additions:
@@ -71,15 +69,16 @@ class Edited:
             self._write(layer, residual, self.changed[layer])
         held = self.hold.at(layer)
         contribution = _summed(self.contribution.pop(layer, []), residual)
-        if any(self.linear) and bool(held.any()):
-            self.moved[layer] = residual - self.recording.blocks[layer].mlp_residual
-            for read, path in self.linear[layer].items():
+        linear = self.experiment.linear
+        if any(linear) and bool(held.any()):
+            self.moved[layer] = residual - self.experiment.recording.blocks[layer].mlp_residual
+            for read, path in linear[layer].items():
                 through = path.forward(self.moved[read] * held[:, None, None], 0)
                 contribution = through if contribution is None else contribution + through
         return Additions(_summed(self.output.pop(layer, []), residual), contribution)
 
     def _write(self, layer: int, residual: Tensor, changed: _Changed) -> None:
-        at = self.rows.at(layer)
+        at = self.experiment.features.rows.at(layer)
         own = self._own(layer, at, residual, changed)
         new = changed.factor * own + changed.offset
         for above in range(at.n_written):
@@ -113,23 +112,21 @@ class Edited:
         self.contribution[layer].append(behind._replace(vector=written))
         self.output[layer].append(_taken(vectors, ~held))
 
-    def _scale_errors(
-        self, features: ActiveFeatures, interventions: Sequence[Intervention]
-    ) -> None:
+    def _scale_errors(self, interventions: Sequence[Intervention]) -> None:
         scaled: dict[int, list[tuple[int, Change]]] = defaultdict(list)
         for copy, one in enumerate(interventions):
             for change in one.changes:
                 if change.node.kind == NodeKind.ERROR and change.node.layer is not None:
                     scaled[change.node.layer].append((copy, change))
         for layer, changes in scaled.items():
-            error = written_at(self.recording, features, layer).error
+            error = self.experiment.error(layer)
             copy = torch.tensor([copy for copy, _ in changes], device=error.device)
             pos = torch.tensor([change.node.pos for _, change in changes], device=error.device)
             factor = error.new_tensor([change.factor for _, change in changes])
             self.contribution[layer].append(_Vectors(copy, pos, (factor - 1)[:, None] * error[pos]))
 
     def _push(self, interventions: Sequence[Intervention], length: int) -> None:
-        like = self.recording.tokens
+        like = self.experiment.recording.tokens
         for copy, one in enumerate(interventions):
             for push in one.pushes:
                 pos = torch.arange(push.pos, length if push.onward else push.pos + 1)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.features import ActiveFeatures, FeatureSource, LinearPath
 from circuits.frozen import FrozenModel
-from circuits.recording import Recording, record
+from circuits.recording import Recording
 from circuits.subject import Subject
-from circuits.targets import Targets, TargetSettings, read_targets
+from circuits.targets import Targets, TargetSettings
 from circuits.tokens import Prompt
+from circuits.trace import read_active
+from circuits.written import written_at
 from graphs.graph import AttributionGraph
 from graphs.nodes import NodeKind
 from graphs.provenance import Provenance
@@ -49,6 +52,11 @@ class Experiment:
         """Linear paths into each layer, by the layer that they read."""
         return tuple(self.features.rows.linear(layer) for layer in range(self.frozen.n_layers))
 
+    @cached_property
+    def error(self) -> Callable[[int], Float[Tensor, "pos d_model"]]:
+        """What the dictionary leaves of a layer's contribution; found once per layer."""
+        return cache(lambda layer: written_at(self.recording, self.features, layer).error)
+
 
 def prepare(
     graph: AttributionGraph,
@@ -75,9 +83,7 @@ def prepare(
     settings = targets or target_settings(header)
     prompt = Prompt(header.prompt, header.token_ids, header.tokens, header.context_only)
     with torch.inference_mode():
-        recording = record(frozen, prompt, settings.position)
-        read = read_targets(frozen, recording, settings, subject.spell)
-        features = source.activate(frozen, recording, read.covectors)
+        recording, read, features = read_active(prompt, subject, source, settings, force=True)
         row = _rows(graph, features)
     kinds = graph.nodes.kind[graph.target_rows()], graph.nodes.index[graph.target_rows()]
     if not np.array_equal(kinds[1], read.index.cpu().numpy()) or np.any(kinds[0] != read.kind):
@@ -108,12 +114,7 @@ def target_settings(header: Provenance) -> TargetSettings:
 def _rows(graph: AttributionGraph, features: ActiveFeatures) -> Int[Tensor, " node"]:
     """Rows of the graph's features among the active ones; -1 for other nodes."""
     nodes, wanted = graph.nodes, np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
-    active = {
-        place: row
-        for row, place in enumerate(
-            zip(*(x.tolist() for x in (features.layer, features.pos, features.index)), strict=True)
-        )
-    }
+    active = {place: row for row, place in enumerate(features.places())}
     row = np.full(len(nodes), -1)
     for node in wanted.tolist():
         place = int(nodes.layer[node]), int(nodes.pos[node]), int(nodes.index[node])

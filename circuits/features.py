@@ -137,6 +137,11 @@ class ActiveFeatures:
     def __len__(self) -> int:
         return len(self.layer)
 
+    def places(self) -> list[tuple[int, int, int]]:
+        """Layer, position and index of each."""
+        columns = (self.layer.tolist(), self.pos.tolist(), self.index.tolist())
+        return list(zip(*columns, strict=True))
+
 
 @runtime_checkable
 class FeatureSource(Protocol):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ from circuits.experiment import Experiment
 from circuits.held import Hold, Passed, run
 from circuits.meter import Meter
 from circuits.progress import Progress, ignore_progress
-from graphs.edits import Change, EditError, Intervention
+from graphs.changes import Change, Intervention
+from graphs.edits import EditError
 from graphs.nodes import NodeKind
 from graphs.predict import predict
 from graphs.provenance import Measured
@@ -62,8 +64,7 @@ def intervene(
     intervention changes.  Raises EditError for what the model does not have.
     """
     held = _held_through(experiment, interventions, regime, through)
-    for one in interventions:
-        _require_there(experiment, one)
+    _require_there(experiment, interventions)
     size = max(1, BATCH_POSITIONS // len(experiment.recording.prompt))
     after: list[Tensor] = []
     measured: list[ndarray] = []
@@ -109,7 +110,7 @@ def generate(
     The model runs freely.  The intervention holds at its positions, and where it is onward at the
     new tokens too.
     """
-    _require_there(experiment, intervention)
+    _require_there(experiment, [intervention])
     nothing = Intervention(what="nothing")
     ids = [list(experiment.recording.prompt.ids) for _ in range(2)]
     free = Hold(torch.full((2,), -1, device=experiment.frozen.device), patterns=False)
@@ -140,19 +141,19 @@ def _held_through(
     return [through] * len(interventions)
 
 
-def _require_there(experiment: Experiment, one: Intervention) -> None:
+def _require_there(experiment: Experiment, interventions: Sequence[Intervention]) -> None:
     """Raises EditError for features and vectors that the model does not have."""
     frozen, rows = experiment.frozen, experiment.features.rows
-    for change in one.changes:
-        node = change.node
-        if node.kind == NodeKind.FEATURE and node.layer is not None and node.index is not None:
-            width = rows.at(node.layer).width
-            if node.index >= width:
-                raise EditError(
-                    f"{node} is out of range: layer {node.layer} has {width:,} features, "
-                    "numbered from 0."
-                )
-    for push in one.pushes:
+    width = cache(lambda layer: rows.at(layer).width)
+    for node in (change.node for one in interventions for change in one.changes):
+        if node.layer is None or node.index is None:
+            continue
+        if node.index >= width(node.layer):
+            raise EditError(
+                f"{node} is out of range: layer {node.layer} has {width(node.layer):,} features, "
+                "numbered from 0."
+            )
+    for push in (push for one in interventions for push in one.pushes):
         if np.shape(push.vector) != (frozen.d_model,):
             raise EditError(
                 f"A vector has shape {np.shape(push.vector)}, the residual stream asks for "
@@ -200,9 +201,7 @@ def _pass(
     meter: Meter | None,
 ) -> Passed:
     frozen, recording = experiment.frozen, experiment.recording
-    edited = Edited(
-        recording, experiment.features, experiment.linear, interventions, hold, len(ids[0])
-    )
+    edited = Edited(experiment, interventions, hold, len(ids[0]))
 
     def visit(layer: int, residual: Tensor):
         if meter is not None:

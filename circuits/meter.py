@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from circuits.experiment import Experiment
 from circuits.held import Hold
+from circuits.points import by_position
 
 
 class Meter:
@@ -28,10 +29,12 @@ class Meter:
         chosen = (experiment.row >= 0).nonzero()[:, 0]
         chosen = chosen[features.layer[experiment.row[chosen]] == layer]
         row = experiment.row[chosen]
-        pos = features.pos[row]
-        moved = residual - experiment.recording.blocks[layer].mlp_residual
+        pos, own = features.pos[row], experiment.recording.blocks[layer].mlp_residual
         if bool(held.any()) and len(row):
-            self.changes[:, chosen] = _products(moved, pos, features.rows.encoder(row))
+            encoder = features.rows.encoder(row)
+            self.changes[:, chosen] = by_position(
+                residual - own, pos, lambda moved, rows: moved @ encoder[rows].T
+            )
         if not bool(held.all()) and len(row):
             values = features.rows.at(layer).values(residual, pos, features.index[row])
             change = values - features.value[row]
@@ -40,7 +43,9 @@ class Meter:
         here = (covectors.layer == layer).nonzero()[:, 0]
         if len(here):
             vectors = covectors.covector[here]
-            self.changes[:, self.target_rows[here]] = _products(moved, covectors.pos[here], vectors)
+            self.changes[:, self.target_rows[here]] = by_position(
+                residual - own, covectors.pos[here], lambda moved, rows: moved @ vectors[rows].T
+            )
 
     def read_targets(self, final: Float[Tensor, "batch d_model"]) -> None:
         """The targets that read the final norm's output."""
@@ -54,16 +59,3 @@ class Meter:
         self.changes[:, self.target_rows[here]] = (
             values + targets.constant[here] - targets.value[here]
         )
-
-
-def _products(
-    moved: Float[Tensor, "batch pos d_model"],
-    pos: Int[Tensor, " row"],
-    covector: Float[Tensor, "row d_model"],
-) -> Float[Tensor, "batch row"]:
-    """Covectors on what moved, position by position."""
-    found = moved.new_empty(len(moved), len(pos))
-    for place in pos.unique().tolist():
-        here = (pos == place).nonzero()[:, 0]
-        found[:, here] = moved[:, place] @ covector[here].T
-    return found

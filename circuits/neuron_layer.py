@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from circuits.architectures import UnsupportedArchitecture, affine, optional_part, part
-from circuits.points import MlpPoints
+from circuits.points import MlpPoints, by_position
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class NeuronLayer:
         index: Int[Tensor, " row"],
     ) -> Float[Tensor, "batch row"]:
         """Activations: a neuron's value is what it gives."""
-        found = residual.new_empty(len(residual), len(pos))
-        for place in pos.unique().tolist():
-            here = (pos == place).nonzero()[:, 0]
-            inputs = self.points.running_inputs(self.layer, residual[:, place])
-            into = [inputs @ b.weight[index[here]].T + b.bias[index[here]] for b in self.branches]
+
+        def read(there: Tensor, rows: Tensor) -> Tensor:
+            inputs, chosen = self.points.running_inputs(self.layer, there), index[rows]
+            into = [inputs @ b.weight[chosen].T + b.bias[chosen] for b in self.branches]
             gated = self.nonlinearity(into[0])
-            found[:, here] = gated if len(into) == 1 else gated * into[1]
-        return found
+            return gated if len(into) == 1 else gated * into[1]
+
+        return by_position(residual, pos, read)
 
     def activations(
         self,

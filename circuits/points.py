@@ -12,6 +12,7 @@ residual stream.  They differ where a norm follows the MLP (Gemma).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -32,6 +33,22 @@ class ReadPoint(StrEnum):
 class WritePoint(StrEnum):
     MLP_OUTPUT = "mlp-output"
     CONTRIBUTION = "contribution"
+
+
+def by_position(
+    residual: Float[Tensor, "batch pos d_model"],
+    pos: Int[Tensor, " row"],
+    read: Callable[[Tensor, Tensor], Tensor],
+) -> Float[Tensor, "batch row"]:
+    """What each row reads at its position: one product for all rows of a position.
+
+    `read` is given the residuals there (batch, d_model) and which rows these are.
+    """
+    found = residual.new_empty(len(residual), len(pos))
+    for place in pos.unique().tolist():
+        here = (pos == place).nonzero()[:, 0]
+        found[:, here] = read(residual[:, place], here)
+    return found
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,9 @@ def trace(
     settings = settings or TraceSettings()
     frozen = subject.frozen
     with torch.inference_mode():
-        recording, targets, features = _active(prompt, subject, source, settings, progress, force)
+        recording, targets, features = read_active(
+            prompt, subject, source, settings.targets, progress, force
+        )
         plan = Plan(frozen, recording, features, settings.expansion, targets.covectors)
         if not force:
             require_room(plan)
@@ -128,7 +130,9 @@ def estimate_trace(
     settings = settings or TraceSettings()
     with torch.inference_mode():
         start = time.perf_counter()
-        recording, targets, features = _active(prompt, subject, source, settings, progress)
+        recording, targets, features = read_active(
+            prompt, subject, source, settings.targets, progress
+        )
         return estimate(
             subject.frozen,
             recording,
@@ -140,19 +144,20 @@ def estimate_trace(
         )
 
 
-def _active(
+def read_active(
     prompt: Prompt,
     subject: Subject,
     source: FeatureSource,
-    settings: TraceSettings,
-    progress: Progress,
+    settings: TargetSettings,
+    progress: Progress = ignore_progress,
     force: bool = False,
 ) -> tuple[Recording, Targets, ActiveFeatures]:
+    """The first stages of a trace, to which interventions come back.  Raises as `trace`."""
     progress("record", 0, 1)
     if not force:
         require_room_to_record(subject.frozen, source, len(prompt))
-    recording = record(subject.frozen, prompt, settings.targets.position)
-    targets = read_targets(subject.frozen, recording, settings.targets, subject.spell)
+    recording = record(subject.frozen, prompt, settings.position)
+    targets = read_targets(subject.frozen, recording, settings, subject.spell)
     progress("features", 0, 1)
     return recording, targets, source.activate(subject.frozen, recording, targets.covectors)
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.nonlinearities import JointTopK, JumpReLU, ReLU
-from circuits.points import MlpPoints
+from circuits.points import MlpPoints, by_position
 from circuits.transcoder import Transcoder
 
 
@@ -46,12 +46,11 @@ class TranscoderLayer:
         pos: Int[Tensor, " row"],
         index: Int[Tensor, " row"],
     ) -> Float[Tensor, "batch row"]:
-        values = residual.new_empty(len(residual), len(pos))
-        for place in pos.unique().tolist():
-            here = (pos == place).nonzero()[:, 0]
-            inputs = self.points.running_inputs(self.layer, residual[:, place])
-            values[:, here] = inputs @ self.transcoder.listened(index[here], inputs).T
-        bias = self.transcoder.encoder_bias
+        def read(there: Tensor, rows: Tensor) -> Tensor:
+            inputs = self.points.running_inputs(self.layer, there)
+            return inputs @ self.transcoder.listened(index[rows], inputs).T
+
+        values, bias = by_position(residual, pos, read), self.transcoder.encoder_bias
         return values + bias[index.to(bias.device)].to(values)
 
     def activations(

@@ -10,6 +10,7 @@ from graphs.annotations import (
     write_annotations,
 )
 from graphs.assembly import Links, assemble, columns_of_others
+from graphs.changes import Change, Intervention, intervention
 from graphs.collapse import Collapsed, CyclicGroups, collapse
 from graphs.compare import PERMUTATIONS, Comparison, Score, compare
 from graphs.concepts import Appearance, Concept, Groups, concepts, path_overlap
@@ -17,18 +18,7 @@ from graphs.consensus import Common, Consensus, consensus
 from graphs.correspond import Correspondence, CorrespondSettings, correspond
 from graphs.descriptions import Description, Example
 from graphs.dot import to_dot, write_dot
-from graphs.edits import (
-    Add,
-    Change,
-    Edit,
-    EditError,
-    Intervention,
-    Push,
-    Scale,
-    Set,
-    Swap,
-    intervention,
-)
+from graphs.edits import Add, Edit, EditError, Push, Scale, Set, Swap
 from graphs.effects import Effects, NodeEffect, TokenEffect
 from graphs.evidence import Weights, mean_depth
 from graphs.files import GraphFileError, first_problem, regular_file

@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 
 from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS, NodeKind
-from graphs.provenance import NEURONS, UNKNOWN
+from graphs.provenance import NEURONS, UNKNOWN, DictionaryIdentity, ModelIdentity
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,21 @@ def one_dictionary(first: AttributionGraph, second: AttributionGraph) -> bool:
     Neurons are if the model is; a dictionary is of its features wherever it is used, as in a base
     model and its chat model.  One that is unknown is never the same as another.
     """
-    one, other = first.provenance, second.provenance
-    if UNKNOWN in (one.dictionary.name, other.dictionary.name):
-        return False
-    same = one.dictionary == other.dictionary
-    return same and (one.dictionary.kind != NEURONS or one.model == other.model)
+    one, other = map(feature_numbering, (first, second))
+    return one is not None and one == other
+
+
+def feature_numbering(
+    graph: AttributionGraph,
+) -> tuple[DictionaryIdentity, ModelIdentity | None] | None:
+    """What a feature's number is a number of: a dictionary, of neurons with their model.
+
+    None where the dictionary is not known.
+    """
+    header = graph.provenance
+    if header.dictionary.name == UNKNOWN:
+        return None
+    return header.dictionary, header.model if header.dictionary.kind == NEURONS else None
 
 
 def match_by_identity(

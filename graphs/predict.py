@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from graphs.edits import Intervention
+from graphs.changes import Intervention
 from graphs.graph import AttributionGraph
 from graphs.nodes import NodeKind
 
@@ -76,10 +76,9 @@ def _edited(
     for column, one in enumerate(interventions):
         known[column] = not one.pushes
         for change in one.changes:
-            try:
+            if change.node in graph:
                 row = graph.find(change.node)
-            except KeyError:
+                factor[row, column], offset[row, column] = change.factor, change.offset
+            else:
                 known[column] = False
-                continue
-            factor[row, column], offset[row, column] = change.factor, change.offset
     return factor, offset, known

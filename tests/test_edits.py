@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from graphs.annotations import Annotations, Group
+from graphs.changes import Change, intervention
 from graphs.descriptions import Description
-from graphs.edits import Add, Change, EditError, Push, Scale, Set, Swap, intervention
+from graphs.edits import Add, EditError, Push, Scale, Set, Swap
 from graphs.graph import AttributionGraph
 from graphs.nodes import NodeId
 from graphs.predict import predict

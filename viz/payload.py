@@ -20,9 +20,9 @@ from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.descriptions import Description
 from graphs.graph import AttributionGraph, row_sizes
 from graphs.grouping import MOST_FEATURES, find_groups, named
+from graphs.matching import feature_numbering
 from graphs.neuronpedia_pages import feature_page
 from graphs.nodes import TARGET_KINDS, NodeKind
-from graphs.provenance import NEURONS, UNKNOWN
 from graphs.prune import DEFAULTS, prune
 from graphs.scores import scores
 from viz.checked import header_lines
@@ -139,11 +139,10 @@ def _key(graph: AttributionGraph) -> str:
 
 def _dictionary_key(graph: AttributionGraph) -> str | None:
     """The same for all graphs of `one_dictionary`, which share labels; None: it is unknown."""
-    header = graph.provenance
-    if header.dictionary.name == UNKNOWN:
+    numbering = feature_numbering(graph)
+    if numbering is None:
         return None
-    model = header.model.model_dump(mode="json") if header.dictionary.kind == NEURONS else None
-    parts = (header.dictionary.model_dump(mode="json"), model)
+    parts = [one and one.model_dump(mode="json") for one in numbering]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
