@@ -10,6 +10,7 @@ from graphs.annotations import (
     write_annotations,
 )
 from graphs.assembly import Links, assemble, columns_of_others
+from graphs.carriers import Answer, Audited, Carrier, Kind, Recurring, by_kind, recurring
 from graphs.changes import Change, Intervention, intervention
 from graphs.collapse import Collapsed, CyclicGroups, collapse
 from graphs.compare import PERMUTATIONS, Comparison, Score, compare
@@ -39,6 +40,7 @@ from graphs.neuronpedia import (
 from graphs.neuronpedia_names import CIRCUIT_TRACER_KIND
 from graphs.neuronpedia_reader import ReadGraph, read_neuronpedia
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
+from graphs.pairs import Line, PromptPair, read_pairs
 from graphs.parquet import parquet_paths, write_parquet
 from graphs.paths import Path, Paths, strongest_paths
 from graphs.positions import align_characters, align_prompts, align_tokens
@@ -96,8 +98,11 @@ __all__ = [
     "Across",
     "Add",
     "Annotations",
+    "Answer",
     "Appearance",
     "AttributionGraph",
+    "Audited",
+    "Carrier",
     "Change",
     "Checks",
     "Collapsed",
@@ -122,6 +127,8 @@ __all__ = [
     "GroupSettings",
     "Groups",
     "Intervention",
+    "Kind",
+    "Line",
     "Links",
     "Match",
     "Measured",
@@ -135,10 +142,12 @@ __all__ = [
     "Paths",
     "Profile",
     "Profiled",
+    "PromptPair",
     "Provenance",
     "PruneSettings",
     "Push",
     "ReadGraph",
+    "Recurring",
     "Regime",
     "ReplacementReport",
     "Report",
@@ -164,6 +173,7 @@ __all__ = [
     "annotations_path",
     "areas",
     "assemble",
+    "by_kind",
     "collapse",
     "columns_of_others",
     "compare",
@@ -197,7 +207,9 @@ __all__ = [
     "read_annotations",
     "read_graph",
     "read_neuronpedia",
+    "read_pairs",
     "read_profile",
+    "recurring",
     "regular_file",
     "resolved_influence",
     "scores",

@@ -1,5 +1,7 @@
 """Pictures of attribution graphs: a layout, a plotly figure, a page.  No torch."""
 
+from viz.audit_page import write_audit
+from viz.audited import audit_text
 from viz.compared import comparison_scores, comparison_text
 from viz.comparing import depth_profile, matched_flow, scores_beside_null
 from viz.comparison_page import write_comparison
@@ -23,6 +25,7 @@ __all__ = [
     "MOST_NODES",
     "Placement",
     "Shown",
+    "audit_text",
     "comparison_scores",
     "comparison_text",
     "consensus_text",
@@ -45,6 +48,7 @@ __all__ = [
     "show",
     "story",
     "summary_tables",
+    "write_audit",
     "write_comparison",
     "write_page",
     "write_pages",

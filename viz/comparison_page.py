@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 
 from graphs.compare import Score
@@ -81,17 +82,27 @@ def _concepts(concepts: Sequence[Concept], names: tuple[str, ...]) -> str:
 
 
 def html_table(
-    caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: set[int]
+    caption: str,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numbers: set[int],
+    links: Sequence[str] = (),
 ) -> str:
-    """A table whose cells are texts; `numbers` are the columns that are set to the right."""
+    """A table whose cells are texts; `numbers` are the columns that are set to the right.
 
-    def cells(row: Sequence[str], tag: str) -> str:
+    `links` are addresses to which the first cells of the rows lead.
+    """
+
+    def cells(row: Sequence[str], tag: str, link: str = "") -> str:
         kinds = [f'{tag} class="number"' if place in numbers else tag for place in range(len(row))]
         texts = [escape(visible(cell)) if cell else "" for cell in row]
+        if link:
+            texts[0] = f'<a href="{escape(link)}">{texts[0]}</a>'
         pairs = zip(kinds, texts, strict=True)
         return "".join(f"<{kind}>{text}</{tag}>" for kind, text in pairs)
 
-    body = "\n".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
+    linked = zip_longest(rows, links, fillvalue="")
+    body = "\n".join(f"<tr>{cells(row, 'td', link)}</tr>" for row, link in linked)
     return f"""<table>
 <caption>{caption}</caption>
 <thead><tr>{cells(headings, "th")}</tr></thead>

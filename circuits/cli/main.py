@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import circuits.cli.audit
 import circuits.cli.check
 import circuits.cli.compare
 import circuits.cli.dictionaries  # commands register themselves when imported

@@ -1,0 +1,170 @@
+"""The command that audits a model on pairs of prompts: audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+import graphs
+import viz
+from circuits.audit import AuditSettings, audit
+from circuits.cli.app import INPUT_ERRORS, app, errors, output, plain_errors, print_json
+from circuits.cli.audit_folder import AuditFolder
+from circuits.cli.options import (
+    AsJson,
+    Chat,
+    Device,
+    DType,
+    FeatureKind,
+    Fill,
+    Force,
+    MaxFeatures,
+    Model,
+    ReadAt,
+    Revision,
+    Tolerance,
+    Transcoders,
+    Type,
+    WriteAt,
+)
+from circuits.cli.trace import DEFAULT_MODEL, EXPANSION, Points, read_source
+from circuits.cli.usage import UsageError, require_consistent
+from circuits.expand import Expansion
+from circuits.progress import Progress, progress_bar
+from circuits.subject import read_subject
+from circuits.trace import TraceSettings
+
+Traced = tuple[graphs.AttributionGraph, graphs.AttributionGraph]
+SETTINGS = AuditSettings()  # defaults come from it, so that they cannot differ
+
+
+@app.command("audit")
+@plain_errors
+def audit_command(
+    prompts: Annotated[
+        Path,
+        typer.Argument(
+            help='JSON lines: {"first": …, "second": …} and name, kind, target, against.'
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for graphs, pages and tables.")],
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    transcoders: Transcoders = None,
+    read_at: ReadAt = None,
+    write_at: WriteAt = None,
+    fill: Fill = None,
+    features: FeatureKind = None,
+    max_features: MaxFeatures = EXPANSION.max_features,
+    tolerance: Tolerance = EXPANSION.tolerance,
+    carriers: Annotated[
+        int, typer.Option(min=1, help="Features of each pair that are tested in the model.")
+    ] = SETTINGS.carriers,
+    random_sets: Annotated[
+        int, typer.Option(min=1, help="Random sets of as many features, beside them.")
+    ] = SETTINGS.random_sets,
+    chat: Chat = False,
+    dtype: Type = DType.FLOAT32,
+    device: Device = "cpu",
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say which features carry the difference between prompts that differ in one thing.
+
+    Every pair is kept as soon as it is done: the same command goes on where it was interrupted.
+    """
+    require_consistent(transcoders=transcoders, features=features, targets=[], against=None)
+    pairs, problems = _read(prompts)
+    folder = AuditFolder(out)
+    expansion = Expansion(max_features, tolerance)
+    settings = AuditSettings(carriers, random_sets, trace=TraceSettings(expansion=expansion))
+    points = Points(read_at, write_at, fill is not None)
+    with progress_bar(errors) as progress:
+        progress("load", 0, 1)
+        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
+        source = read_source(subject, transcoders, features, max_features, points)
+        folder.begin(
+            {
+                "model": subject.identity.model_dump(),
+                "dtype": dtype,
+                "chat": chat,
+                "transcoders": transcoders,
+                "features": features,
+                "points": asdict(points),
+                "max-features": max_features,
+                "tolerance": tolerance,
+                "carriers": carriers,
+                "random-sets": random_sets,
+            }
+        )
+        one = partial(
+            audit, subject=subject, source=source, settings=settings, chat=chat, force=force
+        )
+        try:
+            found = _each(pairs, one, folder, problems, progress)
+        except KeyboardInterrupt:
+            done = sum(folder.done(pair) is not None for pair in pairs)
+            errors.print(f"Stopped: {done} of {len(pairs)} pairs are done, the same goes on.")
+            raise typer.Exit(130) from None
+    index = folder.index(found, problems)
+    if as_json:
+        print_json(_told(found, problems, index))
+    else:
+        output.print(viz.audit_text(found))
+        output.print(f"page: {index}", markup=False, soft_wrap=True)
+    raise typer.Exit(1 if problems else 0)
+
+
+def _read(prompts: Path) -> tuple[list[graphs.PromptPair], list[str]]:
+    """The pairs of a file and what is wrong with its other lines, which is said at once."""
+    lines = graphs.read_pairs(prompts)
+    problems = [line.problem for line in lines if line.pair is None]
+    for problem in problems:
+        errors.print(problem, markup=False)
+    pairs = [line.pair for line in lines if line.pair is not None]
+    if not pairs:
+        raise UsageError(
+            f'{prompts} holds no pair: expected lines like {{"first": "…", "second": "…"}}.'
+        )
+    return pairs, problems
+
+
+def _each(
+    pairs: list[graphs.PromptPair],
+    one: Callable[[graphs.PromptPair], tuple[graphs.Audited, Traced]],
+    folder: AuditFolder,
+    problems: list[str],
+    progress: Progress,
+) -> list[graphs.Audited]:
+    """Audit what is not done yet, and keep each pair at once; problems are added to the list."""
+    found: list[graphs.Audited] = []
+    for number, pair in enumerate(pairs):
+        progress("audit", number, len(pairs))
+        known = folder.done(pair)
+        if known is None:
+            try:
+                known, traced = one(pair)
+            except INPUT_ERRORS as error:
+                problems.append(f"{pair.called}: {error}")
+                errors.print(problems[-1], markup=False)
+                continue
+            folder.keep(known, traced)
+            folder.index([*found, known], problems)
+        found.append(known)
+    return found
+
+
+def _told(found: list[graphs.Audited], problems: list[str], index: Path) -> dict[str, object]:
+    return {
+        "pairs": [one.model_dump(mode="json") for one in found],
+        "kinds": [asdict(kind) for kind in graphs.by_kind(found)],
+        "features": [asdict(feature) for feature in graphs.recurring(found)],
+        "problems": problems,
+        "page": str(index),
+    }

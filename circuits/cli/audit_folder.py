@@ -1,0 +1,97 @@
+"""Audit folder: what an audit has found so far, pair by pair.
+
+audit.json          what was audited and how: all pairs of a folder are of one model
+NAME/pair.json      what was found of a pair; written last, so a pair is there whole or not
+NAME/first.safetensors, NAME/second.safetensors, NAME/page.html
+index.html          all pairs, and the features that recur
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+import graphs
+import viz
+from circuits.cli.usage import UsageError
+from graphs.files import atomic_write, file_text, make_folder
+
+HEADER, FOUND, INDEX = "audit.json", "pair.json", "index.html"
+SIDES = ("first", "second")
+
+
+@dataclass(frozen=True)
+class AuditFolder:
+    """A folder for one audit.  Raises UsageError if it is a file."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path} is a file: give --out the name of a folder.")
+
+    def begin(self, settings: dict[str, object]) -> None:
+        """Say what is audited and how.  Raises UsageError if it was begun otherwise."""
+        header = self.path / HEADER
+        if not header.exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise UsageError(
+                    f"{self.path} has files of something else: give --out a folder of its own."
+                )
+            make_folder(self.path)
+            _write(header, json.dumps(settings, indent=1))
+            return
+        try:
+            known = json.loads(file_text(header))
+        except ValueError as error:
+            raise UsageError(f"{header} is damaged: give --out another folder.") from error
+        asked = json.loads(json.dumps(settings))  # as the file would have it
+        differ = [name for name in asked if not known or known.get(name) != asked[name]]
+        if differ:
+            raise UsageError(
+                f"{self.path} holds an audit with another {', '.join(differ)}: give --out another "
+                "folder."
+            )
+
+    def done(self, pair: graphs.PromptPair) -> graphs.Audited | None:
+        """What was found of a pair earlier; None if it is new, damaged or now of other prompts."""
+        path = self.path / pair.called / FOUND
+        if not path.exists():
+            return None
+        try:
+            found = graphs.Audited.model_validate_json(file_text(path))
+        except ValidationError:
+            return None
+        return found if found.pair == pair else None
+
+    def keep(
+        self,
+        found: graphs.Audited,
+        traced: tuple[graphs.AttributionGraph, graphs.AttributionGraph],
+    ) -> None:
+        """Write all of a pair, and that it is done last."""
+        folder = self.path / found.pair.called
+        make_folder(folder)
+        for graph, side in zip(traced, SIDES, strict=True):
+            graphs.write_graph(graph, folder / f"{side}.safetensors")
+        viz.write_pages([(graph, graphs.NO_ANNOTATIONS) for graph in traced], self.page(found))
+        _write(folder / FOUND, found.model_dump_json(indent=1))
+
+    def page(self, found: graphs.Audited) -> Path:
+        """Where the page of a pair is."""
+        return self.path / found.pair.called / "page.html"
+
+    def index(self, found: list[graphs.Audited], problems: list[str]) -> Path:
+        """Write the page of all pairs."""
+        index = self.path / INDEX
+        pages = [self.page(one).relative_to(self.path).as_posix() for one in found]
+        viz.write_audit(found, pages, problems, index)
+        return index
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", newline="\n")

@@ -1,0 +1,255 @@
+"""Audits: what carries the difference between two prompts, measured in the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import graphs
+from circuits.atlas.shipped import atlas_transcoders
+from circuits.audit import AuditSettings, audit
+from circuits.differing import Differing, Place, differing
+from circuits.expand import Expansion
+from circuits.experiment import Experiment, prepare
+from circuits.features import FeatureSource
+from circuits.intervene import intervene
+from circuits.subject import Subject, read_subject
+from circuits.tokens import read_prompt
+from circuits.trace import TraceSettings, trace
+from circuits.weights import read_transcoders
+from graphs import Answer, Audited, Carrier, PromptPair, Regime, SetReport
+from tests.test_intervene import SETTINGS, source_of
+from tests.tiny import toy_dictionary
+from tests.tolerances import EXACT
+
+KINDS = ("cross-layer, normalised to mlp output, topk", "neurons")
+FEW = AuditSettings(
+    carriers=6,
+    random_sets=3,
+    trace=TraceSettings(expansion=Expansion(everything=True, kept_share=1.0), labels=0),
+)
+PAIR = PromptPair(first="bfjfoi", second="bfkfoi")
+
+
+def experiment_on(subject: Subject, source: FeatureSource, text: str) -> Experiment:
+    prompt = read_prompt(text, subject.tokenizer)
+    return prepare(trace(prompt, subject, source, SETTINGS), subject, source)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_activations_are_those_of_either_prompt(gemma: Subject, kind: str):
+    source = source_of(kind)
+    both = [experiment_on(gemma, source, text) for text in (PAIR.first, PAIR.second)]
+    found = differing(both[0], both[1])
+    assert len(found)
+    for side, one in enumerate(both):
+        known = dict(zip(one.features.places(), one.features.activation.tolist(), strict=True))
+        for place, activation in zip(found.places, found.activation[:, side], strict=True):
+            key = place.layer, (place.first, place.second)[side], place.row
+            if key in known:
+                assert activation == pytest.approx(known[key], rel=1e-12)
+            elif kind != "neurons":  # of which only some are chosen as active
+                assert activation == 0
+    # Positions before the first token that differs are alike in both prompts.
+    assert min(place.first for place in found.places) == 2
+
+
+def test_a_position_without_a_partner_has_features_of_one_prompt_only(gemma: Subject):
+    both = [experiment_on(gemma, toy_dictionary(), text) for text in ("bfjfoi", "bfjkkfoi")]
+    found = differing(both[0], both[1])
+    alone = [row for row, place in enumerate(found.places) if place.first < 0]
+    assert {found.places[row].second for row in alone} == {3, 4}
+    assert np.all(found.activation[alone, 0] == 0)
+    assert np.all(found.influence[alone, 0] == 0)
+    assert found.swap(alone, 0).changes == ()
+    assert {change.offset for change in found.swap(alone, 1).changes} == {0.0}
+
+
+def test_two_prompts_of_one_form_differ_in_nothing_if_they_are_one(gemma: Subject):
+    one = experiment_on(gemma, toy_dictionary(), PAIR.first)
+    assert len(differing(one, one)) == 0
+
+
+def test_what_is_at_stake_is_influence_that_is_passed_on_otherwise():
+    found = Differing(
+        (Place(0, 1, 2, 2), Place(0, 2, 2, 2)),
+        np.array([[2.0, 1.0], [0.0, 3.0]]),
+        np.array([[0.3, 0.1], [0.0, 0.2]]),
+    )
+    np.testing.assert_allclose(found.stake, [0.4 * 0.5, 0.2])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_carrier_moves_what_setting_it_by_hand_moves(gemma: Subject, kind: str):
+    source = source_of(kind)
+    found, traced = audit(PAIR, gemma, source, FEW)
+    assert len(found.carriers) == 6
+    values = [float(graph.nodes.value[graph.target_rows()[0]]) for graph in traced]
+    assert [one.value for one in found.answers] == values
+    for carrier in found.carriers:
+        for side, graph in enumerate(traced):
+            name = f"feature:{carrier.feature}@{carrier.positions[side]}"
+            edit = graphs.Set(name, carrier.activations[1 - side])
+            made = [graphs.intervention(graph, [edit])]
+            outcomes = intervene(prepare(graph, gemma, source), made, Regime.FREE)
+            change = float(outcomes.measured[0, graph.target_rows()[0]])
+            share = change / (values[1 - side] - values[side])
+            np.testing.assert_allclose(carrier.moved[side], share, **EXACT)
+
+
+def test_the_order_of_two_prompts_is_of_no_matter(gemma: Subject):
+    source = toy_dictionary()
+    found, _ = audit(PAIR, gemma, source, FEW)
+    turned = PromptPair(first=PAIR.second, second=PAIR.first)
+    other, _ = audit(turned, gemma, source, FEW)
+    assert [one.feature for one in other.carriers] == [one.feature for one in found.carriers]
+    for one, two in zip(found.carriers, other.carriers, strict=True):
+        np.testing.assert_allclose(one.moved, two.moved[::-1], **EXACT)
+    assert found.together is not None
+    assert other.together is not None
+    np.testing.assert_allclose(found.together.share, other.together.share, **EXACT)
+
+
+def test_both_graphs_explain_one_target_and_keep_what_was_measured(gemma: Subject):
+    found, traced = audit(PAIR, gemma, toy_dictionary(), FEW)
+    assert [one.provenance.targets[0].text for one in traced] == [found.target] * 2
+    for graph in traced:
+        assert len(graph.provenance.measured) == 6
+        assert {one.regime for one in graph.provenance.measured} == {Regime.FREE}
+
+
+def test_what_is_asked_can_be_named(gemma: Subject):
+    asked = PAIR.model_copy(update={"target": "f", "against": "k"})
+    assert audit(asked, gemma, toy_dictionary(), FEW)[0].target == "f − k"
+    alone = PAIR.model_copy(update={"target": "f"})
+    assert audit(alone, gemma, toy_dictionary(), FEW)[0].target == "f"
+
+
+def test_without_a_difference_there_are_no_shares(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("circuits.audit.LEAST_DIFFERENCE", 1e9)
+    found, _ = audit(PAIR, gemma, toy_dictionary(), FEW)
+    assert found.together is None
+    assert {one.moved for one in found.carriers} == {(None, None)}
+    assert graphs.recurring([found]) == []
+
+
+def test_features_of_the_state_carry_the_capital():
+    subject = read_subject("atlas-small")
+    source = read_transcoders(str(atlas_transcoders("atlas-small")))
+    asked = "The capital of the state containing {} is"
+    pair = PromptPair(first=asked.format("Dallas"), second=asked.format("Oakland"))
+    found, _ = audit(pair, subject, source)
+    assert [one.text.strip() for one in found.answers] == ["Austin", "Sacramento"]
+    assert found.says_otherwise
+    assert found.together is not None
+    assert found.together.share > 0.5
+    assert found.together.share > found.together.random_mean + 2 * found.together.random_sd
+    says = " ".join(one.says for one in found.carriers[:5])
+    assert "Texas" in says or "Lone Star State" in says
+    assert all(one.positions[0] == one.positions[1] for one in found.carriers)
+
+
+def carrier(feature: str, share: float, at: int = 1, says: str = "") -> Carrier:
+    layer, index = map(int, feature.split("/"))
+    return Carrier(
+        layer=layer,
+        index=index,
+        positions=(at, at),
+        tokens=("a", "a"),
+        says=says,
+        activations=(1.0, 0.0),
+        influence=(0.1, 0.0),
+        moved=(share, share),
+    )
+
+
+def audited(name: str, difference: float, *carriers: Carrier, kind: str = "") -> Audited:
+    return Audited(
+        pair=PromptPair(first=f"{name} one", second=f"{name} other", name=name, kind=kind),
+        target="a − b",
+        answers=(
+            Answer(text="a", probability=0.9, value=difference),
+            Answer(text="b", probability=0.8, value=0.0),
+        ),
+        in_common=0.5,
+        carriers=carriers,
+        together=SetReport(features=2, share=0.8, random_mean=0.1, random_sd=0.05, chance=0.0),
+    )
+
+
+def test_features_recur_by_what_they_move():
+    one = audited("x", 10.0, carrier("1/2", 0.5), carrier("1/2", 0.1, at=3), carrier("3/4", 0.3))
+    other = audited("y", 30.0, carrier("1/2", -0.1, says="a name"))
+    first, second = graphs.recurring([one, other])
+    assert (first.feature, first.pairs, first.says) == ("1/2", 2, "a name")
+    assert first.moved == pytest.approx((0.6 * 10 + 0.1 * 30) / 2)
+    assert first.share == pytest.approx((0.6 * 10 - 0.1 * 30) / 40)
+    assert first.same_way == 0.5
+    assert first.largest == "x"
+    assert (second.feature, second.pairs, second.share) == ("3/4", 1, pytest.approx(0.3))
+
+
+def test_kinds_are_told_apart():
+    same = audited("z", 2.0, kind="hint")
+    same = same.model_copy(update={"answers": (same.answers[0], same.answers[0]), "together": None})
+    hint, name = graphs.by_kind([same, audited("x", 10.0, kind="name")])
+    assert (hint.kind, hint.pairs, hint.otherwise, hint.together) == ("hint", 1, 0, None)
+    assert (name.kind, name.otherwise, name.difference) == ("name", 1, 10.0)
+    assert (name.together, name.by_chance) == (0.8, 0.1)
+
+
+GOOD = '{"first": "a b", "second": "a c"}'
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"nothing", "Invalid JSON"),
+        (b"[1]", "Input should be an object"),
+        (b'{"first": "a"}', "second: Field required"),
+        (b'{"first": "a", "second": "a"}', "the two prompts are the same"),
+        (b'{"first": "a", "second": ""}', "second: String should have at least 1 character"),
+        (b'{"first": "a", "second": 7}', "second: Input should be a valid string"),
+        (b'{"first": "a", "second": "b", "name": "../b"}', "name: String should match pattern"),
+        (b'{"first": "a", "second": "b", "against": "c"}', "against needs a target"),
+        (b'{"first": "a", "second": "b", "else": "c"}', "else: Extra inputs are not permitted"),
+        (b'{"first": "\xff", "second": "b"}', "Invalid JSON"),
+        (b"[" * 5000, "Invalid JSON"),
+        (GOOD.encode(), "as line 1 is"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else None,
+)
+def test_one_bad_line_does_not_stop_the_rest(tmp_path: Path, line: bytes, reason: str):
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(b"\n".join([GOOD.encode(), b"", line, b'{"first": "d", "second": "e"}']))
+    one, bad, other = graphs.read_pairs(path)
+    assert one.pair == PromptPair(first="a b", second="a c")
+    assert other.number == 4
+    assert other.pair is not None
+    assert bad.pair is None
+    assert bad.problem.startswith("Line 3 is")
+    assert reason in bad.problem
+    assert bad.problem.endswith(".")
+
+
+def test_prompts_keep_their_line_separators_and_a_byte_order_mark_is_no_text(tmp_path: Path):
+    path = tmp_path / "pairs.jsonl"
+    text = json.dumps({"first": "a\u2028b", "second": "a\nc"}, ensure_ascii=False)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n")
+    (line,) = graphs.read_pairs(path)
+    assert line.pair == PromptPair(first="a\u2028b", second="a\nc")
+
+
+def test_a_pair_is_called_by_its_prompts_and_what_is_asked():
+    one = PromptPair(first="a", second="b")
+    assert one.called == PromptPair(first="a", second="b", kind="name").called
+    assert one.called != PromptPair(first="a", second="b", target="c").called
+    assert one.called != PromptPair(first="b", second="a").called
+    assert replace_name(one, "mine").called == "mine"
+
+
+def replace_name(pair: PromptPair, name: str) -> PromptPair:
+    return pair.model_copy(update={"name": name})
