@@ -9,8 +9,9 @@ demo: .venv/installed
 	mkdir -p demo
 	$(BIN)/headwater trace "$(PROMPT)" --out demo/dallas.safetensors --html demo/dallas.html
 
+# A process per core, with one thread each: most tests are too small for threads to help.
 test: .venv/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff format --check

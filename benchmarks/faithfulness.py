@@ -88,6 +88,8 @@ NUMBERS: dict[str, Number] = {
     "necessity of random sets": within("necessity", "random_mean"),
     "sufficiency": within("sufficiency", "share"),
     "sufficiency of random sets": within("sufficiency", "random_mean"),
+    "drop without the 20 strongest": within("strongest", "drop"),
+    "drop without 20 random ones": within("strongest", "random_drop"),
     "CPR": within("curve", "cpr"),
     "CPR of random orders": within("curve", "random_cpr"),
     "CMD": within("curve", "cmd"),

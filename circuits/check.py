@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from circuits.experiment import Experiment
 from circuits.filled import Filled
-from circuits.intervene import intervene
+from circuits.intervene import Outcomes, intervene
 from circuits.progress import Progress, ignore_progress
 from circuits.replacement import replacement_report
 from circuits.transcoders import TranscoderSet
@@ -26,7 +26,7 @@ from graphs.influence import influence
 from graphs.nodes import NodeId, NodeKind
 from graphs.prune import PruneSettings, prune
 from graphs.regime import Regime
-from graphs.report import KS, CurveReport, EffectReport, Report
+from graphs.report import KS, CurveReport, EffectReport, Report, StrongestReport
 from graphs.reporting import areas, effect_report, set_report
 
 
@@ -35,7 +35,8 @@ class CheckSettings:
     """How much is tested."""
 
     features: int = 100  # those of most influence, ablated one by one
-    random_sets: int = 20  # for necessity, and as many for sufficiency
+    strongest: int = 20  # those of most influence, ablated together
+    random_sets: int = 20  # for each set of features that is tested
     random_orders: int = 5  # for the curve
     prune: PruneSettings = field(default_factory=PruneSettings)  # of a whole graph: its circuit
     seed: int = 0
@@ -64,7 +65,10 @@ def check(
         effects=_effects(features, settings, progress),
         replacement=replaced,
     )
-    return report.model_copy(update=_sets(features, settings, progress))
+    parts = _sets(features, settings, progress)
+    return report.model_copy(
+        update={**parts, "strongest": _strongest(features, settings, progress)}
+    )
 
 
 def _effects(
@@ -125,6 +129,36 @@ def _sets(features: Features, settings: CheckSettings, progress: Progress) -> di
     }
 
 
+def _strongest(
+    features: Features, settings: CheckSettings, progress: Progress
+) -> StrongestReport | None:
+    """The few features with the most influence, ablated together, beside random ones."""
+    if len(features) == 0:
+        return None
+    experiment, generator = features.experiment, np.random.default_rng(settings.seed)
+    graph, targets = experiment.graph, experiment.graph.target_rows()
+    few = _first(features.order, settings.strongest)
+    alike = [features.alike(few, generator) for _ in range(settings.random_sets)]
+    outcomes = features.ablated([few, *alike], progress)
+    drop = -features.change(outcomes)
+    seed = graph.seed[targets]
+    top = graph.provenance.targets[int(seed.argmax())].token_id
+    probability = None
+    if top is not None:
+        left = outcomes.after.double().softmax(-1)[:, top].tolist()
+        before = float(outcomes.before.double().softmax(-1)[top])
+        probability = (before, left[0], float(np.mean(left[1:])))
+    return StrongestReport(
+        features=int(few.sum()),
+        value=float(graph.nodes.value[targets] @ seed / seed.sum()),
+        drop=float(drop[0]),
+        random_drop=float(drop[1:].mean()),
+        random_sd=float(drop[1:].std(ddof=1)) if len(alike) > 1 else 0.0,
+        chance=float(np.mean(drop[1:] >= drop[0])),
+        probability=probability,
+    )
+
+
 class Features:
     """All features that are active on a prompt, and what ablating some of them does."""
 
@@ -133,6 +167,7 @@ class Features:
         active = experiment.features
         self.layer: Int[ndarray, " feat"] = active.layer.cpu().numpy()
         self.nodes = [NodeId(NodeKind.FEATURE, *place) for place in active.places()]
+        self.changes = [Change(node, 0.0) for node in self.nodes]
         reached = np.zeros(len(self.nodes))
         row = experiment.row.cpu().numpy()
         reached[row[row >= 0]] = influence(experiment.graph)[row >= 0]
@@ -160,21 +195,24 @@ class Features:
         self, kept: list[Bool[ndarray, " feat"]], progress: Progress
     ) -> Float[ndarray, " set"]:
         """Change of the targets' value, weighted by the seed, with only some features left."""
+        return self.change(self.ablated([~some for some in kept], progress))
+
+    def ablated(self, sets: list[Bool[ndarray, " feat"]], progress: Progress) -> Outcomes:
+        """Sets of features, each ablated together, the model running freely."""
         made = [
             Intervention(
-                f"{int(some.sum())} features left",
-                tuple(
-                    Change(node, 0.0)
-                    for node, stays in zip(self.nodes, some.tolist(), strict=True)
-                    if not stays
-                ),
+                f"{int(some.sum())} features to 0",
+                tuple(self.changes[number] for number in np.flatnonzero(some).tolist()),
             )
-            for some in kept
+            for some in sets
         ]
+        return intervene(self.experiment, made, Regime.FREE, progress=progress)
+
+    def change(self, outcomes: Outcomes) -> Float[ndarray, " set"]:
+        """Of the targets' value, weighted by the seed."""
         graph = self.experiment.graph
         targets = graph.target_rows()
-        measured = intervene(self.experiment, made, Regime.FREE, progress=progress).measured
-        return measured[:, targets] @ graph.seed[targets] / graph.seed[targets].sum()
+        return outcomes.measured[:, targets] @ graph.seed[targets] / graph.seed[targets].sum()
 
 
 def _first(order: Int[ndarray, " feat"], count: int) -> Bool[ndarray, " feat"]:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.experiment import Experiment
@@ -23,6 +22,8 @@ from circuits.points import MlpPoints, WritePoint
 from circuits.recording import Recording
 from graphs.changes import Change, Intervention
 from graphs.nodes import NodeKind
+
+ROWS = 2**13  # vectors that are gathered at once
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,28 @@ class _Changed:
     offset: Float[Tensor, " row"]
 
 
-class _Vectors(NamedTuple):
-    """What is added somewhere."""
+class _Sums:
+    """What is added at layers to come, by layer."""
 
-    copy: Int[Tensor, " row"]
-    pos: Int[Tensor, " row"]
-    vector: Float[Tensor, "row d_model"]
+    def __init__(self, like: Float[Tensor, "batch pos d_model"]) -> None:
+        self.like = like
+        self.totals: dict[int, Tensor] = {}
+
+    def add(
+        self,
+        layer: int,
+        copy: Int[Tensor, " row"],
+        pos: Int[Tensor, " row"],
+        vector: Float[Tensor, "row d_model"],
+    ) -> None:
+        if not len(pos):
+            return
+        if layer not in self.totals:
+            self.totals[layer] = torch.zeros_like(self.like)
+        self.totals[layer].index_put_((copy, pos), vector, accumulate=True)
+
+    def pop(self, layer: int) -> Float[Tensor, "batch pos d_model"] | None:
+        return self.totals.pop(layer, None)
 
 
 class Edited:
@@ -57,8 +74,8 @@ class Edited:
         """`length` of the copies may exceed the prompt's."""
         self.experiment, self.hold = experiment, hold
         self.changed = _by_layer(experiment.recording, interventions, length)
-        self.output: dict[int, list[_Vectors]] = defaultdict(list)
-        self.contribution: dict[int, list[_Vectors]] = defaultdict(list)
+        like = experiment.recording.tokens[:1].expand(len(interventions), length, -1)
+        self.output, self.contribution = _Sums(like), _Sums(like)
         self.moved: dict[int, Tensor] = {}  # by layer: residual less the recorded one
         self._scale_errors(interventions)
         self._push(interventions, length)
@@ -68,24 +85,24 @@ class Edited:
         if layer in self.changed:
             self._write(layer, residual, self.changed[layer])
         held = self.hold.at(layer)
-        contribution = _summed(self.contribution.pop(layer, []), residual)
+        contribution = self.contribution.pop(layer)
         linear = self.experiment.linear
         if any(linear) and bool(held.any()):
             self.moved[layer] = residual - self.experiment.recording.blocks[layer].mlp_residual
             for read, path in linear[layer].items():
                 through = path.forward(self.moved[read] * held[:, None, None], 0)
                 contribution = through if contribution is None else contribution + through
-        return Additions(_summed(self.output.pop(layer, []), residual), contribution)
+        return Additions(self.output.pop(layer), contribution)
 
     def _write(self, layer: int, residual: Tensor, changed: _Changed) -> None:
         at = self.experiment.features.rows.at(layer)
         own = self._own(layer, at, residual, changed)
         new = changed.factor * own + changed.offset
         for above in range(at.n_written):
-            difference = at.written(above, changed.index, new) - at.written(
-                above, changed.index, own
-            )
-            self._add(layer + above, at.points, _Vectors(changed.copy, changed.pos, difference))
+            for some in torch.arange(len(own), device=own.device).split(ROWS):
+                index = changed.index[some]
+                vector = at.written(above, index, new[some]) - at.written(above, index, own[some])
+                self._add(layer + above, at.points, changed.copy[some], changed.pos[some], vector)
 
     def _own(
         self, layer: int, at: FeatureLayer, residual: Tensor, changed: _Changed
@@ -96,21 +113,29 @@ class Edited:
         own[held] = at.recorded(changed.pos[held], changed.index[held])
         if not bool(held.all()):
             runs = ~held
-            pairs = torch.stack([changed.pos[runs], changed.index[runs]])
-            unique, place = pairs.unique(dim=1, return_inverse=True)
-            own[runs] = at.activations(residual, *unique)[changed.copy[runs], place]
+            unique, place = (changed.pos[runs] * at.width + changed.index[runs]).unique(
+                return_inverse=True
+            )
+            pos, index = unique // at.width, unique % at.width
+            own[runs] = at.activations(residual, pos, index)[changed.copy[runs], place]
         return own
 
-    def _add(self, layer: int, points: MlpPoints, vectors: _Vectors) -> None:
+    def _add(
+        self,
+        layer: int,
+        points: MlpPoints,
+        copy: Int[Tensor, " row"],
+        pos: Int[Tensor, " row"],
+        vector: Float[Tensor, "row d_model"],
+    ) -> None:
         """Where a norm follows the MLP, it is held or runs."""
-        held = self.hold.at(layer)[vectors.copy]
         if points.write == WritePoint.CONTRIBUTION:
-            self.contribution[layer].append(vectors)
+            self.contribution.add(layer, copy, pos, vector)
             return
-        behind = _taken(vectors, held)
-        written = points.written(layer, behind.pos, behind.vector)
-        self.contribution[layer].append(behind._replace(vector=written))
-        self.output[layer].append(_taken(vectors, ~held))
+        held = self.hold.at(layer)[copy]
+        written = points.written(layer, pos[held], vector[held])
+        self.contribution.add(layer, copy[held], pos[held], written)
+        self.output.add(layer, copy[~held], pos[~held], vector[~held])
 
     def _scale_errors(self, interventions: Sequence[Intervention]) -> None:
         scaled: dict[int, list[tuple[int, Change]]] = defaultdict(list)
@@ -123,7 +148,7 @@ class Edited:
             copy = torch.tensor([copy for copy, _ in changes], device=error.device)
             pos = torch.tensor([change.node.pos for _, change in changes], device=error.device)
             factor = error.new_tensor([change.factor for _, change in changes])
-            self.contribution[layer].append(_Vectors(copy, pos, (factor - 1)[:, None] * error[pos]))
+            self.contribution.add(layer, copy, pos, (factor - 1)[:, None] * error[pos])
 
     def _push(self, interventions: Sequence[Intervention], length: int) -> None:
         like = self.experiment.recording.tokens
@@ -131,12 +156,11 @@ class Edited:
             for push in one.pushes:
                 pos = torch.arange(push.pos, length if push.onward else push.pos + 1)
                 vector = torch.as_tensor(push.vector).to(like) * push.amount
-                self.contribution[push.layer].append(
-                    _Vectors(
-                        torch.full_like(pos, copy).to(like.device),
-                        pos.to(like.device),
-                        vector.expand(len(pos), -1),
-                    )
+                self.contribution.add(
+                    push.layer,
+                    torch.full_like(pos, copy).to(like.device),
+                    pos.to(like.device),
+                    vector.expand(len(pos), -1),
                 )
 
 
@@ -162,17 +186,3 @@ def _by_layer(
         )
         for layer in rows
     }
-
-
-def _taken(vectors: _Vectors, chosen: Bool[Tensor, " row"]) -> _Vectors:
-    return _Vectors(*(column[chosen] for column in vectors))
-
-
-def _summed(parts: list[_Vectors], like: Tensor) -> Float[Tensor, "batch pos d_model"] | None:
-    parts = [part for part in parts if len(part.pos)]
-    if not parts:
-        return None
-    total = torch.zeros_like(like)
-    for copy, pos, vector in parts:
-        total.index_put_((copy, pos), vector, accumulate=True)
-    return total

@@ -36,6 +36,7 @@ from graphs.provenance import Measured
 from graphs.regime import Regime
 
 BATCH_POSITIONS = 4096  # copies × positions of a pass
+BATCH_CHANGES = 2**20  # of all copies
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,11 @@ def intervene(
     """
     held = _held_through(experiment, interventions, regime, through)
     _require_there(experiment, interventions)
-    size = max(1, BATCH_POSITIONS // len(experiment.recording.prompt))
     after: list[Tensor] = []
     measured: list[ndarray] = []
     with torch.inference_mode():
-        for start in range(0, len(interventions), size):
-            progress("intervene", start, len(interventions))
-            rows = slice(start, start + size)
+        for rows in _batches(interventions, len(experiment.recording.prompt)):
+            progress("intervene", rows.start, len(interventions))
             logits, changes = _batch(experiment, interventions[rows], regime, held[rows])
             after.append(logits)
             measured.append(changes.double().cpu().numpy())
@@ -175,6 +174,18 @@ def _telling(experiment: Experiment, interventions: Sequence[Intervention]) -> l
         Intervention(one.what, tuple(filter(tells, one.changes)), one.pushes)
         for one in interventions
     ]
+
+
+def _batches(interventions: Sequence[Intervention], length: int) -> Iterator[slice]:
+    """Rows that run in one pass."""
+    most, start, changes = max(1, BATCH_POSITIONS // length), 0, 0
+    for row, one in enumerate(interventions):
+        changes += len(one.changes)
+        if row > start and (row - start == most or changes > BATCH_CHANGES):
+            yield slice(start, row)
+            start, changes = row, len(one.changes)
+    if interventions:
+        yield slice(start, len(interventions))
 
 
 def _batch(

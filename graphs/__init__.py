@@ -40,6 +40,7 @@ from graphs.neuronpedia import (
 from graphs.neuronpedia_names import CIRCUIT_TRACER_KIND
 from graphs.neuronpedia_reader import ReadGraph, read_neuronpedia
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
+from graphs.opposing import Effect, Opposing, opposing, total_effects
 from graphs.pairs import Line, PromptPair, read_pairs
 from graphs.parquet import parquet_paths, write_parquet
 from graphs.paths import Path, Paths, strongest_paths
@@ -74,6 +75,7 @@ from graphs.report import (
     ReplacementReport,
     Report,
     SetReport,
+    StrongestReport,
 )
 from graphs.reporting import areas, effect_report, set_report
 from graphs.scores import Scores, scores
@@ -118,6 +120,7 @@ __all__ = [
     "DictionaryIdentity",
     "Edit",
     "EditError",
+    "Effect",
     "EffectReport",
     "Effects",
     "Ends",
@@ -138,6 +141,7 @@ __all__ = [
     "NodeKind",
     "NodeLine",
     "NodeTable",
+    "Opposing",
     "Path",
     "Paths",
     "Profile",
@@ -157,6 +161,7 @@ __all__ = [
     "SelectionError",
     "Set",
     "SetReport",
+    "StrongestReport",
     "Summary",
     "Swap",
     "Target",
@@ -199,6 +204,7 @@ __all__ = [
     "names_concept",
     "necessity",
     "one_dictionary",
+    "opposing",
     "parquet_paths",
     "path_lengths",
     "path_overlap",
@@ -221,6 +227,7 @@ __all__ = [
     "to_dot",
     "to_networkx",
     "to_neuronpedia",
+    "total_effects",
     "traits",
     "transport",
     "whole",

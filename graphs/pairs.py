@@ -44,7 +44,7 @@ class PromptPair(BaseModel):
         """Its name, or one made of its prompts.
 
         >>> PromptPair(first="a", second="b").called
-        'pair-fb8e20fc'
+        'pair-8baa54bb'
         """
         text = f"{self.first}\0{self.second}\0{self.target}\0{self.against}"
         digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

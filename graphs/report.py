@@ -3,6 +3,7 @@
     effects       each top feature is ablated alone: predicted beside measured at every target
     necessity     the pruned circuit's features are ablated together
     sufficiency   all other features are ablated together
+    strongest     the few features with the most influence are ablated together
     curve         only the k % of features with the most influence are left, for ten k
 
 With m the value of the targets, weighted by the graph's seed, and all features ablated as the
@@ -54,6 +55,20 @@ class SetReport(_Frozen):
     chance: float = Field(ge=0.0, le=1.0)  # share of random sets that do as much or more
 
 
+class StrongestReport(_Frozen):
+    """What is lost without the few strongest features, beside as many random ones."""
+
+    features: int = Field(ge=0)
+    value: float  # of the targets, weighted by the seed, with all features
+    drop: float  # of that value
+    random_drop: float  # mean
+    random_sd: float
+    chance: float = Field(ge=0.0, le=1.0)  # share of random sets that take away as much or more
+    probability: (
+        tuple[float, float, float] | None
+    )  # of the top target: before, without, random mean
+
+
 class CurveReport(_Frozen):
     """Faithfulness of the most influential features, beside random orders."""
 
@@ -81,6 +96,7 @@ class Report(_Frozen):
     effects: tuple[EffectReport, ...] = ()
     necessity: SetReport | None = None
     sufficiency: SetReport | None = None
+    strongest: StrongestReport | None = None
     curve: CurveReport | None = None
     replacement: ReplacementReport | None = None
 
@@ -103,6 +119,14 @@ class Report(_Frozen):
                     f"the limit is {MOST_CHANCE:.0%}."
                 )
                 found.append((name, sentence))
+        few = self.strongest
+        if few is not None and few.chance > MOST_CHANCE:
+            sentence = (
+                f"Strongest fails: ablating the {few.features:,} features with the most influence "
+                f"takes away {few.drop:.2f}, and {few.chance:.0%} of random sets of their layers "
+                f"take away as much; the limit is {MOST_CHANCE:.0%}."
+            )
+            found.append(("strongest", sentence))
         if self.replacement is not None and not self.replacement.same_top:
             sentence = (
                 "Replacement fails: with the dictionary in the place of all MLPs the most probable "

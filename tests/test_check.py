@@ -16,13 +16,20 @@ from circuits.replacement import replacement_report
 from circuits.subject import Subject
 from circuits.trace import trace
 from graphs import NodeKind, Regime
-from graphs.report import CurveReport, EffectReport, ReplacementReport, Report, SetReport
+from graphs.report import (
+    CurveReport,
+    EffectReport,
+    ReplacementReport,
+    Report,
+    SetReport,
+    StrongestReport,
+)
 from graphs.reporting import areas, effect_report, set_report
 from tests.test_cli import assert_refused, run
 from tests.test_intervene import SETTINGS, experiment_on, source_of
 from tests.tiny import tiny_prompt, toy_dictionary
 
-FEW = CheckSettings(features=8, random_sets=3, random_orders=2)
+FEW = CheckSettings(features=8, strongest=5, random_sets=3, random_orders=2)
 
 
 @pytest.mark.parametrize("kind", ["cross-layer, skip", "neurons"])
@@ -50,8 +57,27 @@ def test_a_report_is_what_its_interventions_measure(gemma: Subject, kind: str):
         1 - value_without(everything - inside) / nothing, rel=1e-9
     )
     assert report.necessity.share == pytest.approx(value_without(inside) / nothing, rel=1e-9)
+    assert report.strongest is not None
+    features = Features(experiment)
+    few = {str(features.nodes[number]) for number in features.order[: FEW.strongest].tolist()}
+    assert report.strongest.drop == pytest.approx(-value_without(few), rel=1e-9)
+    assert report.strongest.value == pytest.approx(graph.nodes.value[targets] @ seed / seed.sum())
     assert report.curve is not None
     assert report.curve.faithfulness[-1] == pytest.approx(1, abs=1e-9)
+
+
+def test_the_probability_that_is_left_is_that_of_the_top_target(gemma: Subject):
+    experiment = experiment_on(gemma, toy_dictionary())
+    report, graph = check(experiment, FEW), experiment.graph
+    features = Features(experiment)
+    edits = [graphs.Set(str(features.nodes[n]), 0.0) for n in features.order[: FEW.strongest]]
+    outcomes = intervene(experiment, [graphs.intervention(graph, edits)], Regime.FREE)
+    top = graph.provenance.targets[0].token_id
+    assert report.strongest is not None
+    assert report.strongest.probability is not None
+    before, left, _ = report.strongest.probability
+    assert before == pytest.approx(graph.provenance.targets[0].probability)
+    assert left == pytest.approx(float(outcomes.after[0].softmax(-1)[top]))
 
 
 def test_frozen_effects_of_a_report_have_no_error(gemma: Subject):
@@ -135,6 +161,15 @@ GOOD = Report(
     ),
     necessity=SetReport(features=3, share=0.9, random_mean=0.1, random_sd=0.1, chance=0.0),
     sufficiency=SetReport(features=3, share=0.9, random_mean=0.1, random_sd=0.1, chance=0.0),
+    strongest=StrongestReport(
+        features=20,
+        value=9.0,
+        drop=3.0,
+        random_drop=0.1,
+        random_sd=0.2,
+        chance=0.0,
+        probability=(0.5, 0.1, 0.4),
+    ),
     curve=CurveReport(
         shares=(1.0,), faithfulness=(1.0,), cpr=0.5, cmd=0.5, random_cpr=0.2, random_cmd=0.8
     ),
@@ -165,6 +200,7 @@ def test_a_graph_that_holds_has_no_failures():
         (bad("effects", regime=Regime.CONSTRAINED, same_sign=0.6), "60% have the predicted sign"),
         (bad("necessity", chance=0.2), "Necessity fails: ablating the pruned circuit does 90%"),
         (bad("sufficiency", chance=0.2), "Sufficiency fails: keeping the pruned circuit alone"),
+        (bad("strongest", chance=0.5), "Strongest fails: ablating the 20 features"),
         (bad("replacement", same_top=False), "token is another, 0.10 nats away"),
     ],
 )
@@ -187,7 +223,14 @@ def test_the_command_keeps_the_report_and_show_and_the_page_tell_it(tmp_path: Pa
     for failure in kept.failures:
         assert failure in result.stdout
     shown = run("show", out).stdout
-    for words in ("in the model", "effects, frozen", "necessity", "CPR", "replacement"):
+    for words in (
+        "in the model",
+        "effects, frozen",
+        "necessity",
+        "strongest",
+        "CPR",
+        "replacement",
+    ):
         assert words in shown
     assert json.loads(run("show", out, "--json").stdout)["report"]["dropped"] == kept.dropped
     assert run("view", out, "--html", page).exit_code == 0

@@ -21,7 +21,19 @@ from circuits.recording import record
 from circuits.subject import Subject
 from circuits.targets import TargetSettings
 from circuits.trace import TraceSettings, trace
-from graphs import Add, EditError, NodeKind, Push, Regime, Scale, Set, intervention
+from graphs import (
+    Add,
+    Change,
+    EditError,
+    Intervention,
+    NodeId,
+    NodeKind,
+    Push,
+    Regime,
+    Scale,
+    Set,
+    intervention,
+)
 from tests.conftest import cached_subject, skip_without_neurons
 from tests.test_adjoint import DICTIONARIES
 from tests.test_partial import partial
@@ -198,10 +210,31 @@ def test_many_interventions_at_once_are_what_each_is_alone(
     experiment = experiment_on(gemma, source_of(kind))
     made = [intervention(experiment.graph, [edit]) for edit in some_edits(experiment, 6)]
     together = intervene(experiment, made, regime)
+    for module, limit in (("edited", "ROWS"), ("intervene", "BATCH_CHANGES")):
+        monkeypatch.setattr(import_module(f"circuits.{module}"), limit, 1)
+        in_parts = intervene(experiment, made, regime)
+        np.testing.assert_allclose(together.after, in_parts.after, **EXACT)
+        np.testing.assert_allclose(together.measured, in_parts.measured, **EXACT)
     monkeypatch.setattr(import_module("circuits.intervene"), "BATCH_POSITIONS", 1)
     alone = intervene(experiment, made, regime)
     np.testing.assert_allclose(together.after, alone.after, **EXACT)
     np.testing.assert_allclose(together.measured, alone.measured, **EXACT)
+
+
+def test_passes_hold_no_more_than_they_may(monkeypatch: pytest.MonkeyPatch):
+    module = import_module("circuits.intervene")
+    monkeypatch.setattr(module, "BATCH_POSITIONS", 30)
+    monkeypatch.setattr(module, "BATCH_CHANGES", 5)
+
+    def sizes(*changes: int) -> list[tuple[int, int]]:
+        made = [
+            Intervention("", (Change(NodeId(NodeKind.FEATURE, 0, 1, 2), 0.0),) * n) for n in changes
+        ]
+        return [(rows.start, rows.stop) for rows in module._batches(made, 10)]
+
+    assert sizes(1, 1, 1, 1) == [(0, 3), (3, 4)]
+    assert sizes(3, 3, 9, 1, 1) == [(0, 1), (1, 2), (2, 3), (3, 5)]
+    assert sizes() == []
 
 
 def test_a_push_is_added_behind_its_block(gemma: Subject):

@@ -13,6 +13,7 @@ from viz.figure import figure
 from viz.front import front_page
 from viz.layout import Placement, layout
 from viz.notebook import Shown, show
+from viz.opposed import opposing_text
 from viz.page import MOST_GRAPHS, served_page, write_page, write_pages
 from viz.part import ALLOWED_NODES, MOST_NODES
 from viz.prompts import prompt_scores, prompts_text, write_prompts
@@ -39,6 +40,7 @@ __all__ = [
     "groups_text",
     "layout",
     "matched_flow",
+    "opposing_text",
     "paths_text",
     "prompt_scores",
     "prompts_text",

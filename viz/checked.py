@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graphs.provenance import Checks, Provenance
 from graphs.regime import Regime
-from graphs.report import EffectReport, Report, SetReport
+from graphs.report import EffectReport, Report, SetReport, StrongestReport
 from viz.words import percent
 
 
@@ -62,6 +62,9 @@ def report_lines(report: Report) -> list[CheckLine]:
     for name, one in (("necessity", report.necessity), ("sufficiency", report.sufficiency)):
         if one is not None:
             lines.append(CheckLine(name, _set(one), name not in problems))
+    if report.strongest is not None:
+        said = _strongest(report.strongest)
+        lines.append(CheckLine("strongest", said, "strongest" not in problems))
     if report.curve is not None:
         curve = report.curve
         said = (
@@ -90,3 +93,14 @@ def _effects(one: EffectReport) -> str:
 def _set(one: SetReport) -> str:
     random = f"{percent(one.random_mean)} ± {percent(one.random_sd)}"
     return f"{percent(one.share)} by {one.features:,} features (random sets {random})"
+
+
+def _strongest(one: StrongestReport) -> str:
+    parts = [
+        f"without the {one.features:,} strongest −{one.drop:.2f} of {one.value:.2f} "
+        f"(random −{one.random_drop:.2f} ± {one.random_sd:.2f})"
+    ]
+    if one.probability is not None:
+        before, left, random = map(percent, one.probability)
+        parts.append(f"probability {before} → {left} (random {random})")
+    return " · ".join(parts).replace("−-", "+")

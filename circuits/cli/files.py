@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -46,12 +47,25 @@ def show_command(
     feature: Annotated[
         str | None, typer.Option(help="LAYER/INDEX: what is known about this feature instead.")
     ] = None,
+    why: Annotated[
+        str | None, typer.Option(help="TOKEN: what raises this prediction and what lowers it.")
+    ] = None,
+    rival: Annotated[
+        str | None, typer.Option("--not", help="TOKEN: of --why, and not this one.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a graph: prompt, predictions, strongest nodes per layer, scores, checks."""
+    if feature is not None and why is not None:
+        raise UsageError("--feature and --why exclude each other: give one of them.")
+    if rival is not None and why is None:
+        raise UsageError("--not needs --why: say which prediction wins over it.")
     read, annotations, _ = open_graph(graph)
     if feature is not None:
         show_feature(read, feature, as_json)
+        return
+    if why is not None:
+        show_opposing(read, why, rival, as_json)
         return
     show_summary(read, as_json, {}, per_layer, annotations=annotations)
     raise typer.Exit(1 if read.provenance.checks.failures else 0)
@@ -74,6 +88,17 @@ def show_feature(graph: graphs.AttributionGraph, name: str, as_json: bool) -> No
         print_json(description.model_dump(mode="json"))
         return
     output.print(viz.description_text(name, description), soft_wrap=True)
+
+
+def show_opposing(
+    graph: graphs.AttributionGraph, target: str, rival: str | None, as_json: bool
+) -> None:
+    """Print what speaks for a prediction, against it, and against its rival."""
+    found = graphs.opposing(graph, target, rival)
+    if as_json:
+        print_json(asdict(found))
+        return
+    output.print(viz.opposing_text(found, target, rival))
 
 
 @app.command("prune")

@@ -1,0 +1,109 @@
+"""Opposing: what raises a prediction and what lowers it, over all paths.
+
+    total[s] = weights[target, s] + Σ_t total[t] · weights[t, s] / activation[t]     t: features
+
+The total effect is what the target's value loses without the node where every feature follows what
+reaches it: what `graphs.predict` says of its ablation with nothing held, so it shares the same
+assumption, that features stay linear and active.
+
+Why one prediction and not another is the difference of two such effects: a feature helps by raising
+the one, or by suppressing the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from graphs.graph import AttributionGraph
+from graphs.nodes import NodeKind
+from graphs.select import SelectionError
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one feature does to a prediction, and to its rival if there is one."""
+
+    node: str
+    says: str
+    on: float  # total effect, in units of the target's value
+    on_rival: float | None
+
+    @property
+    def difference(self) -> float:
+        """In favour of the one and not the other."""
+        return self.on - (self.on_rival or 0.0)
+
+
+@dataclass(frozen=True)
+class Opposing:
+    """Features by what they do, most first."""
+
+    helping: tuple[Effect, ...]  # in favour of the prediction and not of its rival
+    hindering: tuple[Effect, ...]  # the other way round
+    suppressing: tuple[Effect, ...]  # what lowers the rival; empty without one
+
+
+def opposing(
+    graph: AttributionGraph, target: str, rival: str | None = None, count: int = 10
+) -> Opposing:
+    """Features that speak for a prediction, against it, and against its rival.
+
+    Both are texts of targets of the graph.  Raises SelectionError for others.
+    """
+    features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
+    on = total_effects(graph, target_row(graph, target))
+    other = np.zeros(len(graph))
+    if rival is not None:
+        other = total_effects(graph, target_row(graph, rival))
+
+    def most(values: Float[ndarray, " node"]) -> tuple[Effect, ...]:
+        order = features[np.argsort(-values[features], kind="stable")][:count]
+        return tuple(effect(row) for row in order.tolist() if values[row] > 0)
+
+    def effect(row: int) -> Effect:
+        on_rival = None if rival is None else float(other[row])
+        return Effect(str(graph.nodes[row]), graph.said(row), float(on[row]), on_rival)
+
+    return Opposing(most(on - other), most(other - on), most(-other))
+
+
+def target_row(graph: AttributionGraph, text: str) -> int:
+    """The row of a target, by its text with or without the blank in front.
+
+    Raises SelectionError, naming those that there are.
+    """
+    rows: Int[ndarray, " target"] = graph.target_rows()
+    header = graph.provenance
+    known = {target.text: int(row) for row, target in zip(rows, header.targets, strict=True)}
+    for written, row in known.items():
+        if text in (written, written.strip()):
+            return row
+    raise SelectionError(
+        f"The graph explains no {text!r}: choose one of {', '.join(map(repr, known))}, or trace "
+        "with --target."
+    )
+
+
+def total_effects(graph: AttributionGraph, target: int) -> Float[ndarray, " node"]:
+    """Of every node on one target, over all paths, in units of the target's value.
+
+    Features without a row pass on what they do directly and nothing that reached them.
+    """
+    total = np.zeros(len(graph))
+    per_unit = np.zeros(len(graph))  # effect on the target per unit of a node's row
+    per_unit[target] = 1.0
+    features = graph.nodes.is_kind(NodeKind.FEATURE)
+    start, weights = graph.weights.indptr, graph.weights
+    for row in range(len(graph) - 1, -1, -1):
+        if features[row]:
+            activation = float(graph.nodes.activation[row])
+            per_unit[row] = total[row] / activation if activation else 0.0
+        edges = slice(start[row], start[row + 1])
+        if per_unit[row] and start[row] < start[row + 1]:
+            sources = weights.indices[edges]
+            total[sources] += per_unit[row] * weights.data[edges].astype(np.float64)
+    return total
