@@ -7,6 +7,7 @@ from all features that are active on the prompt, whatever of them the graph stil
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 
@@ -24,6 +25,7 @@ from graphs.changes import Change, Intervention
 from graphs.graph import AttributionGraph, row_sizes
 from graphs.influence import influence
 from graphs.nodes import NodeId, NodeKind
+from graphs.opposing import total_effects
 from graphs.prune import PruneSettings, prune
 from graphs.regime import Regime
 from graphs.report import KS, CurveReport, EffectReport, Report, StrongestReport
@@ -35,7 +37,7 @@ class CheckSettings:
     """How much is tested."""
 
     features: int = 100  # those of most influence, ablated one by one
-    strongest: int = 20  # those of most influence, ablated together
+    strongest: int = 20  # those that raise the targets most, ablated together
     random_sets: int = 20  # for each set of features that is tested
     random_orders: int = 5  # for the curve
     prune: PruneSettings = field(default_factory=PruneSettings)  # of a whole graph: its circuit
@@ -132,12 +134,12 @@ def _sets(features: Features, settings: CheckSettings, progress: Progress) -> di
 def _strongest(
     features: Features, settings: CheckSettings, progress: Progress
 ) -> StrongestReport | None:
-    """The few features with the most influence, ablated together, beside random ones."""
+    """The few features that raise the targets most, ablated together, beside random ones."""
     if len(features) == 0:
         return None
     experiment, generator = features.experiment, np.random.default_rng(settings.seed)
     graph, targets = experiment.graph, experiment.graph.target_rows()
-    few = _first(features.order, settings.strongest)
+    few = _first(features.raising, settings.strongest)
     alike = [features.alike(few, generator) for _ in range(settings.random_sets)]
     outcomes = features.ablated([few, *alike], progress)
     drop = -features.change(outcomes)
@@ -168,13 +170,25 @@ class Features:
         self.layer: Int[ndarray, " feat"] = active.layer.cpu().numpy()
         self.nodes = [NodeId(NodeKind.FEATURE, *place) for place in active.places()]
         self.changes = [Change(node, 0.0) for node in self.nodes]
-        reached = np.zeros(len(self.nodes))
-        row = experiment.row.cpu().numpy()
-        reached[row[row >= 0]] = influence(experiment.graph)[row >= 0]
-        self.order = np.argsort(-reached, kind="stable")  # most influence first
+        self.order = self._ordered(influence(experiment.graph))  # most influence first
 
     def __len__(self) -> int:
         return len(self.nodes)
+
+    @cached_property
+    def raising(self) -> Int[ndarray, " feat"]:
+        """Features by what they do for the targets over all paths, weighted by the seed."""
+        graph = self.experiment.graph
+        targets = graph.target_rows().tolist()
+        effects = [graph.seed[row] * total_effects(graph, row) for row in targets]
+        return self._ordered(np.sum(effects, axis=0))
+
+    def _ordered(self, values: Float[ndarray, " node"]) -> Int[ndarray, " feat"]:
+        """Largest first; what the graph does not have counts 0."""
+        row = self.experiment.row.cpu().numpy()
+        of_features = np.zeros(len(self.nodes))
+        of_features[row[row >= 0]] = values[row >= 0]
+        return np.argsort(-of_features, kind="stable")
 
     def inside(self, graph: AttributionGraph) -> Bool[ndarray, " feat"]:
         """Those that are in a graph."""
@@ -197,7 +211,9 @@ class Features:
         """Change of the targets' value, weighted by the seed, with only some features left."""
         return self.change(self.ablated([~some for some in kept], progress))
 
-    def ablated(self, sets: list[Bool[ndarray, " feat"]], progress: Progress) -> Outcomes:
+    def ablated(
+        self, sets: list[Bool[ndarray, " feat"]], progress: Progress = ignore_progress
+    ) -> Outcomes:
         """Sets of features, each ablated together, the model running freely."""
         made = [
             Intervention(

@@ -3,7 +3,7 @@
     effects       each top feature is ablated alone: predicted beside measured at every target
     necessity     the pruned circuit's features are ablated together
     sufficiency   all other features are ablated together
-    strongest     the few features with the most influence are ablated together
+    strongest     the few features that raise the targets most (`graphs.opposing`) are ablated
     curve         only the k % of features with the most influence are left, for ten k
 
 With m the value of the targets, weighted by the graph's seed, and all features ablated as the
@@ -56,7 +56,7 @@ class SetReport(_Frozen):
 
 
 class StrongestReport(_Frozen):
-    """What is lost without the few strongest features, beside as many random ones."""
+    """What is lost without the few that raise the targets most, beside as many random ones."""
 
     features: int = Field(ge=0)
     value: float  # of the targets, weighted by the seed, with all features
@@ -122,8 +122,8 @@ class Report(_Frozen):
         few = self.strongest
         if few is not None and few.chance > MOST_CHANCE:
             sentence = (
-                f"Strongest fails: ablating the {few.features:,} features with the most influence "
-                f"takes away {few.drop:.2f}, and {few.chance:.0%} of random sets of their layers "
+                f"Strongest fails: ablating the {few.features:,} features that raise the targets "
+                f"most takes away {few.drop:.2f}, and {few.chance:.0%} of random sets of their layers "
                 f"take away as much; the limit is {MOST_CHANCE:.0%}."
             )
             found.append(("strongest", sentence))

@@ -59,7 +59,7 @@ def test_a_report_is_what_its_interventions_measure(gemma: Subject, kind: str):
     assert report.necessity.share == pytest.approx(value_without(inside) / nothing, rel=1e-9)
     assert report.strongest is not None
     features = Features(experiment)
-    few = {str(features.nodes[number]) for number in features.order[: FEW.strongest].tolist()}
+    few = {str(features.nodes[number]) for number in features.raising[: FEW.strongest].tolist()}
     assert report.strongest.drop == pytest.approx(-value_without(few), rel=1e-9)
     assert report.strongest.value == pytest.approx(graph.nodes.value[targets] @ seed / seed.sum())
     assert report.curve is not None
@@ -70,7 +70,7 @@ def test_the_probability_that_is_left_is_that_of_the_top_target(gemma: Subject):
     experiment = experiment_on(gemma, toy_dictionary())
     report, graph = check(experiment, FEW), experiment.graph
     features = Features(experiment)
-    edits = [graphs.Set(str(features.nodes[n]), 0.0) for n in features.order[: FEW.strongest]]
+    edits = [graphs.Set(str(features.nodes[n]), 0.0) for n in features.raising[: FEW.strongest]]
     outcomes = intervene(experiment, [graphs.intervention(graph, edits)], Regime.FREE)
     top = graph.provenance.targets[0].token_id
     assert report.strongest is not None
@@ -78,6 +78,16 @@ def test_the_probability_that_is_left_is_that_of_the_top_target(gemma: Subject):
     before, left, _ = report.strongest.probability
     assert before == pytest.approx(graph.provenance.targets[0].probability)
     assert left == pytest.approx(float(outcomes.after[0].softmax(-1)[top]))
+
+
+def test_the_strongest_are_those_whose_ablation_is_predicted_to_take_away_most(gemma: Subject):
+    features = Features(experiment_on(gemma, toy_dictionary()))
+    graph = features.experiment.graph
+    made = [graphs.Intervention("", (change,)) for change in features.changes]
+    predicted = graphs.predict(graph, made, [-1] * len(made))
+    targets = graph.target_rows()
+    change = predicted[:, targets] @ graph.seed[targets]
+    assert np.all(np.diff(change[features.raising]) >= -1e-9)
 
 
 def test_frozen_effects_of_a_report_have_no_error(gemma: Subject):
