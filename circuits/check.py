@@ -7,25 +7,22 @@ from all features that are active on the prompt, whatever of them the graph stil
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from numpy import ndarray
 
+from circuits.ablation import Ablation
 from circuits.experiment import Experiment
 from circuits.filled import Filled
-from circuits.intervene import Outcomes, intervene
+from circuits.intervene import intervene
 from circuits.progress import Progress, ignore_progress
 from circuits.replacement import replacement_report
 from circuits.transcoders import TranscoderSet
 from graphs.changes import Change, Intervention
-from graphs.graph import AttributionGraph, row_sizes
-from graphs.influence import influence
-from graphs.nodes import NodeId, NodeKind
-from graphs.opposing import total_effects
+from graphs.graph import row_sizes
 from graphs.prune import PruneSettings, prune
 from graphs.regime import Regime
 from graphs.report import KS, CurveReport, EffectReport, Report, StrongestReport
@@ -60,7 +57,7 @@ def check(
     if isinstance(dictionary, TranscoderSet):
         progress("replace", 0, 1)
         replaced = replacement_report(experiment.frozen, experiment.recording, dictionary)
-    features = Features(experiment)
+    features = Ablation(experiment)
     report = Report(
         generator=f"headwater {version('headwater')}",
         dropped=float(lost.sum() / (float((sizes + lost).sum()) or 1.0)),
@@ -74,7 +71,7 @@ def check(
 
 
 def _effects(
-    features: Features, settings: CheckSettings, progress: Progress
+    features: Ablation, settings: CheckSettings, progress: Progress
 ) -> tuple[EffectReport, ...]:
     """The strongest features of the graph, each ablated alone, in every regime."""
     experiment, graph = features.experiment, features.experiment.graph
@@ -92,7 +89,7 @@ def _effects(
     return tuple(found)
 
 
-def _sets(features: Features, settings: CheckSettings, progress: Progress) -> dict[str, object]:
+def _sets(features: Ablation, settings: CheckSettings, progress: Progress) -> dict[str, object]:
     """Necessity, sufficiency and the curve, from the ablation of many sets of features."""
     if len(features) == 0:
         return {}
@@ -132,7 +129,7 @@ def _sets(features: Features, settings: CheckSettings, progress: Progress) -> di
 
 
 def _strongest(
-    features: Features, settings: CheckSettings, progress: Progress
+    features: Ablation, settings: CheckSettings, progress: Progress
 ) -> StrongestReport | None:
     """The few features that raise the targets most, ablated together, beside random ones."""
     if len(features) == 0:
@@ -159,76 +156,6 @@ def _strongest(
         chance=float(np.mean(drop[1:] >= drop[0])),
         probability=probability,
     )
-
-
-class Features:
-    """All features that are active on a prompt, and what ablating some of them does."""
-
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        active = experiment.features
-        self.layer: Int[ndarray, " feat"] = active.layer.cpu().numpy()
-        self.nodes = [NodeId(NodeKind.FEATURE, *place) for place in active.places()]
-        self.changes = [Change(node, 0.0) for node in self.nodes]
-        self.order = self._ordered(influence(experiment.graph))  # most influence first
-
-    def __len__(self) -> int:
-        return len(self.nodes)
-
-    @cached_property
-    def raising(self) -> Int[ndarray, " feat"]:
-        """Features by what they do for the targets over all paths, weighted by the seed."""
-        graph = self.experiment.graph
-        targets = graph.target_rows().tolist()
-        effects = [graph.seed[row] * total_effects(graph, row) for row in targets]
-        return self._ordered(np.sum(effects, axis=0))
-
-    def _ordered(self, values: Float[ndarray, " node"]) -> Int[ndarray, " feat"]:
-        """Largest first; what the graph does not have counts 0."""
-        row = self.experiment.row.cpu().numpy()
-        of_features = np.zeros(len(self.nodes))
-        of_features[row[row >= 0]] = values[row >= 0]
-        return np.argsort(-of_features, kind="stable")
-
-    def inside(self, graph: AttributionGraph) -> Bool[ndarray, " feat"]:
-        """Those that are in a graph."""
-        return np.array([node in graph for node in self.nodes])
-
-    def alike(
-        self, chosen: Bool[ndarray, " feat"], generator: np.random.Generator
-    ) -> Bool[ndarray, " feat"]:
-        """As many of every layer, at random."""
-        found = np.zeros_like(chosen)
-        for layer in np.unique(self.layer[chosen]):
-            here = np.flatnonzero(self.layer == layer)
-            count = int(chosen[here].sum())
-            found[generator.choice(here, count, replace=False)] = True
-        return found
-
-    def left(
-        self, kept: list[Bool[ndarray, " feat"]], progress: Progress
-    ) -> Float[ndarray, " set"]:
-        """Change of the targets' value, weighted by the seed, with only some features left."""
-        return self.change(self.ablated([~some for some in kept], progress))
-
-    def ablated(
-        self, sets: list[Bool[ndarray, " feat"]], progress: Progress = ignore_progress
-    ) -> Outcomes:
-        """Sets of features, each ablated together, the model running freely."""
-        made = [
-            Intervention(
-                f"{int(some.sum())} features to 0",
-                tuple(self.changes[number] for number in np.flatnonzero(some).tolist()),
-            )
-            for some in sets
-        ]
-        return intervene(self.experiment, made, Regime.FREE, progress=progress)
-
-    def change(self, outcomes: Outcomes) -> Float[ndarray, " set"]:
-        """Of the targets' value, weighted by the seed."""
-        graph = self.experiment.graph
-        targets = graph.target_rows()
-        return outcomes.measured[:, targets] @ graph.seed[targets] / graph.seed[targets].sum()
 
 
 def _first(order: Int[ndarray, " feat"], count: int) -> Bool[ndarray, " feat"]:

@@ -123,8 +123,8 @@ class Report(_Frozen):
         if few is not None and few.chance > MOST_CHANCE:
             sentence = (
                 f"Strongest fails: ablating the {few.features:,} features that raise the targets "
-                f"most takes away {few.drop:.2f}, and {few.chance:.0%} of random sets of their layers "
-                f"take away as much; the limit is {MOST_CHANCE:.0%}."
+                f"most takes away {few.drop:.2f}, and {few.chance:.0%} of random sets of their "
+                f"layers take away as much; the limit is {MOST_CHANCE:.0%}."
             )
             found.append(("strongest", sentence))
         if self.replacement is not None and not self.replacement.same_top:

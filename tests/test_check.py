@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import graphs
-from circuits.check import CheckSettings, Features, check
+from circuits.ablation import Ablation
+from circuits.check import CheckSettings, check
 from circuits.experiment import prepare
 from circuits.intervene import intervene
 from circuits.replacement import replacement_report
@@ -58,7 +59,7 @@ def test_a_report_is_what_its_interventions_measure(gemma: Subject, kind: str):
     )
     assert report.necessity.share == pytest.approx(value_without(inside) / nothing, rel=1e-9)
     assert report.strongest is not None
-    features = Features(experiment)
+    features = Ablation(experiment)
     few = {str(features.nodes[number]) for number in features.raising[: FEW.strongest].tolist()}
     assert report.strongest.drop == pytest.approx(-value_without(few), rel=1e-9)
     assert report.strongest.value == pytest.approx(graph.nodes.value[targets] @ seed / seed.sum())
@@ -69,7 +70,7 @@ def test_a_report_is_what_its_interventions_measure(gemma: Subject, kind: str):
 def test_the_probability_that_is_left_is_that_of_the_top_target(gemma: Subject):
     experiment = experiment_on(gemma, toy_dictionary())
     report, graph = check(experiment, FEW), experiment.graph
-    features = Features(experiment)
+    features = Ablation(experiment)
     edits = [graphs.Set(str(features.nodes[n]), 0.0) for n in features.raising[: FEW.strongest]]
     outcomes = intervene(experiment, [graphs.intervention(graph, edits)], Regime.FREE)
     top = graph.provenance.targets[0].token_id
@@ -81,7 +82,7 @@ def test_the_probability_that_is_left_is_that_of_the_top_target(gemma: Subject):
 
 
 def test_the_strongest_are_those_whose_ablation_is_predicted_to_take_away_most(gemma: Subject):
-    features = Features(experiment_on(gemma, toy_dictionary()))
+    features = Ablation(experiment_on(gemma, toy_dictionary()))
     graph = features.experiment.graph
     made = [graphs.Intervention("", (change,)) for change in features.changes]
     predicted = graphs.predict(graph, made, [-1] * len(made))
@@ -99,7 +100,7 @@ def test_frozen_effects_of_a_report_have_no_error(gemma: Subject):
 
 
 def test_random_sets_have_as_many_features_of_every_layer(gemma: Subject):
-    features = Features(experiment_on(gemma, toy_dictionary()))
+    features = Ablation(experiment_on(gemma, toy_dictionary()))
     chosen = np.zeros(len(features), dtype=bool)
     chosen[[0, 1, len(features) - 1]] = True
     alike = features.alike(chosen, np.random.default_rng(0))
@@ -113,7 +114,7 @@ def test_a_pruned_graph_is_tested_against_all_that_is_active(gemma: Subject):
     graph = trace(tiny_prompt(), gemma, toy_dictionary(), SETTINGS)
     whole = prepare(graph, gemma, toy_dictionary())
     part = prepare(graphs.prune(graph), gemma, toy_dictionary())
-    assert len(Features(part)) == len(Features(whole)) > len(part.graph)
+    assert len(Ablation(part)) == len(Ablation(whole)) > len(part.graph)
     one, other = check(whole, FEW), check(part, FEW)
     assert one.necessity is not None
     assert other.necessity is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -15,8 +16,31 @@ CHEAPER = {  # what a notebook says and what it runs on here; None: the folder o
         '"The Eiffel Tower is in the city of"': '"fjfoi"',
     },
     "02_compare_two_sizes": {'"atlas-large"), 50': '"atlas-large"), 3'},
+    "03_test_it_in_the_model": {
+        '"atlas-large"': '"atlas-small"',
+        '"gemma-3-270m"': None,
+        '"The Eiffel Tower is in the city of"': '"fjfoi"',
+        '" Paris", " Lyon"': '"f", "j"',
+    },
+    "04_audit": {
+        '"gemma-3-270m"': None,
+        '"The doctor was tired because", "The nurse was tired because"': '"bfjfoi", "bfkfoi"',
+        '"The carpenter said that", "The receptionist said that"': '"bfjfoi", "bfjfok"',
+        '"John went home because", "Mary went home because"': '"bfjfoi", "bfjjfoi"',
+        '"My brother said that", "My sister said that"': '"bkjfoi", "bfjfoi"',
+        '" he"': '"f"',
+        '" she"': '"k"',
+    },
 }
-ENDS_WITH_A_PAGE = {"01_trace_a_prompt"}
+SAYS = {  # in its outputs
+    "03_test_it_in_the_model": (
+        r"(?m)^ *Sacramento +0\.\d+ +0\.[5-9]",  # more probable than all others after the swap
+        "without as many as helping",
+        "strongest: together",
+    ),
+    "04_audit": ("4 pairs of prompts", "occupation"),
+}
+ENDS_WITH_A_PAGE = {"01_trace_a_prompt", "04_audit"}
 
 
 def test_there_are_notebooks():
@@ -34,6 +58,12 @@ def test_notebook_runs(path: Path, model_folder: Path):
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     printed = [cell for cell in notebook.cells if cell.get("outputs")]
     assert len(printed) > 3
+    outputs = [output for cell in printed for output in cell.outputs]
+    said = "".join(
+        output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs
+    )
+    for pattern in SAYS.get(path.stem, ()):
+        assert re.search(pattern, said), pattern
     if path.stem in ENDS_WITH_A_PAGE:
         shown = notebook.cells[-1].outputs[0].data["text/html"]
         assert shown.startswith('<iframe srcdoc="&lt;!doctype html&gt;')
