@@ -29,7 +29,7 @@ from circuits.subject import Subject, read_subject
 from circuits.tokens import read_prompt
 from circuits.trace import trace
 from circuits.weights import read_transcoders
-from graphs import EffectReport, Regime, Report
+from graphs import Regime, Report
 
 GEMMA = "gemma-3-270m"
 PROMPTS = 20  # of an atlas model
@@ -47,17 +47,12 @@ FACTS = (
 Number = Callable[[Report], float | None]
 
 
-def regime(report: Report, which: Regime) -> EffectReport | None:
-    """The effects of one regime."""
-    return next((one for one in report.effects if one.regime == which), None)
-
-
-def effect(which: Regime, name: str) -> Number:
+def effect(which: Regime, on: str, name: str) -> Number:
     """A number of the effects of one regime."""
 
     def read(report: Report) -> float | None:
-        found = regime(report, which)
-        return None if found is None else getattr(found, name)
+        found = (one for one in report.effects if (one.regime, one.on) == (which, on))
+        return getattr(next(found, None), name, None)
 
     return read
 
@@ -73,10 +68,14 @@ def within(part: str, name: str) -> Number:
 
 
 NUMBERS: dict[str, Number] = {
-    "frozen effects: error": effect(Regime.FROZEN, "error"),
     **{
-        f"{which} effects: {said}": effect(which, name)
+        f"frozen effects on {on}: error": effect(Regime.FROZEN, on, "error")
+        for on in ("targets", "features")
+    },
+    **{
+        f"{which} effects on {on}: {said}": effect(which, on, name)
         for which in (Regime.CONSTRAINED, Regime.FREE)
+        for on in ("targets", "features")
         for said, name in (
             ("rank correlation", "rank_correlation"),
             ("same sign", "same_sign"),

@@ -22,10 +22,11 @@ from circuits.progress import Progress, ignore_progress
 from circuits.replacement import replacement_report
 from circuits.transcoders import TranscoderSet
 from graphs.changes import Change, Intervention
-from graphs.graph import row_sizes
+from graphs.graph import AttributionGraph, row_sizes
+from graphs.nodes import NodeKind
 from graphs.prune import PruneSettings, prune
 from graphs.regime import Regime
-from graphs.report import KS, CurveReport, EffectReport, Report, StrongestReport
+from graphs.report import KS, CurveReport, EffectReport, Receivers, Report, StrongestReport
 from graphs.reporting import areas, effect_report, set_report
 
 
@@ -48,10 +49,7 @@ def check(
 ) -> Report:
     """Test a graph in its model."""
     settings = settings or CheckSettings()
-    graph, source = experiment.graph, experiment.source
-    targets = graph.target_rows()
-    sizes = row_sizes(graph.weights)[targets]
-    lost = graph.dropped_absolute[targets]
+    source = experiment.source
     dictionary = source.transcoders if isinstance(source, Filled) else source
     replaced = None
     if isinstance(dictionary, TranscoderSet):
@@ -60,7 +58,6 @@ def check(
     features = Ablation(experiment)
     report = Report(
         generator=f"headwater {version('headwater')}",
-        dropped=float(lost.sum() / (float((sizes + lost).sum()) or 1.0)),
         effects=_effects(features, settings, progress),
         replacement=replaced,
     )
@@ -80,13 +77,26 @@ def _effects(
     made = [Intervention(str(node), (Change(node, 0.0),)) for node in nodes]
     if not made:
         return ()
-    targets = graph.target_rows()
+    inner = graph.nodes.is_kind(NodeKind.FEATURE) & graph.expanded
+    receivers: dict[Receivers, Int[ndarray, " node"]] = {
+        "targets": graph.target_rows(),
+        "features": np.flatnonzero(inner),
+    }
     found: list[EffectReport] = []
     for regime in Regime:
         outcomes = intervene(experiment, made, regime, progress=progress)
-        predicted, measured = outcomes.predicted[:, targets], outcomes.measured[:, targets]
-        found.append(effect_report(regime, predicted.ravel(), measured.ravel()))
+        for on, rows in receivers.items():
+            predicted, measured = outcomes.predicted[:, rows], outcomes.measured[:, rows]
+            told = np.isfinite(predicted) & ((predicted != 0) | (on == "targets"))
+            dropped = _dropped(graph, rows)
+            found.append(effect_report(regime, on, predicted[told], measured[told], dropped))
     return tuple(found)
+
+
+def _dropped(graph: AttributionGraph, rows: Int[ndarray, " node"]) -> float:
+    """Share of rows that the graph has dropped."""
+    lost = float(graph.dropped_absolute[rows].sum())
+    return lost / (float(row_sizes(graph.weights)[rows].sum()) + lost or 1.0)
 
 
 def _sets(features: Ablation, settings: CheckSettings, progress: Progress) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Report: how a graph fared in the model that it is of.  Part of the graph file's header.
 
-    effects       each top feature is ablated alone: predicted beside measured at every target
+    effects       each top feature is ablated alone: predicted beside measured, at every target
+                  and at every feature that it is predicted to change
     necessity     the pruned circuit's features are ablated together
     sufficiency   all other features are ablated together
     strongest     the few features that raise the targets most (`graphs.opposing`) are ablated
@@ -15,15 +16,19 @@ ground (errors, tokens and biases stay):
 
 The integrals are by trapezoid over k from 0 to 1.  Sets are beside random ones with as many
 features of every layer.  Source of f, CPR and CMD: MIB (arXiv 2504.13151), which has edges where
-we have features; of effects: "Circuit tracing" (2025), with a rank correlation of 0.72.
+we have features; of effects: "Circuit tracing" (2025), which has a rank correlation of 0.72 between
+features.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from graphs.regime import Regime
 
+Receivers = Literal["targets", "features"]
 KS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # shares of features, as in MIB
 LEAST_RANK = 0.5  # rank correlation of predicted and measured effects
 LEAST_SIGN = 0.75  # share of effects of the predicted sign
@@ -39,10 +44,17 @@ class EffectReport(_Frozen):
     """Predicted beside measured effects of ablating single features, in one regime."""
 
     regime: Regime
-    effects: int = Field(ge=0)  # features times targets
+    on: Receivers
+    effects: int = Field(ge=0)  # pairs of an ablated feature and what it is predicted to change
+    dropped: float  # share of the receivers' rows that the graph has dropped
     rank_correlation: float | None  # Spearman's; None where all are equal
     same_sign: float | None  # share
     error: float | None  # sum of |measured - predicted| over sum of |measured|
+
+    @property
+    def name(self) -> str:
+        """Of the check."""
+        return f"effects.{self.regime}.{self.on}"
 
 
 class SetReport(_Frozen):
@@ -92,7 +104,6 @@ class Report(_Frozen):
     """All of it; None where a graph has nothing to test."""
 
     generator: str  # program and version
-    dropped: float  # share of the targets' rows that the graph has dropped
     effects: tuple[EffectReport, ...] = ()
     necessity: SetReport | None = None
     sufficiency: SetReport | None = None
@@ -102,12 +113,8 @@ class Report(_Frozen):
 
     @property
     def problems(self) -> tuple[tuple[str, str], ...]:
-        """Checks that do not hold: a name, as in `effects.constrained`, and one sentence."""
-        found = [
-            (f"effects.{one.regime}", sentence)
-            for one in self.effects
-            for sentence in _missed(one, self.dropped)
-        ]
+        """Checks that do not hold: a name, as in `effects.frozen.targets`, and one sentence."""
+        found = [(one.name, sentence) for one in self.effects for sentence in _missed(one)]
         for name, said, one in (
             ("necessity", "ablating the pruned circuit", self.necessity),
             ("sufficiency", "keeping the pruned circuit alone", self.sufficiency),
@@ -141,23 +148,24 @@ class Report(_Frozen):
         return tuple(sentence for _, sentence in self.problems)
 
 
-def _missed(one: EffectReport, dropped: float) -> list[str]:
+def _missed(one: EffectReport) -> list[str]:
     found: list[str] = []
-    limit = LARGEST_MISS + dropped
+    limit = LARGEST_MISS + one.dropped
+    said = f"{one.regime.capitalize()} effects on {one.on} fail"
     if one.regime == Regime.FROZEN and one.error is not None and one.error > limit:
         found.append(
-            "Frozen effects fail: with everything held they miss what is predicted by "
-            f"{one.error:.1e} of their size, the limit is {limit:.1e}."
+            f"{said}: with everything held they miss what is predicted by {one.error:.1e} of their "
+            f"size, the limit is {limit:.1e}."
         )
     if one.regime == Regime.CONSTRAINED:
         if one.rank_correlation is not None and one.rank_correlation < LEAST_RANK:
             found.append(
-                "Constrained effects fail: predicted and measured have a rank correlation of "
+                f"{said}: predicted and measured have a rank correlation of "
                 f"{one.rank_correlation:.2f}, the limit is {LEAST_RANK}."
             )
         if one.same_sign is not None and one.same_sign < LEAST_SIGN:
             found.append(
-                f"Constrained effects fail: {one.same_sign:.0%} have the predicted sign, the limit "
-                f"is {LEAST_SIGN:.0%}."
+                f"{said}: {one.same_sign:.0%} have the predicted sign, the limit is "
+                f"{LEAST_SIGN:.0%}."
             )
     return found

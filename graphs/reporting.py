@@ -8,15 +8,20 @@ from numpy import ndarray
 
 from graphs.compare import rank_correlation
 from graphs.regime import Regime
-from graphs.report import EffectReport, SetReport
+from graphs.report import EffectReport, Receivers, SetReport
 
 
 def effect_report(
-    regime: Regime, predicted: Float[ndarray, " effect"], measured: Float[ndarray, " effect"]
+    regime: Regime,
+    on: Receivers,
+    predicted: Float[ndarray, " effect"],
+    measured: Float[ndarray, " effect"],
+    dropped: float = 0.0,
 ) -> EffectReport:
     """How well predictions did.
 
-    >>> found = effect_report(Regime.FREE, np.array([1.0, 2.0, -1.0]), np.array([2.0, 4.0, 2.0]))
+    >>> predicted, measured = np.array([1.0, 2.0, -1.0]), np.array([2.0, 4.0, 2.0])
+    >>> found = effect_report(Regime.FREE, "targets", predicted, measured)
     >>> round(found.same_sign, 2), found.error
     (0.67, 0.75)
     """
@@ -25,6 +30,8 @@ def effect_report(
     same = int(np.count_nonzero(np.sign(predicted) == np.sign(measured)))
     return EffectReport(
         regime=regime,
+        on=on,
+        dropped=dropped,
         effects=len(measured),
         rank_correlation=rank if np.isfinite(rank) else None,
         same_sign=same / len(measured) if size else None,

@@ -20,6 +20,7 @@ from graphs import NodeKind, Regime
 from graphs.report import (
     CurveReport,
     EffectReport,
+    Receivers,
     ReplacementReport,
     Report,
     SetReport,
@@ -93,10 +94,26 @@ def test_the_strongest_are_those_whose_ablation_is_predicted_to_take_away_most(g
 
 def test_frozen_effects_of_a_report_have_no_error(gemma: Subject):
     report = check(experiment_on(gemma, toy_dictionary()), FEW)
-    frozen = next(one for one in report.effects if one.regime == Regime.FROZEN)
-    assert frozen.error == pytest.approx(0, abs=1e-9)
-    assert frozen.same_sign == 1.0
+    frozen = {one.on: one for one in report.effects if one.regime == Regime.FROZEN}
+    assert set(frozen) == {"targets", "features"}
+    for one in frozen.values():
+        assert one.error == pytest.approx(0, abs=1e-9)
+        assert one.same_sign == 1.0
+        assert one.effects > FEW.features
     assert {one.regime for one in report.effects} == set(Regime)
+
+
+def test_what_a_pruned_graph_has_dropped_is_allowed_for(gemma: Subject):
+    whole = trace(tiny_prompt(), gemma, toy_dictionary(), SETTINGS)
+    part = graphs.prune(whole, graphs.PruneSettings(edge_threshold=0.5))
+    report = check(prepare(part, gemma, toy_dictionary()), FEW)
+    frozen = {one.on: one for one in report.effects if one.regime == Regime.FROZEN}
+    lost, kept = np.abs(part.dropped_absolute), abs(part.weights).sum(axis=1)
+    features = part.nodes.is_kind(NodeKind.FEATURE)
+    for on, rows in (("targets", part.target_rows()), ("features", features)):
+        share = lost[rows].sum() / (lost[rows].sum() + kept[rows].sum())
+        assert frozen[on].dropped == pytest.approx(share)
+        assert share > 0.05
 
 
 def test_random_sets_have_as_many_features_of_every_layer(gemma: Subject):
@@ -142,11 +159,13 @@ def test_one_layer_replaced_is_its_errors_ablated(gemma: Subject):
 
 
 def test_effects_are_compared_in_rank_sign_and_size():
-    told = effect_report(Regime.FREE, np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, -6.0]))
+    told = effect_report(
+        Regime.FREE, "targets", np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, -6.0])
+    )
     assert told.rank_correlation == pytest.approx(-0.5)
     assert told.same_sign == pytest.approx(2 / 3)
     assert told.error == pytest.approx((1 + 2 + 9) / 12)
-    none = effect_report(Regime.FREE, np.zeros(3), np.zeros(3))
+    none = effect_report(Regime.FREE, "features", np.zeros(3), np.zeros(3))
     assert (none.rank_correlation, none.same_sign, none.error) == (None, None, None)
 
 
@@ -159,16 +178,26 @@ def test_sets_are_beside_chance_and_curves_have_areas():
     )
 
 
+def effects(regime: Regime, on: Receivers, rank: float, sign: float, error: float):
+    return EffectReport(
+        regime=regime,
+        on=on,
+        effects=9,
+        dropped=0.001,
+        rank_correlation=rank,
+        same_sign=sign,
+        error=error,
+    )
+
+
 GOOD = Report(
     generator="headwater",
-    dropped=0.001,
     effects=(
-        EffectReport(
-            regime=Regime.FROZEN, effects=9, rank_correlation=1.0, same_sign=1.0, error=1e-6
-        ),
-        EffectReport(
-            regime=Regime.CONSTRAINED, effects=9, rank_correlation=0.8, same_sign=0.9, error=0.3
-        ),
+        effects(Regime.FROZEN, "targets", 1.0, 1.0, 1e-6),
+        effects(Regime.FROZEN, "features", 1.0, 1.0, 1e-6),
+        effects(Regime.CONSTRAINED, "targets", 0.8, 0.9, 0.3),
+        effects(Regime.CONSTRAINED, "features", 0.8, 0.9, 0.3),
+        effects(Regime.FREE, "targets", 0.1, 0.2, 3.0),
     ),
     necessity=SetReport(features=3, share=0.9, random_mean=0.1, random_sd=0.1, chance=0.0),
     sufficiency=SetReport(features=3, share=0.9, random_mean=0.1, random_sd=0.1, chance=0.0),
@@ -191,9 +220,9 @@ GOOD = Report(
 def bad(name: str, **changes: object) -> Report:
     part = getattr(GOOD, name)
     if isinstance(part, tuple):
-        regime = changes.pop("regime")
+        which = changes.pop("regime"), changes.pop("on")
         parts = tuple(
-            one.model_copy(update=changes) if one.regime == regime else one for one in part
+            one.model_copy(update=changes) if (one.regime, one.on) == which else one for one in part
         )
         return GOOD.model_copy(update={name: parts})
     return GOOD.model_copy(update={name: part.model_copy(update=changes)})
@@ -206,9 +235,20 @@ def test_a_graph_that_holds_has_no_failures():
 @pytest.mark.parametrize(
     ("report", "sentence"),
     [
-        (bad("effects", regime=Regime.FROZEN, error=0.01), "by 1.0e-02 of their size, the limit"),
-        (bad("effects", regime=Regime.CONSTRAINED, rank_correlation=0.3), "of 0.30, the limit"),
-        (bad("effects", regime=Regime.CONSTRAINED, same_sign=0.6), "60% have the predicted sign"),
+        (
+            bad("effects", regime=Regime.FROZEN, on="features", error=0.01),
+            "Frozen effects on features fail: with everything held they miss what is predicted by "
+            "1.0e-02 of their size, the limit is 2.0e-03",
+        ),
+        (
+            bad("effects", regime=Regime.CONSTRAINED, on="targets", rank_correlation=0.3),
+            "Constrained effects on targets fail: predicted and measured have a rank correlation "
+            "of 0.30, the limit is 0.5",
+        ),
+        (
+            bad("effects", regime=Regime.CONSTRAINED, on="features", same_sign=0.6),
+            "Constrained effects on features fail: 60% have the predicted sign, the limit is 75%",
+        ),
         (bad("necessity", chance=0.2), "Necessity fails: ablating the pruned circuit does 90%"),
         (bad("sufficiency", chance=0.2), "Sufficiency fails: keeping the pruned circuit alone"),
         (bad("strongest", chance=0.5), "Strongest fails: ablating the 20 features"),
@@ -236,14 +276,14 @@ def test_the_command_keeps_the_report_and_show_and_the_page_tell_it(tmp_path: Pa
     shown = run("show", out).stdout
     for words in (
         "in the model",
-        "effects, frozen",
+        "effects on features, frozen",
         "necessity",
         "strongest",
         "CPR",
         "replacement",
     ):
         assert words in shown
-    assert json.loads(run("show", out, "--json").stdout)["report"]["dropped"] == kept.dropped
+    assert json.loads(run("show", out, "--json").stdout)["report"]["generator"] == kept.generator
     assert run("view", out, "--html", page).exit_code == 0
     assert '"name":"necessity"' in page.read_text()
     told = json.loads(run("check", out, *few, "--json").stdout)

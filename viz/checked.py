@@ -57,8 +57,8 @@ def report_lines(report: Report) -> list[CheckLine]:
     lines: list[CheckLine] = []
     for one in report.effects:
         # Of the free model nothing is demanded: it may always make up for what is taken away.
-        holds = None if one.regime == Regime.FREE else f"effects.{one.regime}" not in problems
-        lines.append(CheckLine(f"effects, {one.regime}", _effects(one), holds))
+        holds = None if one.regime == Regime.FREE else one.name not in problems
+        lines.append(CheckLine(f"effects on {one.on}, {one.regime}", _effects(one), holds))
     for name, one in (("necessity", report.necessity), ("sufficiency", report.sufficiency)):
         if one is not None:
             lines.append(CheckLine(name, _set(one), name not in problems))
