@@ -5,6 +5,9 @@
 Atlas models with their cross-layer transcoders on the prompts of the known circuits, Gemma 3 270M
 with its neurons on facts.  Every number is the median over the prompts of a model; nulls are random
 sets of the circuit's size and layers, and random orders of the features.
+
+A second table holds more and more blocks while features are ablated, on fewer prompts: what is left
+where all are held is what the final norm does, which alone still runs.
 """
 
 from __future__ import annotations
@@ -12,28 +15,32 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from statistics import median
 
 from rich.console import Console
 
+from circuits.ablation import Ablation
 from circuits.atlas.known import known_circuits
 from circuits.atlas.shipped import ATLAS, atlas_transcoders
-from circuits.check import check
-from circuits.experiment import prepare
+from circuits.check import check, effect_reports
+from circuits.experiment import Experiment, prepare
 from circuits.features import FeatureSource
+from circuits.intervene import intervene
 from circuits.neurons import Neurons
 from circuits.packaged import PACKAGED
 from circuits.subject import Subject, read_subject
 from circuits.tokens import read_prompt
 from circuits.trace import trace
 from circuits.weights import read_transcoders
-from graphs import Regime, Report
+from graphs import Intervention, Regime, Report
 
 GEMMA = "gemma-3-270m"
 PROMPTS = 20  # of an atlas model
 NEURONS = 1024
+FEWER, ABLATED, PARTS = 5, 100, (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 FACTS = (
     "The capital of France is",
     "The capital of Japan is",
@@ -98,25 +105,55 @@ NUMBERS: dict[str, Number] = {
 }
 
 
-def reports(name: str) -> list[Report]:
-    """One per prompt."""
-    subject = read_subject(name)
-    source, prompts = material(name)
-    return [report_of(subject, source, prompt) for prompt in prompts]
+@dataclass(frozen=True)
+class Material:
+    """A model with the graphs of its prompts."""
+
+    subject: Subject
+    source: FeatureSource
+    prompts: list[str]
+
+    def experiment(self, prompt: str) -> Experiment:
+        """Trace a prompt, and bring its graph back to the model."""
+        graph = trace(read_prompt(prompt, self.subject.tokenizer), self.subject, self.source)
+        return prepare(graph, self.subject, self.source)
+
+    def reports(self) -> list[Report]:
+        """One per prompt."""
+        return [check(self.experiment(prompt)) for prompt in self.prompts]
+
+    def held(self) -> list[tuple[str, str]]:
+        """Rank correlation with blocks held up to some, on targets and on features."""
+        last = self.subject.frozen.n_layers - 1
+        experiments = [self.experiment(prompt) for prompt in self.prompts[:FEWER]]
+        found: list[tuple[str, str]] = []
+        for part in PARTS:
+            reports = [_effects_held(one, round(part * last)) for one in experiments]
+            found.append(
+                (
+                    middle(effect(Regime.CONSTRAINED, "targets", "rank_correlation"), reports),
+                    middle(effect(Regime.CONSTRAINED, "features", "rank_correlation"), reports),
+                )
+            )
+        return found
 
 
-def material(name: str) -> tuple[FeatureSource, list[str]]:
+def _effects_held(experiment: Experiment, through: int) -> Report:
+    """Effects of the strongest features, each ablated alone."""
+    graph, ablation = experiment.graph, Ablation(experiment)
+    changes = [ablation.changes[number] for number in ablation.order[:ABLATED]]
+    made = [Intervention(str(one.node), (one,)) for one in changes if one.node in graph]
+    outcomes = intervene(experiment, made, Regime.CONSTRAINED, through)
+    return Report(generator="", effects=effect_reports(graph, outcomes))
+
+
+def material(name: str) -> Material:
     """Dictionary and prompts of a model."""
+    subject = read_subject(name)
     if name in ATLAS:
         source = read_transcoders(str(atlas_transcoders(name)))
-        return source, [circuit.prompt for circuit in known_circuits()][:PROMPTS]
-    return Neurons(NEURONS), list(FACTS)
-
-
-def report_of(subject: Subject, source: FeatureSource, prompt: str) -> Report:
-    """Trace a prompt and test its graph."""
-    graph = trace(read_prompt(prompt, subject.tokenizer), subject, source)
-    return check(prepare(graph, subject, source))
+        return Material(subject, source, [one.prompt for one in known_circuits()][:PROMPTS])
+    return Material(subject, Neurons(NEURONS), list(FACTS))
 
 
 def middle(number: Number, found: list[Report]) -> str:
@@ -131,7 +168,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=[*ATLAS, GEMMA])
     arguments = parser.parse_args()
     assert GEMMA in PACKAGED
-    found = {name: reports(name) for name in arguments.models}
+    models = {name: material(name) for name in arguments.models}
+    found = {name: one.reports() for name, one in models.items()}
     lines = [
         f"Report cards, medians over prompts, {date.today():%Y-%m-%d}, {platform.machine()}.",
         "",
@@ -143,6 +181,18 @@ def main() -> None:
         lines.append(f"| {said} | " + " | ".join(cells) + " |")
     failed = {name: sum(bool(report.failures) for report in some) for name, some in found.items()}
     lines.append("| graphs that fail a check | " + " | ".join(map(str, failed.values())) + " |")
+    held = {name: one.held() for name, one in models.items()}
+    lines += [
+        "",
+        "Constrained effects, rank correlation on targets | on features, with blocks held up to a "
+        f"part of the model's depth (0 the first block, 1 the last; {FEWER} prompts):",
+        "",
+        "| held up to | " + " | ".join(held) + " |",
+        "|--:|" + "--:|" * len(held),
+    ]
+    for place, part in enumerate(PARTS):
+        cells = [" \\| ".join(some[place]) for some in held.values()]
+        lines.append(f"| {part:.2g} | " + " | ".join(cells) + " |")
     text = "\n".join([*lines, ""])
     Console(width=200).print(text, markup=False, highlight=False)
     if arguments.out:

@@ -17,7 +17,7 @@ from numpy import ndarray
 from circuits.ablation import Ablation
 from circuits.experiment import Experiment
 from circuits.filled import Filled
-from circuits.intervene import intervene
+from circuits.intervene import Outcomes, intervene
 from circuits.progress import Progress, ignore_progress
 from circuits.replacement import replacement_report
 from circuits.transcoders import TranscoderSet
@@ -77,19 +77,26 @@ def _effects(
     made = [Intervention(str(node), (Change(node, 0.0),)) for node in nodes]
     if not made:
         return ()
+    found: list[EffectReport] = []
+    for regime in Regime:
+        outcomes = intervene(experiment, made, regime, progress=progress)
+        found.extend(effect_reports(graph, outcomes))
+    return tuple(found)
+
+
+def effect_reports(graph: AttributionGraph, outcomes: Outcomes) -> tuple[EffectReport, ...]:
+    """Predicted beside measured: at the targets, and at features that are predicted to change."""
     inner = graph.nodes.is_kind(NodeKind.FEATURE) & graph.expanded
     receivers: dict[Receivers, Int[ndarray, " node"]] = {
         "targets": graph.target_rows(),
         "features": np.flatnonzero(inner),
     }
     found: list[EffectReport] = []
-    for regime in Regime:
-        outcomes = intervene(experiment, made, regime, progress=progress)
-        for on, rows in receivers.items():
-            predicted, measured = outcomes.predicted[:, rows], outcomes.measured[:, rows]
-            told = np.isfinite(predicted) & ((predicted != 0) | (on == "targets"))
-            dropped = _dropped(graph, rows)
-            found.append(effect_report(regime, on, predicted[told], measured[told], dropped))
+    for on, rows in receivers.items():
+        predicted, measured = outcomes.predicted[:, rows], outcomes.measured[:, rows]
+        told = np.isfinite(predicted) & ((predicted != 0) | (on == "targets"))
+        dropped = _dropped(graph, rows)
+        found.append(effect_report(outcomes.regime, on, predicted[told], measured[told], dropped))
     return tuple(found)
 
 

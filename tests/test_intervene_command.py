@@ -108,10 +108,16 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
     assert_refused(run("intervene", folder / "Dallas.safetensors", *arguments), sentence)
 
 
-def test_nothing_is_written_to_a_file_of_another_program(folder: Path, tmp_path: Path):
-    path = tmp_path / "graph.json"
-    assert run("export", folder / "Dallas.safetensors", "--out", path).exit_code == 0
+@pytest.mark.parametrize("name", ["graph.json", "renamed.safetensors"])
+def test_nothing_is_written_to_a_file_of_another_program(folder: Path, tmp_path: Path, name: str):
+    path, exported = tmp_path / name, tmp_path / "graph.json"
+    assert run("export", folder / "Dallas.safetensors", "--out", exported).exit_code == 0
+    exported.rename(path)
+    before = path.read_bytes()
     assert_refused(
         run("intervene", path, "--set", "concept:Texas=0", "--save"),
         "is a file of another program",
     )
+    result = run("check", path, "--features", "2", "--random-sets", "2")
+    assert f"{path} is of another program: nothing is kept." in result.stdout
+    assert path.read_bytes() == before

@@ -10,7 +10,7 @@ import graphs
 import viz
 from circuits.check import CheckSettings, check
 from circuits.cli.app import app, errors, output, plain_errors, print_json
-from circuits.cli.opened import open_graph
+from circuits.cli.opened import is_ours, open_graph
 from circuits.cli.options import AsJson, Device, EdgeThreshold, GraphPath, NodeThreshold
 from circuits.cli.traced import TracedModel, TracedTranscoders, experiment_on
 from circuits.progress import progress_bar
@@ -47,7 +47,7 @@ def check_command(
         progress("load", 0, 1)
         report = check(experiment_on(read, model, transcoders, device), settings, progress)
     tested = read.with_report(report)
-    ours = graph.suffix == ".safetensors"  # a file of another program has no place for it
+    ours = is_ours(graph)
     if ours:
         graphs.write_graph(tested, graph)
     failures = tested.provenance.failures

@@ -13,7 +13,7 @@ import typer
 import graphs
 import viz
 from circuits.cli.app import app, errors, output, plain_errors, print_json
-from circuits.cli.opened import open_graph
+from circuits.cli.opened import is_ours, open_graph
 from circuits.cli.options import AsJson, Device, GraphPath
 from circuits.cli.reading import SELECTION
 from circuits.cli.traced import TracedModel, TracedTranscoders, experiment_on
@@ -113,7 +113,7 @@ def intervene_command(
 
 
 def _require_ours(graph: Path, save: bool) -> None:
-    if save and graph.suffix != ".safetensors":
+    if save and not is_ours(graph):
         raise UsageError(
             f"{graph} is a file of another program, which cannot hold what is measured: make it "
             "ours with `headwater import` first."

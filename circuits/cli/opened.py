@@ -22,19 +22,32 @@ def open_graph(path: Path, spell: Callable[[int], str] | None = None) -> graphs.
 
     Raises GraphFileError if it is none of these, damaged or missing.
     """
-    start = _start(path)
-    if path.suffix == ".pt" or start.startswith(_ZIP):
-        read = graphs.ReadGraph(read_circuit_tracer(path, spell), graphs.NO_ANNOTATIONS)
-    elif path.suffix == ".json" or _is_json(start):
-        read = graphs.read_neuronpedia(path)
-    else:
-        read = graphs.ReadGraph(graphs.read_graph(path), graphs.NO_ANNOTATIONS)
+    match _suffix(path):
+        case ".pt":
+            read = graphs.ReadGraph(read_circuit_tracer(path, spell), graphs.NO_ANNOTATIONS)
+        case ".json":
+            read = graphs.read_neuronpedia(path)
+        case _:
+            read = graphs.ReadGraph(graphs.read_graph(path), graphs.NO_ANNOTATIONS)
     for remark in read.remarks:
         errors.print(f"{path}: {remark}", markup=False)
     beside = graphs.annotations_path(path)
     if beside.exists():
         return read._replace(annotations=graphs.read_annotations(beside))
     return read
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a graph file is one of ours, which can keep what is measured of it."""
+    return _suffix(path) == ".safetensors"
+
+
+def _suffix(path: Path) -> str:
+    """What the file should be called, by its name or else its first bytes."""
+    start = _start(path)
+    if path.suffix == ".pt" or start.startswith(_ZIP):
+        return ".pt"
+    return ".json" if path.suffix == ".json" or _is_json(start) else ".safetensors"
 
 
 def _is_json(start: bytes) -> bool:
