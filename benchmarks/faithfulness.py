@@ -162,6 +162,19 @@ def middle(number: Number, found: list[Report]) -> str:
     return f"{median(known):.3g}" if known else "–"
 
 
+def failed(found: dict[str, list[Report]]) -> list[tuple[str, list[str]]]:
+    """How many graphs of each model fail any check, and each check."""
+    failing = [
+        [{name for name, _ in report.problems} for report in some] for some in found.values()
+    ]
+    checks = sorted({name for some in failing for names in some for name in names})
+    rows = [("graphs that fail a check", [str(sum(map(bool, some))) for some in failing])]
+    for check_name in checks:
+        counts = [str(sum(check_name in names for names in some)) for some in failing]
+        rows.append((f"of them {check_name}", counts))
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
@@ -179,8 +192,7 @@ def main() -> None:
     for said, number in NUMBERS.items():
         cells = [middle(number, some) for some in found.values()]
         lines.append(f"| {said} | " + " | ".join(cells) + " |")
-    failed = {name: sum(bool(report.failures) for report in some) for name, some in found.items()}
-    lines.append("| graphs that fail a check | " + " | ".join(map(str, failed.values())) + " |")
+    lines += [f"| {said} | {' | '.join(cells)} |" for said, cells in failed(found)]
     held = {name: one.held() for name, one in models.items()}
     lines += [
         "",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 from circuits.features import FeatureSource
 from circuits.neurons import Neurons
 from circuits.subject import Subject
+from tests.browser import LAPTOP, chromium
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_subject, toy_tokenizer
 
 cached_subject = cache(tiny_subject)
@@ -46,3 +49,18 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_model("gemma-3").float().save_pretrained(folder)
     toy_tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium; for tests that need it (`tests.browser.needs_chromium`)."""
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A window of somebody who has never been here."""
+    context = browser.new_context(viewport=LAPTOP)
+    yield context.new_page()
+    context.close()

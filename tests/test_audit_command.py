@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser
 import circuits.cli.audit
 import graphs
 from circuits.audit import audit
-from tests.browser import chromium, needs_chromium, opened
+from tests.browser import needs_chromium, opened
 from tests.test_audit import audited, carrier
 from tests.test_cli import assert_refused, run
 from viz.audit_page import write_audit
@@ -174,12 +174,6 @@ def test_what_cannot_be_audited_is_refused(ask: Callable, tmp_path: Path):
     result = run("audit", prompts, "--out", tmp_path / "out", "--model", "nothing-like-it")
     assert_refused(result, "nothing-like-it")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @needs_chromium

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from graphs.compare import Score
 from graphs.concepts import Appearance, Concept
 from graphs.graph import AttributionGraph
 from graphs.prompts import across_prompts
-from tests.browser import chromium, needs_chromium, opened, viewed
+from tests.browser import needs_chromium, opened, viewed
 from tests.graph_oracles import make_graph
 from tests.test_prompts import ONES, short
 from viz.comparison_page import write_comparison
@@ -27,12 +26,6 @@ HOSTILE = (
     "\x00\ud7ff\ufffe",
     "<img src=x onerror=bad()>",
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 def many(features: int) -> AttributionGraph:

@@ -17,7 +17,7 @@ import graphs
 from graphs.descriptions import Description, Example
 from graphs.graph import AttributionGraph
 from graphs.provenance import Checks, Measured
-from tests.browser import Opened, chromium, needs_chromium, viewed
+from tests.browser import Opened, needs_chromium, viewed
 from tests.graph_oracles import make_graph
 from tests.test_viewer_numbers import layered
 from viz.notebook import show
@@ -74,12 +74,6 @@ def small() -> AttributionGraph:
             }
         ),
     )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from playwright.sync_api import Browser, Page, ViewportSize
 
 from graphs.annotations import Annotations
 from graphs.graph import AttributionGraph
-from tests.browser import LAPTOP, chromium, needs_chromium, viewed
+from tests.browser import LAPTOP, needs_chromium, viewed
 from tests.graph_oracles import make_graph
 from viz.page import write_page
 
@@ -29,12 +28,6 @@ _TEXTS = """() => {
             return {x, y, angle, size, text, width: widthOf(text, size)};
         });
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 def predicting(count: int, columns: int) -> AttributionGraph:

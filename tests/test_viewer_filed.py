@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 import graphs
 from graphs.annotations import NO_ANNOTATIONS, Annotations
-from tests.browser import chromium, needs_chromium
+from tests.browser import needs_chromium
 from tests.test_viewer import EARLY, LATE, LOGIT, OTHER, settle, small, until
 from viz.page import write_page
 
 pytestmark = needs_chromium
 
 FILED = Annotations(pins=(EARLY, LOGIT), labels={LATE: "of the file"})
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A window of somebody who has never been here."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    yield context.new_page()
-    context.close()
 
 
 def opened(page: Page, path: Path, annotations: Annotations = NO_ANNOTATIONS) -> None:

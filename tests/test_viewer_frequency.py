@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect
 
 from graphs.descriptions import Description
 from graphs.graph import AttributionGraph
-from tests.browser import Opened, chromium, needs_chromium, viewed
+from tests.browser import Opened, needs_chromium, viewed
 from tests.test_viewer import EARLY, LATE, OTHER, hash_of, reloaded, settle, shown, small
 from viz.page import write_page
 from viz.part import part
@@ -26,12 +26,6 @@ def counted() -> AttributionGraph:
     """Features that fire on 25 % and 0.1 % of tokens, and one that nobody counted."""
     often, seldom = (Description(label="", frequency=share) for share in (0.25, 0.001))
     return replace(small(), descriptions={"1/7": often, "0/5": seldom})
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

@@ -9,18 +9,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from graphs.graph import AttributionGraph
-from tests.browser import chromium, needs_chromium, viewed
+from tests.browser import needs_chromium, viewed
 from tests.graph_oracles import make_graph
 from tests.test_viewer import EARLY, LATE, LOGIT, OTHER, settle, small
 from viz.page import write_page
 
 pytestmark = needs_chromium
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture

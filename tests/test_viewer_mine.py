@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 import graphs
 from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.graph import AttributionGraph
 from graphs.provenance import NEURONS, UNKNOWN
-from tests.browser import chromium, needs_chromium
+from tests.browser import needs_chromium
 from tests.test_viewer import EARLY, LATE, settle, small, until
 from viz.page import write_page
 from viz.part import part
@@ -48,19 +47,6 @@ def test_graphs_share_labels_where_their_features_are_the_same():
     assert key(of_dictionary(one, name=UNKNOWN)) is None
     neurons = [of_dictionary(one, model=model, kind=NEURONS) for model in ("a", "b")]
     assert key(neurons[0]) != key(neurons[1])
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    yield context.new_page()
-    context.close()
 
 
 def opened(page: Page, graph: AttributionGraph, path: Path, said: Annotations = NO_ANNOTATIONS):

@@ -79,9 +79,7 @@ function movedSpot({ x, y }, dx, dy) {
 
 /** Put the keys on what the page will draw next, if they were on something that is gone. @param {string[]} keys The first that is there. */
 function focusSoon(keys) {
-  requestAnimationFrame(() => requestAnimationFrame(() => {
-    if (document.activeElement !== document.body) return;
-    const found = keys.map((key) => document.querySelector(`[data-key="${CSS.escape(key)}"]`)).find(Boolean);
-    /** @type {HTMLElement | undefined} */ (found)?.focus();
-  }));
+  whenDrawn(() => {
+    if (document.activeElement === document.body) keys.map((key) => byKey(key)).find(Boolean)?.focus();
+  });
 }

@@ -136,5 +136,5 @@ function foundText(viewer) {
 /** Go to the list of what is found. @param {Viewer} viewer */
 function listFound(viewer) {
   viewer.dispatch({ type: "set", view: { tab: "list" } });
-  requestAnimationFrame(() => requestAnimationFrame(() => /** @type {HTMLElement | null} */ (document.querySelector(".nodes tbody button"))?.focus()));
+  whenDrawn(() => /** @type {HTMLElement | null} */ (document.querySelector(".nodes tbody button"))?.focus());
 }

@@ -107,16 +107,16 @@ function groupChosen(viewer) {
 /** Go to the label of a node. @param {Viewer} viewer @param {number} row */
 function renameNode(viewer, row) {
   viewer.click(viewer.view.active, row, true);
-  requestAnimationFrame(() => requestAnimationFrame(() => {
-    const field = /** @type {HTMLInputElement | null} */ (document.querySelector('[data-key="label"]'));
+  whenDrawn(() => {
+    const field = /** @type {HTMLInputElement | null} */ (byKey("label"));
     field?.focus();
     field?.select();
-  }));
+  });
 }
 
 /** Turn the name of a group into a field. @param {Viewer} viewer @param {string} name */
 function renameGroup(viewer, name) {
-  const button = document.querySelector(`[data-key="${CSS.escape(`part ${name}`)}"]`);
+  const button = byKey(`part ${name}`);
   const number = viewer.notes.groups.findIndex((group) => group.name === name);
   const field = /** @type {HTMLInputElement} */ (element("input", {
     value: name, "aria-label": `new name of ${name}`,

@@ -35,6 +35,16 @@ function byId(id) {
   return /** @type {HTMLElement} */ (document.getElementById(id));
 }
 
+/** What is named by its key. @param {string} key @param {ParentNode} place @returns {HTMLElement | null} */
+function byKey(key, place = document) {
+  return place.querySelector(`[data-key="${CSS.escape(key)}"]`);
+}
+
+/** Do something once the page has drawn what it was just told. @param {() => void} act */
+function whenDrawn(act) {
+  requestAnimationFrame(() => requestAnimationFrame(act));
+}
+
 /**
  * Put new content in the place of old, and the keyboard's focus back where it was.
  * @param {HTMLElement} place
@@ -46,7 +56,7 @@ function refill(place, children) {
   const top = place.scrollTop;
   place.replaceChildren(...children.filter((child) => child !== null && child !== false));
   place.scrollTop = top;
-  if (key) /** @type {HTMLElement | null} */ (place.querySelector(`[data-key="${CSS.escape(key)}"]`))?.focus({ preventScroll: true });
+  if (key) byKey(key, place)?.focus({ preventScroll: true });
 }
 
 /**

@@ -105,21 +105,25 @@ function withStored(before, now) {
 
 /** @param {Graph} graph @param {Effects} effects @param {Told} told */
 function effectsOf(graph, { what, regime, through, targets, tokens, features }, told) {
-  const number = (/** @type {number | null} */ value) => element("td.number", {}, value === null ? "–" : threeDigits(value));
   const table = (/** @type {string} */ caption, /** @type {string[]} */ heads, /** @type {HTMLElement[]} */ rows) =>
     element("table.measured", {}, element("caption", {}, caption),
       element("thead", {}, element("tr", {}, ...heads.map((head, place) => element(place ? "th.number" : "th", { scope: "col" }, head)))), element("tbody", {}, ...rows));
   const named = (/** @type {NodeEffect} */ one) => {
     const row = graph.place.get(one.node);
     return row === undefined ? element("bdi", {}, one.text || one.node)
-      : element("button", { click: () => told.onWalk(row), pointerenter: () => told.onPoint(row), pointerleave: () => told.onPoint(null), "data-key": `effect ${one.node}` }, element("bdi", {}, labelOf(graph, told.notes, row)));
+      : element("button", { ...walking(told, row), "data-key": `effect ${one.node}` }, element("bdi", {}, labelOf(graph, told.notes, row)));
   };
-  const changed = (/** @type {NodeEffect} */ one) => element("tr", {}, element("th", { scope: "row" }, named(one)), number(one.predicted), number(one.measured));
+  const changed = (/** @type {NodeEffect} */ one) => element("tr", {}, element("th", { scope: "row" }, named(one)), numberCell(one.predicted), numberCell(one.measured));
   return element("div", {},
     element("p", {}, element("bdi", {}, what), `, ${regime}${regime === "constrained" ? `: blocks held up to ${through}` : ""}`),
     table("Change of what is explained", ["output", "predicted", "measured"], targets.map(changed)),
     table("Next token", ["token", "before", "after"], tokens.map((one) => element("tr", {}, element("th", { scope: "row" }, element("bdi", {}, one.text)), element("td.number", {}, percent(one.before)), element("td.number", {}, percent(one.after))))),
     features.length > 0 && table("Features that changed most", ["feature", "predicted", "measured"], features.map(changed)));
+}
+
+/** @param {number | null} value Null where nobody says. */
+function numberCell(value) {
+  return element("td.number", {}, value === null ? "–" : threeDigits(value));
 }
 
 /** Every intervention that was run on a graph. @param {Graph} graph @param {Notes} notes */
@@ -134,7 +138,7 @@ function measuredTable(graph, notes) {
     const row = graph.place.get(target);
     return element("tr", {}, element("th", { scope: "row" }, element("bdi", {}, what)), element("td", {}, regime),
       element("td", {}, element("bdi", {}, row === undefined ? target : labelOf(graph, notes, row))),
-      element("td.number", {}, predicted === null ? "–" : threeDigits(predicted)), element("td.number", {}, threeDigits(measured)));
+      numberCell(predicted), numberCell(measured));
   });
   const head = ["intervention", "regime", "target", "predicted", "measured"].map((name) => element("th", { scope: "col" }, name));
   return element("div", {}, square, element("table.measured", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)));

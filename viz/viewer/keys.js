@@ -49,7 +49,7 @@ function listenToKeys(viewer) {
     event.preventDefault();
     const tab = /** @type {View["tab"]} */ (names[(names.indexOf(viewer.view.tab) + step + names.length) % names.length]);
     viewer.dispatch({ type: "set", view: { tab } });
-    requestAnimationFrame(() => requestAnimationFrame(() => byId(`tab-${tab}`).focus()));
+    whenDrawn(() => byId(`tab-${tab}`).focus());
   });
 }
 

@@ -34,16 +34,23 @@ function linkList(told, title, empty, links, most, onMore) {
   );
 }
 
+/** What a button does that stands for a node. @param {Told} told @param {number} row */
+function walking({ onWalk, onPoint }, row) {
+  const point = () => onPoint(row);
+  const leave = () => onPoint(null);
+  return { click: () => onWalk(row), pointerenter: point, pointerleave: leave, focus: point, blur: leave };
+}
+
 /** @param {Told} told @param {string} title @param {Link} link */
-function linkRow({ graph, notes, onWalk, onPoint }, title, link) {
+function linkRow(told, title, link) {
+  const { graph, notes } = told;
   const name = graph.names[link.row];
   const width = Math.min(100, (100 * Math.abs(link.share)) / SATURATED);
   const button = element(
     `button.link.${link.share < 0 ? "negative" : "positive"}`,
     {
       "data-key": `${title} ${name}`, "data-node": name,
-      click: () => onWalk(link.row), pointerenter: () => onPoint(link.row), pointerleave: () => onPoint(null),
-      focus: () => onPoint(link.row), blur: () => onPoint(null),
+      ...walking(told, link.row),
       style: `--part: ${width.toFixed(1)}%`,
     },
     element("span.share", {}, signed(link.share)),

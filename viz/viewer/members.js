@@ -8,7 +8,8 @@
  * @param {string} clicked
  * @param {(name: string) => void} onLeave
  */
-function memberList({ graph, notes, onWalk, onPoint }, group, clicked, onLeave) {
+function memberList(told, group, clicked, onLeave) {
+  const { graph, notes } = told;
   const strength = (/** @type {string} */ name) => graph.arrived[graph.place.get(name) ?? -1] ?? -1;
   const names = [...group.members].sort((a, b) => strength(b) - strength(a));
   const items = names.map((name) => {
@@ -20,7 +21,7 @@ function memberList({ graph, notes, onWalk, onPoint }, group, clicked, onLeave) 
     };
     const walk = element("button.link.plain", {
       "data-key": `member ${name}`, "data-node": name, disabled: row === undefined, "aria-current": name === clicked ? "true" : null, "aria-keyshortcuts": "Delete",
-      click: () => onWalk(/** @type {number} */ (row)), pointerenter: () => onPoint(row ?? null), pointerleave: () => onPoint(null), focus: () => onPoint(row ?? null), blur: () => onPoint(null),
+      ...(row === undefined ? {} : walking(told, row)),
       keydown: (/** @type {KeyboardEvent} */ event) => isDelete(event) && leave(),
     }, element("span.share", {}, row === undefined ? "" : percent(graph.influence[row])), element("span.what", {}, row === undefined ? null : symbolOf(graph.kind[row]), element("bdi", {}, text)),
     element("span.where", {}, row === undefined ? "not in this page" : placeText(graph, row)));
@@ -35,5 +36,5 @@ function memberList({ graph, notes, onWalk, onPoint }, group, clicked, onLeave) 
 function focusBeside(name, names) {
   const place = names.indexOf(name);
   const beside = names[place + 1] ?? names[place - 1];
-  if (beside) /** @type {HTMLElement | null} */ (document.querySelector(`[data-key="${CSS.escape(`member ${beside}`)}"]`))?.focus();
+  if (beside) byKey(`member ${beside}`)?.focus();
 }

@@ -10,7 +10,8 @@ const MOST_PATHS = 20;
  * @param {number | null} to
  * @param {(path: Path) => void} onPin
  */
-function pathPanel({ graph, notes, onWalk, onPoint }, from, to, onPin) {
+function pathPanel(told, from, to, onPin) {
+  const { graph, notes } = told;
   if (from === undefined || to === null || from === to) {
     const said = from === undefined ? "Click a node and choose “Paths from here”, then click a later node." : "Now click the node to which the paths should lead.";
     return element("p.quiet", {}, said);
@@ -24,7 +25,7 @@ function pathPanel({ graph, notes, onWalk, onPoint }, from, to, onPin) {
         element("button", { click: () => onPin(path), "data-key": `pin path ${number}` }, "Pin")),
       element("p.steps", {}, ...rowsOn(graph, path).flatMap((row, step) => [
         step ? element("span", { class: graph.share[path.edges[step - 1]] < 0 ? "negative" : "positive", title: signed(graph.share[path.edges[step - 1]]) }, " → ") : "",
-        element("button", { click: () => onWalk(row), pointerenter: () => onPoint(row), pointerleave: () => onPoint(null), "data-key": `path ${number} ${row}` }, element("bdi", {}, shortened(shortLabel(graph, notes, row), 30)), element("small.quiet", {}, ` ${placeText(graph, row)}`)),
+        element("button", { ...walking(told, row), "data-key": `path ${number} ${row}` }, element("bdi", {}, shortened(shortLabel(graph, notes, row), 30)), element("small.quiet", {}, ` ${placeText(graph, row)}`)),
       ]))));
   return element("section", { "aria-label": "paths" },
     element("h3", {}, "Strongest paths from ", element("bdi", {}, shortLabel(graph, notes, source)), " to ", element("bdi", {}, shortLabel(graph, notes, target))),

@@ -177,7 +177,7 @@ function nothingClicked(viewer, told) {
   const strongest = graph.names.map((_, row) => row).filter((row) => seen[row] && graph.kind[row] === KIND.feature);
   strongest.sort((a, b) => graph.influence[b] - graph.influence[a]);
   const items = strongest.slice(0, 12).map((row) =>
-    element("li", {}, element("button.link.plain", { click: () => told.onWalk(row), pointerenter: () => told.onPoint(row), pointerleave: () => told.onPoint(null), "data-key": graph.names[row], "data-node": graph.names[row] },
+    element("li", {}, element("button.link.plain", { ...walking(told, row), "data-key": graph.names[row], "data-node": graph.names[row] },
       element("span.share", {}, percent(graph.influence[row])), element("span.what", {}, symbolOf(KIND.feature), element("bdi", {}, labelOf(graph, notes, row))), element("span.where", {}, placeText(graph, row)))));
   return element("section", { "aria-label": "where to begin" },
     element("p.quiet", {}, "Click a node to see only what feeds it and what it feeds. Drag to move, scroll to zoom, ? for keys."),
