@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from circuits.trace import TraceSettings, trace
 from circuits.weights import read_transcoders
 from graphs import Answer, Audited, Carrier, PromptPair, Regime, SetReport
 from tests.test_intervene import SETTINGS, source_of
-from tests.tiny import toy_dictionary
+from tests.tiny import tiny_prompt, toy_dictionary
 from tests.tolerances import EXACT
 
 KINDS = ("cross-layer, normalised to mlp output, topk", "neurons")
@@ -66,6 +67,29 @@ def test_a_position_without_a_partner_has_features_of_one_prompt_only(gemma: Sub
     assert np.all(found.influence[alone, 0] == 0)
     assert found.swap(alone, 0).changes == ()
     assert {change.offset for change in found.swap(alone, 1).changes} == {0.0}
+
+
+def test_positions_that_are_context_only_have_no_features(gemma: Subject):
+    both = []
+    for context in (1, 3):
+        graph = trace(tiny_prompt(context_only=context), gemma, toy_dictionary(), SETTINGS)
+        both.append(prepare(graph, gemma, toy_dictionary()))
+    found = differing(both[0], both[1])
+    below = [place for place in found.places if place.first in (1, 2)]
+    assert below
+    assert {place.second for place in below} == {-1}
+
+
+def test_what_has_no_place_in_a_prompt_is_not_changed_there(gemma: Subject):
+    pair = PromptPair(first="bfjfoi", second="bfjkkfoi")
+    settings = replace(FEW, carriers=1000)
+    found, _ = audit(pair, gemma, toy_dictionary(), settings)
+    alone = [one for one in found.carriers if one.positions[0] is None]
+    assert alone
+    for one in alone:
+        assert one.moved[0] is None
+        assert one.moved[1] == one.share
+        assert one.tokens[0] == ""
 
 
 def test_two_prompts_of_one_form_differ_in_nothing_if_they_are_one(gemma: Subject):
