@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser
 
 import graphs
 from circuits.ablation import Ablation
@@ -27,9 +28,12 @@ from graphs.report import (
     StrongestReport,
 )
 from graphs.reporting import areas, effect_report, set_report
+from tests.browser import needs_chromium, opened
 from tests.test_cli import assert_refused, run
 from tests.test_intervene import SETTINGS, experiment_on, source_of
+from tests.test_viewer import small
 from tests.tiny import tiny_prompt, toy_dictionary
+from viz.page import write_page
 
 FEW = CheckSettings(features=8, strongest=5, random_sets=3, random_orders=2)
 
@@ -288,6 +292,27 @@ def test_the_command_keeps_the_report_and_show_and_the_page_tell_it(tmp_path: Pa
     assert '"name":"necessity"' in page.read_text()
     told = json.loads(run("check", out, *few, "--json").stdout)
     assert told["report"] == kept.model_dump(mode="json")
+
+
+@needs_chromium
+def test_a_verdict_on_the_page_is_one_word_in_one_line(browser: Browser, tmp_path: Path):
+    report = bad("strongest", chance=0.5)
+    write_page(small().with_report(report), tmp_path / "page.html")
+    with opened(browser, tmp_path / "page.html") as found:
+        page = found.page
+        page.wait_for_selector("html[data-ready]")
+        page.get_by_role("tab", name="Checks").click()
+        lines = """cells => cells.map((cell) => {
+            const range = document.createRange();
+            range.selectNodeContents(cell);
+            return [cell.innerText, range.getClientRects().length];
+        })"""
+        verdicts = page.locator("td.holds, td.fails").evaluate_all(lines)
+        assert ["fails", 1] in verdicts
+        assert {count for word, count in verdicts if word} == {1}
+        assert "without the 20 strongest −3.00 of 9.00" in page.inner_text(
+            "section[aria-label='about this graph']"
+        )
 
 
 def test_a_graph_of_something_else_is_refused(tmp_path: Path):
