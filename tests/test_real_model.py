@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib.metadata
 
+import numpy as np
 import pytest
 
+from circuits.ablation import Ablation
+from circuits.check import CheckSettings, check
 from circuits.expand import Expansion
+from circuits.experiment import prepare
+from circuits.intervene import intervene
 from circuits.neurons import Neurons
 from circuits.recording import record
 from circuits.subject import Subject, read_subject
 from circuits.tokens import read_prompt
 from circuits.trace import TraceSettings, trace
-from graphs import AttributionGraph, summarise
+from graphs import AttributionGraph, Intervention, Regime, summarise
 
 pytestmark = pytest.mark.real_model
 EIFFEL = "The Eiffel Tower is in the city of"
@@ -41,7 +46,7 @@ def eiffel(gemma_270m: Subject) -> AttributionGraph:
     ("text", "token", "probability"),
     [
         (EIFFEL, " Paris", 0.497),
-        ("When Mary and John went to the store, John gave a drink to", " Mary", 0.853),
+        ("When Mary and John went to the store, John gave a drink to", " Mary", 0.8535),
         ("The opposite of small is", " large", 0.301),
         ("2+2=", "4", 0.682),
     ],
@@ -102,3 +107,32 @@ def test_a_trace_of_every_packaged_model_conserves(name: str):
     checks = trace(prompt, subject, Neurons(200), settings).provenance.checks
     assert checks.conservation_max < 1e-5
     assert 0.1 < checks.influence_resolved < 1
+
+
+def test_with_everything_held_the_model_does_what_the_graph_predicts(gemma_270m: Subject):
+    settings = TraceSettings(expansion=Expansion(kept_share=1.0))
+    prompt, neurons = read_prompt(EIFFEL, gemma_270m.tokenizer), Neurons(300)
+    graph = trace(prompt, gemma_270m, neurons, settings)
+    experiment = prepare(graph, gemma_270m, neurons)
+    changes = Ablation(experiment).changes
+    made = [Intervention(str(change.node), (change,)) for change in changes[:: len(changes) // 40]]
+    outcomes = intervene(experiment, made, Regime.FROZEN)
+    targets = graph.target_rows()
+    predicted, measured = outcomes.predicted[:, targets], outcomes.measured[:, targets]
+    assert np.abs(measured).max() > 0.01
+    assert np.abs(measured - predicted).max() < 1e-4 * np.abs(measured).max()
+
+
+def test_the_neurons_that_do_most_for_a_fact_matter_more_than_random_ones(
+    gemma_270m: Subject, eiffel: AttributionGraph
+):
+    settings = CheckSettings(features=2, random_sets=5, random_orders=1)
+    few = check(prepare(eiffel, gemma_270m, Neurons(1500)), settings).strongest
+    assert few is not None
+    assert few.features == 20
+    assert few.drop > 5  # logits, of 22
+    assert few.drop > few.random_drop + 5 * few.random_sd
+    assert few.probability is not None
+    before, without, random = few.probability
+    assert before > 10 * without
+    assert random > 0.5 * before

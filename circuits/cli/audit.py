@@ -50,7 +50,8 @@ def audit_command(
     prompts: Annotated[
         Path,
         typer.Argument(
-            help='JSON lines: {"first": …, "second": …} and name, kind, target, against.'
+            help='JSON lines like {"first": …, "second": …}; name, kind, target, against '
+            "may be added."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for graphs, pages and tables.")],
