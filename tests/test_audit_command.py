@@ -100,6 +100,26 @@ def test_one_bad_line_stops_nothing(ask: Callable, tmp_path: Path):
     assert "four: The target" in index
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(MemoryError(), "two: there is no memory"), (RuntimeError("a\nb"), "two: a")],
+)
+def test_a_pair_that_the_machine_cannot_do_stops_nothing(
+    ask: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, reason: str
+):
+    def failing(pair: graphs.PromptPair, **options):
+        if pair.called == "two":
+            raise error
+        return audit(pair, **options)
+
+    monkeypatch.setattr(circuits.cli.audit, "audit", failing)
+    result = ask(*PAIRS)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(reason)
+    assert result.stderr.count("\n") == 1
+    assert (tmp_path / "out" / "three" / "pair.json").exists()
+
+
 def test_what_is_done_is_not_done_again(ask: Callable, counted: list[str], tmp_path: Path):
     ask(*PAIRS[:2])
     before = contents(tmp_path / "out")

@@ -111,7 +111,9 @@ def audit_command(
             found = _each(pairs, one, folder, problems, progress)
         except KeyboardInterrupt:
             done = sum(folder.done(pair) is not None for pair in pairs)
-            errors.print(f"Stopped: {done} of {len(pairs)} pairs are done, the same goes on.")
+            errors.print(
+                f"Stopped: {done} of {len(pairs)} pairs are done; the same command goes on."
+            )
             raise typer.Exit(130) from None
     index = folder.index(found, problems)
     if as_json:
@@ -151,8 +153,9 @@ def _each(
         if known is None:
             try:
                 known, traced = one(pair)
-            except INPUT_ERRORS as error:
-                problems.append(f"{pair.called}: {error}")
+            except (*INPUT_ERRORS, MemoryError, RuntimeError) as error:  # torch's are the last
+                reason = str(error).partition("\n")[0] or "there is no memory for it."
+                problems.append(f"{pair.called}: {reason}")
                 errors.print(problems[-1], markup=False)
                 continue
             folder.keep(known, traced)
