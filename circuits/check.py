@@ -95,8 +95,9 @@ def effect_reports(graph: AttributionGraph, outcomes: Outcomes) -> tuple[EffectR
     for on, rows in receivers.items():
         predicted, measured = outcomes.predicted[:, rows], outcomes.measured[:, rows]
         told = np.isfinite(predicted) & ((predicted != 0) | (on == "targets"))
-        dropped = _dropped(graph, rows)
-        found.append(effect_report(outcomes.regime, on, predicted[told], measured[told], dropped))
+        if np.any(told):
+            measured, dropped = measured[told], _dropped(graph, rows)
+            found.append(effect_report(outcomes.regime, on, predicted[told], measured, dropped))
     return tuple(found)
 
 
@@ -149,8 +150,8 @@ def _strongest(
     features: Ablation, settings: CheckSettings, progress: Progress
 ) -> StrongestReport | None:
     """The few features that raise the targets most, ablated together, beside random ones."""
-    if len(features) == 0:
-        return None
+    if len(features) <= settings.strongest:
+        return None  # there are no others to be compared with
     experiment, generator = features.experiment, np.random.default_rng(settings.seed)
     graph, targets = experiment.graph, experiment.graph.target_rows()
     few = _first(features.raising, settings.strongest)

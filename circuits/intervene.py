@@ -74,6 +74,7 @@ def intervene(
             logits, changes = _batch(experiment, interventions[rows], regime, held[rows])
             after.append(logits)
             measured.append(changes.double().cpu().numpy())
+            _require_finite(logits)
     recording, graph = experiment.recording, experiment.graph
     return Outcomes(
         interventions=tuple(interventions),
@@ -116,6 +117,7 @@ def generate(
     with torch.inference_mode():
         for _ in range(n_tokens):
             passed = _pass(experiment, (nothing, intervention), free, ids, None)
+            _require_finite(passed.logits)
             for row, token in zip(ids, passed.logits.argmax(1).tolist(), strict=True):
                 row.append(token)
     prompt = len(experiment.recording.prompt)
@@ -158,6 +160,12 @@ def _require_there(experiment: Experiment, interventions: Sequence[Intervention]
                 f"A vector has shape {np.shape(push.vector)}, the residual stream asks for "
                 f"({frozen.d_model},)."
             )
+
+
+def _require_finite(logits: Float[Tensor, "batch d_vocab"]) -> None:
+    """Raises EditError if an intervention is more than the model's numbers can hold."""
+    if not bool(torch.isfinite(logits).all()):
+        raise EditError("The model's logits are not finite under this: give smaller numbers.")
 
 
 def _telling(experiment: Experiment, interventions: Sequence[Intervention]) -> list[Intervention]:

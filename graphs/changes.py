@@ -139,7 +139,8 @@ def _feature(name: str) -> NodeId | None:
 
 
 def _swapped(graph: AttributionGraph, swap: Swap, annotations: Annotations) -> Iterator[Change]:
-    one = _full(graph, swap.one, annotations)
+    onward, last = swap.one.endswith("+"), len(graph.provenance.tokens) - 1
+    one = _full(graph, swap.one.removesuffix("+"), annotations)
     other = _full(swap.graph, swap.other, swap.annotations)
     place = align_prompts(swap.graph.provenance, graph.provenance)
 
@@ -171,7 +172,7 @@ def _swapped(graph: AttributionGraph, swap: Swap, annotations: Annotations) -> I
     for node in {**own, **moved}:
         value = moved.get(node, 0.0)
         if value != own.get(node, 0.0):
-            yield Change(node, 0.0, value)
+            yield Change(node, 0.0, value, onward and node.pos == last)
 
 
 def _full(graph: AttributionGraph, name: str, annotations: Annotations) -> str:

@@ -93,7 +93,8 @@ class Swap:
 
     A bare name is a group, or else a concept.  Two concepts say where, and matching what: at every
     layer and position at which each is in its graph, this prompt's features become the other's.
-    Positions are those that stand for each other in the two prompts.
+    Positions are those that stand for each other in the two prompts.  With a `+` behind the one,
+    what is changed at the last position is so at new tokens too.
     """
 
     one: str

@@ -52,9 +52,17 @@ def opposing(
 ) -> Opposing:
     """Features that speak for a prediction, against it, and against its rival.
 
-    Both are texts of targets of the graph.  Raises SelectionError for others.
+    Both are texts of targets of the graph.  Raises SelectionError for others, for one against
+    itself and for a graph without activations.
     """
     features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
+    if np.any(np.isnan(graph.nodes.activation[features])):
+        raise SelectionError(
+            "This graph does not say how active its features are, so effects over all paths are "
+            "not known: trace the prompt with headwater."
+        )
+    if rival is not None and target_row(graph, rival) == target_row(graph, target):
+        raise SelectionError(f"{rival!r} is the prediction itself: give another rival.")
     on = total_effects(graph, target_row(graph, target))
     other = np.zeros(len(graph))
     if rival is not None:
@@ -79,8 +87,10 @@ def target_row(graph: AttributionGraph, text: str) -> int:
     rows: Int[ndarray, " target"] = graph.target_rows()
     header = graph.provenance
     known = {target.text: int(row) for row, target in zip(rows, header.targets, strict=True)}
+    if text in known:
+        return known[text]
     for written, row in known.items():
-        if text in (written, written.strip()):
+        if text == written.strip():
             return row
     raise SelectionError(
         f"The graph explains no {text!r}: choose one of {', '.join(map(repr, known))}, or trace "

@@ -59,7 +59,8 @@ DEFAULTS = PruneSettings()
 def prune(graph: AttributionGraph, settings: PruneSettings = DEFAULTS) -> AttributionGraph:
     """The part of a graph that carries most of the influence on its targets.
 
-    The settings are recorded in the header under `settings["prune"]`.  Nodes keep their order.
+    The settings are recorded in the header under `settings["prune"]`.  Nodes keep their order.  A
+    report card of the whole graph is none of the part's.
     With `edge_scores="full"` the result is monotone in both thresholds, with "kept" in the edge
     threshold only.
     """
@@ -68,7 +69,7 @@ def prune(graph: AttributionGraph, settings: PruneSettings = DEFAULTS) -> Attrib
     nodes, edges = _connected(graph, nodes, edges, settings.keep_errors)
     pruned = graph.with_weights(select_edges(graph.weights, edges)).take(np.flatnonzero(nodes))
     recorded = {**graph.provenance.settings, "prune": asdict(settings)}
-    header = pruned.provenance.model_copy(update={"settings": recorded})
+    header = pruned.provenance.model_copy(update={"settings": recorded, "report": None})
     return replace(pruned, provenance=header)
 
 

@@ -164,10 +164,61 @@ def test_a_pair_that_was_killed_while_it_was_written_is_done_again(
     assert json.loads(damaged.read_text())["pair"]["name"] == "two"
 
 
-def test_other_prompts_under_a_name_are_another_pair(ask: Callable, counted: list[str]):
+def test_other_prompts_under_a_name_are_another_pair(
+    ask: Callable, counted: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     ask(PAIRS[0])
-    ask({**PAIRS[0], "second": "bfkfok"})
-    assert counted == ["one", "one"]
+    ask({**PAIRS[0], "kind": "another word for it"})
+    assert counted == ["one"]
+    other = {**PAIRS[0], "second": "bfkfok"}
+    with monkeypatch.context() as patch:
+        patch.setattr("viz.write_pages", interrupt)
+        assert ask(other).exit_code == 130
+    assert not (tmp_path / "out" / "one" / "pair.json").exists()  # the graphs are the other's now
+    ask(PAIRS[0])
+    assert counted == ["one"] * 3
+    (tmp_path / "out" / "one" / "page.html").unlink()
+    ask(PAIRS[0])
+    assert counted == ["one"] * 4
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_pairs_that_are_done_stay_in_the_table_while_others_are_made(
+    ask: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    ask(PAIRS[0])
+
+    def interrupted(pair: graphs.PromptPair, **options):
+        return interrupt() if pair.called == "three" else audit(pair, **options)
+
+    monkeypatch.setattr(circuits.cli.audit, "audit", interrupted)
+    assert ask(PAIRS[1], PAIRS[2], PAIRS[0]).exit_code == 130
+    index = (tmp_path / "out" / "index.html").read_text("utf-8")
+    assert 'href="one/page.html"' in index
+    assert 'href="two/page.html"' in index
+
+
+def test_a_pair_that_cannot_be_written_stops_nothing(ask: Callable, tmp_path: Path):
+    ask(PAIRS[0])
+    (tmp_path / "out" / "two").write_text("no folder")
+    result = ask(*PAIRS)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("two: Cannot write")
+    assert (tmp_path / "out" / "three" / "pair.json").exists()
+
+
+def test_a_graph_that_fails_its_checks_is_told(ask: Callable, monkeypatch: pytest.MonkeyPatch):
+    def failing(pair: graphs.PromptPair, **options):
+        found, traced = audit(pair, **options)
+        return found.model_copy(update={"failures": ("Conservation fails.",)}), traced
+
+    monkeypatch.setattr(circuits.cli.audit, "audit", failing)
+    result = ask(PAIRS[0])
+    assert result.exit_code == 1
+    assert "one: Conservation fails." in result.stdout
 
 
 def test_a_folder_holds_one_audit(ask: Callable, tmp_path: Path):
@@ -176,8 +227,9 @@ def test_a_folder_holds_one_audit(ask: Callable, tmp_path: Path):
     options = ("--max-features", 20, "--dtype", "float64")
     assert_refused(ask(PAIRS[0], options=options), "another dtype, max-features")
     assert contents(tmp_path / "out") == kept
-    (tmp_path / "out" / "audit.json").write_text("{")
-    assert_refused(ask(PAIRS[0]), "is damaged")
+    for text in ("{", "[1]", "[" * 200_000):
+        (tmp_path / "out" / "audit.json").write_text(text)
+        assert_refused(ask(PAIRS[0]), "is damaged")
     (tmp_path / "out" / "audit.json").unlink()
     assert_refused(ask(PAIRS[0]), "files of something else")
 
@@ -191,6 +243,7 @@ def test_what_cannot_be_audited_is_refused(ask: Callable, tmp_path: Path):
     prompts = written(tmp_path / "pairs.jsonl", PAIRS[0])
     result = run("audit", prompts, "--out", tmp_path / "file", "--model", "atlas-small")
     assert_refused(result, "is a file: give --out")
+    assert_refused(run("audit", prompts, "--out", tmp_path / ("x" * 300)), "give --out another")
     result = run("audit", prompts, "--out", tmp_path / "out", "--model", "nothing-like-it")
     assert_refused(result, "nothing-like-it")
     assert not (tmp_path / "out").exists()

@@ -31,7 +31,7 @@ from graphs.reporting import areas, effect_report, set_report
 from tests.browser import needs_chromium, opened
 from tests.test_cli import assert_refused, run
 from tests.test_intervene import SETTINGS, experiment_on, source_of
-from tests.test_viewer import small
+from tests.test_viewer import settle, small
 from tests.tiny import tiny_prompt, toy_dictionary
 from viz.page import write_page
 
@@ -140,6 +140,17 @@ def test_a_pruned_graph_is_tested_against_all_that_is_active(gemma: Subject):
     assert one.necessity is not None
     assert other.necessity is not None
     assert other.necessity.share == pytest.approx(one.necessity.share, rel=1e-9)
+
+
+def test_a_part_has_no_report_of_the_whole(gemma: Subject):
+    graph = trace(tiny_prompt(), gemma, toy_dictionary(), SETTINGS).with_report(GOOD)
+    assert graphs.prune(graph).provenance.report is None
+
+
+def test_few_features_have_no_others_to_be_compared_with(gemma: Subject):
+    experiment = experiment_on(gemma, toy_dictionary())
+    settings = CheckSettings(features=2, strongest=1000, random_sets=2, random_orders=1)
+    assert check(experiment, settings).strongest is None
 
 
 def test_one_layer_replaced_is_its_errors_ablated(gemma: Subject):
@@ -302,6 +313,7 @@ def test_a_verdict_on_the_page_is_one_word_in_one_line(browser: Browser, tmp_pat
         page = found.page
         page.wait_for_selector("html[data-ready]")
         page.get_by_role("tab", name="Checks").click()
+        settle(page)
         lines = """cells => cells.map((cell) => {
             const range = document.createRange();
             range.selectNodeContents(cell);
@@ -317,7 +329,8 @@ def test_a_verdict_on_the_page_is_one_word_in_one_line(browser: Browser, tmp_pat
 
 def test_a_graph_of_something_else_is_refused(tmp_path: Path):
     out = tmp_path / "graph.safetensors"
-    assert run("trace", "The capital of France is", "--model", "atlas-small", "--out", out)
+    asked = ("trace", "The capital of France is", "--model", "atlas-small", "--out", out)
+    assert run(*asked).exit_code == 0
     before = out.read_bytes()
     assert_refused(run("check", out, "--model", "atlas-large"), "give the model that was traced")
     assert_refused(run("check", tmp_path / "none.safetensors"), "none.safetensors")

@@ -93,6 +93,18 @@ def test_a_swap_turns_one_off_and_the_other_on_as_it_is_in_the_other_graph():
     assert changes(small(), Swap("Texas", "Texas", small(7.0)))[TEXAS].offset == 7.0
 
 
+def test_a_swap_is_held_at_new_tokens_if_asked():
+    last = len(small().provenance.tokens) - 1
+    other = california(("<bos>", " Oakland", " is"))
+    once = changes(small(), Swap("Texas", "California", other))
+    onward = changes(small(), Swap("Texas+", "California", other))
+    assert set(onward) == set(once)
+    assert not any(change.onward for change in once.values())
+    for name, change in onward.items():
+        assert change.onward == (change.node.pos == last), name
+    assert {change.onward for change in onward.values()} == {True, False}
+
+
 def test_concepts_are_swapped_where_both_are_with_all_that_differs_there():
     """Texas is at layer 0, position 1 here, and so is California there."""
     other = small(7.0, ("<bos>", " Oakland", " is"))

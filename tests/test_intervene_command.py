@@ -98,6 +98,8 @@ def test_a_vector_of_another_width_is_refused(folder: Path, tmp_path: Path):
         (("--set", "concept:Texas=0", "--through", "99"), "There is no block 99"),
         (("--set", "concept:Texas=0", "--through", "1", "--regime", "free"), "Only the const"),
         (("--set", "concept:Texas=0", "--each", "--generate", "2"), "leave out --each"),
+        (("--set", "concept:Texas=1e39", "--json"), "give smaller numbers"),
+        (("--set", "concept:Texas=1e39", "--save"), "give smaller numbers"),
         (("--set", "concept:Texas=0", "--model", "atlas-large"), "layers"),
         (("--set", "concept:Texas=0", "--transcoders", "nowhere"), "nowhere"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,27 @@ def test_a_target_that_is_not_explained_is_refused(gemma: Subject):
     assert target_row(graph, "j") == graph.target_rows()[1]
     with pytest.raises(SelectionError, match=r"explains no 'k': choose one of 'f', 'j', or trace"):
         target_row(graph, "k")
+
+
+def test_a_rival_is_another_and_exact_names_go_first(gemma: Subject):
+    graph = two_targets(gemma)
+    with pytest.raises(SelectionError, match="is the prediction itself"):
+        opposing(graph, "f", "f")
+    header = graph.provenance
+    texts = [
+        target.model_copy(update={"text": text})
+        for target, text in zip(header.targets, (" f", "f"), strict=True)
+    ]
+    header = header.model_copy(update={"targets": tuple(texts)})
+    graph = replace(graph, provenance=header)
+    assert [target_row(graph, text) for text in (" f", "f")] == graph.target_rows().tolist()
+
+
+def test_without_activations_effects_over_all_paths_are_not_known(gemma: Subject):
+    graph = two_targets(gemma)
+    nodes = replace(graph.nodes, activation=np.full(len(graph), np.nan))
+    with pytest.raises(SelectionError, match="does not say how active its features are"):
+        opposing(replace(graph, nodes=nodes), "f")
 
 
 def test_show_says_why_this_and_not_that(tmp_path: Path):

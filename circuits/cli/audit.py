@@ -116,12 +116,15 @@ def audit_command(
             )
             raise typer.Exit(130) from None
     index = folder.index(found, problems)
+    failures = [f"{one.pair.called}: {failure}" for one in found for failure in one.failures]
     if as_json:
         print_json(_told(found, problems, index))
     else:
         output.print(viz.audit_text(found))
+        for failure in failures:
+            output.print(failure, style="bold red", markup=False, soft_wrap=True)
         output.print(f"page: {index}", markup=False, soft_wrap=True)
-    raise typer.Exit(1 if problems else 0)
+    raise typer.Exit(1 if problems or failures else 0)
 
 
 def _read(prompts: Path) -> tuple[list[graphs.PromptPair], list[str]]:
@@ -146,22 +149,26 @@ def _each(
     progress: Progress,
 ) -> list[graphs.Audited]:
     """Audit what is not done yet, and keep each pair at once; problems are added to the list."""
-    found: list[graphs.Audited] = []
+    found = {pair.called: folder.done(pair) for pair in pairs}
     for number, pair in enumerate(pairs):
         progress("audit", number, len(pairs))
-        known = folder.done(pair)
-        if known is None:
+        if found[pair.called] is None:
             try:
-                known, traced = one(pair)
+                made, traced = one(pair)
+                folder.keep(made, traced)
             except (*INPUT_ERRORS, MemoryError, RuntimeError) as error:  # torch's are the last
                 reason = str(error).partition("\n")[0] or "there is no memory for it."
                 problems.append(f"{pair.called}: {reason}")
                 errors.print(problems[-1], markup=False)
                 continue
-            folder.keep(known, traced)
-            folder.index([*found, known], problems)
-        found.append(known)
-    return found
+            found[pair.called] = made
+            folder.index(_done(found), problems)
+    return _done(found)
+
+
+def _done(found: dict[str, graphs.Audited | None]) -> list[graphs.Audited]:
+    """What is done, in the order of the file."""
+    return [one for one in found.values() if one is not None]
 
 
 def _told(found: list[graphs.Audited], problems: list[str], index: Path) -> dict[str, object]:

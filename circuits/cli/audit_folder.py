@@ -9,6 +9,8 @@ index.html          all pairs, and the features that recur
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +19,9 @@ from pydantic import ValidationError
 import graphs
 import viz
 from circuits.cli.usage import UsageError
-from graphs.files import atomic_write, file_text, make_folder
+from graphs.files import LEFTOVERS, atomic_write, file_text, make_folder
 
-HEADER, FOUND, INDEX = "audit.json", "pair.json", "index.html"
+HEADER, FOUND, PAGE, INDEX = "audit.json", "pair.json", "page.html", "index.html"
 SIDES = ("first", "second")
 
 
@@ -30,14 +32,18 @@ class AuditFolder:
     path: Path
 
     def __post_init__(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
+        try:
+            there = self.path.exists()
+        except OSError as error:  # a name that is too long
+            raise UsageError(f"{self.path} cannot be a folder: give --out another name.") from error
+        if there and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file: give --out the name of a folder.")
 
     def begin(self, settings: dict[str, object]) -> None:
         """Say what is audited and how.  Raises UsageError if it was begun otherwise."""
         header = self.path / HEADER
         if not header.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if any(self._others()):
                 raise UsageError(
                     f"{self.path} has files of something else: give --out a folder of its own."
                 )
@@ -46,26 +52,36 @@ class AuditFolder:
             return
         try:
             known = json.loads(file_text(header))
-        except ValueError as error:
-            raise UsageError(f"{header} is damaged: give --out another folder.") from error
+        except (ValueError, RecursionError):
+            known = None
+        if not isinstance(known, dict):
+            raise UsageError(f"{header} is damaged: give --out another folder.")
         asked = json.loads(json.dumps(settings))  # as the file would have it
-        differ = [name for name in asked if not known or known.get(name) != asked[name]]
+        differ = [name for name in asked if known.get(name) != asked[name]]
         if differ:
             raise UsageError(
                 f"{self.path} holds an audit with another {', '.join(differ)}: give --out another "
                 "folder."
             )
 
+    def _others(self) -> Iterator[Path]:
+        """Files that are not of an audit, which may have left a temporary one."""
+        if self.path.exists():
+            left = set(self.path.glob(LEFTOVERS))
+            yield from (path for path in self.path.iterdir() if path not in left)
+
     def done(self, pair: graphs.PromptPair) -> graphs.Audited | None:
         """What was found of a pair earlier; None if it is new, damaged or now of other prompts."""
-        path = self.path / pair.called / FOUND
-        if not path.exists():
+        folder = self.path / pair.called
+        files = (*(f"{side}.safetensors" for side in SIDES), PAGE, FOUND)
+        if not all((folder / name).is_file() for name in files):
             return None
         try:
-            found = graphs.Audited.model_validate_json(file_text(path))
-        except ValidationError:
+            found = graphs.Audited.model_validate_json(file_text(folder / FOUND))
+        except (ValidationError, graphs.GraphFileError):
             return None
-        return found if found.pair == pair else None
+        same = found.pair.model_copy(update={"kind": pair.kind}) == pair
+        return found.model_copy(update={"pair": pair}) if same else None
 
     def keep(
         self,
@@ -75,6 +91,8 @@ class AuditFolder:
         """Write all of a pair, and that it is done last."""
         folder = self.path / found.pair.called
         make_folder(folder)
+        with suppress(OSError):  # what cannot be removed cannot be written either
+            (folder / FOUND).unlink(missing_ok=True)  # of other prompts
         for graph, side in zip(traced, SIDES, strict=True):
             graphs.write_graph(graph, folder / f"{side}.safetensors")
         viz.write_pages([(graph, graphs.NO_ANNOTATIONS) for graph in traced], self.page(found))
@@ -82,7 +100,7 @@ class AuditFolder:
 
     def page(self, found: graphs.Audited) -> Path:
         """Where the page of a pair is."""
-        return self.path / found.pair.called / "page.html"
+        return self.path / found.pair.called / PAGE
 
     def index(self, found: list[graphs.Audited], problems: list[str]) -> Path:
         """Write the page of all pairs."""

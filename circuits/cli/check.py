@@ -13,6 +13,7 @@ from circuits.cli.app import app, errors, output, plain_errors, print_json
 from circuits.cli.opened import is_ours, open_graph
 from circuits.cli.options import AsJson, Device, EdgeThreshold, GraphPath, NodeThreshold
 from circuits.cli.traced import TracedModel, TracedTranscoders, experiment_on
+from circuits.cli.usage import require_places
 from circuits.progress import progress_bar
 
 # Defaults come from the settings, so that they cannot differ.
@@ -37,7 +38,9 @@ def check_command(
     as_json: AsJson = False,
 ) -> None:
     """Test a graph in its model and keep the report in its file: is it true?"""
-    read = open_graph(graph).graph
+    read, ours = open_graph(graph).graph, is_ours(graph)
+    if ours:
+        require_places(graph)
     settings = CheckSettings(
         features=features,
         random_sets=random_sets,
@@ -47,7 +50,6 @@ def check_command(
         progress("load", 0, 1)
         report = check(experiment_on(read, model, transcoders, device), settings, progress)
     tested = read.with_report(report)
-    ours = is_ours(graph)
     if ours:
         graphs.write_graph(tested, graph)
     failures = tested.provenance.failures

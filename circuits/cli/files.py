@@ -68,7 +68,7 @@ def show_command(
         show_opposing(read, why, rival, as_json)
         return
     show_summary(read, as_json, {}, per_layer, annotations=annotations)
-    raise typer.Exit(1 if read.provenance.checks.failures else 0)
+    raise typer.Exit(1 if read.provenance.failures else 0)
 
 
 def show_feature(graph: graphs.AttributionGraph, name: str, as_json: bool) -> None:
