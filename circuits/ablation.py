@@ -67,10 +67,7 @@ class Ablation:
     ) -> Bool[ndarray, " feat"]:
         """As many of every layer, at random."""
         found = np.zeros_like(chosen)
-        for layer in np.unique(self.layer[chosen]):
-            here = np.flatnonzero(self.layer == layer)
-            count = int(chosen[here].sum())
-            found[generator.choice(here, count, replace=False)] = True
+        found[drawn_alike(self.layer, np.flatnonzero(chosen), generator)] = True
         return found
 
     def left(
@@ -97,3 +94,15 @@ class Ablation:
         graph = self.experiment.graph
         targets = graph.target_rows()
         return outcomes.measured[:, targets] @ graph.seed[targets] / graph.seed[targets].sum()
+
+
+def drawn_alike(
+    layer: Int[ndarray, " feat"], chosen: Int[ndarray, " some"], generator: np.random.Generator
+) -> Int[ndarray, " some"]:
+    """As many rows of every layer as are chosen, at random among all of that layer."""
+    layers, counts = np.unique(layer[chosen], return_counts=True)
+    drawn = [
+        generator.choice(np.flatnonzero(layer == one), count, replace=False)
+        for one, count in zip(layers, counts, strict=True)
+    ]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *drawn])

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from circuits.ablation import drawn_alike
 from circuits.experiment import Experiment
 from graphs.changes import Change, Intervention
 from graphs.influence import influence_shares
@@ -51,10 +52,6 @@ class Differing:
         return len(self.places)
 
     @property
-    def layer(self) -> Int[ndarray, " feat"]:
-        return np.array([place.layer for place in self.places], dtype=np.int64)
-
-    @property
     def stake(self) -> Float[ndarray, " feat"]:
         """Influence that is passed on otherwise: Σ influence · |a - b| / max(|a|, |b|)."""
         one, other = self.activation.T
@@ -74,12 +71,8 @@ class Differing:
         self, chosen: Int[ndarray, " some"], generator: np.random.Generator
     ) -> Int[ndarray, " some"]:
         """As many of every layer, at random."""
-        layers, counts = np.unique(self.layer[chosen], return_counts=True)
-        drawn = [
-            generator.choice(np.flatnonzero(self.layer == layer), count, replace=False)
-            for layer, count in zip(layers, counts, strict=True)
-        ]
-        return np.concatenate([np.zeros(0, dtype=np.int64), *drawn])
+        layer = np.array([place.layer for place in self.places], dtype=np.int64)
+        return drawn_alike(layer, chosen, generator)
 
 
 def differing(first: Experiment, second: Experiment) -> Differing:

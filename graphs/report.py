@@ -76,9 +76,8 @@ class StrongestReport(_Frozen):
     random_drop: float  # mean
     random_sd: float
     chance: float = Field(ge=0.0, le=1.0)  # share of random sets that take away as much or more
-    probability: (
-        tuple[float, float, float] | None
-    )  # of the top target: before, without, random mean
+    # Of the most probable target: with all, without these, mean without random ones.
+    probability: tuple[float, float, float] | None
 
 
 class CurveReport(_Frozen):

@@ -55,15 +55,14 @@ def write_audit(
 <section>{_features(found)}</section>
 <h1>Each pair</h1>
 {"".join(map(_pair, found))}"""
-    generator = "headwater"
+    text = document(title, "headwater", _STYLE, body)
     with atomic_write(path) as temporary:
-        text = document(title, generator, _STYLE, body)
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _pairs(found: Sequence[Audited], pages: Sequence[str]) -> str:
     rows = [pair_cells(one) for one in found]
-    return html_table("Pairs", PAIR_HEADINGS, rows, set(PAIR_NUMBERS), links=pages)
+    return html_table("Pairs", PAIR_HEADINGS, rows, PAIR_NUMBERS, links=pages)
 
 
 def _features(found: Sequence[Audited]) -> str:

@@ -24,7 +24,7 @@ PAIR_HEADINGS = (
     "carried",
     "by chance",
 )
-PAIR_NUMBERS = (6, 7, 8)  # columns
+PAIR_NUMBERS = {6, 7, 8}  # columns
 KIND_HEADINGS = ("kind", "pairs", "say otherwise", "difference", "carried", "by chance")
 FEATURE_HEADINGS = ("feature", "pairs", "moves", "carries", "same way", "most in", "says")
 CARRIER_HEADINGS = (
