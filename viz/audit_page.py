@@ -7,7 +7,6 @@ from html import escape
 from pathlib import Path
 
 from graphs.carriers import Audited
-from graphs.files import atomic_write
 from viz.audited import (
     CARRIER_HEADINGS,
     FEATURE_HEADINGS,
@@ -21,7 +20,7 @@ from viz.audited import (
     pair_cells,
 )
 from viz.comparison_page import PAGE_STYLE, html_table
-from viz.document import GREY, document
+from viz.document import GREY, document, write_document
 from viz.words import visible
 
 _FEATURES = 200  # in the table, those that move most
@@ -56,8 +55,7 @@ def write_audit(
 <h1>Each pair</h1>
 {"".join(map(_pair, found))}"""
     text = document(title, "headwater", _STYLE, body)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_document(text, path)
 
 
 def _pairs(found: Sequence[Audited], pages: Sequence[str]) -> str:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from graphs.compare import Score
 from graphs.concepts import Concept
-from graphs.files import atomic_write
 from graphs.graph import AttributionGraph
 from viz.compared import score_cells
 from viz.comparing import depth_profile, matched_flow, scores_beside_null
 from viz.corresponding import appearance_cells
-from viz.document import FONT, GREY, INK, PALE, document, plot
+from viz.document import FONT, GREY, INK, PALE, document, plot, write_document
 from viz.words import heading, visible
 
 PAGE_STYLE = f"""
@@ -41,8 +40,7 @@ def write_comparison(
 ) -> None:
     """Write a comparison as one HTML file, whole or not at all.  Raises GraphFileError."""
     text = comparison_page(first, second, scores, concepts)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_document(text, path)
 
 
 def comparison_page(

@@ -7,8 +7,10 @@ so it opens as well in ten years.
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from typing import Any
 
+from graphs.files import atomic_write
 from viz.words import visible
 
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
@@ -47,6 +49,12 @@ def document(title: str, generator: str, style: str, body: str, policy: str = PA
 </body>
 </html>
 """
+
+
+def write_document(text: str, path: Path | str) -> None:
+    """Write a page, whole or not at all.  Raises GraphFileError."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def plot(figure: object, name: str, filename: str, *, with_script: bool = True) -> str:

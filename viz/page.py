@@ -16,10 +16,9 @@ from typing import Any
 from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStubs]  # it has none
 
 from graphs.annotations import NO_ANNOTATIONS, Annotations
-from graphs.files import atomic_write
 from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS
-from viz.document import PAGE_POLICY, SERVED_POLICY, document
+from viz.document import PAGE_POLICY, SERVED_POLICY, document, write_document
 from viz.pair import pair_data
 from viz.part import MOST_NODES, Part, part
 from viz.payload import as_json, graph_data, placed
@@ -52,7 +51,7 @@ def write_page(
     Of a graph with more nodes the strongest `most_nodes` are in it, and the page says so.
     Raises GraphFileError, with the path in its text, if the file cannot be written.
     """
-    _write(page_text([(graph, annotations)], most_nodes), path)
+    write_document(page_text([(graph, annotations)], most_nodes), path)
 
 
 def write_pages(
@@ -64,7 +63,7 @@ def write_pages(
 
     Raises GraphFileError as `write_page` does, and ValueError for more than MOST_GRAPHS.
     """
-    _write(page_text(shown, most_nodes), path)
+    write_document(page_text(shown, most_nodes), path)
 
 
 def served_page(graph: AttributionGraph, annotations: Annotations) -> str:
@@ -114,11 +113,6 @@ def _body(parts: Sequence[Part], data: object) -> str:
 
 def _file(name: str) -> str:
     return (VIEWER / name).read_text(encoding="utf-8")
-
-
-def _write(text: str, path: Path | str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _table(held: Part) -> str:

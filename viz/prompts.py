@@ -13,13 +13,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from graphs.compare import Score
-from graphs.files import atomic_write
 from graphs.graph import AttributionGraph
 from graphs.prompts import Across, interval, known_mean
 from viz.compared import score_cells
 from viz.comparing import depth_profile, scores_beside_null
 from viz.comparison_page import PAGE_STYLE, html_table
-from viz.document import document, plot
+from viz.document import document, plot, write_document
 from viz.terminal import plain_table
 from viz.words import visible
 
@@ -84,8 +83,7 @@ def write_prompts(
 {plot(depth_profile((first, second), names), "depth", "influence-by-depth", with_script=False)}"""
     generator = first[0].provenance.generator
     text = document(visible(_title(first, second)), generator, PAGE_STYLE, body)
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    write_document(text, path)
 
 
 def _trait_headings(
