@@ -28,7 +28,13 @@ from graphs.graph import AttributionGraph
 from graphs.grouping import GroupSettings, TooManyFeatures, find_groups, named, similarity
 from graphs.influence import influence, resolved_influence
 from graphs.interchange import to_networkx, write_gexf, write_graphml, write_node_link
-from graphs.matching import Match, match_by_identity, match_by_similarity, one_dictionary
+from graphs.matching import (
+    Match,
+    match_by_identity,
+    match_by_similarity,
+    one_dictionary,
+    one_source,
+)
 from graphs.neuronpedia import (
     LARGEST_UPLOAD,
     Upload,
@@ -204,6 +210,7 @@ __all__ = [
     "names_concept",
     "necessity",
     "one_dictionary",
+    "one_source",
     "opposing",
     "parquet_paths",
     "path_lengths",

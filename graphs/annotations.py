@@ -31,6 +31,7 @@ from graphs.graph import AttributionGraph
 from graphs.nodes import NodeId
 
 ANNOTATIONS_SUFFIX = ".annotations.json"
+SCHEMA = 1
 
 
 def _is_node(name: str) -> str:
@@ -60,7 +61,7 @@ class Annotations(_Frozen):
     Raises ValidationError for two groups of one name or node.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = SCHEMA
     pins: tuple[NodeName, ...] = ()
     labels: dict[str, str] = {}
     groups: tuple[Group, ...] = ()
@@ -129,7 +130,7 @@ def read_annotations(path: Path | str) -> Annotations:
     try:
         raw: Any = from_json(text, allow_inf_nan=False)
         if isinstance(raw, dict):
-            refuse_newer(path, cast(dict[str, Any], raw).get("schema_version"))
+            refuse_newer(path, cast(dict[str, Any], raw).get("schema_version"), SCHEMA)
         return Annotations.model_validate(raw)
     except ValidationError as error:
         raise GraphFileError(f"{path} holds no annotations: {first_problem(error)}.") from error

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from graphs.provenance import SCHEMA_VERSION
-
 LARGEST_JSON = 2**28  # bytes; Neuronpedia takes files of up to 100 MiB
 MOST_MEMORY = 2**32  # bytes that reading a JSON may take
 _PER_VALUE, _PER_CONTAINER = 64, 300  # bytes of memory, measured with pydantic 2.14
@@ -110,12 +108,14 @@ def regular_file(path: Path | str) -> Path:
     return file
 
 
-def refuse_newer(path: Path | str, version: object) -> None:
-    """Raise GraphFileError if a schema version is one that only a later headwater can know."""
-    if isinstance(version, int) and SCHEMA_VERSION < version < 10**9:
+def refuse_newer(path: Path | str, version: object, known: int) -> None:
+    """Raise GraphFileError if only a later headwater can know the schema version of a file.
+
+    `known` is the newest version that this one knows of files of that kind.
+    """
+    if isinstance(version, int) and known < version < 10**9:
         raise GraphFileError(
-            f"{path} has schema {version}, this headwater reads up to {SCHEMA_VERSION}: "
-            "upgrade headwater."
+            f"{path} has schema {version}, this headwater reads up to {known}: upgrade headwater."
         )
 
 

@@ -13,6 +13,7 @@ of those that are left with each other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -44,21 +45,41 @@ def one_dictionary(first: AttributionGraph, second: AttributionGraph) -> bool:
     Neurons are if the model is; a dictionary is of its features wherever it is used, as in a base
     model and its chat model.  One that is unknown is never the same as another.
     """
-    one, other = map(feature_numbering, (first, second))
-    return one is not None and one == other
+    one, other = first.provenance, second.provenance
+    if UNKNOWN in (one.dictionary.name, other.dictionary.name):
+        return False
+    if NEURONS in (one.dictionary.kind, other.dictionary.kind):
+        return one.dictionary == other.dictionary and one_source(one.model, other.model)
+    return one_source(one.dictionary, other.dictionary)
 
 
-def feature_numbering(
-    graph: AttributionGraph,
-) -> tuple[DictionaryIdentity, ModelIdentity | None] | None:
-    """What a feature's number is a number of: a dictionary, of neurons with their model.
+def one_source(
+    first: ModelIdentity | DictionaryIdentity, second: ModelIdentity | DictionaryIdentity
+) -> bool:
+    """Whether two headers name one model, or one dictionary.
+
+    By their contents where both say so, else by everything that both headers say.
+    """
+    if first.fingerprint is not None and second.fingerprint is not None:
+        return first.fingerprint == second.fingerprint
+    return _named(first) == _named(second)
+
+
+def feature_numbering(graph: AttributionGraph) -> tuple[dict[str, Any], ...] | None:
+    """What a feature's number is a number of, by name: a dictionary, of neurons with their model.
 
     None where the dictionary is not known.
     """
     header = graph.provenance
     if header.dictionary.name == UNKNOWN:
         return None
-    return header.dictionary, header.model if header.dictionary.kind == NEURONS else None
+    about = (header.dictionary, *([header.model] if header.dictionary.kind == NEURONS else []))
+    return tuple(map(_named, about))
+
+
+def _named(source: ModelIdentity | DictionaryIdentity) -> dict[str, Any]:
+    """What schema 1 says already."""
+    return source.model_dump(exclude={"fingerprint", "vocabulary"})
 
 
 def match_by_identity(

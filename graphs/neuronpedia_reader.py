@@ -25,7 +25,14 @@ from graphs.neuronpedia_names import CIRCUIT_TRACER_KIND, identity, names_entry
 from graphs.neuronpedia_notes import notes_of_params
 from graphs.neuronpedia_schema import Extra, GraphFile, Metadata, Node
 from graphs.nodes import TARGET_KINDS, NodeId, NodeKind
-from graphs.provenance import UNKNOWN, DictionaryIdentity, ModelIdentity, Provenance, Target
+from graphs.provenance import (
+    SCHEMA_VERSION,
+    UNKNOWN,
+    DictionaryIdentity,
+    ModelIdentity,
+    Provenance,
+    Target,
+)
 
 _NO_GRAPH = "is not a graph of circuit-tracer or Neuronpedia"
 _CLERP = re.compile(
@@ -55,7 +62,8 @@ def read_neuronpedia(path: Path | str) -> ReadGraph:
     text = json_text(path)
     try:
         file = GraphFile.model_validate_json(text)
-        refuse_newer(path, _member(file.headwater or {}, "provenance").get("schema_version"))
+        version = _member(file.headwater or {}, "provenance").get("schema_version")
+        refuse_newer(path, version, SCHEMA_VERSION)
         return _read(file, _extra(path, file))
     except ValidationError as error:
         raise GraphFileError(f"{path} {_NO_GRAPH}: {first_problem(error)}.") from error

@@ -36,6 +36,7 @@ from graphs.files import GraphFileError, atomic_write, first_problem, refuse_new
 from graphs.positions import align_characters
 from graphs.storage import untyped
 
+SCHEMA = 1
 _KEY = "headwater-profile"
 _ARRAYS = ("layer", "index", "activation.indptr", "activation.indices", "activation.data")
 _DECODER = "decoder"
@@ -53,7 +54,7 @@ class Profiled(BaseModel):
 class _Header(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = SCHEMA
     model: str
     dictionary: str
     prompts: tuple[Profiled, ...]
@@ -156,7 +157,7 @@ def read_profile(path: Path | str) -> Profile:
             if _KEY not in metadata:
                 raise GraphFileError(f"{path} is not a profile: make one with headwater profile.")
             raw: Any = from_json(metadata[_KEY], allow_inf_nan=False)
-            refuse_newer(path, raw.get("schema_version"))
+            refuse_newer(path, raw.get("schema_version"), SCHEMA)
             header = _Header.model_validate(raw)
             arrays: list[ndarray] = [opened.get_tensor(name) for name in _ARRAYS]
             decoder = opened.get_tensor(_DECODER) if _DECODER in opened.keys() else None  # noqa: SIM118

@@ -2,18 +2,21 @@
 
 These are the only pydantic models of the package: they are the JSON header of the graph file,
 so bytes from outside are checked here and nowhere else.
+
+Schema 2 (November 2026) names the vocabulary and the contents of model and dictionary; a header of
+schema 1 is read as one of schema 2 that leaves these open.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from graphs.regime import Regime
 from graphs.report import Report
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NEURONS = "neurons"  # kind of dictionary: the model's own
 UNKNOWN = "unknown"  # what a file of another program does not say
 
@@ -29,6 +32,8 @@ class ModelIdentity(_Frozen):
     architecture: str  # transformers class
     revision: str | None = None  # commit of the repository or version of the package
     n_layers: int = Field(ge=1)
+    vocabulary: str | None = None  # digest of all tokens and their ids; None: not known
+    fingerprint: str | None = None  # digest of config and weights, whole files; None: not known
 
 
 class DictionaryIdentity(_Frozen):
@@ -37,6 +42,7 @@ class DictionaryIdentity(_Frozen):
     kind: str  # neurons, transcoder, cross-layer transcoder; imported graphs keep their word
     name: str
     revision: str | None = None
+    fingerprint: str | None = None  # digest of all that is read, whole files; None: not known
 
 
 class Target(_Frozen):
@@ -89,10 +95,15 @@ class Checks(_Frozen):
         return tuple(found)
 
 
+def _upgraded(version: Any) -> Any:
+    """The present schema for the first one, whose fields all have their meaning still."""
+    return SCHEMA_VERSION if type(version) is int and version == 1 else version
+
+
 class Provenance(_Frozen):
     """Header of a graph: model, dictionary, prompt, settings and checks."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Annotated[Literal[2], BeforeValidator(_upgraded)] = SCHEMA_VERSION
     generator: str  # program and version
     model: ModelIdentity
     dictionary: DictionaryIdentity

@@ -4,7 +4,7 @@ The file is a safetensors file (https://github.com/huggingface/safetensors: 8 by
 length, a JSON header, then little-endian arrays).  Its metadata has the key `headwater`; the
 value is a JSON text:
 
-    {"provenance": {"schema_version": 1, "generator": …, "model": …, …},
+    {"provenance": {"schema_version": 2, "generator": …, "model": …, …},
      "output_tokens": {"NODE": ["TOKEN", …], …},
      "descriptions": {"LAYER/INDEX": {"label": …, "examples": […], …}, …}}
 
@@ -42,7 +42,7 @@ from graphs.descriptions import Description
 from graphs.files import GraphFileError, atomic_write, first_problem, refuse_newer, regular_file
 from graphs.graph import AttributionGraph
 from graphs.nodes import NodeTable
-from graphs.provenance import Provenance
+from graphs.provenance import SCHEMA_VERSION, Provenance
 
 _KEY = "headwater"
 _LONGEST_HEADER = 100_000_000  # bytes; safetensors refuses to read more
@@ -174,7 +174,7 @@ def _header(path: Path | str, text: str | None) -> _Header:
         version: Any = raw["provenance"]["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise GraphFileError(f"{path} has no header that can be read.") from error
-    refuse_newer(path, version)
+    refuse_newer(path, version, SCHEMA_VERSION)
     try:
         return _Header.model_validate(raw)
     except ValidationError as error:

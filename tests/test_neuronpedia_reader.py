@@ -276,7 +276,7 @@ HOSTILE = {
     ),
     "Only logit and target nodes": edited("nodes", 0, "token_prob", value=0.5),
     "about other nodes: remove it": own("expanded", value=[True]),
-    "has schema 2, this headwater reads up to 1": own("provenance", value={"schema_version": 2}),
+    "has schema 3, this headwater reads up to 2": own("provenance", value={"schema_version": 3}),
     "headwater.provenance.generator: Field required": own(
         "provenance", value={"schema_version": 1}
     ),

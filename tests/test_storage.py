@@ -161,13 +161,13 @@ HOSTILE = {  # GRAPH: 4 nodes, edges 0→1, 1→3, 2→3
     "damaged header: surprise: Extra inputs are not permitted": put_header("surprise", value=1),
     "damaged header: output_tokens": put_header("output_tokens", value={"x": []}),
     "output_tokens names a node": put_header("output_tokens", value={"4": []}),
-    "has schema 2, this headwater reads up to 1: upgrade headwater": put_header(
-        "provenance", "schema_version", value=2
+    "has schema 3, this headwater reads up to 2: upgrade headwater": put_header(
+        "provenance", "schema_version", value=3
     ),
     "damaged header: provenance.schema_version": put_header(
         "provenance", "schema_version", value=10**400
     ),
-    "provenance.schema_version: Input should be 1": put_header(
+    "provenance.schema_version: Input should be 2": put_header(
         "provenance", "schema_version", value="1"
     ),
 }

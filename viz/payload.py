@@ -142,7 +142,7 @@ def _dictionary_key(graph: AttributionGraph) -> str | None:
     numbering = feature_numbering(graph)
     if numbering is None:
         return None
-    parts = [one and one.model_dump(mode="json") for one in numbering]
+    parts = [*numbering, *([None] * (2 - len(numbering)))]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -57,7 +57,7 @@ class AuditFolder:
         if not isinstance(known, dict):
             raise UsageError(f"{header} is damaged: give --out another folder.")
         asked = json.loads(json.dumps(settings))  # as the file would have it
-        differ = [name for name in asked if known.get(name) != asked[name]]
+        differ = [name for name in asked if not _same(known.get(name), asked[name])]
         if differ:
             raise UsageError(
                 f"{self.path} holds an audit with another {', '.join(differ)}: give --out another "
@@ -108,6 +108,15 @@ class AuditFolder:
         pages = [self.page(one).relative_to(self.path).as_posix() for one in found]
         viz.write_audit(found, pages, problems, index)
         return index
+
+
+def _same(known: object, asked: object) -> bool:
+    """Whether two settings are one; of models the contents count, where they are known."""
+    try:
+        one, other = map(graphs.ModelIdentity.model_validate, (known, asked))
+    except ValidationError:
+        return known == asked
+    return graphs.one_source(one, other)
 
 
 def _write(path: Path, text: str) -> None:
