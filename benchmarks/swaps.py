@@ -26,9 +26,10 @@ from circuits.atlas.shipped import ATLAS, atlas_transcoders
 from circuits.atlas.world import Question, questions
 from circuits.experiment import Experiment, prepare
 from circuits.intervene import intervene
+from circuits.naming import candidates
 from circuits.subject import Subject, read_subject
 from circuits.targets import TargetSettings
-from circuits.tokens import read_prompt, single_token
+from circuits.tokens import read_prompt
 from circuits.trace import TraceSettings, trace
 from circuits.transcoders import TranscoderSet
 from circuits.weights import read_transcoders
@@ -78,7 +79,7 @@ class World:
         self.experiment = cache(self._experiment)
 
     def _graph(self, question: Question) -> AttributionGraph:
-        token = single_token(f" {question.answer}", self.subject.tokenizer)
+        token = candidates(f" {question.answer}", self.subject.tokenizer)[0]
         settings = TraceSettings(TargetSettings(tokens=(token,)), labels=4096)
         prompt = read_prompt(question.prompt, self.subject.tokenizer)
         return trace(prompt, self.subject, self.source, settings)

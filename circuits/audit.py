@@ -18,11 +18,12 @@ from circuits.differing import Differing, Place, differing
 from circuits.experiment import Experiment, prepare
 from circuits.features import FeatureSource
 from circuits.intervene import Outcomes, at_targets, intervene
+from circuits.naming import named_token
 from circuits.progress import Progress, ignore_progress
 from circuits.recording import record
 from circuits.subject import Subject
 from circuits.targets import TargetSettings
-from circuits.tokens import Prompt, read_prompt, single_token
+from circuits.tokens import Prompt, read_prompt
 from circuits.trace import TraceSettings, trace
 from graphs.carriers import LEAST_DIFFERENCE, Answer, Audited, Carrier
 from graphs.compare import compare
@@ -62,9 +63,8 @@ def audit(
     settings = settings or AuditSettings()
     texts = pair.first, pair.second
     prompts = [read_prompt(text, subject.tokenizer, chat=chat) for text in texts]
-    traced = TraceSettings(
-        _target(pair, subject, prompts), settings.trace.expansion, settings.trace.labels
-    )
+    target, remarks = _target(pair, subject, prompts)
+    traced = TraceSettings(target, settings.trace.expansion, settings.trace.labels)
     graphs = [trace(prompt, subject, source, traced, progress, force=force) for prompt in prompts]
     both = prepare(graphs[0], subject, source), prepare(graphs[1], subject, source)
     features = differing(*both)
@@ -89,6 +89,7 @@ def audit(
         if known and len(chosen)
         else None,
         failures=tuple(failure for graph in graphs for failure in graph.provenance.failures),
+        remarks=remarks,
     )
     one, other = (
         experiment.graph.with_measured(at_targets(experiment, outcomes))
@@ -97,17 +98,18 @@ def audit(
     return found, (one, other)
 
 
-def _target(pair: PromptPair, subject: Subject, prompts: list[Prompt]) -> TargetSettings:
-    """What the pair asks, else the first prompt's answer against the second's."""
+def _target(
+    pair: PromptPair, subject: Subject, prompts: list[Prompt]
+) -> tuple[TargetSettings, tuple[str, ...]]:
+    """What the pair asks, else the first prompt's answer against the second's; and remarks."""
     if pair.target is not None:
-        named = [
-            None if text is None else single_token(text, subject.tokenizer)
-            for text in (pair.target, pair.against)
-        ]
-        assert named[0] is not None
-        return TargetSettings(tokens=(named[0],), against=named[1])
+        asked = [text for text in (pair.target, pair.against) if text is not None]
+        named = [named_token(text, subject, prompts[0]) for text in asked]
+        against = named[1].token if len(named) > 1 else None
+        remarks = tuple(one.remark for one in named if one.remark)
+        return TargetSettings(tokens=(named[0].token,), against=against), remarks
     one, other = (int(record(subject.frozen, prompt).logits.argmax()) for prompt in prompts)
-    return TargetSettings(tokens=(one,), against=None if one == other else other)
+    return TargetSettings(tokens=(one,), against=None if one == other else other), ()
 
 
 def _answer(experiment: Experiment) -> Answer:
@@ -115,6 +117,7 @@ def _answer(experiment: Experiment) -> Answer:
     token = int(probabilities.argmax())
     return Answer(
         text=experiment.subject.spell(token),
+        token_id=token,
         probability=min(1.0, float(probabilities[token])),
         value=float(experiment.targets.value[0]),
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from circuits.frozen import FrozenModel
 from circuits.models import load_model
-from circuits.tokens import spell
+from circuits.spelling import speller, vocabulary_digest
 from graphs.provenance import ModelIdentity
 
 
@@ -25,9 +27,10 @@ class Subject:
     tokenizer: PreTrainedTokenizerBase
     identity: ModelIdentity
 
-    def spell(self, token: int) -> str:
-        """The text of a vocabulary id."""
-        return spell(token, self.tokenizer)
+    @cached_property
+    def spell(self) -> Callable[[int], str]:
+        """The text of a vocabulary id (`circuits.spelling`)."""
+        return speller(self.tokenizer)
 
 
 def usable_device(name: str) -> torch.device:
@@ -64,5 +67,6 @@ def read_subject(
         architecture=type(loaded.model).__name__,
         revision=loaded.revision,
         n_layers=frozen.n_layers,
+        vocabulary=vocabulary_digest(loaded.tokenizer),
     )
     return Subject(frozen, loaded.tokenizer, identity)

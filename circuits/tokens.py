@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from circuits.spelling import speller
+
 # <bos><start_of_turn>user\n in Gemma 3's vocabulary; Gemma Scope 2 leaves these positions out.
 GEMMA_3_CHAT_OPENING = (2, 105, 2364, 107)
 GEMMA_3_CHAT_MARK = "<start_of_turn>"
-ANCHOR = "a"  # any word that every vocabulary holds
 
 
 class PromptError(ValueError):
@@ -71,7 +72,7 @@ def prompt_from_ids(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> Promp
     return Prompt(
         text=str(tokenizer.decode(ids)),
         ids=tuple(ids),
-        tokens=tuple(spell(token, tokenizer) for token in ids),
+        tokens=tuple(map(speller(tokenizer), ids)),
         context_only=context_only_positions(ids, tokenizer),
     )
 
@@ -85,37 +86,6 @@ def context_only_positions(ids: list[int], tokenizer: PreTrainedTokenizerBase) -
             return len(opening)
     # An id of 0 is an id: compare with None, not with truth.
     return int(tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id)
-
-
-def single_token(text: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of a text that is one token.  Raises TargetError, naming its tokens, if it is not."""
-    require_known(text, tokenizer)
-    # Some tokenizers put a space before a text's first word: behind a word they do not.
-    anchor = encode(ANCHOR, tokenizer)
-    behind = encode(ANCHOR + text, tokenizer)
-    readings = [encode(text, tokenizer)]
-    if anchor and behind[: len(anchor)] == anchor:
-        readings.append(behind[len(anchor) :])
-    single = [ids[0] for ids in readings if len(ids) == 1]
-    exact = [token for token in single if spell(token, tokenizer) == text]
-    if exact or single:
-        return (exact or single)[0]
-    pieces = ", ".join(repr(spell(token, tokenizer)) for token in readings[0]) or "none"
-    raise TargetError(
-        f"The target {text!r} is {len(readings[0])} tokens ({pieces}): give a text that is one "
-        "token; a leading space often matters."
-    )
-
-
-def spell(token: int, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of a token as it reads inside a text, its leading space included.
-
-    Decoders of SentencePiece vocabularies drop a text's first space, so the token is decoded
-    behind another.
-    """
-    anchor = encode(ANCHOR, tokenizer)
-    alone, both = str(tokenizer.decode(anchor)), str(tokenizer.decode([*anchor, token]))
-    return both.removeprefix(alone) if both.startswith(alone) else str(tokenizer.decode([token]))
 
 
 def require_known(text: str, tokenizer: PreTrainedTokenizerBase) -> None:

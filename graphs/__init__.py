@@ -26,15 +26,10 @@ from graphs.files import GraphFileError, first_problem, regular_file
 from graphs.flow import Ends, entering, flow, necessity, path_lengths, whole
 from graphs.graph import AttributionGraph
 from graphs.grouping import GroupSettings, TooManyFeatures, find_groups, named, similarity
+from graphs.identity import one_dictionary, one_source, one_vocabulary
 from graphs.influence import influence, resolved_influence
 from graphs.interchange import to_networkx, write_gexf, write_graphml, write_node_link
-from graphs.matching import (
-    Match,
-    match_by_identity,
-    match_by_similarity,
-    one_dictionary,
-    one_source,
-)
+from graphs.matching import Match, match_by_identity, match_by_similarity
 from graphs.neuronpedia import (
     LARGEST_UPLOAD,
     Upload,
@@ -211,6 +206,7 @@ __all__ = [
     "necessity",
     "one_dictionary",
     "one_source",
+    "one_vocabulary",
     "opposing",
     "parquet_paths",
     "path_lengths",

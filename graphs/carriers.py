@@ -32,6 +32,7 @@ class Answer(_Frozen):
     """What a model says to one prompt."""
 
     text: str  # most probable next token
+    token_id: int | None = None  # its vocabulary entry; None in files of before
     probability: float = Field(ge=0.0, le=1.0)
     value: float  # of the target that is explained in both prompts
 
@@ -70,6 +71,7 @@ class Audited(_Frozen):
     carriers: tuple[Carrier, ...]  # the largest share first
     together: SetReport | None  # all of them at once; None where there is no difference
     failures: tuple[str, ...] = ()  # checks of either graph that do not hold
+    remarks: tuple[str, ...] = ()  # on which token a text of the pair was taken for
 
     @property
     def difference(self) -> float:
@@ -79,7 +81,10 @@ class Audited(_Frozen):
     @property
     def says_otherwise(self) -> bool:
         """Whether the most probable token is another."""
-        return self.answers[0].text != self.answers[1].text
+        one, other = self.answers
+        if one.token_id is not None and other.token_id is not None:
+            return one.token_id != other.token_id
+        return one.text != other.text
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from graphs.graph import AttributionGraph, edge_targets
+from graphs.identity import one_dictionary
 from graphs.influence import edge_influence, influence_shares
-from graphs.matching import identity_keys, one_dictionary
+from graphs.matching import identity_keys
 from graphs.nodes import NodeId, NodeKind
-from graphs.positions import align_tokens
+from graphs.positions import align_prompts
 
 SAMPLES = 1000  # of prompts, drawn for the intervals
 COLUMNS = 4096  # whose intervals are computed at once
@@ -89,7 +90,7 @@ class _Prompt:
 
     def __init__(self, graph: AttributionGraph, first: AttributionGraph) -> None:
         self.graph = graph
-        positions = align_tokens(graph.provenance.tokens, first.provenance.tokens)
+        positions = align_prompts(graph.provenance, first.provenance)
         self.keys = identity_keys(graph, positions)
         targets = graph.target_rows()
         ranked = targets[np.argsort(-graph.seed[targets], kind="stable")]

@@ -6,14 +6,13 @@ features are matched by their similarity (`graphs.evidence`) such that the sum o
 `least` is as large as can be (the Hungarian problem), and errors and biases not at all.
 
 Tokens are matched by position alone and may differ: that is what a contrast prompt changes.
-Predictions are matched by their text, then by their text without blanks, and then the most probable
-of those that are left with each other.
+Predictions are matched by their id in one vocabulary, else by their text, then by their text
+without blanks, and then the most probable of those that are left with each other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,8 +20,9 @@ from numpy import ndarray
 from scipy.optimize import linear_sum_assignment
 
 from graphs.graph import AttributionGraph
+from graphs.identity import one_vocabulary
 from graphs.nodes import TARGET_KINDS, NodeKind
-from graphs.provenance import NEURONS, UNKNOWN, DictionaryIdentity, ModelIdentity
+from graphs.provenance import Target
 
 
 @dataclass(frozen=True)
@@ -37,49 +37,6 @@ class Match:
         partner = np.full(count, -1)
         partner[self.first] = self.second
         return partner
-
-
-def one_dictionary(first: AttributionGraph, second: AttributionGraph) -> bool:
-    """Whether features are the same by their numbers.
-
-    Neurons are if the model is; a dictionary is of its features wherever it is used, as in a base
-    model and its chat model.  One that is unknown is never the same as another.
-    """
-    one, other = first.provenance, second.provenance
-    if UNKNOWN in (one.dictionary.name, other.dictionary.name):
-        return False
-    if NEURONS in (one.dictionary.kind, other.dictionary.kind):
-        return one.dictionary == other.dictionary and one_source(one.model, other.model)
-    return one_source(one.dictionary, other.dictionary)
-
-
-def one_source(
-    first: ModelIdentity | DictionaryIdentity, second: ModelIdentity | DictionaryIdentity
-) -> bool:
-    """Whether two headers name one model, or one dictionary.
-
-    By their contents where both say so, else by everything that both headers say.
-    """
-    if first.fingerprint is not None and second.fingerprint is not None:
-        return first.fingerprint == second.fingerprint
-    return _named(first) == _named(second)
-
-
-def feature_numbering(graph: AttributionGraph) -> tuple[dict[str, Any], ...] | None:
-    """What a feature's number is a number of, by name: a dictionary, of neurons with their model.
-
-    None where the dictionary is not known.
-    """
-    header = graph.provenance
-    if header.dictionary.name == UNKNOWN:
-        return None
-    about = (header.dictionary, *([header.model] if header.dictionary.kind == NEURONS else []))
-    return tuple(map(_named, about))
-
-
-def _named(source: ModelIdentity | DictionaryIdentity) -> dict[str, Any]:
-    """What schema 1 says already."""
-    return source.model_dump(exclude={"fingerprint", "vocabulary"})
 
 
 def match_by_identity(
@@ -151,7 +108,7 @@ def _tokens(
 
 
 def _targets(first: AttributionGraph, second: AttributionGraph) -> list[tuple[int, int]]:
-    """Predictions of one text, then the most probable of those left with each other."""
+    """Predictions of one token or text, then the most probable of those left with each other."""
     left = [
         sorted(
             zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True),
@@ -160,10 +117,11 @@ def _targets(first: AttributionGraph, second: AttributionGraph) -> list[tuple[in
         for graph in (first, second)
     ]
     pairs: list[tuple[int, int]] = []
-    for spelled in (str, str.strip):
-        texts = {spelled(target.text): row for row, target in reversed(left[1])}
+    exact = _entry if one_vocabulary(first.provenance, second.provenance) else _text
+    for key in (exact, _bare_text):
+        known = {key(target): row for row, target in reversed(left[1])}
         for row, target in left[0]:
-            partner = texts.pop(spelled(target.text), None)
+            partner = known.pop(key(target), None)
             if partner is not None:
                 pairs.append((row, partner))
         used = [{pair[side] for pair in pairs} for side in (0, 1)]
@@ -173,3 +131,15 @@ def _targets(first: AttributionGraph, second: AttributionGraph) -> list[tuple[in
         ]
     rows = ([row for row, _ in side] for side in left)
     return pairs + list(zip(*rows, strict=False))
+
+
+def _entry(target: Target) -> int | str:
+    return target.text if target.token_id is None else target.token_id
+
+
+def _text(target: Target) -> str:
+    return target.text
+
+
+def _bare_text(target: Target) -> str:
+    return target.text.strip()

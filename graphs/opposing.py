@@ -15,11 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy import ndarray
 
 from graphs.graph import AttributionGraph
 from graphs.nodes import NodeKind
+from graphs.provenance import Target
 from graphs.select import SelectionError
 
 
@@ -45,6 +46,7 @@ class Opposing:
     helping: tuple[Effect, ...]  # in favour of the prediction and not of its rival
     hindering: tuple[Effect, ...]  # the other way round
     suppressing: tuple[Effect, ...]  # what lowers the rival; empty without one
+    remarks: tuple[str, ...] = ()  # on which target was meant, where several have a text
 
 
 def opposing(
@@ -52,8 +54,8 @@ def opposing(
 ) -> Opposing:
     """Features that speak for a prediction, against it, and against its rival.
 
-    Both are texts of targets of the graph.  Raises SelectionError for others, for one against
-    itself and for a graph without activations.
+    Both name targets of the graph (`named_targets`), the most probable of several.  Raises
+    SelectionError for others, for one against itself and for a graph without activations.
     """
     features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
     if np.any(np.isnan(graph.nodes.activation[features])):
@@ -61,12 +63,11 @@ def opposing(
             "This graph does not say how active its features are, so effects over all paths are "
             "not known: trace the prompt with headwater."
         )
-    if rival is not None and target_row(graph, rival) == target_row(graph, target):
+    named = {text: named_targets(graph, text) for text in (target, rival) if text is not None}
+    if rival is not None and named[rival][0] == named[target][0]:
         raise SelectionError(f"{rival!r} is the prediction itself: give another rival.")
-    on = total_effects(graph, target_row(graph, target))
-    other = np.zeros(len(graph))
-    if rival is not None:
-        other = total_effects(graph, target_row(graph, rival))
+    on = total_effects(graph, named[target][0])
+    other = np.zeros(len(graph)) if rival is None else total_effects(graph, named[rival][0])
 
     def most(values: Float[ndarray, " node"]) -> tuple[Effect, ...]:
         order = features[np.argsort(-values[features], kind="stable")][:count]
@@ -76,25 +77,46 @@ def opposing(
         on_rival = None if rival is None else float(other[row])
         return Effect(str(graph.nodes[row]), graph.said(row), float(on[row]), on_rival)
 
-    return Opposing(most(on - other), most(other - on), most(-other))
+    remarks = tuple(_choice(graph, text, rows) for text, rows in named.items() if len(rows) > 1)
+    return Opposing(most(on - other), most(other - on), most(-other), remarks)
 
 
-def target_row(graph: AttributionGraph, text: str) -> int:
-    """The row of a target, by its text with or without the blank in front.
+def named_targets(graph: AttributionGraph, name: str) -> list[int]:
+    """Rows of the targets that a name may mean, the most probable first.
 
+    A name is `id:7365`, a target's text, or the text without the blank in front.
     Raises SelectionError, naming those that there are.
     """
-    rows: Int[ndarray, " target"] = graph.target_rows()
-    header = graph.provenance
-    known = {target.text: int(row) for row, target in zip(rows, header.targets, strict=True)}
-    if text in known:
-        return known[text]
-    for written, row in known.items():
-        if text == written.strip():
-            return row
+    known = _targets(graph)
+    names = {
+        row: (f"id:{target.token_id}", target.text, target.text.strip())
+        for row, target in known.items()
+    }
+    for way in range(3):
+        if found := [row for row, own in names.items() if own[way] == name]:
+            return sorted(found, key=lambda row: -known[row].probability)
+    texts = dict.fromkeys(repr(target.text) for target in known.values())
     raise SelectionError(
-        f"The graph explains no {text!r}: choose one of {', '.join(map(repr, known))}, or trace "
-        "with --target."
+        f"The graph explains no {name!r}: choose one of {', '.join(texts)}, or trace with --target."
+    )
+
+
+def _targets(graph: AttributionGraph) -> dict[int, Target]:
+    return dict(zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True))
+
+
+def _choice(graph: AttributionGraph, name: str, rows: list[int]) -> str:
+    """Says which of several targets was taken."""
+    known = _targets(graph)
+    listed = ", ".join(
+        f"id:{known[row].token_id} ({known[row].probability:.2g})"
+        if known[row].token_id is not None
+        else str(graph.nodes[row])
+        for row in rows
+    )
+    return (
+        f"{name!r} is the text of {len(rows)} targets, of which the most probable is taken: "
+        f"{listed}; name another by its id."
     )
 
 

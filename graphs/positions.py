@@ -6,12 +6,14 @@ be, by slot.  Slots are filled from the right, since the last token of a name kn
     The capital of the state containing Dallas      is
     The capital of the state containing Los Angeles is        Dallas ↔ Angeles
 
-Prompts of two tokenizers have no tokens in common to go by: they align by characters, a token with
-the one that ends at the same character or, if there is none, the one in which it ends.
+Tokens of one vocabulary are equal if their ids are, since several may be written alike.  Prompts of
+two have no tokens in common to go by: they align by the bytes of their text, a token with the one
+that ends at the same byte or, if there is none, the one in which it ends.
 """
 
 from __future__ import annotations
 
+import re
 from difflib import SequenceMatcher
 from itertools import accumulate, product, takewhile
 
@@ -19,10 +21,15 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
+from graphs.identity import one_vocabulary, token_keys
 from graphs.provenance import Provenance
 
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how a token that ends within a character is written
 
-def align_tokens(first: tuple[str, ...], second: tuple[str, ...]) -> Int[ndarray, " pos"]:
+
+def align_tokens(
+    first: tuple[str, ...] | tuple[int, ...], second: tuple[str, ...] | tuple[int, ...]
+) -> Int[ndarray, " pos"]:
     """For each position of the first prompt the one of the second that stands for it, or -1.
 
     >>> align_tokens(("the", "big", "cat"), ("the", "very", "old", "cat")).tolist()
@@ -50,30 +57,51 @@ def align_tokens(first: tuple[str, ...], second: tuple[str, ...]) -> Int[ndarray
 
 
 def align_characters(first: tuple[str, ...], second: tuple[str, ...]) -> Int[ndarray, " pos"]:
-    """The same for two spellings of one text; -1 where a token's last character has no partner.
+    """The same for two spellings of one text; -1 where a token's last byte has no partner.
 
     >>> align_characters(("The", " Eif", "fel"), ("<s>", "The", " Eiffel", " Tower")).tolist()
     [1, 2, 2]
+    >>> align_characters(("<0xF0><0x9F>", "<0x87><0xAB>", "!"), ("🇫", "!")).tolist()
+    [0, 0, 1]
     """
-    partner = _letters("".join(first), "".join(second))
-    ends = np.array(list(accumulate(map(len, second))), dtype=np.int64)
+    ones, others = [list(map(_bytes, tokens)) for tokens in (first, second)]
+    partner = _byte_partners(b"".join(ones), b"".join(others))
+    ends = np.array(list(accumulate(map(len, others))), dtype=np.int64)
     aligned = np.full(len(first), -1)
-    for pos, end in enumerate(accumulate(map(len, first))):
+    for pos, end in enumerate(accumulate(map(len, ones))):
         if first[pos] and partner[end - 1] >= 0:
             aligned[pos] = np.searchsorted(ends, partner[end - 1], side="right")
     return aligned
 
 
 def align_prompts(first: Provenance, second: Provenance) -> Int[ndarray, " pos"]:
-    """By tokens if one vocabulary cut both prompts, else by characters.
+    """By tokens if one vocabulary cut both prompts (`graphs.identity`), else by their text."""
+    if one_vocabulary(first, second):
+        return align_tokens(*token_keys(first, second))
+    return align_characters(first.tokens, second.tokens)
 
-    It is one vocabulary if tokens that both prompts have are the same entries of it.
+
+def _bytes(token: str) -> bytes:
+    """The bytes of a token's text."""
+    parts = _BYTE.split(token)  # texts, with hexadecimal numbers between them
+    return b"".join(
+        bytes.fromhex(part) if place % 2 else part.encode("utf-8", "surrogatepass")
+        for place, part in enumerate(parts)
+    )
+
+
+def _byte_partners(one: bytes, other: bytes) -> Int[ndarray, " byte"]:
+    """For each byte of a text the place of its partner in the other text, or -1.
+
+    Characters stand for each other as a whole: many have some of their bytes in common.
     """
-    entries = dict(zip(second.tokens, second.token_ids, strict=True))
-    known = zip(first.tokens, first.token_ids, strict=True)
-    same = [entries[token] == entry for token, entry in known if token in entries]
-    by_tokens = bool(same) and all(same)
-    return (align_tokens if by_tokens else align_characters)(first.tokens, second.tokens)
+    texts = [text.decode("utf-8", "surrogateescape") for text in (one, other)]
+    widths = [[len(letter.encode("utf-8", "surrogateescape")) for letter in t] for t in texts]
+    starts = [np.cumsum([0, *width]) for width in widths]
+    letter = np.repeat(np.arange(len(widths[0])), widths[0])
+    there = _letters(*texts)[letter]
+    inside = np.arange(len(one)) - starts[0][letter]
+    return np.where(there >= 0, starts[1][there] + inside, -1)
 
 
 def _letters(one: str, other: str) -> Int[ndarray, " letter"]:

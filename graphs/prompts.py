@@ -27,8 +27,8 @@ from graphs.correspond import Correspondence, CorrespondSettings, correspond
 from graphs.evidence import Profiles, mean_depth
 from graphs.flow import path_lengths
 from graphs.graph import AttributionGraph
+from graphs.identity import one_dictionary
 from graphs.influence import influence
-from graphs.matching import one_dictionary
 from graphs.nodes import NodeKind
 
 SHUFFLES = 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from zlib import crc32
 
 import numpy as np
 from hypothesis import strategies as st
@@ -36,6 +37,11 @@ def make_table(names: list[str], activation=None, value=None) -> NodeTable:
     )
 
 
+def vocabulary_entry(token: str) -> int:
+    """An id for each text, the same wherever it stands."""
+    return crc32(token.encode("utf-8", "surrogatepass")) % 10**6
+
+
 def make_header(
     targets: int, tokens: tuple[str, ...], n_layers: int, probabilities: list[float]
 ) -> Provenance:
@@ -48,7 +54,7 @@ def make_header(
         dtype="float64",
         prompt="".join(tokens),
         tokens=tokens,
-        token_ids=tuple(range(len(tokens))),
+        token_ids=tuple(map(vocabulary_entry, tokens)),
         targets=tuple(
             Target(text=f"t{i}", token_id=i, probability=probabilities[i]) for i in range(targets)
         ),

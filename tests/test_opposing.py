@@ -14,7 +14,7 @@ from circuits.subject import Subject
 from circuits.targets import TargetSettings
 from circuits.trace import TraceSettings, trace
 from graphs import NodeKind, SelectionError
-from graphs.opposing import opposing, target_row, total_effects
+from graphs.opposing import named_targets, opposing, total_effects
 from tests.test_cli import assert_refused, run
 from tests.test_intervene import SETTINGS, experiment_on, source_of
 from tests.tiny import tiny_prompt, toy_dictionary
@@ -75,9 +75,9 @@ def test_every_list_has_its_sign_and_its_order(gemma: Subject):
 
 def test_a_target_that_is_not_explained_is_refused(gemma: Subject):
     graph = two_targets(gemma)
-    assert target_row(graph, "j") == graph.target_rows()[1]
+    assert named_targets(graph, "j") == [graph.target_rows()[1]]
     with pytest.raises(SelectionError, match=r"explains no 'k': choose one of 'f', 'j', or trace"):
-        target_row(graph, "k")
+        named_targets(graph, "k")
 
 
 def test_a_rival_is_another_and_exact_names_go_first(gemma: Subject):
@@ -91,7 +91,7 @@ def test_a_rival_is_another_and_exact_names_go_first(gemma: Subject):
     ]
     header = header.model_copy(update={"targets": tuple(texts)})
     graph = replace(graph, provenance=header)
-    assert [target_row(graph, text) for text in (" f", "f")] == graph.target_rows().tolist()
+    assert [named_targets(graph, text)[0] for text in (" f", "f")] == graph.target_rows().tolist()
 
 
 def test_without_activations_effects_over_all_paths_are_not_known(gemma: Subject):

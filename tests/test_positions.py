@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphs.positions import align_characters, align_prompts, align_tokens
+from graphs.provenance import Provenance
 from tests.graph_oracles import make_graph
 
 PROMPT = ("<bos>", "The", " capital", " of", " the", " state", " containing", " Dallas", " is")
@@ -78,6 +79,14 @@ def test_two_ways_to_cut_a_text_meet_at_their_ends(text: str, data: st.DataObjec
             assert pos == -1
 
 
+def header(
+    tokens: tuple[str, ...], ids: tuple[int, ...], model: str = "m", vocabulary: str | None = None
+) -> Provenance:
+    told = make_graph(["token:0@0"], {}, tokens=("a",)).provenance
+    named = told.model.model_copy(update={"name": model, "vocabulary": vocabulary})
+    return told.model_copy(update={"tokens": tokens, "token_ids": ids, "model": named})
+
+
 @pytest.mark.parametrize(
     ("second", "ids", "aligned"),
     [
@@ -87,10 +96,51 @@ def test_two_ways_to_cut_a_text_meet_at_their_ends(text: str, data: st.DataObjec
         (("The", " d", "og"), (7, 8, 9), [-1, 0, 2]),
     ],
 )
-def test_prompts_align_by_tokens_where_the_vocabulary_is_one(
+def test_headers_that_name_no_vocabulary_align_by_what_their_prompts_tell(
     second: tuple[str, ...], ids: tuple[int, ...], aligned: list[int]
 ):
-    header = make_graph(["token:0@0"], {}, tokens=("a",)).provenance
-    one = header.model_copy(update={"tokens": ("<s>", "The", " dog"), "token_ids": (0, 1, 2)})
-    other = header.model_copy(update={"tokens": second, "token_ids": ids})
+    one, other = header(("<s>", "The", " dog"), (0, 1, 2)), header(second, ids, "another")
     assert align_prompts(one, other).tolist() == aligned
+
+
+FRANCE = ("The", " �", "�", "�", "�", " is"), (504, 15107, 225, 121, 10813, 314)
+JAPAN = ("The", " �", "�", "�", "�", " is"), (504, 15107, 225, 124, 10813, 314)
+
+
+def test_tokens_that_are_written_alike_are_told_apart_by_their_ids():
+    # Pieces of a flag: the spellings say nothing, and a text under two ids is no evidence.
+    assert align_prompts(header(*FRANCE), header(*JAPAN)).tolist() == [0, 1, 2, 3, 4, 5]
+    assert align_prompts(header(*FRANCE), header(*JAPAN, "base")).tolist() == [0, 1, 2, 3, 4, 5]
+    shorter = (FRANCE[0][:3] + FRANCE[0][4:], FRANCE[1][:3] + FRANCE[1][4:])
+    assert align_prompts(header(*FRANCE), header(*shorter)).tolist() == [0, 1, 2, -1, 3, 4]
+
+
+def test_one_vocabulary_needs_no_token_in_common():
+    one = header(("Paris", " lies"), (7, 8), "chat", "digest")
+    other = header(("Tokyo", " grew"), (9, 10), "base", "digest")
+    assert align_prompts(one, other).tolist() == [0, 1]
+    elsewhere = header(("Tokyo", " grew"), (9, 10), "base", "another digest")
+    assert align_prompts(one, elsewhere).tolist() == [-1, -1]
+    # What headers say wins over what a coincidence would: here the same texts under the same ids.
+    same = header(("Paris", " lies", "!"), (7, 8, 1), "base", "another digest")
+    assert align_prompts(same, one).tolist() == [0, 1, -1]
+    assert align_prompts(header(("Par", "is lies"), (7, 8), "b", "2"), one).tolist() == [0, 1]
+
+
+def test_a_graph_that_lacks_ids_aligns_by_its_texts():
+    assert align_prompts(
+        header(("<s>", "The", " cat"), (-1, 1, -1)),
+        header(("<s>", "A", " big", " cat"), (0, 1, 2, 3)),
+    ).tolist() == [0, 2, 3]
+
+
+def test_pieces_of_characters_align_with_whole_ones():
+    pieces = ("<0xE6><0x9D>", "<0xB1>", "<0xE4><0xBA>", "<0xAC>")  # 東京
+    assert align_characters(pieces, ("東", "京")).tolist() == [0, 0, 1, 1]
+    assert align_characters(("東", "京"), pieces).tolist() == [1, 3]
+    assert align_characters(("東京",), pieces).tolist() == [3]
+    # 本 begins with the byte with which 東 begins, and is another character.
+    assert align_characters(("<0xE6>", "<0x9D><0xB1>"), ("<0xE6>", "<0x9C><0xAC>")).tolist() == [
+        -1,
+        -1,
+    ]

@@ -1,19 +1,18 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from circuits.naming import candidates
 from circuits.tokens import (
     GEMMA_3_CHAT_OPENING,
     PromptError,
-    TargetError,
     context_only_positions,
     read_prompt,
-    single_token,
-    spell,
 )
 from tests.tiny import toy_tokenizer
+from tests.tokenizers_like import llama_like
 
 
 def gemma_like(mark: str = "<start_of_turn>", bos: str | None = "<bos>"):
@@ -47,34 +46,13 @@ def test_one_string_per_position():
     assert (prompt.text, prompt.tokens, len(prompt)) == ("bfj", ("b", "f", "j"), 3)
 
 
-def llama_like() -> PreTrainedTokenizerFast:
-    """SentencePiece manners: a space goes before the first word, and a text's first is dropped."""
-    pieces = ["<unk>", "▁a", "a", "▁Paris", "Paris", "▁", "b"]
-    backend = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, "<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    backend.decoder = decoders.Metaspace(prepend_scheme="first")
-    return PreTrainedTokenizerFast(tokenizer_object=backend)
-
-
-def test_a_leading_space_is_part_of_a_token():
-    tokenizer = llama_like()
-    assert tokenizer.decode([3]) == "Paris"
-    assert [spell(token, tokenizer) for token in (3, 4, 5)] == [" Paris", "Paris", " "]
-    assert read_prompt("a Paris", tokenizer).tokens == (" a", " Paris")
-    assert single_token(" Paris", tokenizer) == 3
-
-
-def test_a_target_without_its_space_is_the_token_that_its_text_begins_with():
-    assert single_token("Paris", llama_like()) == 3
-
-
 def test_words_that_the_vocabulary_lacks_are_named():
     tokenizer = llama_like()
     tokenizer.unk_token = "<unk>"
     with pytest.raises(PromptError, match="does not know 'x', 'yz': use words"):
         read_prompt("a x Paris yz x", tokenizer)
     with pytest.raises(PromptError, match="does not know 'x'"):
-        single_token("x", tokenizer)
+        candidates("x", tokenizer)
     assert read_prompt("a <unk>", tokenizer).ids[-1] == 0
 
 
@@ -110,12 +88,3 @@ def test_the_same_ids_in_another_vocabulary_are_only_a_bos():
 
 def test_a_broken_opening_is_only_a_bos():
     assert context_only_positions([2, 105, 2364, 9], gemma_like()) == 1
-
-
-def test_one_token_is_a_target():
-    assert single_token("f", toy_tokenizer()) == 5
-
-
-def test_a_target_of_several_tokens_is_refused_with_its_tokens():
-    with pytest.raises(TargetError, match=r"'fj' is 2 tokens \('f', 'j'\)"):
-        single_token("fj", toy_tokenizer())

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from graphs.compare import Comparison, Score
 from graphs.graph import AttributionGraph
+from graphs.identity import token_keys
 from graphs.influence import influence_shares
 from graphs.nodes import NodeKind
 from viz.stories import said_of
@@ -60,11 +61,12 @@ def positions_text(
 ) -> RenderableType:
     """Tokens that stand for each other and differ, and those that stand alone."""
     ones, others = first.provenance.tokens, second.provenance.tokens
+    keys = token_keys(first.provenance, second.provenance)
     partners: list[int] = found.positions.tolist()
     pairs = [
         f"{quoted(ones[pos])} ↔ {quoted(others[there])}"
         for pos, there in enumerate(partners)
-        if there >= 0 and ones[pos] != others[there]
+        if there >= 0 and keys[0][pos] != keys[1][there]
     ]
     alone = [quoted(token) for token, there in zip(ones, partners, strict=True) if there < 0]
     alone += [quoted(others[pos]) for pos in sorted(set(range(len(others))) - set(partners))]

@@ -16,7 +16,8 @@ from numpy import ndarray
 
 from graphs.correspond import CorrespondSettings, correspond
 from graphs.graph import AttributionGraph
-from graphs.matching import Match, match_by_identity, one_dictionary
+from graphs.identity import one_dictionary
+from graphs.matching import Match, match_by_identity
 from graphs.positions import align_prompts
 from viz.columns import columns
 from viz.layout import BIAS

@@ -20,7 +20,7 @@ from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.descriptions import Description
 from graphs.graph import AttributionGraph, row_sizes
 from graphs.grouping import MOST_FEATURES, find_groups, named
-from graphs.matching import feature_numbering
+from graphs.identity import feature_numbering
 from graphs.neuronpedia_pages import feature_page
 from graphs.nodes import TARGET_KINDS, NodeKind
 from graphs.prune import DEFAULTS, prune

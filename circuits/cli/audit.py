@@ -121,6 +121,9 @@ def audit_command(
         print_json(_told(found, problems, index))
     else:
         output.print(viz.audit_text(found))
+        for one in found:
+            for remark in one.remarks:
+                errors.print(f"{one.pair.called}: {remark}", markup=False)
         for failure in failures:
             output.print(failure, style="bold red", markup=False, soft_wrap=True)
         output.print(f"page: {index}", markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ import typer
 
 import graphs
 import viz
-from circuits.cli.app import app, output, plain_errors, print_json
+from circuits.cli.app import app, errors, output, plain_errors, print_json
 from circuits.cli.opened import open_graph
 from circuits.cli.options import (
     AsJson,
@@ -26,7 +26,7 @@ from circuits.cli.options import (
 from circuits.cli.summary import scores_of_part, show_summary
 from circuits.cli.usage import UsageError, require_graph_place, require_other, require_places
 from circuits.models import load_tokenizer
-from circuits.tokens import spell as spell_token
+from circuits.spelling import spell as spell_token
 
 MIB = 2**20
 WRITERS: dict[Format, Callable[[graphs.AttributionGraph, Path, graphs.Annotations], object]] = {
@@ -95,6 +95,8 @@ def show_opposing(
 ) -> None:
     """Print what speaks for a prediction, against it, and against its rival."""
     found = graphs.opposing(graph, target, rival)
+    for remark in found.remarks:
+        errors.print(remark, markup=False)
     if as_json:
         print_json(asdict(found))
         return

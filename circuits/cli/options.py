@@ -68,7 +68,8 @@ FeatureKind = Annotated[
     Features | None, typer.Option("--features", help="Trace the model's own MLP neurons.")
 ]
 TargetTokens = Annotated[
-    list[str] | None, typer.Option("--target", help="Token to explain; may be repeated.")
+    list[str] | None,
+    typer.Option("--target", help="Token to explain, a text or id:NUMBER; may be repeated."),
 ]
 Against = Annotated[
     str | None, typer.Option(help="Explain why --target and not this token: logit difference.")

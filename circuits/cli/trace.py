@@ -50,12 +50,13 @@ from circuits.expand import Expansion
 from circuits.features import FeatureSource
 from circuits.filled import Filled
 from circuits.memory import gigabytes
+from circuits.naming import named_token
 from circuits.neurons import Neurons
 from circuits.points import ReadPoint, WritePoint
 from circuits.progress import progress_bar
 from circuits.subject import Subject, read_subject
 from circuits.targets import TargetSettings
-from circuits.tokens import read_prompt, single_token
+from circuits.tokens import Prompt, read_prompt
 from circuits.trace import TraceSettings, estimate_trace, trace
 from circuits.weights import read_transcoders
 
@@ -101,13 +102,13 @@ def trace_command(
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
-        targets = read_target_settings(
-            subject, target, against, position, probability_mass, max_logits
-        )
         expansion = Expansion(max_features, tolerance, kept_share, everything)
         points = Points(read_at, write_at, fill is not None)
         source = read_source(subject, transcoders, features, max_features, points)
         text = read_prompt(prompt, subject.tokenizer, chat=chat)
+        targets = read_target_settings(
+            subject, text, target, against, position, probability_mass, max_logits
+        )
         settings = TraceSettings(targets, expansion)
         graph = trace(text, subject, source, settings, progress, force=force)
         progress("write", 0, 1)
@@ -149,13 +150,13 @@ def estimate_command(
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
-        targets = read_target_settings(
-            subject, target, against, position, probability_mass, max_logits
-        )
         expansion = Expansion(max_features=max_features, everything=everything)
         points = Points(read_at, write_at, fill is not None)
         source = read_source(subject, transcoders, features, max_features, points)
         text = read_prompt(prompt, subject.tokenizer, chat=chat)
+        targets = read_target_settings(
+            subject, text, target, against, position, probability_mass, max_logits
+        )
         cost = estimate_trace(text, subject, source, TraceSettings(targets, expansion), progress)
     if as_json:
         print_json(asdict(cost))
@@ -209,17 +210,24 @@ def shipped_transcoders(subject: Subject) -> str | None:
 
 def read_target_settings(
     subject: Subject,
+    prompt: Prompt,
     target: list[str] | None,
     against: str | None,
     position: int,
     probability_mass: float,
     max_logits: int,
 ) -> TargetSettings:
-    """Targets by the tokens that the options spell."""
-    tokenizer = subject.tokenizer
+    """Targets by the tokens that the options name; where that is a choice, it is said."""
+
+    def token(text: str) -> int:
+        named = named_token(text, subject, prompt, position)
+        if named.remark:
+            errors.print(named.remark, markup=False)
+        return named.token
+
     return TargetSettings(
-        tokens=tuple(single_token(text, tokenizer) for text in target or ()),
-        against=None if against is None else single_token(against, tokenizer),
+        tokens=tuple(map(token, target or ())),
+        against=None if against is None else token(against),
         position=position,
         probability_mass=probability_mass,
         max_logits=max_logits,
