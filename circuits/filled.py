@@ -96,6 +96,7 @@ class Filled:
                 kind=f"{told.identity.kind} and neurons",
                 name=told.identity.name,
                 revision=told.identity.revision,
+                fingerprint=told.identity.fingerprint,
             ),
             found=told.found + own.found,
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.utils import (
     are_progress_bars_disabled,
     disable_progress_bars,
@@ -37,6 +38,7 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     name: str  # as given to load_model
     revision: str | None  # commit on the Hub, or version of the package; None for a folder
+    folder: Path | None = None  # where its files are, if they are files of one folder
 
 
 def load_model(
@@ -61,7 +63,13 @@ def load_model(
         commit = getattr(model.config, "_commit_hash", None)
         tokenizer = _tokenizer(source, commit or wanted)
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  # lost in a decorator
-    return LoadedModel(model.eval().requires_grad_(False), tokenizer, name, version or commit)
+    return LoadedModel(
+        model.eval().requires_grad_(False),
+        tokenizer,
+        name,
+        version or commit,
+        _folder(source, commit or wanted),
+    )
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -111,6 +119,14 @@ def _tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(
             source, revision=revision or "main", trust_remote_code=False
         )
+
+
+def _folder(source: str, revision: str | None) -> Path | None:
+    """Where the files of a loaded model are."""
+    if Path(source).is_dir():
+        return Path(source)
+    config = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def _refuse_revision(name: str, revision: str | None, version: str | None) -> None:

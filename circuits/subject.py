@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from circuits.fingerprints import fingerprint, model_files
 from circuits.frozen import FrozenModel
 from circuits.models import load_model
 from circuits.spelling import speller, vocabulary_digest
@@ -68,5 +69,6 @@ def read_subject(
         revision=loaded.revision,
         n_layers=frozen.n_layers,
         vocabulary=vocabulary_digest(loaded.tokenizer),
+        fingerprint=None if loaded.folder is None else fingerprint(model_files(loaded.folder)),
     )
     return Subject(frozen, loaded.tokenizer, identity)

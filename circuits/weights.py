@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from circuits.autoencoders import AutoencoderSet, Site
 from circuits.descriptions import FeatureFiles, feature_files
+from circuits.fingerprints import fingerprint
 from circuits.formats import circuit_tracer, gemma_scope, openmoss, saelens, sparsify, sweep
 from circuits.formats.autoencoders import holds_autoencoders, read_autoencoders
 from circuits.formats.hooks import layer_of
@@ -53,7 +54,7 @@ def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None)
             raise WeightsFormatError(point.sentence)
     last = max(stored.layers)
     d_model = stored.layers[last].encoder.shape[1]
-    revision = place.revision or _fingerprint(place)
+    revision = place.revision or _first_bytes(place)
     return TranscoderSet(
         layers=tuple(stored.layers.get(i) or nothing(d_model) for i in range(last + 1)),
         read=ReadPoint(points[0]),
@@ -62,6 +63,7 @@ def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None)
             kind="cross-layer transcoder" if stored.cross_layer else "transcoder",
             name=place.name if place.revision else stored.name or place.name,
             revision=", ".join((revision, *stored.sources)),
+            fingerprint=_contents(place),
         ),
         features=_features(place),
         joint=stored.joint,
@@ -84,7 +86,10 @@ def read_dictionary(
     return AutoencoderSet(
         autoencoders=_sound(place, lambda place: read_autoencoders(place, site)),
         identity=DictionaryIdentity(
-            kind="autoencoder", name=place.name, revision=place.revision or _fingerprint(place)
+            kind="autoencoder",
+            name=place.name,
+            revision=place.revision or _first_bytes(place),
+            fingerprint=_contents(place),
         ),
     )
 
@@ -129,12 +134,24 @@ def _features(place: Place) -> FeatureFiles | None:
     return feature_files(folder)
 
 
-def _fingerprint(place: Place) -> str:
-    """Names the content of a folder: a hash of name, size and first megabyte of what is read."""
+def _contents(place: Place) -> str | None:
+    """Names all that is read of a folder here; of a set on the Hub its commit does."""
+    if place.revision is not None:
+        return None
+    paths = {name: place.path(name) for name in place.files}
+    return fingerprint({name: path for name, path in paths.items() if _is_read(path)})
+
+
+def _first_bytes(place: Place) -> str:
+    """What schema 1 has for a folder: a hash of name, size and first megabyte of what is read."""
     digest = hashlib.sha256()
     for name in place.files:
         path = place.path(name)
-        if path.suffix in (".safetensors", ".npz", ".yaml") or path.name in CONFIGS:
+        if _is_read(path):
             with path.open("rb") as file:
                 digest.update(f"{name} {path.stat().st_size} ".encode() + file.read(2**20))
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _is_read(path: Path) -> bool:
+    return path.suffix in (".safetensors", ".npz", ".yaml") or path.name in CONFIGS

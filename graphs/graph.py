@@ -73,6 +73,12 @@ class AttributionGraph:
             raise ValueError(f"A description is of LAYER/INDEX, got {wrong[0]!r}.")
 
     def _check_nodes(self) -> None:
+        tokens, ids = len(self.provenance.tokens), len(self.provenance.token_ids)
+        if tokens != ids or self.provenance.context_only > tokens:
+            raise ValueError(
+                f"The header has {tokens} tokens, {ids} token ids and "
+                f"{self.provenance.context_only} context-only positions, which do not fit."
+            )
         if len(self.provenance.targets) != len(self.target_rows()):
             raise ValueError(
                 f"The header names {len(self.provenance.targets)} targets, the nodes hold "

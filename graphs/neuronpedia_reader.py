@@ -33,6 +33,7 @@ from graphs.provenance import (
     Provenance,
     Target,
 )
+from graphs.soundness import require_sound
 
 _NO_GRAPH = "is not a graph of circuit-tracer or Neuronpedia"
 _CLERP = re.compile(
@@ -98,6 +99,8 @@ def _read(file: GraphFile, extra: Extra | None) -> ReadGraph:
         output_tokens={} if extra is None else extra.output_tokens,
         descriptions=_labelled(file, ids) if extra is None else extra.descriptions,
     )
+    if extra is not None:
+        require_sound(graph)
     notes = notes_of_params(file, ids, frozenset(() if extra is None else extra.automatic))
     return ReadGraph(graph, notes, (dangling,) if dangling else ())
 

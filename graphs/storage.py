@@ -20,9 +20,10 @@ E edges, "int" being any signed integer and "float" float32 or float64:
     weights.indices               int [E]    with, weights.indptr[t+1]; indices are their
     weights.data                  float [E]  sources, rising and below t, and data their weights
 
-A writer must write all of them.  A reader must refuse a file that breaks any of this or that has
-a higher schema_version than it knows, and may ignore other arrays.  Arrays come back with the
-dtype and the bits with which they were written.
+A writer must write all of them.  A reader must refuse a file that breaks any of this, that does not
+hold what its own checks say (`graphs.soundness`), or that has a higher schema_version than it
+knows, and may ignore other arrays.  Arrays come back with the dtype and the bits with which they
+were written.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from graphs.files import GraphFileError, atomic_write, first_problem, refuse_new
 from graphs.graph import AttributionGraph
 from graphs.nodes import NodeTable
 from graphs.provenance import SCHEMA_VERSION, Provenance
+from graphs.soundness import require_sound
 
 _KEY = "headwater"
 _LONGEST_HEADER = 100_000_000  # bytes; safetensors refuses to read more
@@ -117,7 +119,7 @@ def read_graph(path: Path | str) -> AttributionGraph:
     except (OSError, SafetensorError) as error:
         raise GraphFileError(f"{path} is not a whole safetensors file: {error}.") from error
     try:
-        return AttributionGraph(
+        graph = AttributionGraph(
             nodes=NodeTable(**{name: arrays[name] for name in _NODE_COLUMNS}),
             weights=_weights(arrays),
             provenance=header.provenance,
@@ -125,8 +127,10 @@ def read_graph(path: Path | str) -> AttributionGraph:
             descriptions=header.descriptions,
             **{name: arrays[name] for name in _GRAPH_COLUMNS},
         )
+        require_sound(graph)
     except ValueError as error:
         raise GraphFileError(f"{path} does not hold a sound graph: {error}") from error
+    return graph
 
 
 def _dtype_code(array: ndarray) -> str:

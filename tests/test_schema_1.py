@@ -43,6 +43,9 @@ def assert_holds(read: Any, stored: Any) -> None:
             if name != "schema_version":
                 assert_holds(read[name], value)
         assert not [value for name, value in read.items() if name not in stored and value]
+    elif isinstance(stored, list):
+        for one, other in zip(read, stored, strict=True):
+            assert_holds(one, other)
     else:
         assert read == stored
 
