@@ -19,6 +19,7 @@ from circuits.experiment import Experiment
 from circuits.filled import Filled
 from circuits.intervene import Outcomes, intervene
 from circuits.progress import Progress, ignore_progress
+from circuits.recomputed import rows_report
 from circuits.replacement import replacement_report
 from circuits.transcoders import TranscoderSet
 from graphs.changes import Change, Intervention
@@ -58,6 +59,7 @@ def check(
     features = Ablation(experiment)
     report = Report(
         generator=f"headwater {version('headwater')}",
+        rows=rows_report(experiment),
         effects=_effects(features, settings, progress),
         replacement=replaced,
     )

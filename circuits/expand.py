@@ -22,10 +22,11 @@ from circuits.cores import each_block, workers_for
 from circuits.covectors import Covectors
 from circuits.features import ActiveFeatures
 from circuits.frozen import FrozenModel
-from circuits.lower import Lower
+from circuits.lower import Lower, push_lower
 from circuits.progress import Progress
+from circuits.recording import Recording
 from circuits.rows import SparseRows, ThinRows, thin
-from circuits.sources import Sources
+from circuits.sources import Sources, build_sources
 from circuits.targets import Targets
 
 Report = Callable[[int], None]  # rows swept so far
@@ -100,6 +101,23 @@ class Sweeper:
             rows.add(nodes[block].tolist(), part, values[block].double().cpu().numpy())
             done += len(block)
             report(done)
+
+
+def prepare_sweep(
+    frozen: FrozenModel,
+    recording: Recording,
+    features: ActiveFeatures,
+    targets: Targets,
+    floor: int = 0,
+) -> Sweeper:
+    """What is swept on a recorded prompt; sources below `floor` are pushed up to it."""
+    context = recording.prompt.context_only
+    first = 0 if bool((targets.covectors.pos < context).any()) else context
+    sources = build_sources(frozen, recording, features, first)
+    attention = Attention(frozen, recording, first)
+    return Sweeper(
+        frozen, attention, sources, push_lower(frozen, attention, sources, floor), features
+    )
 
 
 def expand(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from circuits.features import ActiveFeatures, FeatureSource, LinearPath
 from circuits.frozen import FrozenModel
+from circuits.origin import ExperimentError, require_dictionary, require_model
 from circuits.recording import Recording
 from circuits.subject import Subject
 from circuits.targets import Targets, TargetSettings
@@ -25,10 +26,6 @@ from graphs.nodes import NodeKind
 from graphs.provenance import Provenance
 
 AGREEMENT = 0.05  # of the largest activation: what number types may differ by
-
-
-class ExperimentError(ValueError):
-    """A graph that is not of this model, dictionary and prompt."""
 
 
 @dataclass(frozen=True)
@@ -69,21 +66,13 @@ def prepare(
     Targets that are directions are not in a file and must be given.  Raises ExperimentError for a
     graph of another model, dictionary or target, and as `circuits.trace`.
     """
-    header, frozen = graph.provenance, subject.frozen
-    if header.model.n_layers != frozen.n_layers:
-        raise ExperimentError(
-            f"The graph is of a model of {header.model.n_layers} layers, {subject.identity.name!r} "
-            f"has {frozen.n_layers}: give the model that was traced, {header.model.name!r}."
-        )
-    if any(not 0 <= token < len(frozen.unembedding) for token in header.token_ids):
-        raise ExperimentError(
-            f"The graph's prompt has tokens that {subject.identity.name!r} does not know: give "
-            f"the model that was traced, {header.model.name!r}."
-        )
+    header = graph.provenance
+    require_model(header, subject)
     settings = targets or target_settings(header)
     prompt = Prompt(header.prompt, header.token_ids, header.tokens, header.context_only)
     with torch.inference_mode():
         recording, read, features = read_active(prompt, subject, source, settings, force=True)
+        require_dictionary(header, features.identity)
         row = _rows(graph, features)
     kinds = graph.nodes.kind[graph.target_rows()], graph.nodes.index[graph.target_rows()]
     if not np.array_equal(kinds[1], read.index.cpu().numpy()) or np.any(kinds[0] != read.kind):
@@ -124,8 +113,10 @@ def _rows(graph: AttributionGraph, features: ActiveFeatures) -> Int[Tensor, " no
     found = torch.from_numpy(row).to(features.pos.device)
     given = nodes.activation[wanted]
     own = features.activation[found[torch.from_numpy(wanted)]].double().cpu().numpy()
-    if len(wanted) and np.abs(own - given).max() > AGREEMENT * np.abs(given).max():
-        worst = int(wanted[np.abs(own - given).argmax()])
+    away = np.abs(own - given)
+    # Written so that what is no number does not agree.
+    if not np.all(away <= AGREEMENT * np.abs(given).max(initial=0.0)):
+        worst = int(wanted[np.nan_to_num(away, nan=np.inf).argmax()])
         raise ExperimentError(_other(graph, f"{nodes[worst]} has another activation in"))
     return found
 

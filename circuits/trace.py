@@ -15,18 +15,16 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from circuits.attention import Attention
 from circuits.estimate import Estimate, Plan, estimate
-from circuits.expand import Expansion, Sweeper, expand
+from circuits.expand import Expansion, expand, prepare_sweep
 from circuits.features import ActiveFeatures, FeatureSource
 from circuits.labels import LABELS_PER_LAYER, output_tokens
-from circuits.lower import push_lower
 from circuits.progress import Progress, ignore_progress
 from circuits.recording import Recording, record
 from circuits.replay import replay_difference
 from circuits.room import require_room, require_room_to_record
 from circuits.rows import SparseRows
-from circuits.sources import Sources, build_sources, node_table
+from circuits.sources import Sources, node_table
 from circuits.subject import Subject
 from circuits.targets import Targets, TargetSettings, read_targets
 from circuits.tokens import Prompt
@@ -74,13 +72,9 @@ def trace(
         if not force:
             require_room(plan)
         progress("sources", 0, 1)
-        at_context = bool((targets.covectors.pos < prompt.context_only).any())
-        first = 0 if at_context else prompt.context_only
-        sources = build_sources(frozen, recording, features, first)
+        sweeper = prepare_sweep(frozen, recording, features, targets, plan.floor)
+        sources = sweeper.sources
         progress("sweep", 0, 1)
-        attention = Attention(frozen, recording, first)
-        lower = push_lower(frozen, attention, sources, plan.floor)
-        sweeper = Sweeper(frozen, attention, sources, lower, features)
         rows = expand(sweeper, targets, settings.expansion, progress)
         progress("check", 0, 1)
         nodes, seed = _nodes(sources, targets)

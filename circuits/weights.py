@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,37 @@ Result = TypeVar("Result")
 BARE = "layer_0.safetensors"  # a per-layer set without its config.yaml
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A place that remembers which of its files were asked for."""
+
+    place: Place
+    asked: dict[str, Path] = field(default_factory=dict[str, Path])
+
+    @property
+    def name(self) -> str:
+        return self.place.name
+
+    @property
+    def revision(self) -> str | None:
+        return self.place.revision
+
+    @property
+    def listed(self) -> bool:
+        return self.place.listed
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return self.place.files
+
+    def path(self, file: str) -> Path:
+        return self.asked.setdefault(file, self.place.path(file))
+
+    def contents(self) -> str | None:
+        """Names what was read, in a folder here; of a set on the Hub its commit does."""
+        return None if self.revision is not None else fingerprint(self.asked)
+
+
 def read_transcoders(
     reference: str | Path,
     *,
@@ -47,7 +79,8 @@ def read_transcoders(
 
 
 def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None) -> TranscoderSet:
-    stored = _sound(place, _read)
+    watched = Watched(place)
+    stored = _sound(watched, _read)
     points = read or stored.read, write or stored.write
     for point in points:
         if isinstance(point, Unknown):
@@ -63,7 +96,7 @@ def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None)
             kind="cross-layer transcoder" if stored.cross_layer else "transcoder",
             name=place.name if place.revision else stored.name or place.name,
             revision=", ".join((revision, *stored.sources)),
-            fingerprint=_contents(place),
+            fingerprint=watched.contents(),
         ),
         features=_features(place),
         joint=stored.joint,
@@ -83,13 +116,14 @@ def read_dictionary(
     place = find_place(reference, revision)
     if site == Site.TRANSCODER or (site is None and not _sound(place, holds_autoencoders)):
         return _transcoders(place, None, None)
+    watched = Watched(place)
     return AutoencoderSet(
-        autoencoders=_sound(place, lambda place: read_autoencoders(place, site)),
+        autoencoders=_sound(watched, lambda place: read_autoencoders(place, site)),
         identity=DictionaryIdentity(
             kind="autoencoder",
             name=place.name,
             revision=place.revision or _first_bytes(place),
-            fingerprint=_contents(place),
+            fingerprint=watched.contents(),
         ),
     )
 
@@ -134,24 +168,12 @@ def _features(place: Place) -> FeatureFiles | None:
     return feature_files(folder)
 
 
-def _contents(place: Place) -> str | None:
-    """Names all that is read of a folder here; of a set on the Hub its commit does."""
-    if place.revision is not None:
-        return None
-    paths = {name: place.path(name) for name in place.files}
-    return fingerprint({name: path for name, path in paths.items() if _is_read(path)})
-
-
 def _first_bytes(place: Place) -> str:
     """What schema 1 has for a folder: a hash of name, size and first megabyte of what is read."""
     digest = hashlib.sha256()
     for name in place.files:
         path = place.path(name)
-        if _is_read(path):
+        if path.suffix in (".safetensors", ".npz", ".yaml") or path.name in CONFIGS:
             with path.open("rb") as file:
                 digest.update(f"{name} {path.stat().st_size} ".encode() + file.read(2**20))
     return f"sha256:{digest.hexdigest()[:16]}"
-
-
-def _is_read(path: Path) -> bool:
-    return path.suffix in (".safetensors", ".npz", ".yaml") or path.name in CONFIGS

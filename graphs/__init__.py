@@ -75,6 +75,7 @@ from graphs.report import (
     EffectReport,
     ReplacementReport,
     Report,
+    RowsReport,
     SetReport,
     StrongestReport,
 )
@@ -156,6 +157,7 @@ __all__ = [
     "Regime",
     "ReplacementReport",
     "Report",
+    "RowsReport",
     "Scale",
     "Score",
     "Scores",

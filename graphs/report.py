@@ -1,5 +1,6 @@
 """Report: how a graph fared in the model that it is of.  Part of the graph file's header.
 
+    rows          some rows are computed anew, and so are activations
     effects       each top feature is ablated alone: predicted beside measured, at every target
                   and at every feature that it is predicted to change
     necessity     the pruned circuit's features are ablated together
@@ -38,6 +39,15 @@ MOST_CHANCE = 0.05  # share of random sets that do as well as the circuit
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class RowsReport(_Frozen):
+    """The file's rows and numbers beside those of the model, as they are now."""
+
+    rows: int = Field(ge=0)  # that were computed anew
+    difference: float = Field(ge=0.0)  # largest of a row, of its absolute sum
+    values: float = Field(ge=0.0)  # largest of an activation or value, of the largest
+    limit: float  # of both
 
 
 class EffectReport(_Frozen):
@@ -103,6 +113,7 @@ class Report(_Frozen):
     """All of it; None where a graph has nothing to test."""
 
     generator: str  # program and version
+    rows: RowsReport | None = None
     effects: tuple[EffectReport, ...] = ()
     necessity: SetReport | None = None
     sufficiency: SetReport | None = None
@@ -113,7 +124,8 @@ class Report(_Frozen):
     @property
     def problems(self) -> tuple[tuple[str, str], ...]:
         """Checks that do not hold: a name, as in `effects.frozen.targets`, and one sentence."""
-        found = [(one.name, sentence) for one in self.effects for sentence in _missed(one)]
+        found = [("rows", sentence) for sentence in _changed(self.rows)]
+        found += [(one.name, sentence) for one in self.effects for sentence in _missed(one)]
         for name, said, one in (
             ("necessity", "ablating the pruned circuit", self.necessity),
             ("sufficiency", "keeping the pruned circuit alone", self.sufficiency),
@@ -145,6 +157,22 @@ class Report(_Frozen):
     def failures(self) -> tuple[str, ...]:
         """One sentence per check that does not hold."""
         return tuple(sentence for _, sentence in self.problems)
+
+
+def _changed(rows: RowsReport | None) -> list[str]:
+    found: list[str] = []
+    if rows is not None and rows.difference > rows.limit:
+        found.append(
+            f"Rows fail: computed anew, a row differs from the file's by {rows.difference:.1e} of "
+            f"its absolute sum, the limit is {rows.limit:.0e}: the file was changed."
+        )
+    if rows is not None and rows.values > rows.limit:
+        found.append(
+            "Values fail: in the model an activation or value differs from the file's by "
+            f"{rows.values:.1e} of the largest, the limit is {rows.limit:.0e}: the file was "
+            "changed."
+        )
+    return found
 
 
 def _missed(one: EffectReport) -> list[str]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 import torch
@@ -207,8 +205,7 @@ def test_targets_and_sources_meet_where_it_is_cheapest(
         floors.append(floor)
         return push_lower(frozen, attention, sources, floor)
 
-    # The package's `trace` is the function.
-    monkeypatch.setattr(import_module("circuits.trace"), "push_lower", push)
+    monkeypatch.setattr("circuits.expand.push_lower", push)
     graphs = []
     for floor in (0, 2):
         monkeypatch.setattr("circuits.flops.Costs.best_floor", lambda self, share, f=floor: f)

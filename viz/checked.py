@@ -55,6 +55,13 @@ def report_lines(report: Report) -> list[CheckLine]:
     """How a graph fared in the model, line by line."""
     problems = {name for name, _ in report.problems}
     lines: list[CheckLine] = []
+    if report.rows is not None:
+        rows = report.rows
+        said = (
+            f"{rows.rows:,} rows within {rows.difference:.1e} of their sums · "
+            f"values within {rows.values:.1e}"
+        )
+        lines.append(CheckLine("computed anew", said, "rows" not in problems))
     for one in report.effects:
         # Of the free model nothing is demanded: it may always make up for what is taken away.
         holds = None if one.regime == Regime.FREE else one.name not in problems

@@ -18,10 +18,10 @@ from rich.console import Console
 from circuits.architectures import UnsupportedArchitecture
 from circuits.cli.usage import UsageError
 from circuits.descriptions import FeatureFileError
-from circuits.experiment import ExperimentError
 from circuits.formats.stored import WeightsFormatError
 from circuits.frozen import DamagedWeights
 from circuits.hub import HubError
+from circuits.origin import ExperimentError
 from circuits.packaged import ModelNotFound
 from circuits.places import PlaceError
 from circuits.room import DoesNotFit
