@@ -68,8 +68,10 @@ class Checks(_Frozen):
 
     conservation_max: float | None = None  # largest |sum of row - value| / sum of |row|
     conservation_median: float | None = None
-    conservation_limit: float | None = None  # of both; above it the graph fails; None: bfloat16
-    replay_max_difference: float | None = None  # replayed minus model's own logits, relative
+    conservation_limit: float | None = None  # of these and replay; above it the graph fails
+    replay_max_difference: float | None = None  # replayed minus recorded logits, relative
+    recording_max_difference: float | None = None  # recorded minus model's own logits, relative
+    recording_limit: float | None = None  # above it the graph fails
     influence_resolved: float | None = None  # 1 - mass that waits at features not expanded
     error_influence_share: float | None = None  # of all influence that ends at inputs or errors
     active_features: int | None = None  # before selection
@@ -78,21 +80,31 @@ class Checks(_Frozen):
     @property
     def failures(self) -> tuple[str, ...]:
         """One sentence per check that does not hold."""
-        limit = self.conservation_limit
-        if limit is None:
-            return ()
-        found: list[str] = []
-        if self.conservation_max is not None and self.conservation_max > limit:
-            found.append(
-                "Conservation fails: a row misses its target's own value by "
-                f"{self.conservation_max:.1e} of its absolute sum, the limit is {limit:.0e}."
-            )
-        if self.replay_max_difference is not None and self.replay_max_difference > limit:
-            found.append(
-                "Replay fails: a logit of the local replacement model differs from the model's "
-                f"own by {self.replay_max_difference:.1e} of the largest, the limit is {limit:.0e}."
-            )
-        return tuple(found)
+        measured = (
+            (
+                self.conservation_max,
+                self.conservation_limit,
+                "Conservation fails: a row misses its target's own value by {:.1e} of its absolute "
+                "sum, the limit is {:.0e}.",
+            ),
+            (
+                self.replay_max_difference,
+                self.conservation_limit,
+                "Replay fails: a logit of the local replacement model differs from the model's own "
+                "by {:.1e} of the largest, the limit is {:.0e}.",
+            ),
+            (
+                self.recording_max_difference,
+                self.recording_limit,
+                "Recording fails: a logit of the model as it was recorded differs from the model's "
+                "own by {:.1e} of the largest, the limit is {:.0e}.",
+            ),
+        )
+        return tuple(
+            sentence.format(value, limit)
+            for value, limit, sentence in measured
+            if value is not None and limit is not None and value > limit
+        )
 
 
 def _upgraded(version: Any) -> Any:

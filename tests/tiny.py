@@ -112,9 +112,14 @@ def toy_tokenizer(bos: int | None = 1, eos: int | None = None) -> PreTrainedToke
     )
 
 
-def tiny_model(name: str) -> PreTrainedModel:
-    """A random model; every parameter is random, biases and norm gains too."""
+def tiny_model(name: str, **told: object) -> PreTrainedModel:
+    """A random model; every parameter is random, biases and norm gains too.
+
+    `told` are further fields of its config, of a multimodal one's text config.
+    """
     model_class, config_class, config = ARCHITECTURES[name]
+    within = "text_config" in config
+    config = {**config, "text_config": config["text_config"] | told} if within else config | told
     generator = torch.Generator().manual_seed(7)
     torch.manual_seed(7)
     model = getattr(transformers, model_class)(getattr(transformers, config_class)(**config))

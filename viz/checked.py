@@ -9,6 +9,8 @@ from graphs.regime import Regime
 from graphs.report import EffectReport, Report, SetReport, StrongestReport
 from viz.words import percent
 
+REPLAY, RECORDING = "replay error", "recording error"
+
 
 @dataclass(frozen=True)
 class CheckLine:
@@ -21,15 +23,15 @@ class CheckLine:
 
 def check_lines(checks: Checks) -> list[CheckLine]:
     """What the trace measured about itself, line by line."""
-    limit = checks.conservation_limit
-    allowed = "" if limit is None else f" (limit {limit:.0e})"
     lines: list[CheckLine] = []
-    for name, miss in (
-        ("conservation error", checks.conservation_max),
-        ("replay error", checks.replay_max_difference),
+    for name, miss, limit in (
+        ("conservation error", checks.conservation_max, checks.conservation_limit),
+        (REPLAY, checks.replay_max_difference, checks.conservation_limit),
+        (RECORDING, checks.recording_max_difference, checks.recording_limit),
     ):
         if miss is not None:
             holds = None if limit is None else miss <= limit
+            allowed = "" if limit is None else f" (limit {limit:.0e})"
             lines.append(CheckLine(name, f"{miss:.1e}{allowed}", holds))
     for name, share in (
         ("influence resolved", checks.influence_resolved),
@@ -42,7 +44,7 @@ def check_lines(checks: Checks) -> list[CheckLine]:
 
 def checked(checks: Checks) -> str:
     """What the trace measured about itself, in one line."""
-    lines = [line for line in check_lines(checks) if line.name != "replay error"]
+    lines = [line for line in check_lines(checks) if line.name not in (REPLAY, RECORDING)]
     return " · ".join(f"{line.name} {line.text}" for line in lines) or "no checks recorded"
 
 

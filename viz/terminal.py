@@ -100,6 +100,11 @@ def _notes(summary: Summary) -> RenderableType:
             f"replayed logits differ from the model's own by {checks.replay_max_difference:.1e} "
             "of the largest"
         )
+    if checks.recording_max_difference is not None:
+        lines.append(
+            "logits differ from those of a pass in which nothing is recorded by "
+            f"{checks.recording_max_difference:.1e} of the largest"
+        )
     failures = [Text(failure, style="bold red") for failure in summary.failures]
     tested = [] if summary.report is None else ["", report_table(summary.report)]
     return Group(*(Text(line) for line in lines), *tested, *failures)
