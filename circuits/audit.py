@@ -22,7 +22,7 @@ from circuits.progress import Progress, ignore_progress
 from circuits.recording import record
 from circuits.subject import Subject
 from circuits.targets import TargetSettings
-from circuits.tokens import Prompt, read_prompt, single_token
+from circuits.tokens import DEFAULT_RULE, Prompt, PromptRule, read_prompt, single_token
 from circuits.trace import TraceSettings, trace
 from graphs.carriers import LEAST_DIFFERENCE, Answer, Audited, Carrier
 from graphs.compare import compare
@@ -51,6 +51,7 @@ def audit(
     source: FeatureSource,
     settings: AuditSettings | None = None,
     progress: Progress = ignore_progress,
+    rule: PromptRule = DEFAULT_RULE,
     *,
     chat: bool = False,
     force: bool = False,
@@ -61,7 +62,7 @@ def audit(
     """
     settings = settings or AuditSettings()
     texts = pair.first, pair.second
-    prompts = [read_prompt(text, subject.tokenizer, chat=chat) for text in texts]
+    prompts = [read_prompt(text, subject.tokenizer, rule, chat=chat) for text in texts]
     traced = TraceSettings(
         _target(pair, subject, prompts), settings.trace.expansion, settings.trace.labels
     )

@@ -27,6 +27,7 @@ from circuits.recording import Recording, record
 from circuits.replay import replay_difference
 from circuits.room import require_room, require_room_to_record
 from circuits.rows import SparseRows
+from circuits.sinks import attention_sinks
 from circuits.sources import Sources, build_sources, node_table
 from circuits.subject import Subject
 from circuits.targets import Targets, TargetSettings, read_targets
@@ -35,7 +36,7 @@ from graphs.descriptions import Description
 from graphs.graph import AttributionGraph
 from graphs.influence import resolved_share
 from graphs.nodes import NodeKind, NodeTable
-from graphs.provenance import Checks, Provenance
+from graphs.provenance import Checks, Provenance, Sink
 
 # Above this relative miss a row does not conserve.  In bfloat16 right rows miss by up to 0.014 in
 # Gemma 3 270M and SmolLM2-135M and by 0.084 in tiny random models, rows of models that were read
@@ -97,6 +98,7 @@ def trace(
         columns = sources.feature_column.cpu().numpy()
         strongest = _strongest(features, reached[columns], settings.labels)
         tokens = output_tokens(subject.frozen, features, strongest, subject.spell)
+        sinks = attention_sinks(recording, features, reached[columns])
     progress("graph", 0, 1)
     return AttributionGraph(
         nodes=nodes,
@@ -105,7 +107,7 @@ def trace(
         dropped=rows.dropped(),
         dropped_absolute=rows.dropped_absolute(),
         expanded=rows.expanded(),
-        provenance=_provenance(subject, prompt, features, targets, settings, checks),
+        provenance=_provenance(subject, prompt, features, targets, settings, checks, sinks),
         output_tokens=dict(zip(columns[strongest].tolist(), tokens, strict=True)),
         descriptions=_descriptions(source, features, strongest),
     )
@@ -194,6 +196,7 @@ def _provenance(
     targets: Targets,
     settings: TraceSettings,
     checks: Checks,
+    sinks: tuple[Sink, ...],
 ) -> Provenance:
     return Provenance(
         generator=f"headwater {version('headwater')}",
@@ -204,6 +207,8 @@ def _provenance(
         tokens=prompt.tokens,
         token_ids=prompt.ids,
         context_only=prompt.context_only,
+        opening=prompt.opening,
+        sinks=sinks,
         targets=targets.described,
         settings={
             **asdict(settings.expansion),

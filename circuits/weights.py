@@ -62,6 +62,7 @@ def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None)
             kind="cross-layer transcoder" if stored.cross_layer else "transcoder",
             name=place.name if place.revision else stored.name or place.name,
             revision=", ".join((revision, *stored.sources)),
+            documents=stored.documents,
         ),
         features=_features(place),
         joint=stored.joint,

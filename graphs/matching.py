@@ -79,7 +79,7 @@ def feature_numbering(graph: AttributionGraph) -> tuple[dict[str, Any], ...] | N
 
 def _named(source: ModelIdentity | DictionaryIdentity) -> dict[str, Any]:
     """What schema 1 says already."""
-    return source.model_dump(exclude={"fingerprint", "vocabulary"})
+    return source.model_dump(exclude={"fingerprint", "vocabulary", "documents"})
 
 
 def match_by_identity(

@@ -11,8 +11,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 
+from graphs.opening import DocumentOpening, Opening, mismatches
 from graphs.regime import Regime
 from graphs.report import Report
 
@@ -43,6 +51,16 @@ class DictionaryIdentity(_Frozen):
     name: str
     revision: str | None = None
     fingerprint: str | None = None  # digest of all that is read, whole files; None: not known
+    documents: DocumentOpening | None = None  # how those it was trained on begin; None: not known
+
+
+class Sink(_Frozen):
+    """A position without BOS or the like whose residual stream is far larger than the others'."""
+
+    pos: int = Field(ge=0)
+    layer: int = Field(ge=0)  # whose MLP reads the residual that is largest
+    ratio: float = Field(ge=0.0)  # its norm over the median of all positions
+    influence: float = Field(ge=0.0)  # share of all features' influence that the position's have
 
 
 class Target(_Frozen):
@@ -124,11 +142,24 @@ class Provenance(_Frozen):
     tokens: tuple[str, ...]  # one string per position
     token_ids: tuple[int, ...]
     context_only: int = Field(default=0, ge=0)  # first positions, without features and errors
+    opening: Opening | None = None  # None: not known
+    sinks: tuple[Sink, ...] | None = None  # attention sinks; None: not looked for
     targets: tuple[Target, ...]  # in the order of the graph's logit and target nodes
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     checks: Checks = Checks()
     measured: tuple[Measured, ...] = ()
     report: Report | None = None  # of `headwater check`
+
+    @model_validator(mode="after")
+    def _sinks_in_the_prompt(self) -> Provenance:
+        if any(sink.pos >= len(self.tokens) for sink in self.sinks or ()):
+            raise ValueError("a sink is at a position that the prompt does not have")
+        return self
+
+    @property
+    def mismatches(self) -> tuple[str, ...]:
+        """One sentence per way in which the prompt begins unlike the dictionary's documents."""
+        return mismatches(self.dictionary.documents, self.opening, self.context_only)
 
     @property
     def failures(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from graphs.provenance import Checks, Provenance
 from graphs.regime import Regime
 from graphs.report import EffectReport, Report, SetReport, StrongestReport
+from viz.openings import opening_text, sink_text
 from viz.words import percent
 
 REPLAY, RECORDING = "replay error", "recording error"
@@ -49,8 +50,16 @@ def checked(checks: Checks) -> str:
 
 
 def header_lines(header: Provenance) -> list[CheckLine]:
-    """Both of these."""
-    return check_lines(header.checks) + (report_lines(header.report) if header.report else [])
+    """All that a header says: of the trace, of how the prompt begins, and of tests in the model."""
+    begins: list[CheckLine] = []
+    if header.opening is not None:
+        said = opening_text(header.opening, header.context_only)
+        begins.append(CheckLine("prompt", said, None))
+    for sink in header.sinks or ():
+        begins.append(CheckLine("prompt", sink_text(sink, header.tokens[sink.pos]), None))
+    begins += [CheckLine("dictionary", said, None) for said in header.mismatches]
+    reported = report_lines(header.report) if header.report else []
+    return check_lines(header.checks) + begins + reported
 
 
 def report_lines(report: Report) -> list[CheckLine]:

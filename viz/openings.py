@@ -1,0 +1,46 @@
+"""How a prompt begins, in words: BOS, what is context only, and tokens that draw attention."""
+
+from __future__ import annotations
+
+from graphs.opening import Bos, ContextRule, Opening
+from graphs.provenance import Sink
+from viz.words import percent, quoted
+
+
+def opening_text(opening: Opening, context_only: int) -> str:
+    """BOS and context-only positions of a prompt, in one short line."""
+    return f"{_bos(opening)} · {_context_only(opening.rule, context_only)}"
+
+
+def _bos(opening: Opening) -> str:
+    by_itself = opening.asked == Bos.AUTO
+    match opening.bos:
+        case "added":
+            return "BOS added, as the tokenizer does" if by_itself else "BOS added, as asked"
+        case "typed":
+            return "BOS stands in the text"
+        case "left out":
+            return "no BOS: the tokenizer adds none" if by_itself else "no BOS, as asked"
+        case "unknown":
+            return "no BOS: the tokenizer has none"
+
+
+def _context_only(rule: ContextRule, count: int) -> str:
+    if count == 0:
+        return "no position is context only"
+    positions = "first position is" if count == 1 else f"{count} first positions are"
+    why = {
+        ContextRule.CHAT: ", the opening of a chat",
+        ContextRule.SPECIAL: ", a special token",
+        ContextRule.ASKED: ", as asked",
+        ContextRule.ORDINARY: "",
+    }
+    return f"{positions} context only{why[rule]}"
+
+
+def sink_text(sink: Sink, token: str) -> str:
+    """One attention sink, in one line."""
+    return (
+        f"attention sink {quoted(token)} at {sink.pos}: residual {sink.ratio:.0f} × the median at "
+        f"layer {sink.layer}, {percent(sink.influence)} of features' influence"
+    )
