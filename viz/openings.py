@@ -16,7 +16,7 @@ def _bos(opening: Opening) -> str:
     by_itself = opening.asked == Bos.AUTO
     match opening.bos:
         case "added":
-            return "BOS added, as the tokenizer does" if by_itself else "BOS added, as asked"
+            return "BOS added by the tokenizer" if by_itself else "BOS added, as asked"
         case "typed":
             return "BOS stands in the text"
         case "left out":
@@ -26,21 +26,19 @@ def _bos(opening: Opening) -> str:
 
 
 def _context_only(rule: ContextRule, count: int) -> str:
-    if count == 0:
-        return "no position is context only"
-    positions = "first position is" if count == 1 else f"{count} first positions are"
+    positions = {0: "none", 1: "position 0"}.get(count, f"first {count} positions")
     why = {
         ContextRule.CHAT: ", the opening of a chat",
         ContextRule.SPECIAL: ", a special token",
         ContextRule.ASKED: ", as asked",
         ContextRule.ORDINARY: "",
     }
-    return f"{positions} context only{why[rule]}"
+    return f"context only: {positions}{why[rule]}"
 
 
 def sink_text(sink: Sink, token: str) -> str:
     """One attention sink, in one line."""
     return (
-        f"attention sink {quoted(token)} at {sink.pos}: residual {sink.ratio:.0f} × the median at "
-        f"layer {sink.layer}, {percent(sink.influence)} of features' influence"
+        f"attention sink {quoted(token)} at {sink.pos}: {sink.ratio:.0f} × the median norm, "
+        f"{percent(sink.influence)} of feature influence"
     )

@@ -98,7 +98,7 @@ BosRule = Annotated[
 ]
 ContextOnly = Annotated[
     int | None,
-    typer.Option(min=0, help="First positions without features, if not special tokens alone."),
+    typer.Option(min=0, help="First positions without features, whatever their tokens."),
 ]
 Type = Annotated[DType, typer.Option("--dtype", help="Number type of model and sweep.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
