@@ -7,12 +7,14 @@ transformers 5.4 to 5.23.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 Rows = Callable[[Tensor, int], Tensor]
 
@@ -56,6 +58,7 @@ class Layout:
     gain_offset: float = 0.0  # what is added to a norm's stored weight
     experts: bool = False  # the MLP sends each token to some of many; it has no neurons to name
     parallel_flag: str | None = None  # config field: attention and MLP read the same residual
+    logit_softcap: str | None = None  # config field: the class caps its logits by this tanh
 
     @property
     def mlp_contribution(self) -> str:
@@ -69,6 +72,7 @@ GEMMA = Layout(
     mlp_norm="pre_feedforward_layernorm",
     post_mlp_norm="post_feedforward_layernorm",
     gain_offset=1.0,
+    logit_softcap="final_logit_softcapping",
 )
 LAYOUTS: dict[str, Layout] = {
     "Gemma2ForCausalLM": GEMMA,
@@ -78,6 +82,7 @@ LAYOUTS: dict[str, Layout] = {
         blocks="model.language_model.layers",
         embedding="model.language_model.embed_tokens",
         final_norm="model.language_model.norm",
+        logit_softcap=None,  # its text config has the field, its forward pass ignores it
     ),
     "GptOssForCausalLM": replace(LLAMA, experts=True),
     "LlamaForCausalLM": LLAMA,
@@ -117,6 +122,10 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
+# Fields of any class's config, and what they must be for tokens to see only those before them.
+CAUSAL = {"use_bidirectional_attention": False, "is_causal": True}
+
+
 def layout_of(model: nn.Module) -> Layout:
     """The layout of a model's class.  Raises UnsupportedArchitecture that lists the known ones."""
     name = type(model).__name__
@@ -126,6 +135,22 @@ def layout_of(model: nn.Module) -> Layout:
             "Add one entry to circuits/architectures.py (about a dozen lines)."
         )
     return LAYOUTS[name]
+
+
+def require_traceable(config: PreTrainedConfig, dtype: torch.dtype) -> None:
+    """Raises UnsupportedArchitecture for what any class does when its config says so."""
+    for field, needed in CAUSAL.items():
+        value = getattr(config, field, needed)
+        if bool(value) != needed:
+            raise UnsupportedArchitecture(
+                f"The model's config has {field}: {json.dumps(value)}, so its tokens see those "
+                "behind them: choose a causal model, whose tokens see earlier ones alone."
+            )
+    if getattr(config, "reorder_and_upcast_attn", False) and dtype == torch.float64:
+        raise UnsupportedArchitecture(
+            "The model's config has reorder_and_upcast_attn: true, whose attention is float32 "
+            "whatever the model is: choose another number type than float64."
+        )
 
 
 def part(module: nn.Module, path: str) -> nn.Module:

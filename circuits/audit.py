@@ -23,7 +23,7 @@ from circuits.progress import Progress, ignore_progress
 from circuits.recording import record
 from circuits.subject import Subject
 from circuits.targets import TargetSettings
-from circuits.tokens import Prompt, read_prompt
+from circuits.tokens import DEFAULT_RULE, Prompt, PromptRule, read_prompt
 from circuits.trace import TraceSettings, trace
 from graphs.carriers import LEAST_DIFFERENCE, Answer, Audited, Carrier
 from graphs.compare import compare
@@ -52,6 +52,7 @@ def audit(
     source: FeatureSource,
     settings: AuditSettings | None = None,
     progress: Progress = ignore_progress,
+    rule: PromptRule = DEFAULT_RULE,
     *,
     chat: bool = False,
     force: bool = False,
@@ -62,7 +63,7 @@ def audit(
     """
     settings = settings or AuditSettings()
     texts = pair.first, pair.second
-    prompts = [read_prompt(text, subject.tokenizer, chat=chat) for text in texts]
+    prompts = [read_prompt(text, subject.tokenizer, rule, chat=chat) for text in texts]
     target, remarks = _target(pair, subject, prompts)
     traced = TraceSettings(target, settings.trace.expansion, settings.trace.labels)
     graphs = [trace(prompt, subject, source, traced, progress, force=force) for prompt in prompts]

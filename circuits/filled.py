@@ -15,7 +15,6 @@ from circuits.neurons import Neurons
 from circuits.recording import Recording
 from circuits.transcoders import TranscoderSet
 from graphs.descriptions import Description
-from graphs.provenance import DictionaryIdentity
 
 
 @dataclass(frozen=True)
@@ -92,11 +91,6 @@ class Filled:
         return ActiveFeatures(
             *(column[order] for column in columns),
             rows=FilledRows((told.rows, own.rows), filled, order >= len(told), row[order]),
-            identity=DictionaryIdentity(
-                kind=f"{told.identity.kind} and neurons",
-                name=told.identity.name,
-                revision=told.identity.revision,
-                fingerprint=told.identity.fingerprint,
-            ),
+            identity=told.identity.model_copy(update={"kind": f"{told.identity.kind} and neurons"}),
             found=told.found + own.found,
         )

@@ -14,6 +14,7 @@ A norm with its denominator held is a linear map (LayerNorm: with centring) and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,6 +27,7 @@ from circuits.architectures import (
     layout_of,
     optional_part,
     part,
+    require_traceable,
     value_projection,
 )
 
@@ -84,14 +86,15 @@ class FrozenModel:
     """A transformers model seen as linear maps.
 
     The model itself is untouched: `modules` are its own, weights here are copies with gains
-    folded in.  Raises UnsupportedArchitecture for a class without a layout, DamagedWeights for
-    weights that are not finite.
+    folded in.  Raises UnsupportedArchitecture for a class without a layout and for attention
+    that is not causal, DamagedWeights for weights that are not finite.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.layout: Layout = layout_of(model)
         self.config = model.config.get_text_config()
+        require_traceable(self.config, model.dtype)
         self.modules = list(part(model, self.layout.blocks).children())
         head = model.get_output_embeddings()
         assert isinstance(head, nn.Module)
@@ -100,12 +103,12 @@ class FrozenModel:
         self.unembedding: Float[Tensor, "d_vocab d_model"] = weight
         self.unembedding_bias: Float[Tensor, " d_vocab"] | None = bias
         self.unembedding_mean: Float[Tensor, " d_model"] = weight.mean(0)
-        self.softcap: float | None = getattr(self.config, "final_logit_softcapping", None)
-        self.parallel = bool(
-            self.layout.parallel_flag and getattr(self.config, self.layout.parallel_flag)
-        )
+        self.softcap: float | None = self._told(self.layout.logit_softcap)
+        self.parallel = bool(self._told(self.layout.parallel_flag))
         self.final_norm = self._norm(part(model, self.layout.final_norm))
         self.blocks = tuple(self._block(i, module) for i, module in enumerate(self.modules))
+        # Of recorded logits from the model's own; the first recording in float64 measures it.
+        self.recording_difference: float | None = None
 
     @property
     def n_layers(self) -> int:
@@ -135,16 +138,21 @@ class FrozenModel:
             logits = logits + self.unembedding_bias
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
+    def _told(self, field: str | None) -> Any:
+        """What the config says in a field that the architecture reads; None if it reads none."""
+        return None if field is None else getattr(self.config, field)
+
     def _norm(self, module: nn.Module) -> Norm:
         weight = module.weight
         assert isinstance(weight, Tensor)
         gain = weight.detach() + self.layout.gain_offset
         bias = getattr(module, "bias", None)
+        eps = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
         return Norm(
             gain=gain,
             bias=torch.zeros_like(gain) if bias is None else bias.detach(),
             centred=isinstance(module, nn.LayerNorm),
-            eps=float(getattr(module, "variance_epsilon", getattr(module, "eps", 0.0))),  # pyright: ignore[reportArgumentType]  # stubs say Module
+            eps=float(eps),  # pyright: ignore[reportArgumentType]  # stubs say Module
         )
 
     def _optional_norm(self, block: nn.Module, path: str | None) -> Norm | None:

@@ -147,7 +147,9 @@ def tokenizer_from(metadata: Metadata) -> PreTrainedTokenizerBase:
         )
         if key in metadata
     }
-    if metadata.get("tokenizer.ggml.add_bos_token"):
+    # Where the file does not say, scored vocabularies have BOS in front and others not.
+    adds_bos = metadata.get("tokenizer.ggml.add_bos_token", model[0] == "llama")
+    if adds_bos and "bos_token" in named:
         tokenizer.post_processor = _bos_in_front(tokenizer, named["bos_token"])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

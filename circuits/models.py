@@ -99,6 +99,7 @@ def _model(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedM
             dtype=dtype,
             attn_implementation="eager",
             trust_remote_code=False,
+            return_dict=True,  # a config may ask for tuples
             output_loading_info=True,
             # transformers would name the tensors only in a log; the check below names them.
             ignore_mismatched_sizes=True,

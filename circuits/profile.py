@@ -21,7 +21,7 @@ from circuits.progress import Progress, ignore_progress
 from circuits.recording import record
 from circuits.subject import Subject
 from circuits.targets import TargetSettings, read_targets
-from circuits.tokens import Prompt, PromptError, read_prompt
+from circuits.tokens import DEFAULT_RULE, Prompt, PromptError, PromptRule, read_prompt
 from graphs.profiles import Profile, Profiled
 
 RAISED = 10  # tokens that are kept of what a feature raises
@@ -34,6 +34,7 @@ def profile(
     texts: Sequence[str],
     wanted: set[Feature] | None = None,
     progress: Progress = ignore_progress,
+    rule: PromptRule = DEFAULT_RULE,
 ) -> Profile:
     """Activations and output tokens of features over prompts, of all that fire or of these.
 
@@ -44,7 +45,7 @@ def profile(
     """
     if not texts:
         raise PromptError("There are no prompts: give at least one.")
-    prompts = [read_prompt(text, subject.tokenizer) for text in texts]
+    prompts = [read_prompt(text, subject.tokenizer, rule) for text in texts]
     raised: dict[Feature, tuple[str, ...]] = {}
     decoder: dict[Feature, Float[ndarray, " d_model"]] = {}
     dictionary = ""

@@ -76,6 +76,8 @@ def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording
     with torch.no_grad(), eager_attention(frozen), _hooks(frozen, seen):
         output = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
     require_finite(output.logits, "output (its logits)")
+    if frozen.dtype == torch.float64 and frozen.recording_difference is None:
+        frozen.recording_difference = _difference(frozen, ids, kept, output.logits)
     entering, learned = seen["embedding"], seen.get("position_embedding")
     return Recording(
         prompt=prompt,
@@ -87,6 +89,17 @@ def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording
         position=position % len(prompt),
         logits=output.logits[0, 0],
     )
+
+
+def _difference(frozen: FrozenModel, ids: Tensor, kept: Tensor, recorded: Tensor) -> float:
+    """Largest difference of a recorded logit from those of an untouched pass, over the largest.
+
+    In float64 the recording puts its own norms in the place of the model's, so that wrong ones
+    would change the logits and everything that is compared with them alike.
+    """
+    with torch.no_grad():
+        own = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
+    return float((recorded - own).abs().max() / own.abs().max())
 
 
 def _block_recording(layer: int, block: FrozenBlock, seen: dict[str, Tensor]) -> BlockRecording:

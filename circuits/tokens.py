@@ -1,17 +1,20 @@
 """Text to `Prompt`: token ids, their strings, and which first positions are context only.
 
 A context-only position carries no features and no error: dictionaries are not trained there and
-its MLP outputs do not depend on the prompt.  They are the BOS token, and the fixed opening of a
-Gemma 3 chat prompt.  Both are decided by token ids, never by the model's name.
+its MLP outputs do not depend on the prompt.  They are the fixed opening of a Gemma 3 chat prompt,
+else the first position where it holds a special token, such as BOS.  Both are decided by token
+ids, never by the model's name.  Training, profiles, audits and traces all decide it here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from circuits.spelling import speller
+from circuits.spelling import ANCHOR, speller
+from graphs.opening import Bos, ContextRule, Opening
 
 # <bos><start_of_turn>user\n in Gemma 3's vocabulary; Gemma Scope 2 leaves these positions out.
 GEMMA_3_CHAT_OPENING = (2, 105, 2364, 107)
@@ -27,6 +30,14 @@ class TargetError(ValueError):
 
 
 @dataclass(frozen=True)
+class PromptRule:
+    """How texts become prompts; the defaults are the tokenizer's own manners."""
+
+    bos: Bos = Bos.AUTO
+    context_only: int | None = None  # first positions; None: by their tokens
+
+
+@dataclass(frozen=True)
 class Prompt:
     """One tokenised prompt."""
 
@@ -34,16 +45,27 @@ class Prompt:
     ids: tuple[int, ...]
     tokens: tuple[str, ...]  # one string per position
     context_only: int  # number of first positions without features and errors
+    opening: Opening | None = None  # why it begins so; None if it was not made from a text
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
-def read_prompt(text: str, tokenizer: PreTrainedTokenizerBase, *, chat: bool = False) -> Prompt:
-    """Tokenise a prompt; BOS is added where the tokenizer has one and the text does not.
+DEFAULT_RULE = PromptRule()
 
-    With `chat`, the text becomes a user's turn in the tokenizer's chat template.
-    Raises PromptError for an empty text and for `chat` without a template.
+
+def read_prompt(
+    text: str,
+    tokenizer: PreTrainedTokenizerBase,
+    rule: PromptRule = DEFAULT_RULE,
+    *,
+    chat: bool = False,
+) -> Prompt:
+    """Tokenise a prompt; it begins as the rule says, by default as the tokenizer begins texts.
+
+    With `chat`, the text becomes a user's turn in the tokenizer's chat template, which has its
+    own opening.  Raises PromptError for an empty text, for `chat` without a template, and for a
+    rule that asks for BOS without one or for more context-only positions than there are tokens.
     """
     if not text.strip():
         raise PromptError("The prompt is empty: give a text of at least one token.")
@@ -56,36 +78,102 @@ def read_prompt(text: str, tokenizer: PreTrainedTokenizerBase, *, chat: bool = F
             )
         )
     require_known(text, tokenizer)
-    return prompt_from_ids(with_bos(encode(text, tokenizer), tokenizer), tokenizer)
+    typed = encode(text, tokenizer)
+    front = opening_ids(tokenizer, rule.bos, chat=chat)
+    prompt = prompt_from_ids(behind(front, typed), tokenizer, rule.context_only)
+    return replace(prompt, opening=_opening(prompt, typed, tokenizer, rule))
 
 
-def with_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids behind BOS, where the tokenizer has one and they do not start with it."""
+def opening_ids(
+    tokenizer: PreTrainedTokenizerBase, bos: Bos = Bos.AUTO, *, chat: bool = False
+) -> tuple[int, ...]:
+    """What goes in front of a text.  Raises PromptError for BOS if the tokenizer has none.
+
+    A chat template has its own opening, to which tokenizers add nothing by themselves.
+    """
+    if bos == Bos.NEVER or (chat and bos == Bos.AUTO):
+        return ()
+    if bos == Bos.ALWAYS:
+        own = own_bos(tokenizer)
+        if not own:
+            raise PromptError("This tokenizer has no BOS token: leave out --bos always.")
+        return own
+    # It may put other tokens behind a text as well, such as EOS: they are not asked for.
+    plain = encode(ANCHOR, tokenizer)
+    whole = [int(token) for token in tokenizer(ANCHOR, verbose=False)["input_ids"]]
+    starts = range(len(whole) - len(plain) + 1)
+    first = next((i for i in reversed(starts) if whole[i : i + len(plain)] == plain), 0)
+    return tuple(whole[:first])
+
+
+def own_bos(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """BOS, where the tokenizer has one."""
     bos = tokenizer.bos_token_id
-    return ids if not isinstance(bos, int) or ids[:1] == [bos] else [bos, *ids]
+    return (bos,) if isinstance(bos, int) else ()  # an id of 0 is an id
 
 
-def prompt_from_ids(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    """A prompt of exactly these token ids.  Raises PromptError if there are none."""
+def behind(front: tuple[int, ...], ids: list[int]) -> list[int]:
+    """Token ids with these in front, unless they begin with them."""
+    return ids if tuple(ids[: len(front)]) == front else [*front, *ids]
+
+
+def _opening(
+    prompt: Prompt, typed: list[int], tokenizer: PreTrainedTokenizerBase, rule: PromptRule
+) -> Opening:
+    """How a prompt came to begin as it does."""
+    own = own_bos(tokenizer)
+    by_tokens, reason = _context_only(prompt.ids, tokenizer)
+    if by_tokens != prompt.context_only:
+        reason = ContextRule.ASKED
+    if len(prompt) > len(typed):
+        return Opening(asked=rule.bos, bos="added", rule=reason)
+    if not own:
+        return Opening(asked=rule.bos, bos="unknown", rule=reason)
+    begins = prompt.ids[:1] == own
+    return Opening(asked=rule.bos, bos="typed" if begins else "left out", rule=reason)
+
+
+def prompt_from_ids(
+    ids: list[int], tokenizer: PreTrainedTokenizerBase, context_only: int | None = None
+) -> Prompt:
+    """A prompt of exactly these token ids.
+
+    Raises PromptError if there are none, or fewer than are to be context only.
+    """
     if not ids:
         raise PromptError("The prompt has no tokens: give a text of at least one token.")
+    if context_only is not None and context_only > len(ids):
+        raise PromptError(
+            f"The prompt has {len(ids)} tokens, of which {context_only} cannot be context only: "
+            "choose fewer."
+        )
     return Prompt(
         text=str(tokenizer.decode(ids)),
         ids=tuple(ids),
         tokens=tuple(map(speller(tokenizer), ids)),
-        context_only=context_only_positions(ids, tokenizer),
+        context_only=context_only_positions(ids, tokenizer, context_only),
     )
 
 
-def context_only_positions(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many first positions are context only."""
+def context_only_positions(
+    ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, asked: int | None = None
+) -> int:
+    """How many first positions are context only: as many as asked for, else by their tokens."""
+    return _context_only(ids, tokenizer)[0] if asked is None else min(asked, len(ids))
+
+
+def _context_only(
+    ids: Sequence[int], tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ContextRule]:
+    """How many first positions are context only by their tokens, and why."""
     opening = GEMMA_3_CHAT_OPENING
     if tuple(ids[: len(opening)]) == opening:
         mark = tokenizer.convert_ids_to_tokens(opening[1])
         if mark == GEMMA_3_CHAT_MARK:  # other vocabularies have other tokens under these ids
-            return len(opening)
-    # An id of 0 is an id: compare with None, not with truth.
-    return int(tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id)
+            return len(opening), ContextRule.CHAT
+    if ids[0] in tokenizer.all_special_ids:
+        return 1, ContextRule.SPECIAL
+    return 0, ContextRule.ORDINARY
 
 
 def require_known(text: str, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -37,6 +37,11 @@ class TranscoderSet:
     partial: bool = False  # whether the model may have more layers
     unlisted: bool = False  # whether files may be missing: copies of which no list is known
 
+    @property
+    def context_only(self) -> int | None:
+        """First positions that it was not trained at; None if their tokens decide it."""
+        return self.identity.documents and self.identity.documents.context_only
+
     def describe(self, layer: int, index: int) -> Description | None:
         """What the files beside the weights say about a feature."""
         return None if self.features is None else self.features.read(layer, index)

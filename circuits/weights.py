@@ -97,6 +97,7 @@ def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None)
             name=place.name if place.revision else stored.name or place.name,
             revision=", ".join((revision, *stored.sources)),
             fingerprint=watched.contents(),
+            documents=stored.documents,
         ),
         features=_features(place),
         joint=stored.joint,

@@ -41,6 +41,7 @@ from graphs.neuronpedia import (
 from graphs.neuronpedia_names import CIRCUIT_TRACER_KIND
 from graphs.neuronpedia_reader import ReadGraph, read_neuronpedia
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
+from graphs.opening import Bos, ContextRule, DocumentOpening, Opening
 from graphs.opposing import Effect, Opposing, opposing, total_effects
 from graphs.pairs import Line, PromptPair, read_pairs
 from graphs.parquet import parquet_paths, write_parquet
@@ -65,6 +66,7 @@ from graphs.provenance import (
     Measured,
     ModelIdentity,
     Provenance,
+    Sink,
     Target,
 )
 from graphs.prune import PruneSettings, cumulative_influence, prune
@@ -106,6 +108,7 @@ __all__ = [
     "Appearance",
     "AttributionGraph",
     "Audited",
+    "Bos",
     "Carrier",
     "Change",
     "Checks",
@@ -114,12 +117,14 @@ __all__ = [
     "Comparison",
     "Concept",
     "Consensus",
+    "ContextRule",
     "CorrespondSettings",
     "Correspondence",
     "CurveReport",
     "CyclicGroups",
     "Description",
     "DictionaryIdentity",
+    "DocumentOpening",
     "Edit",
     "EditError",
     "Effect",
@@ -143,6 +148,7 @@ __all__ = [
     "NodeKind",
     "NodeLine",
     "NodeTable",
+    "Opening",
     "Opposing",
     "Path",
     "Paths",
@@ -164,6 +170,7 @@ __all__ = [
     "SelectionError",
     "Set",
     "SetReport",
+    "Sink",
     "StrongestReport",
     "Summary",
     "Swap",

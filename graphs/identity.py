@@ -85,7 +85,7 @@ def feature_numbering(graph: AttributionGraph) -> tuple[dict[str, Any], ...] | N
 
 def _named(source: ModelIdentity | DictionaryIdentity) -> dict[str, Any]:
     """What headers of schema 1 say as well."""
-    return source.model_dump(exclude={"fingerprint", "vocabulary"})
+    return source.model_dump(exclude={"fingerprint", "vocabulary", "documents"})
 
 
 def _only_entries(header: Provenance) -> dict[str, int]:

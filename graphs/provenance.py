@@ -11,8 +11,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 
+from graphs.opening import DocumentOpening, Opening, mismatches
 from graphs.regime import Regime
 from graphs.report import Report
 
@@ -43,6 +51,16 @@ class DictionaryIdentity(_Frozen):
     name: str
     revision: str | None = None
     fingerprint: str | None = None  # digest of all that is read, whole files; None: not known
+    documents: DocumentOpening | None = None  # how those it was trained on begin; None: not known
+
+
+class Sink(_Frozen):
+    """A position without BOS or the like whose residual stream is far larger than the others'."""
+
+    pos: int = Field(ge=0)
+    layer: int = Field(ge=0)  # whose MLP reads the residual that is largest
+    ratio: float = Field(ge=0.0)  # its norm over the median of all positions
+    influence: float = Field(ge=0.0)  # share of all features' influence that the position's have
 
 
 class Target(_Frozen):
@@ -68,8 +86,10 @@ class Checks(_Frozen):
 
     conservation_max: float | None = None  # largest |sum of row - value| / sum of |row|
     conservation_median: float | None = None
-    conservation_limit: float | None = None  # of both; above it the graph fails; None: bfloat16
-    replay_max_difference: float | None = None  # replayed minus model's own logits, relative
+    conservation_limit: float | None = None  # of these and replay; above it the graph fails
+    replay_max_difference: float | None = None  # replayed minus recorded logits, relative
+    recording_max_difference: float | None = None  # recorded minus model's own logits, relative
+    recording_limit: float | None = None  # above it the graph fails
     influence_resolved: float | None = None  # 1 - mass that waits at features not expanded
     error_influence_share: float | None = None  # of all influence that ends at inputs or errors
     active_features: int | None = None  # before selection
@@ -78,21 +98,31 @@ class Checks(_Frozen):
     @property
     def failures(self) -> tuple[str, ...]:
         """One sentence per check that does not hold."""
-        limit = self.conservation_limit
-        if limit is None:
-            return ()
-        found: list[str] = []
-        if self.conservation_max is not None and self.conservation_max > limit:
-            found.append(
-                "Conservation fails: a row misses its target's own value by "
-                f"{self.conservation_max:.1e} of its absolute sum, the limit is {limit:.0e}."
-            )
-        if self.replay_max_difference is not None and self.replay_max_difference > limit:
-            found.append(
-                "Replay fails: a logit of the local replacement model differs from the model's "
-                f"own by {self.replay_max_difference:.1e} of the largest, the limit is {limit:.0e}."
-            )
-        return tuple(found)
+        measured = (
+            (
+                self.conservation_max,
+                self.conservation_limit,
+                "Conservation fails: a row misses its target's own value by {:.1e} of its absolute "
+                "sum, the limit is {:.0e}.",
+            ),
+            (
+                self.replay_max_difference,
+                self.conservation_limit,
+                "Replay fails: a logit of the local replacement model differs from the model's own "
+                "by {:.1e} of the largest, the limit is {:.0e}.",
+            ),
+            (
+                self.recording_max_difference,
+                self.recording_limit,
+                "Recording fails: a logit of the model as it was recorded differs from the model's "
+                "own by {:.1e} of the largest, the limit is {:.0e}.",
+            ),
+        )
+        return tuple(
+            sentence.format(value, limit)
+            for value, limit, sentence in measured
+            if value is not None and limit is not None and value > limit
+        )
 
 
 def _upgraded(version: Any) -> Any:
@@ -112,11 +142,24 @@ class Provenance(_Frozen):
     tokens: tuple[str, ...]  # one string per position
     token_ids: tuple[int, ...]
     context_only: int = Field(default=0, ge=0)  # first positions, without features and errors
+    opening: Opening | None = None  # None: not known
+    sinks: tuple[Sink, ...] | None = None  # attention sinks; None: not looked for
     targets: tuple[Target, ...]  # in the order of the graph's logit and target nodes
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     checks: Checks = Checks()
     measured: tuple[Measured, ...] = ()
     report: Report | None = None  # of `headwater check`
+
+    @model_validator(mode="after")
+    def _sinks_in_the_prompt(self) -> Provenance:
+        if any(sink.pos >= len(self.tokens) for sink in self.sinks or ()):
+            raise ValueError("a sink is at a position that the prompt does not have")
+        return self
+
+    @property
+    def mismatches(self) -> tuple[str, ...]:
+        """One sentence per way in which the prompt begins unlike the dictionary's documents."""
+        return mismatches(self.dictionary.documents, self.opening, self.context_only)
 
     @property
     def failures(self) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.graph import AttributionGraph
 from graphs.influence import influence
 from graphs.nodes import NodeKind
-from graphs.provenance import Checks
+from graphs.opening import Opening
+from graphs.provenance import Checks, Sink
 from graphs.report import Report
 from graphs.scores import Scores, scores
 
@@ -50,6 +51,9 @@ class Summary:
     dtype: str
     tokens: tuple[str, ...]
     context_only: int
+    opening: Opening | None
+    sinks: tuple[Sink, ...] | None
+    mismatches: tuple[str, ...]  # how the prompt begins unlike the dictionary's documents
     targets: tuple[TargetLine, ...]
     strongest: tuple[NodeLine, ...]
     n_nodes: int
@@ -62,8 +66,13 @@ class Summary:
 
     def as_json(self) -> dict[str, object]:
         """The same as JSON-ready data."""
-        report = self.report and self.report.model_dump(mode="json")
-        return {**asdict(self), "checks": self.checks.model_dump(), "report": report}
+        return {
+            **asdict(self),
+            "opening": self.opening and self.opening.model_dump(mode="json"),
+            "sinks": None if self.sinks is None else [sink.model_dump() for sink in self.sinks],
+            "checks": self.checks.model_dump(),
+            "report": self.report and self.report.model_dump(mode="json"),
+        }
 
 
 def summarise(
@@ -80,6 +89,9 @@ def summarise(
         dtype=source.dtype,
         tokens=source.tokens,
         context_only=source.context_only,
+        opening=source.opening,
+        sinks=source.sinks,
+        mismatches=source.mismatches,
         targets=tuple(
             TargetLine(
                 node=str(graph.nodes[int(row)]),

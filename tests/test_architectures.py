@@ -7,8 +7,11 @@ from torch import nn
 from circuits.architectures import LAYOUTS, UnsupportedArchitecture, affine, layout_of
 from circuits.frozen import FrozenModel
 from circuits.recording import record
+from circuits.replay import replay
+from circuits.sources import build_sources
 from circuits.subject import Subject
-from tests.tiny import ARCHITECTURES, tiny_model, tiny_prompt
+from circuits.targets import TargetSettings, read_targets
+from tests.tiny import ARCHITECTURES, tiny_model, tiny_prompt, toy_dictionary
 
 
 def test_every_layout_has_a_tiny_model():
@@ -20,6 +23,71 @@ def test_an_unknown_architecture_is_told_the_known_ones():
         UnsupportedArchitecture, match=r"'Linear'\. Known: GPT2LMHeadModel, GPTNeoX"
     ):
         layout_of(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("name", ["gemma-2", "gemma-3", "gemma-3-multimodal"])
+def test_attention_to_later_tokens_is_refused(name: str):
+    with pytest.raises(
+        UnsupportedArchitecture, match="has use_bidirectional_attention: true, so its tokens see"
+    ):
+        FrozenModel(tiny_model(name, use_bidirectional_attention=True))
+
+
+@pytest.mark.parametrize("value", [False, None])
+def test_a_mask_that_is_not_causal_is_refused(subject: Subject, value: bool | None):
+    """transformers reads this field in every architecture, and takes null for false."""
+    model = tiny_model(subject.identity.name, is_causal=value)
+    with torch.no_grad():
+        early = [model(input_ids=torch.tensor([[1, 5, last]])).logits[0, 0] for last in (9, 14)]
+    assert not torch.allclose(*early)
+    with pytest.raises(
+        UnsupportedArchitecture, match=f"is_causal: {'false' if value is False else 'null'}"
+    ):
+        FrozenModel(model)
+
+
+def test_float32_attention_in_a_float64_model_is_refused():
+    model = tiny_model("gpt-2", reorder_and_upcast_attn=True)
+    with pytest.raises(UnsupportedArchitecture, match="choose another number type than float64"):
+        FrozenModel(model)
+    assert record(FrozenModel(model.float()), tiny_prompt()).logits.dtype == torch.float32
+
+
+# Whatever of its config changes an architecture's forward pass, beside what its tiny model has.
+FIELDS = [
+    ("gemma-2", {"attn_logit_softcapping": 0.5}),
+    ("gemma-2", {"query_pre_attn_scalar": 2}),
+    ("gemma-2", {"hidden_activation": "silu"}),
+    ("gemma-3", {"attention_bias": True}),
+    ("gemma-3", {"query_pre_attn_scalar": 2}),
+    ("gpt-oss", {"swiglu_limit": 0.1, "swiglu_alpha": 0.3}),
+    ("gpt-oss", {"attention_bias": False}),
+    ("llama", {"mlp_bias": True}),
+    ("llama", {"tie_word_embeddings": True, "hidden_act": "relu"}),
+    ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}}),
+    ("qwen-2", {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1}),
+    ("qwen-3", {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1}),
+    ("gpt-2", {"scale_attn_weights": False}),
+    ("gpt-2", {"scale_attn_by_inverse_layer_idx": True}),
+    ("gpt-2", {"add_cross_attention": True}),
+    ("gpt-neox", {"attention_bias": False}),
+    *((name, {"final_logit_softcapping": 2.0}) for name in ARCHITECTURES),
+]
+
+
+@pytest.mark.parametrize(("name", "told"), FIELDS)
+def test_what_a_config_says_is_in_the_graph(name: str, told: dict[str, object]):
+    model = tiny_model(name, **told)
+    frozen, prompt = FrozenModel(model), tiny_prompt()
+    recording = record(frozen, prompt)
+    targets = read_targets(frozen, recording, TargetSettings(), str)
+    features = toy_dictionary().activate(frozen, recording, targets.covectors)
+    sources = build_sources(frozen, recording, features)
+    final = replay(frozen, recording, sources)[-1]
+    norm = frozen.final_norm
+    final = norm.linear(final, recording.final_denominator[-1]) + norm.bias
+    own = model(input_ids=torch.tensor([prompt.ids])).logits[0, -1]
+    torch.testing.assert_close(frozen.logits(final), own, rtol=1e-5, atol=1e-5)
 
 
 def test_conv1d_stores_its_weight_transposed():

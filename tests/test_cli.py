@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
@@ -11,9 +13,10 @@ from typer.testing import CliRunner
 
 import circuits.room
 import graphs
+from circuits.architectures import LAYOUTS
 from circuits.cli.main import app
 from tests.test_weights import per_layer
-from tests.tiny import toy_tokenizer
+from tests.tiny import tiny_model, toy_tokenizer
 
 PROMPT = "fjfoi"
 
@@ -152,6 +155,37 @@ def test_a_failed_check_is_said_and_exits_1(model_folder: Path, monkeypatch: pyt
     result = run("trace", PROMPT, "--model", model_folder)
     assert result.exit_code == 1
     assert "Conservation fails" in result.stdout
+
+
+def test_attention_to_later_tokens_gets_one_sentence(tmp_path: Path):
+    tiny_model("gemma-3", use_bidirectional_attention=True).float().save_pretrained(tmp_path)
+    toy_tokenizer().save_pretrained(tmp_path)
+    out = tmp_path / "graph.safetensors"
+    result = run("trace", PROMPT, "--model", tmp_path, "--dtype", "bfloat16", "--out", out)
+    assert_refused(result, "has use_bidirectional_attention: true")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "said"), [("float64", "Recording fails"), ("bfloat16", "Conservation fails")]
+)
+def test_a_model_that_is_read_wrongly_exits_1(
+    model_folder: Path, tmp_path: Path, dtype: str, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    name, out = "Gemma3ForCausalLM", tmp_path / "graph.safetensors"
+    monkeypatch.setitem(LAYOUTS, name, replace(LAYOUTS[name], gain_offset=0.0))
+    result = run("trace", PROMPT, "--model", model_folder, "--dtype", dtype, "--out", out)
+    assert result.exit_code == 1
+    for text in (result.stdout, run("show", out).stdout):
+        assert said in text
+
+
+def test_a_config_that_asks_for_tuples_is_read(model_folder: Path, tmp_path: Path):
+    copytree(model_folder, tmp_path / "tiny")
+    config = json.loads((tmp_path / "tiny" / "config.json").read_text())
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps({**config, "return_dict": False}))
+    result = run("trace", PROMPT, "--model", tmp_path / "tiny")
+    assert result.exit_code == 0, result.output
 
 
 def test_show_shows_a_graph(graph: Path):

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, processors
 from transformers import PreTrainedTokenizerFast
 
 from circuits.naming import candidates
 from circuits.tokens import (
     GEMMA_3_CHAT_OPENING,
     PromptError,
+    PromptRule,
     context_only_positions,
+    opening_ids,
     read_prompt,
 )
+from graphs import Bos, ContextRule, Opening
 from tests.tiny import toy_tokenizer
 from tests.tokenizers_like import llama_like
 
@@ -22,23 +25,78 @@ def gemma_like(mark: str = "<start_of_turn>", bos: str | None = "<bos>"):
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos)
 
 
-def test_a_missing_bos_is_added():
-    assert read_prompt("fj", toy_tokenizer(bos=1)).ids == (1, 5, 9)
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_a_text_begins_as_the_tokenizer_begins_it(adds_bos: bool):
+    tokenizer = toy_tokenizer(adds_bos=adds_bos)
+    assert list(read_prompt("fj", tokenizer).ids) == tokenizer("fj").input_ids
+    assert opening_ids(tokenizer) == ((1,) if adds_bos else ())
 
 
-def test_a_bos_in_the_text_is_not_doubled():
-    assert read_prompt("bfj", toy_tokenizer(bos=1)).ids == (1, 5, 9)
+def test_what_a_tokenizer_puts_behind_a_text_is_left_out():
+    tokenizer = toy_tokenizer(eos=2)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="b c $A c", special_tokens=[("b", 1), ("c", 2)]
+    )
+    assert tokenizer("fj").input_ids == [1, 2, 5, 9, 2]
+    prompt = read_prompt("fj", tokenizer)
+    assert (prompt.ids, prompt.context_only) == ((1, 2, 5, 9), 1)
+    assert read_prompt("bcfj", tokenizer).ids == (1, 2, 5, 9)
 
 
-def test_a_tokenizer_without_bos_gets_none():
-    prompt = read_prompt("fj", toy_tokenizer(bos=None))
-    assert (prompt.ids, prompt.context_only) == ((5, 9), 0)
+@pytest.mark.parametrize(
+    ("bos", "text", "adds_bos", "ids", "said"),
+    [
+        ("auto", "fj", True, (1, 5, 9), "added"),
+        ("auto", "fj", False, (5, 9), "left out"),
+        ("always", "fj", True, (1, 5, 9), "added"),
+        ("always", "fj", False, (1, 5, 9), "added"),
+        ("never", "fj", True, (5, 9), "left out"),
+        ("never", "fj", False, (5, 9), "left out"),
+        *((bos, "bfj", adds, (1, 5, 9), "typed") for bos in Bos for adds in (True, False)),
+    ],
+)
+def test_bos_stands_in_front_once_where_it_is_asked_for(
+    bos: str, text: str, adds_bos: bool, ids: tuple[int, ...], said: str
+):
+    prompt = read_prompt(text, toy_tokenizer(adds_bos=adds_bos), PromptRule(Bos(bos)))
+    first_is_bos = ids[0] == 1
+    assert (prompt.ids, prompt.context_only) == (ids, int(first_is_bos))
+    rule = "special" if first_is_bos else "ordinary"
+    assert prompt.opening == Opening(asked=Bos(bos), bos=said, rule=ContextRule(rule))
+
+
+def test_bos_is_refused_where_the_tokenizer_has_none():
+    with pytest.raises(PromptError, match="has no BOS token: leave out --bos always"):
+        read_prompt("fj", toy_tokenizer(bos=None), PromptRule(Bos.ALWAYS))
+
+
+def test_without_bos_a_special_token_in_front_is_context_only_and_an_ordinary_one_is_not():
+    tokenizer = toy_tokenizer(bos=None, eos=0)
+    for text, context_only, rule in (("fj", 0, "ordinary"), ("afj", 1, "special")):
+        prompt = read_prompt(text, tokenizer)
+        assert (prompt.text, prompt.context_only) == (text, context_only)
+        assert prompt.opening == Opening(asked=Bos.AUTO, bos="unknown", rule=ContextRule(rule))
 
 
 def test_a_bos_of_id_zero_counts():
     prompt = read_prompt("fj", toy_tokenizer(bos=0))
     assert (prompt.ids, prompt.context_only) == ((0, 5, 9), 1)
     assert read_prompt("afj", toy_tokenizer(bos=0)).ids == (0, 5, 9)
+
+
+@pytest.mark.parametrize(
+    ("asked", "rule"), [(0, "asked"), (1, "special"), (2, "asked"), (3, "asked")]
+)
+def test_as_many_positions_are_context_only_as_are_asked_for(asked: int, rule: str):
+    prompt = read_prompt("fj", toy_tokenizer(), PromptRule(context_only=asked))
+    assert prompt.context_only == asked
+    assert prompt.opening is not None
+    assert prompt.opening.rule == rule
+
+
+def test_more_context_only_positions_than_tokens_are_refused():
+    with pytest.raises(PromptError, match="has 3 tokens, of which 4 cannot be context only"):
+        read_prompt("fj", toy_tokenizer(), PromptRule(context_only=4))
 
 
 def test_one_string_per_position():
@@ -73,6 +131,16 @@ def test_chat_applies_the_template():
         "bc{{ messages[0]['content'] }}{% if add_generation_prompt %}d{% endif %}"
     )
     assert read_prompt("fj", tokenizer, chat=True).ids == (1, 2, 5, 9, 3)
+
+
+@pytest.mark.parametrize(("bos", "front"), [("auto", ()), ("never", ()), ("always", (1,))])
+def test_a_chat_template_has_its_own_opening(bos: str, front: tuple[int, ...]):
+    tokenizer = toy_tokenizer()
+    tokenizer.chat_template = "{{ messages[0]['content'] }}d"
+    prompt = read_prompt("fj", tokenizer, PromptRule(Bos(bos)), chat=True)
+    said = [{"role": "user", "content": "fj"}]
+    own = tokenizer.apply_chat_template(said, add_generation_prompt=True)["input_ids"]
+    assert prompt.ids == (*front, *own) == (*front, 5, 9, 3)
 
 
 def test_the_opening_of_a_gemma_3_chat_is_context_only():

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
 
+from circuits.architectures import LAYOUTS, last_third
 from circuits.expand import Expansion
+from circuits.frozen import FrozenModel
 from circuits.lower import push_lower
 from circuits.neurons import Neurons
+from circuits.recording import record
 from circuits.subject import Subject
 from circuits.targets import Direction, TargetSettings
 from circuits.trace import TraceSettings, trace
@@ -136,8 +141,6 @@ def test_a_target_at_a_context_only_position_conserves(subject: Subject, source)
 
 
 def test_permuting_a_dictionarys_features_permutes_the_graph(gemma: Subject):
-    from dataclasses import replace
-
     dictionary = toy_dictionary(nonlinearity="relu")
     order = torch.randperm(20, generator=torch.Generator().manual_seed(5))
     layers = tuple(
@@ -230,20 +233,69 @@ def test_a_broken_row_fails_the_check(gemma: Subject, monkeypatch: pytest.Monkey
     assert "Conservation fails" in checks.failures[0]
 
 
-def test_bfloat16_is_marked_and_has_no_limit():
-    from circuits.frozen import FrozenModel
+def read_as(name: str, dtype: torch.dtype, **layout: object) -> Subject:
+    """A tiny model of this type, with what its architecture's layout says in another way."""
+    subject, model = cached_subject(name), tiny_model(name).to(dtype)
+    architecture = type(model).__name__
+    wrong = replace(LAYOUTS[architecture], **layout)  # pyright: ignore[reportArgumentType]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LAYOUTS, architecture, wrong)
+        return Subject(FrozenModel(model), subject.tokenizer, subject.identity)
 
-    subject = cached_subject("gemma-3")
-    frozen = FrozenModel(tiny_model("gemma-3").bfloat16())
-    graph = trace(tiny_prompt(), Subject(frozen, subject.tokenizer, subject.identity), Neurons(40))
+
+def test_bfloat16_is_marked_and_conserves_within_its_limit(dense_subject: Subject):
+    subject = read_as(dense_subject.identity.name, torch.bfloat16)
+    graph = traced(subject, Neurons(10_000), everything=True)
+    checks = graph.provenance.checks
     assert graph.provenance.dtype == "bfloat16"
-    assert graph.provenance.checks.conservation_limit is None
-    assert graph.provenance.checks.conservation_max < 0.1
+    assert 1e-3 < checks.conservation_max < checks.conservation_limit < 1
+    assert checks.recording_max_difference is None
+    assert checks.failures == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        ("gemma-3", {"gain_offset": 0.0}),
+        ("llama", {"gain_offset": 1.0}),
+        ("gemma-3", {"post_attention_norm": None}),
+        ("gpt-neox", {"value_rows": last_third}),
+        ("gpt-neox", {"parallel_flag": None}),
+        ("gemma-3-multimodal", {"logit_softcap": "rms_norm_eps"}),
+    ],
+)
+def test_a_model_that_is_read_wrongly_fails_in_bfloat16_too(name: str, layout: dict[str, object]):
+    checks = traced(read_as(name, torch.bfloat16, **layout), Neurons(40)).provenance.checks
+    assert checks.failures
+
+
+def test_wrong_norms_fail_in_float64_where_the_recording_has_its_own():
+    checks = traced(read_as("gemma-3", torch.float64, gain_offset=0.5)).provenance.checks
+    assert checks.conservation_max < 1e-12
+    assert checks.replay_max_difference < 1e-12
+    (failure,) = checks.failures
+    assert "Recording fails: a logit of the model as it was recorded differs" in failure
+
+
+def test_the_recording_is_compared_with_an_untouched_pass_once_per_model(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+):
+    fresh, passes = read_as(subject.identity.name, torch.float64), list[int]()
+    model = fresh.frozen.model
+    own = model(input_ids=torch.tensor([LONG])).logits[0, -1]
+    recorded = record(cached_subject(subject.identity.name).frozen, tiny_prompt(ids=LONG)).logits
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda **given: passes.append(1) or forward(**given))
+    for ids in (LONG, LONG[:4]):
+        checks = traced(fresh, ids=ids).provenance.checks
+        expected = float((recorded - own).abs().max() / own.abs().max())
+        assert checks.recording_max_difference == pytest.approx(expected, abs=1e-15)
+        assert checks.recording_max_difference < 1e-6 < checks.recording_limit
+        assert checks.failures == ()
+    assert len(passes) == 3
 
 
 def test_float32_agrees_with_float64():
-    from circuits.frozen import FrozenModel
-
     subject = cached_subject("gemma-3")
     single = Subject(
         FrozenModel(tiny_model("gemma-3").float()), subject.tokenizer, subject.identity

@@ -123,7 +123,7 @@ def test_a_name_with_one_slash_is_a_dataset(
     monkeypatch.setattr(circuits.cli.train, "dataset_corpus", dataset)
     named = ("train", "org/set", "--column", "body", "--model", model_folder)
     assert_refused(run(*named, "--out", tmp_path / "out"), "asked.")
-    assert (asked[0], *asked[2:]) == ("org/set", 64, "body")  # cut to the model's context
+    assert (asked[0], *asked[2:]) == ("org/set", 64, "body", "auto")  # cut to the model's context
 
 
 def test_bad_input_is_refused_in_one_sentence(model_folder: Path, corpus: Path, tmp_path: Path):

@@ -6,7 +6,7 @@ import pytest
 
 from graphs.provenance import Checks
 from tests.graph_oracles import make_graph
-from viz.checked import checked
+from viz.checked import CheckLine, check_lines, checked
 from viz.strengths import strengths
 from viz.words import (
     counted,
@@ -153,6 +153,12 @@ def test_checks_are_told_where_they_were_made():
     assert checked(Checks(conservation_max=0.1, error_influence_share=0.0)) == (
         "conservation error 1.0e-01 · error share 0%"
     )
+
+
+def test_the_recording_has_a_limit_of_its_own():
+    checks = Checks(conservation_limit=1e-9, recording_max_difference=2.3e-7, recording_limit=1e-5)
+    assert check_lines(checks) == [CheckLine("recording error", "2.3e-07 (limit 1e-05)", True)]
+    assert checked(checks) == "no checks recorded"
 
 
 def test_counts_tell_what_is_left_out():

@@ -6,7 +6,7 @@ import logging
 
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuits.frozen import FrozenModel
@@ -98,12 +98,22 @@ ARCHITECTURES = {
 }
 
 
-def toy_tokenizer(bos: int | None = 1, eos: int | None = None) -> PreTrainedTokenizerFast:
-    """Spells every id as one letter; `bos` and `eos` are ids of such tokens, if it has them."""
+def toy_tokenizer(
+    bos: int | None = 1, eos: int | None = None, *, adds_bos: bool = True
+) -> PreTrainedTokenizerFast:
+    """Spells every id as one letter; `bos` and `eos` are ids of such tokens, if it has them.
+
+    It puts BOS in front of a text by itself unless it is told not to.
+    """
     letters = [chr(ord("a") + token) for token in range(VOCABULARY)]
     backend = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(letters)}, "a"))
     backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     backend.decoder = decoders.Fuse()
+    if adds_bos and bos is not None:
+        front = letters[bos]
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{front} $A", special_tokens=[(front, bos)]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         bos_token=None if bos is None else letters[bos],
@@ -112,9 +122,14 @@ def toy_tokenizer(bos: int | None = 1, eos: int | None = None) -> PreTrainedToke
     )
 
 
-def tiny_model(name: str) -> PreTrainedModel:
-    """A random model; every parameter is random, biases and norm gains too."""
+def tiny_model(name: str, **told: object) -> PreTrainedModel:
+    """A random model; every parameter is random, biases and norm gains too.
+
+    `told` are further fields of its config, of a multimodal one's text config.
+    """
     model_class, config_class, config = ARCHITECTURES[name]
+    within = "text_config" in config
+    config = {**config, "text_config": config["text_config"] | told} if within else config | told
     generator = torch.Generator().manual_seed(7)
     torch.manual_seed(7)
     model = getattr(transformers, model_class)(getattr(transformers, config_class)(**config))

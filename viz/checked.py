@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from graphs.provenance import Checks, Provenance
 from graphs.regime import Regime
 from graphs.report import EffectReport, Report, SetReport, StrongestReport
+from viz.openings import opening_text, sink_text
 from viz.words import percent
+
+REPLAY, RECORDING = "replay error", "recording error"
 
 
 @dataclass(frozen=True)
@@ -21,15 +24,15 @@ class CheckLine:
 
 def check_lines(checks: Checks) -> list[CheckLine]:
     """What the trace measured about itself, line by line."""
-    limit = checks.conservation_limit
-    allowed = "" if limit is None else f" (limit {limit:.0e})"
     lines: list[CheckLine] = []
-    for name, miss in (
-        ("conservation error", checks.conservation_max),
-        ("replay error", checks.replay_max_difference),
+    for name, miss, limit in (
+        ("conservation error", checks.conservation_max, checks.conservation_limit),
+        (REPLAY, checks.replay_max_difference, checks.conservation_limit),
+        (RECORDING, checks.recording_max_difference, checks.recording_limit),
     ):
         if miss is not None:
             holds = None if limit is None else miss <= limit
+            allowed = "" if limit is None else f" (limit {limit:.0e})"
             lines.append(CheckLine(name, f"{miss:.1e}{allowed}", holds))
     for name, share in (
         ("influence resolved", checks.influence_resolved),
@@ -42,13 +45,21 @@ def check_lines(checks: Checks) -> list[CheckLine]:
 
 def checked(checks: Checks) -> str:
     """What the trace measured about itself, in one line."""
-    lines = [line for line in check_lines(checks) if line.name != "replay error"]
+    lines = [line for line in check_lines(checks) if line.name not in (REPLAY, RECORDING)]
     return " · ".join(f"{line.name} {line.text}" for line in lines) or "no checks recorded"
 
 
 def header_lines(header: Provenance) -> list[CheckLine]:
-    """Both of these."""
-    return check_lines(header.checks) + (report_lines(header.report) if header.report else [])
+    """All that a header says: of the trace, of how the prompt begins, and of tests in the model."""
+    begins: list[CheckLine] = []
+    if header.opening is not None:
+        said = opening_text(header.opening, header.context_only)
+        begins.append(CheckLine("prompt", said, None))
+    for sink in header.sinks or ():
+        begins.append(CheckLine("prompt", sink_text(sink, header.tokens[sink.pos]), None))
+    begins += [CheckLine("dictionary", said, None) for said in header.mismatches]
+    reported = report_lines(header.report) if header.report else []
+    return check_lines(header.checks) + begins + reported
 
 
 def report_lines(report: Report) -> list[CheckLine]:

@@ -11,6 +11,7 @@ from rich.text import Text
 from graphs.report import Report
 from graphs.summary import NodeLine, Summary
 from viz.checked import report_lines
+from viz.openings import opening_text, sink_text
 from viz.words import visible
 
 
@@ -26,7 +27,17 @@ def _headline(summary: Summary) -> RenderableType:
     for pos, token in enumerate(summary.tokens):
         text.append(visible(token).replace("␣", " "), style="dim" * (pos < summary.context_only))
     head = f"{summary.model} · {summary.dictionary} · {summary.dtype}"
-    return Group(Text(head, style="bold"), text)
+    return Group(Text(head, style="bold"), text, *_beginning(summary))
+
+
+def _beginning(summary: Summary) -> list[Text]:
+    """How the prompt begins, and what to mind about it."""
+    lines = [Text(sink_text(sink, summary.tokens[sink.pos])) for sink in summary.sinks or ()]
+    lines += [Text(mismatch, style="yellow") for mismatch in summary.mismatches]
+    if summary.opening is not None:
+        said = opening_text(summary.opening, summary.context_only)
+        lines.insert(0, Text(said, style="dim"))
+    return lines
 
 
 def plain_table(*headings: str, right: tuple[str, ...]) -> Table:
@@ -99,6 +110,11 @@ def _notes(summary: Summary) -> RenderableType:
         lines.append(
             f"replayed logits differ from the model's own by {checks.replay_max_difference:.1e} "
             "of the largest"
+        )
+    if checks.recording_max_difference is not None:
+        lines.append(
+            "logits differ from those of a pass in which nothing is recorded by "
+            f"{checks.recording_max_difference:.1e} of the largest"
         )
     failures = [Text(failure, style="bold red") for failure in summary.failures]
     tested = [] if summary.report is None else ["", report_table(summary.report)]

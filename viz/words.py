@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS, NodeKind
+from graphs.opening import ContextRule
 from graphs.provenance import Target
 from viz.strengths import Strengths
 
@@ -144,7 +145,8 @@ def hover_lines(graph: AttributionGraph, strengths: Strengths, rows: list[int]) 
 def heading(graph: AttributionGraph) -> str:
     """The prompt and the prediction that is explained most."""
     header = graph.provenance
-    opening = "".join(header.tokens[: header.context_only])
+    asked = header.opening is not None and header.opening.rule == ContextRule.ASKED
+    opening = "" if asked else "".join(header.tokens[: header.context_only])
     prompt = visible(header.prompt.removeprefix(opening)).lstrip()
     if letters(prompt) > _LONGEST_PROMPT:  # its end is what the prediction follows
         prompt = _ending(prompt, _LONGEST_PROMPT)

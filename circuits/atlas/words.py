@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from circuits.atlas.world import vocabulary
@@ -14,7 +14,7 @@ SYMBOLS = "+=.,?:"
 
 
 def atlas_tokenizer() -> PreTrainedTokenizerFast:
-    """Names of several words are one token; unknown words become <unk>."""
+    """Names of several words are one token, unknown words become <unk>, and <bos> goes in front."""
     words = [*SPECIAL, *vocabulary()]
     names = sorted((word for word in words if " " in word), key=len, reverse=True)
     pattern = "|".join(
@@ -26,6 +26,9 @@ def atlas_tokenizer() -> PreTrainedTokenizerFast:
     )
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "removed", invert=True)
+    backend.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", words.index("<bos>"))]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token="<pad>",

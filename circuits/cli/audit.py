@@ -16,9 +16,12 @@ import viz
 from circuits.audit import AuditSettings, audit
 from circuits.cli.app import INPUT_ERRORS, app, errors, output, plain_errors, print_json
 from circuits.cli.audit_folder import AuditFolder
+from circuits.cli.openings import say_once
 from circuits.cli.options import (
     AsJson,
+    BosRule,
     Chat,
+    ContextOnly,
     Device,
     DType,
     FeatureKind,
@@ -37,7 +40,8 @@ from circuits.cli.trace import DEFAULT_MODEL, EXPANSION, Points, read_source
 from circuits.cli.usage import UsageError, require_consistent
 from circuits.expand import Expansion
 from circuits.progress import Progress, progress_bar
-from circuits.subject import read_subject
+from circuits.subject import Subject, read_subject
+from circuits.tokens import DEFAULT_RULE, PromptRule, opening_ids, own_bos
 from circuits.trace import TraceSettings
 
 Traced = tuple[graphs.AttributionGraph, graphs.AttributionGraph]
@@ -71,6 +75,8 @@ def audit_command(
         int, typer.Option(min=1, help="Random sets of as many features, beside them.")
     ] = SETTINGS.random_sets,
     chat: Chat = False,
+    bos: BosRule = DEFAULT_RULE.bos,
+    context_only: ContextOnly = DEFAULT_RULE.context_only,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
     force: Force = False,
@@ -90,6 +96,7 @@ def audit_command(
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
         source = read_source(subject, transcoders, features, max_features, points)
+        rule = PromptRule(_bos_of(folder, subject, bos, chat), context_only)
         folder.begin(
             {
                 "model": subject.identity.model_dump(),
@@ -102,10 +109,19 @@ def audit_command(
                 "tolerance": tolerance,
                 "carriers": carriers,
                 "random-sets": random_sets,
-            }
+                "opening": opening_ids(subject.tokenizer, rule.bos, chat=chat),
+                "context-only": context_only,
+            },
+            {"opening": list(own_bos(subject.tokenizer))},
         )
         one = partial(
-            audit, subject=subject, source=source, settings=settings, chat=chat, force=force
+            audit,
+            subject=subject,
+            source=source,
+            settings=settings,
+            rule=rule,
+            chat=chat,
+            force=force,
         )
         try:
             found = _each(pairs, one, folder, problems, progress)
@@ -144,6 +160,18 @@ def _read(prompts: Path) -> tuple[list[graphs.PromptPair], list[str]]:
     return pairs, problems
 
 
+def _bos_of(folder: AuditFolder, subject: Subject, bos: graphs.Bos, chat: bool) -> graphs.Bos:
+    """When BOS goes in front: an audit goes on as it was begun, unless something else is asked."""
+    begun = folder.begun()
+    if begun is None or bos != graphs.Bos.AUTO:
+        return bos
+    opening = list(opening_ids(subject.tokenizer, bos, chat=chat))
+    before = begun.get("opening", list(own_bos(subject.tokenizer)))  # not said in former headers
+    if before == opening:
+        return bos
+    return graphs.Bos.ALWAYS if before else graphs.Bos.NEVER
+
+
 def _each(
     pairs: list[graphs.PromptPair],
     one: Callable[[graphs.PromptPair], tuple[graphs.Audited, Traced]],
@@ -153,6 +181,7 @@ def _each(
 ) -> list[graphs.Audited]:
     """Audit what is not done yet, and keep each pair at once; problems are added to the list."""
     found = {pair.called: folder.done(pair) for pair in pairs}
+    mismatches: list[str] = []
     for number, pair in enumerate(pairs):
         progress("audit", number, len(pairs))
         if found[pair.called] is None:
@@ -164,8 +193,10 @@ def _each(
                 problems.append(f"{pair.called}: {reason}")
                 errors.print(problems[-1], markup=False)
                 continue
+            mismatches += [said for graph in traced for said in graph.provenance.mismatches]
             found[pair.called] = made
             folder.index(_done(found), problems)
+    say_once(mismatches)
     return _done(found)
 
 

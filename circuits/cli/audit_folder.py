@@ -39,23 +39,34 @@ class AuditFolder:
         if there and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file: give --out the name of a folder.")
 
-    def begin(self, settings: dict[str, object]) -> None:
-        """Say what is audited and how.  Raises UsageError if it was begun otherwise."""
+    def begun(self) -> dict[str, object] | None:
+        """What was audited and how, if it was begun.  Raises UsageError for a damaged header."""
         header = self.path / HEADER
         if not header.exists():
-            if any(self._others()):
-                raise UsageError(
-                    f"{self.path} has files of something else: give --out a folder of its own."
-                )
-            make_folder(self.path)
-            _write(header, json.dumps(settings, indent=1))
-            return
+            return None
         try:
             known = json.loads(file_text(header))
         except (ValueError, RecursionError):
             known = None
         if not isinstance(known, dict):
             raise UsageError(f"{header} is damaged: give --out another folder.")
+        return known
+
+    def begin(self, settings: dict[str, object], unsaid: dict[str, object]) -> None:
+        """Say what is audited and how.  Raises UsageError if it was begun otherwise.
+
+        `unsaid` are settings that former headers do not have, as they were then.
+        """
+        known = self.begun()
+        if known is None:
+            if any(self._others()):
+                raise UsageError(
+                    f"{self.path} has files of something else: give --out a folder of its own."
+                )
+            make_folder(self.path)
+            _write(self.path / HEADER, json.dumps(settings, indent=1))
+            return
+        known = unsaid | known
         asked = json.loads(json.dumps(settings))  # as the file would have it
         differ = [name for name in asked if not _same(known.get(name), asked[name])]
         if differ:

@@ -12,14 +12,26 @@ from rich.text import Text
 
 from circuits.autoencoders import AutoencoderSet, Site
 from circuits.cli.app import app, errors, output, plain_errors, print_json
-from circuits.cli.options import AsJson, Chat, Device, DType, Model, Prompted, Revision, Type
+from circuits.cli.openings import say_mismatches
+from circuits.cli.options import (
+    AsJson,
+    BosRule,
+    Chat,
+    ContextOnly,
+    Device,
+    DType,
+    Model,
+    Prompted,
+    Revision,
+    Type,
+)
 from circuits.cli.trace import DEFAULT_MODEL, shipped_transcoders
 from circuits.cli.usage import UsageError
 from circuits.firing import Firing, strongest
 from circuits.progress import progress_bar
 from circuits.published import PublishedSet, published_sets
 from circuits.subject import read_subject
-from circuits.tokens import read_prompt
+from circuits.tokens import DEFAULT_RULE, PromptRule, read_prompt
 from circuits.weights import read_dictionary
 from viz.words import visible
 
@@ -65,6 +77,8 @@ def features_command(
     layer: Annotated[list[int] | None, typer.Option(help="Only this layer; repeatable.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Features per token and layer at most.")] = 3,
     chat: Chat = False,
+    bos: BosRule = DEFAULT_RULE.bos,
+    context_only: ContextOnly = DEFAULT_RULE.context_only,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -79,7 +93,8 @@ def features_command(
                 "Say which features with --dictionary: a folder, or a name on the Hub."
             )
         read = read_dictionary(reference, site=site)
-        text = read_prompt(prompt, subject.tokenizer, chat=chat)
+        text = read_prompt(prompt, subject.tokenizer, PromptRule(bos, context_only), chat=chat)
+        say_mismatches([text], read)
         firings = strongest(subject.frozen, text, read, set(layer or ()), top)
     if as_json:
         print_json({"tokens": list(text.tokens), "features": [asdict(f) for f in firings]})

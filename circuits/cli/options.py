@@ -11,6 +11,7 @@ import typer
 from circuits.atlas.shipped import ATLAS
 from circuits.packaged import PACKAGED
 from circuits.points import ReadPoint, WritePoint
+from graphs import Bos
 
 
 class DType(StrEnum):
@@ -93,6 +94,13 @@ Everything = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Try what memory is not likely to hold.")]
 Chat = Annotated[bool, typer.Option("--chat", help="Put the text into the chat template.")]
+BosRule = Annotated[
+    Bos, typer.Option("--bos", help="BOS in front: auto is what the tokenizer does by itself.")
+]
+ContextOnly = Annotated[
+    int | None,
+    typer.Option(min=0, help="First positions without features, whatever their tokens."),
+]
 Type = Annotated[DType, typer.Option("--dtype", help="Number type of model and sweep.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

@@ -11,8 +11,11 @@ import typer
 import graphs
 from circuits.cli.app import app, errors, output, plain_errors, print_json
 from circuits.cli.opened import open_graph
+from circuits.cli.openings import say_mismatches
 from circuits.cli.options import (
     AsJson,
+    BosRule,
+    ContextOnly,
     Device,
     DType,
     FeatureKind,
@@ -29,6 +32,7 @@ from circuits.cli.usage import require_places
 from circuits.profile import profile, read_texts
 from circuits.progress import progress_bar
 from circuits.subject import read_subject
+from circuits.tokens import DEFAULT_RULE, PromptRule, read_prompt
 
 
 @app.command("profile")
@@ -47,6 +51,8 @@ def profile_command(
     fill: Fill = None,
     features: FeatureKind = None,
     max_features: MaxFeatures = EXPANSION.max_features,
+    bos: BosRule = DEFAULT_RULE.bos,
+    context_only: ContextOnly = DEFAULT_RULE.context_only,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -64,7 +70,9 @@ def profile_command(
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
         points = Points(read_at, write_at, fill is not None)
         source = read_source(subject, transcoders, features, max_features, points)
-        made = profile(subject, source, texts, wanted if of else None, progress)
+        rule = PromptRule(bos, context_only)
+        say_mismatches((read_prompt(text, subject.tokenizer, rule) for text in texts), source)
+        made = profile(subject, source, texts, wanted if of else None, progress, rule)
     graphs.write_profile(made, out)
     counts = {
         "features": len(made.layer),

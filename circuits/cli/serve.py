@@ -16,7 +16,17 @@ import graphs
 from circuits.cli.app import INPUT_ERRORS, app, errors, output, plain_errors
 from circuits.cli.asked import AskedIntervention, Workshop
 from circuits.cli.jobs import Jobs
-from circuits.cli.options import Device, DType, MaxFeatures, Model, Revision, Transcoders, Type
+from circuits.cli.options import (
+    BosRule,
+    ContextOnly,
+    Device,
+    DType,
+    MaxFeatures,
+    Model,
+    Revision,
+    Transcoders,
+    Type,
+)
 from circuits.cli.trace import DEFAULT_MODEL, EXPANSION, Points, read_source
 from circuits.cli.usage import UsageError
 from circuits.effects import effects
@@ -26,7 +36,7 @@ from circuits.features import FeatureSource
 from circuits.intervene import at_targets, intervene
 from circuits.progress import Progress, progress_bar
 from circuits.subject import Subject, read_subject
-from circuits.tokens import read_prompt
+from circuits.tokens import DEFAULT_RULE, PromptRule, opening_ids, read_prompt
 from circuits.trace import TraceSettings, trace
 
 HOST = "127.0.0.1"
@@ -42,6 +52,8 @@ def serve_command(
     revision: Revision = None,
     transcoders: Transcoders = None,
     max_features: MaxFeatures = EXPANSION.max_features,
+    bos: BosRule = DEFAULT_RULE.bos,
+    context_only: ContextOnly = DEFAULT_RULE.context_only,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
@@ -58,7 +70,9 @@ def serve_command(
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
         source = read_source(subject, transcoders, None, max_features, Points())
     settings = TraceSettings(expansion=Expansion(max_features=max_features))
-    _run(folder, ModelWorkshop(folder, subject, source, settings), listener, model)
+    rule = PromptRule(bos, context_only)
+    opening_ids(subject.tokenizer, bos)  # refuses what no prompt could have
+    _run(folder, ModelWorkshop(folder, subject, source, settings, rule), listener, model)
 
 
 @dataclass(frozen=True)
@@ -69,10 +83,11 @@ class ModelWorkshop:
     subject: Subject
     source: FeatureSource
     settings: TraceSettings
+    rule: PromptRule = DEFAULT_RULE
 
     def trace(self, prompt: str, report: Progress) -> str:
         """Write the graph of a prompt; the name of its file."""
-        text = read_prompt(prompt, self.subject.tokenizer)
+        text = read_prompt(prompt, self.subject.tokenizer, self.rule)
         graph = trace(text, self.subject, self.source, self.settings, report)
         path = free_path(self.folder, prompt)
         graphs.write_graph(graph, path)

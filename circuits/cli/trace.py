@@ -13,10 +13,13 @@ import graphs
 import viz
 from circuits.atlas.shipped import ATLAS, atlas_transcoders
 from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.openings import say_mismatches
 from circuits.cli.options import (
     Against,
     AsJson,
+    BosRule,
     Chat,
+    ContextOnly,
     Device,
     DType,
     Everything,
@@ -56,7 +59,7 @@ from circuits.points import ReadPoint, WritePoint
 from circuits.progress import progress_bar
 from circuits.subject import Subject, read_subject
 from circuits.targets import TargetSettings
-from circuits.tokens import Prompt, read_prompt
+from circuits.tokens import DEFAULT_RULE, Prompt, PromptRule, read_prompt
 from circuits.trace import TraceSettings, estimate_trace, trace
 from circuits.weights import read_transcoders
 
@@ -86,6 +89,8 @@ def trace_command(
     kept_share: KeptShare = EXPANSION.kept_share,
     everything: Everything = False,
     chat: Chat = False,
+    bos: BosRule = DEFAULT_RULE.bos,
+    context_only: ContextOnly = DEFAULT_RULE.context_only,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
     force: Force = False,
@@ -105,7 +110,8 @@ def trace_command(
         expansion = Expansion(max_features, tolerance, kept_share, everything)
         points = Points(read_at, write_at, fill is not None)
         source = read_source(subject, transcoders, features, max_features, points)
-        text = read_prompt(prompt, subject.tokenizer, chat=chat)
+        text = read_prompt(prompt, subject.tokenizer, PromptRule(bos, context_only), chat=chat)
+        say_mismatches([text], source)
         targets = read_target_settings(
             subject, text, target, against, position, probability_mass, max_logits
         )
@@ -139,6 +145,8 @@ def estimate_command(
     max_features: MaxFeatures = EXPANSION.max_features,
     everything: Everything = False,
     chat: Chat = False,
+    bos: BosRule = DEFAULT_RULE.bos,
+    context_only: ContextOnly = DEFAULT_RULE.context_only,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -153,7 +161,8 @@ def estimate_command(
         expansion = Expansion(max_features=max_features, everything=everything)
         points = Points(read_at, write_at, fill is not None)
         source = read_source(subject, transcoders, features, max_features, points)
-        text = read_prompt(prompt, subject.tokenizer, chat=chat)
+        text = read_prompt(prompt, subject.tokenizer, PromptRule(bos, context_only), chat=chat)
+        say_mismatches([text], source)
         targets = read_target_settings(
             subject, text, target, against, position, probability_mass, max_logits
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -13,11 +14,21 @@ import typer
 from rich.table import Table
 
 from circuits.cli.app import app, errors, output, plain_errors, print_json
-from circuits.cli.options import AsJson, Device, DType, Model, Revision, Type
+from circuits.cli.options import (
+    AsJson,
+    BosRule,
+    ContextOnly,
+    Device,
+    DType,
+    Model,
+    Revision,
+    Type,
+)
 from circuits.cli.trace import DEFAULT_MODEL
 from circuits.descriptions import write_feature_files
 from circuits.progress import Progress, progress_bar
 from circuits.subject import Subject, read_subject
+from circuits.tokens import DEFAULT_RULE, PromptRule
 from circuits.training.activations import Stream
 from circuits.training.corpus import (
     SUFFIXES,
@@ -32,10 +43,11 @@ from circuits.training.describe import describe
 from circuits.training.export import write_transcoders
 from circuits.training.loop import Logged, train
 from circuits.training.report import DOCUMENTS, Report, report
+from circuits.training.run import Run, chosen_run
 from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
 from circuits.transcoders import TranscoderSet
 from circuits.weights import read_transcoders
-from graphs import DictionaryIdentity
+from graphs import Bos, DictionaryIdentity
 from graphs.files import atomic_write, make_folder
 
 DEFAULTS = TrainSettings()
@@ -91,6 +103,8 @@ def train_command(
     shuffled: Annotated[
         int, typer.Option("--shuffle", help="Tokens whose activations are shuffled together.")
     ] = DEFAULTS.shuffled_tokens,
+    bos: BosRule = DEFAULT_RULE.bos,
+    context_only: ContextOnly = DEFAULT_RULE.context_only,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -113,12 +127,23 @@ def train_command(
     )
     if (corpus is None) == (not sample):
         raise TrainingError("Give a corpus or --sample-from-model, and not both.")
+    if context_only is not None and context_only >= length:
+        raise TrainingError(
+            f"--context-only {context_only} leaves nothing of documents of {length} tokens: choose "
+            "fewer positions."
+        )
     make_folder(out)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
-        texts = chosen_corpus(corpus, subject, settings, length, column)
-        found = trained_and_measured(subject, texts, settings, out, progress, checkpoint_every)
+        read = partial(chosen_corpus, corpus, subject, settings, length, column)
+        run = chosen_run(read, subject, settings, PromptRule(bos, context_only), out)
+        if run.as_begun:
+            errors.print(
+                f"The run in {out} was begun with BOS in front of its documents and goes on so.",
+                markup=False,
+            )
+        found = trained_and_measured(subject, run, settings, out, progress, checkpoint_every)
     with atomic_write(out / "report.json") as temporary:
         temporary.write_text(json.dumps(found.as_json(), indent=1), encoding="utf-8")
     if as_json:
@@ -129,14 +154,15 @@ def train_command(
 
 def trained_and_measured(
     subject: Subject,
-    texts: Corpus,
+    run: Run,
     settings: TrainSettings,
     out: Path,
     progress: Progress,
     checkpoint_every: int,
 ) -> Report:
     """Train, write the dictionary and its feature files, and measure what was written."""
-    measured = held_out(texts, subject.tokenizer, DOCUMENTS)
+    context_only = run.documents.context_only
+    measured = held_out(run.corpus, subject.tokenizer, DOCUMENTS, context_only)
 
     def tell(logged: Logged) -> None:
         told = (
@@ -145,35 +171,38 @@ def trained_and_measured(
         )
         progress(told, logged.step, settings.steps)
 
-    frozen, name = subject.frozen, subject.identity.name
-    run = settings.run_name(
-        name, str(subject.identity.revision), str(frozen.dtype), texts.fingerprint()
+    stream = Stream(subject.frozen, subject.tokenizer, run.corpus, settings, context_only)
+    layers = train(stream, out, run.name, tell, checkpoint_every)
+    identity = DictionaryIdentity(
+        kind=NAMES[settings.kind], name=out.resolve().name, documents=run.documents
     )
-    stream = Stream(frozen, subject.tokenizer, texts, settings)
-    layers = train(stream, out, run, tell, checkpoint_every)
-    identity = DictionaryIdentity(kind=NAMES[settings.kind], name=out.resolve().name)
     transcoders = TranscoderSet(layers, settings.read, settings.write, identity)
     progress("write", 0, 1)
     crossing = settings.kind == Kind.CROSS_LAYER
-    write_transcoders(transcoders, out, name, cross_layer=crossing)
+    write_transcoders(transcoders, out, subject.identity.name, cross_layer=crossing)
     written = read_transcoders(out)
     progress("describe", 0, 1)
-    documents = list(islice(texts.documents(0), DESCRIBED))
+    documents = list(islice(run.corpus.documents(0), DESCRIBED))
     write_feature_files(out, identity.name, describe(subject, written, documents))
     progress("report", 0, 1)
     return report(subject, written, measured)
 
 
 def chosen_corpus(
-    corpus: str | None, subject: Subject, settings: TrainSettings, length: int, column: str
+    corpus: str | None,
+    subject: Subject,
+    settings: TrainSettings,
+    length: int,
+    column: str,
+    bos: Bos,
 ) -> Corpus:
     """A file, a folder, a dataset on the Hub, or without a name the model's own samples."""
     length = min(length, subject.frozen.context_length or length)
     if corpus is None:
-        return sampled_corpus(subject, length, settings.seed)
+        return sampled_corpus(subject, length, settings.seed, bos)
     if is_dataset_name(corpus):
-        return dataset_corpus(corpus, subject.tokenizer, length, column)
-    texts = read_corpus(Path(corpus), subject.tokenizer, length)
+        return dataset_corpus(corpus, subject.tokenizer, length, column, bos)
+    texts = read_corpus(Path(corpus), subject.tokenizer, length, bos)
     require_enough(texts, settings.batch_tokens)
     return texts
 

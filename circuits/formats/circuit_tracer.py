@@ -10,7 +10,9 @@ threshold_{i}, and `W_dec_{i}.safetensors` with W_dec_{i} (d_dict, L - i, d_mode
 axis counts written layers from the feature's own.  `transcoders` may list one file per layer
 instead, as `hf://` references, which are then read by what they hold; published lists repeat their
 last file.  A threshold makes a JumpReLU, `activation: topk` with `k` a TopK (negative values kept,
-as circuit-tracer does), anything else a ReLU.
+as circuit-tracer does), anything else a ReLU.  `training_documents`, which headwater's training
+writes, says how documents began: whether with BOS (`bos`), and how many first positions had no
+features (`context_only`), if not by their tokens.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 from torch import Tensor
 
 from circuits.formats import gemma_scope
@@ -36,9 +39,10 @@ from circuits.formats.stored import (
 from circuits.nonlinearities import Nonlinearity, TopK
 from circuits.places import HubFolder, Place, find_place
 from circuits.transcoder import Transcoder
+from graphs.opening import DocumentOpening
 
 P = TypeVar("P")
-CONFIG = "config.yaml"
+CONFIG, DOCUMENTS = "config.yaml", "training_documents"
 KINDS = ("transcoder_set", "cross_layer_transcoder")
 
 
@@ -72,7 +76,19 @@ def read(place: Place) -> StoredSet:
         cross_layer=crossing,
         name=str(config["scan"]) if isinstance(config.get("scan"), str) else None,
         sources=sources,
+        documents=_documents(path, config.get(DOCUMENTS)),
     )
+
+
+def _documents(path: Path, told: object) -> DocumentOpening | None:
+    """What headwater's own training writes about its documents."""
+    try:
+        return None if told is None else DocumentOpening.model_validate(told)
+    except ValidationError as error:
+        raise WeightsFormatError(
+            f"{path} has `{DOCUMENTS}`, but not as `bos` and `context_only`: "
+            f"{error.errors()[0]['msg']}."
+        ) from error
 
 
 def _point(path: Path, config: dict[str, Any], key: str, known: dict[str, P]) -> P | Unknown:

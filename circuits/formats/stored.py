@@ -21,6 +21,7 @@ from torch import Tensor
 from circuits.nonlinearities import JointTopK, JumpReLU, Nonlinearity, ReLU
 from circuits.points import ReadPoint, WritePoint
 from circuits.transcoder import Transcoder
+from graphs.opening import DocumentOpening
 
 
 class WeightsFormatError(ValueError):
@@ -46,6 +47,7 @@ class StoredSet:
     joint: JointTopK | None = None
     partial: bool = False  # whether the format may leave layers out
     sources: tuple[str, ...] = ()  # repositories at their commits that files were listed from
+    documents: DocumentOpening | None = None  # how those that it was trained on begin
 
 
 def mapped(path: Path) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from circuits.frozen import FrozenModel
 from circuits.points import ReadPoint, WritePoint
 from circuits.taps import tapped
 from circuits.tokens import context_only_positions
-from circuits.training.corpus import Corpus, is_held_out
+from circuits.training.corpus import Corpus, has_features, is_held_out
 from circuits.training.settings import TrainingError, TrainSettings
 
 LEFT_OUT = 10_000  # documents in a row that cannot be trained on, until the corpus is refused
@@ -56,9 +56,10 @@ class Stream:
         tokenizer: PreTrainedTokenizerBase,
         corpus: Corpus,
         settings: TrainSettings,
+        context_only: int | None = None,
     ) -> None:
         self.frozen, self.tokenizer, self.corpus = frozen, tokenizer, corpus
-        self.settings = settings
+        self.settings, self.context_only = settings, context_only
 
     def pools(self, first: int) -> Iterator[Pool]:
         """The pool that starts with document `first`, and those after it."""
@@ -93,7 +94,7 @@ class Stream:
         filled: int,
     ) -> int:
         """Put what the MLPs do on these documents into place; how many tokens there are now."""
-        ids, kept = padded(documents, self.tokenizer, self.frozen.device)
+        ids, kept = padded(documents, self.tokenizer, self.frozen.device, self.context_only)
         settings = self.settings
         vectors = mlp_vectors(self.frozen, ids, settings.read, settings.write)
         rows = place[filled : filled + int(kept.sum())]
@@ -106,7 +107,7 @@ class Stream:
         """Documents that are not held out and give activations, with their numbers."""
         left_out = 0
         for number, ids in zip(count(first), self.corpus.documents(first), strict=False):
-            if is_held_out(ids) or len(ids) <= context_only_positions(ids, self.tokenizer):
+            if is_held_out(ids) or not has_features(ids, self.tokenizer, self.context_only):
                 left_out += 1
                 if left_out == LEFT_OUT:
                     raise TrainingError(
@@ -131,14 +132,18 @@ def _passes(
 
 
 def padded(
-    documents: list[list[int]], tokenizer: PreTrainedTokenizerBase, device: torch.device
+    documents: list[list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+    context_only: int | None = None,
 ) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
     """Ids filled up behind, and where features may be: after what is context only, before that."""
     longest = max(map(len, documents))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in documents])
     place = torch.arange(longest)
     counted = [
-        (place >= context_only_positions(row, tokenizer)) & (place < len(row)) for row in documents
+        (place >= context_only_positions(row, tokenizer, context_only)) & (place < len(row))
+        for row in documents
     ]
     return ids.to(device), torch.stack(counted).to(device)
 

@@ -52,6 +52,15 @@ def write_checkpoint(
         raise TrainingError(f"The checkpoint was not written: {error}") from error
 
 
+def stored_run(path: Path) -> str | None:
+    """The name of the run that a checkpoint is of; None if there is none to be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {}).get("run", "[null]"))[0]
+    except (SafetensorError, OSError, ValueError):
+        return None
+
+
 def read_checkpoint(
     path: Path,
     run: str,

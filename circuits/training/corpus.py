@@ -20,8 +20,9 @@ from transformers import PreTrainedTokenizerBase
 
 from circuits.frozen import FrozenModel
 from circuits.subject import Subject
-from circuits.tokens import context_only_positions, encode, require_known, with_bos
+from circuits.tokens import behind, context_only_positions, encode, opening_ids, require_known
 from circuits.training.settings import TrainingError, reason
+from graphs.opening import Bos
 
 SUFFIXES = (".txt", ".md", ".rst", ".text")
 SAMPLES_AT_ONCE = 64
@@ -70,7 +71,7 @@ class SampledCorpus:
 
     frozen: FrozenModel
     start: int  # the token that every sample is drawn behind
-    dropped: int  # 1 if prompts do not start with it, so that it is no part of the samples
+    front: tuple[int, ...]  # what stands there in a document; empty if prompts begin without it
     length: int
     seed: int
 
@@ -98,7 +99,7 @@ class SampledCorpus:
                 latest = torch.multinomial(shares, 1, generator=generator)
                 ids = torch.cat([ids, latest], 1)
                 ended |= torch.isin(latest[:, 0].cpu(), ends)
-        return [_until(row, set(ends.tolist()))[self.dropped :] for row in ids.tolist()]
+        return [[*self.front, *_until(row, set(ends.tolist()))[1:]] for row in ids.tolist()]
 
 
 def _until(ids: list[int], ends: set[int]) -> list[int]:
@@ -109,7 +110,9 @@ def _until(ids: list[int], ends: set[int]) -> list[int]:
     return ids
 
 
-def read_corpus(path: Path, tokenizer: PreTrainedTokenizerBase, length: int) -> TextCorpus:
+def read_corpus(
+    path: Path, tokenizer: PreTrainedTokenizerBase, length: int, bos: Bos = Bos.AUTO
+) -> TextCorpus:
     """Every line of a file, or every text file of a folder, cut to `length` tokens.
 
     Raises TrainingError for a path that cannot be read, is no text or holds no tokens, and
@@ -124,20 +127,21 @@ def read_corpus(path: Path, tokenizer: PreTrainedTokenizerBase, length: int) -> 
         texts = [_read(file) for file in files]
     else:
         texts = _read(path).split("\n")
-    bos = len(with_bos([], tokenizer))
+    front = opening_ids(tokenizer, bos)
+    step = max(1, length - len(front))
     pieces: list[list[int]] = []
     for text in texts:
-        ids = token_ids(text, tokenizer)[bos:]
-        starts = range(0, len(ids), length - bos)
-        pieces += [with_bos(ids[start : start + length - bos], tokenizer) for start in starts]
+        ids = token_ids(text, tokenizer, front)[len(front) :]
+        starts = range(0, len(ids), step)
+        pieces += [behind(front, ids[start : start + step]) for start in starts]
     if not pieces:
         raise TrainingError(f"{path} holds no tokens: give a text.")
     return TextCorpus(tuple(pieces))
 
 
-def token_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of a document, with BOS.  Raises PromptError for words that the vocabulary lacks."""
-    ids = with_bos(encode(text, tokenizer), tokenizer)
+def token_ids(text: str, tokenizer: PreTrainedTokenizerBase, front: tuple[int, ...]) -> list[int]:
+    """Ids of a document, behind these.  Raises PromptError for words that the vocabulary lacks."""
+    ids = behind(front, encode(text, tokenizer))
     if tokenizer.unk_token_id in ids:
         require_known(text, tokenizer)
     return ids
@@ -153,14 +157,19 @@ def require_enough(corpus: TextCorpus, least: int) -> None:
         )
 
 
-def held_out(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, count: int) -> list[list[int]]:
+def held_out(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    count: int,
+    context_only: int | None = None,
+) -> list[list[int]]:
     """The first documents that no pool holds, each once; none that is context only.
 
     Raises TrainingError if there is none.
     """
     found: dict[tuple[int, ...], None] = {}
     for ids in islice(corpus.documents(0), 2 * count * HELD_OUT):
-        if is_held_out(ids) and ids and len(ids) > context_only_positions(ids, tokenizer):
+        if is_held_out(ids) and has_features(ids, tokenizer, context_only):
             found.setdefault(tuple(ids))
             if len(found) == count:
                 break
@@ -170,6 +179,13 @@ def held_out(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, count: int) -> 
             "by its content: give a corpus with more different texts."
         )
     return [list(ids) for ids in found]
+
+
+def has_features(
+    ids: list[int], tokenizer: PreTrainedTokenizerBase, context_only: int | None
+) -> bool:
+    """Whether a document has tokens that are not context only."""
+    return len(ids) > 0 and len(ids) > context_only_positions(ids, tokenizer, context_only)
 
 
 def _is_folder(path: Path) -> bool:
@@ -191,14 +207,14 @@ def _read(path: Path) -> str:
     return text
 
 
-def sampled_corpus(subject: Subject, length: int, seed: int) -> SampledCorpus:
+def sampled_corpus(subject: Subject, length: int, seed: int, bos: Bos = Bos.AUTO) -> SampledCorpus:
     """The model's own samples.  Raises TrainingError without a token to start from."""
     tokenizer = subject.tokenizer
-    candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    front = opening_ids(tokenizer, bos)
+    candidates = (*front, tokenizer.bos_token_id, tokenizer.eos_token_id)
     start = next((token for token in candidates if isinstance(token, int)), None)
     if start is None:
         raise TrainingError(
             "This tokenizer has neither a first nor a last token to sample from: give a corpus."
         )
-    dropped = int(start != tokenizer.bos_token_id)
-    return SampledCorpus(subject.frozen, start, dropped, length + dropped, seed)
+    return SampledCorpus(subject.frozen, start, front, length + 1 - len(front), seed)

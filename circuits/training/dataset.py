@@ -12,8 +12,10 @@ from huggingface_hub import HfApi, hf_hub_download
 from transformers import PreTrainedTokenizerBase
 
 from circuits.hub import reason
+from circuits.tokens import opening_ids
 from circuits.training.corpus import token_ids
 from circuits.training.settings import TrainingError
+from graphs.opening import Bos
 
 CONVERTED = "refs/convert/parquet"  # where the Hub keeps its own conversion of other formats
 
@@ -28,6 +30,7 @@ class DatasetCorpus:
     column: str
     tokenizer: PreTrainedTokenizerBase
     length: int  # tokens per document at most
+    front: tuple[int, ...]  # what documents begin with
     rows: dict[str, int] = field(default_factory=dict[str, int])  # per file, once it is known
 
     def documents(self, first: int) -> Iterator[list[int]]:
@@ -93,11 +96,15 @@ class DatasetCorpus:
         )
 
     def _ids(self, text: str) -> list[int]:
-        return token_ids(text, self.tokenizer)[: self.length]
+        return token_ids(text, self.tokenizer, self.front)[: self.length]
 
 
 def dataset_corpus(
-    name: str, tokenizer: PreTrainedTokenizerBase, length: int, column: str = "text"
+    name: str,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    column: str = "text",
+    bos: Bos = Bos.AUTO,
 ) -> DatasetCorpus:
     """The dataset of this name on the Hub.
 
@@ -118,7 +125,8 @@ def dataset_corpus(
         training = [file for file in parquet if "train" in file]
         if parquet:
             files = tuple(training or parquet)
-            return DatasetCorpus(name, files, str(info.sha), column, tokenizer, length)
+            front = opening_ids(tokenizer, bos)
+            return DatasetCorpus(name, files, str(info.sha), column, tokenizer, length, front)
     raise TrainingError(f"The dataset {name!r} holds no parquet files: give another corpus.")
 
 

@@ -141,7 +141,9 @@ def _fired(
     start = np.concatenate([[0], np.cumsum(lengths)])
     for first in range(0, len(documents), BATCH):
         batch = documents[first : first + BATCH]
-        ids, counted = padded(batch, subject.tokenizer, subject.frozen.device)
+        ids, counted = padded(
+            batch, subject.tokenizer, subject.frozen.device, transcoders.context_only
+        )
         model.logits(ids, None, last_only=True)
         for layer, activations in enumerate(model.activations):
             row, pos, feature = (activations * counted[..., None]).nonzero(as_tuple=True)

@@ -10,6 +10,7 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
+from circuits.formats.circuit_tracer import DOCUMENTS
 from circuits.formats.hooks import READ_POINTS, WRITE_POINTS
 from circuits.nonlinearities import JumpReLU
 from circuits.transcoder import Transcoder
@@ -36,13 +37,16 @@ def write_transcoders(
             stored = {key: tensor.to(dtype).cpu().contiguous() for key, tensor in tensors.items()}
             with atomic_write(folder / name) as temporary:
                 temporary.write_bytes(save(stored))
-    config = {
+    config: dict[str, object] = {
         "model_name": model,
         "model_kind": "cross_layer_transcoder" if cross_layer else "transcoder_set",
         "feature_input_hook": _hook(READ_POINTS, transcoders.read),
         "feature_output_hook": _hook(WRITE_POINTS, transcoders.write),
         "scan": transcoders.identity.name,
     }
+    documents = transcoders.identity.documents
+    if documents is not None:  # circuit-tracer takes no notice of it
+        config[DOCUMENTS] = documents.model_dump(mode="json")
     with atomic_write(folder / "config.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 

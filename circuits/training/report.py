@@ -39,12 +39,19 @@ class Report:
 
 def report(subject: Subject, transcoders: TranscoderSet, documents: list[list[int]]) -> Report:
     """Measure a dictionary on held-out documents (`corpus.held_out`)."""
-    measured = fidelity(subject.frozen, transcoders, _passes(subject, documents))
+    context_only = transcoders.context_only
+    measured = fidelity(subject.frozen, transcoders, _passes(subject, documents, context_only))
     settings = TraceSettings(expansion=Expansion(everything=True), labels=0)
-    long_enough = [ids[:TRACED_TOKENS] for ids in documents if len(ids) > 2]
+    beginnings = [ids[:TRACED_TOKENS] for ids in documents]
+    long_enough = [ids for ids in beginnings if len(ids) > max(2, context_only or 0)]
     scores = [
         graphs.scores(
-            trace(prompt_from_ids(ids, subject.tokenizer), subject, transcoders, settings)
+            trace(
+                prompt_from_ids(ids, subject.tokenizer, context_only),
+                subject,
+                transcoders,
+                settings,
+            )
         )
         for ids in long_enough[:GRAPHS]
     ]
@@ -56,9 +63,12 @@ def report(subject: Subject, transcoders: TranscoderSet, documents: list[list[in
     )
 
 
-def _passes(subject: Subject, documents: list[list[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+def _passes(
+    subject: Subject, documents: list[list[int]], context_only: int | None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Documents in passes whose logits fit into memory: ids and where features may be."""
     longest = max(map(len, documents))
     count = max(1, PASS_LOGITS // (longest * len(subject.frozen.unembedding)))
     for start in range(0, len(documents), count):
-        yield padded(documents[start : start + count], subject.tokenizer, subject.frozen.device)
+        batch = documents[start : start + count]
+        yield padded(batch, subject.tokenizer, subject.frozen.device, context_only)

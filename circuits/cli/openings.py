@@ -1,0 +1,35 @@
+"""What commands say when prompts begin unlike the documents that a dictionary was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from circuits.autoencoders import AutoencoderSet
+from circuits.cli.app import errors
+from circuits.features import FeatureSource
+from circuits.filled import Filled
+from circuits.tokens import Prompt
+from circuits.transcoders import TranscoderSet
+from graphs.opening import DocumentOpening, mismatches
+
+
+def say_mismatches(prompts: Iterable[Prompt], source: FeatureSource | AutoencoderSet) -> None:
+    """One sentence per way in which any of the prompts does, on standard error."""
+    documents = _documents(source)
+    say_once(
+        sentence
+        for prompt in prompts
+        for sentence in mismatches(documents, prompt.opening, prompt.context_only)
+    )
+
+
+def say_once(sentences: Iterable[str]) -> None:
+    """Sentences on standard error, each once."""
+    for sentence in dict.fromkeys(sentences):
+        errors.print(sentence, markup=False)
+
+
+def _documents(source: FeatureSource | AutoencoderSet) -> DocumentOpening | None:
+    dictionary = source.transcoders if isinstance(source, Filled) else source
+    known = isinstance(dictionary, (TranscoderSet, AutoencoderSet))
+    return dictionary.identity.documents if known else None
