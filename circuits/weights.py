@@ -26,6 +26,12 @@ from graphs.provenance import DictionaryIdentity
 
 # In this order: config.yaml is circuit-tracer's alone, the others differ in their files.
 FORMATS = (circuit_tracer, gemma_scope, saelens, sparsify, openmoss, sweep)
+# Weights, and the files of which one must lie beside them to say what they are.
+TOLD_BY = {
+    saelens.WEIGHTS: (saelens.CONFIG, openmoss.CONFIG),
+    sparsify.WEIGHTS: (sparsify.CONFIG,),
+    openmoss.OLD_WEIGHTS: (openmoss.OLD_CONFIG,),
+}
 Result = TypeVar("Result")
 BARE = "layer_0.safetensors"  # a per-layer set without its config.yaml
 
@@ -92,6 +98,7 @@ def read_dictionary(
 def _sound(place: Place, read: Callable[[Place], Result]) -> Result:
     """What a reader makes of files; whatever stands in them, it fails with one sentence."""
     try:
+        _require_configs(place)
         return read(place)
     except (HubError, PlaceError, WeightsFormatError):
         raise
@@ -116,6 +123,21 @@ def _read(place: Place) -> StoredSet:
         f"{place.name} is no dictionary in a known format (it has {some}): expected config.yaml, "
         "params.safetensors, sae_weights.safetensors or sae.safetensors and their like."
     )
+
+
+def _require_configs(place: Place) -> None:
+    """Raises WeightsFormatError for weights without what says how they are used."""
+    for weights, configs in TOLD_BY.items():
+        for file in place.files:
+            folder = file.removesuffix(weights)
+            if folder == file or not (folder == "" or folder.endswith("/")):
+                continue
+            wanted = [f"{folder}{config}" for config in configs]
+            if not set(wanted) & set(place.files):
+                raise WeightsFormatError(
+                    f"{place.name} lacks {' or '.join(wanted)}, which says what {file} is: get it "
+                    "from where the weights are from."
+                )
 
 
 def _features(place: Place) -> FeatureFiles | None:
