@@ -18,7 +18,7 @@ from circuits.formats.autoencoders import holds_autoencoders, read_autoencoders
 from circuits.formats.hooks import layer_of
 from circuits.formats.stored import StoredSet, Unknown, WeightsFormatError, unsaid
 from circuits.hub import HubError
-from circuits.places import CONFIGS, Folder, Place, PlaceError, find_place
+from circuits.places import CONFIGS, Folder, HubFolder, Place, PlaceError, find_place
 from circuits.points import ReadPoint, WritePoint
 from circuits.transcoder import nothing
 from circuits.transcoders import TranscoderSet
@@ -60,6 +60,7 @@ def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None)
     last = max(stored.layers)
     d_model = stored.layers[last].encoder.shape[1]
     revision = place.revision or _fingerprint(place)
+    sources = sorted(set(map(_source, stored.sources)))
     return TranscoderSet(
         layers=tuple(stored.layers.get(i) or nothing(d_model) for i in range(last + 1)),
         read=ReadPoint(points[0]),
@@ -67,7 +68,7 @@ def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None)
         identity=DictionaryIdentity(
             kind="cross-layer transcoder" if stored.cross_layer else "transcoder",
             name=place.name if place.revision else stored.name or place.name,
-            revision=", ".join((revision, *stored.sources)),
+            revision=", ".join((revision, *sources)),
         ),
         features=_features(place),
         joint=stored.joint,
@@ -151,12 +152,19 @@ def _features(place: Place) -> FeatureFiles | None:
     return feature_files(folder)
 
 
+def _source(place: Place) -> str:
+    """Names what files were listed from: a repository at its commit, or the files' own content."""
+    if isinstance(place, HubFolder):
+        return f"{place.repository.name}@{place.revision}"
+    return _fingerprint(place)
+
+
 def _fingerprint(place: Place) -> str:
     """Names the content of a folder: a hash of name, size and first megabyte of what is read."""
     digest = hashlib.sha256()
     for name in place.files:
         path = place.path(name)
-        if path.suffix in (".safetensors", ".npz", ".yaml") or path.name in CONFIGS:
+        if path.suffix in (".safetensors", ".npz", ".yaml", ".yml") or path.name in CONFIGS:
             with path.open("rb") as file:
                 digest.update(f"{name} {path.stat().st_size} ".encode() + file.read(2**20))
     return f"sha256:{digest.hexdigest()[:16]}"

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from circuits.nonlinearities import JointTopK, JumpReLU, Nonlinearity, ReLU
+from circuits.places import Place
 from circuits.points import ReadPoint, WritePoint
 from circuits.transcoder import Transcoder
 
@@ -47,7 +48,7 @@ class StoredSet:
     name: str | None = None  # if the files have one
     joint: JointTopK | None = None
     partial: bool = False  # whether the format may leave layers out
-    sources: tuple[str, ...] = ()  # repositories at their commits that files were listed from
+    sources: tuple[Place, ...] = ()  # beside the set's own, those that files were listed from
 
 
 def mapped(path: Path) -> dict[str, Tensor]:
