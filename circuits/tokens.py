@@ -42,10 +42,10 @@ def read_prompt(text: str, tokenizer: PreTrainedTokenizerBase, *, chat: bool = F
     """Tokenise a prompt; BOS is added where the tokenizer has one and the text does not.
 
     With `chat`, the text becomes a user's turn in the tokenizer's chat template.
-    Raises PromptError for an empty text and for `chat` without a template.
+    Raises PromptError for a text without tokens and for `chat` without a template.
     """
-    if not text.strip():
-        raise PromptError("The prompt is empty: give a text of at least one token.")
+    if not encode(text, tokenizer):  # a line break or a space is a token of most vocabularies
+        raise PromptError(f"The prompt {text[:20]!r} has no tokens: give a text of at least one.")
     if chat:
         if not tokenizer.chat_template:
             raise PromptError("This tokenizer has no chat template: leave out --chat.")
@@ -124,7 +124,7 @@ def require_known(text: str, tokenizer: PreTrainedTokenizerBase) -> None:
         return
     read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     pieces = [
-        text[start:end].strip()
+        text[start:end].strip() or text[start:end]
         for token, (start, end) in zip(read["input_ids"], read["offset_mapping"], strict=True)
         if token == tokenizer.unk_token_id
     ]
