@@ -33,13 +33,14 @@ class HubError(ValueError):
     """The Hub does not give what was asked of it."""
 
 
+NO_SUCH_FILE = "its repository has no such file"
 REASONS: tuple[tuple[type[BaseException], str], ...] = (  # subclasses first
     (GatedRepoError, "its repository is gated, ask for access there and run `hf auth login`"),
     (RevisionNotFoundError, "its repository has no such revision"),
     (RepositoryNotFoundError, "the Hugging Face Hub has no such repository, or it is private"),
     (HFValidationError, "it is neither a folder here nor a possible name on the Hub"),
     (LocalEntryNotFoundError, "the Hub cannot be reached and the local cache has no copy"),
-    (EntryNotFoundError, "its repository has no such file"),
+    (EntryNotFoundError, NO_SUCH_FILE),
     (OfflineModeIsEnabled, "the Hub is switched off and the local cache has no copy"),
     (SafetensorError, "its weights are damaged or incomplete, delete them and fetch them again"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,9 +25,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from circuits.atlas.shipped import ATLAS, atlas_model
-from circuits.hub import known_reason
+from circuits.hub import NO_SUCH_FILE, known_reason
 from circuits.packaged import PACKAGED, ModelNotFound, converted_folder, first_sentence
 
 
@@ -92,7 +94,7 @@ def _source(name: str, revision: str | None) -> tuple[str, str | None, str | Non
 
 
 def _model(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
-    with _explained(source, "model"):
+    with _explained(source, revision, "model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision or "main",
@@ -104,7 +106,9 @@ def _model(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedM
             # transformers would name the tensors only in a log; the check below names them.
             ignore_mismatched_sizes=True,
         )
-    model, report = loaded
+        model, report = loaded
+        if getattr(model, "_hf_peft_config_loaded", False):  # where peft is installed
+            raise ValueError("it has an adapter beside its own weights")
     # transformers fills what the files lack with random numbers and goes on.
     unfit = sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"])
     if unfit:
@@ -116,7 +120,7 @@ def _model(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedM
 
 
 def _tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase:
-    with _explained(source, "tokenizer"):
+    with _explained(source, revision, "tokenizer"):
         return AutoTokenizer.from_pretrained(
             source, revision=revision or "main", trust_remote_code=False
         )
@@ -171,21 +175,55 @@ def _set_bars(*settings: Callable[[], object]) -> None:
 
 
 @contextmanager
-def _explained(source: str, part: str) -> Iterator[None]:
+def _explained(source: str, revision: str | None, part: str) -> Iterator[None]:
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:  # transformers and what it calls raise nearly every class
-        raise ModelNotFound(
-            f"The {part} {source!r} cannot be loaded: {_reason(source, part, error)}; {_ADVICE}."
-        ) from error
+        why = _reason(source, revision, part, error)
+        raise ModelNotFound(f"The {part} {source!r} cannot be loaded: {why}; {_ADVICE}.") from error
 
 
-def _reason(source: str, part: str, error: BaseException) -> str:
-    folder = Path(source)
-    if folder.is_dir() and not (folder / "config.json").is_file():
+def _reason(source: str, revision: str | None, part: str, error: BaseException) -> str:
+    known = known_reason(error)
+    with suppress(OSError):  # a name may be too long for a path
+        path = Path(source)
+        # The Hub is asked again only where it has answered, with no model's config.
+        maybe = known is None and (path.exists() or isinstance(error, ValueError))
+        found = _adapter(path, revision) if maybe or known == NO_SUCH_FILE else None
+        found = found or _missing(path, part)
+        if found is not None:
+            return found
+    return known or first_sentence(error)
+
+
+def _missing(path: Path, part: str) -> str | None:
+    """What a path here is not or lacks, if it is that."""
+    if path.is_file():
+        return "it is a file, and a model is a folder of them"
+    if path.is_dir() and not (path / "config.json").is_file():
         return "the folder has no config.json"
-    if folder.is_dir() and part == "tokenizer" and not any(folder.glob("*token*")):
+    if path.is_dir() and part == "tokenizer" and not any(path.glob("*token*")):
         return "the folder has no tokenizer files"
-    return known_reason(error) or first_sentence(error)
+    return None
+
+
+def _adapter(path: Path, revision: str | None) -> str | None:
+    """What to do with weights that are added to a model's, as LoRA's are, if these are such."""
+    if path.name.startswith("adapter_") and path.is_file():
+        path = path.parent
+    try:
+        config = find_adapter_config_file(str(path), revision=revision or "main")
+        told = json.loads(Path(config).read_text(encoding="utf-8")) if config else None
+    except (OSError, ValueError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    base, kind = (told.get(key) for key in ("base_model_name_or_path", "peft_type"))
+    named = repr(base) if isinstance(base, str) and base else "a model that it does not name"
+    called = kind if isinstance(kind, str) and kind.isalnum() else "PEFT"
+    return (
+        f"it is an adapter ({called}) of {named}, to be merged into that "
+        "first (peft: merge_and_unload, save_pretrained)"
+    )

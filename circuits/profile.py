@@ -86,11 +86,11 @@ def profile(
 def read_texts(path: Path) -> list[str]:
     """The prompts in a file, one a line; empty lines are skipped.  Raises PromptError."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise PromptError(f"Cannot read prompts from {path}: {reason}.") from error
-    texts = [line for line in lines if line.strip()]
+    texts = [line for line in lines if line]
     if not texts:
         raise PromptError(f"{path} has no prompts: write one a line.")
     return texts

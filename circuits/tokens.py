@@ -64,11 +64,12 @@ def read_prompt(
     """Tokenise a prompt; it begins as the rule says, by default as the tokenizer begins texts.
 
     With `chat`, the text becomes a user's turn in the tokenizer's chat template, which has its
-    own opening.  Raises PromptError for an empty text, for `chat` without a template, and for a
-    rule that asks for BOS without one or for more context-only positions than there are tokens.
+    own opening.  Raises PromptError for a text without tokens, for `chat` without a template, and
+    for a rule that asks for BOS without one or for more context-only positions than there are
+    tokens.
     """
-    if not text.strip():
-        raise PromptError("The prompt is empty: give a text of at least one token.")
+    if not encode(text, tokenizer):  # a line break or a space is a token of most vocabularies
+        raise PromptError(f"The prompt {text[:20]!r} has no tokens: give a text of at least one.")
     if chat:
         if not tokenizer.chat_template:
             raise PromptError("This tokenizer has no chat template: leave out --chat.")
@@ -182,7 +183,7 @@ def require_known(text: str, tokenizer: PreTrainedTokenizerBase) -> None:
         return
     read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     pieces = [
-        text[start:end].strip()
+        text[start:end].strip() or text[start:end]
         for token, (start, end) in zip(read["input_ids"], read["offset_mapping"], strict=True)
         if token == tokenizer.unk_token_id
     ]

@@ -20,7 +20,7 @@ from circuits.formats.autoencoders import holds_autoencoders, read_autoencoders
 from circuits.formats.hooks import layer_of
 from circuits.formats.stored import StoredSet, Unknown, WeightsFormatError, unsaid
 from circuits.hub import HubError
-from circuits.places import CONFIGS, Folder, Place, PlaceError, find_place
+from circuits.places import CONFIGS, Folder, HubFolder, Place, PlaceError, find_place
 from circuits.points import ReadPoint, WritePoint
 from circuits.transcoder import nothing
 from circuits.transcoders import TranscoderSet
@@ -28,6 +28,12 @@ from graphs.provenance import DictionaryIdentity
 
 # In this order: config.yaml is circuit-tracer's alone, the others differ in their files.
 FORMATS = (circuit_tracer, gemma_scope, saelens, sparsify, openmoss, sweep)
+# Weights, and the files of which one must lie beside them to say what they are.
+TOLD_BY = {
+    saelens.WEIGHTS: (saelens.CONFIG, openmoss.CONFIG),
+    sparsify.WEIGHTS: (sparsify.CONFIG,),
+    openmoss.OLD_WEIGHTS: (openmoss.OLD_CONFIG,),
+}
 Result = TypeVar("Result")
 BARE = "layer_0.safetensors"  # a per-layer set without its config.yaml
 
@@ -58,9 +64,14 @@ class Watched:
     def path(self, file: str) -> Path:
         return self.asked.setdefault(file, self.place.path(file))
 
-    def contents(self) -> str | None:
-        """Names what was read, in a folder here; of a set on the Hub its commit does."""
-        return None if self.revision is not None else fingerprint(self.asked)
+    def contents(self, listed: tuple[Place, ...] = ()) -> str | None:
+        """Names what was read here, with files that were listed; on the Hub commits do."""
+        if any(place.revision is not None for place in (self, *listed)):
+            return None
+        files = {
+            f"{place.name}/{name}": place.path(name) for place in listed for name in place.files
+        }
+        return fingerprint(self.asked | files)
 
 
 def read_transcoders(
@@ -88,6 +99,7 @@ def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None)
     last = max(stored.layers)
     d_model = stored.layers[last].encoder.shape[1]
     revision = place.revision or _first_bytes(place)
+    sources = sorted(set(map(_source, stored.sources)))
     return TranscoderSet(
         layers=tuple(stored.layers.get(i) or nothing(d_model) for i in range(last + 1)),
         read=ReadPoint(points[0]),
@@ -95,8 +107,8 @@ def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None)
         identity=DictionaryIdentity(
             kind="cross-layer transcoder" if stored.cross_layer else "transcoder",
             name=place.name if place.revision else stored.name or place.name,
-            revision=", ".join((revision, *stored.sources)),
-            fingerprint=watched.contents(),
+            revision=", ".join((revision, *sources)),
+            fingerprint=watched.contents(stored.sources),
             documents=stored.documents,
         ),
         features=_features(place),
@@ -132,6 +144,7 @@ def read_dictionary(
 def _sound(place: Place, read: Callable[[Place], Result]) -> Result:
     """What a reader makes of files; whatever stands in them, it fails with one sentence."""
     try:
+        _require_configs(place)
         return read(place)
     except (HubError, PlaceError, WeightsFormatError):
         raise
@@ -158,6 +171,21 @@ def _read(place: Place) -> StoredSet:
     )
 
 
+def _require_configs(place: Place) -> None:
+    """Raises WeightsFormatError for weights without what says how they are used."""
+    for weights, configs in TOLD_BY.items():
+        for file in place.files:
+            folder = file.removesuffix(weights)
+            if folder == file or not (folder == "" or folder.endswith("/")):
+                continue
+            wanted = [f"{folder}{config}" for config in configs]
+            if not set(wanted) & set(place.files):
+                raise WeightsFormatError(
+                    f"{place.name} lacks {' or '.join(wanted)}, which says what {file} is: get it "
+                    "from where the weights are from."
+                )
+
+
 def _features(place: Place) -> FeatureFiles | None:
     """The feature files beside the weights of a folder here."""
     if not isinstance(place, Folder) or not place.files:
@@ -169,12 +197,19 @@ def _features(place: Place) -> FeatureFiles | None:
     return feature_files(folder)
 
 
+def _source(place: Place) -> str:
+    """Names what files were listed from: a repository at its commit, or the files' own content."""
+    if isinstance(place, HubFolder):
+        return f"{place.repository.name}@{place.revision}"
+    return _first_bytes(place)
+
+
 def _first_bytes(place: Place) -> str:
     """What schema 1 has for a folder: a hash of name, size and first megabyte of what is read."""
     digest = hashlib.sha256()
     for name in place.files:
         path = place.path(name)
-        if path.suffix in (".safetensors", ".npz", ".yaml") or path.name in CONFIGS:
+        if path.suffix in (".safetensors", ".npz", ".yaml", ".yml") or path.name in CONFIGS:
             with path.open("rb") as file:
                 digest.update(f"{name} {path.stat().st_size} ".encode() + file.read(2**20))
     return f"sha256:{digest.hexdigest()[:16]}"

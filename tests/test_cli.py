@@ -241,7 +241,7 @@ def test_what_memory_will_not_hold_is_refused_unless_forced(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([" "], "The prompt is empty"),
+        ([""], "The prompt '' has no tokens"),
         ([PROMPT, "--target", "ef"], "The target 'ef' is 2 tokens ('e', 'f')"),
         ([PROMPT, "--target", ""], "The target '' is 0 tokens"),
         (["f" * 64], "has 65 tokens, the model's context holds 64"),

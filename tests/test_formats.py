@@ -517,7 +517,7 @@ def some_skips(folder: Path) -> None:
     ("write", "message"),
     [
         (empty_list, "has `transcoders`, but not as a list of files"),
-        (no_config, r"has no blocks.1/cfg.json, which says what"),
+        (no_config, r"lacks blocks.1/cfg.json or blocks.1/config.json, which says what"),
         (null_metadata, "does not tell a layer in hook_name"),
         (normalised, "normalises its inputs by 'expected_average_only_in'"),
         (no_hooks, "lacks hook_points_in or hook_points_out"),

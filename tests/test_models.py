@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from importlib import metadata
@@ -29,6 +30,7 @@ from circuits import packaged
 from circuits.gguf import convert
 from circuits.models import load_model
 from circuits.packaged import ModelNotFound, Origin, Package
+from tests.hub_server import running_hub
 
 
 def tiny_model() -> LlamaForCausalLM:
@@ -109,6 +111,72 @@ def test_a_folder_that_lacks_a_file_is_refused_with_the_file_named(folder: Path)
     assert_refused(str(folder), "does not recognize this architecture")
     (folder / "config.json").unlink()
     assert_refused(str(folder), "no config.json")
+
+
+LORA = {"peft_type": "LORA", "base_model_name_or_path": "google/gemma-2-2b", "r": 8}
+
+
+def adapter(folder: Path, config: object = LORA) -> Path:
+    """What peft's save_pretrained leaves."""
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file(
+        {"base_model.model.lora_A.weight": torch.ones(1)}, folder / "adapter_model.safetensors"
+    )
+    return folder
+
+
+def test_an_adapter_is_named_with_its_model_and_what_to_do(tmp_path: Path) -> None:
+    lora = adapter(tmp_path / "lora")
+    for path in (lora, lora / "adapter_model.safetensors", lora / "adapter_config.json"):
+        assert_refused(
+            str(path), "an adapter (LORA) of 'google/gemma-2-2b', to be merged into that"
+        )
+    tiny_tokenizer().save_pretrained(lora)
+    LlamaConfig().save_pretrained(lora)  # some trainers leave the model's config beside it
+    assert_refused(str(lora), "an adapter (LORA) of 'google/gemma-2-2b'", "merge_and_unload")
+    for number, config in enumerate([{}, {"peft_type": "\x1b[2J", "base_model_name_or_path": 3}]):
+        unnamed = adapter(tmp_path / f"unnamed-{number}", config)
+        assert_refused(str(unnamed), "an adapter (PEFT) of a model that it does not name")
+    broken = adapter(tmp_path / "broken", [])
+    assert_refused(str(broken), "no config.json")
+
+
+def test_an_adapter_on_the_hub_is_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_hub(tmp_path / "cache", monkeypatch) as server:
+        server.publish("org/lora", adapter(tmp_path / "lora"))
+        assert_refused("org/lora", "an adapter (LORA) of 'google/gemma-2-2b'")
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "empty" / "README.md").touch()
+        server.publish("org/empty", tmp_path / "empty")
+        with pytest.raises(ModelNotFound) as caught:
+            load_model("org/empty")
+        assert "adapter" not in str(caught.value)
+
+
+def test_a_model_with_an_adapter_in_it_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where peft is installed, transformers puts the adapter beside it into the model."""
+    loaded = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    loaded[0]._hf_peft_config_loaded = True
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: loaded)
+    (folder / "adapter_config.json").write_text(json.dumps(LORA))
+    assert_refused(str(folder), "an adapter (LORA) of 'google/gemma-2-2b'")
+
+
+def test_an_adapter_beside_damaged_weights_does_not_hide_the_damage(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text(json.dumps(LORA))
+    assert load_model(str(folder)).name == str(folder)  # what merging leaves is a model
+    (folder / "model.safetensors").write_bytes(b"")
+    assert_refused(str(folder), "weights are damaged or incomplete")
+
+
+def test_a_file_and_a_name_that_is_too_long_are_refused(folder: Path) -> None:
+    assert_refused(str(folder / "model.safetensors"), "it is a file, and a model is a folder")
+    assert_refused("a" * 5000, "cannot be loaded")
 
 
 def test_missing_or_misshapen_tensors_are_refused_instead_of_made_up(folder: Path) -> None:

@@ -10,8 +10,10 @@ import huggingface_hub.constants as hub
 import pytest
 import torch
 
+from circuits.formats.stored import WeightsFormatError
 from circuits.hub import HubError, open_repository
 from circuits.places import PlaceError, Reference, chosen, find_place, parse_reference
+from circuits.points import ReadPoint, WritePoint
 from circuits.transcoders import DictionaryMismatch
 from circuits.weights import read_transcoders
 from tests import format_writers as writers
@@ -195,6 +197,97 @@ def test_a_list_names_the_commits_of_its_files(server: Hub, tmp_path: Path):
     assert revision is not None
     assert revision.startswith("sha256:")
     assert revision.endswith(f", org/set@{COMMIT}")
+
+
+HOOKS = "feature_input_hook: ln2.hook_normalized\nfeature_output_hook: hook_mlp_out\n"
+
+
+def first_list(files: list[str], order: tuple[int, ...] = (2, 0, 1)) -> str:
+    """A list as circuit-tracer 0.1 had them (circuit_tracer/configs), layers in any order."""
+    entries = "".join(
+        f'  - id: "toy-{layer}"\n    layer: {layer}\n    filepath: "{files[layer]}"\n\n'
+        for layer in order
+    )
+    return f'model_name: "toy/model"\n{HOOKS}\ntranscoders:\n{entries}'
+
+
+def test_a_list_of_circuit_tracer_0_1_is_read_from_wherever_its_files_are(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """One beside the list, one by its whole path, one on the Hub at a revision of its own."""
+    made, other = tmp_path / "made", tmp_path / "other"
+    for folder in (made, other):
+        folder.mkdir()
+    writers.circuit_tracer(toy_dictionary(skip=True), made)
+    writers.circuit_tracer(toy_dictionary(), other)  # without skips
+    (other / "layer_2.safetensors").unlink()
+    server.publish("org/set", other)
+    server.publish("org/set", made, branch="new-training")
+    lists = tmp_path / "lists"
+    (lists / "near").mkdir(parents=True)
+    shutil.copy(made / "layer_0.safetensors", lists / "near")
+    files = [
+        "near/layer_0.safetensors",
+        str(made / "layer_1.safetensors"),
+        "hf://org/set/layer_2.safetensors?revision=new-training",
+    ]
+    path = lists / "toy-relu.yaml"
+    path.write_text(first_list(files))
+    read = read_transcoders(path)
+    assert (read.read, read.write) == (ReadPoint.NORMALISED, WritePoint.CONTRIBUTION)
+    assert read.identity.kind == "transcoder"
+    for got, expected in zip(read.layers, toy_dictionary(skip=True).layers, strict=True):
+        assert torch.equal(got.encoder, expected.encoder)
+        assert torch.equal(got.decoders[0], expected.decoders[0])
+        assert got.skip is not None
+        assert expected.skip is not None
+        assert torch.equal(got.skip, expected.skip)
+    assert str(read.identity.revision).count("sha256:") == 2  # the list and its files here
+    shutil.copy(other / "layer_0.safetensors", lists / "near")
+    assert read_transcoders(path).identity.revision != read.identity.revision
+    # circuit-tracer looks from where it is run.
+    path.write_text(first_list(["made/layer_0.safetensors", *files[1:]]))
+    with pytest.raises(WeightsFormatError, match=r"lists 'made/layer_0.safetensors', which is no"):
+        read_transcoders(path)
+    monkeypatch.chdir(tmp_path)
+    expected = toy_dictionary(skip=True).layers[0].encoder
+    assert torch.equal(read_transcoders(path).layers[0].encoder, expected)
+
+
+def test_gemma_scope_1_is_read_by_a_list_of_circuit_tracer_0_1(server: Hub, tmp_path: Path):
+    writers.gemma_scope_1(toy_dictionary(), tmp_path / "made")
+    server.publish("google/scope", tmp_path / "made")
+    inside = "hf://google/scope/layer_{0}/width_20/average_l0_3{0}/params.npz"
+    path = tmp_path / "gemmascope-l0-0.yml"
+    path.write_text(first_list([inside.format(layer) for layer in range(3)]))
+    read = read_transcoders(path)
+    for got, expected in zip(read.layers, toy_dictionary().layers, strict=True):
+        assert torch.equal(got.encoder, expected.encoder)
+    assert read.identity.name == "gemmascope-l0-0.yml"
+    path.write_text(first_list([inside.format(layer) for layer in (0, 2, 1)]))
+    assert read_transcoders(path).identity.revision != read.identity.revision
+
+
+@pytest.mark.parametrize(
+    ("order", "change", "message"),
+    [
+        ((0, 2), ("", ""), "lists layers 0, 2: expected every layer from 0 on"),
+        ((1, 2), ("", ""), "lists layers 1, 2: expected every layer from 0 on"),
+        ((0, 1, 2, 1), ("", ""), "lists layer 1 twice: keep one of them"),
+        ((0, 1, 2), ("layer: 1", "layer: one"), "a number as `layer` and a file as `filepath`"),
+        ((0, 1, 2), ("filepath", "file"), "a number as `layer` and a file as `filepath`"),
+        ((0, 1, 2), ("  - id", "  - a.safetensors\n  - id"), "a number as `layer` and a file as"),
+    ],
+)
+def test_a_list_that_does_not_say_which_layer_is_which_is_refused(
+    order: tuple[int, ...], change: tuple[str, str], message: str, tmp_path: Path
+):
+    writers.circuit_tracer(toy_dictionary(), tmp_path)
+    path = tmp_path / "list.yaml"
+    files = [f"layer_{layer}.safetensors" for layer in range(3)]
+    path.write_text(first_list(files, order).replace(*change, 1))
+    with pytest.raises(WeightsFormatError, match=message):
+        read_transcoders(path)
 
 
 def test_a_name_on_the_hub_is_not_looked_for_among_files_here(

@@ -116,7 +116,7 @@ def test_neurons_have_their_activations_at_every_token(
 
 def test_the_command_profiles_the_features_of_graphs(tmp_path: Path):
     prompts, out, graph = (tmp_path / name for name in ("p.txt", "p.safetensors", "g.safetensors"))
-    prompts.write_text("\n".join(["", *TEXTS, " "]), encoding="utf-8")
+    prompts.write_text("\n".join(["", *TEXTS, ""]), encoding="utf-8")
     assert run("trace", TEXTS[0], "--model", "atlas-small", "--out", graph).exit_code == 0
     data = json.loads(
         run("profile", "atlas-small", prompts, "--of", graph, "--out", out, "--json").stdout
@@ -144,11 +144,17 @@ def test_the_command_profiles_the_features_of_graphs(tmp_path: Path):
     assert_refused(refused, "in 'atlas-large', the graph has features of")
 
 
+def test_a_line_is_a_prompt_as_it_stands_and_an_empty_one_is_none(tmp_path: Path):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("\ufeffa \r\n\r\n \n\tb\u2028c\x0bd\n\n".encode())
+    assert read_texts(path) == ["a ", " ", "\tb\u2028c\x0bd"]
+
+
 def test_what_is_no_prompt_gets_one_sentence(tmp_path: Path, small: Subject):
     out = tmp_path / "p.safetensors"
     assert_refused(run("profile", "atlas-small", tmp_path / "no", "--out", out), "Cannot read")
     empty = tmp_path / "empty.txt"
-    empty.write_text(" \n")
+    empty.write_text("\n\n")
     assert_refused(run("profile", "atlas-small", empty, "--out", out), "write one a line")
     empty.write_bytes(b"\xff\xfe")
     assert_refused(run("profile", "atlas-small", empty, "--out", out), "it is not UTF-8")

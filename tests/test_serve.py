@@ -2,123 +2,42 @@
 
 from __future__ import annotations
 
-import http.client
-import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
 from playwright.sync_api import expect
 
 import graphs
-from circuits.cli.asked import AskedIntervention, Workshop
-from circuits.cli.jobs import MOST_WAITING, Jobs
+from circuits.cli.jobs import MOST_WAITING
 from circuits.cli.serve import HOST, ModelWorkshop, _listen, free_path
-from circuits.cli.site import LARGEST_BODY, site
+from circuits.cli.site import LARGEST_BODY
 from circuits.cli.usage import UsageError
 from circuits.experiment import prepare
 from circuits.intervene import intervene
-from circuits.progress import Progress
 from circuits.targets import TargetSettings
-from circuits.tokens import PromptError
 from circuits.trace import TraceSettings
 from tests.browser import LAPTOP, chromium, needs_chromium
 from tests.conftest import cached_subject
+from tests.serving import TOKEN, Served, serving, serving_one
 from tests.test_cli import assert_refused, run
 from tests.test_viewer_numbers import layered
 from tests.tiny import toy_dictionary
 from tests.tolerances import EXACT
 
 
-@dataclass
-class Served:
-    folder: Path
-    port: int
-    go_on: threading.Event  # traces of "slow …" wait for it
-
-    def ask(
-        self, method: str, path: str, body: object = None, **headers: str
-    ) -> tuple[int, bytes, http.client.HTTPMessage]:
-        """Status, content and headers of an answer; underscores in names of headers are dashes."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=20)
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        if body is not None:
-            sent = {"content-type": "application/json"} | sent
-        connection.request(method, path, body=content, headers=sent)
-        answer = connection.getresponse()
-        found = answer.status, answer.read(), answer.headers
-        connection.close()
-        return found
-
-    def json(self, method: str, path: str, body: object = None, **headers: str):
-        status, content, _ = self.ask(method, path, body, **headers)
-        return status, json.loads(content)
-
-    def until(self, number: int, *states: str) -> dict:
-        for _ in range(400):
-            _, job = self.json("GET", f"/jobs/{number}")
-            if job["state"] in states:
-                return job
-            time.sleep(0.02)
-        raise AssertionError(f"never {states}: {job}")
-
-
-@dataclass
-class ToyWorkshop:
-    folder: Path
-    go_on: threading.Event
-
-    def trace(self, prompt: str, report: Progress) -> str:
-        for step in range(10_000 if prompt.startswith("slow") else 1):
-            report("sweep", step, 10_000)
-            if self.go_on.wait(0.005 if prompt.startswith("slow") else 0):
-                break
-        if prompt.startswith("bad"):
-            raise PromptError("This prompt is bad: give another.")
-        if prompt.startswith("worse"):
-            raise ZeroDivisionError("by zero")
-        path = free_path(self.folder, prompt)
-        graphs.write_graph(layered(0), path)
-        return path.stem
-
-    def intervene(self, path: Path, asked: AskedIntervention, report: Progress) -> object:
-        raise NotImplementedError
-
-
-@contextmanager
-def serving(folder: Path, workshop: Workshop | None = None) -> Iterator[Served]:
-    go_on = threading.Event()
-
-    listener = _listen(0)
-    port = listener.getsockname()[1]
-    jobs = Jobs((PromptError,))
-    pages = site(folder, jobs, workshop or ToyWorkshop(folder, go_on), port, "toy <b>")
-    server = uvicorn.Server(uvicorn.Config(pages, log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield Served(folder, port, go_on)
-    go_on.set()
-    jobs.close()
-    server.should_exit = True
-    thread.join()
-    listener.close()
-
-
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    folder = tmp_path / "graphs"
-    folder.mkdir()
-    graphs.write_graph(layered(1), folder / "one.safetensors")
-    with serving(folder) as found:
+    with serving_one(tmp_path / "graphs") as found:
         yield found
 
 
@@ -147,7 +66,7 @@ def test_other_hosts_are_refused(served: Served, host: str):
 def test_other_sites_are_refused(served: Served):
     for origin in ("http://evil.example", "null", f"https://127.0.0.1:{served.port}"):
         status, answer = served.json("POST", "/traces", {"prompt": "a"}, Origin=origin)
-        assert (status, answer["error"]) == (403, "This server answers to its own pages only.")
+        assert (status, answer["error"][:42]) == (403, "This server answers to its own pages only:")
     own = f"http://localhost:{served.port}"
     assert served.ask("POST", "/traces", {"prompt": "a"}, Origin=own)[0] == 202
     # A form of another site can send no JSON.
@@ -194,6 +113,12 @@ def test_annotations_are_kept_beside_the_graph(served: Served):
     assert served.ask("PUT", "/graphs/one/annotations", b" " * (LARGEST_BODY + 1))[0] == 413
     assert beside.read_bytes() == before
     assert b"mine" in served.ask("GET", "/graphs/one")[1]
+
+
+def test_annotations_that_cannot_be_written_are_answered_with_the_reason(served: Served):
+    graphs.annotations_path(served.folder / "one.safetensors").mkdir()
+    status, told = served.json("PUT", "/graphs/one/annotations", {"schema_version": 1})
+    assert (status, told["error"][-30:]) == (500, "it is there and is not a file.")
 
 
 def test_requests_that_make_no_sense_get_one_sentence(served: Served):
@@ -255,6 +180,44 @@ def test_it_listens_to_this_machine_alone_and_says_which_port_is_taken():
     listener.close()
 
 
+def test_the_command_prints_an_address_that_opens_it_and_no_traceback(
+    model_folder: Path, tmp_path: Path
+):
+    command = [sys.executable, "-m", "circuits", "serve", tmp_path, "--model", model_folder]
+    running = subprocess.Popen(
+        [*map(str, command), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    try:
+        assert running.stdout is not None
+        line = running.stdout.readline()
+        found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]+)  .*\n", line)
+        assert found, line
+        token = found[2]
+        assert len(token) * 6 >= 128  # bits, in base 64
+        served = Served(tmp_path, int(found[1]), threading.Event())
+        for told, status in ((token, 200), ("", 403), (TOKEN, 403), (token[:-1], 403)):
+            assert served.ask("GET", "/graphs", authorization=f"token {told}")[0] == status
+        assert served.ask("GET", f"/?token={token}", authorization="")[0] == 303
+        long = f"/jobs/{'9' * 5000}"
+        assert served.ask("GET", long, authorization=f"token {token}")[0] == 404
+        with socket.create_connection((HOST, served.port)) as left:
+            left.sendall(
+                f"POST /traces HTTP/1.1\r\nHost: {HOST}:{served.port}\r\nContent-Length: 99\r\n"
+                f"Content-Type: application/json\r\nAuthorization: token {token}\r\n\r\n".encode()
+            )
+            time.sleep(0.2)
+        time.sleep(0.2)
+    finally:
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=30)
+    assert "Traceback" not in told
+    assert token not in told
+
+
 def test_a_folder_that_is_none_is_refused(tmp_path: Path):
     assert_refused(run("serve", tmp_path / "none"), "is no folder: make it first")
 
@@ -265,7 +228,7 @@ def test_a_person_asks_watches_opens_and_saves(served: Served):
         page = browser.new_page()
         complaints: list[str] = []
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.goto(f"http://{HOST}:{served.port}/")
+        page.goto(served.address)
         expect(page.locator("main > p")).to_have_text("toy <b>")
         page.get_by_label("Prompt").fill("slow one")
         page.get_by_role("button", name="Trace").click()
@@ -371,7 +334,7 @@ def test_a_person_changes_a_node_in_the_model_from_its_page(tested: Served):
         page = browser.new_page(viewport=LAPTOP)
         complaints: list[str] = []
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi")
+        page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
         page.wait_for_selector("html[data-ready]")
         page.locator(".strongest button").first.click()
         asked = page.get_by_role("region", name="intervention")
@@ -401,7 +364,7 @@ def test_a_person_changes_a_node_in_the_model_from_its_page(tested: Served):
 def test_a_page_says_why_an_intervention_was_not_made(tested: Served):
     with chromium() as browser:
         page = browser.new_page(viewport=LAPTOP)
-        page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi")
+        page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
         page.wait_for_selector("html[data-ready]")
         page.evaluate("viewer.click(0, viewer.graph.kind.indexOf(KIND.error), true)")
         asked = page.get_by_role("region", name="intervention")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import Tokenizer, models, processors
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from circuits.naming import candidates
@@ -114,10 +114,45 @@ def test_words_that_the_vocabulary_lacks_are_named():
     assert read_prompt("a <unk>", tokenizer).ids[-1] == 0
 
 
-@pytest.mark.parametrize("text", ["", " ", "\n\t"])
-def test_an_empty_prompt_is_refused(text: str):
-    with pytest.raises(PromptError, match="The prompt is empty"):
-        read_prompt(text, toy_tokenizer())
+def spaced(*words: str) -> PreTrainedTokenizerFast:
+    """These words and no others; what stands between words is no token unless it is such a word."""
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
+    between = "removed" if " " not in words else "isolated"
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s"), between)
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>")
+
+
+WITH_SPACE, WITHOUT = ("<unk>", "<s>", "a", " ", "\n"), ("<unk>", "<s>", "a")
+
+
+@pytest.mark.parametrize("text", [" ", "\n", "\n \n"])
+@pytest.mark.parametrize("chat", [False, True])
+def test_whether_a_prompt_is_empty_its_tokens_say(text: str, chat: bool):
+    ids = {" ": 3, "\n": 4}
+    tokenizer = spaced(*WITH_SPACE)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    read = read_prompt(text, tokenizer, chat=chat)
+    assert read.ids == tuple(ids[sign] for sign in text)
+    assert read.tokens == tuple(text)
+    tokenizer = spaced(*WITHOUT)
+    tokenizer.chat_template = "{{ messages[0]['content'] }} a"
+    with pytest.raises(
+        PromptError, match=r"The prompt '.*' has no tokens: give a text of at least"
+    ):
+        read_prompt(text, tokenizer, chat=chat)
+
+
+def test_a_prompt_of_nothing_is_refused_in_few_words():
+    for text, tokenizer in (("", toy_tokenizer()), (" " * 10**5, spaced(*WITHOUT))):
+        with pytest.raises(PromptError, match="has no tokens") as caught:
+            read_prompt(text, tokenizer)
+        assert len(str(caught.value)) < 100
+
+
+def test_a_space_that_the_vocabulary_lacks_is_shown():
+    with pytest.raises(PromptError, match=r"vocabulary does not know '\\t': use words"):
+        read_prompt("a\ta", spaced("<unk>", "<s>", "a", " "))
 
 
 def test_chat_needs_a_template():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from safetensors.torch import save_file
 
 from circuits.nonlinearities import JumpReLU, ReLU, TopK
 from circuits.points import ReadPoint, WritePoint
-from circuits.weights import WeightsFormatError, read_transcoders
+from circuits.weights import WeightsFormatError, read_dictionary, read_transcoders
+from tests import format_writers as writers
 from tests.tiny import toy_dictionary
 
 F, D, L = 20, 16, 3
@@ -230,3 +232,76 @@ def test_an_unknown_folder_is_refused_and_named(tmp_path: Path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(WeightsFormatError, match=r"no dictionary in a known format \(it has notes"):
         read_transcoders(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("write", "made", "gone", "sentence"),
+    [
+        (
+            writers.saelens,
+            {},
+            "blocks.1/cfg.json",
+            "lacks blocks.1/cfg.json or blocks.1/config.json, which says what "
+            "blocks.1/sae_weights.safetensors is",
+        ),
+        (
+            writers.sparsify,
+            {"nonlinearity": "topk"},
+            "layers.1.mlp/cfg.json",
+            "lacks layers.1.mlp/cfg.json, which says what layers.1.mlp/sae.safetensors is",
+        ),
+        (
+            writers.openmoss,
+            {},
+            "layer1_transcoder_8x_k64/config.json",
+            "lacks layer1_transcoder_8x_k64/cfg.json or layer1_transcoder_8x_k64/config.json, "
+            "which says what layer1_transcoder_8x_k64/sae_weights.safetensors is",
+        ),
+        (
+            writers.gemma_scope_2,
+            {},
+            "layer_1_width_20_l0_small/config.json",
+            "layer_1_width_20_l0_small/params.safetensors has no config.json beside it",
+        ),
+    ],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_config_that_is_missing_is_named_and_nothing_is_guessed_without_it(
+    write: writers.Writer, made: dict, gone: str, sentence: str, alone: bool, tmp_path: Path
+):
+    """One of three layers, or the folder of this layer by itself."""
+    write(toy_dictionary(**made), tmp_path)
+    (tmp_path / gone).unlink()
+    folder = gone.partition("/")[0]
+    place, said = tmp_path, sentence
+    if alone:
+        place, said = tmp_path / folder, sentence.replace(f"{folder}/", "")
+    for read in (read_transcoders, read_dictionary):
+        with pytest.raises(WeightsFormatError) as caught:
+            read(place)
+        assert said in str(caught.value)
+        assert "autoencoder" not in str(caught.value)
+        assert "get it from where the weights are from" in str(caught.value)
+
+
+def test_llama_scope_weights_without_their_config_are_refused(tmp_path: Path):
+    (tmp_path / "layer_3" / "checkpoints").mkdir(parents=True)
+    save_file(
+        {"encoder.weight": torch.zeros(2, 3)}, tmp_path / "layer_3/checkpoints/final.safetensors"
+    )
+    message = "lacks layer_3/hyperparams.json, which says what layer_3/checkpoints/final.safe"
+    for read in (read_transcoders, read_dictionary):
+        with pytest.raises(WeightsFormatError, match=message):
+            read(tmp_path)
+
+
+def test_layers_that_write_differently_need_one_word_only(tmp_path: Path):
+    writers.gemma_scope_2(toy_dictionary(), tmp_path)
+    path = tmp_path / "layer_1_width_20_l0_small/config.json"
+    config = json.loads(path.read_text())
+    config["hf_hook_point_out"] = "model.layers.1.mlp.output"
+    path.write_text(json.dumps(config))
+    with pytest.raises(WeightsFormatError, match="do not read and write alike"):
+        read_transcoders(tmp_path)
+    read = read_transcoders(tmp_path, write=WritePoint.CONTRIBUTION)
+    assert (read.read, read.write) == (ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION)

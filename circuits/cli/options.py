@@ -52,8 +52,8 @@ Revision = Annotated[str | None, typer.Option(help="Commit, tag or branch of the
 Transcoders = Annotated[
     str | None,
     typer.Option(
-        help="Transcoders: a folder, or owner/name/folder on the Hub (see `headwater "
-        "dictionaries`); without it the shipped ones or neurons."
+        help="Transcoders: a folder, owner/name/folder on the Hub (see `headwater "
+        "dictionaries`), or a YAML list of files; without it the shipped ones or neurons."
     ),
 ]
 ReadAt = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import socket
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -134,17 +135,14 @@ def _listen(port: int) -> socket.socket:
 
 
 def _run(folder: Path, workshop: Workshop, listener: socket.socket, model: str) -> None:
-    import uvicorn  # of the extra `serve`, which not everybody has
+    from circuits.cli.site import server, site  # of the extra `serve`, which not everybody has
 
-    from circuits.cli.site import site
-
-    port = listener.getsockname()[1]
+    port, token = listener.getsockname()[1], secrets.token_urlsafe(32)
     jobs = Jobs(INPUT_ERRORS)
-    output.print(f"http://{HOST}:{port}  (Ctrl-C ends it)", markup=False, soft_wrap=True)
-    pages = site(folder, jobs, workshop, port, model)
-    server = uvicorn.Server(uvicorn.Config(pages, log_level="warning"))
+    address = f"http://{HOST}:{port}/?token={token}"
+    output.print(f"{address}  (Ctrl-C ends it)", markup=False, soft_wrap=True)
     try:
-        server.run(sockets=[listener])
+        server(site(folder, jobs, workshop, port, model, token)).run(sockets=[listener])
     finally:
         jobs.close()
         listener.close()

@@ -9,9 +9,8 @@
     GET    /jobs/NUMBER                 how far it is, and what it made
     DELETE /jobs/NUMBER                 cancel it
 
-Other pages in the same browser could reach a port of this machine, so the Host must be ours, and so
-must the Origin of whatever a page asks for; names are those of files in the folder and of nothing
-else; bodies are bounded.
+Who may ask is decided before, by `circuits.cli.guard`.  Names are those of files in the folder and
+of nothing else; bodies are bounded.
 """
 
 from __future__ import annotations
@@ -22,17 +21,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
+import uvicorn
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 import graphs
 import viz
 from circuits.cli.asked import Asked, AskedIntervention, Workshop
+from circuits.cli.deadline import Deadline
+from circuits.cli.guard import Guard, refuse
 from circuits.cli.jobs import Job, Jobs, QueueFull, Work
 from circuits.cli.opened import open_graph
 
@@ -40,6 +41,7 @@ LARGEST_BODY = 2**20
 VERSION = version("headwater")
 SUFFIX = ".safetensors"
 _NAME = re.compile(r"[\w-][\w.-]{0,199}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class Refused(Exception):
@@ -50,36 +52,12 @@ class Refused(Exception):
         self.status = status
 
 
-class OnlyUs:
-    """Refuses requests that other machines or other sites make."""
-
-    def __init__(self, app: ASGIApp, port: int) -> None:
-        self.app = app
-        self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            sentence = self._refusal(Request(scope))
-            if sentence is not None:
-                answer = JSONResponse({"error": sentence}, HTTPStatus.FORBIDDEN)
-                await answer(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
-
-    def _refusal(self, request: Request) -> str | None:
-        hosts, origins = (request.headers.getlist(name) for name in ("host", "origin"))
-        if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
-            return f"This server answers to {' and '.join(sorted(self.hosts))} only."
-        ours = {f"http://{host}" for host in self.hosts}
-        if any(origin.lower() not in ours for origin in origins):
-            return "This server answers to its own pages only."
-        return None
-
-
-def site(folder: Path, jobs: Jobs, workshop: Workshop, port: int, model: str) -> Starlette:
-    """The application over a folder of graphs."""
+def site(
+    folder: Path, jobs: Jobs, workshop: Workshop, port: int, model: str, token: str
+) -> ASGIApp:
+    """The application over a folder of graphs, for those who have the token."""
     pages = _Pages(folder, jobs, workshop, model)
-    return Starlette(
+    answers = Starlette(
         routes=[
             Route("/", pages.front),
             Route("/graphs", pages.list_graphs),
@@ -87,17 +65,29 @@ def site(folder: Path, jobs: Jobs, workshop: Workshop, port: int, model: str) ->
             Route("/graphs/{name}/annotations", pages.annotate, methods=["PUT"]),
             Route("/graphs/{name}/interventions", pages.intervene, methods=["POST"]),
             Route("/traces", pages.trace, methods=["POST"]),
-            Route("/jobs/{number:int}", pages.progress, methods=["GET", "DELETE"]),
+            Route("/jobs/{number}", pages.progress, methods=["GET", "DELETE"]),
         ],
-        middleware=[Middleware(OnlyUs, port=port)],
-        exception_handlers={Refused: _refused},
+        exception_handlers={Refused: _refused, ClientDisconnect: _gone},
+    )
+    return Guard(answers, port, token)
+
+
+def server(answers: ASGIApp) -> uvicorn.Server:
+    """What listens for an application, and leaves nobody half a request to hold it with."""
+    return uvicorn.Server(
+        uvicorn.Config(answers, http=Deadline, ws="none", proxy_headers=False, log_level="error")
     )
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    del request
     assert isinstance(error, Refused)
-    return JSONResponse({"error": str(error)}, error.status)
+    return refuse(request, error.status, str(error))
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    """For nobody: who asked has left in the middle of an upload."""
+    del request, error
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
 class _Pages:
@@ -126,7 +116,10 @@ class _Pages:
     async def annotate(self, request: Request) -> Response:
         path = self._path(request)
         annotations = await _body(request, graphs.Annotations)
-        graphs.write_annotations(annotations, graphs.annotations_path(path))
+        try:
+            graphs.write_annotations(annotations, graphs.annotations_path(path))
+        except graphs.GraphFileError as error:
+            raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from error
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def trace(self, request: Request) -> Response:
@@ -153,10 +146,10 @@ class _Pages:
         return JSONResponse(job.as_json())
 
     def _job(self, request: Request) -> Job:
-        number: int = request.path_params["number"]
-        job = self.jobs.find(number)
+        told: str = request.path_params["number"]
+        job = self.jobs.find(int(told)) if _NUMBER.fullmatch(told) else None
         if job is None:
-            raise Refused(HTTPStatus.NOT_FOUND, f"There is no job {number}.")
+            raise Refused(HTTPStatus.NOT_FOUND, f"There is no job {told:.20}.")
         return job
 
     def _names(self) -> list[str]:

@@ -8,9 +8,13 @@ A per-layer set has `layer_{i}.safetensors` with
 a cross-layer set `W_enc_{i}.safetensors` with W_enc_{i}, b_enc_{i}, b_dec_{i} and optionally
 threshold_{i}, and `W_dec_{i}.safetensors` with W_dec_{i} (d_dict, L - i, d_model), whose middle
 axis counts written layers from the feature's own.  `transcoders` may list one file per layer
-instead, as `hf://` references, which are then read by what they hold; published lists repeat their
-last file.  A threshold makes a JumpReLU, `activation: topk` with `k` a TopK (negative values kept,
-as circuit-tracer does), anything else a ReLU.  `training_documents`, which headwater's training
+instead, as `hf://` references or paths, which are then read by what they hold; published lists
+repeat their last file.  circuit-tracer 0.1 knew such lists alone, in a YAML file of any name,
+
+    transcoders: [{id: …, layer: 0, filepath: hf://owner/name/file?revision=…}, …]
+
+A threshold makes a JumpReLU, `activation: topk` with `k` a TopK (negative values kept, as
+circuit-tracer does), anything else a ReLU.  `training_documents`, which headwater's training
 writes, says how documents began: whether with BOS (`bos`), and how many first positions had no
 features (`context_only`), if not by their tokens.
 """
@@ -37,7 +41,7 @@ from circuits.formats.stored import (
     unsaid,
 )
 from circuits.nonlinearities import Nonlinearity, TopK
-from circuits.places import HubFolder, Place, find_place
+from circuits.places import CONFIGS, Folder, HubFolder, Place, find_place
 from circuits.transcoder import Transcoder
 from graphs.opening import DocumentOpening
 
@@ -47,13 +51,20 @@ KINDS = ("transcoder_set", "cross_layer_transcoder")
 
 
 def recognised(place: Place) -> bool:
-    """Whether there is a config.yaml."""
-    return CONFIG in place.files
+    """Whether there is a config.yaml, or a list alone."""
+    return _told_in(place) is not None
+
+
+def _told_in(place: Place) -> str | None:
+    """The YAML file that says what the set is."""
+    others = [file for file in place.files if file not in CONFIGS]
+    alone = len(others) == 1 and others[0].endswith((".yaml", ".yml"))
+    return others[0] if alone else CONFIG if CONFIG in place.files else None
 
 
 def read(place: Place) -> StoredSet:
     """The set.  Raises WeightsFormatError for anything missing or damaged."""
-    path = place.path(CONFIG)
+    path = place.path(_told_in(place) or CONFIG)
     config = _config(path)
     kind = str(config.get("model_kind", KINDS[0]))
     if kind not in KINDS:
@@ -62,7 +73,7 @@ def read(place: Place) -> StoredSet:
         )
     crossing = kind == KINDS[1]
     listed = config.get("transcoders")
-    sources: tuple[str, ...] = ()
+    sources: tuple[Place, ...] = ()
     if listed is not None:
         layers, sources = _listed(place, path, config, crossing)
     elif crossing:
@@ -167,29 +178,64 @@ def numbered(place: Place, pattern: str) -> list[str]:
 
 def _listed(
     place: Place, path: Path, config: dict[str, Any], crossing: bool
-) -> tuple[list[Transcoder], tuple[str, ...]]:
-    """One file per layer, wherever they are, and the repositories that they are from.
-
-    A file that comes again is left out.
-    """
-    listed = config["transcoders"]
-    if (
-        not isinstance(listed, list)
-        or not listed
-        or not all(isinstance(entry, str) for entry in listed)
-    ):
-        raise WeightsFormatError(f"{path} has `transcoders`, but not as a list of files.")
-    entries = list(dict.fromkeys(listed))
-    places = [place if entry in place.files else find_place(entry) for entry in entries]
+) -> tuple[list[Transcoder], tuple[Place, ...]]:
+    """One file per layer, wherever they are, and the places that they are from."""
+    entries = _entries(path, config["transcoders"])
+    places = [_place(place, entry, path) for entry in entries]
     files = [_file(at, entry, path) for at, entry in zip(places, entries, strict=True)]
-    sources = {f"{at.repository.name}@{at.revision}" for at in places if isinstance(at, HubFolder)}
     if crossing:
         layers = [
             gemma_scope.cross_layer(file, layer, len(files)) for layer, file in enumerate(files)
         ]
     else:
         layers = [_single(file, config, path) for file in files]
-    return layers, tuple(sorted(sources))
+    here = {
+        f"{layer}/{file.name}": file
+        for layer, (at, file) in enumerate(zip(places, files, strict=True))
+        if isinstance(at, Folder) and at is not place
+    }
+    far = [at for at in places if isinstance(at, HubFolder)]
+    return layers, (*far, Folder(place.name, here)) if here else tuple(far)
+
+
+def _entries(path: Path, listed: object) -> list[str]:
+    """The file of each layer; where entries do not say theirs, one that comes again is left out."""
+    entries: list[Any] = listed if isinstance(listed, list) else []
+    if entries and all(isinstance(entry, str) for entry in entries):
+        return list(dict.fromkeys(entries))
+    by_layer: dict[int, str] = {}
+    for entry in entries or [None]:
+        match entry:
+            case {"layer": int(layer), "filepath": str(file)} if layer not in by_layer:
+                by_layer[layer] = file
+            case {"layer": int(layer), "filepath": str()}:
+                raise WeightsFormatError(f"{path} lists layer {layer} twice: keep one of them.")
+            case _:
+                raise WeightsFormatError(
+                    f"{path} has `transcoders`, but not as a list of files, or of entries with a "
+                    "number as `layer` and a file as `filepath`."
+                )
+    if sorted(by_layer) != list(range(len(by_layer))):
+        raise WeightsFormatError(
+            f"{path} lists layers {', '.join(map(str, sorted(by_layer)))}: expected every layer "
+            "from 0 on."
+        )
+    return [by_layer[layer] for layer in sorted(by_layer)]
+
+
+def _place(place: Place, entry: str, told: Path) -> Place:
+    """Where a listed file is: a path is looked for from the list on, then from where we are."""
+    if entry in place.files:
+        return place
+    if entry.startswith("hf://"):
+        return find_place(entry)
+    for path in (told.parent / entry, Path(entry)):
+        if path.is_file():
+            return find_place(path)
+    raise WeightsFormatError(
+        f"{told} lists {entry!r}, which is no file: give hf://owner/name/file, or a path from "
+        "where the list is."
+    )
 
 
 def _file(place: Place, entry: str, told: Path) -> Path:

@@ -31,7 +31,6 @@ from circuits.formats.stored import (
     needed,
     read_json,
     transcoder,
-    unsaid,
 )
 from circuits.places import Place
 from circuits.points import ReadPoint, WritePoint
@@ -145,7 +144,11 @@ def _points(path: Path, config: dict[str, Any]) -> tuple[ReadPoint | Unknown, Wr
             "transcoder or clt; `headwater features` lists what others say."
         )
     if not config:
-        return unsaid(str(path)), unsaid(str(path))
+        missing = Unknown(
+            f"{path} has no config.json beside it, which says where it reads and writes: get it "
+            "from where the weights are from, or give --read-at and --write-at."
+        )
+        return missing, missing
     return (
         point(path, "hf_hook_point_in", config.get("hf_hook_point_in"), OUTPUT_READ),
         point(path, "hf_hook_point_out", config.get("hf_hook_point_out"), OUTPUT_WRITTEN),

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,9 +19,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from circuits.nonlinearities import JointTopK, JumpReLU, Nonlinearity, ReLU
+from circuits.places import Place
 from circuits.points import ReadPoint, WritePoint
 from circuits.transcoder import Transcoder
 from graphs.opening import DocumentOpening
+
+Point = TypeVar("Point", ReadPoint, WritePoint)
 
 
 class WeightsFormatError(ValueError):
@@ -46,7 +49,7 @@ class StoredSet:
     name: str | None = None  # if the files have one
     joint: JointTopK | None = None
     partial: bool = False  # whether the format may leave layers out
-    sources: tuple[str, ...] = ()  # repositories at their commits that files were listed from
+    sources: tuple[Place, ...] = ()  # beside the set's own, those that files were listed from
     documents: DocumentOpening | None = None  # how those that it was trained on begin
 
 
@@ -117,14 +120,22 @@ def beside(file: str, name: str) -> str:
 def alike(
     points: set[tuple[ReadPoint | Unknown, WritePoint | Unknown]], name: str
 ) -> tuple[ReadPoint | Unknown, WritePoint | Unknown]:
-    """Where all layers read and write; not known if they differ."""
+    """Where all layers read and write; not known if they differ, or if one does not say."""
+    return _agreed({read for read, _ in points}, name), _agreed(
+        {write for _, write in points}, name
+    )
+
+
+def _agreed(points: set[Point | Unknown], name: str) -> Point | Unknown:
+    unknown = [point for point in points if isinstance(point, Unknown)]
+    if unknown:
+        return min(unknown, key=lambda point: point.sentence)
     if len(points) == 1:
-        return next(iter(points))
-    differ = Unknown(
+        return points.pop()
+    return Unknown(
         f"The layers of {name} do not read and write alike: name one of them, or give --read-at "
         "and --write-at."
     )
-    return differ, differ
 
 
 def unsaid(name: str) -> Unknown:
