@@ -13,6 +13,7 @@ import pytest
 from circuits.training import dataset
 from circuits.training.dataset import dataset_corpus
 from circuits.training.settings import TrainingError
+from graphs import Bos
 from tests.hub_server import Hub, running_hub
 from tests.tiny import toy_tokenizer
 
@@ -45,6 +46,19 @@ def test_rows_of_all_files_follow_each_other_and_start_anywhere(server: Hub, tmp
         fresh = dataset_corpus("org/set", toy_tokenizer(), 3)
         assert list(islice(fresh.documents(first), 3)) == whole[first : first + 3]
     assert sorted(server.fetched) == ["data/train-0.parquet", "data/train-1.parquet"]
+
+
+def test_rows_begin_as_they_are_asked_to(server: Hub, tmp_path: Path):
+    files = {"data/train-0.parquet": parquet(tmp_path, ["fjo", "bo"])}
+    server.repositories["datasets", "org/set"] = {"main": files}
+    for bos, adds_bos, front in (
+        (Bos.AUTO, False, []),
+        (Bos.NEVER, True, []),
+        (Bos.ALWAYS, False, [1]),
+    ):
+        corpus = dataset_corpus("org/set", toy_tokenizer(adds_bos=adds_bos), 3, bos=bos)
+        whole = [[*front, 5, 9, 14][:3], [1, 14]]
+        assert list(islice(corpus.documents(0), 2)) == whole
 
 
 def test_files_are_fetched_when_they_are_needed(server: Hub, tmp_path: Path):

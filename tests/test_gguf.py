@@ -137,6 +137,19 @@ def test_bos_stands_in_front_once_where_the_file_asks_for_it() -> None:
     assert tokens_of("ab", GEMMA, special=True) == ["<bos>", "ab"]
     assert tokens_of("", GEMMA, special=True) == ["<bos>"]
     assert tokens_of("ab", LLAMA, special=True) == ["ab"]
+    other = {"tokenizer.ggml.add_bos_token": False}
+    assert tokens_of("ab", GEMMA | other, special=True) == ["ab"]
+    assert tokens_of("ab", LLAMA | {"tokenizer.ggml.add_bos_token": True}, special=True) == [
+        "<|end|>",
+        "ab",
+    ]
+
+
+def test_where_a_file_says_nothing_of_bos_a_scored_vocabulary_has_it_in_front() -> None:
+    """So does llama.cpp, for which such files are made."""
+    for content, tokens in ((GEMMA, ["<bos>", "ab"]), (LLAMA, ["ab"])):
+        unsaid = {name: value for name, value in content.items() if "add_bos" not in name}
+        assert tokens_of("ab", unsaid, special=True) == tokens
 
 
 def test_named_tokens_and_chat_template_come_from_the_file() -> None:

@@ -22,9 +22,9 @@ from circuits.frozen import FrozenModel
 from circuits.points import ReadPoint, WritePoint
 from circuits.recording import record
 from circuits.subject import Subject
-from circuits.tokens import PromptError
+from circuits.tokens import PromptError, PromptRule, read_prompt
 from circuits.training import loop
-from circuits.training.activations import Stream, mlp_vectors
+from circuits.training.activations import Stream, mlp_vectors, padded
 from circuits.training.checkpoint import Progressed, read_checkpoint, write_checkpoint
 from circuits.training.corpus import (
     HELD_OUT,
@@ -43,7 +43,7 @@ from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSetti
 from circuits.training.sparsity import active, batch_top_k, jump_relu, kth_largest, top_k
 from circuits.transcoders import TranscoderSet
 from circuits.weights import read_transcoders
-from graphs import DictionaryIdentity
+from graphs import Bos, DictionaryIdentity
 from tests.conftest import cached_subject
 from tests.tiny import tiny_model, tiny_prompt, toy_tokenizer
 from tests.tolerances import EXACT, FLOAT32
@@ -488,6 +488,35 @@ def test_a_corpus_is_lines_of_a_file_or_files_of_a_folder(tmp_path: Path):
     assert list(islice(lines.documents(2), 3)) == [[1, 5, 9], [1, 5, 9], [1, 5, 14, 8]]
 
 
+@pytest.mark.parametrize(
+    ("bos", "adds_bos", "expected"),
+    [
+        (Bos.AUTO, True, ([1, 5, 14, 8], [1, 5, 9], [1, 5])),
+        (Bos.AUTO, False, ([1, 5, 14, 8], [5, 9], [5])),
+        (Bos.NEVER, True, ([1, 5, 14, 8], [5, 9], [5])),
+        (Bos.ALWAYS, False, ([1, 5, 14, 8], [1, 5, 9], [1, 5])),
+    ],
+)
+def test_documents_begin_as_prompts_do(
+    tmp_path: Path, bos: Bos, adds_bos: bool, expected: tuple[list[int], ...]
+):
+    tokenizer = toy_tokenizer(adds_bos=adds_bos)
+    (tmp_path / "a.txt").write_text("bfoi\nfj\nf")
+    documents = read_corpus(tmp_path / "a.txt", tokenizer, 5, bos).ids
+    assert documents == expected
+    for ids, text in zip(documents, ("bfoi", "fj", "f"), strict=True):
+        assert read_prompt(text, tokenizer, PromptRule(bos)).ids == tuple(ids)
+
+
+def test_long_documents_are_cut_so_that_what_is_in_front_counts(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("fjoif")
+    pieces = [
+        read_corpus(tmp_path / "a.txt", toy_tokenizer(), 3, bos).ids
+        for bos in (Bos.ALWAYS, Bos.NEVER)
+    ]
+    assert pieces == [([1, 5, 9], [1, 14, 8], [1, 5]), ([5, 9, 14], [8, 5])]
+
+
 def test_a_corpus_that_is_none_is_refused(tmp_path: Path):
     with pytest.raises(TrainingError, match="cannot be read: no such file"):
         read_corpus(tmp_path / "none", toy_tokenizer(), 8)
@@ -607,6 +636,30 @@ def test_what_all_tokens_share_wakes_no_example():
     along = (encoder[0] @ torch.ones(16)).abs() / 4
     across = (encoder[0] - (encoder[0] @ torch.ones(16))[:, None] / 16).norm(dim=1)
     assert float((along / across).max()) < 0.2
+
+
+def test_positions_that_are_context_only_by_request_are_in_no_pool():
+    documents = ([1, 5, 9, 14], [1, 5], [1, 5, 9])
+    tokenizer = toy_tokenizer()
+    _, counted = padded([*documents], tokenizer, torch.device("cpu"), 2)
+    assert counted.tolist() == [
+        [False, False, True, True],
+        [False, False, False, False],
+        [False, False, True, False],
+    ]
+    assert padded([*documents], tokenizer, torch.device("cpu"))[1].sum().item() == 6
+    corpus = TextCorpus(tuple([1, 3 + n % 20, 3 + n // 20][: 2 + n % 2] for n in range(400)))
+    assert {len(ids) for ids in held_out(corpus, tokenizer, 9, 2)} == {3}
+    made = Stream(single().frozen, tokenizer, corpus, SMALL, 2)
+    assert {len(ids) for _, ids in islice(made._trained(0), 100)} == {3}
+
+
+def test_samples_of_a_tokenizer_that_adds_no_bos_are_drawn_behind_it_and_begin_without():
+    whole = single("llama")
+    subject = Subject(whole.frozen, toy_tokenizer(adds_bos=False), whole.identity)
+    without = list(islice(sampled_corpus(subject, 6, 0).documents(0), 64))
+    behind = list(islice(sampled_corpus(subject, 7, 0, Bos.ALWAYS).documents(0), 64))
+    assert behind == [[1, *ids] for ids in without]
 
 
 def test_samples_without_bos_do_not_start_with_what_they_were_drawn_behind():

@@ -1,0 +1,257 @@
+"""--bos and --context-only, in every command that reads prompts."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pytest
+import yaml
+
+import graphs
+from circuits.cli.serve import ModelWorkshop
+from circuits.neurons import Neurons
+from circuits.progress import ignore_progress
+from circuits.tokens import PromptRule
+from circuits.trace import TraceSettings
+from circuits.weights import read_transcoders
+from graphs import Bos, DocumentOpening
+from tests.conftest import cached_subject
+from tests.test_cli import PROMPT, assert_refused, run
+from tests.test_schema_1 import FILES
+from tests.test_train_command import SHORT
+from tests.test_weights import per_layer
+from tests.tiny import tiny_model, toy_tokenizer
+
+SMALL = ("--max-features", 30)
+SENTENCE = "The dictionary was trained on documents that begin with BOS, the prompt does not"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose tokenizer has BOS and adds none by itself, as SmolLM2's."""
+    folder = tmp_path_factory.mktemp("model") / "plain"
+    tiny_model("gemma-3").float().save_pretrained(folder)
+    toy_tokenizer(adds_bos=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def without_bos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose tokenizer has no BOS, as Qwen's."""
+    folder = tmp_path_factory.mktemp("model") / "without"
+    tiny_model("gemma-3").float().save_pretrained(folder)
+    toy_tokenizer(bos=None, eos=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def asked(tmp_path: Path):
+    """Commands on prompts, with a model and options, and the tokens that each has read."""
+    dictionary = tmp_path / "dictionary"
+    dictionary.mkdir()
+    per_layer(dictionary)
+    (tmp_path / "prompts.txt").write_text(PROMPT)
+    (tmp_path / "pairs.jsonl").write_text('{"first": "fjfoi", "second": "fkfoi", "name": "one"}')
+    letters = random.Random(1)
+    texts = ("".join(letters.choices("fjoidgh", k=17)) for _ in range(300))
+    (tmp_path / "corpus.txt").write_text("\n".join(texts))
+
+    def ask(command: str, model: Path, *options: object):
+        out = tmp_path / f"{command}{len(list(tmp_path.iterdir()))}"
+        given = {
+            "trace": ("trace", PROMPT, "--out", out, *SMALL),
+            "estimate": ("estimate", PROMPT, *SMALL),
+            "features": ("features", PROMPT, "--dictionary", dictionary),
+            "profile": ("profile", model, tmp_path / "prompts.txt", "--out", out, *SMALL),
+            "audit": (
+                *("audit", tmp_path / "pairs.jsonl", "--out", out, *SMALL),
+                *("--carriers", 2, "--random-sets", 1),
+            ),
+            "train": ("train", tmp_path / "corpus.txt", "--out", out, *SHORT),
+            "serve": ("serve", tmp_path, "--port", 0),
+        }[command]
+        named = () if command == "profile" else ("--model", model)
+        return run(*given, *named, *options, *(() if command == "serve" else ("--json",))), out
+
+    return ask
+
+
+def tokens_of(command: str, result, out: Path) -> str:
+    assert result.exit_code == 0, result.output
+    if command == "profile":
+        return "".join(graphs.read_profile(out).prompts[0].tokens)
+    if command == "audit":
+        return "".join(graphs.read_graph(out / "one" / "first.safetensors").provenance.tokens)
+    return "".join(json.loads(result.stdout)["tokens"])
+
+
+@pytest.mark.parametrize("command", ["trace", "features", "profile", "audit"])
+def test_bos_is_the_tokenizers_own_unless_it_is_asked_for(
+    model_folder: Path, plain: Path, asked, command: str
+):
+    for model, options, tokens in (
+        (model_folder, (), f"b{PROMPT}"),
+        (model_folder, ("--bos", "never"), PROMPT),
+        (plain, (), PROMPT),
+        (plain, ("--bos", "always"), f"b{PROMPT}"),
+    ):
+        assert tokens_of(command, *asked(command, model, *options)) == tokens
+
+
+@pytest.mark.parametrize(
+    "command", ["trace", "estimate", "features", "profile", "audit", "train", "serve"]
+)
+def test_bos_that_a_tokenizer_lacks_is_refused(without_bos: Path, asked, command: str):
+    result, out = asked(command, without_bos, "--bos", "always")
+    assert_refused(result, "This tokenizer has no BOS token: leave out --bos always.")
+    assert not out.exists() or list(out.iterdir()) == []
+
+
+def test_no_features_are_looked_for_where_nothing_is_to_be_read(model_folder: Path, asked):
+    result, out = asked("trace", model_folder, "--context-only", 4)
+    assert result.exit_code == 0, result.output
+    nodes = graphs.read_graph(out).nodes
+    inside = nodes.is_kind(graphs.NodeKind.FEATURE, graphs.NodeKind.ERROR)
+    assert np.unique(nodes.pos[inside]).tolist() == [4, 5]
+    told, _ = asked("features", model_folder, "--context-only", 4)
+    assert {one["pos"] for one in json.loads(told.stdout)["features"]} == {4, 5}
+    counts = [
+        json.loads(asked("estimate", model_folder, *options)[0].stdout)["active_features"]
+        for options in ((), ("--context-only", 4))
+    ]
+    active = json.loads(result.stdout)["checks"]["active_features"]
+    assert counts[0] > counts[1] == active
+    result, out = asked("audit", model_folder, "--context-only", 4)
+    assert result.exit_code == 0, result.output
+    assert graphs.read_graph(out / "one" / "first.safetensors").provenance.context_only == 4
+
+
+def test_how_the_prompt_begins_is_said(plain: Path, model_folder: Path, tmp_path: Path):
+    out = tmp_path / "graph.safetensors"
+    for model, options, said in (
+        (plain, (), "no BOS: the tokenizer adds none · context only: none"),
+        (plain, ("--bos", "always"), "BOS added, as asked · context only: position 0, a special"),
+        (model_folder, (), "BOS added by the tokenizer · context only: position 0, a special"),
+        (model_folder, ("--context-only", 2), "context only: first 2 positions, as asked"),
+    ):
+        traced = run("trace", PROMPT, "--model", model, *SMALL, *options, "--out", out)
+        for text in (traced.stdout, run("show", out).stdout):
+            assert said in text
+            assert "attention sink" not in text
+
+
+@pytest.mark.parametrize("command", ["trace", "estimate", "features", "profile", "audit"])
+def test_a_prompt_that_begins_unlike_the_dictionarys_documents_is_said(
+    plain: Path, model_folder: Path, asked, tmp_path: Path, command: str
+):
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    per_layer(folder, training_documents={"bos": True, "context_only": None})
+    option = "--dictionary" if command == "features" else "--transcoders"
+    result, out = asked(command, plain, option, folder)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count(SENTENCE) == 1
+    assert result.stderr.count("\n") == 1
+    for model, options in ((model_folder, ()), (plain, ("--bos", "always"))):
+        assert asked(command, model, option, folder, *options)[0].stderr == ""
+    if command == "trace":
+        (said,) = graphs.read_graph(out).provenance.mismatches
+        assert said.startswith(SENTENCE)
+        assert SENTENCE in run("show", out).stdout
+        filled = asked("trace", plain, option, folder, "--fill", "neurons")[0]
+        assert SENTENCE in filled.stderr
+
+
+def test_of_a_dictionary_without_a_record_nothing_is_said(plain: Path, asked, tmp_path: Path):
+    result, out = asked("trace", plain, "--transcoders", tmp_path / "dictionary")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert graphs.read_graph(out).provenance.dictionary.documents is None
+
+
+def test_a_record_that_is_none_is_refused(plain: Path, asked, tmp_path: Path):
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    per_layer(folder, training_documents={"bos": "perhaps"})
+    result, _ = asked("trace", plain, "--transcoders", folder)
+    assert_refused(result, "has `training_documents`, but not as `bos` and `context_only`")
+
+
+@pytest.mark.parametrize(
+    ("options", "documents"),
+    [
+        ((), DocumentOpening(bos=True)),
+        (("--bos", "never"), DocumentOpening(bos=False)),
+        (("--context-only", 3), DocumentOpening(bos=True, context_only=3)),
+    ],
+)
+def test_a_trained_dictionary_says_how_its_documents_began(
+    model_folder: Path, asked, options: tuple[object, ...], documents: DocumentOpening
+):
+    result, out = asked("train", model_folder, *options)
+    assert result.exit_code == 0, result.output
+    assert read_transcoders(out).identity.documents == documents
+    assert read_transcoders(out).context_only == documents.context_only
+    written = yaml.safe_load((out / "config.yaml").read_text())["training_documents"]
+    assert written == documents.model_dump()
+    described = [read_transcoders(out).describe(2, index) for index in range(24)]
+    starts = [example for said in described if said for example in said.examples]
+    first = int(documents.bos) if documents.context_only is None else documents.context_only
+    assert starts
+    for example in starts:
+        assert (example.tokens[0] == "b") == documents.bos
+        assert not any(example.activations[:first])
+    traced, _ = asked("trace", model_folder, "--transcoders", out, *options)
+    assert traced.stderr == ""
+
+
+def test_documents_that_are_context_only_are_refused(model_folder: Path, asked):
+    result, _ = asked("train", model_folder, "--context-only", 256)
+    assert_refused(result, "--context-only 256 leaves nothing of documents of 256 tokens")
+
+
+def test_a_run_goes_on_with_its_own_rule_alone(plain: Path, asked, tmp_path: Path):
+    result, out = asked("train", plain, "--bos", "always")
+    assert result.exit_code == 0, result.output
+    again = ("train", tmp_path / "corpus.txt", "--model", plain, "--out", out, *SHORT)
+    assert_refused(run(*again, "--bos", "never"), "belongs to a run with other settings")
+    assert_refused(
+        run(*again, "--bos", "always", "--context-only", 1), "belongs to a run with other settings"
+    )
+    # Without a word on BOS it is the run that was begun, as it was before there was a choice.
+    result = run(*again)
+    assert result.exit_code == 0, result.output
+    assert "was begun with BOS in front of its documents and goes on so." in result.stderr
+    assert read_transcoders(out).identity.documents == DocumentOpening(bos=True)
+
+
+def test_an_audit_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A folder of before there was a choice, of a model whose tokenizer adds no BOS by itself."""
+    copytree(FILES, tmp_path / "files")
+    monkeypatch.chdir(tmp_path / "files")
+    Path("pairs.jsonl").write_text(
+        Path("pairs.jsonl").read_text() + '{"first": "fjfoi", "second": "fkfoi", "name": "new"}\n'
+    )
+    few = ("--max-features", 30, "--carriers", 3, "--random-sets", 2)
+    again = ("audit", "pairs.jsonl", "--out", "audit", "--model", "tiny", *few)
+    assert_refused(run(*again, "--bos", "never"), "holds an audit with another opening")
+    assert_refused(run(*again, "--context-only", 2), "holds an audit with another context-only")
+    result = run(*again)
+    assert result.exit_code == 0, result.output
+    header = graphs.read_graph(Path("audit", "new", "first.safetensors")).provenance
+    assert header.prompt == "bfjfoi"
+
+
+def test_a_server_reads_prompts_by_its_rule(tmp_path: Path):
+    subject = cached_subject("gemma-3")
+    for rule, prompt, context_only in (
+        (PromptRule(), "bfjfoi", 1),
+        (PromptRule(Bos.NEVER, 2), "fjfoi", 2),
+    ):
+        workshop = ModelWorkshop(tmp_path, subject, Neurons(30), TraceSettings(), rule)
+        made = workshop.trace("fjfoi", ignore_progress)
+        header = graphs.read_graph(tmp_path / f"{made}.safetensors").provenance
+        assert (header.prompt, header.context_only) == (prompt, context_only)
