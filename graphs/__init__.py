@@ -35,6 +35,7 @@ from graphs.matching import (
     one_dictionary,
     one_source,
 )
+from graphs.merging import MergeConflict, merged
 from graphs.neuronpedia import (
     LARGEST_UPLOAD,
     Upload,
@@ -50,6 +51,7 @@ from graphs.opposing import Effect, Opposing, opposing, total_effects
 from graphs.pairs import Line, PromptPair, read_pairs
 from graphs.parquet import parquet_paths, write_parquet
 from graphs.paths import Path, Paths, strongest_paths
+from graphs.portable import portable
 from graphs.positions import align_characters, align_prompts, align_tokens
 from graphs.predict import predict
 from graphs.profiles import Profile, Profiled, read_profile, write_profile
@@ -89,6 +91,7 @@ from graphs.select import SelectionError, names_concept, select
 from graphs.storage import read_graph, write_graph
 from graphs.summary import NodeLine, Summary, TargetLine, summarise
 from graphs.transport import Transport, transport
+from graphs.updates import keep_measured, keep_report, update_annotations
 
 __all__ = [
     "ANNOTATIONS_SUFFIX",
@@ -141,6 +144,7 @@ __all__ = [
     "Links",
     "Match",
     "Measured",
+    "MergeConflict",
     "ModelIdentity",
     "NodeEffect",
     "NodeId",
@@ -202,10 +206,13 @@ __all__ = [
     "influence",
     "interval",
     "intervention",
+    "keep_measured",
+    "keep_report",
     "known_mean",
     "match_by_identity",
     "match_by_similarity",
     "mean_depth",
+    "merged",
     "named",
     "names_concept",
     "necessity",
@@ -215,6 +222,7 @@ __all__ = [
     "parquet_paths",
     "path_lengths",
     "path_overlap",
+    "portable",
     "predict",
     "prune",
     "read_annotations",
@@ -237,6 +245,7 @@ __all__ = [
     "total_effects",
     "traits",
     "transport",
+    "update_annotations",
     "whole",
     "write_annotations",
     "write_dot",

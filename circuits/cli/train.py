@@ -14,6 +14,7 @@ from rich.table import Table
 
 from circuits.cli.app import app, errors, output, plain_errors, print_json
 from circuits.cli.options import AsJson, Device, DType, Model, Revision, Type
+from circuits.cli.outputs import require_folder
 from circuits.cli.trace import DEFAULT_MODEL
 from circuits.descriptions import write_feature_files
 from circuits.progress import Progress, progress_bar
@@ -30,13 +31,13 @@ from circuits.training.corpus import (
 from circuits.training.dataset import dataset_corpus
 from circuits.training.describe import describe
 from circuits.training.export import write_transcoders
-from circuits.training.loop import Logged, train
+from circuits.training.loop import CHECKPOINT, Logged, train
 from circuits.training.report import DOCUMENTS, Report, report
 from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
 from circuits.transcoders import TranscoderSet
 from circuits.weights import read_transcoders
 from graphs import DictionaryIdentity
-from graphs.files import atomic_write, make_folder
+from graphs.files import atomic_write
 
 DEFAULTS = TrainSettings()
 DATASET = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")  # a name on the Hub
@@ -113,14 +114,15 @@ def train_command(
     )
     if (corpus is None) == (not sample):
         raise TrainingError("Give a corpus or --sample-from-model, and not both.")
-    make_folder(out)
+    require_folder(out, CHECKPOINT, corpus, model)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
         texts = chosen_corpus(corpus, subject, settings, length, column)
         found = trained_and_measured(subject, texts, settings, out, progress, checkpoint_every)
     with atomic_write(out / "report.json") as temporary:
-        temporary.write_text(json.dumps(found.as_json(), indent=1), encoding="utf-8")
+        text = json.dumps(found.as_json(), indent=1)
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     if as_json:
         print_json(found.as_json())
         return
