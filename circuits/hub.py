@@ -99,7 +99,7 @@ def _remember(repository: Repository, revision: str | None) -> None:
             path = _listing(repository.name, asked)
             make_folder(path.parent)
             with atomic_write(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+                temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _remembered(name: str, revision: str | None) -> Repository | None:
@@ -124,7 +124,7 @@ def _cached(name: str, revision: str | None, cause: Exception) -> Repository:
             ) from error
         folder = copies[-1]
     files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    names = tuple(str(file.relative_to(folder)) for file in files)
+    names = tuple(file.relative_to(folder).as_posix() for file in files)
     return Repository(name, folder.name, names, listed=False)
 
 

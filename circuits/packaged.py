@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from platformdirs import user_cache_path
 
 from circuits.gguf import convert
+from graphs.leftovers import temporary_folder
 
 # Raise it when a change in circuits/gguf.py makes the folders in users' caches out of date.
 CONVERSION = 1
@@ -89,10 +89,10 @@ def converted_folder(name: str) -> tuple[Path, str]:
 def _convert(package: Package, folder: Path, origin: Origin) -> None:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-            fresh = Path(temporary, "converted")
+        with temporary_folder(folder.parent) as temporary:
+            fresh = temporary / "converted"
             fresh.mkdir()
-            convert(package.weights(Path(temporary)), fresh)
+            convert(package.weights(temporary), fresh)
             (fresh / "origin.json").write_text(json.dumps(asdict(origin)), encoding="utf-8")
             _publish(fresh, folder, origin)
     except (OSError, LookupError, ValueError) as error:

@@ -214,11 +214,12 @@ def _here(path: Path, *, known: bool) -> Folder | None:
         # Only where there are folders per layer: a search of anything else could take long.
         if _is_folder(above) and any(child.is_dir() for child in above.glob("layer_*")):
             files = tuple(_listed(above))
-            found = chosen(files, str(path.relative_to(above)))
+            inside = path.relative_to(above).as_posix()
+            found = chosen(files, inside)
             if found:
                 return Folder(path.name, {name: above / file for name, file in found.items()})
             if known:
-                raise PlaceError(_nothing(repr(str(above)), files, str(path.relative_to(above))))
+                raise PlaceError(_nothing(repr(str(above)), files, inside))
     return None
 
 
@@ -236,7 +237,7 @@ def _is_folder(path: Path) -> bool:
 
 def _listed(folder: Path) -> dict[str, Path]:
     files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    return {str(file.relative_to(folder)): file for file in files}
+    return {file.relative_to(folder).as_posix(): file for file in files}
 
 
 def _nothing(where: str, files: tuple[str, ...], folder: str) -> str:

@@ -30,6 +30,7 @@ from graphs.identity import one_dictionary, one_source, one_vocabulary
 from graphs.influence import influence, resolved_influence
 from graphs.interchange import to_networkx, write_gexf, write_graphml, write_node_link
 from graphs.matching import Match, match_by_identity, match_by_similarity
+from graphs.merging import MergeConflict, merged
 from graphs.neuronpedia import (
     LARGEST_UPLOAD,
     Upload,
@@ -46,6 +47,7 @@ from graphs.opposing import Effect, Opposing, opposing, total_effects
 from graphs.pairs import Line, PromptPair, read_pairs
 from graphs.parquet import parquet_paths, write_parquet
 from graphs.paths import Path, Paths, strongest_paths
+from graphs.portable import portable
 from graphs.positions import align_characters, align_prompts, align_tokens
 from graphs.predict import predict
 from graphs.profiles import Profile, Profiled, read_profile, write_profile
@@ -87,6 +89,7 @@ from graphs.select import SelectionError, names_concept, select
 from graphs.storage import read_graph, write_graph
 from graphs.summary import NodeLine, Summary, TargetLine, summarise
 from graphs.transport import Transport, transport
+from graphs.updates import keep_measured, keep_report, update_annotations
 
 __all__ = [
     "ANNOTATIONS_SUFFIX",
@@ -142,6 +145,7 @@ __all__ = [
     "Links",
     "Match",
     "Measured",
+    "MergeConflict",
     "ModelIdentity",
     "NodeEffect",
     "NodeId",
@@ -206,10 +210,13 @@ __all__ = [
     "influence",
     "interval",
     "intervention",
+    "keep_measured",
+    "keep_report",
     "known_mean",
     "match_by_identity",
     "match_by_similarity",
     "mean_depth",
+    "merged",
     "named",
     "names_concept",
     "necessity",
@@ -220,6 +227,7 @@ __all__ = [
     "parquet_paths",
     "path_lengths",
     "path_overlap",
+    "portable",
     "predict",
     "prune",
     "read_annotations",
@@ -242,6 +250,7 @@ __all__ = [
     "total_effects",
     "traits",
     "transport",
+    "update_annotations",
     "whole",
     "write_annotations",
     "write_dot",

@@ -121,7 +121,10 @@ def annotations_path(graph: Path | str) -> Path:
     >>> annotations_path("runs/dallas.safetensors").name
     'dallas.annotations.json'
     """
-    return Path(graph).with_suffix(ANNOTATIONS_SUFFIX)
+    path = Path(graph)
+    return (
+        path.with_name(path.stem + ANNOTATIONS_SUFFIX) if path.name else path
+    )  # of a folder, none
 
 
 def read_annotations(path: Path | str) -> Annotations:

@@ -37,7 +37,7 @@ def write_dot(
 ) -> None:
     """Write a graph as DOT.  Raises GraphFileError if that cannot be."""
     with atomic_write(path) as temporary:
-        temporary.write_text(to_dot(graph, annotations), encoding="utf-8")
+        temporary.write_text(to_dot(graph, annotations), encoding="utf-8", newline="\n")
 
 
 def to_dot(graph: AttributionGraph, annotations: Annotations = NO_ANNOTATIONS) -> str:

@@ -1,25 +1,26 @@
 """Files: written whole or not at all, and refused with one sentence.
 
 A file is written under a temporary name in its own folder, flushed to the disk and then renamed:
-whoever opens the final name sees the old file or the new one, never a part of either.
+whoever opens the final name sees the old file or the new one, never a part of either.  A symbolic
+link stays, and what it leads to is replaced.
 """
 
 from __future__ import annotations
 
 import codecs
 import os
-import secrets
 import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from graphs.leftovers import remove_leftovers, temporary_path
+
 LARGEST_JSON = 2**28  # bytes; Neuronpedia takes files of up to 100 MiB
 MOST_MEMORY = 2**32  # bytes that reading a JSON may take
 _PER_VALUE, _PER_CONTAINER = 64, 300  # bytes of memory, measured with pydantic 2.14
-LEFTOVERS = ".headwater-*.tmp"  # what killed processes leave
 
 
 class GraphFileError(ValueError):
@@ -41,21 +42,20 @@ def atomic_write(path: Path | str) -> Generator[Path]:
     >>> [file.name for file in folder.iterdir()]
     ['a.json']
     """
-    final = Path(path)
-    temporary = final.parent / f".headwater-{secrets.token_hex(8)}.tmp"
-    mode = _reserve(final, temporary)
+    final, temporary, mode = _reserve(path)
     try:
         yield temporary
-        temporary.chmod(mode)  # safetensors makes its files private
         _flush(temporary)
+        temporary.chmod(mode)  # safetensors makes its files private
         temporary.replace(final)
-        _flush(final.parent)
+        _flush_folder(final.parent)
     except GraphFileError:
         raise
     except (OSError, ValueError) as error:  # ValueError: what is no JSON or no text
-        raise GraphFileError(f"Cannot write {final}: {_reason(error)}.") from error
+        raise GraphFileError(f"Cannot write {path}: {reason(error)}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it is the file by now
+            temporary.unlink()
 
 
 def make_folder(path: Path) -> None:
@@ -63,7 +63,32 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise GraphFileError(f"Cannot write to the folder {path}: {_reason(error)}.") from error
+        raise GraphFileError(f"Cannot write to the folder {path}: {reason(error)}.") from error
+
+
+@contextmanager
+def new_folder(path: Path) -> Generator[None]:
+    """As `make_folder`; if the block fails, folders that were made for it go again."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    make_folder(path)
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
+        raise
+
+
+def real_path(path: Path | str) -> Path:
+    """The file behind symbolic links, which need not be there.
+
+    Raises OSError or ValueError for a name that cannot be one, and for links in a circle.
+    """
+    final = Path(os.path.realpath(path))
+    if final.is_symlink():
+        raise OSError("it is a link that leads to itself")
+    return final
 
 
 def file_text(path: Path | str) -> bytes:
@@ -71,7 +96,7 @@ def file_text(path: Path | str) -> bytes:
     try:
         return regular_file(path).read_bytes()
     except OSError as error:
-        raise GraphFileError(f"Cannot read {path}: {_reason(error)}.") from error
+        raise GraphFileError(f"Cannot read {path}: {reason(error)}.") from error
 
 
 def json_text(path: Path | str) -> bytes:
@@ -102,7 +127,7 @@ def regular_file(path: Path | str) -> Path:
     try:
         mode = file.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise GraphFileError(f"Cannot read {path}: {_reason(error)}.") from error
+        raise GraphFileError(f"Cannot read {path}: {reason(error)}.") from error
     if not stat.S_ISREG(mode):
         raise GraphFileError(f"Cannot read {path}: it is not a file.")
     return file
@@ -134,31 +159,45 @@ def first_problem(error: ValidationError, inside: str = "") -> str:
     return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 
-def _reserve(final: Path, temporary: Path) -> int:
-    """Create the temporary file; the permissions that the final one shall have."""
+def reason(error: OSError | ValueError) -> str:
+    """What the error says in one line without a full stop."""
+    if isinstance(error, ValidationError):
+        return first_problem(error)
+    return ((error.strerror if isinstance(error, OSError) else None) or str(error)).rstrip(".")
+
+
+def _reserve(path: Path | str) -> tuple[Path, Path, int]:
+    """Where to write, a temporary file there, and the permissions that the final one shall have."""
     try:
+        final = real_path(path)
         if final.exists() and not final.is_file():
-            raise GraphFileError(f"Cannot write {final}: it is there and is not a file.")
+            raise GraphFileError(f"Cannot write {path}: it is there and is not a file.")
         if not final.parent.is_dir():
-            raise GraphFileError(f"Cannot write {final}: there is no folder {final.parent}.")
+            raise GraphFileError(f"Cannot write {path}: there is no folder {final.parent}.")
+        remove_leftovers(final.parent)
+        temporary = temporary_path(final.parent)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        return stat.S_IMODE((final if final.exists() else temporary).stat().st_mode)
+        mode = stat.S_IMODE((final if final.exists() else temporary).stat().st_mode)
     except GraphFileError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise GraphFileError(f"Cannot write {final}: {_reason(error)}.") from error
+        raise GraphFileError(f"Cannot write {path}: {reason(error)}.") from error
+    return final, temporary, mode
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR)  # Windows flushes nothing that was opened for reading
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _reason(error: OSError | ValueError) -> str:
-    """What the error says in one line without a full stop."""
-    if isinstance(error, ValidationError):
-        return first_problem(error)
-    return ((error.strerror if isinstance(error, OSError) else None) or str(error)).rstrip(".")
+def _flush_folder(path: Path) -> None:
+    """Make a new name last, where folders can be flushed: not on Windows and some mounts."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

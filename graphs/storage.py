@@ -81,9 +81,7 @@ def write_graph(graph: AttributionGraph, path: Path | str) -> None:
 
     Raises GraphFileError if the file cannot be written; what was there then stays as it was.
     """
-    arrays = graph.nodes.columns() | {name: getattr(graph, name) for name in _GRAPH_COLUMNS}
-    arrays |= {name: getattr(graph.weights, name.partition(".")[2]) for name in _EDGE_ARRAYS}
-    dense = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    dense = {name: np.ascontiguousarray(array) for name, array in arrays_of(graph).items()}
     with atomic_write(path) as temporary:
         for name, array in dense.items():
             if _dtype_code(array) not in _ARRAYS[name]:
@@ -131,6 +129,12 @@ def read_graph(path: Path | str) -> AttributionGraph:
     except ValueError as error:
         raise GraphFileError(f"{path} does not hold a sound graph: {error}") from error
     return graph
+
+
+def arrays_of(graph: AttributionGraph) -> dict[str, ndarray]:
+    """All that a graph's file holds beside the header."""
+    arrays = graph.nodes.columns() | {name: getattr(graph, name) for name in _GRAPH_COLUMNS}
+    return arrays | {name: getattr(graph.weights, name.partition(".")[2]) for name in _EDGE_ARRAYS}
 
 
 def _dtype_code(array: ndarray) -> str:

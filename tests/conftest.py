@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page
 from circuits.features import FeatureSource
 from circuits.neurons import Neurons
 from circuits.subject import Subject
+from tests import windows
 from tests.browser import LAPTOP, chromium
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_subject, toy_tokenizer
 
@@ -64,3 +65,12 @@ def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport=LAPTOP)
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture(scope="module", params=["posix", "windows"])
+def either_system(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Tests of files run twice: the second time what Windows refuses is refused."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "windows":
+            windows.impose(patch)
+        yield request.param

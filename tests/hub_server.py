@@ -29,7 +29,7 @@ class Hub(ThreadingHTTPServer):
     def publish(self, name: str, folder: Path, branch: str = "main") -> None:
         """A model repository with the files of a folder."""
         files = {
-            str(path.relative_to(folder)): path.read_bytes()
+            path.relative_to(folder).as_posix(): path.read_bytes()
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }

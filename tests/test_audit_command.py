@@ -221,6 +221,22 @@ def test_a_graph_that_fails_its_checks_is_told(ask: Callable, monkeypatch: pytes
     assert "one: Conservation fails." in result.stdout
 
 
+def test_a_pair_may_be_called_as_a_device_of_windows(ask: Callable, tmp_path: Path):
+    pairs = [{**PAIRS[0], "name": "con"}, {**PAIRS[1], "name": "con_"}]
+    assert ask(*pairs).exit_code == 0
+    folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    assert folders == {"_con", "con_"}
+    assert 'href="_con/page.html"' in (tmp_path / "out" / "index.html").read_text("utf-8")
+
+
+def test_a_folder_of_something_else_stays_as_it_is(ask: Callable, tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.md").write_text("mine")
+    assert_refused(ask(PAIRS[0]), "has files of something else, as thesis.md: give --out a folder")
+    (tmp_path / "out" / "thesis.md").rename(tmp_path / "out" / ".headwater-0123.tmp")
+    assert ask(PAIRS[0]).exit_code == 0  # another process begins to write there
+
+
 def test_a_folder_holds_one_audit(ask: Callable, tmp_path: Path):
     ask(PAIRS[0])
     kept = contents(tmp_path / "out")

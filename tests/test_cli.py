@@ -15,6 +15,7 @@ import circuits.room
 import graphs
 from circuits.architectures import LAYOUTS
 from circuits.cli.main import app
+from tests.test_viewer_numbers import layered
 from tests.test_weights import per_layer
 from tests.tiny import tiny_model, toy_tokenizer
 
@@ -311,7 +312,8 @@ def test_a_failing_write_leaves_the_old_file(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out = tmp_path / "graph.safetensors"
-    out.write_bytes(b"old")
+    graphs.write_graph(layered(0), out)
+    old = out.read_bytes()
 
     def no_space(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -319,4 +321,4 @@ def test_a_failing_write_leaves_the_old_file(
     monkeypatch.setattr("safetensors.numpy.save_file", no_space)
     assert_refused(run("trace", PROMPT, "--model", model_folder, "--out", out), "No space left")
     assert [path.name for path in tmp_path.iterdir()] == ["graph.safetensors"]
-    assert out.read_bytes() == b"old"
+    assert out.read_bytes() == old

@@ -13,7 +13,10 @@ from tests.graph_oracles import make_graph, random_graphs
 from tests.test_interchange import EDGES, GRAPH, NAMES
 
 # pydot 4.0 calls pyparsing by its old names.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:pydot")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:pydot"),
+    pytest.mark.usefixtures("either_system"),
+]
 
 
 def parsed(graph: AttributionGraph, notes: Annotations = NO_ANNOTATIONS) -> pydot.Dot:

@@ -20,6 +20,8 @@ from graphs.provenance import Provenance
 from tests.graph_oracles import make_graph, random_graphs
 from tests.test_interchange import GRAPH, NAMES
 
+pytestmark = pytest.mark.usefixtures("either_system")
+
 
 @given(random_graphs())
 @settings(max_examples=20, deadline=None)

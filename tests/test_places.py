@@ -21,6 +21,8 @@ from tests.conftest import cached_subject
 from tests.hub_server import COMMIT, Hub, running_hub
 from tests.tiny import toy_dictionary
 
+pytestmark = pytest.mark.usefixtures("either_system")
+
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:

@@ -13,6 +13,8 @@ from scipy.sparse import csr_array
 from graphs.files import GraphFileError
 from graphs.profiles import Profile, Profiled, correlations, read_profile, write_profile
 
+pytestmark = pytest.mark.usefixtures("either_system")
+
 
 def profile(cuts: list[tuple[str, ...]], activation: list[list[float]]) -> Profile:
     """One prompt per cut; the text is what its tokens say."""

@@ -22,6 +22,8 @@ from graphs.storage import read_graph, write_graph
 from tests.graph_oracles import make_graph, random_graphs
 from tests.same_graph import assert_same_graph
 
+pytestmark = pytest.mark.usefixtures("either_system")
+
 NAMES = ["token:4@0", "feature:0/3@1", "error:0@1", "logit:1@1"]
 EDGES = {
     ("token:4@0", "feature:0/3@1"): 2.0,

@@ -14,8 +14,11 @@ import graphs
 from circuits.descriptions import feature_files
 from circuits.training.loop import CHECKPOINT, LOG
 from circuits.weights import read_transcoders
+from graphs.leftovers import temporary_path
+from tests.test_audit_command import contents
 from tests.test_cli import assert_refused, run
 from tests.test_files import little_space
+from tests.test_leftovers import left_by_the_dead
 from tests.tiny import tiny_model, toy_tokenizer
 
 SHORT = ("--width", 24, "--l0", 3, "--steps", 60, "--batch", 64, "--checkpoint-every", 20)
@@ -133,7 +136,7 @@ def test_bad_input_is_refused_in_one_sentence(model_folder: Path, corpus: Path, 
         settings = (*SHORT, *options)
         result = run("train", text, "--model", model_folder, "--out", out, *settings)
         assert_refused(result, message)
-        assert not (out / CHECKPOINT).exists()
+        assert not out.exists()
 
     (tmp_path / "short.txt").write_text("fj")
     (tmp_path / "none.txt").write_bytes(b"\xff\xfe\x00")
@@ -146,10 +149,58 @@ def test_bad_input_is_refused_in_one_sentence(model_folder: Path, corpus: Path, 
     refused(corpus, "Matryoshka prefixes are shares between 0 and 1", "--prefix", 2)
     place = tmp_path / "file" / "out"
     result = run("train", corpus, "--model", model_folder, "--out", place, *SHORT)
-    assert_refused(result, f"Cannot write to the folder {place}: Not a directory.")
+    assert_refused(result, f"Cannot write to the folder {place}: {tmp_path / 'file'} is a file.")
     assert_refused(
         run("train", "--model", model_folder, "--out", out), "Give a corpus or --sample-from-model"
     )
+
+
+def test_a_folder_holds_one_run_and_nothing_else_is_written_into(
+    model_folder: Path, corpus: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    asked = ("train", corpus, "--model", model_folder, "--out", out, *SHORT)
+    assert run(*asked).exit_code == 0
+    before = contents(out)
+    assert_refused(run(*asked, "--kind", "skip"), "belongs to a run with other settings")
+    assert contents(out) == before
+    (out / CHECKPOINT).unlink()  # as a dictionary that somebody else has trained
+    before = contents(out)
+    for options in ((), ("--kind", "skip")):
+        result = run(*asked, *options)
+        assert_refused(result, f"{out} has files of something else, as W_dec_0.safetensors: give")
+        assert contents(out) == before
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    assert_refused(run(*asked[: -len(SHORT) - 1], tmp_path / "model"), "files of something else")
+    assert contents(tmp_path / "model") == {"config.json": b"{}"}
+
+
+def test_what_others_are_writing_into_a_folder_stays_and_what_the_dead_were_goes(
+    model_folder: Path, corpus: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    asked = ("train", corpus, "--model", model_folder, "--out", out, *SHORT)
+    assert run(*asked).exit_code == 0
+    running = temporary_path(out / "features")
+    running.write_text("half")
+    left_by_the_dead(out).write_text("half")
+    left_by_the_dead(out / "features").write_text("half")
+    before = set(contents(out))
+    assert run(*asked).exit_code == 0
+    name = left_by_the_dead(out).name
+    assert before - set(contents(out)) == {name, f"features/{name}"}
+    assert running.read_text() == "half"
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(
+    model_folder: Path, corpus: Path, tmp_path: Path
+):
+    out = tmp_path / "new" / "out"
+    asked = ("train", corpus, "--model", model_folder, "--out", out, *SHORT)
+    result = run(*asked, "--rate", "1e30", "--checkpoint-every", "1000", "--steps", "300")
+    assert_refused(result, "the loss or its gradient is no longer finite")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_of_other_settings_is_refused_and_stays(
@@ -171,7 +222,7 @@ def test_without_space_a_run_says_so_and_keeps_its_checkpoint(
     with little_space():
         result = run(*asked)
     assert_refused(result, "The checkpoint was not written: ")
-    assert [path for path in out.iterdir() if path.name != LOG] == []
+    assert not out.exists()
     assert run(*asked).exit_code == 0
     before = (out / CHECKPOINT).read_bytes()
     with little_space():

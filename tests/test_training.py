@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -45,6 +46,7 @@ from circuits.transcoders import TranscoderSet
 from circuits.weights import read_transcoders
 from graphs import Bos, DictionaryIdentity
 from tests.conftest import cached_subject
+from tests.test_leftovers import left_by_the_dead
 from tests.tiny import tiny_model, tiny_prompt, toy_tokenizer
 from tests.tolerances import EXACT, FLOAT32
 
@@ -412,13 +414,37 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, kind: Kind, 
     assert len((broken / LOG).read_text().splitlines()) == 1
     with (broken / LOG).open("a") as log:
         log.write('{"step": 5')  # as if it had been killed while writing
-    (broken / ".headwater-0123.tmp").write_bytes(b"half a checkpoint")
+    left_by_the_dead(broken).write_bytes(b"half a checkpoint")
     told: list[Logged] = []
     train(stream(settings), broken, "run", told.append, checkpoint_every=20)
     assert told[0].step == 41
     assert sorted(path.name for path in broken.iterdir()) == [CHECKPOINT, LOG]
     assert (broken / CHECKPOINT).read_bytes() == (whole / CHECKPOINT).read_bytes()
     assert (broken / LOG).read_text() == (whole / LOG).read_text()
+
+
+def test_nothing_is_written_before_the_first_checkpoint_and_then_the_whole_log(tmp_path: Path):
+    def die(logged: Logged) -> None:
+        if logged.step == 57:
+            raise Killed
+
+    settings = replace(SMALL, steps=70)
+    with pytest.raises(Killed):
+        train(stream(settings), tmp_path / "run", "run", die, checkpoint_every=60)
+    assert list(tmp_path.iterdir()) == []
+    train(stream(settings), tmp_path / "run", "run", lambda _: None, checkpoint_every=60)
+    lines = (tmp_path / "run" / LOG).read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [50, 70]
+
+
+def test_of_two_runs_that_begin_in_one_folder_one_goes_on(tmp_path: Path):
+    def other_is_faster(logged: Logged) -> None:
+        if logged.step == 10:
+            train(stream(), tmp_path, "faster", lambda _: None, checkpoint_every=1000)
+
+    with pytest.raises(TrainingError, match="belongs to a run with other settings"):
+        train(stream(), tmp_path, "run", other_is_faster, checkpoint_every=1000)
+    train(stream(), tmp_path, "faster", lambda _: None)
 
 
 def test_a_checkpoint_of_another_run_is_refused_and_stays(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 import graphs
 from tests.test_cli import assert_refused, run
 from tests.test_viewer_numbers import layered
+
+pytestmark = pytest.mark.usefixtures("either_system")
 
 
 @pytest.fixture
@@ -33,13 +36,20 @@ def test_the_page_lies_beside_the_graph_with_its_annotations(graph: Path):
     assert run("view", graph).exit_code == 0  # our own page is made anew
 
 
-def test_a_page_of_somebody_else_is_left_alone_unless_it_is_named(graph: Path):
+def test_a_page_of_somebody_else_is_left_alone(graph: Path):
     page = graph.with_suffix(".html")
-    page.write_text("<p>my notes</p>")
-    assert_refused(run("view", graph), "is no page of headwater: give --html another name")
-    assert page.read_text() == "<p>my notes</p>"
-    assert run("view", graph, "--html", page).exit_code == 0
-    assert data_of(page)
+    page.write_text("<!doctype html><p>my notes</p>")
+    for named in ((), ("--html", page)):
+        assert_refused(run("view", graph, *named), "holds a page of another program, which would")
+        assert page.read_text() == "<!doctype html><p>my notes</p>"
+
+
+def test_the_page_of_another_programs_graph_is_ours_and_made_anew(graph: Path):
+    traced = layered(0)
+    by_others = traced.provenance.model_copy(update={"generator": "tool 1.2"})
+    graphs.write_graph(replace(traced, provenance=by_others), graph)
+    assert run("view", graph).exit_code == 0
+    assert run("view", graph).exit_code == 0
 
 
 def test_two_graphs_go_into_one_page(graph: Path, tmp_path: Path):

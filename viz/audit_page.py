@@ -20,7 +20,7 @@ from viz.audited import (
     pair_cells,
 )
 from viz.comparison_page import PAGE_STYLE, html_table
-from viz.document import GREY, document, write_document
+from viz.document import GENERATOR, GREY, document, write_document
 from viz.words import visible
 
 _FEATURES = 200  # in the table, those that move most
@@ -54,7 +54,7 @@ def write_audit(
 <section>{_features(found)}</section>
 <h1>Each pair</h1>
 {"".join(map(_pair, found))}"""
-    text = document(title, "headwater", _STYLE, body)
+    text = document(title, GENERATOR, _STYLE, body)
     write_document(text, path)
 
 

@@ -13,7 +13,7 @@ from graphs.graph import AttributionGraph
 from viz.compared import score_cells
 from viz.comparing import depth_profile, matched_flow, scores_beside_null
 from viz.corresponding import appearance_cells
-from viz.document import FONT, GREY, INK, PALE, document, plot, write_document
+from viz.document import FONT, GENERATOR, GREY, INK, PALE, document, plot, write_document
 from viz.words import heading, visible
 
 PAGE_STYLE = f"""
@@ -61,7 +61,7 @@ def comparison_page(
 {plot(matched_flow(concepts, names), "concepts", "concepts", with_script=False)}
 {_concepts(concepts, names)}"""
     title = f"{visible(names[0])} and {visible(names[1])}"
-    return document(title, first.provenance.generator, PAGE_STYLE, body)
+    return document(title, GENERATOR, PAGE_STYLE, body)
 
 
 def _scores(scores: Mapping[str, Score]) -> str:

@@ -15,6 +15,7 @@ from viz.words import visible
 
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 INK, GREY, PALE = "#1f2430", "#626a76", "#eceef1"
+GENERATOR = "headwater"  # of the page, whoever traced the graph
 SIDE = 64  # margin in pixels
 
 PAGE_POLICY = (

@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStub
 from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.graph import AttributionGraph
 from graphs.nodes import TARGET_KINDS
-from viz.document import PAGE_POLICY, SERVED_POLICY, document, write_document
+from viz.document import GENERATOR, PAGE_POLICY, SERVED_POLICY, document, write_document
 from viz.pair import pair_data
 from viz.part import MOST_NODES, Part, part
 from viz.payload import as_json, graph_data, placed
@@ -83,10 +83,9 @@ def page_text(
     parts = [part(graph, most_nodes) for graph, _ in shown]
     notes = [annotations for _, annotations in shown]
     body = _body(parts, _data(parts, notes) | {"served": served})
-    generator, style = shown[0][0].provenance.generator, _file("viewer.css")
     policy = SERVED_POLICY if served else PAGE_POLICY
     title = " | ".join(heading(graph) for graph, _ in shown)
-    return document(title, generator, style, body, policy)
+    return document(title, GENERATOR, _file("viewer.css"), body, policy)
 
 
 def _data(parts: Sequence[Part], notes: Sequence[Annotations]) -> dict[str, Any]:

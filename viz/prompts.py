@@ -18,7 +18,7 @@ from graphs.prompts import Across, interval, known_mean
 from viz.compared import score_cells
 from viz.comparing import depth_profile, scores_beside_null
 from viz.comparison_page import PAGE_STYLE, html_table
-from viz.document import document, plot, write_document
+from viz.document import GENERATOR, document, plot, write_document
 from viz.terminal import plain_table
 from viz.words import visible
 
@@ -81,8 +81,7 @@ def write_prompts(
 {html_table("Scores", _HEADINGS, _rows(found), numbers={1, 2, 3, 4})}
 {html_table("How each computes", _trait_headings(first, second), _trait_rows(found), {1, 2, 3})}
 {plot(depth_profile((first, second), names), "depth", "influence-by-depth", with_script=False)}"""
-    generator = first[0].provenance.generator
-    text = document(visible(_title(first, second)), generator, PAGE_STYLE, body)
+    text = document(visible(_title(first, second)), GENERATOR, PAGE_STYLE, body)
     write_document(text, path)
 
 

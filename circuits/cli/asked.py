@@ -18,6 +18,16 @@ class Asked(BaseModel):
     prompt: str = Field(min_length=1, max_length=100_000)
 
 
+class AskedAnnotations(graphs.Annotations):
+    """Annotations that are to be kept, and what they were when they were read."""
+
+    read: graphs.Annotations = graphs.NO_ANNOTATIONS
+
+    @property
+    def own(self) -> graphs.Annotations:
+        return graphs.Annotations.model_validate(self.model_dump(exclude={"read"}))
+
+
 class AskedEdit(BaseModel):
     """One edit: nodes by name, to so much, times so much or so much more."""
 

@@ -15,7 +15,7 @@ import graphs
 import viz
 from circuits.audit import AuditSettings, audit
 from circuits.cli.app import INPUT_ERRORS, app, errors, output, plain_errors, print_json
-from circuits.cli.audit_folder import AuditFolder
+from circuits.cli.audit_folder import HEADER, AuditFolder
 from circuits.cli.openings import say_once
 from circuits.cli.options import (
     AsJson,
@@ -36,6 +36,7 @@ from circuits.cli.options import (
     Type,
     WriteAt,
 )
+from circuits.cli.outputs import require_folder
 from circuits.cli.trace import DEFAULT_MODEL, EXPANSION, Points, read_source
 from circuits.cli.usage import UsageError, require_consistent
 from circuits.expand import Expansion
@@ -88,6 +89,7 @@ def audit_command(
     """
     require_consistent(transcoders=transcoders, features=features, targets=[], against=None)
     pairs, problems = _read(prompts)
+    require_folder(out, HEADER, prompts, model, transcoders)
     folder = AuditFolder(out)
     expansion = Expansion(max_features, tolerance)
     settings = AuditSettings(carriers, random_sets, trace=TraceSettings(expansion=expansion))

@@ -9,7 +9,6 @@ index.html          all pairs, and the features that recur
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 import graphs
 import viz
 from circuits.cli.usage import UsageError
-from graphs.files import LEFTOVERS, atomic_write, file_text, make_folder
+from graphs.files import atomic_write, file_text, make_folder, new_folder
 
 HEADER, FOUND, PAGE, INDEX = "audit.json", "pair.json", "page.html", "index.html"
 SIDES = ("first", "second")
@@ -27,17 +26,9 @@ SIDES = ("first", "second")
 
 @dataclass(frozen=True)
 class AuditFolder:
-    """A folder for one audit.  Raises UsageError if it is a file."""
+    """A folder for one audit."""
 
     path: Path
-
-    def __post_init__(self) -> None:
-        try:
-            there = self.path.exists()
-        except OSError as error:  # a name that is too long
-            raise UsageError(f"{self.path} cannot be a folder: give --out another name.") from error
-        if there and not self.path.is_dir():
-            raise UsageError(f"{self.path} is a file: give --out the name of a folder.")
 
     def begun(self) -> dict[str, object] | None:
         """What was audited and how, if it was begun.  Raises UsageError for a damaged header."""
@@ -59,12 +50,8 @@ class AuditFolder:
         """
         known = self.begun()
         if known is None:
-            if any(self._others()):
-                raise UsageError(
-                    f"{self.path} has files of something else: give --out a folder of its own."
-                )
-            make_folder(self.path)
-            _write(self.path / HEADER, json.dumps(settings, indent=1))
+            with new_folder(self.path):
+                _write(self.path / HEADER, json.dumps(settings, indent=1))
             return
         known = unsaid | known
         asked = json.loads(json.dumps(settings))  # as the file would have it
@@ -75,15 +62,9 @@ class AuditFolder:
                 "folder."
             )
 
-    def _others(self) -> Iterator[Path]:
-        """Files that are not of an audit, which may have left a temporary one."""
-        if self.path.exists():
-            left = set(self.path.glob(LEFTOVERS))
-            yield from (path for path in self.path.iterdir() if path not in left)
-
     def done(self, pair: graphs.PromptPair) -> graphs.Audited | None:
         """What was found of a pair earlier; None if it is new, damaged or now of other prompts."""
-        folder = self.path / pair.called
+        folder = self.folder(pair)
         files = (*(f"{side}.safetensors" for side in SIDES), PAGE, FOUND)
         if not all((folder / name).is_file() for name in files):
             return None
@@ -100,7 +81,7 @@ class AuditFolder:
         traced: tuple[graphs.AttributionGraph, graphs.AttributionGraph],
     ) -> None:
         """Write all of a pair, and that it is done last."""
-        folder = self.path / found.pair.called
+        folder = self.folder(found.pair)
         make_folder(folder)
         with suppress(OSError):  # what cannot be removed cannot be written either
             (folder / FOUND).unlink(missing_ok=True)  # of other prompts
@@ -109,9 +90,13 @@ class AuditFolder:
         viz.write_pages([(graph, graphs.NO_ANNOTATIONS) for graph in traced], self.page(found))
         _write(folder / FOUND, found.model_dump_json(indent=1))
 
+    def folder(self, pair: graphs.PromptPair) -> Path:
+        """Where all of a pair is."""
+        return self.path / graphs.portable(pair.called)  # no other pair's name starts with a _
+
     def page(self, found: graphs.Audited) -> Path:
         """Where the page of a pair is."""
-        return self.path / found.pair.called / PAGE
+        return self.folder(found.pair) / PAGE
 
     def index(self, found: list[graphs.Audited], problems: list[str]) -> Path:
         """Write the page of all pairs."""

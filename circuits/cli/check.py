@@ -10,10 +10,11 @@ import graphs
 import viz
 from circuits.check import CheckSettings, check
 from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.kept import why_not_kept
 from circuits.cli.opened import is_ours, open_graph
 from circuits.cli.options import AsJson, Device, EdgeThreshold, GraphPath, NodeThreshold
+from circuits.cli.outputs import Kind, output_to, require_outputs
 from circuits.cli.traced import TracedModel, TracedTranscoders, experiment_on
-from circuits.cli.usage import require_places
 from circuits.progress import progress_bar
 
 # Defaults come from the settings, so that they cannot differ.
@@ -40,7 +41,7 @@ def check_command(
     """Test a graph in its model and keep the report in its file: is it true?"""
     read, ours = open_graph(graph).graph, is_ours(graph)
     if ours:
-        require_places(graph)
+        require_outputs(output_to(graph, Kind.GRAPH), model, transcoders)
     settings = CheckSettings(
         features=features,
         random_sets=random_sets,
@@ -49,17 +50,18 @@ def check_command(
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         report = check(experiment_on(read, model, transcoders, device), settings, progress)
-    tested = read.with_report(report)
-    if ours:
-        graphs.write_graph(tested, graph)
-    failures = tested.provenance.failures
+    failures = read.with_report(report).provenance.failures
+    refusal = why_not_kept(lambda: graphs.keep_report(graph, read, report)) if ours else None
     if as_json:
         told = {"report": report.model_dump(mode="json"), "failures": failures}
-        print_json({**told, "file": str(graph) if ours else None})
+        print_json({**told, "file": str(graph) if ours and refusal is None else None})
     else:
         output.print(viz.report_table(report))
         for failure in failures:
             output.print(failure, style="bold red", markup=False, soft_wrap=True)
-        said = f"graph: {graph}" if ours else f"{graph} is of another program: nothing is kept."
-        output.print(said, markup=False, soft_wrap=True)
+        if refusal is None:
+            said = f"graph: {graph}" if ours else f"{graph} is of another program: nothing is kept."
+            output.print(said, markup=False, soft_wrap=True)
+    if refusal is not None:
+        raise refusal
     raise typer.Exit(1 if failures else 0)

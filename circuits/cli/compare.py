@@ -14,9 +14,10 @@ import viz
 from circuits.cli.app import app, output, plain_errors, print_json
 from circuits.cli.opened import open_graph
 from circuits.cli.options import AsJson
+from circuits.cli.outputs import Kind, graph_files, output_to, require_outputs
 from circuits.cli.prompts import compare_folders, finite, refuse_profiles, score_numbers
 from circuits.cli.reading import grouped
-from circuits.cli.usage import UsageError, require_places
+from circuits.cli.usage import UsageError
 
 CORRESPOND = graphs.CorrespondSettings()  # defaults, so that they cannot differ
 PLANS = 10  # transport plans that tell what chance gives; each takes as long as all else
@@ -51,7 +52,8 @@ def compare_command(
 
     Two folders are compared prompt by prompt, beside what graphs of different prompts give.
     """
-    require_places(html)
+    page = output_to(html, Kind.PAGE, "--html")
+    require_outputs(page, *graph_files(first, second), *(profile or ()))
     if profile is not None and len(profile) != 2:
         raise UsageError(f"Expected --profile twice or not at all, got it {len(profile)} times.")
     if not 0.0 <= least < 1.0:

@@ -23,8 +23,9 @@ from circuits.cli.options import (
     KeepErrors,
     NodeThreshold,
 )
+from circuits.cli.outputs import Kind, Output, graph_files, output_to, require_outputs
 from circuits.cli.summary import scores_of_part, show_summary
-from circuits.cli.usage import UsageError, require_graph_place, require_other, require_places
+from circuits.cli.usage import UsageError
 from circuits.models import load_tokenizer
 from circuits.spelling import spell as spell_token
 
@@ -118,8 +119,8 @@ def prune_command(
     as_json: AsJson = False,
 ) -> None:
     """Keep the nodes and edges that carry most influence."""
-    require_places(out, html)
-    require_graph_place(out, graph)
+    outputs = (*output_to(out, Kind.GRAPH), *output_to(html, Kind.PAGE, "--html"))
+    require_outputs(outputs, *graph_files(graph))
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors, edge_scores.value)
     whole, annotations, _ = open_graph(graph)
     pruned = graphs.prune(whole, settings)
@@ -152,11 +153,9 @@ def export_command(
     as_json: AsJson = False,
 ) -> None:
     """Write a graph, pruned unless --full, in a format that other tools read."""
-    require_places(out)
     files = graphs.parquet_paths(out) if format == Format.PARQUET else (out,)
-    require_places(*files)
-    for file in files:
-        require_other(file, graph)
+    outputs = [Output(file, Kind[format.name]) for file in files]
+    require_outputs(outputs, *graph_files(graph))
     whole, annotations, _ = open_graph(graph)
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors)
     part = whole if full else graphs.prune(whole, settings)
@@ -192,10 +191,8 @@ def import_command(
     as_json: AsJson = False,
 ) -> None:
     """Turn a graph of another program into one of ours, with its notes beside it."""
-    require_places(out)
-    require_graph_place(out, graph)
+    require_outputs(output_to(out, Kind.GRAPH), *graph_files(graph), tokenizer)
     beside = graphs.annotations_path(out)
-    require_places(beside)
     if tokenizer is not None and graph.suffix != ".pt":
         raise UsageError("--tokenizer is for .pt files, which have no tokens: leave it out.")
     spelled_by = None if tokenizer is None else load_tokenizer(tokenizer)
@@ -216,8 +213,10 @@ def import_command(
 
 def keep_annotations(annotations: graphs.Annotations, graph: Path) -> bool:
     """Write what is said about a graph beside its new file, unless something is said there."""
-    beside = graphs.annotations_path(graph)
-    fresh = annotations != graphs.NO_ANNOTATIONS and not beside.exists()
-    if fresh:
-        graphs.write_annotations(annotations, beside)
-    return fresh
+    if annotations == graphs.NO_ANNOTATIONS:
+        return False
+    kept = graphs.update_annotations(
+        graphs.annotations_path(graph),
+        lambda there: annotations if there == graphs.NO_ANNOTATIONS else there,
+    )
+    return kept is annotations

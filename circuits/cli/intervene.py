@@ -13,8 +13,10 @@ import typer
 import graphs
 import viz
 from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.kept import why_not_kept
 from circuits.cli.opened import is_ours, open_graph
 from circuits.cli.options import AsJson, Device, GraphPath
+from circuits.cli.outputs import Kind, output_to, require_outputs
 from circuits.cli.reading import SELECTION
 from circuits.cli.traced import TracedModel, TracedTranscoders, experiment_on
 from circuits.cli.usage import UsageError
@@ -72,7 +74,9 @@ def intervene_command(
 ) -> None:
     """Change features in the model itself, and compare with what the graph predicts."""
     read, annotations, _ = open_graph(graph)
-    _require_ours(graph, save)
+    if save:
+        _require_ours(graph)
+        require_outputs(output_to(graph, Kind.GRAPH, "--save"), model, transcoders)
     edits = [
         *(graphs.Set(*_named(text, "--set")) for text in set_to or ()),
         *(graphs.Scale(*_named(text, "--scale")) for text in scale or ()),
@@ -92,28 +96,31 @@ def intervene_command(
         outcomes = intervene(experiment, made, regime, through, progress)
         texts = _generated(experiment, made[0], new_tokens) if new_tokens else None
     told = [effects(experiment, outcomes, row, top) for row in range(len(made))]
-    if save:
-        graphs.write_graph(read.with_measured(at_targets(experiment, outcomes)), graph)
+    measured = tuple(at_targets(experiment, outcomes))
+    refusal = why_not_kept(lambda: graphs.keep_measured(graph, read, measured)) if save else None
+    file = str(graph) if save and refusal is None else None
     if as_json:
         print_json(
             {
                 "interventions": [asdict(one) for one in told],
                 "generated": texts,
-                "file": str(graph) * save or None,
+                "file": file,
             }
         )
-        return
-    for one in told:
-        output.print(viz.effects_tables(one))
-        output.print()
-    if texts is not None:
-        output.print(f"before: {texts['before']}\nafter:  {texts['after']}", markup=False)
-    if save:
-        output.print(f"graph: {graph}", markup=False, soft_wrap=True)
+    else:
+        for one in told:
+            output.print(viz.effects_tables(one))
+            output.print()
+        if texts is not None:
+            output.print(f"before: {texts['before']}\nafter:  {texts['after']}", markup=False)
+        if file is not None:
+            output.print(f"graph: {file}", markup=False, soft_wrap=True)
+    if refusal is not None:
+        raise refusal
 
 
-def _require_ours(graph: Path, save: bool) -> None:
-    if save and not is_ours(graph):
+def _require_ours(graph: Path) -> None:
+    if not is_ours(graph):
         raise UsageError(
             f"{graph} is a file of another program, which cannot hold what is measured: make it "
             "ours with `headwater import` first."

@@ -27,8 +27,8 @@ from circuits.cli.options import (
     Type,
     WriteAt,
 )
+from circuits.cli.outputs import Kind, graph_files, output_to, require_outputs
 from circuits.cli.trace import EXPANSION, Points, read_source
-from circuits.cli.usage import require_places
 from circuits.profile import profile, read_texts
 from circuits.progress import progress_bar
 from circuits.subject import read_subject
@@ -58,7 +58,8 @@ def profile_command(
     as_json: AsJson = False,
 ) -> None:
     """Record what features do over prompts, so that `headwater compare` can match two models."""
-    require_places(out)
+    read = (prompts, *graph_files(*(of or ())), model, transcoders)
+    require_outputs(output_to(out, Kind.PROFILE), *read)
     texts = read_texts(prompts)
     wanted = set[tuple[int, int]]()
     for path in of or ():

@@ -14,6 +14,7 @@ import viz
 from circuits.cli.app import app, output, plain_errors, print_json
 from circuits.cli.opened import open_graph
 from circuits.cli.options import AsJson, GraphPath
+from circuits.cli.outputs import Kind, output_to, require_outputs
 from circuits.cli.usage import UsageError
 
 # Defaults come from the settings, so that they cannot differ.
@@ -91,10 +92,13 @@ def group_command(
 ) -> None:
     """Group features that play one role; a person's own groups stay as they are."""
     read, annotations, _ = open_graph(graph)
+    beside = graphs.annotations_path(graph)
+    if save:
+        require_outputs(output_to(beside, Kind.ANNOTATIONS, "--save"), profile)
     known = None if profile is None else profile_of(read, profile)
     annotations = grouped(read, annotations, tightness, known)
     if save:
-        graphs.write_annotations(annotations, graphs.annotations_path(graph))
+        annotations = keep_groups(read, annotations, beside)
     collapsed = graphs.collapse(read, annotations.rows(read))
     whole = graphs.scores(read)
     if as_json:
@@ -103,14 +107,14 @@ def group_command(
                 "groups": [group.model_dump(mode="json") for group in annotations.groups],
                 "arrived": dict(zip(collapsed.names, collapsed.arrived.tolist(), strict=True)),
                 "scores": {"collapsed": asdict(collapsed.scores), "full": asdict(whole)},
-                "file": str(graphs.annotations_path(graph)) if save else None,
+                "file": str(beside) if save else None,
             }
         )
         return
     automatic = {group.name: group.automatic for group in annotations.groups}
     output.print(viz.groups_text(read, collapsed, whole, automatic))
     if save:
-        output.print(f"annotations: {graphs.annotations_path(graph)}", markup=False, soft_wrap=True)
+        output.print(f"annotations: {beside}", markup=False, soft_wrap=True)
 
 
 @app.command("consensus")
@@ -170,6 +174,24 @@ def grouped(
     settings = graphs.GroupSettings(tightness=tightness)
     found = graphs.find_groups(graph, settings, tuple(kept.values()), profile)
     return annotations.with_automatic(graphs.named(graph, found))
+
+
+def keep_groups(
+    graph: graphs.AttributionGraph, annotations: graphs.Annotations, beside: Path
+) -> graphs.Annotations:
+    """What lies beside a graph now, with the automatic groups of `annotations`.
+
+    A graph of another program holds annotations itself, which go along where none lie beside it.
+    """
+    made = tuple(group for group in annotations.groups if group.automatic)
+
+    def change(there: graphs.Annotations) -> graphs.Annotations:
+        said = annotations if there == graphs.NO_ANNOTATIONS else there
+        changed = said.with_automatic(made)
+        graphs.collapse(graph, changed.rows(graph))  # refuses groups that feed each other by now
+        return changed
+
+    return graphs.update_annotations(beside, change)
 
 
 def profile_of(graph: graphs.AttributionGraph, path: Path) -> graphs.Profile:

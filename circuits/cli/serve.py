@@ -108,7 +108,7 @@ class ModelWorkshop:
         experiment = prepare(graph, self.subject, self.source)
         outcomes = intervene(experiment, [made], asked.regime, progress=report)
         measured = tuple(at_targets(experiment, outcomes))
-        graphs.write_graph(graph.with_measured(measured), path)
+        graphs.keep_measured(path, graph, measured)
         told = asdict(effects(experiment, outcomes, 0, IN_PAGE))
         return {**told, "stored": [one.model_dump(mode="json") for one in measured]}
 
@@ -116,7 +116,7 @@ class ModelWorkshop:
 def free_path(folder: Path, prompt: str) -> Path:
     """A file for a graph, named after the prompt, that is not there yet."""
     words = re.findall(r"\w+", prompt.lower())[-8:]
-    name = "-".join(words)[:60].strip("-") or "graph"
+    name = graphs.portable("-".join(words)[:60].strip("-") or "graph")
     path, number = folder / f"{name}.safetensors", 1
     while path.exists():
         number += 1

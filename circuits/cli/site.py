@@ -3,7 +3,7 @@
     GET    /                            type a prompt, watch progress, choose a graph
     GET    /graphs                      names of the graphs in the folder
     GET    /graphs/NAME                 the page of one
-    PUT    /graphs/NAME/annotations     write its annotations beside it
+    PUT    /graphs/NAME/annotations     put its annotations into what lies beside it
     POST   /graphs/NAME/interventions   {"edits": …}: put an intervention into the queue
     POST   /traces                      {"prompt": …}: put a trace into the queue
     GET    /jobs/NUMBER                 how far it is, and what it made
@@ -24,6 +24,7 @@ from typing import TypeVar
 import uvicorn
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -31,13 +32,13 @@ from starlette.types import ASGIApp
 
 import graphs
 import viz
-from circuits.cli.asked import Asked, AskedIntervention, Workshop
+from circuits.cli.asked import Asked, AskedAnnotations, AskedIntervention, Workshop
 from circuits.cli.deadline import Deadline
 from circuits.cli.guard import Guard, refuse
 from circuits.cli.jobs import Job, Jobs, QueueFull, Work
 from circuits.cli.opened import open_graph
 
-LARGEST_BODY = 2**20
+LARGEST_BODY = 2**21
 VERSION = version("headwater")
 SUFFIX = ".safetensors"
 _NAME = re.compile(r"[\w-][\w.-]{0,199}")
@@ -114,13 +115,23 @@ class _Pages:
         return HTMLResponse(viz.served_page(read, annotations))
 
     async def annotate(self, request: Request) -> Response:
-        path = self._path(request)
-        annotations = await _body(request, graphs.Annotations)
+        """Nothing, or what is kept if the file has changed meanwhile and keeps that as well."""
+        beside = graphs.annotations_path(self._path(request))
+        asked = await _body(request, AskedAnnotations)
         try:
-            graphs.write_annotations(annotations, graphs.annotations_path(path))
+            kept = await run_in_threadpool(
+                graphs.update_annotations,
+                beside,
+                lambda there: graphs.merged(asked.read, there, asked.own),
+            )
+        except graphs.MergeConflict as error:
+            sentence = f"{error} Load the page anew: it shows both."
+            raise Refused(HTTPStatus.CONFLICT, sentence) from error
         except graphs.GraphFileError as error:
-            raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, str(error)) from error
-        return Response(status_code=HTTPStatus.NO_CONTENT)
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        if kept == asked.own:
+            return Response(status_code=HTTPStatus.NO_CONTENT)
+        return JSONResponse(kept.model_dump(mode="json"))
 
     async def trace(self, request: Request) -> Response:
         asked = await _body(request, Asked)

@@ -42,13 +42,9 @@ from circuits.cli.options import (
     Type,
     WriteAt,
 )
+from circuits.cli.outputs import Kind, output_to, require_outputs
 from circuits.cli.summary import show_summary
-from circuits.cli.usage import (
-    UsageError,
-    require_consistent,
-    require_graph_place,
-    require_places,
-)
+from circuits.cli.usage import UsageError, require_consistent
 from circuits.expand import Expansion
 from circuits.features import FeatureSource
 from circuits.filled import Filled
@@ -99,8 +95,8 @@ def trace_command(
     as_json: AsJson = False,
 ) -> None:
     """Trace a prompt: which features, at which layers and tokens, made the prediction."""
-    require_places(out, html)
-    require_graph_place(out)
+    written = (*output_to(out, Kind.GRAPH), *output_to(html, Kind.PAGE, "--html"))
+    require_outputs(written, model, transcoders)
     require_consistent(
         transcoders=transcoders, features=features, targets=target or [], against=against
     )

@@ -24,6 +24,7 @@ from circuits.cli.options import (
     Revision,
     Type,
 )
+from circuits.cli.outputs import require_folder
 from circuits.cli.trace import DEFAULT_MODEL
 from circuits.descriptions import write_feature_files
 from circuits.progress import Progress, progress_bar
@@ -41,14 +42,14 @@ from circuits.training.corpus import (
 from circuits.training.dataset import dataset_corpus
 from circuits.training.describe import describe
 from circuits.training.export import write_transcoders
-from circuits.training.loop import Logged, train
+from circuits.training.loop import CHECKPOINT, Logged, train
 from circuits.training.report import DOCUMENTS, Report, report
 from circuits.training.run import Run, chosen_run
 from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
 from circuits.transcoders import TranscoderSet
 from circuits.weights import read_transcoders
 from graphs import Bos, DictionaryIdentity
-from graphs.files import atomic_write, make_folder
+from graphs.files import atomic_write
 
 DEFAULTS = TrainSettings()
 DATASET = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")  # a name on the Hub
@@ -132,7 +133,7 @@ def train_command(
             f"--context-only {context_only} leaves nothing of documents of {length} tokens: choose "
             "fewer positions."
         )
-    make_folder(out)
+    require_folder(out, CHECKPOINT, corpus, model)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
@@ -145,7 +146,8 @@ def train_command(
             )
         found = trained_and_measured(subject, run, settings, out, progress, checkpoint_every)
     with atomic_write(out / "report.json") as temporary:
-        temporary.write_text(json.dumps(found.as_json(), indent=1), encoding="utf-8")
+        text = json.dumps(found.as_json(), indent=1)
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     if as_json:
         print_json(found.as_json())
         return

@@ -12,10 +12,8 @@ import viz
 from circuits.cli.app import app, output, plain_errors, print_json
 from circuits.cli.opened import open_graph
 from circuits.cli.options import AsJson, GraphPath
-from circuits.cli.usage import UsageError, require_other, require_places
-
-_GENERATED = '<meta name="generator" content="headwater'
-_HEAD = 4096  # characters within which a page names its generator
+from circuits.cli.outputs import Kind, graph_files, output_to, require_outputs
+from circuits.cli.usage import UsageError
 
 
 @app.command("view")
@@ -40,11 +38,8 @@ def view_command(
         raise UsageError(
             f"A page holds at most {viz.MOST_GRAPHS} graphs, got {len(paths)}: make two pages."
         )
-    page = html or graph.with_suffix(".html")
-    require_places(page)
-    require_other(page, *paths, option="--html")
-    if html is None:
-        _require_own(page)
+    page = html or graph.parent / f"{graph.stem}.html"
+    require_outputs(output_to(page, Kind.PAGE, "--html"), *graph_files(*paths))
     read = [open_graph(path) for path in paths]
     viz.write_pages([(one.graph, one.annotations) for one in read], page, nodes)
     if show:
@@ -53,9 +48,3 @@ def view_command(
         print_json({"page": str(page)})
         return
     output.print(f"page: {page}", markup=False, soft_wrap=True)
-
-
-def _require_own(page: Path) -> None:
-    """Raises UsageError if another program's page would be replaced that nobody named."""
-    if page.exists() and _GENERATED not in page.read_text("utf-8", errors="replace")[:_HEAD]:
-        raise UsageError(f"{page} is there and is no page of headwater: give --html another name.")

@@ -6,8 +6,11 @@ One safetensors file, written beside and renamed, so that an interrupted write l
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 
 from circuits.training.settings import TrainingError
 from graphs.files import GraphFileError, atomic_write
+from graphs.locks import locked
 
 
 @dataclass
@@ -36,7 +40,10 @@ def write_checkpoint(
     optimizer: torch.optim.Optimizer,
     progressed: Progressed,
 ) -> None:
-    """Store the run of this name.  Raises TrainingError if it cannot; what was there stays."""
+    """Store the run of this name.
+
+    Raises TrainingError if it cannot, also where another run keeps its own; what was there stays.
+    """
     tensors = {f"parameter.{name}": value for name, value in dictionary.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
@@ -46,8 +53,12 @@ def write_checkpoint(
     metadata = {"run": json.dumps(told)}
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        with atomic_write(path) as temporary:
-            save_file(stored, temporary, metadata)
+        with locked(path):
+            if path.exists():
+                with _opened(path) as file:
+                    _progress(path, file, run)
+            with atomic_write(path) as temporary:
+                save_file(stored, temporary, metadata)
     except (GraphFileError, SafetensorError) as error:  # safetensors has its own for a full disk
         raise TrainingError(f"The checkpoint was not written: {error}") from error
 
@@ -68,20 +79,10 @@ def read_checkpoint(
     optimizer: torch.optim.Optimizer,
 ) -> Progressed:
     """Put a stored run's parameters into place.  Raises TrainingError if it is another run's."""
-    try:
-        with safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {}).get("run", "[null, 0, 0, 0]"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise TrainingError(
-            f"{path} is not a whole checkpoint ({first}): remove it to start anew."
-        ) from error
-    if told[0] != run:
-        raise TrainingError(
-            f"{path} belongs to a run with other settings, another model or another corpus: "
-            "write to another folder, or remove it to start anew."
-        )
+    with _opened(path) as file:
+        step, document, batch = _progress(path, file, run)
+        # Copies: Windows replaces no file that is mapped, and this one is written next.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # no mapping
     parameters = {
         name.removeprefix("parameter."): tensor
         for name, tensor in tensors.items()
@@ -94,7 +95,31 @@ def read_checkpoint(
             _, number, key = name.split(".")
             state["state"].setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict(state)
-    _, step, document, batch = told
     device = next(dictionary.parameters()).device
     seen = (tensors[name].to(device) for name in ("silent", "frequency"))
     return Progressed(step, document, batch, *seen)
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except TrainingError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise TrainingError(
+            f"{path} is not a whole checkpoint ({first}): write to another folder."
+        ) from error
+
+
+def _progress(path: Path, file: Any, run: str) -> tuple[int, int, int]:
+    """Step, document and batch of a stored run.  Raises TrainingError if it is another run's."""
+    stored, step, document, batch = json.loads((file.metadata() or {}).get("run", "[0, 0, 0, 0]"))
+    if stored != run:
+        raise TrainingError(
+            f"{path} belongs to a run with other settings, another model or another corpus: "
+            "write to another folder."
+        )
+    return step, document, batch

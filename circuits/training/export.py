@@ -48,7 +48,8 @@ def write_transcoders(
     if documents is not None:  # circuit-tracer takes no notice of it
         config[DOCUMENTS] = documents.model_dump(mode="json")
     with atomic_write(folder / "config.yaml") as temporary:
-        temporary.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        text = yaml.safe_dump(config, sort_keys=False)
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _hook(points: Mapping[str, object], point: object) -> str:

@@ -23,7 +23,7 @@ from circuits.training.losses import Step, step_loss
 from circuits.training.settings import Sparsity, TrainingError, TrainSettings, reason
 from circuits.training.sparsity import kth_largest
 from circuits.transcoder import Transcoder
-from graphs.files import LEFTOVERS, atomic_write, file_text
+from graphs.files import atomic_write, file_text, new_folder
 
 CHECKPOINT = "checkpoint.run"  # safetensors, but no part of the dictionary
 LOG = "log.jsonl"
@@ -56,11 +56,11 @@ def train(
 ) -> tuple[Transcoder, ...]:
     """Train on a stream; go on from the folder's checkpoint if there is one.
 
-    Raises TrainingError for a checkpoint of another run, if files cannot be written and if the
-    loss is no longer finite; then the last checkpoint is as it was.
+    Before the first checkpoint nothing is written: by it a run knows its folder.  Raises
+    TrainingError for a checkpoint of another run, if files cannot be written and if the loss is no
+    longer finite; then the last checkpoint is as it was.
     """
     settings = stream.settings
-    _remove_leftovers(folder)
     torch.manual_seed(settings.seed)
     dictionary = _initial(stream)
     optimizer = torch.optim.Adam(dictionary.parameters(), lr=settings.learning_rate, fused=True)
@@ -71,6 +71,7 @@ def train(
         shape = dictionary.encoder_bias.detach()
         progressed = Progressed(0, 0, 0, torch.zeros_like(shape), torch.zeros_like(shape))
     _forget_after(folder / LOG, progressed.step)
+    lines: list[Logged] = []  # that wait for the first checkpoint
     for batch, document, number in _batches(stream, progressed):
         if progressed.step >= settings.steps:
             break
@@ -79,9 +80,13 @@ def train(
         progressed.document, progressed.batch = document, number + 1
         tell(logged)
         if progressed.step % LOG_EVERY == 0 or progressed.step == settings.steps:
-            _append(folder / LOG, logged)
+            lines.append(logged)
+        if lines and path.exists():
+            _append(folder / LOG, lines)
         if progressed.step % checkpoint_every == 0 or progressed.step == settings.steps:
-            write_checkpoint(path, run, dictionary, optimizer, progressed)
+            with new_folder(folder):
+                write_checkpoint(path, run, dictionary, optimizer, progressed)
+            _append(folder / LOG, lines)
     return dictionary.folded(thresholds(dictionary, stream, progressed.document))
 
 
@@ -89,12 +94,6 @@ def _initial(stream: Stream) -> TrainedDictionary:
     """The dictionary before its first step, for the sizes that the first pool has."""
     first = stream.pool(0).activations
     return TrainedDictionary(stream.settings, first.inputs, first.outputs)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed runs were writing."""
-    for path in folder.rglob(LEFTOVERS):
-        path.unlink(missing_ok=True)
 
 
 def _batches(stream: Stream, progressed: Progressed) -> Iterator[tuple[Activations, int, int]]:
@@ -183,12 +182,14 @@ def thresholds(
     return least.expand(len(learned))[:, None].expand_as(learned)
 
 
-def _append(path: Path, logged: Logged) -> None:
+def _append(path: Path, lines: list[Logged]) -> None:
+    """Write lines to the log, and forget that they waited."""
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(logged)) + "\n")
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            file.writelines(json.dumps(asdict(logged)) + "\n" for logged in lines)
     except OSError as error:
         raise TrainingError(f"Cannot write {path}: {reason(error)}.") from error
+    lines.clear()
 
 
 def _forget_after(path: Path, step: int) -> None:
@@ -201,7 +202,8 @@ def _forget_after(path: Path, step: int) -> None:
     lines = file_text(path).decode("utf-8", "replace").splitlines()
     kept = [line for line in lines if 0 < _step_of(line) <= step]
     with atomic_write(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        text = "".join(f"{line}\n" for line in kept)
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _step_of(line: str) -> int:

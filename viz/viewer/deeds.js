@@ -16,13 +16,18 @@ async function saveAnnotations(viewer) {
   const notes = adopted(graph, viewer.notes, viewer.state.mine);
   if (notes !== viewer.notes) viewer.dispatch({ type: "load", annotations: notes });
   if (viewer.served) {
-    const body = annotationsText(notes);
+    const body = JSON.stringify({ schema_version: 1, ...notes, read: notesInPage(graph) });
     const headers = { "content-type": "application/json" };
+    const sent = viewer.notes;
     const answer = await fetch(`${location.pathname}/annotations`, { method: "PUT", headers, body }).catch(() => null);
     if (answer?.ok) {
-      graph.annotations = notes;
-      viewer.dispatch({ type: "keep", file: notes });
-      announce("Annotations saved beside the graph.");
+      const more = answer.status !== 204; // the file had changed, and keeps that as well
+      const kept = more ? notesFrom(await answer.json()) : notes;
+      announce(`Annotations saved beside the graph${more ? ", with what has changed there" : ""}.`);
+      if (more && viewer.notes !== sent) return; // changed here as well by now: the next save adds it
+      graph.annotations = kept;
+      if (more) viewer.dispatch({ type: "load", annotations: kept });
+      viewer.dispatch({ type: "keep", file: kept });
     } else announce(answer ? `Not saved: ${(await answer.json()).error}` : "Not saved: the server does not answer.");
     return;
   }

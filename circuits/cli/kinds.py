@@ -1,0 +1,101 @@
+"""What a file holds, by its content: whether it may be replaced by an output of a kind."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from graphs import GraphFileError, read_annotations
+
+_HEAD = 4096  # bytes within which a file says what it is
+_LONGEST_NOTES = 2**24  # bytes of annotations
+
+
+class Kind(StrEnum):
+    """What commands write, in words."""
+
+    GRAPH = "a graph of headwater"
+    PROFILE = "a profile of headwater"
+    ANNOTATIONS = "annotations"
+    PAGE = "a page of headwater"
+    NEURONPEDIA = "a graph as JSON"
+    NODE_LINK = "a graph as node-link JSON"
+    GRAPHML = "a graph as GraphML"
+    GEXF = "a graph as GEXF"
+    DOT = "a graph as DOT"
+    PARQUET = "a table of headwater"
+
+
+_JSON = "JSON of another kind"
+_FLAGS = re.DOTALL | re.IGNORECASE
+_HEADERS = {"headwater": Kind.GRAPH, "headwater-profile": Kind.PROFILE}
+# Of texts, by how they begin.  A page names its generator, which is of our own pages alone.
+_BEGINNINGS: tuple[tuple[str, str], ...] = (
+    (r'\{\s*"metadata"\s*:\s*\{\s*"slug"', Kind.NEURONPEDIA),
+    (r'\{\s*"directed"\s*:\s*(true|false)\s*,\s*"multigraph"', Kind.NODE_LINK),
+    (r'digraph "', Kind.DOT),
+    (r"(<\?xml[^>]*>\s*)?<graphml\b", Kind.GRAPHML),
+    (r"(<\?xml[^>]*>\s*)?<gexf\b", Kind.GEXF),
+    (r'<!doctype html>.*<meta name="generator" content="headwater', Kind.PAGE),
+    (r"<(!doctype )?html\b", "a page of another program"),
+    (r"[{[]", _JSON),
+    ("", "a text"),
+)
+
+
+def kind_of(path: Path) -> str | None:
+    """What a file holds, a `Kind` or other words; None for an empty file.  Raises OSError."""
+    with path.open("rb") as file:
+        start = file.read(_HEAD)
+    if not start:
+        return None
+    if start.startswith(b"PAR1"):
+        return Kind.PARQUET if _is_our_table(path) else "a table of another program"
+    if start.startswith(b"PK\x03\x04"):
+        return "a zip archive, as torch and numpy write"
+    if start.startswith(b"\x93NUMPY"):
+        return "an array of numpy"
+    if start[8:9] == b"{":
+        return _of_tensors(path)
+    return _of_text(path, start)
+
+
+def _is_our_table(path: Path) -> bool:
+    """Whether a Parquet file has our header; without pyarrow nobody can tell, nor write one."""
+    try:
+        metadata = import_module("pyarrow.parquet").read_schema(path).metadata
+    except (ImportError, OSError, ValueError):  # its own errors are ValueErrors
+        return False
+    return b"headwater" in (metadata or {})
+
+
+def _of_tensors(path: Path) -> str:
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return "a file that is damaged"
+    return next((kind for key, kind in _HEADERS.items() if key in metadata), "tensors")
+
+
+def _of_text(path: Path, start: bytes) -> str:
+    try:
+        text, _ = codecs.utf_8_decode(start.removeprefix(codecs.BOM_UTF8))  # up to a part of a sign
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        return "data of another program"
+    found = next(kind for begins, kind in _BEGINNINGS if re.match(begins, text.lstrip(), _FLAGS))
+    return Kind.ANNOTATIONS if found == _JSON and _is_annotations(path) else found
+
+
+def _is_annotations(path: Path) -> bool:
+    try:
+        return path.stat().st_size <= _LONGEST_NOTES and bool(read_annotations(path))
+    except GraphFileError:
+        return False

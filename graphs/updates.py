@@ -1,0 +1,87 @@
+"""Updates: what is said about a graph is written into its files as they are now.
+
+Between reading a file and keeping something in it minutes may pass, in which others write.  So the
+file is read again, and changed and written under a lock; what has come meanwhile stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from graphs.annotations import NO_ANNOTATIONS, Annotations, read_annotations, write_annotations
+from graphs.files import GraphFileError
+from graphs.graph import AttributionGraph
+from graphs.locks import locked
+from graphs.provenance import Measured
+from graphs.report import Report
+from graphs.storage import arrays_of, read_graph, write_graph
+
+
+def keep_measured(
+    path: Path | str, read: AttributionGraph, measured: Iterable[Measured]
+) -> AttributionGraph:
+    """The graph as its file has it now, with what interventions on `read` measured.
+
+    Raises GraphFileError if the file cannot be read or written, or holds another graph by now.
+    """
+    return _changed(path, read, lambda now: now.with_measured(measured))
+
+
+def keep_report(path: Path | str, read: AttributionGraph, report: Report) -> AttributionGraph:
+    """The graph as its file has it now, with the report on `read`.
+
+    Raises GraphFileError as `keep_measured`, and if the file has got another report meanwhile.
+    """
+
+    def change(now: AttributionGraph) -> AttributionGraph:
+        if now.provenance.report not in (read.provenance.report, report):
+            raise GraphFileError(
+                f"{path} has got another report while this one was made: check it again to "
+                "replace that."
+            )
+        return now.with_report(report)
+
+    return _changed(path, read, change)
+
+
+def update_annotations(
+    path: Path | str, change: Callable[[Annotations], Annotations]
+) -> Annotations:
+    """Write what `change` makes of the annotations in a file, and return it; none are nothing.
+
+    Raises GraphFileError if the file cannot be read or written, and what `change` raises.
+    """
+    with locked(path):
+        now = read_annotations(path) if Path(path).exists() else NO_ANNOTATIONS
+        changed = change(now)
+        if changed != now:
+            write_annotations(changed, path)
+        return changed
+
+
+def _changed(
+    path: Path | str,
+    read: AttributionGraph,
+    change: Callable[[AttributionGraph], AttributionGraph],
+) -> AttributionGraph:
+    with locked(path):
+        now = read_graph(path)
+        if not _is_same(read, now):
+            raise GraphFileError(
+                f"{path} holds another graph by now than the one that was tested: test it again."
+            )
+        changed = change(now)
+        write_graph(changed, path)
+        return changed
+
+
+def _is_same(one: AttributionGraph, other: AttributionGraph) -> bool:
+    """Whether two graphs are equal to the bit, whatever was found out about them in the model."""
+    open_ = {"measured": (), "report": None}
+    headers = [graph.provenance.model_copy(update=open_) for graph in (one, other)]
+    arrays = [
+        {name: (array.dtype, array.tobytes()) for name, array in arrays_of(graph).items()}
+        for graph in (one, other)
+    ]
+    return headers[0] == headers[1] and arrays[0] == arrays[1]
