@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from circuits.ablation import Ablation
 from circuits.check import CheckSettings, check
@@ -103,6 +106,17 @@ def test_an_ordinary_first_token_is_an_attention_sink_of_smollm2(
     found = trace(prompt, subject, Neurons(200), settings).provenance.sinks
     assert [sink.pos for sink in found or ()] == sinks
     assert all(sink.ratio > 150 and 0.2 < sink.influence < 0.6 for sink in found or ())
+
+
+def test_a_bos_without_its_name_has_no_features(smollm2: Subject, tmp_path: Path):
+    smollm2.tokenizer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "bos_token": None}))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.bos_token is None
+    named = read_prompt(EIFFEL, smollm2.tokenizer, PromptRule(Bos.ALWAYS))
+    typed = read_prompt(f"<|im_start|>{EIFFEL}", tokenizer)
+    assert (typed.ids, typed.context_only) == (named.ids, named.context_only) == (named.ids, 1)
 
 
 @pytest.mark.parametrize("name", ["gemma-3-270m", "smollm2-135m"])
