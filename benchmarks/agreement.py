@@ -37,8 +37,13 @@ class Other:
 
 
 def read_circuit_tracer(file: Path, graph: AttributionGraph) -> Other:
-    """circuit-tracer's graph as `circuit_tracer_run.py` wrote it."""
+    """circuit-tracer's graph as `circuit_tracer_run.py` wrote it.
+
+    Raises ValueError if it is of other tokens: its positions would be others too.
+    """
     found = torch.load(file)
+    if tuple(found["ids"]) != graph.provenance.token_ids:
+        raise ValueError(f"{file} is of tokens {found['ids']}, not {graph.provenance.token_ids}.")
     ids, n_layers = graph.provenance.token_ids, graph.provenance.model.n_layers
     features = [NodeId(NodeKind.FEATURE, *row) for row in found["features"].tolist()]
     names = [

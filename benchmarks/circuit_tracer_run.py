@@ -89,6 +89,10 @@ def main() -> None:
             start = time.perf_counter()
             graph = attribute(torch.tensor(job["ids"]), loaded, batch_size=job["batch_size"])
             seconds.append(time.perf_counter() - start)
+    # It puts a token in front of ids that do not begin with a special one: then nothing compares.
+    ids = graph.input_tokens.flatten().tolist()
+    if ids != job["ids"]:
+        raise SystemExit(f"circuit-tracer attributed {ids}, not {job['ids']}")
     first_token = len(graph.adjacency_matrix) - len(graph.logit_targets) - len(job["ids"])
     tokens = slice(first_token, first_token + len(job["ids"]))
     graph.adjacency_matrix[:, tokens] *= job["token_factor"]
@@ -96,6 +100,7 @@ def main() -> None:
     found = {
         "weights": graph.adjacency_matrix,  # [target, source], token edges put right
         "features": graph.active_features,  # layer, pos, index
+        "ids": ids,
         "tokens": [target.vocab_idx for target in graph.logit_targets],
         "pruned": (nodes, edges),
     }

@@ -36,9 +36,9 @@ from circuits.recording import record
 from circuits.rows import SparseRows
 from circuits.subject import Subject, read_subject
 from circuits.targets import TargetSettings, read_targets
-from circuits.tokens import Prompt, prompt_from_ids, read_prompt
+from circuits.tokens import Prompt, PromptRule, prompt_from_ids, read_prompt
 from circuits.trace import TraceSettings, trace
-from graphs import NodeKind
+from graphs import Bos, NodeKind
 
 LENGTHS = (6, 32, 128, 512)
 D_DICT, ACTIVE = 4096, 40
@@ -49,8 +49,9 @@ REPEATS = {6: 5, 32: 3, 128: 1, 512: 1}
 
 
 def prompt_of(length: int, subject: Subject) -> Prompt:
-    """The first `length` tokens of a fixed text, BOS included."""
-    whole = read_prompt(TEXT.read_text(encoding="utf-8"), subject.tokenizer)
+    """The first `length` tokens of a fixed text, BOS included, whatever the tokenizer does."""
+    text = TEXT.read_text(encoding="utf-8")
+    whole = read_prompt(text, subject.tokenizer, PromptRule(Bos.ALWAYS))
     return prompt_from_ids(list(whole.ids[:length]), subject.tokenizer)
 
 

@@ -11,7 +11,7 @@ from circuits.neurons import Neurons
 from circuits.recording import Recording, record
 from circuits.subject import Subject, read_subject
 from circuits.targets import Direction, TargetSettings
-from circuits.tokens import Prompt, read_prompt
+from circuits.tokens import Prompt, PromptRule, read_prompt
 from circuits.trace import TraceSettings, estimate_trace, trace
 from circuits.transcoder import Transcoder
 from circuits.transcoders import TranscoderSet
@@ -26,6 +26,7 @@ __all__ = [
     "Neurons",
     "Outcomes",
     "Prompt",
+    "PromptRule",
     "Recording",
     "Subject",
     "TargetSettings",

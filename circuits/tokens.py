@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
@@ -172,9 +173,19 @@ def _context_only(
         mark = tokenizer.convert_ids_to_tokens(opening[1])
         if mark == GEMMA_3_CHAT_MARK:  # other vocabularies have other tokens under these ids
             return len(opening), ContextRule.CHAT
-    if ids[0] in tokenizer.all_special_ids:
+    if ids[0] in tokenizer.all_special_ids or ids[0] in _marked_special(tokenizer):
         return 1, ContextRule.SPECIAL
     return 0, ContextRule.ORDINARY
+
+
+@lru_cache(maxsize=4)
+def _marked_special(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Ids that the tokenizer's file marks as special, whether or not they have a name.
+
+    Where a BOS is taken from a tokenizer (`bos_token: null`), it is still one of them.
+    """
+    added = tokenizer.added_tokens_decoder
+    return frozenset(token for token, content in added.items() if content.special)
 
 
 def require_known(text: str, tokenizer: PreTrainedTokenizerBase) -> None:

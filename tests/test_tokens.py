@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from circuits.naming import candidates
 from circuits.tokens import (
@@ -76,6 +79,21 @@ def test_without_bos_a_special_token_in_front_is_context_only_and_an_ordinary_on
         prompt = read_prompt(text, tokenizer)
         assert (prompt.text, prompt.context_only) == (text, context_only)
         assert prompt.opening == Opening(asked=Bos.AUTO, bos="unknown", rule=ContextRule(rule))
+
+
+def test_a_special_token_counts_without_a_name(tmp_path: Path):
+    """The same tokenizer with `bos_token: null`, as people write it to be rid of a second BOS."""
+    toy_tokenizer(adds_bos=False).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "bos_token": None}))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert (tokenizer.bos_token_id, tokenizer.all_special_ids) == (None, [])
+    assert tokenizer.decode([1, 5, 9], skip_special_tokens=True) == "fj"
+    prompts = [read_prompt(text, tokenizer) for text in ("bfj", "fj")]
+    assert [(prompt.ids, prompt.context_only) for prompt in prompts] == [
+        ((1, 5, 9), 1),
+        ((5, 9), 0),
+    ]
 
 
 def test_a_bos_of_id_zero_counts():
