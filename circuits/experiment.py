@@ -83,7 +83,7 @@ def prepare(
     settings = targets or target_settings(header)
     prompt = Prompt(header.prompt, header.token_ids, header.tokens, header.context_only)
     with torch.inference_mode():
-        recording, read, features = read_active(prompt, subject, source, settings, force=True)
+        recording, read, features = read_active(prompt, subject, source, settings)
         row = _rows(graph, features)
     kinds = graph.nodes.kind[graph.target_rows()], graph.nodes.index[graph.target_rows()]
     if not np.array_equal(kinds[1], read.index.cpu().numpy()) or np.any(kinds[0] != read.kind):
