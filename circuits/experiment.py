@@ -71,7 +71,7 @@ def prepare(
     settings = targets or target_settings(header)
     prompt = Prompt(header.prompt, header.token_ids, header.tokens, header.context_only)
     with torch.inference_mode():
-        recording, read, features = read_active(prompt, subject, source, settings, force=True)
+        recording, read, features = read_active(prompt, subject, source, settings)
         require_dictionary(header, features.identity)
         row = _rows(graph, features)
     kinds = graph.nodes.kind[graph.target_rows()], graph.nodes.index[graph.target_rows()]

@@ -57,19 +57,9 @@ class Recording:
 def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording:
     """Run the model once on a prompt; logits are kept at one position.
 
-    Raises PromptError for a prompt longer than the model's context or without that position,
-    DamagedWeights if logits are not finite.
+    Raises PromptError as `require_possible`, DamagedWeights if logits are not finite.
     """
-    limit = frozen.context_length
-    if limit is not None and len(prompt) > limit:
-        raise PromptError(
-            f"The prompt has {len(prompt)} tokens, the model's context holds {limit}: shorten it."
-        )
-    if not -len(prompt) <= position < len(prompt):
-        raise PromptError(
-            f"There is no position {position} in a prompt of {len(prompt)} tokens: choose one of "
-            f"0 to {len(prompt) - 1}, or count from the end with a negative number."
-        )
+    require_possible(frozen, prompt, position)
     kept = torch.tensor([position % len(prompt)], device=frozen.device)
     seen: dict[str, Tensor] = {}
     ids = torch.tensor([prompt.ids], device=frozen.device)
@@ -100,6 +90,20 @@ def _difference(frozen: FrozenModel, ids: Tensor, kept: Tensor, recorded: Tensor
     with torch.no_grad():
         own = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
     return float((recorded - own).abs().max() / own.abs().max())
+
+
+def require_possible(frozen: FrozenModel, prompt: Prompt, position: int) -> None:
+    """Raises PromptError for a prompt longer than the model's context or without that position."""
+    limit = frozen.context_length
+    if limit is not None and len(prompt) > limit:
+        raise PromptError(
+            f"The prompt has {len(prompt)} tokens, the model's context holds {limit}: shorten it."
+        )
+    if not -len(prompt) <= position < len(prompt):
+        raise PromptError(
+            f"There is no position {position} in a prompt of {len(prompt)} tokens: choose one of "
+            f"0 to {len(prompt) - 1}, or count from the end with a negative number."
+        )
 
 
 def _block_recording(layer: int, block: FrozenBlock, seen: dict[str, Tensor]) -> BlockRecording:

@@ -6,6 +6,7 @@ from circuits.estimate import Need, Plan
 from circuits.features import FeatureSource
 from circuits.frozen import FrozenModel
 from circuits.memory import free_bytes, free_device_bytes, gigabytes
+from circuits.tokens import Prompt
 
 
 class DoesNotFit(ValueError):
@@ -14,10 +15,8 @@ class DoesNotFit(ValueError):
 
 def require_room_to_record(frozen: FrozenModel, source: FeatureSource, n_tokens: int) -> None:
     """Raises DoesNotFit if the forward pass itself will not fit: all its patterns are kept."""
-    block = frozen.blocks[0]
-    n_heads = block.output.shape[1] // block.d_head
     # Every layer's pattern, three more while one is made; residuals and MLP inputs of each layer.
-    patterns = (frozen.n_layers + 3) * n_heads * n_tokens**2
+    patterns = (frozen.n_layers + 3) * _heads(frozen) * n_tokens**2
     residuals = 5 * frozen.n_layers * n_tokens * frozen.d_model
     numbers = patterns + residuals + source.numbers(frozen, n_tokens)
     wanted, free = numbers * frozen.unembedding.element_size(), free_device_bytes(frozen.device)
@@ -27,6 +26,30 @@ def require_room_to_record(frozen: FrozenModel, source: FeatureSource, n_tokens:
             f"recorded and {gigabytes(free)} are free: shorten the prompt; "
             "`headwater trace --force` tries nevertheless."
         )
+
+
+def require_room_to_sweep(frozen: FrozenModel, prompt: Prompt) -> None:
+    """Raises DoesNotFit, before anything is computed, if no choice of features would help.
+
+    What is held during a sweep whatever is active: patterns as recorded and as laid out for it;
+    of every layer three residuals that are recorded, errors and two kinds of constants.
+    """
+    length, swept = len(prompt), len(prompt) - prompt.context_only
+    patterns = _heads(frozen) * length * (length + swept)
+    residuals = 3 * frozen.d_model * (length + swept)
+    least = frozen.n_layers * (patterns + residuals) * frozen.unembedding.element_size()
+    free = free_device_bytes(frozen.device)
+    if least > free:
+        raise DoesNotFit(
+            f"A trace of {length:,} tokens needs at least {gigabytes(least)} more memory, however "
+            f"few features are expanded, and {gigabytes(free)} are free: shorten the prompt; "
+            "`headwater trace --force` tries nevertheless."
+        )
+
+
+def _heads(frozen: FrozenModel) -> int:
+    block = frozen.blocks[0]
+    return block.output.shape[1] // block.d_head
 
 
 def require_room(plan: Plan) -> None:

@@ -24,8 +24,8 @@ from circuits.recording import Recording
 from circuits.written import written_at
 from graphs.nodes import NodeKind, NodeTable
 
-MOST_PADDING = 3  # slots per source up to which every position gets one tile of equal width
-TILE_WIDTH = 64  # sources of one position read off together, where positions are very uneven
+MOST_PADDING = 3  # slots per source at most
+TILE_WIDTH = 64  # sources of one position read off together at most, where positions are uneven
 
 
 @dataclass(frozen=True)
@@ -182,14 +182,26 @@ def _layer(
 
 def slots(counts: Int[Tensor, " pos"]) -> int:
     """Vectors that tiles have room for, with so many sources by position."""
-    width = tile_width(counts)
-    return int(((counts + width - 1) // width).sum()) * width
+    return _slots(counts, tile_width(counts))
 
 
 def tile_width(counts: Int[Tensor, " pos"]) -> int:
-    """One tile per position where these are about even, else small tiles."""
+    """One tile per position where these are about even, else tiles as small as padding asks for.
+
+    On a long prompt most positions of a layer have an error and no feature.
+    """
     widest = max(1, int(counts.max()) if len(counts) else 1)
-    return widest if widest * len(counts) <= MOST_PADDING * int(counts.sum()) else TILE_WIDTH
+    most = MOST_PADDING * int(counts.sum())
+    if widest * len(counts) <= most:
+        return widest
+    width = TILE_WIDTH
+    while width > 1 and _slots(counts, width) > most:
+        width //= 2
+    return width
+
+
+def _slots(counts: Int[Tensor, " pos"], width: int) -> int:
+    return int(((counts + width - 1) // width).sum()) * width
 
 
 def pack_tiles(

@@ -21,9 +21,9 @@ from circuits.features import ActiveFeatures, FeatureSource
 from circuits.frozen import FrozenModel
 from circuits.labels import LABELS_PER_LAYER, output_tokens
 from circuits.progress import Progress, ignore_progress
-from circuits.recording import Recording, record
+from circuits.recording import Recording, record, require_possible
 from circuits.replay import replay_difference
-from circuits.room import require_room, require_room_to_record
+from circuits.room import require_room, require_room_to_record, require_room_to_sweep
 from circuits.rows import SparseRows
 from circuits.sinks import attention_sinks
 from circuits.sources import Sources, node_table
@@ -71,9 +71,13 @@ def trace(
     """
     settings = settings or TraceSettings()
     frozen = subject.frozen
+    require_possible(frozen, prompt, settings.targets.position)
+    if not force:
+        require_room_to_record(frozen, source, len(prompt))
+        require_room_to_sweep(frozen, prompt)
     with torch.inference_mode():
         recording, targets, features = read_active(
-            prompt, subject, source, settings.targets, progress, force
+            prompt, subject, source, settings.targets, progress
         )
         plan = Plan(frozen, recording, features, settings.expansion, targets.covectors)
         if not force:
@@ -130,6 +134,8 @@ def estimate_trace(
 ) -> Estimate:
     """What `trace` with the same arguments will cost, from one forward pass.  Raises as `trace`."""
     settings = settings or TraceSettings()
+    require_possible(subject.frozen, prompt, settings.targets.position)
+    require_room_to_record(subject.frozen, source, len(prompt))
     with torch.inference_mode():
         start = time.perf_counter()
         recording, targets, features = read_active(
@@ -152,12 +158,9 @@ def read_active(
     source: FeatureSource,
     settings: TargetSettings,
     progress: Progress = ignore_progress,
-    force: bool = False,
 ) -> tuple[Recording, Targets, ActiveFeatures]:
     """The first stages of a trace, to which interventions come back.  Raises as `trace`."""
     progress("record", 0, 1)
-    if not force:
-        require_room_to_record(subject.frozen, source, len(prompt))
     recording = record(subject.frozen, prompt, settings.position)
     targets = read_targets(subject.frozen, recording, settings, subject.spell)
     progress("features", 0, 1)

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
 import re
+from dataclasses import is_dataclass
+from importlib import import_module
 
 import pytest
+import torch
 
 import circuits.estimate
 import circuits.room
+from circuits.attention import Attention
 from circuits.estimate import Plan, estimate
 from circuits.expand import Expansion
-from circuits.room import DoesNotFit, require_room, require_room_to_record
+from circuits.neurons import Neurons
+from circuits.room import DoesNotFit, require_room, require_room_to_record, require_room_to_sweep
+from circuits.sources import build_sources
 from circuits.subject import Subject
-from circuits.trace import trace
+from circuits.targets import TargetSettings
+from circuits.tokens import PromptError
+from circuits.trace import read_active, trace
 from tests.test_estimate import prepared, without_blocks
 from tests.tiny import tiny_prompt, toy_dictionary
 
@@ -54,3 +62,58 @@ def test_a_forward_pass_that_does_not_fit_is_refused(
     with pytest.raises(DoesNotFit, match="to be recorded"):
         trace(tiny_prompt(), gemma, source)
     assert len(trace(tiny_prompt(), gemma, source, force=True)) > 0
+
+
+def numbers(*held: object) -> int:
+    """How many numbers tensors hold, anywhere inside, each memory counted once."""
+    found: dict[int, int] = {}
+
+    def visit(one: object) -> None:
+        if isinstance(one, torch.Tensor):
+            storage = one.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes() // one.element_size()
+        elif isinstance(one, (list, tuple)):
+            for part in one:
+                visit(part)
+        elif is_dataclass(one):
+            for part in vars(one).values():
+                visit(part)
+
+    for one in held:
+        visit(one)
+    return sum(found.values())
+
+
+def test_a_sweep_holds_at_least_what_is_asked_for_before_it_is_begun(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+):
+    """Of a prompt on which nothing is active, for all else is more."""
+    prompt, frozen = tiny_prompt(tuple(1 + i % 20 for i in range(60))), subject.frozen
+    silent = Neurons(0) if frozen.layout.experts is None else toy_dictionary()
+    with torch.inference_mode():
+        recording, _, features = read_active(prompt, subject, silent, TargetSettings())
+        sources = build_sources(frozen, recording, features, prompt.context_only)
+        attention = Attention(frozen, recording, prompt.context_only)
+    layers = [(x.tiles.vectors, x.mlp_constant, x.attention_constant) for x in sources.layers]
+    held = 8 * numbers(recording.blocks, attention.mixing, layers)
+    monkeypatch.setattr(circuits.room, "free_device_bytes", lambda _: held)
+    require_room_to_sweep(frozen, prompt)
+    monkeypatch.setattr(circuits.room, "free_device_bytes", lambda _: held // 2)
+    with pytest.raises(DoesNotFit, match=r"A trace of 60 tokens needs at least .* shorten the"):
+        require_room_to_sweep(frozen, prompt)
+
+
+def test_what_cannot_fit_whatever_fires_is_refused_before_the_model_is_run(
+    gemma: Subject, monkeypatch: pytest.MonkeyPatch
+):
+    prompt = tiny_prompt((1, *[5, 9] * 2000, 8))
+    patterns = 3 * 4 * 4002**2 * 8  # layers, heads; a sweep holds them twice
+    monkeypatch.setattr(circuits.room, "free_device_bytes", lambda _: int(1.9 * patterns))
+    module = import_module("circuits.trace")
+    monkeypatch.setattr(module, "require_room_to_record", lambda *_: None)  # of many layers, less
+    monkeypatch.setattr(module, "record", lambda *_: pytest.fail("the model was run"))
+    with pytest.raises(PromptError, match="the model's context holds 64"):  # no memory would help
+        trace(prompt, gemma, toy_dictionary())
+    monkeypatch.setattr(type(gemma.frozen), "context_length", None)
+    with pytest.raises(DoesNotFit, match=r"A trace of 4,002 tokens needs at least 2\.9 GiB more"):
+        trace(prompt, gemma, toy_dictionary())
