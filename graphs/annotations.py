@@ -120,8 +120,10 @@ def annotations_path(graph: Path | str) -> Path:
 
     >>> annotations_path("runs/dallas.safetensors").name
     'dallas.annotations.json'
+    >>> annotations_path("runs/dallas.json.gz").name
+    'dallas.annotations.json'
     """
-    return Path(graph).with_suffix(ANNOTATIONS_SUFFIX)
+    return Path(str(graph).removesuffix(".gz")).with_suffix(ANNOTATIONS_SUFFIX)
 
 
 def read_annotations(path: Path | str) -> Annotations:
