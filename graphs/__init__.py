@@ -35,14 +35,8 @@ from graphs.matching import (
     one_dictionary,
     one_source,
 )
-from graphs.neuronpedia import (
-    LARGEST_UPLOAD,
-    Upload,
-    complaints,
-    hidden,
-    to_neuronpedia,
-    write_neuronpedia,
-)
+from graphs.neuronpedia import LARGEST_UPLOAD, complaints, to_neuronpedia, write_neuronpedia
+from graphs.neuronpedia_file import Upload, hidden
 from graphs.neuronpedia_names import CIRCUIT_TRACER_KIND
 from graphs.neuronpedia_reader import ReadGraph, read_neuronpedia
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
@@ -88,6 +82,7 @@ from graphs.scores import Scores, scores
 from graphs.select import SelectionError, names_concept, select
 from graphs.storage import read_graph, write_graph
 from graphs.summary import NodeLine, Summary, TargetLine, summarise
+from graphs.target_weights import weighed
 from graphs.transport import Transport, transport
 
 __all__ = [
@@ -239,6 +234,7 @@ __all__ = [
     "total_effects",
     "traits",
     "transport",
+    "weighed",
     "whole",
     "write_annotations",
     "write_dot",

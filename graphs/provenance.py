@@ -50,7 +50,8 @@ class Target(_Frozen):
 
     text: str  # the token, or what the direction is
     token_id: int | None = None  # vocabulary entry; None for contrasts and vectors
-    probability: float = Field(ge=0.0, le=1.0)  # model's own; 1 for contrasts and vectors
+    probability: Annotated[float, Field(ge=0.0, le=1.0)] | None
+    # model's own, 1 for contrasts and vectors; None: a file of another program does not say
 
 
 class Measured(_Frozen):

@@ -23,7 +23,8 @@ class TargetLine:
 
     node: str
     text: str
-    probability: float | None  # None for contrasts and vectors
+    probability: float | None  # None for contrasts and vectors, and where it is not known
+    weight: float  # its share of what the graph explains
     value: float | None  # what its row sums to; None in graphs of others
 
 
@@ -51,6 +52,7 @@ class Summary:
     tokens: tuple[str, ...]
     context_only: int
     targets: tuple[TargetLine, ...]
+    unknown_probabilities: int  # of predictions, in graphs of others
     strongest: tuple[NodeLine, ...]
     n_nodes: int
     n_features: int
@@ -73,7 +75,7 @@ def summarise(
 
     A person's labels stand in place of the dictionary's.
     """
-    source = graph.provenance
+    source, total = graph.provenance, float(graph.seed.sum()) or 1.0
     return Summary(
         model=source.model.name,
         dictionary=source.dictionary.name,
@@ -85,10 +87,12 @@ def summarise(
                 node=str(graph.nodes[int(row)]),
                 text=target.text,
                 probability=None if target.token_id is None else target.probability,
+                weight=float(graph.seed[row]) / total,
                 value=_known(float(graph.nodes.value[row])),
             )
             for row, target in zip(graph.target_rows(), source.targets, strict=True)
         ),
+        unknown_probabilities=sum(target.probability is None for target in source.targets),
         strongest=_strongest(graph, per_layer, annotations),
         n_nodes=len(graph),
         n_features=int(graph.nodes.is_kind(NodeKind.FEATURE).sum()),

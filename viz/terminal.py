@@ -44,11 +44,15 @@ def plain_table(*headings: str, right: tuple[str, ...]) -> Table:
 
 
 def _predictions(summary: Summary) -> Table:
-    table = plain_table("explained", "probability", "value", "node", right=("probability", "value"))
+    # Weights are told where probabilities do not: all alike they are those of contrasts.
+    weighs = len({target.weight for target in summary.targets if target.probability is None}) > 1
+    headings = ("explained", "probability", *(["weight"] if weighs else []), "value", "node")
+    table = plain_table(*headings, right=("probability", "weight", "value"))
     for target in summary.targets:
         probability = "" if target.probability is None else f"{target.probability:.3f}"
+        weight = [f"{target.weight:.1%}"] if weighs else []
         value = "" if target.value is None else f"{target.value:.3f}"
-        cells = (visible(target.text), probability, value, target.node)
+        cells = (visible(target.text), probability, *weight, value, target.node)
         table.add_row(*(Text(cell) for cell in cells))
     return table
 
@@ -81,6 +85,8 @@ def _notes(summary: Summary) -> RenderableType:
         f"{summary.n_nodes:,} nodes, {summary.n_edges:,} edges; "
         f"replacement {found.replacement:.3f}, completeness {found.completeness:.3f}"
     ]
+    if summary.unknown_probabilities:
+        lines.append(_unknown(summary))
     if checks.influence_resolved is not None:
         lines.append(f"{checks.influence_resolved:.1%} of influence resolved")
     if checks.expanded_features is not None and checks.active_features is not None:
@@ -103,6 +109,14 @@ def _notes(summary: Summary) -> RenderableType:
     failures = [Text(failure, style="bold red") for failure in summary.failures]
     tested = [] if summary.report is None else ["", report_table(summary.report)]
     return Group(*(Text(line) for line in lines), *tested, *failures)
+
+
+def _unknown(summary: Summary) -> str:
+    """How much predictions count of which the file of another program says no probability."""
+    count, some = len(summary.targets), summary.unknown_probabilities
+    if some == count and len({target.weight for target in summary.targets}) == 1:
+        return "no probability of a prediction is known: all count the same"
+    return f"{some:,} of {count:,} predictions have no known probability and count nothing"
 
 
 def report_table(report: Report) -> Table:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import graphs
-from circuits.circuit_tracer import read_circuit_tracer
+from circuits.circuit_tracer import open_circuit_tracer
 from circuits.cli.app import errors
 
 SUFFIXES = (".safetensors", ".json", ".json.gz", ".pt")
@@ -25,7 +25,7 @@ def open_graph(path: Path, spell: Callable[[int], str] | None = None) -> graphs.
     """
     match _suffix(path):
         case ".pt":
-            read = graphs.ReadGraph(read_circuit_tracer(path, spell), graphs.NO_ANNOTATIONS)
+            read = open_circuit_tracer(path, spell)
         case ".json":
             read = graphs.read_neuronpedia(path)
         case _:
