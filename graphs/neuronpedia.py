@@ -68,8 +68,7 @@ def write_neuronpedia(
     """
     writer = _Writer(upload, annotations, whole or graph, Path(path).stem)
     with atomic_write(path) as temporary:
-        part = writer.bounded(graph, largest)
-        text = to_json(writer.file(part))
+        part, text = writer.bounded(graph, largest)
         if len(text) > largest:
             raise GraphFileError(
                 f"Cannot write {path}: tokens and predictions alone take {len(text):,} bytes, "
@@ -106,12 +105,6 @@ class _Writer:
             return file_again(graph, graph.imported, self.annotations, self.upload)
         return file_of(graph, self.whole, self.annotations, self.upload, self.name)
 
-    def fits(self, graph: AttributionGraph, largest: int) -> bool:
-        """Whether the file surely takes no more bytes."""
-        if graph.imported is not None:  # as large as it was, more or less
-            return len(to_json(self.file(graph))) <= largest
-        return self.most_bytes(graph) <= largest
-
     def most_bytes(self, graph: AttributionGraph) -> int:
         """What the file can take at most, without writing a million links."""
         bare = graph.with_weights(csr_array(graph.weights.shape, dtype=graph.weights.dtype))
@@ -123,17 +116,20 @@ class _Writer:
         nodes = len(to_json(self.file(bare))) + len(graph) * _NUMBERS
         return nodes + graph.weights.nnz * _LINK + int(uses @ names)
 
-    def bounded(self, graph: AttributionGraph, largest: int) -> AttributionGraph:
-        """The graph, or as much of it as surely fits."""
-        if self.fits(graph, largest):
-            return graph
+    def bounded(self, graph: AttributionGraph, largest: int) -> tuple[AttributionGraph, bytes]:
+        """The graph, or as much of it as surely fits, and its file."""
+        # One that was read from a file is as large as it was, more or less.
+        if graph.imported is not None or self.most_bytes(graph) <= largest:
+            text = to_json(self.file(graph))
+            if len(text) <= largest:
+                return graph, text
         low, high = 0.0, 1.0
         part = prune(graph, PruneSettings(low, low))
         for _ in range(_STEPS):
             middle = (low + high) / 2
             smaller = prune(graph, PruneSettings(middle, middle))
-            if self.fits(smaller, largest):
+            if smaller.imported is None and self.most_bytes(smaller) <= largest:
                 low, part = middle, smaller
             else:
                 high = middle
-        return part
+        return part, to_json(self.file(part))

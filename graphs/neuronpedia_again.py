@@ -89,8 +89,8 @@ def _nodes(
 
 
 def _links(graph: AttributionGraph, imported: Imported, kept: GraphFile) -> list[Link]:
-    names = [theirs.node_id for theirs in kept.nodes]
-    place: dict[int, int] = {row: i for i, row in enumerate(imported.rows.tolist())}
+    by_row = zip(imported.rows.tolist(), kept.nodes, strict=True)
+    names: dict[int, str] = {row: theirs.node_id for row, theirs in by_row}
     targets: list[int] = edge_targets(graph.weights).tolist()
     sources: list[int] = graph.weights.indices.tolist()
     weights: list[float] = graph.weights.data.tolist()
@@ -99,6 +99,6 @@ def _links(graph: AttributionGraph, imported: Imported, kept: GraphFile) -> list
     return [
         next(left_out)
         if edge < 0
-        else Link(names[place[sources[edge]]], names[place[targets[edge]]], weights[edge])
+        else Link(names[sources[edge]], names[targets[edge]], weights[edge])
         for edge in edges
     ]

@@ -96,11 +96,12 @@ def _read(file: GraphFile, extra: Extra | None) -> ReadGraph:
     if dangling and file.metadata.schema_version == 1:
         raise ValueError(dangling)
     told = read_targets(logits, [node for node in ids if node.kind in TARGET_KINDS])
+    links = _links(file, rows, extra)
     graph = assemble(
         ids,
-        _links(file, rows, extra),
+        links,
         _columns(file, ids, told.seeds) if extra is None else _own_columns(file, extra),
-        text=_text(file, rows),
+        text=_text(file, links),
         provenance=provenance(file, ids, counted, told.targets)
         if extra is None
         else extra.provenance,
@@ -112,14 +113,15 @@ def _read(file: GraphFile, extra: Extra | None) -> ReadGraph:
     return ReadGraph(graph, notes, (*decided, dangling) if dangling else decided)
 
 
-def _text(file: GraphFile, rows: dict[str, int]) -> bytes:
+def _text(file: GraphFile, links: Links) -> bytes:
     """All that the file says, without our own key and without links that are edges."""
+    left_out = np.flatnonzero((links.source < 0) | (links.target < 0))
     kept = {
         "metadata": file.metadata.raw,
         **({} if file.qParams is None else {"qParams": file.qParams.raw}),
         **(file.model_extra or {}),
         "nodes": [node.raw for node in file.nodes],
-        "links": [link for link in file.links if not {link.source, link.target} <= rows.keys()],
+        "links": [file.links[int(link)] for link in left_out],
     }
     return to_json(kept, inf_nan_mode="null")
 
