@@ -43,7 +43,7 @@ class Counting:
 
     def layer(self, node: Node) -> int:
         """The layer of a node.  Raises ValueError if it has none."""
-        counted = digits(str(node.layer), node, most=6)
+        counted = _counted(node)
         if not self.halves:
             return counted
         if node.feature_type not in _MLP or counted % 2 == 0:
@@ -59,16 +59,17 @@ class Counting:
 
     def index(self, node: Node) -> int:
         """The index of a feature, from its id, else its number.  Raises ValueError."""
-        named, number = _named(node), _number(node)
-        if named is not None and named.fits:
-            return named.index
-        if self.pairs and number is not None and (index := _paired(node)) is not None:
+        if (index := _named(node)) is not None:
             return index
-        if not self.pairs and number is not None and named is None:
-            return number
-        raise ValueError(
-            f"Neither id nor number of feature {node.node_id!r} fits layer {node.layer}."
-        )
+        if self.pairs:
+            index = _paired(node)
+        elif _parts(node) is None:  # else its id is of another place
+            index = _number(node)
+        if index is None:
+            raise ValueError(
+                f"Neither id nor number of feature {node.node_id!r} fits layer {node.layer}."
+            )
+        return index
 
 
 def counting(file: GraphFile) -> Counting:
@@ -96,11 +97,14 @@ def digits(text: str, node: Node, most: int = 18) -> int:
 
 def _pairs(features: list[Node], promised: bool) -> tuple[bool, str]:
     """Whether numbers are pairs, and a sentence if that was concluded from the numbers alone."""
-    told = [(node, named.index) for node in features if (named := _named(node)) and named.fits]
-    silent = [node for node in features if not ((named := _named(node)) and named.fits)]
-    shown = [(number, node, index) for node, index in told if (number := _number(node)) is not None]
-    may_be_pairs = all(number == cantor(_counted(node), index) for number, node, index in shown)
-    may_be_plain = not promised and all(number == index for number, _, index in shown)
+    silent = [node for node in features if _named(node) is None]
+    shown = [
+        (node, number, index)
+        for node in features
+        if (index := _named(node)) is not None and (number := _number(node)) is not None
+    ]
+    may_be_pairs = all(number == cantor(_counted(node), index) for node, number, index in shown)
+    may_be_plain = not promised and all(number == index for _, number, index in shown)
     paired = sum(_paired(node) is not None for node in silent)
     if silent and not may_be_pairs and not may_be_plain:
         raise ValueError(
@@ -117,20 +121,17 @@ def _pairs(features: list[Node], promised: bool) -> tuple[bool, str]:
     )
 
 
-@dataclass(frozen=True)
-class _Named:
-    """What the id of a feature says."""
-
-    index: int  # -1 where it does not fit
-    fits: bool  # whether layer and position in the id are the node's own
+def _parts(node: Node) -> re.Match[str] | None:
+    """Layer, index and position, if the id has the form of a feature's."""
+    return _OWN.fullmatch(node.node_id) or _ATTRIBUTE.fullmatch(node.node_id)
 
 
-def _named(node: Node) -> _Named | None:
-    parts = _OWN.fullmatch(node.node_id) or _ATTRIBUTE.fullmatch(node.node_id)
-    if not parts:
+def _named(node: Node) -> int | None:
+    """The index in the id, if layer and position there are the node's own."""
+    parts = _parts(node)
+    if parts is None or (parts["layer"], parts["pos"]) != (str(node.layer), str(node.ctx_idx)):
         return None
-    fits = (parts["layer"], parts["pos"]) == (str(node.layer), str(node.ctx_idx))
-    return _Named(digits(parts["index"], node) if fits else -1, fits)
+    return digits(parts["index"], node)
 
 
 def _counted(node: Node) -> int:

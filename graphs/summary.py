@@ -52,7 +52,7 @@ class Summary:
     tokens: tuple[str, ...]
     context_only: int
     targets: tuple[TargetLine, ...]
-    unknown_probabilities: int  # of predictions, in graphs of others
+    remarks: tuple[str, ...]  # what a reader of the numbers has to know
     strongest: tuple[NodeLine, ...]
     n_nodes: int
     n_features: int
@@ -92,7 +92,7 @@ def summarise(
             )
             for row, target in zip(graph.target_rows(), source.targets, strict=True)
         ),
-        unknown_probabilities=sum(target.probability is None for target in source.targets),
+        remarks=weights_said(graph),
         strongest=_strongest(graph, per_layer, annotations),
         n_nodes=len(graph),
         n_features=int(graph.nodes.is_kind(NodeKind.FEATURE).sum()),
@@ -102,6 +102,18 @@ def summarise(
         report=source.report,
         failures=source.failures,
     )
+
+
+def weights_said(graph: AttributionGraph) -> tuple[str, ...]:
+    """How much predictions count of which the file of another program says no probability."""
+    known = [target.probability is not None for target in graph.provenance.targets]
+    seeds = graph.seed[graph.target_rows()]
+    if all(known):
+        return ()
+    if not any(known) and np.all(seeds == seeds[0]):
+        return ("No probability of a prediction is known: all count the same.",)
+    unknown = f"{known.count(False):,} of {len(known):,} predictions"
+    return (f"{unknown} have no known probability and count nothing.",)
 
 
 def _strongest(

@@ -9,6 +9,7 @@ unknown       if no target has a probability, or all have 0, which stands for "n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ def weighed(numbers: Sequence[float | None], made: Sequence[bool]) -> Weighed:
     """Seeds and probabilities of targets, of which those that are `made` are directions.
 
     A number that can be no probability of a prediction is left as it is: headers refuse it.
+    Raises ValueError if weights cannot be added.
 
     >>> weighed([0.75, None, -2.0], [False, False, True]).seeds
     [0.75, 0.0, 2.0]
@@ -48,6 +50,8 @@ def weighed(numbers: Sequence[float | None], made: Sequence[bool]) -> Weighed:
         return Weighed([1.0] * len(known), known, (remark,) if known else ())
     pairs = list(zip(numbers, made, strict=True))
     seeds = [abs(number or 0.0) if own else _rounded(number or 0.0) for number, own in pairs]
+    if math.isinf(sum(seeds)):
+        raise ValueError("The weights of its targets are too large to be added.")
     probabilities = [
         1.0 if own else None if number is None else _rounded(number) for number, own in pairs
     ]

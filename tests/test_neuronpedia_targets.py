@@ -15,7 +15,7 @@ from graphs.neuronpedia_reader import ReadGraph, read_neuronpedia
 from graphs.prune import PruneSettings, prune
 from graphs.storage import read_graph
 from tests.same_graph import assert_same_graph
-from tests.test_cli import run
+from tests.test_cli import assert_refused, run
 from tests.test_neuronpedia_reader import circuit_tracer_file, node
 
 GONE = object()  # for a key that is not there
@@ -90,6 +90,9 @@ UNKNOWN = [
 ]
 
 
+SENTENCE = "No probability of a prediction is known: all count the same."
+
+
 def test_where_no_probability_is_known_all_predictions_count_the_same(tmp_path):
     found = read(tmp_path, file_with(*UNKNOWN))
     known = read(tmp_path, file_with({"token_prob": 0.5}, {"token_prob": 0.5})).graph
@@ -110,15 +113,16 @@ def test_unknown_probabilities_are_said_by_every_command_that_shows_them(tmp_pat
     assert "graph.json: No target has a probability or a weight" in imported.stderr
     for file in (path, out):
         shown = run("show", file)
-        assert "no probability of a prediction is known: all count the same" in shown.stdout
+        assert SENTENCE in shown.stdout
         assert "replacement 0.000" not in shown.stdout
         assert "feature:3/77@1" in shown.stdout
         told = json.loads(run("show", file, "--json").stdout)
         assert [(t["probability"], t["weight"]) for t in told["targets"]] == [(None, 0.5)] * 2
-        assert told["unknown_probabilities"] == 2
+        assert told["remarks"] == [SENTENCE]
     assert "feature:3/77@1" in run("paths", out).stdout
     page = tmp_path / "page.html"
     assert run("view", out, "--html", page).exit_code == 0
+    assert SENTENCE in page.read_text()
 
 
 def test_an_unknown_probability_among_known_ones_counts_nothing_and_is_said(tmp_path):
@@ -126,7 +130,7 @@ def test_an_unknown_probability_among_known_ones_counts_nothing_and_is_said(tmp_
     assert found.graph.seed[found.graph.target_rows()].tolist() == [0.5, 0.0]
     assert found.remarks == ("1 of 2 targets have no probability and count nothing.",)
     shown = run("show", tmp_path / "graph.json").stdout
-    assert "1 of 2 predictions have no known probability and count nothing" in shown
+    assert "1 of 2 predictions have no known probability and count nothing." in shown
 
 
 def test_an_unknown_probability_stays_unknown_in_a_part_of_the_graph(tmp_path):
@@ -175,6 +179,12 @@ def test_targets_that_somebody_made_count_by_the_size_of_their_weights(tmp_path)
         ["x1", "20.0%", "target:1@1"],
         ["x2", "12.0%", "target:2@1"],
     ]
+
+
+def test_weights_that_cannot_be_added_are_refused(tmp_path):
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(weights(1e308, 1e308)))
+    assert_refused(run("show", path), "The weights of its targets are too large to be added.")
 
 
 def test_one_weight_that_is_no_probability_says_that_all_targets_are_made(tmp_path):

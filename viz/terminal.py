@@ -85,8 +85,7 @@ def _notes(summary: Summary) -> RenderableType:
         f"{summary.n_nodes:,} nodes, {summary.n_edges:,} edges; "
         f"replacement {found.replacement:.3f}, completeness {found.completeness:.3f}"
     ]
-    if summary.unknown_probabilities:
-        lines.append(_unknown(summary))
+    lines += summary.remarks
     if checks.influence_resolved is not None:
         lines.append(f"{checks.influence_resolved:.1%} of influence resolved")
     if checks.expanded_features is not None and checks.active_features is not None:
@@ -109,14 +108,6 @@ def _notes(summary: Summary) -> RenderableType:
     failures = [Text(failure, style="bold red") for failure in summary.failures]
     tested = [] if summary.report is None else ["", report_table(summary.report)]
     return Group(*(Text(line) for line in lines), *tested, *failures)
-
-
-def _unknown(summary: Summary) -> str:
-    """How much predictions count of which the file of another program says no probability."""
-    count, some = len(summary.targets), summary.unknown_probabilities
-    if some == count and len({target.weight for target in summary.targets}) == 1:
-        return "no probability of a prediction is known: all count the same"
-    return f"{some:,} of {count:,} predictions have no known probability and count nothing"
 
 
 def report_table(report: Report) -> Table:
