@@ -154,13 +154,14 @@ def _paired(node: Node) -> int | None:
 
 def _halves(file: GraphFile) -> bool:
     """Whether it is of OpenMOSS' server, or looks like it in two ways and counts like it."""
-    if any(name in file.metadata.raw for name in _BLOCK_NAMES) or any(
+    if any(
         "is_from_qk_tracing" in node.raw
         or (node.feature_type.endswith("error") and _BLOCK_ERROR.fullmatch(node.node_id))
         for node in file.nodes
     ):
         return True
     signs = (
+        any(name in file.metadata.raw for name in _BLOCK_NAMES),
         any(n.feature_type == "embedding" and str(n.layer) == "-1" for n in file.nodes),
         any(n.feature_type == "logit" and "token" in n.raw and not n.clerp for n in file.nodes),
         any(n.feature_type in FEATURES and "sae_name" in n.raw for n in file.nodes),

@@ -38,7 +38,7 @@ class ReadGraph(NamedTuple):
 
     graph: AttributionGraph
     annotations: Annotations
-    remarks: tuple[str, ...] = ()  # sentences on what the file should not have and was left out
+    remarks: tuple[str, ...] = ()  # sentences on what had to be decided and what was left out
 
 
 def read_neuronpedia(path: Path | str) -> ReadGraph:
@@ -46,7 +46,8 @@ def read_neuronpedia(path: Path | str) -> ReadGraph:
 
     Nodes come in the file's order if that is topological, else by layer.  The text of a feature
     becomes its label.  EleutherAI's files, and older ones, have links whose nodes were pruned: one
-    from such a node counts in `dropped`, one to it is ignored, and a remark says so.
+    from such a node counts in `dropped`, one to it is ignored, and a remark says so.  Remarks also
+    say what the file leaves open: how features and layers are counted, and how much targets count.
 
     Raises GraphFileError that names the first fault and its place: if the file is missing, damaged
     or too large, if two nodes share an id, if links run in a cycle or, in a file of schema_version

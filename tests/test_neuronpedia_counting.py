@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from graphs.files import GraphFileError
+from graphs.neuronpedia import Upload, to_neuronpedia
 from graphs.neuronpedia_reader import ReadGraph, read_neuronpedia
 from graphs.nodes import NodeKind
+from tests.same_graph import assert_same_graph
 from tests.test_cli import assert_refused, run
 from tests.test_neuronpedia_reader import anthropic_file, circuit_tracer_file, node
 
@@ -205,6 +208,17 @@ def test_two_signs_are_enough_if_the_layers_are_as_there(tmp_path):
     file["links"][1]["target"] = file["links"][2]["source"] = "2_12_1"
     found = read(tmp_path, file)
     assert (features(found), found.remarks) == ([(1, 7), (2, 12)], ())
+
+
+def test_a_part_of_such_a_graph_is_written_with_its_layers(tmp_path):
+    file = openmoss_file()
+    file["metadata"]["tc_analysis_name"] = "BT4_tc"
+    found = read(tmp_path, file)
+    assert features(found) == [(0, 7), (1, 12)]
+    part = found.graph.take(np.arange(1, 7))
+    again = read(tmp_path, to_neuronpedia(part, Upload("a")))
+    assert_same_graph(again.graph, part, dtypes=False)
+    assert again.remarks == ()
 
 
 def test_what_does_not_fit_the_layers_of_the_server_is_refused(tmp_path):
