@@ -10,8 +10,9 @@ The file, from circuit_tracer/graph.py: `adjacency_matrix[target, source]` over
 
 with `active_features` [n, (layer, pos, index)], `selected_features` (rows of these),
 `activation_values`, `input_tokens`, `input_string`, `logit_probabilities`, `logit_targets` (until
-2025 `logit_tokens`, a tensor), `cfg` and `scan`.  A target whose number lies beyond the vocabulary
-is a direction.  The strings of tokens are not in it.
+2025 `logit_tokens`, a tensor), `cfg` and `scan_name` (until 2026 `scan`), which names the
+dictionary.  A target whose number lies beyond the vocabulary is a direction, and its probability a
+weight, which may be any number.  The strings of tokens are not in it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from torch.serialization import safe_globals
 
 from graphs import (
     CIRCUIT_TRACER_KIND,
+    NO_ANNOTATIONS,
     UNKNOWN,
     AttributionGraph,
     DictionaryIdentity,
@@ -40,11 +42,13 @@ from graphs import (
     NodeId,
     NodeKind,
     Provenance,
+    ReadGraph,
     Target,
     assemble,
     columns_of_others,
     first_problem,
     regular_file,
+    weighed,
 )
 
 
@@ -69,7 +73,12 @@ _IN_PLACE_OF = [
 def read_circuit_tracer(
     path: Path | str, spell: Callable[[int], str] | None = None
 ) -> AttributionGraph:
-    """The graph in a .pt file, whole and not pruned.
+    """The graph in a .pt file, as `open_circuit_tracer` reads it."""
+    return open_circuit_tracer(path, spell).graph
+
+
+def open_circuit_tracer(path: Path | str, spell: Callable[[int], str] | None = None) -> ReadGraph:
+    """The graph in a .pt file, whole and not pruned, and what had to be decided about it.
 
     spell: the string of a token id; without it tokens are written as #id.
 
@@ -119,7 +128,7 @@ def _stored(path: Path) -> set[int]:
     return {part.file_size for part in parts}
 
 
-def _graph(file: Any, sizes: set[int], spell: Callable[[int], str]) -> AttributionGraph:
+def _graph(file: Any, sizes: set[int], spell: Callable[[int], str]) -> ReadGraph:
     """Raises KeyError for what is missing, and other errors for what does not fit."""
     if not isinstance(file, dict):
         raise ValueError(f"expected a dictionary, got {type(file).__name__}.")
@@ -134,7 +143,6 @@ def _graph(file: Any, sizes: set[int], spell: Callable[[int], str]) -> Attributi
     selected = parts.get("selected_features", torch.arange(len(active)))
     n_layers = int(parts["cfg"].n_layers)
     targets = _targets(parts)
-    probabilities: list[float] = parts["logit_probabilities"].detach().double().tolist()
     features: list[list[int]] = active[selected].tolist()
     count = len(features) + n_layers * len(tokens) + len(tokens) + len(targets)
     adjacency = _square(parts["adjacency_matrix"], count)
@@ -158,9 +166,13 @@ def _graph(file: Any, sizes: set[int], spell: Callable[[int], str]) -> Attributi
     ]
     activation = np.full(len(ids), np.nan)
     activation[: len(features)] = activations[selected].detach().double().numpy()
+    counted = weighed(
+        parts["logit_probabilities"].detach().double().tolist(),
+        [entry >= vocabulary for _, entry in targets],
+    )
     seed = np.zeros(len(ids))
-    seed[len(ids) - len(outputs) :] = probabilities
-    return assemble(
+    seed[len(ids) - len(outputs) :] = counted.seeds
+    graph = assemble(
         ids,
         _links(adjacency),
         columns_of_others(ids, activation, seed),
@@ -171,7 +183,7 @@ def _graph(file: Any, sizes: set[int], spell: Callable[[int], str]) -> Attributi
                 architecture=str(getattr(parts["cfg"], "original_architecture", UNKNOWN)),
                 n_layers=n_layers,
             ),
-            dictionary=DictionaryIdentity(kind=CIRCUIT_TRACER_KIND, name=_name(parts.get("scan"))),
+            dictionary=DictionaryIdentity(kind=CIRCUIT_TRACER_KIND, name=_name(parts)),
             dtype=str(parts["adjacency_matrix"].dtype).removeprefix("torch."),
             prompt=str(parts["input_string"]),
             tokens=tuple(map(spell, tokens)),
@@ -182,10 +194,11 @@ def _graph(file: Any, sizes: set[int], spell: Callable[[int], str]) -> Attributi
                     token_id=entry if entry < vocabulary else None,
                     probability=probability,
                 )
-                for (text, entry), probability in zip(targets, probabilities, strict=True)
+                for (text, entry), probability in zip(targets, counted.probabilities, strict=True)
             ),
         ),
     )
+    return ReadGraph(graph, NO_ANNOTATIONS, counted.remarks)
 
 
 def _targets(parts: dict[str, Any]) -> list[tuple[str, int]]:
@@ -213,5 +226,6 @@ def _links(adjacency: Float[torch.Tensor, "target source"]) -> Links:
     return Links(source=source, target=target, weight=dense[target, source])
 
 
-def _name(scan: Any) -> str:
+def _name(parts: dict[str, Any]) -> str:
+    scan: Any = parts.get("scan_name") or parts.get("scan")
     return ", ".join(map(str, scan)) if isinstance(scan, list) else str(scan or UNKNOWN)

@@ -22,7 +22,7 @@ from graphs.dot import to_dot, write_dot
 from graphs.edits import Add, Edit, EditError, Push, Scale, Set, Swap
 from graphs.effects import Effects, NodeEffect, TokenEffect
 from graphs.evidence import Weights, mean_depth
-from graphs.files import GraphFileError, first_problem, regular_file
+from graphs.files import GraphFileError, first_problem, inflated, is_packed, regular_file
 from graphs.flow import Ends, entering, flow, necessity, path_lengths, whole
 from graphs.graph import AttributionGraph
 from graphs.grouping import GroupSettings, TooManyFeatures, find_groups, named, similarity
@@ -31,14 +31,8 @@ from graphs.influence import influence, resolved_influence
 from graphs.interchange import to_networkx, write_gexf, write_graphml, write_node_link
 from graphs.matching import Match, match_by_identity, match_by_similarity
 from graphs.merging import MergeConflict, merged
-from graphs.neuronpedia import (
-    LARGEST_UPLOAD,
-    Upload,
-    complaints,
-    hidden,
-    to_neuronpedia,
-    write_neuronpedia,
-)
+from graphs.neuronpedia import LARGEST_UPLOAD, complaints, to_neuronpedia, write_neuronpedia
+from graphs.neuronpedia_file import Upload, hidden
 from graphs.neuronpedia_names import CIRCUIT_TRACER_KIND
 from graphs.neuronpedia_reader import ReadGraph, read_neuronpedia
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
@@ -88,6 +82,7 @@ from graphs.scores import Scores, scores
 from graphs.select import SelectionError, names_concept, select
 from graphs.storage import read_graph, write_graph
 from graphs.summary import NodeLine, Summary, TargetLine, summarise
+from graphs.target_weights import weighed
 from graphs.transport import Transport, transport
 from graphs.updates import keep_measured, keep_report, update_annotations
 
@@ -207,9 +202,11 @@ __all__ = [
     "first_problem",
     "flow",
     "hidden",
+    "inflated",
     "influence",
     "interval",
     "intervention",
+    "is_packed",
     "keep_measured",
     "keep_report",
     "known_mean",
@@ -251,6 +248,7 @@ __all__ = [
     "traits",
     "transport",
     "update_annotations",
+    "weighed",
     "whole",
     "write_annotations",
     "write_dot",

@@ -120,11 +120,12 @@ def annotations_path(graph: Path | str) -> Path:
 
     >>> annotations_path("runs/dallas.safetensors").name
     'dallas.annotations.json'
+    >>> annotations_path("runs/dallas.json.gz").name
+    'dallas.annotations.json'
     """
-    path = Path(graph)
-    return (
-        path.with_name(path.stem + ANNOTATIONS_SUFFIX) if path.name else path
-    )  # of a folder, none
+    path = Path(str(graph).removesuffix(".gz"))
+    # Of a folder there are none.
+    return path.with_name(path.stem + ANNOTATIONS_SUFFIX) if path.name else path
 
 
 def read_annotations(path: Path | str) -> Annotations:

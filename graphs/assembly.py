@@ -1,7 +1,8 @@
 """A graph out of another program's nodes and links, which come in its order and by its names.
 
 Our order is topological.  Theirs is kept if it is one too, else inputs come first, then layers,
-then targets.
+then targets.  Where the file's own text is given, the graph remembers which of its nodes and edges
+stood where in it.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from graphs.graph import AttributionGraph
+from graphs.imported import Imported
 from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
 
 
 @dataclass(frozen=True)
 class Links:
-    """Direct effects by rows of a list of nodes; source -1 is a node that is not in the list."""
+    """Direct effects by rows of a list of nodes; -1 is a node that is not in the list."""
 
     source: Int[ndarray, " link"]
     target: Int[ndarray, " link"]
@@ -58,24 +60,28 @@ def columns_of_others(
     )
 
 
-def assemble(ids: list[NodeId], links: Links, columns: Columns, **more: Any) -> AttributionGraph:
+def assemble(
+    ids: list[NodeId], links: Links, columns: Columns, text: bytes | None = None, **more: Any
+) -> AttributionGraph:
     """The graph of these nodes and links.
 
-    `more` are the graph's provenance, output tokens and descriptions; output tokens are by place
-    in the list.  A link from outside counts in `dropped`.
+    `text` is what the file says beside them, `more` are the graph's provenance, output tokens and
+    descriptions; output tokens are by place in the list.  A link from outside counts in `dropped`,
+    one to the outside is none of the graph's.
 
     Raises ValueError that names the first node or link at fault: two nodes that are the same, two
     links between the same nodes, a link that runs against the order of layers or in a cycle.
     """
     _refuse_twice(ids)
-    order = _order(ids, links)
+    inside = (links.source >= 0) & (links.target >= 0)
+    order = _order(ids, links, inside)
     place = np.argsort(order)
-    inside = links.source >= 0
     ends = (place[links.target[inside]], place[links.source[inside]])
     weights = csr_array((links.weight[inside], ends), shape=(len(ids), len(ids)))
     if weights.nnz != np.count_nonzero(inside):
-        _refuse_parallel(ids, links)
-    lost, lost_weight = links.target[~inside], links.weight[~inside].astype(np.float64)
+        _refuse_parallel(ids, links, inside)
+    from_outside = (links.source < 0) & (links.target >= 0)
+    lost, lost_weight = links.target[from_outside], links.weight[from_outside].astype(np.float64)
     dropped, dropped_absolute = columns.dropped.copy(), columns.dropped_absolute.copy()
     np.add.at(dropped, lost, lost_weight)
     np.add.at(dropped_absolute, lost, abs(lost_weight))
@@ -88,8 +94,19 @@ def assemble(ids: list[NodeId], links: Links, columns: Columns, **more: Any) -> 
         dropped_absolute=dropped_absolute[order],
         expanded=columns.expanded[order],
         output_tokens={int(place[row]): top for row, top in output_tokens.items()},
+        imported=None if text is None else Imported(text, place, _edges(inside, ends)),
         **more,
     )
+
+
+def _edges(
+    inside: Bool[ndarray, " link"], ends: tuple[Int[ndarray, " edge"], Int[ndarray, " edge"]]
+) -> Int[ndarray, " link"]:
+    """The edge of each link, as weights are stored: by target, then source; -1 for the others."""
+    edges = np.full(len(inside), -1, dtype=np.int64)
+    rank = np.argsort(np.lexsort((ends[1], ends[0])))
+    edges[inside] = rank
+    return edges
 
 
 def _refuse_twice(ids: list[NodeId]) -> None:
@@ -99,35 +116,37 @@ def _refuse_twice(ids: list[NodeId]) -> None:
             raise ValueError(f"Nodes {first[node]} and {row} are both {node}.")
 
 
-def _refuse_parallel(ids: list[NodeId], links: Links) -> None:
+def _refuse_parallel(ids: list[NodeId], links: Links, inside: Bool[ndarray, " link"]) -> None:
     pairs = links.target * len(ids) + links.source
-    again = np.ones(len(pairs), dtype=bool)
-    again[np.unique(pairs, return_index=True)[1]] = False
-    link = int(np.flatnonzero(again & (links.source >= 0))[0])
+    again = inside.copy()
+    again[np.flatnonzero(inside)[np.unique(pairs[inside], return_index=True)[1]]] = False
+    link = int(np.flatnonzero(again)[0])
     source, target = ids[int(links.source[link])], ids[int(links.target[link])]
     raise ValueError(f"Link {link} is the second one from {source} to {target}.")
 
 
-def _order(ids: list[NodeId], links: Links) -> Int[ndarray, " node"]:
+def _order(
+    ids: list[NodeId], links: Links, inside: Bool[ndarray, " link"]
+) -> Int[ndarray, " node"]:
     """Rows in topological order: the list's if it is one, else inputs, layers, targets."""
-    if np.all(links.source < links.target):
+    if np.all(links.source[inside] < links.target[inside]):
         return np.arange(len(ids))
     stage = [0 if n.kind in INPUT_KINDS else 2 if n.kind in TARGET_KINDS else 1 for n in ids]
     layer = [-1 if node.layer is None else node.layer for node in ids]
     kind = [0 if node.kind in TARGET_KINDS else int(node.kind) for node in ids]
     order = np.lexsort((kind, layer, stage))
     place = np.argsort(order)
-    inside = links.source >= 0
     against = inside & (place[links.source] >= place[links.target])
     if np.any(against):
-        _refuse_against(ids, links, int(np.flatnonzero(against)[0]))
+        _refuse_against(ids, links, inside, int(np.flatnonzero(against)[0]))
     return order
 
 
-def _refuse_against(ids: list[NodeId], links: Links, link: int) -> None:
+def _refuse_against(
+    ids: list[NodeId], links: Links, inside: Bool[ndarray, " link"], link: int
+) -> None:
     source, target = int(links.source[link]), int(links.target[link])
     found = f"Link {link} runs from {ids[source]} to {ids[target]}"
-    inside = links.source >= 0
     ones = np.ones(np.count_nonzero(inside), dtype=np.int8)
     ends = (links.source[inside], links.target[inside])
     # A cycle is two nodes that reach each other: a part that is strongly connected.

@@ -24,6 +24,7 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 
 from graphs.descriptions import Description
+from graphs.imported import Imported
 from graphs.nodes import TARGET_KINDS, NodeId, NodeKind, NodeTable
 from graphs.provenance import Measured, Provenance
 from graphs.report import Report
@@ -38,7 +39,7 @@ class AttributionGraph:
 
     nodes: NodeTable
     weights: csr_array  # weights[target, source]; rows are sorted and name a source once
-    seed: Float[ndarray, " node"]  # probability of each logit or target node, 0 elsewhere
+    seed: Float[ndarray, " node"]  # weight of each logit or target node, mostly its probability
     dropped: Float[ndarray, " node"]  # signed sum of the weights left out of each row
     dropped_absolute: Float[ndarray, " node"]  # sum of their sizes
     expanded: Bool[ndarray, " node"]  # whether the node's row was computed
@@ -49,6 +50,7 @@ class AttributionGraph:
     descriptions: Mapping[str, Description] = field(
         default_factory=dict[str, Description]
     )  # LAYER/INDEX → what is known about that feature beyond this prompt
+    imported: Imported | None = None  # the JSON that it was read from, while it is all of it
 
     def __post_init__(self) -> None:
         self._check_lengths()
@@ -56,6 +58,8 @@ class AttributionGraph:
         if not self.weights.has_canonical_format:
             object.__setattr__(self, "weights", _canonical(self.weights))
         self._check_numbers()
+        if self.imported is not None and not self.imported.fits(len(self), self.weights.nnz):
+            raise ValueError("What is kept of the imported file is about other nodes or edges.")
 
     def _check_lengths(self) -> None:
         count = len(self.nodes)
@@ -160,6 +164,7 @@ class AttributionGraph:
             weights=weights,
             dropped=self.dropped + lost,
             dropped_absolute=np.maximum(self.dropped_absolute + lost_absolute, 0.0),
+            imported=self.imported if weights.nnz == self.weights.nnz else None,
         )
 
     def with_measured(self, measured: Iterable[Measured]) -> AttributionGraph:
@@ -200,6 +205,7 @@ class AttributionGraph:
             dropped=inner.dropped[nodes],
             dropped_absolute=inner.dropped_absolute[nodes],
             expanded=inner.expanded[nodes],
+            imported=inner.imported if len(nodes) == len(self) else None,
             provenance=self.provenance.model_copy(update={"targets": targets}),
             output_tokens=tokens,
             descriptions={key: said for key, said in self.descriptions.items() if key in keys},

@@ -2,7 +2,8 @@
 
 They stand in `qParams`: `pinnedIds`, `supernodes` and `clerps`.  A label of a feature anywhere has
 the feature's number as its key, as in circuit-tracer's viewer; a label of one feature node has
-`{layer}_{number}_{position}`, as in Neuronpedia's, and of another node the node's id.
+`{layer}_{number}_{position}`, as in Neuronpedia's, and of another node the node's id.  Layer and
+number are those of the file, whatever they mean there.
 
 Ids are `node_id` or, as in Anthropic's published graphs, `jsNodeId`, which may stand for several
 nodes.  Notes on what the file does not hold are left out, and a node stays in the first of its
@@ -18,28 +19,28 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from graphs.annotations import Annotations, FreeNames, Group
-from graphs.graph import AttributionGraph
-from graphs.neuronpedia_names import cantor, feature_number, spelled
-from graphs.neuronpedia_schema import GraphFile, QParams
+from graphs.neuronpedia_names import feature_number
+from graphs.neuronpedia_schema import GraphFile, Node, QParams
 from graphs.nodes import NodeId, NodeKind
 
 _LISTS = TypeAdapter(list[list[str]])
 
 
-def notes_as_params(annotations: Annotations, graph: AttributionGraph) -> QParams:
-    """Those of the annotations that are of nodes of this graph."""
-    top = graph.provenance.model.n_layers + 1
-    ids = {str(node): spelled(node, top)[0] for node in graph.nodes}
-    keys = {name: _label_key(NodeId.parse(name), top) for name in ids}
-    for node in graph.nodes:
-        if node.kind == NodeKind.FEATURE:
-            keys[f"{node.layer}/{node.index}"] = str(feature_number(node))
+def notes_as_params(annotations: Annotations, ids: list[NodeId], nodes: list[Node]) -> QParams:
+    """Those of the annotations that are of nodes of a file, whose `nodes` are `ids`."""
+    names = {str(node): theirs.node_id for node, theirs in zip(ids, nodes, strict=True)}
+    keys: dict[str, str] = {}
+    for node, theirs in zip(ids, nodes, strict=True):
+        number = _number(node, theirs)
+        keys[str(node)] = theirs.node_id if number is None else _key(theirs, number)
+        if number is not None:
+            keys[f"{node.layer}/{node.index}"] = str(number)
     groups = [
-        [group.name, *(ids[member] for member in group.members if member in ids)]
+        [group.name, *(names[member] for member in group.members if member in names)]
         for group in annotations.groups
     ]
     return QParams(
-        pinnedIds=[ids[name] for name in annotations.pins if name in ids],
+        pinnedIds=[names[name] for name in annotations.pins if name in names],
         supernodes=[members for members in groups if len(members) > 1],
         clerps=[(keys[name], text) for name, text in annotations.labels.items() if name in keys],
     )
@@ -68,17 +69,12 @@ def notes_of_params(file: GraphFile, ids: list[NodeId], automatic: Collection[st
             groups.append(made)
     labels: dict[str, str] = {}
     keys = _labelled(file, ids)
-    for key, text in _rows(params.clerps, "clerps"):
+    # The last label of a key counts, so a hostile file cannot repeat one that stands for many.
+    for key, text in _pairs(_rows(params.clerps, "clerps")).items():
         labels |= dict.fromkeys(keys.get(key, ()), text)
     return Annotations(
         pins=tuple(map(str, dict.fromkeys(pins))), labels=labels, groups=tuple(groups)
     )
-
-
-def _label_key(node: NodeId, top: int) -> str:
-    if node.kind != NodeKind.FEATURE:
-        return spelled(node, top)[0]
-    return f"{node.layer}_{feature_number(node)}_{node.pos}"
 
 
 def _named(file: GraphFile, ids: list[NodeId]) -> dict[str, list[NodeId]]:
@@ -92,22 +88,41 @@ def _named(file: GraphFile, ids: list[NodeId]) -> dict[str, list[NodeId]]:
 
 
 def _labelled(file: GraphFile, ids: list[NodeId]) -> dict[str, list[str]]:
-    """What the key of a label stands for, as our annotations write it."""
-    keys: dict[str, list[str]] = {}
+    """What the key of a label stands for, as our annotations write it.
+
+    A number that is the index itself may be that of features in several layers.
+    """
+    keys = {theirs.node_id: [str(node)] for theirs, node in zip(file.nodes, ids, strict=True)}
+    anywhere: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for theirs, node in zip(file.nodes, ids, strict=True):
-        keys[theirs.node_id] = [str(node)]
-    for theirs, node in zip(file.nodes, ids, strict=True):
-        if node.kind == NodeKind.FEATURE:
-            assert node.layer is not None
-            assert node.index is not None
-            for number in {theirs.feature, cantor(node.layer, node.index)} - {None}:
-                keys[f"{node.layer}_{number}_{node.pos}"] = [str(node)]
-                keys[str(number)] = [f"{node.layer}/{node.index}"]
-    return keys
+        number = _number(node, theirs)
+        if number is not None:
+            keys[_key(theirs, number)] = [str(node)]
+            anywhere[str(number)][f"{node.layer}/{node.index}"] = None
+    return keys | {number: list(features) for number, features in anywhere.items()}
+
+
+def _key(theirs: Node, number: int) -> str:
+    """The key of a label of one feature node."""
+    return f"{theirs.layer}_{number}_{theirs.ctx_idx}"
+
+
+def _number(node: NodeId, theirs: Node) -> int | None:
+    """What a file calls a feature; None for other nodes."""
+    if node.kind != NodeKind.FEATURE:
+        return None
+    told = theirs.feature
+    return feature_number(node) if told is None or told < 0 else told
 
 
 def _words(names: list[str] | str) -> list[str]:
     return [name for name in names.split(",") if name] if isinstance(names, str) else names
+
+
+def _pairs(rows: list[list[str]]) -> dict[str, str]:
+    if any(len(row) != 2 for row in rows):
+        raise ValueError("qParams.clerps must hold pairs of what is labelled and its label.")
+    return dict(rows)  # pyright: ignore
 
 
 def _rows(rows: Any, where: str) -> list[list[str]]:

@@ -23,7 +23,11 @@ _KNOWN = (  # name of a dictionary, model, set
     (r"mwhanna/qwen3-(?P<size>4b|8b)-transcoders", "qwen3-{size}", "transcoder-hp"),
 )
 _SETS = re.compile(r"gemmascope-(?:2-)?transcoder-\d+k|transcoder-hp", re.ASCII)
-_MODELS = re.compile(r"gemma-2-2b|gemma-3-\d+[mb](?:-it)?|qwen3-\d+b", re.ASCII)
+_MODELS = re.compile(  # ids of models there
+    r"gemma-2-\d+b(?:-it)?|gemma-3-\d+[mb](?:-it)?|qwen3-[\d.]+b|qwen2\.5-[\d.]+b(?:-it)?"
+    r"|llama-?3(?:\.\d)?-\d+b(?:-it)?|gpt2-small|gpt-oss-\d+b|pythia-\d+m(?:-deduped)?",
+    re.ASCII,
+)
 
 
 def feature_page(header: Provenance) -> str | None:
@@ -38,9 +42,18 @@ def feature_page(header: Provenance) -> str | None:
             if "kind" in parts:
                 parts["kind"] = "-it" if parts["kind"] == "it" else ""
             return _address(there.format(**parts), source_set.format(**parts))
-    if _SETS.fullmatch(name) and _MODELS.fullmatch(model):
+    if _SETS.fullmatch(name) and is_model(model):
         return _address(model, name)
     return None
+
+
+def is_model(name: str) -> bool:
+    """Whether a name is the id of a model there.
+
+    >>> is_model("gemma-2-2b"), is_model("mntss/gemma-scope-transcoders")
+    (True, False)
+    """
+    return _MODELS.fullmatch(name) is not None
 
 
 def _address(model: str, source_set: str) -> str:

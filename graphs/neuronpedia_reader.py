@@ -1,44 +1,37 @@
-"""Reading the JSON of circuit-tracer, Neuronpedia, Anthropic and EleutherAI's attribute.
+"""Reading the JSON of circuit-tracer, Neuronpedia, Anthropic, EleutherAI and OpenMOSS.
 
 Our own files come back as they were.  Anybody else's get 0 for what rows lost, nan for values
 and "unknown" for what the file does not say; every feature counts as expanded, since what the
-file leaves out of a row was pruned, not unknown.
+file leaves out of a row was pruned, not unknown.  The graph keeps all that the file says, see
+`graphs.imported`.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from graphs.annotations import Annotations
 from graphs.assembly import Columns, Links, assemble, columns_of_others
-from graphs.descriptions import Description
 from graphs.files import GraphFileError, first_problem, json_text, refuse_newer
 from graphs.graph import AttributionGraph
-from graphs.neuronpedia_names import CIRCUIT_TRACER_KIND, identity, names_entry
+from graphs.neuronpedia_counting import counting
+from graphs.neuronpedia_header import descriptions, provenance
+from graphs.neuronpedia_identity import identity
 from graphs.neuronpedia_notes import notes_of_params
-from graphs.neuronpedia_schema import Extra, GraphFile, Metadata, Node
-from graphs.nodes import TARGET_KINDS, NodeId, NodeKind
-from graphs.provenance import (
-    SCHEMA_VERSION,
-    UNKNOWN,
-    DictionaryIdentity,
-    ModelIdentity,
-    Provenance,
-    Target,
-)
+from graphs.neuronpedia_schema import Answer, Extra, GraphFile, member
+from graphs.neuronpedia_targets import are_made, read_targets
+from graphs.nodes import TARGET_KINDS, NodeId
+from graphs.provenance import SCHEMA_VERSION
 from graphs.soundness import require_sound
 
 _NO_GRAPH = "is not a graph of circuit-tracer or Neuronpedia"
-_CLERP = re.compile(
-    r"""(?:Output|output:) (?P<quote>["'])(?P<text>.*)(?P=quote) \(p=(?P<p>[0-9.]+)\)""", re.DOTALL
-)
 
 
 class ReadGraph(NamedTuple):
@@ -46,7 +39,7 @@ class ReadGraph(NamedTuple):
 
     graph: AttributionGraph
     annotations: Annotations
-    remarks: tuple[str, ...] = ()  # sentences on what the file should not have and was left out
+    remarks: tuple[str, ...] = ()  # sentences on what had to be decided and what was left out
 
 
 def read_neuronpedia(path: Path | str) -> ReadGraph:
@@ -54,7 +47,8 @@ def read_neuronpedia(path: Path | str) -> ReadGraph:
 
     Nodes come in the file's order if that is topological, else by layer.  The text of a feature
     becomes its label.  EleutherAI's files, and older ones, have links whose nodes were pruned: one
-    from such a node counts in `dropped`, one to it is ignored, and a remark says so.
+    from such a node counts in `dropped`, one to it is ignored, and a remark says so.  Remarks also
+    say what the file leaves open: how features and layers are counted, and how much targets count.
 
     Raises GraphFileError that names the first fault and its place: if the file is missing, damaged
     or too large, if two nodes share an id, if links run in a cycle or, in a file of schema_version
@@ -62,8 +56,8 @@ def read_neuronpedia(path: Path | str) -> ReadGraph:
     """
     text = json_text(path)
     try:
-        file = GraphFile.model_validate_json(text)
-        version = _member(file.headwater or {}, "provenance").get("schema_version")
+        file = _parsed(text)
+        version = member(file.headwater or {}, "provenance").get("schema_version")
         refuse_newer(path, version, SCHEMA_VERSION)
         return _read(file, _extra(path, file))
     except ValidationError as error:
@@ -72,6 +66,16 @@ def read_neuronpedia(path: Path | str) -> ReadGraph:
         raise
     except ValueError as error:
         raise GraphFileError(f"{path} does not hold a sound graph: {error}") from error
+
+
+def _parsed(text: bytes) -> GraphFile:
+    """The file, or the part of an answer of OpenMOSS' server that is one."""
+    try:
+        return GraphFile.model_validate_json(text)
+    except ValidationError:
+        if b'"graph_data"' not in text:
+            raise
+    return Answer.model_validate_json(text).graph_data
 
 
 def _extra(path: Path | str, file: GraphFile) -> Extra | None:
@@ -85,24 +89,45 @@ def _extra(path: Path | str, file: GraphFile) -> Extra | None:
 
 def _read(file: GraphFile, extra: Extra | None) -> ReadGraph:
     """Raises ValueError if nodes, links and extra columns do not fit together."""
-    pairs = file.metadata.schema_version == 1
-    ids = [identity(node, pairs) for node in file.nodes]
+    counted = counting(file)
+    logits = [node for node in file.nodes if node.feature_type == "logit"]
+    made = are_made(logits)
+    ids = [identity(node, counted, made) for node in file.nodes]
     rows = _rows(file)
     dangling = _dangling(file, rows)
-    if dangling and pairs:
+    if dangling and file.metadata.schema_version == 1:
         raise ValueError(dangling)
+    told = read_targets(logits, [node for node in ids if node.kind in TARGET_KINDS])
+    links = _links(file, rows, extra)
     graph = assemble(
         ids,
-        _links(file, rows, "float64" if extra is None else extra.weights_dtype),
-        _columns(file, ids) if extra is None else _own_columns(file, extra),
-        provenance=_provenance(file, ids) if extra is None else extra.provenance,
+        links,
+        _columns(file, ids, told.seeds) if extra is None else _own_columns(file, extra),
+        text=_text(file, links),
+        provenance=provenance(file, ids, counted, told.targets)
+        if extra is None
+        else extra.provenance,
         output_tokens={} if extra is None else extra.output_tokens,
-        descriptions=_labelled(file, ids) if extra is None else extra.descriptions,
+        descriptions=descriptions(file, ids) if extra is None else extra.descriptions,
     )
     if extra is not None:
         require_sound(graph)
     notes = notes_of_params(file, ids, frozenset(() if extra is None else extra.automatic))
-    return ReadGraph(graph, notes, (dangling,) if dangling else ())
+    decided = (*counted.remarks, *told.remarks) if extra is None else ()
+    return ReadGraph(graph, notes, (*decided, dangling) if dangling else decided)
+
+
+def _text(file: GraphFile, links: Links) -> bytes:
+    """All that the file says, without our own key and without links that are edges."""
+    left_out = np.flatnonzero((links.source < 0) | (links.target < 0))
+    kept = {
+        "metadata": file.metadata.raw,
+        **({} if file.qParams is None else {"qParams": file.qParams.raw}),
+        **(file.model_extra or {}),
+        "nodes": [node.raw for node in file.nodes],
+        "links": [file.links[int(link)] for link in left_out],
+    }
+    return to_json(kept, inf_nan_mode="null")
 
 
 def _rows(file: GraphFile) -> dict[str, int]:
@@ -133,125 +158,41 @@ def _dangling(file: GraphFile, rows: dict[str, int]) -> str:
     )
 
 
-def _links(file: GraphFile, rows: dict[str, int], dtype: str) -> Links:
-    """By rows of `nodes`; links to nodes that are not there are left out."""
-    links = [link for link in file.links if link.target in rows]
+def _links(file: GraphFile, rows: dict[str, int], extra: Extra | None) -> Links:
+    """By rows of `nodes`; -1 for an end that is not there."""
+    source = np.array([rows.get(link.source, -1) for link in file.links], dtype=np.int64)
+    target = np.array([rows.get(link.target, -1) for link in file.links], dtype=np.int64)
+    if extra is not None:  # which counts in `dropped` what comes from outside
+        target[source < 0] = -1
+    dtype = "float64" if extra is None else extra.weights_dtype
     with np.errstate(over="ignore"):  # the graph refuses what becomes infinite
-        weight = np.array([link.weight for link in links], dtype=np.float64).astype(dtype)
-    return Links(
-        source=np.array([rows.get(link.source, -1) for link in links], dtype=np.int64),
-        target=np.array([rows[link.target] for link in links], dtype=np.int64),
-        weight=weight,
-    )
+        weight = np.array([link.weight for link in file.links], dtype=np.float64).astype(dtype)
+    return Links(source, target, weight)
 
 
-def _columns(file: GraphFile, ids: list[NodeId]) -> Columns:
+def _columns(file: GraphFile, ids: list[NodeId], seeds: list[float]) -> Columns:
     """What another program's file leaves open is filled in."""
+    seed = np.array([node.token_prob for node in file.nodes], dtype=np.float64)
+    seed[[node.kind in TARGET_KINDS for node in ids]] = seeds
     return columns_of_others(
-        ids,
-        activation=_floats([node.activation for node in file.nodes]),
-        seed=np.array([_probability(node) for node in file.nodes], dtype=np.float64),
+        ids, activation=_floats([node.activation for node in file.nodes]), seed=seed
     )
 
 
 def _own_columns(file: GraphFile, extra: Extra) -> Columns:
-    lists = (extra.value, extra.dropped, extra.dropped_absolute, extra.expanded)
+    lists = [extra.value, extra.dropped, extra.dropped_absolute, extra.expanded]
+    lists += [extra.seed] if extra.seed is not None else []
     rows = range(len(file.nodes))
     if {len(column) for column in lists} != {len(rows)} or extra.output_tokens.keys() - set(rows):
         raise ValueError("The key headwater is about other nodes: remove it to read the rest.")
     return Columns(
         activation=_floats([node.activation for node in file.nodes]),
         value=_floats(extra.value),
-        seed=np.array([node.token_prob for node in file.nodes], dtype=np.float64),
+        seed=np.array(extra.seed or [node.token_prob for node in file.nodes], dtype=np.float64),
         dropped=np.array(extra.dropped, dtype=np.float64),
         dropped_absolute=np.array(extra.dropped_absolute, dtype=np.float64),
         expanded=np.array(extra.expanded, dtype=bool),
     )
-
-
-def _labelled(file: GraphFile, ids: list[NodeId]) -> dict[str, Description]:
-    """The first text of each feature that has one."""
-    found: dict[str, Description] = {}
-    for node, theirs in zip(ids, file.nodes, strict=True):
-        if node.kind == NodeKind.FEATURE and theirs.clerp:
-            found.setdefault(f"{node.layer}/{node.index}", Description(label=theirs.clerp))
-    return found
-
-
-def _provenance(file: GraphFile, ids: list[NodeId]) -> Provenance:
-    about, nodes = file.metadata, list(zip(ids, file.nodes, strict=True))
-    token_ids = {
-        node.pos: node.index
-        for node, theirs in nodes
-        if node.kind == NodeKind.TOKEN and names_entry(theirs)
-    }
-    known = ("prompt", "prompt_tokens")
-    return Provenance(
-        generator=_words(_member(about.info, "generator"), "name", "version"),
-        model=ModelIdentity(
-            name=about.scan or UNKNOWN, architecture=UNKNOWN, n_layers=_depth(about, nodes)
-        ),
-        dictionary=DictionaryIdentity(
-            kind=CIRCUIT_TRACER_KIND,
-            name=_dictionary(about),
-        ),
-        dtype=UNKNOWN,
-        prompt="".join(about.prompt_tokens) if about.prompt is None else about.prompt,
-        tokens=tuple(about.prompt_tokens),
-        token_ids=tuple(
-            -1 if index is None else index
-            for index in map(token_ids.get, range(len(about.prompt_tokens)))
-        ),
-        targets=tuple(_target(node, theirs) for node, theirs in nodes if node.kind in TARGET_KINDS),
-        settings={"imported": about.model_dump(mode="json", exclude=set(known), exclude_none=True)},
-    )
-
-
-def _depth(about: Metadata, nodes: list[tuple[NodeId, Node]]) -> int:
-    """Layers of the model: what is said, else one below the logits, else what nodes need."""
-    tops = [str(theirs.layer) for node, theirs in nodes if node.kind in TARGET_KINDS]
-    below = [int(top) - 1 for top in tops if re.fullmatch(r"\d{1,6}", top, re.ASCII)]
-    layers = [node.layer + 1 for node, _ in nodes if node.layer is not None]
-    return max([1, *([about.n_layers] if about.n_layers else below), *layers])
-
-
-def _target(node: NodeId, theirs: Node) -> Target:
-    text = _CLERP.fullmatch(theirs.clerp)
-    return Target(
-        text=text["text"] if text else theirs.clerp,
-        token_id=node.index if node.kind == NodeKind.LOGIT else None,
-        probability=_probability(theirs),
-    )
-
-
-def _probability(theirs: Node) -> float:
-    """Theirs, else what the text of a logit says, if that is a probability."""
-    own, text = min(theirs.token_prob, 1.0), _CLERP.fullmatch(theirs.clerp)
-    if theirs.feature_type != "logit" or own or not text:
-        return own
-    try:
-        said = float(text["p"])
-    except ValueError:  # as in 1.2.3
-        return own
-    return said if said <= 1.0 else own
-
-
-def _dictionary(about: Metadata) -> str:
-    """What names it: fields of Neuronpedia, circuit-tracer's list, else its scan."""
-    details = _words(about.feature_details, "neuronpedia_source_set", "feature_json_base_url")
-    named = _words(about.info, "transcoder_set", "neuronpedia_source_set")
-    listed = ", ".join(about.transcoder_list)
-    return next((n for n in (named, details) if n != UNKNOWN), listed or about.scan or UNKNOWN)
-
-
-def _words(values: dict[str, Any], *names: str) -> str:
-    texts = [value for name in names if isinstance(value := values.get(name), str) and value]
-    return " ".join(texts) or UNKNOWN
-
-
-def _member(values: dict[str, Any], name: str) -> dict[str, Any]:
-    value: Any = values.get(name)
-    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
 def _floats(numbers: list[float | None]) -> Float[ndarray, " node"]:

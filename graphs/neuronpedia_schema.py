@@ -6,9 +6,18 @@ are allowed by both.  Programs leave out what they do not know, so little is dem
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from graphs.descriptions import Description
@@ -16,21 +25,32 @@ from graphs.provenance import UNKNOWN, Provenance
 
 
 class _Foreign(BaseModel):
-    """What other programs wrote: further keys are ignored, and null is as good as missing."""
+    """What other programs wrote: null is as good as missing, and `raw` is all of it as it was."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
-    @model_validator(mode="before")
+    _raw: dict[str, Any] = PrivateAttr(default_factory=dict[str, Any])
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """Every key as it was read, further ones and nulls too."""
+        return self._raw
+
+    @model_validator(mode="wrap")
     @classmethod
-    def _null_is_missing(cls, data: Any) -> Any:
+    def _null_is_missing(cls, data: Any, read: Callable[[Any], Any]) -> Any:
         if not isinstance(data, dict):
-            return data
+            return read(data)
         given = cast(dict[str, Any], data)
-        return {key: value for key, value in given.items() if value is not None}
+        made = read({key: value for key, value in given.items() if value is not None})
+        made._raw = given
+        return made
 
 
 class Metadata(_Foreign):
     """`metadata`: the prompt, and where the graph came from."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)  # said again in exports
 
     slug: str = ""
     scan: str = UNKNOWN
@@ -54,7 +74,7 @@ class Node(_Foreign):
     layer: str | int
     ctx_idx: int = Field(ge=0, lt=2**31)
     feature_type: str
-    token_prob: float = Field(default=0.0, ge=0.0, le=1.0 + 1e-6)  # of float32 sums
+    token_prob: float = 0.0  # a probability, or the weight of a target that somebody made
     is_target_logit: bool = False
     run_idx: int = 0
     reverse_ctx_idx: int = 0
@@ -62,6 +82,21 @@ class Node(_Foreign):
     clerp: str = ""
     influence: float | None = None
     activation: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, data: Any) -> Any:
+        """Tokens and predictions need no layer: where they are is known.
+
+        OpenMOSS' server puts all that it knows about a feature in the place of its number.
+        """
+        if not isinstance(data, dict):
+            return data
+        given = cast(dict[str, Any], data)
+        if given.get("feature_type") in ("embedding", "logit"):
+            given = {"layer": "", **given}
+        record = member(given, "feature")
+        return {**given, "feature": record.get("feature_index")} if record else given
 
 
 @dataclass(slots=True, config=ConfigDict(extra="ignore", allow_inf_nan=False))
@@ -94,6 +129,7 @@ class Extra(_Foreign):
     provenance: Provenance
     weights_dtype: Literal["float32", "float64"]
     value: list[float | None]
+    seed: list[float] | None = None  # None: the token_prob of each node
     dropped: list[float]
     dropped_absolute: list[float]
     expanded: list[bool]
@@ -106,10 +142,22 @@ class GraphFile(BaseModel):
     """The whole file.  Lists stop at their first fault: there may be as many as members."""
 
     # Not _Foreign, which would make Python objects of the whole file before it is checked.
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     metadata: Metadata
     qParams: QParams | None = None
     nodes: Annotated[list[Node], FailFast()]
     links: Annotated[list[Link], FailFast()]
     headwater: dict[str, JsonValue] | None = None
+
+
+class Answer(BaseModel):
+    """What OpenMOSS' server answers: the file is a part of it."""
+
+    graph_data: GraphFile
+
+
+def member(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A member that is an object; empty for anything else."""
+    value: Any = values.get(name)
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}

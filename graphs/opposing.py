@@ -94,7 +94,7 @@ def named_targets(graph: AttributionGraph, name: str) -> list[int]:
     }
     for way in range(3):
         if found := [row for row, own in names.items() if own[way] == name]:
-            return sorted(found, key=lambda row: -known[row].probability)
+            return sorted(found, key=lambda row: -(known[row].probability or 0.0))
     texts = dict.fromkeys(repr(target.text) for target in known.values())
     raise SelectionError(
         f"The graph explains no {name!r}: choose one of {', '.join(texts)}, or trace with --target."
@@ -109,10 +109,10 @@ def _choice(graph: AttributionGraph, name: str, rows: list[int]) -> str:
     """Says which of several targets was taken."""
     known = _targets(graph)
     listed = ", ".join(
-        f"id:{known[row].token_id} ({known[row].probability:.2g})"
-        if known[row].token_id is not None
-        else str(graph.nodes[row])
-        for row in rows
+        str(graph.nodes[row])
+        if target.token_id is None or target.probability is None
+        else f"id:{target.token_id} ({target.probability:.2g})"
+        for row, target in ((row, known[row]) for row in rows)
     )
     return (
         f"{name!r} is the text of {len(rows)} targets, of which the most probable is taken: "

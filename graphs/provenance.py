@@ -29,6 +29,9 @@ NEURONS = "neurons"  # kind of dictionary: the model's own
 UNKNOWN = "unknown"  # what a file of another program does not say
 
 
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -68,7 +71,7 @@ class Target(_Frozen):
 
     text: str  # the token, or what the direction is
     token_id: int | None = None  # vocabulary entry; None for contrasts and vectors
-    probability: float = Field(ge=0.0, le=1.0)  # model's own; 1 for contrasts and vectors
+    probability: Probability | None  # model's own; 1 for contrasts and vectors; None: not known
 
 
 class Measured(_Frozen):

@@ -58,7 +58,8 @@ def _require_tokens(graph: AttributionGraph) -> None:
 
 def _require_seeds(graph: AttributionGraph) -> None:
     rows = graph.target_rows()
-    probabilities = np.array([target.probability for target in graph.provenance.targets])
+    told = [target.probability for target in graph.provenance.targets]
+    probabilities = np.array([np.nan if one is None else one for one in told])
     seeds: Float[ndarray, " target"] = graph.seed[rows]
     if np.allclose(seeds, 1.0, rtol=_ROUNDING, atol=0.0):
         return

@@ -20,9 +20,16 @@ E edges, "int" being any signed integer and "float" float32 or float64:
     weights.indices               int [E]    with, weights.indptr[t+1]; indices are their
     weights.data                  float [E]  sources, rising and below t, and data their weights
 
-A writer must write all of them.  A reader must refuse a file that breaks any of this, that does not
-hold what its own checks say (`graphs.soundness`), or that has a higher schema_version than it
-knows, and may ignore other arrays.  Arrays come back with the dtype and the bits with which they
+A graph that was read from a JSON of circuit-tracer, Neuronpedia or others, and is all of it, has as
+well, as in `graphs.imported.Imported`:
+
+    imported.text                 U8 [B]     the JSON, without links that are edges
+    imported.rows                 int [N]    the node of each of its nodes
+    imported.links                int [L]    the edge of each of its links, -1 where it is none
+
+A writer must write all of the others.  A reader must refuse a file that breaks any of this, that
+does not hold what its own checks say (`graphs.soundness`), or that has a higher schema_version than
+it knows, and may ignore other arrays.  Arrays come back with the dtype and the bits with which they
 were written.
 """
 
@@ -42,6 +49,7 @@ from scipy.sparse import csr_array
 from graphs.descriptions import Description
 from graphs.files import GraphFileError, atomic_write, first_problem, refuse_newer, regular_file
 from graphs.graph import AttributionGraph
+from graphs.imported import Imported
 from graphs.nodes import NodeTable
 from graphs.provenance import SCHEMA_VERSION, Provenance
 from graphs.soundness import require_sound
@@ -66,6 +74,7 @@ _GRAPH_COLUMNS = {
 }
 _EDGE_ARRAYS = {"weights.indptr": _INT, "weights.indices": _INT, "weights.data": _FLOAT}
 _ARRAYS = _NODE_COLUMNS | _GRAPH_COLUMNS | _EDGE_ARRAYS
+_IMPORTED = {"imported.text": ("U8",), "imported.rows": _INT, "imported.links": _INT}
 
 
 class _Header(BaseModel):
@@ -86,6 +95,8 @@ def write_graph(graph: AttributionGraph, path: Path | str) -> None:
         for name, array in dense.items():
             if _dtype_code(array) not in _ARRAYS[name]:
                 raise ValueError(f"{name} has dtype {array.dtype}")
+        if graph.imported is not None:
+            dense |= _imported_arrays(graph.imported)
         header = _Header(
             provenance=graph.provenance,
             output_tokens=dict(graph.output_tokens),
@@ -114,6 +125,7 @@ def read_graph(path: Path | str) -> AttributionGraph:
     try:
         with untyped(safe_open)(file, framework="np") as opened:
             header, arrays = _checked(path, opened)
+            imported = _imported(path, opened)
     except (OSError, SafetensorError) as error:
         raise GraphFileError(f"{path} is not a whole safetensors file: {error}.") from error
     try:
@@ -123,6 +135,7 @@ def read_graph(path: Path | str) -> AttributionGraph:
             provenance=header.provenance,
             output_tokens=header.output_tokens,
             descriptions=header.descriptions,
+            imported=imported,
             **{name: arrays[name] for name in _GRAPH_COLUMNS},
         )
         require_sound(graph)
@@ -172,6 +185,29 @@ def _checked(path: Path | str, file: Any) -> tuple[_Header, dict[str, ndarray]]:
     if np.any(arrays["expanded"].view(np.uint8) > 1):
         raise GraphFileError(f"{path}: expanded holds bytes other than 0 and 1.")
     return header, arrays
+
+
+def _imported_arrays(imported: Imported) -> dict[str, ndarray]:
+    return {
+        "imported.text": np.frombuffer(imported.text, dtype=np.uint8),
+        "imported.rows": np.ascontiguousarray(imported.rows),
+        "imported.links": np.ascontiguousarray(imported.links),
+    }
+
+
+def _imported(path: Path | str, file: Any) -> Imported | None:
+    """What is kept of the JSON that the graph was read from, if anything is."""
+    missing = sorted(_IMPORTED.keys() - set(file.keys()))
+    if len(missing) == len(_IMPORTED):
+        return None
+    if missing:
+        raise GraphFileError(f"{path} lacks the arrays {', '.join(missing)}.")
+    for name, dtypes in _IMPORTED.items():
+        form = file.get_slice(name)
+        if form.get_dtype() not in dtypes or len(form.get_shape()) != 1:
+            raise GraphFileError(f"{path}: {name} must be one row of {' or '.join(dtypes)}.")
+    text, rows, links = (file.get_tensor(name) for name in _IMPORTED)
+    return Imported(text.tobytes(), rows, links)
 
 
 def _header(path: Path | str, text: str | None) -> _Header:

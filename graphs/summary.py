@@ -24,7 +24,8 @@ class TargetLine:
 
     node: str
     text: str
-    probability: float | None  # None for contrasts and vectors
+    probability: float | None  # None for contrasts and vectors, and where it is not known
+    weight: float  # its share of what the graph explains
     value: float | None  # what its row sums to; None in graphs of others
 
 
@@ -55,6 +56,7 @@ class Summary:
     sinks: tuple[Sink, ...] | None
     mismatches: tuple[str, ...]  # how the prompt begins unlike the dictionary's documents
     targets: tuple[TargetLine, ...]
+    remarks: tuple[str, ...]  # what a reader of the numbers has to know
     strongest: tuple[NodeLine, ...]
     n_nodes: int
     n_features: int
@@ -82,7 +84,7 @@ def summarise(
 
     A person's labels stand in place of the dictionary's.
     """
-    source = graph.provenance
+    source, total = graph.provenance, float(graph.seed.sum()) or 1.0
     return Summary(
         model=source.model.name,
         dictionary=source.dictionary.name,
@@ -97,10 +99,12 @@ def summarise(
                 node=str(graph.nodes[int(row)]),
                 text=target.text,
                 probability=None if target.token_id is None else target.probability,
+                weight=float(graph.seed[row]) / total,
                 value=_known(float(graph.nodes.value[row])),
             )
             for row, target in zip(graph.target_rows(), source.targets, strict=True)
         ),
+        remarks=weights_said(graph),
         strongest=_strongest(graph, per_layer, annotations),
         n_nodes=len(graph),
         n_features=int(graph.nodes.is_kind(NodeKind.FEATURE).sum()),
@@ -110,6 +114,18 @@ def summarise(
         report=source.report,
         failures=source.failures,
     )
+
+
+def weights_said(graph: AttributionGraph) -> tuple[str, ...]:
+    """How much predictions count of which the file of another program says no probability."""
+    known = [target.probability is not None for target in graph.provenance.targets]
+    seeds = graph.seed[graph.target_rows()]
+    if all(known):
+        return ()
+    if not any(known) and np.all(seeds == seeds[0]):
+        return ("No probability of a prediction is known: all count the same.",)
+    unknown = f"{known.count(False):,} of {len(known):,} predictions"
+    return (f"{unknown} have no known probability and count nothing.",)
 
 
 def _strongest(

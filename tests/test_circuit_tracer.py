@@ -23,6 +23,7 @@ from graphs import (
     read_neuronpedia,
 )
 from graphs.neuronpedia_names import cantor
+from tests.test_cli import run
 
 TOKENS, LAYERS = 3, 2
 ACTIVE = [[0, 1, 7], [0, 2, 9], [1, 1, 3], [1, 2, 8], [1, 2, 11]]  # layer, position, index
@@ -140,6 +141,38 @@ def test_files_of_2025_hold_numbers_of_targets_and_every_feature(tmp_path, their
     assert [target.text for target in graph.provenance.targets] == ["#4", "#9"]
     assert graph.provenance.tokens == ("#2", "#5", "#6")
     assert graph.provenance.dictionary.name == "a, b"
+
+
+def test_the_weight_of_a_direction_is_no_probability(tmp_path, theirs):
+    for weight, seed in ((1.75, 1.75), (-0.5, 0.5)):
+        path = saved(tmp_path, contents(theirs, logit_probabilities=torch.tensor([0.75, weight])))
+        graph = read_circuit_tracer(path)
+        assert graph.seed[graph.target_rows()].tolist() == [0.75, seed]
+        assert [t.probability for t in graph.provenance.targets] == [0.75, 1.0]
+    shown = run("show", path)
+    assert "Of weights below 0 (1 of 2) the size counts." in shown.stderr
+    assert "Targets have weights in the place of probabilities" in shown.stderr
+
+
+def test_without_probabilities_all_targets_count_the_same(tmp_path, theirs):
+    path = saved(tmp_path, contents(theirs, logit_probabilities=torch.zeros(2)))
+    graph = read_circuit_tracer(path)
+    assert graph.seed[graph.target_rows()].tolist() == [1.0, 1.0]
+    assert graph.provenance.targets[0].probability is None
+    shown = run("show", path)
+    assert "No target has a probability or a weight: all count the same." in shown.stderr
+    assert "feature:1/8@2" in shown.stdout
+
+
+def test_a_probability_that_rounding_made_larger_than_one_is_one(tmp_path, theirs):
+    file = contents(theirs, logit_probabilities=torch.tensor([1.0000001, 0.25]))
+    assert read_circuit_tracer(saved(tmp_path, file)).provenance.targets[0].probability == 1.0
+
+
+def test_the_dictionary_has_the_key_of_2026_or_that_of_2025(tmp_path, theirs):
+    file = contents(theirs, scan_name="org/later")
+    del file["scan"]
+    assert read_circuit_tracer(saved(tmp_path, file)).provenance.dictionary.name == "org/later"
 
 
 class _Runs:

@@ -250,6 +250,32 @@ def test_a_slider_at_the_threshold_hides_nothing_of_a_pruned_export(tmp_path):
     assert sorted(shown)[-2] < 0.6
 
 
+@pytest.mark.parametrize(
+    ("metadata", "model", "dictionary"),
+    [
+        ({"scan": "gemma-2-2b"}, "gemma-2-2b", "gemma-2-2b"),
+        ({"scan": "qwen3-1.7b"}, "qwen3-1.7b", "qwen3-1.7b"),
+        ({"scan": "mntss/gemma-scope-transcoders"}, "unknown", "mntss/gemma-scope-transcoders"),
+        ({"scan": "org/repo//folder@main"}, "unknown", "org/repo//folder@main"),
+        ({"scan": "llama-3-131k-relu"}, "unknown", "llama-3-131k-relu"),
+        ({"scan": "custom-12", "transcoder_list": ["a", "b"]}, "unknown", "a, b"),
+        ({"scan": "default"}, "unknown", "default"),
+        ({"scan": "m", "info": {"transcoder_set": "org/set"}}, "m", "org/set"),
+        ({"scan": "m", "feature_details": {"neuronpedia_source_set": "s"}}, "m", "s"),
+        ({"scan": "org/set", "info": {"transcoder_set": "org/set"}}, "unknown", "org/set"),
+    ],
+)
+def test_a_scan_is_the_model_only_where_it_does_not_name_the_dictionary(
+    tmp_path, metadata: dict[str, Any], model: str, dictionary: str
+):
+    file = circuit_tracer_file()
+    file["metadata"] |= metadata
+    header = graphs.read_neuronpedia(write(tmp_path, file)).graph.provenance
+    assert (header.model.name, header.dictionary.name) == (model, dictionary)
+    shown = run("show", tmp_path / "graph.json").stdout
+    assert shown.startswith(f"{model} · {dictionary} · ")
+
+
 def test_dictionaries_are_told_apart_and_the_unknown_is_never_the_same():
     def named(**metadata: Any) -> graphs.AttributionGraph:
         with tempfile.TemporaryDirectory() as folder:

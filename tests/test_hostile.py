@@ -98,18 +98,13 @@ def test_a_file_of_a_gigabyte_is_not_read(tmp_path):
         read_annotations(path)
 
 
-def test_a_probability_is_refused_where_it_stands(tmp_path):
+def test_a_probability_that_rounding_made_larger_than_one_is_one(tmp_path):
     path = tmp_path / "sure.json"
     file = circuit_tracer_file()
-    file["nodes"][6]["token_prob"] = 5.0
-    path.write_text(json.dumps(file))
-    assert "nodes.6.token_prob: Input should be less than or equal to 1" in refusal(path)
     file["nodes"][6] |= {"token_prob": 1.0000001, "clerp": 'Output "a" (p=7)'}
     path.write_text(json.dumps(file))
-    assert read_neuronpedia(path).graph.provenance.targets[0].probability == 1.0
-    file["nodes"][6]["token_prob"] = 0.0
-    path.write_text(json.dumps(file))
-    assert read_neuronpedia(path).graph.provenance.targets[0].probability == 0.0
+    graph = read_neuronpedia(path).graph
+    assert graph.provenance.targets[0].probability == graph.seed[6] == 1.0
 
 
 def test_more_values_than_memory_holds_are_not_read(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphs.annotations import Annotations
 from graphs.files import GraphFileError
 from graphs.neuronpedia import Upload, to_neuronpedia, write_neuronpedia
 from graphs.neuronpedia_names import cantor, uncantor
@@ -80,10 +81,10 @@ def test_nodes_are_spelled_as_the_viewers_expect():
         ("P_0", 0, "E", 0, "embedding", "P-0", ""),
         ("bias_0", -1, "0", 0, "bias", "bias_0-0", ""),
         ("0_3_1", cantor(0, 3), "0", 1, "cross layer transcoder", "0_3-0", " Paris, é"),
-        ("err_3_1", -1, "3", 1, "mlp reconstruction error", "err_3-1", ""),
+        ("3_-1_1", -1, "3", 1, "mlp reconstruction error", "3_-1-1", ""),
         ("5_7_1", 7, "5", 1, "logit", "L_7-1", 'Output "t0" (p=0.250)'),
         ("5_9_1", 9, "5", 1, "logit", "L_9-1", 'Output "t1" (p=0.125)'),
-        ("target_0_1", -1, "5", 1, "logit", "target_0-1", 'Output "t2" (p=1.000)'),
+        ("5_-1_1", -1, "5", 1, "logit", "target_0-1", 'Output "t2" (p=1.000)'),
     ]
     assert [member["is_target_logit"] for member in nodes] == [False] * 5 + [True, False, False]
     assert [member["token_prob"] for member in nodes] == [0.0] * 5 + [0.25, 0.125, 1.0]
@@ -97,8 +98,21 @@ def test_an_error_has_another_id_than_a_feature_of_layer_0():
     graph = make_graph(names, {(name, names[2]): 1.0 for name in names[:2]})
     assert [n["node_id"] for n in to_neuronpedia(graph, Upload("demo"))["nodes"]][:2] == [
         "0_5_1",
-        "err_5_1",
+        "5_-1_1",
     ]
+
+
+def test_the_ids_of_what_is_pinned_are_three_whole_numbers():
+    """Or begin with E_, P_ or bias_: circuit-tracer reads the first and skips the others."""
+    notes = Annotations(pins=tuple(NAMES))
+    pinned = to_neuronpedia(GRAPH, Upload("demo"), notes)["qParams"]["pinnedIds"]
+    assert len(pinned) == len(NAMES)
+    read = [
+        tuple(map(int, one.split("_"))) for one in pinned if one.count("_") == 2 and one[0] != "E"
+    ]
+    #          layer, index, position
+    assert read == [(0, 3, 1), (3, -1, 1), (5, 7, 1), (5, 9, 1), (5, -1, 1)]
+    assert len(set(read)) == len(read)
 
 
 def test_metadata_names_model_dictionary_and_program_in_full():

@@ -270,7 +270,7 @@ HOSTILE = {
     "Link 4 is the second one from error:3@1 to logit:23@1": edited(
         "links", 4, value=circuit_tracer_file()["links"][3]
     ),
-    "nodes.6.token_prob: Input should be less": edited("nodes", 6, "token_prob", value=1.5),
+    "nodes.6.token_prob: Input should be a finite": edited("nodes", 6, "token_prob", value=np.inf),
     "'P_3' does not name its vocabulary entry": edited(
         "nodes", 6, value=node("P_3", "logit", "27", 1, feature=None)
     ),
@@ -308,6 +308,25 @@ def test_a_file_that_breaks_the_format_is_refused_with_one_sentence(text: str):
 def test_what_is_no_json_is_refused(content: bytes):
     with pytest.raises(GraphFileError, match="is not a graph of circuit-tracer or Neuronpedia"):
         read(content)
+
+
+def test_ids_that_we_wrote_before_are_read():
+    file = to_neuronpedia(GRAPH, Upload("demo"))
+    for now, then in (("3_-1_1", "err_3_1"), ("5_-1_1", "target_0_1")):
+        text = json.dumps(file)
+        assert f'"{now}"' in text
+        file = json.loads(text.replace(f'"{now}"', f'"{then}"'))
+    assert_same_graph(read(file), GRAPH, dtypes=False)
+
+
+def test_a_prediction_needs_no_layer_and_a_feature_does():
+    """Its layer only says how deep the model is."""
+    file = edited("nodes", 6, "layer", value=None)
+    graph = read(file)
+    assert str(graph.nodes[6]) == "logit:23@1"
+    assert graph.provenance.model.n_layers == 6  # layer 5 has an error
+    del file["nodes"][6]["layer"]
+    assert_same_graph(read(file), graph)
 
 
 def test_null_is_as_good_as_missing():

@@ -44,7 +44,7 @@ def test_notes_are_written_as_the_viewers_read_them():
     assert [tuple(pair) for pair in file["qParams"]["clerps"]] == [
         (f"0_{pair}_1", "here"),
         (str(pair), 'any "where"'),
-        ("err_3_1", "lost"),
+        ("3_-1_1", "lost"),
         ("bias_0", "b"),
     ]
     assert [member["clerp"] for member in file["nodes"]][3:5] == ["here", "lost"]

@@ -25,6 +25,7 @@ from graphs.neuronpedia_pages import feature_page
 from graphs.nodes import TARGET_KINDS, NodeKind
 from graphs.prune import DEFAULTS, prune
 from graphs.scores import scores
+from graphs.summary import weights_said
 from viz.checked import header_lines
 from viz.columns import columns
 from viz.layout import Cast, Placement, place_together
@@ -147,7 +148,7 @@ def _dictionary_key(graph: AttributionGraph) -> str | None:
 
 
 def _remarks(part: Part) -> list[str]:
-    said: list[str] = []
+    said = list(weights_said(part.graph))
     if len(part.rows) < part.n_nodes:
         said.append(f"This page holds the {len(part.rows):,} strongest of {part.n_nodes:,} nodes.")
     if len(part.edges) < part.n_edges:

@@ -55,11 +55,15 @@ def plain_table(*headings: str, right: tuple[str, ...]) -> Table:
 
 
 def _predictions(summary: Summary) -> Table:
-    table = plain_table("explained", "probability", "value", "node", right=("probability", "value"))
+    # Weights are told where probabilities do not: all alike they are those of contrasts.
+    weighs = len({target.weight for target in summary.targets if target.probability is None}) > 1
+    headings = ("explained", "probability", *(["weight"] if weighs else []), "value", "node")
+    table = plain_table(*headings, right=("probability", "weight", "value"))
     for target in summary.targets:
         probability = "" if target.probability is None else f"{target.probability:.3f}"
+        weight = [f"{target.weight:.1%}"] if weighs else []
         value = "" if target.value is None else f"{target.value:.3f}"
-        cells = (visible(target.text), probability, value, target.node)
+        cells = (visible(target.text), probability, *weight, value, target.node)
         table.add_row(*(Text(cell) for cell in cells))
     return table
 
@@ -92,6 +96,7 @@ def _notes(summary: Summary) -> RenderableType:
         f"{summary.n_nodes:,} nodes, {summary.n_edges:,} edges; "
         f"replacement {found.replacement:.3f}, completeness {found.completeness:.3f}"
     ]
+    lines += summary.remarks
     if checks.influence_resolved is not None:
         lines.append(f"{checks.influence_resolved:.1%} of influence resolved")
     if checks.expanded_features is not None and checks.active_features is not None:

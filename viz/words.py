@@ -118,9 +118,10 @@ def mark(graph: AttributionGraph, row: int, length: int = 14) -> str:
 
 
 def probability(graph: AttributionGraph, row: int) -> str:
-    """The model's probability of a target, where it is a token of the vocabulary."""
+    """The model's probability of a target, where it is a known one of a token."""
     target = _target(graph, row)
-    return "" if target.token_id is None else percent(target.probability)
+    known = None if target.token_id is None else target.probability
+    return "" if known is None else percent(known)
 
 
 def position_text(graph: AttributionGraph, row: int) -> str:

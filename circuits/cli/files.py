@@ -145,8 +145,12 @@ def export_command(
     node_threshold: NodeThreshold = PRUNE.node_threshold,
     edge_threshold: EdgeThreshold = PRUNE.edge_threshold,
     keep_errors: KeepErrors = False,
-    slug: Annotated[str | None, typer.Option(help="Name on Neuronpedia; else the file's.")] = None,
-    scan: Annotated[str | None, typer.Option(help="Neuronpedia's id of the model.")] = None,
+    slug: Annotated[
+        str | None, typer.Option(help="Name on Neuronpedia; else as read or the file's.")
+    ] = None,
+    scan: Annotated[
+        str | None, typer.Option(help="Neuronpedia's id of the model; else as read.")
+    ] = None,
     largest: Annotated[
         int, typer.Option(min=1, help="MiB that Neuronpedia's file may have; pruned to fit.")
     ] = graphs.LARGEST_UPLOAD // MIB,
@@ -161,9 +165,9 @@ def export_command(
     part = whole if full else graphs.prune(whole, settings)
     said: list[str] = []
     if format == Format.NEURONPEDIA:
-        upload = graphs.Upload(slug or out.stem, scan or None, None if full else node_threshold)
+        upload = graphs.Upload(slug or None, scan or None, None if full else node_threshold)
         part = graphs.write_neuronpedia(part, out, upload, annotations, whole, largest * MIB)
-        said = graphs.complaints(part, out)
+        said = graphs.complaints(part, out, upload)
     else:
         WRITERS[format](part, out, annotations)
     if as_json:

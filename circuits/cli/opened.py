@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import graphs
-from circuits.circuit_tracer import read_circuit_tracer
+from circuits.circuit_tracer import open_circuit_tracer
 from circuits.cli.app import errors
 
-SUFFIXES = (".safetensors", ".json", ".pt")
+SUFFIXES = (".safetensors", ".json", ".json.gz", ".pt")
 _ZIP = b"PK\x03\x04"  # what torch.save writes; no safetensors of ours begins like this
 
 
@@ -18,13 +18,14 @@ def open_graph(path: Path, spell: Callable[[int], str] | None = None) -> graphs.
     """A graph and its annotations: the file's beside it, else those that it holds itself.
 
     What a file is, its name or else its first bytes tell: our safetensors, a JSON of
-    circuit-tracer, Neuronpedia and others, or circuit-tracer's .pt, whose token ids `spell` writes.
+    circuit-tracer, Neuronpedia and others, as it is or in gzip, or circuit-tracer's .pt, whose
+    token ids `spell` writes.
 
     Raises GraphFileError if it is none of these, damaged or missing.
     """
     match _suffix(path):
         case ".pt":
-            read = graphs.ReadGraph(read_circuit_tracer(path, spell), graphs.NO_ANNOTATIONS)
+            read = open_circuit_tracer(path, spell)
         case ".json":
             read = graphs.read_neuronpedia(path)
         case _:
@@ -52,6 +53,8 @@ def _suffix(path: Path) -> str:
 
 def _is_json(start: bytes) -> bool:
     """Safetensors begin with the length of their header, which has zeros among its bytes."""
+    if graphs.is_packed(start):
+        return True
     return start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{") and b"\0" not in start
 
 
@@ -59,6 +62,6 @@ def _start(path: Path) -> bytes:
     """The first bytes of a file; none where it cannot be read, which its reader will say."""
     try:
         with graphs.regular_file(path).open("rb") as file:
-            return file.read(8)
+            return file.read(9)
     except OSError:
         return b""

@@ -97,13 +97,15 @@ def _files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         index = path.name == INDEX or path.name.endswith(graphs.ANNOTATIONS_SUFFIX)
-        if path.suffix not in SUFFIXES or index:
+        suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+        if suffix is None or index:
             continue
-        if path.stem in found:
+        name = path.name.removesuffix(suffix)
+        if name in found:
             raise UsageError(
-                f"{found[path.stem]} and {path} are both graphs of {path.stem}: keep one of them."
+                f"{found[name]} and {path} are both graphs of {name}: keep one of them."
             )
-        found[path.stem] = path
+        found[name] = path
     if not found:
         raise UsageError(f"{folder} holds no graphs: expected {', '.join(SUFFIXES)}.")
     return found
