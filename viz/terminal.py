@@ -11,7 +11,7 @@ from rich.text import Text
 from graphs.report import Report
 from graphs.summary import NodeLine, Summary
 from viz.checked import report_lines
-from viz.words import visible
+from viz.words import one_line, visible
 
 
 def summary_tables(summary: Summary) -> RenderableType:
@@ -26,7 +26,7 @@ def _headline(summary: Summary) -> RenderableType:
     for pos, token in enumerate(summary.tokens):
         text.append(visible(token).replace("␣", " "), style="dim" * (pos < summary.context_only))
     head = f"{summary.model} · {summary.dictionary} · {summary.dtype}"
-    return Group(Text(head, style="bold"), text)
+    return Group(Text(one_line(head), style="bold"), text)
 
 
 def plain_table(*headings: str, right: tuple[str, ...]) -> Table:

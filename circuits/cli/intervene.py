@@ -12,7 +12,7 @@ import typer
 
 import graphs
 import viz
-from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.app import app, errors, output, plain_errors, print_json, say
 from circuits.cli.opened import is_ours, open_graph
 from circuits.cli.options import AsJson, Device, GraphPath
 from circuits.cli.reading import SELECTION
@@ -107,9 +107,10 @@ def intervene_command(
         output.print(viz.effects_tables(one))
         output.print()
     if texts is not None:
-        output.print(f"before: {texts['before']}\nafter:  {texts['after']}", markup=False)
+        say(f"before: {texts['before']}")
+        say(f"after:  {texts['after']}")
     if save:
-        output.print(f"graph: {graph}", markup=False, soft_wrap=True)
+        say(f"graph: {graph}")
 
 
 def _require_ours(graph: Path, save: bool) -> None:

@@ -11,7 +11,7 @@ import typer
 
 import graphs
 import viz
-from circuits.cli.app import app, output, plain_errors, print_json
+from circuits.cli.app import app, output, plain_errors, print_json, say
 from circuits.cli.opened import open_graph
 from circuits.cli.options import AsJson, GraphPath
 from circuits.cli.usage import UsageError
@@ -110,7 +110,7 @@ def group_command(
     automatic = {group.name: group.automatic for group in annotations.groups}
     output.print(viz.groups_text(read, collapsed, whole, automatic))
     if save:
-        output.print(f"annotations: {graphs.annotations_path(graph)}", markup=False, soft_wrap=True)
+        say(f"annotations: {graphs.annotations_path(graph)}")
 
 
 @app.command("consensus")

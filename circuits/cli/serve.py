@@ -13,7 +13,7 @@ import torch
 import typer
 
 import graphs
-from circuits.cli.app import INPUT_ERRORS, app, errors, output, plain_errors
+from circuits.cli.app import INPUT_ERRORS, app, errors, plain_errors, say
 from circuits.cli.asked import AskedIntervention, Workshop
 from circuits.cli.jobs import Jobs
 from circuits.cli.options import Device, DType, MaxFeatures, Model, Revision, Transcoders, Type
@@ -125,9 +125,9 @@ def _run(folder: Path, workshop: Workshop, listener: socket.socket, model: str) 
 
     port = listener.getsockname()[1]
     jobs = Jobs(INPUT_ERRORS)
-    output.print(f"http://{HOST}:{port}  (Ctrl-C ends it)", markup=False, soft_wrap=True)
+    say(f"http://{HOST}:{port}  (Ctrl-C ends it)")
     pages = site(folder, jobs, workshop, port, model)
-    server = uvicorn.Server(uvicorn.Config(pages, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(pages, log_level="warning", use_colors=False))
     try:
         server.run(sockets=[listener])
     finally:

@@ -12,7 +12,7 @@ import torch
 import typer
 from rich.table import Table
 
-from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.app import app, errors, output, plain_errors, print_json, say
 from circuits.cli.options import AsJson, Device, DType, Model, Revision, Type
 from circuits.cli.trace import DEFAULT_MODEL
 from circuits.descriptions import write_feature_files
@@ -198,13 +198,13 @@ def show_report(found: Report, out: Path) -> None:
         unexplained, l0, dead = numbers
         table.add_row(str(layer), f"{unexplained:.3f}", f"{l0:.1f}", f"{dead:.1%}")
     output.print(table)
-    output.print(
+    say(
         f"all MLPs replaced: same next token {fidelity.agreement:.1%}, KL {fidelity.divergence:.3f}"
         f" nats, over {fidelity.tokens:,} held-out tokens"
     )
     if found.replacement is not None:
-        output.print(
+        say(
             f"{found.traced} graphs: replacement {found.replacement:.3f}, "
             f"completeness {found.completeness:.3f}"
         )
-    output.print(f"dictionary: {out}", markup=False, soft_wrap=True)
+    say(f"dictionary: {out}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import viz
-from circuits.cli.app import app, output, plain_errors, print_json
+from circuits.cli.app import app, plain_errors, print_json, say
 from circuits.cli.opened import open_graph
 from circuits.cli.options import AsJson, GraphPath
 from circuits.cli.usage import UsageError, require_other, require_places
@@ -52,7 +52,7 @@ def view_command(
     if as_json:
         print_json({"page": str(page)})
         return
-    output.print(f"page: {page}", markup=False, soft_wrap=True)
+    say(f"page: {page}")
 
 
 def _require_own(page: Path) -> None:
