@@ -21,10 +21,14 @@ def ignore_progress(stage: str, done: int, total: int) -> None:
 def progress_bar(console: Console) -> Iterator[Progress]:
     """A callback that draws one bar on a console; it draws nothing where that is no terminal."""
     columns = (TextColumn("{task.description:9}", markup=False), BarColumn(), TimeElapsedColumn())
-    # What libraries print meanwhile goes its own way (`circuits.cli.readable`).
-    own_way = {"redirect_stdout": False, "redirect_stderr": False}
-    shown = console.is_terminal
-    with Bar(*columns, console=console, transient=True, disable=not shown, **own_way) as bar:
+    with Bar(
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=False,  # what libraries print meanwhile goes its own way
+        redirect_stderr=False,
+        disable=not console.is_terminal,
+    ) as bar:
         task = bar.add_task("", total=1)
 
         def report(stage: str, done: int, total: int) -> None:

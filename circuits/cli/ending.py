@@ -97,7 +97,9 @@ def _expected(error: Exception) -> str | None:
 def _about_usage(error: Any) -> str:
     said = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
     context = getattr(error, "ctx", None)
-    return f"{said}: see `{context.command_path} --help`." if said and context else said
+    if not said or context is None:
+        return said
+    return f"{said}{' See' if said.endswith('?') else ': see'} `{context.command_path} --help`."
 
 
 def _without_output(code: int) -> int:
