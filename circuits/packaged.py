@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from platformdirs import user_cache_path
 
 from circuits.gguf import convert
+from graphs.bounded import json_value
 
 # Raise it when a change in circuits/gguf.py makes the folders in users' caches out of date.
 CONVERSION = 1
@@ -115,7 +116,7 @@ def _publish(fresh: Path, folder: Path, origin: Origin) -> None:
 
 def _origin(folder: Path) -> Origin | None:
     try:
-        return Origin(**json.loads((folder / "origin.json").read_text(encoding="utf-8")))
+        return Origin(**json_value((folder / "origin.json").read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
 

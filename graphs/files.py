@@ -16,9 +16,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from graphs.bounded import json_memory
+
 LARGEST_JSON = 2**28  # bytes; Neuronpedia takes files of up to 100 MiB
 MOST_MEMORY = 2**32  # bytes that reading a JSON may take
-_PER_VALUE, _PER_CONTAINER = 64, 300  # bytes of memory, measured with pydantic 2.14
 LEFTOVERS = ".headwater-*.tmp"  # what killed processes leave
 
 
@@ -87,8 +88,7 @@ def json_text(path: Path | str) -> bytes:
             "read: prune the graph and export it again."
         )
     text = file_text(path).removeprefix(codecs.BOM_UTF8)
-    values, containers = (sum(map(text.count, signs)) for signs in ((b",", b":"), (b"{", b"[")))
-    if _PER_VALUE * values + _PER_CONTAINER * containers > MOST_MEMORY:
+    if json_memory(text) > MOST_MEMORY:
         raise GraphFileError(
             f"{path} would take more than {MOST_MEMORY // 2**30} GiB of memory: prune the graph "
             "and export it again."

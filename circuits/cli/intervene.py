@@ -7,7 +7,6 @@ from math import nan
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 import graphs
@@ -23,6 +22,7 @@ from circuits.experiment import Experiment
 from circuits.intervene import at_targets, generate, intervene
 from circuits.progress import progress_bar
 from graphs import Regime
+from graphs.npy import read_vector
 
 
 @app.command("intervene")
@@ -145,10 +145,12 @@ def _push(text: str) -> graphs.Push:
             f"--push expects LAYER@POS:FILE.npy=NUMBER, as in 4@7:direction.npy=2, got {text!r}."
         )
     try:
-        vector = np.load(graphs.regular_file(file), allow_pickle=False).astype(np.float64)
-    except (OSError, ValueError, EOFError, TypeError) as error:
+        vector = read_vector(file)
+    except graphs.GraphFileError:
+        raise
+    except (OSError, ValueError) as error:
         raise UsageError(
-            f"{file} is no vector that numpy wrote: save it with numpy.save."
+            f"{file} is no vector that numpy wrote ({error}): save one with numpy.save."
         ) from error
     return graphs.Push(
         int(layer), int(pos.removesuffix("+")), vector, amount, onward=pos.endswith("+")

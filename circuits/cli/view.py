@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
+import graphs
 import viz
 from circuits.cli.app import app, plain_errors, print_json, say
 from circuits.cli.opened import open_graph
 from circuits.cli.options import AsJson, GraphPath
 from circuits.cli.usage import UsageError, require_other, require_places
 
-_GENERATED = '<meta name="generator" content="headwater'
-_HEAD = 4096  # characters within which a page names its generator
+_GENERATED = b'<meta name="generator" content="headwater'
+_HEAD = 4096  # bytes within which a page names its generator
 
 
 @app.command("view")
@@ -57,5 +58,9 @@ def view_command(
 
 def _require_own(page: Path) -> None:
     """Raises UsageError if another program's page would be replaced that nobody named."""
-    if page.exists() and _GENERATED not in page.read_text("utf-8", errors="replace")[:_HEAD]:
+    if not page.exists():
+        return
+    with graphs.regular_file(page).open("rb") as file:
+        head = file.read(_HEAD)
+    if _GENERATED not in head:
         raise UsageError(f"{page} is there and is no page of headwater: give --html another name.")
