@@ -87,6 +87,7 @@ class _Search:
         self.columns = csc_array(graph.weights)
         self.ways: dict[State, list[_Step]] = {}
         self.waiting: dict[State, list[tuple[float, int, int, int]]] = {}
+        self.shares: dict[int, dict[int, float]] = {}  # of nodes in the rows that they feed
         self.exhausted = set[State]()  # to which there are no more ways
 
     def best(self, k: int) -> tuple[Path, ...]:
@@ -177,9 +178,12 @@ class _Search:
         """Let the next best way through a node wait, if there is one."""
         ways = self.ways[before]
         if rank < len(ways):
-            rows, shares = self._fed(state[0])
-            share = float(shares[np.searchsorted(rows, before[0])])
-            heapq.heappush(self.waiting[state], (-ways[rank].value * share, *before, rank))
+            node = state[0]
+            if node not in self.shares:
+                rows, shares = self._fed(node)
+                self.shares[node] = dict(zip(rows.tolist(), shares.tolist(), strict=True))
+            value = ways[rank].value * self.shares[node][before[0]]
+            heapq.heappush(self.waiting[state], (-value, *before, rank))
 
     def _fed(self, node: int) -> tuple[Int[ndarray, " row"], Float[ndarray, " row"]]:
         """Rows that a node feeds, and its share in each."""
