@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,11 +24,14 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from graphs.bounded import json_value, unpacked
 from graphs.descriptions import Description, Example
-from graphs.files import atomic_write, make_folder
+from graphs.files import atomic_write, file_text, make_folder, regular_file
 
 FOLDER = "features"
 INDEX = "index.json.gz"
+LARGEST_INDEX = 2**27  # bytes unpacked: offsets of more than ten million features
+LARGEST_RECORD = 2**24  # bytes, packed and unpacked
 
 
 class FeatureFileError(ValueError):
@@ -72,9 +74,11 @@ class FeatureFiles:
     def _index(self) -> dict[str, Any]:
         path = self.folder / INDEX
         try:
-            read = json.loads(gzip.decompress(path.read_bytes()))
-        except (OSError, EOFError, ValueError, zlib.error) as error:
-            raise FeatureFileError(f"{path} is damaged: get it again, or remove it.") from error
+            read = json_value(unpacked(file_text(path), LARGEST_INDEX))
+        except ValueError as error:
+            raise FeatureFileError(
+                f"{path} is damaged ({error}): get it again, or remove it."
+            ) from error
         if not isinstance(read, dict):
             raise FeatureFileError(f"{path} is no index of feature files: remove it.")
         return read
@@ -88,14 +92,14 @@ class FeatureFiles:
             start, end = entry["offsets"][index : index + 2]
             if start is None or end is None or end <= start:
                 return None
-            with (self.folder / Path(entry["filename"]).name).open("rb") as file:
+            with regular_file(self.folder / Path(entry["filename"]).name).open("rb") as file:
                 file.seek(start)
                 length = int.from_bytes(file.read(4), "little")
-                text = zlib.decompress(file.read(min(length, end - start)), wbits=47)
-            return _description(_Record.model_validate_json(text))
+                packed = file.read(min(length, end - start, LARGEST_RECORD))
+            return _description(_Record.model_validate_json(unpacked(packed, LARGEST_RECORD)))
         except FeatureFileError:
             raise
-        except (OSError, LookupError, TypeError, ValueError, zlib.error) as error:
+        except (OSError, LookupError, OverflowError, TypeError, ValueError) as error:
             raise FeatureFileError(
                 f"Feature {index} of layer {layer} in {self.folder} is damaged: get the feature "
                 "files again, or remove them."

@@ -26,6 +26,7 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
 from graphs import GraphFileError
+from graphs.bounded import json_value
 from graphs.files import atomic_write, make_folder
 
 
@@ -104,7 +105,7 @@ def _remember(repository: Repository, revision: str | None) -> None:
 
 def _remembered(name: str, revision: str | None) -> Repository | None:
     try:
-        told = json.loads(_listing(name, revision).read_text(encoding="utf-8"))
+        told = json_value(_listing(name, revision).read_bytes())
         return Repository(name, told["commit"], tuple(told["files"]))
     except (OSError, ValueError, LookupError, TypeError):
         return None

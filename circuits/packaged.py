@@ -21,6 +21,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from circuits.gguf import convert
+from graphs.bounded import json_value
 from graphs.leftovers import temporary_folder
 
 # Raise it when a change in circuits/gguf.py makes the folders in users' caches out of date.
@@ -115,7 +116,7 @@ def _publish(fresh: Path, folder: Path, origin: Origin) -> None:
 
 def _origin(folder: Path) -> Origin | None:
     try:
-        return Origin(**json.loads((folder / "origin.json").read_text(encoding="utf-8")))
+        return Origin(**json_value((folder / "origin.json").read_bytes()))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -22,6 +22,7 @@ from circuits.recording import record
 from circuits.subject import Subject
 from circuits.targets import TargetSettings, read_targets
 from circuits.tokens import DEFAULT_RULE, Prompt, PromptError, PromptRule, read_prompt
+from graphs.files import regular_file
 from graphs.profiles import Profile, Profiled
 
 RAISED = 10  # tokens that are kept of what a feature raises
@@ -84,9 +85,12 @@ def profile(
 
 
 def read_texts(path: Path) -> list[str]:
-    """The prompts in a file, one a line; empty lines are skipped.  Raises PromptError."""
+    """The prompts in a file, one a line; empty lines are skipped.
+
+    Raises GraphFileError for what is no file, PromptError for one without prompts.
+    """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = regular_file(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise PromptError(f"Cannot read prompts from {path}: {reason}.") from error

@@ -20,8 +20,15 @@ def ignore_progress(stage: str, done: int, total: int) -> None:
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Progress]:
     """A callback that draws one bar on a console; it draws nothing where that is no terminal."""
-    columns = (TextColumn("{task.description:9}"), BarColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (TextColumn("{task.description:9}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Bar(
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=False,  # what libraries print meanwhile goes its own way
+        redirect_stderr=False,
+        disable=not console.is_terminal,
+    ) as bar:
         task = bar.add_task("", total=1)
 
         def report(stage: str, done: int, total: int) -> None:

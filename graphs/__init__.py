@@ -22,7 +22,7 @@ from graphs.dot import to_dot, write_dot
 from graphs.edits import Add, Edit, EditError, Push, Scale, Set, Swap
 from graphs.effects import Effects, NodeEffect, TokenEffect
 from graphs.evidence import Weights, mean_depth
-from graphs.files import GraphFileError, first_problem, inflated, is_packed, regular_file
+from graphs.files import GraphFileError, first_problem, is_packed, regular_file
 from graphs.flow import Ends, entering, flow, necessity, path_lengths, whole
 from graphs.graph import AttributionGraph
 from graphs.grouping import GroupSettings, TooManyFeatures, find_groups, named, similarity
@@ -202,7 +202,6 @@ __all__ = [
     "first_problem",
     "flow",
     "hidden",
-    "inflated",
     "influence",
     "interval",
     "intervention",

@@ -10,18 +10,17 @@ from __future__ import annotations
 import codecs
 import os
 import stat
-import zlib
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from graphs.bounded import json_memory, unpacked
 from graphs.leftovers import remove_leftovers, temporary_path
 
 LARGEST_JSON = 2**28  # bytes; Neuronpedia takes files of up to 100 MiB
 MOST_MEMORY = 2**32  # bytes that reading a JSON may take
-_PER_VALUE, _PER_CONTAINER = 64, 300  # bytes of memory, measured with pydantic 2.14
 _GZIP = b"\x1f\x8b\x08"
 
 
@@ -109,27 +108,6 @@ def is_packed(start: bytes) -> bool:
     return start.startswith(_GZIP) and start[8:9] != b"{"
 
 
-def inflated(path: Path | str, largest: int) -> bytes:
-    """What is in a gzip file, of which no more than `largest` bytes are ever unpacked.
-
-    Raises GraphFileError if it is missing, unreadable, damaged, in several parts or larger.
-    """
-    unpacker = zlib.decompressobj(wbits=31)  # gzip
-    try:
-        content = unpacker.decompress(file_text(path), largest + 1)
-    except zlib.error as error:
-        raise GraphFileError(f"{path} is not a whole gzip file.") from error
-    if len(content) > largest:
-        raise GraphFileError(
-            f"{path} unpacks to more than {largest / 2**20:,.0f} MiB, the most that is read."
-        )
-    if not unpacker.eof:
-        raise GraphFileError(f"{path} is not a whole gzip file.")
-    if unpacker.unused_data.strip(b"\0"):  # tape drives and some programs pad with zeros
-        raise GraphFileError(f"{path} has more behind its gzip data: unpack it and pack it anew.")
-    return content
-
-
 def json_text(path: Path | str) -> bytes:
     """A JSON file, as it is or in gzip, of a size that is read in bounded time and memory.
 
@@ -144,10 +122,12 @@ def json_text(path: Path | str) -> bytes:
         )
     text = file_text(path)
     if is_packed(text):
-        text = inflated(path, LARGEST_JSON)
+        try:
+            text = unpacked(text, LARGEST_JSON)
+        except ValueError as error:
+            raise GraphFileError(f"Cannot read {path}: {error}.") from error
     text = text.removeprefix(codecs.BOM_UTF8)
-    values, containers = (sum(map(text.count, signs)) for signs in ((b",", b":"), (b"{", b"[")))
-    if _PER_VALUE * values + _PER_CONTAINER * containers > MOST_MEMORY:
+    if json_memory(text) > MOST_MEMORY:
         raise GraphFileError(
             f"{path} would take more than {MOST_MEMORY // 2**30} GiB of memory: prune the graph "
             "and export it again."

@@ -87,6 +87,8 @@ class _Search:
         self.columns = csc_array(graph.weights)
         self.ways: dict[State, list[_Step]] = {}
         self.waiting: dict[State, list[tuple[float, int, int, int]]] = {}
+        self.shares: dict[int, dict[int, float]] = {}  # of nodes in the rows that they feed
+        self.exhausted = set[State]()  # to which there are no more ways
 
     def best(self, k: int) -> tuple[Path, ...]:
         """The strongest paths that met all sets."""
@@ -118,18 +120,42 @@ class _Search:
         return values
 
     def _way(self, state: State, rank: int) -> _Step | None:
-        """The way of this rank to a state, the best being 0; None if there are fewer."""
+        """The way of this rank to a state, the best being 0; None if there are fewer.
+
+        The next way to a state needs the next one to the state before it, and so on up to the
+        targets: what waits for what is a list, since chains may be longer than Python recurses.
+        """
+        wanted = [(state, rank)]
+        while wanted:
+            following = self._next_way(*wanted[-1])
+            if following is None:
+                wanted.pop()
+            else:
+                wanted.append(following)
+        ways = self.ways[state]
+        return ways[rank] if rank < len(ways) else None
+
+    def _next_way(self, state: State, rank: int) -> tuple[State, int] | None:
+        """Find ways to a state up to this rank; what has to be found first, if anything has."""
         ways = self.ways.setdefault(state, [])
-        while len(ways) <= rank:
+        while len(ways) <= rank and state not in self.exhausted:
             if not ways:
                 self.waiting[state] = self._candidates(state)
             elif (before := ways[-1].before) is not None:
-                self._push(state, before, ways[-1].rank + 1)
-            if not self.waiting[state]:
-                return None
-            value, row, stage, used = heapq.heappop(self.waiting[state])
-            ways.append(_Step(-value, (row, stage) if row >= 0 else None, used))
-        return ways[rank]
+                following = before, ways[-1].rank + 1
+                if not self._is_known(*following):
+                    return following
+                self._push(state, *following)
+            if self.waiting[state]:
+                value, row, stage, used = heapq.heappop(self.waiting[state])
+                ways.append(_Step(-value, (row, stage) if row >= 0 else None, used))
+            else:
+                self.exhausted.add(state)
+        return None
+
+    def _is_known(self, state: State, rank: int) -> bool:
+        """Whether the way of a rank, or that there is none, has been found."""
+        return state in self.exhausted or rank < len(self.ways.get(state, ()))
 
     def _candidates(self, state: State) -> list[tuple[float, int, int, int]]:
         """The best way through every node that the state's node feeds."""
@@ -149,12 +175,15 @@ class _Search:
         return heap
 
     def _push(self, state: State, before: State, rank: int) -> None:
-        """Let the next best way through a node wait."""
-        way = self._way(before, rank)
-        if way is not None:
-            rows, shares = self._fed(state[0])
-            share = float(shares[np.searchsorted(rows, before[0])])
-            heapq.heappush(self.waiting[state], (-way.value * share, *before, rank))
+        """Let the next best way through a node wait, if there is one."""
+        ways = self.ways[before]
+        if rank < len(ways):
+            node = state[0]
+            if node not in self.shares:
+                rows, shares = self._fed(node)
+                self.shares[node] = dict(zip(rows.tolist(), shares.tolist(), strict=True))
+            value = ways[rank].value * self.shares[node][before[0]]
+            heapq.heappush(self.waiting[state], (-value, *before, rank))
 
     def _fed(self, node: int) -> tuple[Int[ndarray, " row"], Float[ndarray, " row"]]:
         """Rows that a node feeds, and its share in each."""

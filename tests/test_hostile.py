@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphs.annotations import read_annotations
-from graphs.files import _PER_VALUE, LARGEST_JSON, MOST_MEMORY, GraphFileError
+from graphs.bounded import _PER_VALUE
+from graphs.files import LARGEST_JSON, MOST_MEMORY, GraphFileError
 from graphs.neuronpedia_reader import read_neuronpedia
 from tests.test_neuronpedia_reader import anthropic_file, circuit_tracer_file
 

@@ -11,7 +11,8 @@ import pytest
 
 import graphs.files
 from graphs.annotations import Annotations, write_annotations
-from graphs.files import GraphFileError, inflated, is_packed
+from graphs.bounded import unpacked
+from graphs.files import is_packed
 from graphs.neuronpedia_reader import read_neuronpedia
 from graphs.storage import write_graph
 from tests.same_graph import assert_same_graph
@@ -56,29 +57,28 @@ def test_no_more_is_unpacked_than_is_allowed(tmp_path, monkeypatch):
     bomb.write_bytes(gzip.compress(b"[" + b" " * 50_000_000))
     assert bomb.stat().st_size < 100_000
     tracemalloc.start()
-    with pytest.raises(GraphFileError, match=r"bomb.json.gz unpacks to more than 1 MiB, the most"):
-        inflated(bomb, 2**20)
+    with pytest.raises(ValueError, match="unpacks to more than 1,048,576 bytes, the most"):
+        unpacked(bomb.read_bytes(), 2**20)
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
     monkeypatch.setattr(graphs.files, "LARGEST_JSON", 2**20)
-    assert_refused(run("show", bomb), "bomb.json.gz unpacks to more than 1 MiB")
+    assert_refused(run("show", bomb), "bomb.json.gz: it unpacks to more than 1,048,576 bytes")
 
 
-def test_exactly_what_is_allowed_is_unpacked(tmp_path):
-    path = tmp_path / "a.gz"
-    path.write_bytes(gzip.compress(b"x" * 1000) + b"\0" * 100)
-    assert inflated(path, 1000) == b"x" * 1000
-    with pytest.raises(GraphFileError, match="unpacks to more than"):
-        inflated(path, 999)
+def test_exactly_what_is_allowed_is_unpacked():
+    packed = gzip.compress(b"x" * 1000) + b"\0" * 100
+    assert unpacked(packed, 1000) == b"x" * 1000
+    with pytest.raises(ValueError, match="unpacks to more than"):
+        unpacked(packed, 999)
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (gzip.compress(TEXT)[:-9], "is not a whole gzip file"),
-        (gzip.compress(TEXT)[:100], "is not a whole gzip file"),
-        (gzip.compress(TEXT)[:-8] + b"\0" * 8, "is not a whole gzip file"),
-        (gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:]), "has more behind its gzip data"),
+        (gzip.compress(TEXT)[:-9], "it is not whole"),
+        (gzip.compress(TEXT)[:100], "it is not whole"),
+        (gzip.compress(TEXT)[:-8] + b"\0" * 8, "it is not whole"),
+        (gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:]), "it has more behind what is packed"),
         (gzip.compress(b"no graph"), "is not a graph of circuit-tracer or Neuronpedia"),
     ],
 )

@@ -120,6 +120,20 @@ def test_a_path_knows_its_sign_and_its_weights():
         strongest_paths(graph, whole(graph), 0)
 
 
+def test_a_chain_may_be_longer_than_python_recurses():
+    """At three layers there are two ways, of which one has two thirds."""
+    features = [f"feature:{layer}/0@0" for layer in range(1500)]
+    chain = ["token:1@0", *features, "logit:3@0"]
+    edges = dict.fromkeys(itertools.pairwise(chain), 2.0)
+    edges |= {(chain[layer], chain[layer + 2]): 1.0 for layer in (0, 700, 1499)}
+    graph = make_graph(chain, edges, tokens=("a",))
+    found = strongest_paths(graph, whole(graph), 9)
+    expected = [8, 4, 4, 4, 2, 2, 2, 1]
+    assert [path.share * 27 for path in found.listed] == pytest.approx(expected)
+    assert [len(chain) - len(path.nodes) for path in found.listed] == [0, 1, 1, 1, 2, 2, 2, 3]
+    assert found.flow == pytest.approx(1.0)
+
+
 @settings(max_examples=50, deadline=None)
 @given(random_graphs())
 def test_what_enters_a_set_entered_nothing_of_it_before(graph: AttributionGraph):

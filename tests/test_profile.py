@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,5 +162,7 @@ def test_what_is_no_prompt_gets_one_sentence(tmp_path: Path, small: Subject):
     assert not out.exists()
     with pytest.raises(PromptError, match="There are no prompts"):
         profile(small, Neurons(), [])
-    with pytest.raises(PromptError, match="Cannot read prompts"):
-        read_texts(tmp_path)
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
+    for place in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(graphs.GraphFileError, match="it is not a file"):
+            read_texts(place)

@@ -17,7 +17,7 @@ from viz.opposed import opposing_text
 from viz.page import MOST_GRAPHS, served_page, write_page, write_pages
 from viz.part import ALLOWED_NODES, MOST_NODES
 from viz.prompts import prompt_scores, prompts_text, write_prompts
-from viz.stories import groups_text, paths_text, story
+from viz.stories import groups_text, paths_text, stories, story
 from viz.terminal import report_table, summary_tables
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "scores_beside_null",
     "served_page",
     "show",
+    "stories",
     "story",
     "summary_tables",
     "write_audit",

@@ -13,7 +13,7 @@ from graphs.graph import AttributionGraph
 from viz.compared import comparison_scores, positions_text, scores_table
 from viz.stories import said_of
 from viz.terminal import plain_table
-from viz.words import percent, short
+from viz.words import one_line, percent, short
 
 _LONGEST = 28  # letters of a name
 
@@ -27,7 +27,7 @@ def correspondence_text(
     count: int = 10,
 ) -> RenderableType:
     """Scores beside their nulls, evidence, depth, concepts and the strongest matched features."""
-    names = [graph.provenance.model.name for graph in (first, second)]
+    names = [one_line(graph.provenance.model.name) for graph in (first, second)]
     head = Text(f"{names[0]} and {names[1]}: {len(found.pairs)} features matched", style="bold")
     return Group(
         head,

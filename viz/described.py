@@ -6,14 +6,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from graphs.descriptions import Description, Example
-from viz.words import visible
+from viz.words import one_line, visible
 
 STRONG = 0.5  # of an example's largest activation: tokens that are marked
 
 
 def description_text(name: str, description: Description) -> RenderableType:
     """A feature's label, the tokens that it raises and lowers, and where it fires most."""
-    lines = [Text(f"{name}  {description.label}", style="bold")]
+    lines = [Text(one_line(f"{name}  {description.label}"), style="bold")]
     for title, tokens in (
         ("says at its own layer", description.said),
         ("raises", description.raised),

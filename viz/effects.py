@@ -8,13 +8,13 @@ from rich.text import Text
 from graphs.effects import Effects, NodeEffect
 from graphs.regime import Regime
 from viz.terminal import plain_table
-from viz.words import visible
+from viz.words import one_line, visible
 
 
 def effects_tables(told: Effects) -> RenderableType:
     """Targets, next tokens and features, before and after."""
     held = f", blocks held up to {told.through}" if told.regime == Regime.CONSTRAINED else ""
-    head = Text(f"{told.what}  ({told.regime}{held})", style="bold")
+    head = Text(one_line(f"{told.what}  ({told.regime}{held})"), style="bold")
     targets = plain_table(
         "explained", "value", "change", "predicted", right=("value", "change", "predicted")
     )

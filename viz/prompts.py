@@ -20,7 +20,7 @@ from viz.comparing import depth_profile, scores_beside_null
 from viz.comparison_page import PAGE_STYLE, html_table
 from viz.document import GENERATOR, document, plot, write_document
 from viz.terminal import plain_table
-from viz.words import visible
+from viz.words import one_line, visible
 
 _NAMES = {
     "features": "features in common, by influence",
@@ -45,11 +45,11 @@ def prompts_text(
     found: Across,
 ) -> RenderableType:
     """Scores beside those of shuffled prompts, and the prompts that differ most and least."""
-    head = Text(_title(first, second) + f": {len(names)} prompts", style="bold")
+    head = Text(one_line(f"{_title(first, second)}: {len(names)} prompts"), style="bold")
     lines = plain_table(*_HEADINGS, right=_HEADINGS[1:])
     for row in _rows(found):
         lines.add_row(*map(Text, row))
-    head_of_traits = _trait_headings(first, second)
+    head_of_traits = tuple(map(one_line, _trait_headings(first, second)))
     of_each = plain_table(*head_of_traits, right=head_of_traits[1:])
     for row in _trait_rows(found):
         of_each.add_row(*map(Text, row))
@@ -58,7 +58,7 @@ def prompts_text(
     order = [int(place) for place in np.argsort(values) if not np.isnan(values[place])]
     ends = plain_table(_NAMES[main], "", "graph", right=("",))
     for word, place in (("least", order[0]), ("most", order[-1])) if order else ():
-        ends.add_row(*map(Text, (word, f"{values[place]:.3f}", names[place])))
+        ends.add_row(*map(Text, (word, f"{values[place]:.3f}", one_line(names[place]))))
     return Group(head, "", lines, "", of_each, "", ends)
 
 

@@ -7,7 +7,8 @@ A step is a node, or all neighbours on the way that belong to one group or say t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from itertools import groupby
 
 import numpy as np
@@ -21,7 +22,7 @@ from graphs.nodes import TARGET_KINDS, NodeKind
 from graphs.paths import Paths
 from graphs.scores import Scores
 from viz.terminal import plain_table
-from viz.words import percent, quoted, short
+from viz.words import one_line, percent, quoted, short
 
 _LONGEST = 32  # letters of a step
 
@@ -30,14 +31,31 @@ def story(
     graph: AttributionGraph, nodes: tuple[int, ...], annotations: Annotations | None = None
 ) -> str:
     """A chain of nodes, from the source to the target, in words."""
+    return stories(graph, [nodes], annotations)[0]
+
+
+def stories(
+    graph: AttributionGraph,
+    chains: Iterable[tuple[int, ...]],
+    annotations: Annotations | None = None,
+) -> list[str]:
+    """Chains of nodes, each from the source to the target, in words."""
     said = annotations or Annotations()
-    names = {int(row): name for name, members in said.rows(graph).items() for row in members}
-    steps: list[str] = []
-    for name, chain in groupby(nodes, key=lambda row: names.get(row) or said_of(graph, row, said)):
-        rows = list(chain)
-        layers = [int(layer) for layer in graph.nodes.layer[rows] if layer >= 0]
-        steps.append(name + (f" ({_span(layers)})" if layers else ""))
-    return " → ".join(steps)
+    names = said.group_names(graph)
+    layers: list[int] = graph.nodes.layer.tolist()
+
+    @cache
+    def name(row: int) -> str:
+        return one_line(names.get(row, "")) or said_of(graph, row, said)
+
+    def told(chain: tuple[int, ...]) -> str:
+        steps: list[str] = []
+        for step, rows in groupby(chain, key=name):
+            among = [layers[row] for row in rows if layers[row] >= 0]
+            steps.append(step + (f" ({_span(among)})" if among else ""))
+        return " → ".join(steps)
+
+    return [told(chain) for chain in chains]
 
 
 def paths_text(
@@ -45,10 +63,10 @@ def paths_text(
 ) -> RenderableType:
     """Each path's share, sign, what it and those before it cover, and its story."""
     lines = plain_table("share", "", "covered", "path", right=("share", "covered"))
-    for path, covered in zip(paths.listed, paths.coverage, strict=True):
+    told = stories(graph, (path.nodes for path in paths.listed), annotations)
+    for path, covered, said in zip(paths.listed, paths.coverage, told, strict=True):
         sign = "+" if path.sign > 0 else "−"
-        cells = (percent(path.share), sign, percent(covered))
-        lines.add_row(*map(Text, cells), Text(story(graph, path.nodes, annotations)))
+        lines.add_row(*map(Text, (percent(path.share), sign, percent(covered), said)))
     head = Text(f"{percent(paths.flow)} of all influence goes between these nodes")
     return Group(head, "", lines) if paths.listed else head
 

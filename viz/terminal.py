@@ -12,7 +12,7 @@ from graphs.report import Report
 from graphs.summary import NodeLine, Summary
 from viz.checked import report_lines
 from viz.openings import opening_text, sink_text
-from viz.words import visible
+from viz.words import one_line, visible
 
 
 def summary_tables(summary: Summary) -> RenderableType:
@@ -27,7 +27,7 @@ def _headline(summary: Summary) -> RenderableType:
     for pos, token in enumerate(summary.tokens):
         text.append(visible(token).replace("␣", " "), style="dim" * (pos < summary.context_only))
     head = f"{summary.model} · {summary.dictionary} · {summary.dtype}"
-    return Group(Text(head, style="bold"), text, *_beginning(summary))
+    return Group(Text(one_line(head), style="bold"), text, *_beginning(summary))
 
 
 def _beginning(summary: Summary) -> list[Text]:

@@ -21,6 +21,9 @@ from viz.strengths import Strengths
 _SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
 _JOINER = re.compile("(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")  # in Persian and emoji
 _ISOLATE, _POP = "\u2068", "\u2069"
+_UNUSUAL = re.compile("[^\n\t -~]")
+# Controls, marks of direction and others without a shape, half characters, ends of lines.
+_OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _LONGEST = 40  # letters of one text in a sentence
 _LONGEST_PROMPT, _LONGEST_PREDICTION = 80, 24  # letters in the title
 _NEIGHBOURS = 3  # inputs and outputs named per node
@@ -36,12 +39,40 @@ def visible(text: str) -> str:
         return "''"
     if not text.strip(" "):
         return "␣" * len(text)
-    joiners = {match.start() for match in _JOINER.finditer(text)}
+    joiners = _joiners(text)
     shown = "".join(
         char if place in joiners else _SIGNS.get(char) or _printable(char)
         for place, char in enumerate(text)
     )
     return f"◌{shown}" if unicodedata.category(text[0]).startswith("M") else shown
+
+
+def readable(text: str) -> str:
+    """A text that a terminal shows and does not obey: nothing in it moves, hides or turns round.
+
+    What a terminal would obey is written as in Python; ends of lines, tabs and isolates stay.
+
+    >>> readable("\\x1b[2J é\\n"), readable("\\u202e")
+    ('\\\\x1b[2J é\\n', '\\\\u202e')
+    """
+    joiners = _joiners(text)
+
+    def shown(found: re.Match[str]) -> str:
+        char = found[0]
+        kept = char in (_ISOLATE, _POP) or found.start() in joiners
+        obeyed = not kept and unicodedata.category(char) in _OBEYED
+        return repr(char)[1:-1] if obeyed else char
+
+    return _UNUSUAL.sub(shown, text)
+
+
+def one_line(text: str) -> str:
+    """A readable text in one line.
+
+    >>> one_line("a\\n\\tb")
+    'a⏎⇥b'
+    """
+    return readable(text).replace("\n", _SIGNS["\n"]).replace("\t", _SIGNS["\t"])
 
 
 def letters(text: str) -> float:
@@ -218,6 +249,11 @@ def _brief(graph: AttributionGraph, row: int) -> str:
 
 def _target(graph: AttributionGraph, row: int) -> Target:
     return graph.provenance.targets[int(np.searchsorted(graph.target_rows(), row))]
+
+
+def _joiners(text: str) -> set[int]:
+    """Places of joiners that shape the letters around them."""
+    return {match.start() for match in _JOINER.finditer(text)}
 
 
 def _printable(char: str) -> str:

@@ -1,21 +1,20 @@
-"""What all commands share: the app, its two consoles, and how bad input is answered.
+"""What all commands share: the app, how it prints, and how bad input is answered.
 
-Exit codes: 0 done, 1 done but a check failed, 2 bad usage or bad input.  Bad input is answered
-with one sentence on standard error; nothing is written without --out or --html.
+Bad input is answered with one sentence on standard error and exit code 2 (`circuits.cli.ending`
+has them all); nothing is written without --out or --html.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import typer
-from rich.console import Console
 
 from circuits.architectures import UnsupportedArchitecture
+from circuits.cli.ending import Commands, complain
+from circuits.cli.printing import errors, output, print_json, remark, say
 from circuits.cli.usage import UsageError
 from circuits.descriptions import FeatureFileError
 from circuits.formats.stored import WeightsFormatError
@@ -31,16 +30,24 @@ from circuits.training.settings import TrainingError
 from circuits.transcoders import DictionaryMismatch
 from graphs import CyclicGroups, EditError, GraphFileError, SelectionError, TooManyFeatures
 
+__all__ = (
+    "INPUT_ERRORS",
+    "app",
+    "errors",
+    "output",
+    "plain_errors",
+    "print_json",
+    "remark",
+    "say",
+)
+
 app = typer.Typer(
+    cls=Commands,
     help="Circuit tracing and attribution graphs for language models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-# Where there is no terminal there is no width either: wide enough for a whole line.
-output = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160)
-errors = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
-
 P = ParamSpec("P")
 R = TypeVar("R")
 INPUT_ERRORS = (
@@ -75,12 +82,7 @@ def plain_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except INPUT_ERRORS as error:
-            errors.print(f"headwater: {error}", markup=False)
+            complain(str(error))
             raise typer.Exit(2) from error
 
     return run
-
-
-def print_json(data: dict[str, object]) -> None:
-    """One line of JSON on standard output."""
-    sys.stdout.write(json.dumps(data, allow_nan=False) + "\n")  # JSON knows no nan

@@ -14,7 +14,16 @@ import typer
 import graphs
 import viz
 from circuits.audit import AuditSettings, audit
-from circuits.cli.app import INPUT_ERRORS, app, errors, output, plain_errors, print_json
+from circuits.cli.app import (
+    INPUT_ERRORS,
+    app,
+    errors,
+    output,
+    plain_errors,
+    print_json,
+    remark,
+    say,
+)
 from circuits.cli.audit_folder import HEADER, AuditFolder
 from circuits.cli.openings import say_once
 from circuits.cli.options import (
@@ -129,9 +138,7 @@ def audit_command(
             found = _each(pairs, one, folder, problems, progress)
         except KeyboardInterrupt:
             done = sum(folder.done(pair) is not None for pair in pairs)
-            errors.print(
-                f"Stopped: {done} of {len(pairs)} pairs are done; the same command goes on."
-            )
+            remark(f"Stopped: {done} of {len(pairs)} pairs are done; the same command goes on.")
             raise typer.Exit(130) from None
     index = folder.index(found, problems)
     failures = [f"{one.pair.called}: {failure}" for one in found for failure in one.failures]
@@ -140,11 +147,11 @@ def audit_command(
     else:
         output.print(viz.audit_text(found))
         for one in found:
-            for remark in one.remarks:
-                errors.print(f"{one.pair.called}: {remark}", markup=False)
+            for said in one.remarks:
+                remark(f"{one.pair.called}: {said}")
         for failure in failures:
-            output.print(failure, style="bold red", markup=False, soft_wrap=True)
-        output.print(f"page: {index}", markup=False, soft_wrap=True)
+            say(failure, "bold red")
+        say(f"page: {index}")
     raise typer.Exit(1 if problems or failures else 0)
 
 
@@ -153,7 +160,7 @@ def _read(prompts: Path) -> tuple[list[graphs.PromptPair], list[str]]:
     lines = graphs.read_pairs(prompts)
     problems = [line.problem for line in lines if line.pair is None]
     for problem in problems:
-        errors.print(problem, markup=False)
+        remark(problem)
     pairs = [line.pair for line in lines if line.pair is not None]
     if not pairs:
         raise UsageError(
@@ -193,7 +200,7 @@ def _each(
             except (*INPUT_ERRORS, MemoryError, RuntimeError) as error:  # torch's are the last
                 reason = str(error).partition("\n")[0] or "there is no memory for it."
                 problems.append(f"{pair.called}: {reason}")
-                errors.print(problems[-1], markup=False)
+                remark(problems[-1])
                 continue
             mismatches += [said for graph in traced for said in graph.provenance.mismatches]
             found[pair.called] = made

@@ -9,7 +9,7 @@ import typer
 import graphs
 import viz
 from circuits.check import CheckSettings, check
-from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.app import app, errors, output, plain_errors, print_json, say
 from circuits.cli.kept import why_not_kept
 from circuits.cli.opened import is_ours, open_graph
 from circuits.cli.options import AsJson, Device, EdgeThreshold, GraphPath, NodeThreshold
@@ -58,10 +58,10 @@ def check_command(
     else:
         output.print(viz.report_table(report))
         for failure in failures:
-            output.print(failure, style="bold red", markup=False, soft_wrap=True)
+            say(failure, "bold red")
         if refusal is None:
             said = f"graph: {graph}" if ours else f"{graph} is of another program: nothing is kept."
-            output.print(said, markup=False, soft_wrap=True)
+            say(said)
     if refusal is not None:
         raise refusal
     raise typer.Exit(1 if failures else 0)

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 import graphs
 import viz
-from circuits.cli.app import app, output, plain_errors, print_json
+from circuits.cli.app import app, output, plain_errors, print_json, say
 from circuits.cli.opened import open_graph
 from circuits.cli.options import AsJson
 from circuits.cli.outputs import Kind, graph_files, output_to, require_outputs
@@ -81,7 +81,7 @@ def compare_command(
         return
     output.print(text)
     if html is not None:
-        output.print(f"page: {html}", markup=False, soft_wrap=True)
+        say(f"page: {html}")
 
 
 Pair = tuple[graphs.ReadGraph, graphs.ReadGraph]

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circuits.autoencoders import AutoencoderSet, Site
-from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.app import app, errors, output, plain_errors, print_json, say
 from circuits.cli.openings import say_mismatches
 from circuits.cli.options import (
     AsJson,
@@ -100,7 +100,7 @@ def features_command(
         print_json({"tokens": list(text.tokens), "features": [asdict(f) for f in firings]})
         return
     kind = "autoencoders" if isinstance(read, AutoencoderSet) else read.identity.kind
-    output.print(Text(f"{subject.identity.name} · {read.identity.name} · {kind}", style="bold"))
+    say(f"{subject.identity.name} · {read.identity.name} · {kind}", "bold")
     output.print(_firing_table(text.tokens, firings))
 
 
@@ -119,6 +119,6 @@ def _firing_table(tokens: tuple[str, ...], firings: list[Firing]) -> Table:
             str(firing.layer),
             str(firing.index),
             f"{firing.activation:.2f}",
-            Text(firing.label),
+            Text(visible(firing.label) if firing.label else ""),
         )
     return table

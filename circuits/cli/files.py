@@ -12,7 +12,7 @@ import typer
 
 import graphs
 import viz
-from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.app import app, output, plain_errors, print_json, remark, say
 from circuits.cli.opened import open_graph
 from circuits.cli.options import (
     AsJson,
@@ -96,8 +96,8 @@ def show_opposing(
 ) -> None:
     """Print what speaks for a prediction, against it, and against its rival."""
     found = graphs.opposing(graph, target, rival)
-    for remark in found.remarks:
-        errors.print(remark, markup=False)
+    for said in found.remarks:
+        remark(said)
     if as_json:
         print_json(asdict(found))
         return
@@ -178,9 +178,9 @@ def export_command(
         f"{len(part):,} of {len(whole):,} nodes and {part.weights.nnz:,} of "
         f"{whole.weights.nnz:,} edges in {' and '.join(map(str, files))}"
     )
-    output.print(text, markup=False, soft_wrap=True)
+    say(text)
     for sentence in said:
-        output.print(sentence, markup=False, soft_wrap=True)
+        say(sentence)
 
 
 @app.command("import")
@@ -209,10 +209,10 @@ def import_command(
         print_json({"n_nodes": len(read), "n_edges": read.weights.nnz, "files": files})
         return
     text = f"{len(read):,} nodes and {read.weights.nnz:,} edges in {out}"
-    output.print(text, markup=False, soft_wrap=True)
+    say(text)
     if annotations != graphs.NO_ANNOTATIONS:
         said = f"annotations: {beside}" + ("" if noted else " (kept as they were)")
-        output.print(said, markup=False, soft_wrap=True)
+        say(said)
 
 
 def keep_annotations(annotations: graphs.Annotations, graph: Path) -> bool:

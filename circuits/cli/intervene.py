@@ -7,12 +7,11 @@ from math import nan
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 import graphs
 import viz
-from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.app import app, errors, output, plain_errors, print_json, say
 from circuits.cli.kept import why_not_kept
 from circuits.cli.opened import is_ours, open_graph
 from circuits.cli.options import AsJson, Device, GraphPath
@@ -25,6 +24,7 @@ from circuits.experiment import Experiment
 from circuits.intervene import at_targets, generate, intervene
 from circuits.progress import progress_bar
 from graphs import Regime
+from graphs.npy import read_vector
 
 
 @app.command("intervene")
@@ -112,9 +112,10 @@ def intervene_command(
             output.print(viz.effects_tables(one))
             output.print()
         if texts is not None:
-            output.print(f"before: {texts['before']}\nafter:  {texts['after']}", markup=False)
+            say(f"before: {texts['before']}")
+            say(f"after:  {texts['after']}")
         if file is not None:
-            output.print(f"graph: {file}", markup=False, soft_wrap=True)
+            say(f"graph: {file}")
     if refusal is not None:
         raise refusal
 
@@ -151,10 +152,12 @@ def _push(text: str) -> graphs.Push:
             f"--push expects LAYER@POS:FILE.npy=NUMBER, as in 4@7:direction.npy=2, got {text!r}."
         )
     try:
-        vector = np.load(graphs.regular_file(file), allow_pickle=False).astype(np.float64)
-    except (OSError, ValueError, EOFError, TypeError) as error:
+        vector = read_vector(file)
+    except graphs.GraphFileError:
+        raise
+    except (OSError, ValueError) as error:
         raise UsageError(
-            f"{file} is no vector that numpy wrote: save it with numpy.save."
+            f"{file} is no vector that numpy wrote ({error}): save one with numpy.save."
         ) from error
     return graphs.Push(
         int(layer), int(pos.removesuffix("+")), vector, amount, onward=pos.endswith("+")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import graphs
 from circuits.circuit_tracer import open_circuit_tracer
-from circuits.cli.app import errors
+from circuits.cli.printing import remark
 
 SUFFIXES = (".safetensors", ".json", ".json.gz", ".pt")
 _ZIP = b"PK\x03\x04"  # what torch.save writes; no safetensors of ours begins like this
@@ -30,8 +30,8 @@ def open_graph(path: Path, spell: Callable[[int], str] | None = None) -> graphs.
             read = graphs.read_neuronpedia(path)
         case _:
             read = graphs.ReadGraph(graphs.read_graph(path), graphs.NO_ANNOTATIONS)
-    for remark in read.remarks:
-        errors.print(f"{path}: {remark}", markup=False)
+    for sentence in read.remarks:
+        remark(f"{path}: {sentence}")
     beside = graphs.annotations_path(path)
     if beside.exists():
         return read._replace(annotations=graphs.read_annotations(beside))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from circuits.autoencoders import AutoencoderSet
-from circuits.cli.app import errors
+from circuits.cli.app import remark
 from circuits.features import FeatureSource
 from circuits.filled import Filled
 from circuits.tokens import Prompt
@@ -26,7 +26,7 @@ def say_mismatches(prompts: Iterable[Prompt], source: FeatureSource | Autoencode
 def say_once(sentences: Iterable[str]) -> None:
     """Sentences on standard error, each once."""
     for sentence in dict.fromkeys(sentences):
-        errors.print(sentence, markup=False)
+        remark(sentence)
 
 
 def _documents(source: FeatureSource | AutoencoderSet) -> DocumentOpening | None:

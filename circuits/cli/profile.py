@@ -9,7 +9,7 @@ import torch
 import typer
 
 import graphs
-from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.app import app, errors, plain_errors, print_json, say
 from circuits.cli.opened import open_graph
 from circuits.cli.openings import say_mismatches
 from circuits.cli.options import (
@@ -84,4 +84,4 @@ def profile_command(
         print_json({**counts, "file": str(out)})
         return
     text = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    output.print(f"{text} in {out}", markup=False, soft_wrap=True)
+    say(f"{text} in {out}")

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 import graphs
 import viz
-from circuits.cli.app import errors
+from circuits.cli.app import remark
 from circuits.cli.opened import SUFFIXES, open_graph
 from circuits.cli.usage import UsageError
 
@@ -42,7 +42,7 @@ def compare_folders(
     alone = sorted(files[0].keys() ^ files[1].keys())
     if alone:
         shown = ", ".join(alone[:NAMED]) + (", …" if len(alone) > NAMED else "")
-        errors.print(f"In one folder only, and left out: {shown}.", markup=False)
+        remark(f"In one folder only, and left out: {shown}.")
     one, other = ([open_graph(side[name]).graph for name in names] for side in files)
     for side, folder in ((one, first), (other, second)):
         _refuse_many_dictionaries(side, names, folder)

@@ -11,7 +11,7 @@ import typer
 
 import graphs
 import viz
-from circuits.cli.app import app, output, plain_errors, print_json
+from circuits.cli.app import app, output, plain_errors, print_json, say
 from circuits.cli.opened import open_graph
 from circuits.cli.options import AsJson, GraphPath
 from circuits.cli.outputs import Kind, output_to, require_outputs
@@ -19,6 +19,7 @@ from circuits.cli.usage import UsageError
 
 # Defaults come from the settings, so that they cannot differ.
 GROUPING = graphs.GroupSettings()
+MOST_PATHS = 100_000  # which take a minute and a gigabyte
 SELECTION = "a node, token:TEXT, logit:TEXT, a kind, layer:N, group:NAME or concept:NAME"
 
 
@@ -35,7 +36,7 @@ def paths_command(
     through: Annotated[
         list[str] | None, typer.Option(help="What they pass; several in their order on the way.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many paths.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=MOST_PATHS, help="How many paths.")] = 10,
     as_json: AsJson = False,
 ) -> None:
     """List the strongest paths from tokens to predictions, and tell them in words."""
@@ -54,6 +55,7 @@ def paths_command(
     )
     found = graphs.strongest_paths(read, ends, k)
     if as_json:
+        told = viz.stories(read, (path.nodes for path in found.listed), annotations)
         print_json(
             {
                 "flow": found.flow,
@@ -64,9 +66,9 @@ def paths_command(
                         "share": path.share,
                         "sign": path.sign,
                         "coverage": covered,
-                        "story": viz.story(read, path.nodes, annotations),
+                        "story": story,
                     }
-                    for path, covered in zip(found.listed, found.coverage, strict=True)
+                    for path, covered, story in zip(found.listed, found.coverage, told, strict=True)
                 ],
             }
         )
@@ -114,7 +116,7 @@ def group_command(
     automatic = {group.name: group.automatic for group in annotations.groups}
     output.print(viz.groups_text(read, collapsed, whole, automatic))
     if save:
-        output.print(f"annotations: {beside}", markup=False, soft_wrap=True)
+        say(f"annotations: {beside}")
 
 
 @app.command("consensus")

@@ -14,7 +14,7 @@ import torch
 import typer
 
 import graphs
-from circuits.cli.app import INPUT_ERRORS, app, errors, output, plain_errors
+from circuits.cli.app import INPUT_ERRORS, app, errors, plain_errors, say
 from circuits.cli.asked import AskedIntervention, Workshop
 from circuits.cli.jobs import Jobs
 from circuits.cli.options import (
@@ -141,8 +141,7 @@ def _run(folder: Path, workshop: Workshop, listener: socket.socket, model: str) 
 
     port, token = listener.getsockname()[1], secrets.token_urlsafe(32)
     jobs = Jobs(INPUT_ERRORS)
-    address = f"http://{HOST}:{port}/?token={token}"
-    output.print(f"{address}  (Ctrl-C ends it)", markup=False, soft_wrap=True)
+    say(f"http://{HOST}:{port}/?token={token}  (Ctrl-C ends it)")
     try:
         server(site(folder, jobs, workshop, port, model, token)).run(sockets=[listener])
     finally:

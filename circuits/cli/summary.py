@@ -9,7 +9,7 @@ import numpy as np
 
 import graphs
 import viz
-from circuits.cli.app import output, print_json
+from circuits.cli.app import output, print_json, say
 
 
 def show_summary(
@@ -29,11 +29,9 @@ def show_summary(
         return
     output.print(viz.summary_tables(summary))
     for name, found in (scores or {}).items():
-        output.print(
-            f"{name}: replacement {found.replacement:.3f}, completeness {found.completeness:.3f}"
-        )
+        say(f"{name}: replacement {found.replacement:.3f}, completeness {found.completeness:.3f}")
     for name, path in files.items():
-        output.print(f"{name}: {path}", markup=False, soft_wrap=True)
+        say(f"{name}: {path}")
 
 
 def scores_of_part(

@@ -12,7 +12,7 @@ import typer
 import graphs
 import viz
 from circuits.atlas.shipped import ATLAS, atlas_transcoders
-from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.app import app, errors, output, plain_errors, print_json, remark
 from circuits.cli.openings import say_mismatches
 from circuits.cli.options import (
     Against,
@@ -227,7 +227,7 @@ def read_target_settings(
     def token(text: str) -> int:
         named = named_token(text, subject, prompt, position)
         if named.remark:
-            errors.print(named.remark, markup=False)
+            remark(named.remark)
         return named.token
 
     return TargetSettings(

@@ -13,7 +13,7 @@ import torch
 import typer
 from rich.table import Table
 
-from circuits.cli.app import app, errors, output, plain_errors, print_json
+from circuits.cli.app import app, errors, output, plain_errors, print_json, remark, say
 from circuits.cli.options import (
     AsJson,
     BosRule,
@@ -140,10 +140,7 @@ def train_command(
         read = partial(chosen_corpus, corpus, subject, settings, length, column)
         run = chosen_run(read, subject, settings, PromptRule(bos, context_only), out)
         if run.as_begun:
-            errors.print(
-                f"The run in {out} was begun with BOS in front of its documents and goes on so.",
-                markup=False,
-            )
+            remark(f"The run in {out} was begun with BOS in front of its documents and goes on so.")
         found = trained_and_measured(subject, run, settings, out, progress, checkpoint_every)
     with atomic_write(out / "report.json") as temporary:
         text = json.dumps(found.as_json(), indent=1)
@@ -229,13 +226,13 @@ def show_report(found: Report, out: Path) -> None:
         unexplained, l0, dead = numbers
         table.add_row(str(layer), f"{unexplained:.3f}", f"{l0:.1f}", f"{dead:.1%}")
     output.print(table)
-    output.print(
+    say(
         f"all MLPs replaced: same next token {fidelity.agreement:.1%}, KL {fidelity.divergence:.3f}"
         f" nats, over {fidelity.tokens:,} held-out tokens"
     )
     if found.replacement is not None:
-        output.print(
+        say(
             f"{found.traced} graphs: replacement {found.replacement:.3f}, "
             f"completeness {found.completeness:.3f}"
         )
-    output.print(f"dictionary: {out}", markup=False, soft_wrap=True)
+    say(f"dictionary: {out}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import viz
-from circuits.cli.app import app, output, plain_errors, print_json
+from circuits.cli.app import app, plain_errors, print_json, say
 from circuits.cli.opened import open_graph
 from circuits.cli.options import AsJson, GraphPath
 from circuits.cli.outputs import Kind, graph_files, output_to, require_outputs
@@ -47,4 +47,4 @@ def view_command(
     if as_json:
         print_json({"page": str(page)})
         return
-    output.print(f"page: {page}", markup=False, soft_wrap=True)
+    say(f"page: {page}")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from circuits.autoencoders import Autoencoder, Site
 from circuits.formats import gemma_scope, openmoss, saelens, sparsify
+from circuits.formats.configs import read_json
 from circuits.formats.hooks import layer_of, point, without_block
 from circuits.formats.stored import (
     Unknown,
@@ -24,7 +25,6 @@ from circuits.formats.stored import (
     by_names,
     mapped,
     merged,
-    read_json,
 )
 from circuits.nonlinearities import Nonlinearity, TopK
 from circuits.places import CONFIGS, Place

@@ -24,11 +24,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
 from circuits.formats import gemma_scope
+from circuits.formats.configs import read_yaml
 from circuits.formats.hooks import READ_POINTS, WRITE_POINTS, point
 from circuits.formats.stored import (
     StoredSet,
@@ -65,7 +65,7 @@ def _told_in(place: Place) -> str | None:
 def read(place: Place) -> StoredSet:
     """The set.  Raises WeightsFormatError for anything missing or damaged."""
     path = place.path(_told_in(place) or CONFIG)
-    config = _config(path)
+    config = read_yaml(path)
     kind = str(config.get("model_kind", KINDS[0]))
     if kind not in KINDS:
         raise WeightsFormatError(
@@ -104,17 +104,6 @@ def _documents(path: Path, told: object) -> DocumentOpening | None:
 
 def _point(path: Path, config: dict[str, Any], key: str, known: dict[str, P]) -> P | Unknown:
     return point(path, key, config[key], known) if key in config else unsaid(str(path.parent))
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
-        raise WeightsFormatError(f"{path} cannot be read as YAML: {first}.") from error
-    if not isinstance(config, dict):
-        raise WeightsFormatError(f"{path} must hold keys and values, got {type(config).__name__}.")
-    return config
 
 
 def per_layer(

@@ -19,6 +19,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from circuits.formats.configs import read_json
 from circuits.formats.hooks import OUTPUT_READ, OUTPUT_WRITTEN, layer_of, point
 from circuits.formats.stored import (
     StoredSet,
@@ -29,7 +30,6 @@ from circuits.formats.stored import (
     by_names,
     mapped,
     needed,
-    read_json,
     transcoder,
 )
 from circuits.places import Place

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuits.formats.configs import read_json
 from circuits.formats.hooks import READ_POINTS, WRITE_POINTS, layer_of, point
 from circuits.formats.stored import (
     StoredSet,
@@ -24,7 +25,6 @@ from circuits.formats.stored import (
     alike,
     mapped,
     needed,
-    read_json,
     transcoder,
 )
 from circuits.nonlinearities import BatchTopK, JointTopK, JumpReLU, Nonlinearity, ReLU, TopK

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from circuits.formats.configs import read_json
 from circuits.formats.hooks import (
     OUTPUT_READ,
     OUTPUT_WRITTEN,
@@ -27,7 +28,6 @@ from circuits.formats.stored import (
     by_names,
     mapped,
     merged,
-    read_json,
 )
 from circuits.places import Place
 from circuits.points import ReadPoint, WritePoint

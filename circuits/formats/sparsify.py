@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuits.formats.configs import read_json
 from circuits.formats.hooks import INPUT_READ, OUTPUT_WRITTEN, layer_of, point
 from circuits.formats.stored import (
     StoredSet,
@@ -33,7 +34,6 @@ from circuits.formats.stored import (
     beside,
     mapped,
     needed,
-    read_json,
     transcoder,
 )
 from circuits.nonlinearities import BatchTopK, GroupMax, Nonlinearity, TopK

@@ -6,8 +6,8 @@ reader may name every matrix of a set that is larger than memory.
 
 from __future__ import annotations
 
-import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,13 @@ from circuits.nonlinearities import JointTopK, JumpReLU, Nonlinearity, ReLU
 from circuits.places import Place
 from circuits.points import ReadPoint, WritePoint
 from circuits.transcoder import Transcoder
+from graphs.npy import form_of
 from graphs.opening import DocumentOpening
 
+# Packed weights have not half their size; what is all zeros, as a bias may be, has a thousandth.
+TIGHTEST, LOOSE = 100, 2**28  # times the file's own bytes, and some more for small ones
+# What zipfile raises for a damaged, an encrypted and an unknown part.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError)
 Point = TypeVar("Point", ReadPoint, WritePoint)
 
 
@@ -60,7 +65,7 @@ def mapped(path: Path) -> dict[str, Tensor]:
             return {name: torch.from_numpy(array) for name, array in _npz(path).items()}
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (SafetensorError, OSError, ValueError, *_DAMAGED) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsFormatError(f"{path} is not a whole file ({first}): get it again.") from error
 
@@ -68,24 +73,29 @@ def mapped(path: Path) -> dict[str, Tensor]:
 def _npz(path: Path) -> dict[str, np.ndarray]:
     """Arrays of an npz file, mapped where they lie uncompressed, as numpy.savez leaves them."""
     arrays: dict[str, np.ndarray] = {}
-    with np.load(path, allow_pickle=False) as archive, zipfile.ZipFile(path) as members:
-        for name in archive.files:
-            member = members.getinfo(f"{name}.npy")
-            if member.compress_type != zipfile.ZIP_STORED:
-                arrays[name] = archive[name]
-                continue
-            with members.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-                shape, by_column, dtype = read_header(file)
-                header = file.tell()
-            if dtype.hasobject:
-                raise ValueError(f"{name} holds Python objects")
-            start = _data_offset(path, member) + header
-            order = "F" if by_column else "C"
-            # Copy on write: torch wants arrays that could be written to.
-            arrays[name] = np.memmap(path, dtype, "c", start, shape, order)
+    with zipfile.ZipFile(path) as archive:
+        members = [one for one in archive.infolist() if one.filename.endswith(".npy")]
+        _require_loose(members, path.stat().st_size)
+        for member in members:
+            with archive.open(member) as file:
+                form = form_of(file, member.file_size)
+                order = "F" if form.by_column else "C"
+                if member.compress_type == zipfile.ZIP_STORED:
+                    start = _data_offset(path, member) + form.start
+                    # Copy on write: torch wants arrays that could be written to.
+                    array = np.memmap(path, form.dtype, "c", start, form.shape, order)
+                else:
+                    numbers = np.frombuffer(bytearray(file.read(form.size)), form.dtype)
+                    array = numbers.reshape(form.shape, order=order)
+            arrays[member.filename.removesuffix(".npy")] = array
     return arrays
+
+
+def _require_loose(members: list[zipfile.ZipInfo], size: int) -> None:
+    """Raises ValueError for more than the weights that a file of this size can hold."""
+    packed = sum(one.file_size for one in members if one.compress_type != zipfile.ZIP_STORED)
+    if packed > LOOSE + TIGHTEST * size:
+        raise ValueError(f"its {size:,} bytes would unpack to {packed:,}")
 
 
 def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
@@ -95,17 +105,6 @@ def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
         lengths = file.read(4)
     name, extra = (int.from_bytes(lengths[i : i + 2], "little") for i in (0, 2))
     return member.header_offset + 30 + name + extra
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.  Raises WeightsFormatError for anything else."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsFormatError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(config, dict):
-        raise WeightsFormatError(f"{path} must hold keys and values.")
-    return config
 
 
 def beside(file: str, name: str) -> str:

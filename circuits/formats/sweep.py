@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from circuits.formats.circuit_tracer import by_written_layer, numbered
+from circuits.formats.configs import read_json
 from circuits.formats.stored import (
     StoredSet,
     WeightsFormatError,
     mapped,
     needed,
-    read_json,
     transcoder,
 )
 from circuits.nonlinearities import JointTopK, ReLU

@@ -22,6 +22,7 @@ from circuits.frozen import FrozenModel
 from circuits.subject import Subject
 from circuits.tokens import behind, context_only_positions, encode, opening_ids, require_known
 from circuits.training.settings import TrainingError, reason
+from graphs.files import regular_file
 from graphs.opening import Bos
 
 SUFFIXES = (".txt", ".md", ".rst", ".text")
@@ -115,8 +116,8 @@ def read_corpus(
 ) -> TextCorpus:
     """Every line of a file, or every text file of a folder, cut to `length` tokens.
 
-    Raises TrainingError for a path that cannot be read, is no text or holds no tokens, and
-    PromptError for words that the vocabulary lacks.
+    Raises TrainingError for what is no text or holds no tokens, GraphFileError for a file that
+    cannot be read, and PromptError for words that the vocabulary lacks.
     """
     if _is_folder(path):
         files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
@@ -197,7 +198,7 @@ def _is_folder(path: Path) -> bool:
 
 def _read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = regular_file(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise TrainingError(f"{path} cannot be read: {reason(error)}.") from error
     except UnicodeDecodeError:

@@ -23,6 +23,7 @@ from circuits.training.losses import Step, step_loss
 from circuits.training.settings import Sparsity, TrainingError, TrainSettings, reason
 from circuits.training.sparsity import kth_largest
 from circuits.transcoder import Transcoder
+from graphs.bounded import json_value
 from graphs.files import atomic_write, file_text, new_folder
 
 CHECKPOINT = "checkpoint.run"  # safetensors, but no part of the dictionary
@@ -209,6 +210,6 @@ def _forget_after(path: Path, step: int) -> None:
 def _step_of(line: str) -> int:
     """The step of a log line, 0 for a damaged one."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        return int(json_value(line.encode())["step"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return 0
