@@ -104,8 +104,7 @@ def _edges(
 ) -> Int[ndarray, " link"]:
     """The edge of each link, as weights are stored: by target, then source; -1 for the others."""
     edges = np.full(len(inside), -1, dtype=np.int64)
-    rank = np.argsort(np.lexsort((ends[1], ends[0])))
-    edges[inside] = rank
+    edges[inside] = np.argsort(np.lexsort((ends[1], ends[0])))
     return edges
 
 

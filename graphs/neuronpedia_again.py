@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from graphs.annotations import Annotations
+from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.files import GraphFileError
 from graphs.graph import AttributionGraph, edge_targets
 from graphs.imported import Imported
@@ -29,7 +29,8 @@ def file_again(
     automatic = [group.name for group in annotations.groups if group.automatic]
     before = notes_of_params(kept, ids, automatic)
     params = {} if kept.qParams is None else {"qParams": kept.qParams.raw}
-    if _notes(annotations) != _notes(before):
+    # Where nobody has said anything, what was said in the file stands; who unpins all says that.
+    if annotations is not NO_ANNOTATIONS and _notes(annotations) != _notes(before):
         told = notes_as_params(annotations, ids, kept.nodes).model_dump(mode="json")
         changed = {name: told[name] for name in ("pinnedIds", "supernodes", "clerps")}
         params = {"qParams": params.get("qParams", told) | changed}

@@ -222,6 +222,20 @@ def test_what_people_say_since_is_written_in_the_words_of_the_file(tmp_path):
     assert read_neuronpedia(out).annotations == notes
 
 
+def test_what_was_said_in_the_file_stands_until_somebody_says_otherwise(tmp_path):
+    path, ours, out = (tmp_path / name for name in ("a.json", "b.safetensors", "c.json"))
+    path.write_text(json.dumps(anthropic_file()))
+    assert run("import", path, "--out", ours).exit_code == 0
+    beside = graphs.annotations_path(ours)
+    beside.unlink()
+    assert run("export", ours, "--full", "--out", out).exit_code == 0
+    assert json.loads(out.read_text())["qParams"] == anthropic_file()["qParams"]
+    graphs.write_annotations(Annotations(), beside)
+    assert run("export", ours, "--full", "--out", out).exit_code == 0
+    said = json.loads(out.read_text())["qParams"]
+    assert (said["pinnedIds"], said["supernodes"], said["sg_pos"]) == ([], [], "1 2")
+
+
 def test_a_slug_or_scan_or_threshold_that_is_given_is_new(tmp_path):
     path, out = tmp_path / "a.json", tmp_path / "b.json"
     path.write_text(json.dumps(circuit_tracer_file()))
