@@ -68,10 +68,11 @@ def prompt_from_ids(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> Promp
     """A prompt of exactly these token ids.  Raises PromptError if there are none."""
     if not ids:
         raise PromptError("The prompt has no tokens: give a text of at least one token.")
+    spelled = {token: spell(token, tokenizer) for token in set(ids)}
     return Prompt(
         text=str(tokenizer.decode(ids)),
         ids=tuple(ids),
-        tokens=tuple(spell(token, tokenizer) for token in ids),
+        tokens=tuple(spelled[token] for token in ids),
         context_only=context_only_positions(ids, tokenizer),
     )
 

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from circuits.autoencoders import AutoencoderSet, Site
 from circuits.cli.app import app, errors, output, plain_errors, print_json
-from circuits.cli.options import AsJson, Chat, Device, DType, Model, Prompted, Revision, Type
+from circuits.cli.options import AsJson, Chat, Device, DType, Model, Revision, Type
+from circuits.cli.prompted import Prompted, PromptFile, given_prompt
 from circuits.cli.trace import DEFAULT_MODEL, shipped_transcoders
 from circuits.cli.usage import UsageError
 from circuits.firing import Firing, strongest
@@ -53,7 +54,8 @@ def _cells(entry: PublishedSet) -> tuple[str, ...]:
 @app.command("features")
 @plain_errors
 def features_command(
-    prompt: Prompted,
+    prompt: Prompted = None,
+    prompt_file: PromptFile = None,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     dictionary: Annotated[
@@ -70,6 +72,7 @@ def features_command(
     as_json: AsJson = False,
 ) -> None:
     """List which features of a dictionary fire where on a prompt."""
+    given = given_prompt(prompt, prompt_file)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
@@ -79,7 +82,7 @@ def features_command(
                 "Say which features with --dictionary: a folder, or a name on the Hub."
             )
         read = read_dictionary(reference, site=site)
-        text = read_prompt(prompt, subject.tokenizer, chat=chat)
+        text = read_prompt(given, subject.tokenizer, chat=chat)
         firings = strongest(subject.frozen, text, read, set(layer or ()), top)
     if as_json:
         print_json({"tokens": list(text.tokens), "features": [asdict(f) for f in firings]})

@@ -30,7 +30,6 @@ from circuits.cli.options import (
     MaxLogits,
     Model,
     Position,
-    Prompted,
     ReadAt,
     Revision,
     TargetTokens,
@@ -39,6 +38,7 @@ from circuits.cli.options import (
     Type,
     WriteAt,
 )
+from circuits.cli.prompted import Prompted, PromptFile, given_prompt
 from circuits.cli.summary import show_summary
 from circuits.cli.usage import (
     UsageError,
@@ -67,7 +67,8 @@ TARGETS, EXPANSION = TargetSettings(), Expansion()
 @app.command("trace")
 @plain_errors
 def trace_command(
-    prompt: Prompted,
+    prompt: Prompted = None,
+    prompt_file: PromptFile = None,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     transcoders: Transcoders = None,
@@ -95,6 +96,7 @@ def trace_command(
     """Trace a prompt: which features, at which layers and tokens, made the prediction."""
     require_places(out, html)
     require_graph_place(out)
+    given = given_prompt(prompt, prompt_file)
     require_consistent(
         transcoders=transcoders, features=features, targets=target or [], against=against
     )
@@ -107,7 +109,7 @@ def trace_command(
         expansion = Expansion(max_features, tolerance, kept_share, everything)
         points = Points(read_at, write_at, fill is not None)
         source = read_source(subject, transcoders, features, max_features, points)
-        text = read_prompt(prompt, subject.tokenizer, chat=chat)
+        text = read_prompt(given, subject.tokenizer, chat=chat)
         settings = TraceSettings(targets, expansion)
         graph = trace(text, subject, source, settings, progress, force=force)
         progress("write", 0, 1)
@@ -122,7 +124,8 @@ def trace_command(
 @app.command("estimate")
 @plain_errors
 def estimate_command(
-    prompt: Prompted,
+    prompt: Prompted = None,
+    prompt_file: PromptFile = None,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     transcoders: Transcoders = None,
@@ -143,6 +146,7 @@ def estimate_command(
     as_json: AsJson = False,
 ) -> None:
     """Say what a trace will cost: features, rows, seconds and peak memory."""
+    given = given_prompt(prompt, prompt_file)
     require_consistent(
         transcoders=transcoders, features=features, targets=target or [], against=against
     )
@@ -155,7 +159,7 @@ def estimate_command(
         expansion = Expansion(max_features=max_features, everything=everything)
         points = Points(read_at, write_at, fill is not None)
         source = read_source(subject, transcoders, features, max_features, points)
-        text = read_prompt(prompt, subject.tokenizer, chat=chat)
+        text = read_prompt(given, subject.tokenizer, chat=chat)
         cost = estimate_trace(text, subject, source, TraceSettings(targets, expansion), progress)
     if as_json:
         print_json(asdict(cost))
