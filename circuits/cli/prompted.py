@@ -41,7 +41,7 @@ def given_prompt(prompt: str | None, file: str | None) -> str:
     if prompt is not None and prompt != STANDARD_INPUT:
         return prompt
     # What an editor or `echo` ends the last line with is not meant.
-    return re.sub(r"\r?\n\Z", "", _text(*_read(file or STANDARD_INPUT)))
+    return re.sub(r"\r?\n\Z", "", _text(*_read(STANDARD_INPUT if file is None else file)))
 
 
 def _read(source: str) -> tuple[str, bytes]:
