@@ -149,10 +149,12 @@ def prompt_from_ids(
             f"The prompt has {len(ids)} tokens, of which {context_only} cannot be context only: "
             "choose fewer."
         )
+    text_of = speller(tokenizer)
+    spelled = {token: text_of(token) for token in set(ids)}
     return Prompt(
         text=str(tokenizer.decode(ids)),
         ids=tuple(ids),
-        tokens=tuple(map(speller(tokenizer), ids)),
+        tokens=tuple(spelled[token] for token in ids),
         context_only=context_only_positions(ids, tokenizer, context_only),
     )
 

@@ -232,7 +232,7 @@ def test_what_memory_will_not_hold_is_refused_unless_forced(
 ):
     out = tmp_path / "graph.safetensors"
     command = ("trace", PROMPT, "--model", model_folder, "--out", out)
-    monkeypatch.setattr(circuits.room, "free_bytes", lambda: 10**6)
+    monkeypatch.setattr(circuits.room, "free_bytes", lambda: 10**4)
     assert_refused(run(*command), "more memory and 0.0 GiB are free: ")
     assert list(tmp_path.iterdir()) == []
     assert run(*command, "--force").exit_code == 0

@@ -21,10 +21,10 @@ from circuits.cli.options import (
     Device,
     DType,
     Model,
-    Prompted,
     Revision,
     Type,
 )
+from circuits.cli.prompted import Prompted, PromptFile, given_prompt
 from circuits.cli.trace import DEFAULT_MODEL, shipped_transcoders
 from circuits.cli.usage import UsageError
 from circuits.firing import Firing, strongest
@@ -65,7 +65,8 @@ def _cells(entry: PublishedSet) -> tuple[str, ...]:
 @app.command("features")
 @plain_errors
 def features_command(
-    prompt: Prompted,
+    prompt: Prompted = None,
+    prompt_file: PromptFile = None,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     dictionary: Annotated[
@@ -84,6 +85,7 @@ def features_command(
     as_json: AsJson = False,
 ) -> None:
     """List which features of a dictionary fire where on a prompt."""
+    given = given_prompt(prompt, prompt_file)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
@@ -93,7 +95,7 @@ def features_command(
                 "Say which features with --dictionary: a folder, or a name on the Hub."
             )
         read = read_dictionary(reference, site=site)
-        text = read_prompt(prompt, subject.tokenizer, PromptRule(bos, context_only), chat=chat)
+        text = read_prompt(given, subject.tokenizer, PromptRule(bos, context_only), chat=chat)
         say_mismatches([text], read)
         firings = strongest(subject.frozen, text, read, set(layer or ()), top)
     if as_json:

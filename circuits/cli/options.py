@@ -38,9 +38,6 @@ class EdgeScores(StrEnum):
     KEPT = "kept"
 
 
-Prompted = Annotated[
-    str, typer.Argument(help="Text to trace; put -- before one that starts with a dash.")
-]
 GraphPath = Annotated[
     Path, typer.Argument(help="Graph file: ours, a JSON of another program, or .pt.")
 ]

@@ -33,7 +33,6 @@ from circuits.cli.options import (
     MaxLogits,
     Model,
     Position,
-    Prompted,
     ReadAt,
     Revision,
     TargetTokens,
@@ -43,6 +42,7 @@ from circuits.cli.options import (
     WriteAt,
 )
 from circuits.cli.outputs import Kind, output_to, require_outputs
+from circuits.cli.prompted import Prompted, PromptFile, given_prompt
 from circuits.cli.summary import show_summary
 from circuits.cli.usage import UsageError, require_consistent
 from circuits.expand import Expansion
@@ -67,7 +67,8 @@ TARGETS, EXPANSION = TargetSettings(), Expansion()
 @app.command("trace")
 @plain_errors
 def trace_command(
-    prompt: Prompted,
+    prompt: Prompted = None,
+    prompt_file: PromptFile = None,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     transcoders: Transcoders = None,
@@ -96,7 +97,8 @@ def trace_command(
 ) -> None:
     """Trace a prompt: which features, at which layers and tokens, made the prediction."""
     written = (*output_to(out, Kind.GRAPH), *output_to(html, Kind.PAGE, "--html"))
-    require_outputs(written, model, transcoders)
+    require_outputs(written, model, transcoders, prompt_file)
+    given = given_prompt(prompt, prompt_file)
     require_consistent(
         transcoders=transcoders, features=features, targets=target or [], against=against
     )
@@ -106,7 +108,7 @@ def trace_command(
         expansion = Expansion(max_features, tolerance, kept_share, everything)
         points = Points(read_at, write_at, fill is not None)
         source = read_source(subject, transcoders, features, max_features, points)
-        text = read_prompt(prompt, subject.tokenizer, PromptRule(bos, context_only), chat=chat)
+        text = read_prompt(given, subject.tokenizer, PromptRule(bos, context_only), chat=chat)
         say_mismatches([text], source)
         targets = read_target_settings(
             subject, text, target, against, position, probability_mass, max_logits
@@ -125,7 +127,8 @@ def trace_command(
 @app.command("estimate")
 @plain_errors
 def estimate_command(
-    prompt: Prompted,
+    prompt: Prompted = None,
+    prompt_file: PromptFile = None,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     transcoders: Transcoders = None,
@@ -148,6 +151,7 @@ def estimate_command(
     as_json: AsJson = False,
 ) -> None:
     """Say what a trace will cost: features, rows, seconds and peak memory."""
+    given = given_prompt(prompt, prompt_file)
     require_consistent(
         transcoders=transcoders, features=features, targets=target or [], against=against
     )
@@ -157,7 +161,7 @@ def estimate_command(
         expansion = Expansion(max_features=max_features, everything=everything)
         points = Points(read_at, write_at, fill is not None)
         source = read_source(subject, transcoders, features, max_features, points)
-        text = read_prompt(prompt, subject.tokenizer, PromptRule(bos, context_only), chat=chat)
+        text = read_prompt(given, subject.tokenizer, PromptRule(bos, context_only), chat=chat)
         say_mismatches([text], source)
         targets = read_target_settings(
             subject, text, target, against, position, probability_mass, max_logits
