@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import expect
 
+import circuits.cli.serve
 import graphs
 from circuits.cli.asked import AskedIntervention, Workshop
 from circuits.cli.jobs import MOST_WAITING, Jobs
@@ -24,7 +26,7 @@ from circuits.cli.site import LARGEST_BODY, site
 from circuits.cli.usage import UsageError
 from circuits.experiment import prepare
 from circuits.intervene import intervene
-from circuits.progress import Progress
+from circuits.progress import Progress, ignore_progress
 from circuits.targets import TargetSettings
 from circuits.tokens import PromptError
 from circuits.trace import TraceSettings
@@ -213,8 +215,8 @@ def test_annotations_of_two_windows_are_put_together_or_refused(served: Served):
     status, refused = put(labels={"0/0": "newer"})
     assert (status, json.loads(refused)["error"]) == (
         409,
-        "The label of '0/0' was changed in the file meanwhile, and differently here. Load the page "
-        "anew: it shows both.",
+        "The label of '0/0' was changed in the file meanwhile, and differently here: load the page "
+        "anew, which shows both.",
     )
     assert graphs.read_annotations(beside) == graphs.Annotations.model_validate_json(kept)
     beside.write_text("my notes")
@@ -271,6 +273,26 @@ def test_graphs_never_replace_each_other(tmp_path: Path):
         path.touch()
     assert free_path(tmp_path, "../../etc/passwd").parent == tmp_path
     assert free_path(tmp_path, "Con").name == "_con.safetensors"  # a device of Windows
+
+
+def test_two_servers_of_one_folder_lose_no_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    subject = cached_subject("gemma-3")
+    workshop = ModelWorkshop(tmp_path, subject, toy_dictionary(), TraceSettings())
+    write = graphs.write_graph
+
+    def slowly(graph: graphs.AttributionGraph, path: Path) -> None:
+        time.sleep(0.2)
+        write(graph, path)
+
+    monkeypatch.setattr(circuits.cli.serve, "trace", lambda *_: layered(0))
+    monkeypatch.setattr(graphs, "write_graph", slowly)
+    with ThreadPoolExecutor(2) as servers:
+        names = servers.map(lambda prompt: workshop.trace(prompt, ignore_progress), ["fj", "fj"])
+        assert sorted(names) == ["fj", "fj-2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "fj-2.safetensors",
+        "fj.safetensors",
+    ]
 
 
 def test_it_listens_to_this_machine_alone_and_says_which_port_is_taken():

@@ -135,7 +135,7 @@ class _Pages:
                 lambda there: graphs.merged(asked.read, there, asked.own),
             )
         except graphs.MergeConflict as error:
-            sentence = f"{error} Load the page anew: it shows both."
+            sentence = f"{str(error).rstrip('.')}: load the page anew, which shows both."
             raise Refused(HTTPStatus.CONFLICT, sentence) from error
         except graphs.GraphFileError as error:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
