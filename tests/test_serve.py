@@ -181,6 +181,10 @@ def test_nothing_outside_the_folder_is_served(served: Served, tmp_path: Path):
             assert status in (307, 404, 405) or (name == "" and method == "GET"), (name, method)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["graphs", "outside.safetensors"]
     assert served.json("GET", "/graphs") == (200, ["one"])
+    graphs.annotations_path(served.folder / "one").symlink_to(tmp_path / "outside.annotations.json")
+    status, answer = served.json("PUT", "/graphs/one/annotations", {"pins": ["logit:7@2"]})
+    assert (status, answer["error"]) == (403, "one.annotations.json is a link out of this folder.")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["graphs", "outside.safetensors"]
 
 
 def test_annotations_are_kept_beside_the_graph(served: Served):

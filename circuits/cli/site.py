@@ -127,6 +127,8 @@ class _Pages:
     async def annotate(self, request: Request) -> Response:
         """Nothing, or what is kept if the file has changed meanwhile and keeps that as well."""
         beside = graphs.annotations_path(self._path(request))
+        if beside.resolve().parent != self.folder.resolve():
+            raise Refused(HTTPStatus.FORBIDDEN, f"{beside.name} is a link out of this folder.")
         asked = await _body(request, AskedAnnotations)
         try:
             kept = await run_in_threadpool(
