@@ -81,7 +81,7 @@ def model(job: dict):
 
 
 def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     with Watch() as watch:
         loaded = model(job)
         before, seconds = anonymous(), []

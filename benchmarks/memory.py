@@ -52,7 +52,7 @@ def write_set(subject: Subject, folder: Path, size: float) -> int:
             "b_dec": torch.zeros(d_model),
         }
         save_file(tensors, folder / f"params_layer_{layer}.safetensors")
-    (folder / "config.json").write_text(json.dumps({"type": "clt"}))
+    (folder / "config.json").write_text(json.dumps({"type": "clt"}), encoding="utf-8")
     return d_dict
 
 

@@ -97,7 +97,7 @@ def processor() -> str:
     """What the machine computes with (Linux)."""
     return next(
         line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         if line.startswith("model name")
     )
 

@@ -29,7 +29,7 @@ class Watch:
 
 def anonymous() -> int:
     """Bytes of this process that no file holds (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
     raise OSError("This benchmark needs Linux.")

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from graphs.annotations import Annotations
+from graphs.annotations import NO_ANNOTATIONS, Annotations
 from graphs.files import first_problem
 
 V = TypeVar("V")
@@ -25,9 +25,10 @@ class MergeConflict(ValueError):
 def merged(read: Annotations, there: Annotations, own: Annotations) -> Annotations:
     """What two people made of `read`: one of them is `there` already, the other brings `own`.
 
-    Raises MergeConflict if both changed one label, group or place, or grouped one node.
+    Where there is nothing by now, nothing of `own` goes.  Raises MergeConflict if both changed one
+    label, group or place, or grouped one node.
     """
-    if there == read:
+    if there in (read, NO_ANNOTATIONS):
         return own
     groups = [{group.name: group for group in side.groups} for side in (read, there, own)]
     try:

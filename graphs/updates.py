@@ -53,9 +53,10 @@ def update_annotations(
     Raises GraphFileError if the file cannot be read or written, and what `change` raises.
     """
     with locked(path):
-        now = read_annotations(path) if Path(path).exists() else NO_ANNOTATIONS
+        there = Path(path).exists()
+        now = read_annotations(path) if there else NO_ANNOTATIONS
         changed = change(now)
-        if changed != now:
+        if changed != now or not there:
             write_annotations(changed, path)
         return changed
 

@@ -90,5 +90,7 @@ def test_a_table_of_others_is_theirs_and_an_empty_file_nobodys(tmp_path: Path):
     (tmp_path / "ümlaut").write_text("ü" * 5000)  # the first 4096 bytes may end within a sign
     (tmp_path / "odd").write_text("a" + "ü" * 5000)
     assert kind_of(tmp_path / "ümlaut") == kind_of(tmp_path / "odd") == "a text"
+    (tmp_path / "dot").write_text("digraph {}")
+    assert kind_of(tmp_path / "dot") == "a text"
     (tmp_path / "newer").write_text('{"schema_version": 2, "pins": []}')
     assert kind_of(tmp_path / "newer") == "JSON of another kind"

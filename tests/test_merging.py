@@ -28,6 +28,7 @@ def test_what_nobody_else_changed_is_as_it_was_sent():
     assert merged(READ, READ, own) == own
     assert merged(READ, own, READ) == own
     assert merged(READ, own, own) == own
+    assert merged(READ, NO_ANNOTATIONS, own) == own  # the file is gone, not what it said
 
 
 def test_changes_of_different_things_are_put_together():
@@ -72,6 +73,7 @@ def test_merging_pins_is_merging_sets():
         read, there, own = (
             {name for name in (A, B, C, D) if generator.random() < 0.5} for _ in range(3)
         )
+        there = there or {A}
         sides = [Annotations(pins=tuple(sorted(side))) for side in (read, there, own)]
         assert set(merged(*sides).pins) == (there & own) | (there - read) | (own - read)
         assert len(set(merged(*sides).pins)) == len(merged(*sides).pins)

@@ -174,6 +174,11 @@ def test_an_output_needs_a_folder_that_is_there(here: Path):
             require_outputs(output_to(path, Kind.PAGE))
 
 
+def test_tables_need_a_name(here: Path):
+    result = run("export", "one.safetensors", "--format", "parquet", "--out", "/")
+    assert_refused(result, "/ is a folder: give the name of a file")
+
+
 def test_a_folder_is_new_or_empty_or_has_the_mark_of_its_run(here: Path):
     require_folder(here / "none" / "deep", "mark")
     (here / "empty").mkdir()

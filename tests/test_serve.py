@@ -12,12 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+import circuits.cli.serve
 import graphs
 from circuits.cli.jobs import MOST_WAITING
 from circuits.cli.serve import HOST, ModelWorkshop, _listen, free_path
@@ -25,6 +27,7 @@ from circuits.cli.site import LARGEST_BODY
 from circuits.cli.usage import UsageError
 from circuits.experiment import prepare
 from circuits.intervene import intervene
+from circuits.progress import ignore_progress
 from circuits.targets import TargetSettings
 from circuits.trace import TraceSettings
 from tests.browser import LAPTOP, chromium, needs_chromium
@@ -99,6 +102,10 @@ def test_nothing_outside_the_folder_is_served(served: Served, tmp_path: Path):
             assert status in (307, 404, 405) or (name == "" and method == "GET"), (name, method)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["graphs", "outside.safetensors"]
     assert served.json("GET", "/graphs") == (200, ["one"])
+    graphs.annotations_path(served.folder / "one").symlink_to(tmp_path / "outside.annotations.json")
+    status, answer = served.json("PUT", "/graphs/one/annotations", {"pins": ["logit:7@2"]})
+    assert (status, answer["error"]) == (403, "one.annotations.json is a link out of this folder.")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["graphs", "outside.safetensors"]
 
 
 def test_annotations_are_kept_beside_the_graph(served: Served):
@@ -140,8 +147,8 @@ def test_annotations_of_two_windows_are_put_together_or_refused(served: Served):
     status, refused = put(labels={"0/0": "newer"})
     assert (status, json.loads(refused)["error"]) == (
         409,
-        "The label of '0/0' was changed in the file meanwhile, and differently here. Load the page "
-        "anew: it shows both.",
+        "The label of '0/0' was changed in the file meanwhile, and differently here: load the page "
+        "anew, which shows both.",
     )
     assert graphs.read_annotations(beside) == graphs.Annotations.model_validate_json(kept)
     beside.write_text("my notes")
@@ -198,6 +205,26 @@ def test_graphs_never_replace_each_other(tmp_path: Path):
         path.touch()
     assert free_path(tmp_path, "../../etc/passwd").parent == tmp_path
     assert free_path(tmp_path, "Con").name == "_con.safetensors"  # a device of Windows
+
+
+def test_two_servers_of_one_folder_lose_no_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    subject = cached_subject("gemma-3")
+    workshop = ModelWorkshop(tmp_path, subject, toy_dictionary(), TraceSettings())
+    write = graphs.write_graph
+
+    def slowly(graph: graphs.AttributionGraph, path: Path) -> None:
+        time.sleep(0.2)
+        write(graph, path)
+
+    monkeypatch.setattr(circuits.cli.serve, "trace", lambda *_: layered(0))
+    monkeypatch.setattr(graphs, "write_graph", slowly)
+    with ThreadPoolExecutor(2) as servers:
+        names = servers.map(lambda prompt: workshop.trace(prompt, ignore_progress), ["fj", "fj"])
+        assert sorted(names) == ["fj", "fj-2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "fj-2.safetensors",
+        "fj.safetensors",
+    ]
 
 
 def test_it_listens_to_this_machine_alone_and_says_which_port_is_taken():

@@ -389,6 +389,7 @@ class Killed(Exception):
     """Stands for the end of a process."""
 
 
+@pytest.mark.usefixtures("either_system")
 @pytest.mark.parametrize(
     ("kind", "sparsity"),
     [

@@ -157,7 +157,7 @@ def export_command(
     as_json: AsJson = False,
 ) -> None:
     """Write a graph, pruned unless --full, in a format that other tools read."""
-    files = graphs.parquet_paths(out) if format == Format.PARQUET else (out,)
+    files = graphs.parquet_paths(out) if format == Format.PARQUET and out.name else (out,)
     outputs = [Output(file, Kind[format.name]) for file in files]
     require_outputs(outputs, *graph_files(graph))
     whole, annotations, _ = open_graph(graph)

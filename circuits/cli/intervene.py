@@ -96,7 +96,7 @@ def intervene_command(
         outcomes = intervene(experiment, made, regime, through, progress)
         texts = _generated(experiment, made[0], new_tokens) if new_tokens else None
     told = [effects(experiment, outcomes, row, top) for row in range(len(made))]
-    measured = tuple(at_targets(experiment, outcomes))
+    measured = at_targets(experiment, outcomes)
     refusal = why_not_kept(lambda: graphs.keep_measured(graph, read, measured)) if save else None
     file = str(graph) if save and refusal is None else None
     if as_json:

@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from graphs import GraphFileError, read_annotations
 
 _HEAD = 4096  # bytes within which a file says what it is
-_LONGEST_NOTES = 2**24  # bytes of annotations
 
 
 class Kind(StrEnum):
@@ -60,7 +59,7 @@ def kind_of(path: Path) -> str | None:
         return "a zip archive, as torch and numpy write"
     if start.startswith(b"\x93NUMPY"):
         return "an array of numpy"
-    if start[8:9] == b"{":
+    if start[8:9] == b"{" and b"\0" in start[:8]:  # of safetensors, behind a length
         return _of_tensors(path)
     return _of_text(path, start)
 
@@ -96,6 +95,7 @@ def _of_text(path: Path, start: bytes) -> str:
 
 def _is_annotations(path: Path) -> bool:
     try:
-        return path.stat().st_size <= _LONGEST_NOTES and bool(read_annotations(path))
+        read_annotations(path)
     except GraphFileError:
         return False
+    return True

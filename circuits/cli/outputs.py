@@ -41,7 +41,7 @@ def graph_files(*graphs: Path) -> tuple[Path, ...]:
 
 
 def require_outputs(outputs: Sequence[Output], *inputs: Path | str | None) -> None:
-    """Raises UsageError or GraphFileError if outputs could not be written, or something were lost.
+    """Raises UsageError or GraphFileError if outputs cannot be written or would replace anything.
 
     Inputs are what a command reads: files, and what may be one or a name on the Hub.
     """

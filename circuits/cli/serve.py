@@ -39,6 +39,7 @@ from circuits.progress import Progress, progress_bar
 from circuits.subject import Subject, read_subject
 from circuits.tokens import DEFAULT_RULE, PromptRule, opening_ids, read_prompt
 from circuits.trace import TraceSettings, trace
+from graphs.locks import locked
 
 HOST = "127.0.0.1"
 IN_PAGE = 6  # tokens and features that a page tells of an intervention
@@ -92,8 +93,9 @@ class ModelWorkshop:
         """Write the graph of a prompt; the name of its file."""
         text = read_prompt(prompt, self.subject.tokenizer, self.rule)
         graph = trace(text, self.subject, self.source, self.settings, report)
-        path = free_path(self.folder, prompt)
-        graphs.write_graph(graph, path)
+        with locked(self.folder / "graph"):  # another server may find the same name free
+            path = free_path(self.folder, prompt)
+            graphs.write_graph(graph, path)
         return path.stem
 
     def intervene(self, path: Path, asked: AskedIntervention, report: Progress) -> object:

@@ -117,6 +117,8 @@ class _Pages:
     async def annotate(self, request: Request) -> Response:
         """Nothing, or what is kept if the file has changed meanwhile and keeps that as well."""
         beside = graphs.annotations_path(self._path(request))
+        if beside.resolve().parent != self.folder.resolve():
+            raise Refused(HTTPStatus.FORBIDDEN, f"{beside.name} is a link out of this folder.")
         asked = await _body(request, AskedAnnotations)
         try:
             kept = await run_in_threadpool(
@@ -125,7 +127,7 @@ class _Pages:
                 lambda there: graphs.merged(asked.read, there, asked.own),
             )
         except graphs.MergeConflict as error:
-            sentence = f"{error} Load the page anew: it shows both."
+            sentence = f"{str(error).rstrip('.')}: load the page anew, which shows both."
             raise Refused(HTTPStatus.CONFLICT, sentence) from error
         except graphs.GraphFileError as error:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
