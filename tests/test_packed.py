@@ -81,6 +81,7 @@ def test_exactly_what_is_allowed_is_unpacked():
         (gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:]), "it has more behind what is packed"),
         (gzip.compress(b"no graph"), "is not a graph of circuit-tracer or Neuronpedia"),
     ],
+    ids=range(5),  # the bytes have the time in them
 )
 def test_a_damaged_packed_file_gets_one_sentence(tmp_path, content: bytes, reason: str):
     path = tmp_path / "graph.json.gz"
