@@ -26,6 +26,8 @@ from circuits.cli.app import (
 )
 from circuits.cli.audit_folder import AuditFolder
 from circuits.cli.options import (
+    MOST,
+    MOST_DRAWN,
     AsJson,
     Chat,
     Device,
@@ -74,10 +76,12 @@ def audit_command(
     max_features: MaxFeatures = EXPANSION.max_features,
     tolerance: Tolerance = EXPANSION.tolerance,
     carriers: Annotated[
-        int, typer.Option(min=1, help="Features of each pair that are tested in the model.")
+        int,
+        typer.Option(min=1, max=MOST, help="Features of each pair that are tested in the model."),
     ] = SETTINGS.carriers,
     random_sets: Annotated[
-        int, typer.Option(min=1, help="Random sets of as many features, beside them.")
+        int,
+        typer.Option(min=1, max=MOST_DRAWN, help="Random sets of as many features, beside them."),
     ] = SETTINGS.random_sets,
     chat: Chat = False,
     dtype: Type = DType.FLOAT32,

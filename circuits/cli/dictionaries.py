@@ -12,7 +12,7 @@ from rich.text import Text
 
 from circuits.autoencoders import AutoencoderSet, Site
 from circuits.cli.app import app, errors, output, plain_errors, print_json, say
-from circuits.cli.options import AsJson, Chat, Device, DType, Model, Prompted, Revision, Type
+from circuits.cli.options import MOST, AsJson, Chat, Device, DType, Model, Prompted, Revision, Type
 from circuits.cli.trace import DEFAULT_MODEL, shipped_transcoders
 from circuits.cli.usage import UsageError
 from circuits.firing import Firing, strongest
@@ -63,7 +63,9 @@ def features_command(
         Site | None, typer.Option(help="What autoencoders rebuild, if their files do not say.")
     ] = None,
     layer: Annotated[list[int] | None, typer.Option(help="Only this layer; repeatable.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="Features per token and layer at most.")] = 3,
+    top: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Features per token and layer at most.")
+    ] = 3,
     chat: Chat = False,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",

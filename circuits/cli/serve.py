@@ -52,13 +52,15 @@ def serve_command(
         raise UsageError(f"{' and '.join(missing)} missing: pip install 'headwater[serve]'.")
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder: make it first, or name another.")
-    listener = _listen(port)
-    with progress_bar(errors) as progress:
-        progress("load", 0, 1)
-        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
-        source = read_source(subject, transcoders, None, max_features, Points())
-    settings = TraceSettings(expansion=Expansion(max_features=max_features))
-    _run(folder, ModelWorkshop(folder, subject, source, settings), listener, model)
+    with _listen(port) as listener:  # before the model is read, which may take long
+        with progress_bar(errors) as progress:
+            progress("load", 0, 1)
+            subject = read_subject(
+                model, revision=revision, dtype=getattr(torch, dtype), device=device
+            )
+            source = read_source(subject, transcoders, None, max_features, Points())
+        settings = TraceSettings(expansion=Expansion(max_features=max_features))
+        _run(folder, ModelWorkshop(folder, subject, source, settings), listener, model)
 
 
 @dataclass(frozen=True)

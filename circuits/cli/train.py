@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from circuits.cli.app import app, errors, output, plain_errors, print_json, say
-from circuits.cli.options import AsJson, Device, DType, Model, Revision, Type
+from circuits.cli.options import MOST, AsJson, Device, DType, Model, Revision, Type
 from circuits.cli.trace import DEFAULT_MODEL
 from circuits.descriptions import write_feature_files
 from circuits.progress import Progress, progress_bar
@@ -65,20 +65,28 @@ def train_command(
     sparsity: Annotated[
         Sparsity, typer.Option(help="What makes features rare.")
     ] = DEFAULTS.sparsity,
-    width: Annotated[int, typer.Option(min=1, help="Features per layer.")] = DEFAULTS.d_dict,
+    width: Annotated[
+        int, typer.Option(min=1, max=2**24, help="Features per layer.")
+    ] = DEFAULTS.d_dict,
     l0: Annotated[float, typer.Option(help="Active features per layer and token.")] = DEFAULTS.l0,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = DEFAULTS.steps,
-    batch: Annotated[int, typer.Option(min=1, help="Tokens per step.")] = DEFAULTS.batch_tokens,
+    steps: Annotated[int, typer.Option(min=1, max=MOST, help="Training steps.")] = DEFAULTS.steps,
+    batch: Annotated[
+        int, typer.Option(min=1, max=2**24, help="Tokens per step.")
+    ] = DEFAULTS.batch_tokens,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = DEFAULTS.learning_rate,
     prefix: Annotated[
         list[float] | None, typer.Option(help="Matryoshka: share that must do alone; repeatable.")
     ] = None,
     column: Annotated[str, typer.Option(help="Column of a dataset that holds texts.")] = "text",
-    length: Annotated[int, typer.Option(min=2, help="Tokens per document at most.")] = 256,
+    length: Annotated[
+        int, typer.Option(min=2, max=MOST, help="Tokens per document at most.")
+    ] = 256,
     seed: Annotated[
         int, typer.Option(min=0, max=2**31, help="Of everything random.")
     ] = DEFAULTS.seed,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Steps between checkpoints.")
+    ] = 1000,
     bfloat16: Annotated[
         bool, typer.Option("--bfloat16", help="Products with decoders in bfloat16.")
     ] = DEFAULTS.bfloat16,
@@ -89,7 +97,10 @@ def train_command(
         float, typer.Option(help="Of the straight-through thresholds.")
     ] = DEFAULTS.bandwidth,
     shuffled: Annotated[
-        int, typer.Option("--shuffle", help="Tokens whose activations are shuffled together.")
+        int,
+        typer.Option(
+            "--shuffle", max=2**28, help="Tokens whose activations are shuffled together."
+        ),
     ] = DEFAULTS.shuffled_tokens,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",

@@ -31,7 +31,7 @@ def require_places(*paths: Path | None) -> None:
         except OSError as error:  # a name that is too long, a folder that may not be entered
             reason = error.strerror or "it cannot be reached"
             raise GraphFileError(f"Cannot write {path}: {reason.lower()}.") from error
-    if len({path.resolve() for path in given}) < len(given):
+    if len(set(map(os.path.realpath, given))) < len(given):
         raise UsageError(f"Two outputs would go to {given[0]}: give each a file of its own.")
 
 
@@ -49,7 +49,7 @@ def require_graph_place(path: Path | None, *inputs: Path) -> None:
 
 def require_other(path: Path, *inputs: Path, option: str = "--out") -> None:
     """Raises UsageError if an output would replace what it is made of."""
-    if path.resolve() in {given.resolve() for given in inputs}:
+    if os.path.realpath(path) in set(map(os.path.realpath, inputs)):
         raise UsageError(f"{path} is what is read, and would be lost: give {option} another name.")
 
 
