@@ -108,8 +108,14 @@ def generate(
     """The next tokens, most probable first, of the model itself and under an intervention.
 
     The model runs freely.  The intervention holds at its positions, and where it is onward at the
-    new tokens too.
+    new tokens too.  Raises EditError for more tokens than the model's context has room for.
     """
+    limit, length = experiment.frozen.context_length, len(experiment.recording.prompt)
+    if limit is not None and length + n_tokens > limit:
+        raise EditError(
+            f"The model's context holds {limit} tokens, the prompt has {length}: generate "
+            f"{limit - length} at most."
+        )
     _require_there(experiment, [intervention])
     nothing = Intervention(what="nothing")
     ids = [list(experiment.recording.prompt.ids) for _ in range(2)]
@@ -120,8 +126,7 @@ def generate(
             _require_finite(passed.logits)
             for row, token in zip(ids, passed.logits.argmax(1).tolist(), strict=True):
                 row.append(token)
-    prompt = len(experiment.recording.prompt)
-    return tuple(ids[0][prompt:]), tuple(ids[1][prompt:])
+    return tuple(ids[0][length:]), tuple(ids[1][length:])
 
 
 def _held_through(

@@ -29,6 +29,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 
 from circuits.atlas.shipped import ATLAS, atlas_model
 from circuits.hub import NO_SUCH_FILE, known_reason
+from circuits.model_files import require_sound_files
 from circuits.packaged import PACKAGED, ModelNotFound, converted_folder, first_sentence
 
 
@@ -90,6 +91,7 @@ def _source(name: str, revision: str | None) -> tuple[str, str | None, str | Non
     with suppress(OSError):  # a name may be too long for a path
         if Path(name).is_dir():
             _refuse_revision(name, revision, None)
+            require_sound_files(Path(name))
     return name, revision, None
 
 

@@ -22,9 +22,11 @@ from circuits.recording import record
 from circuits.subject import Subject
 from circuits.targets import TargetSettings, read_targets
 from circuits.tokens import DEFAULT_RULE, Prompt, PromptError, PromptRule, read_prompt
-from graphs.files import regular_file
+from circuits.transcoders import DictionaryMismatch
+from graphs.files import GraphFileError, regular_file
 from graphs.profiles import Profile, Profiled
 
+LARGEST_PROMPTS = 2**24  # bytes
 RAISED = 10  # tokens that are kept of what a feature raises
 Feature = tuple[int, int]  # layer, index
 
@@ -89,8 +91,10 @@ def read_texts(path: Path) -> list[str]:
 
     Raises GraphFileError for what is no file, PromptError for one without prompts.
     """
+    if regular_file(path).stat().st_size > LARGEST_PROMPTS:
+        raise GraphFileError(f"Cannot read {path}: prompts have {LARGEST_PROMPTS:,} bytes at most.")
     try:
-        lines = regular_file(path).read_text(encoding="utf-8-sig").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise PromptError(f"Cannot read prompts from {path}: {reason}.") from error
@@ -141,7 +145,13 @@ def _neurons(
         points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
         for layer in filled:
             index = np.array([i for own, i in kept if own == layer], dtype=np.int64)
-            neurons = neuron_layer(points, layer).activation.cpu().double().numpy()[:, index]
+            every = neuron_layer(points, layer).activation.cpu().double().numpy()
+            if index.max(initial=0) >= every.shape[1]:
+                raise DictionaryMismatch(
+                    f"Layer {layer} has {every.shape[1]:,} neurons, and none of the number "
+                    f"{index.max()}: profile features of graphs of this model's neurons."
+                )
+            neurons = every[:, index]
             pos, which = (axis.ravel() for axis in np.indices(neurons.shape))
             columns = (np.full(pos.shape, layer), index[which], start + pos, neurons.ravel())
             yield np.stack([column.astype(np.float64) for column in columns])

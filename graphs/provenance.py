@@ -26,6 +26,7 @@ from graphs.report import Report
 
 SCHEMA_VERSION = 2
 NEURONS = "neurons"  # kind of dictionary: the model's own
+MOST_LAYERS = 10_000  # far more than any model has, and few enough to be counted one by one
 UNKNOWN = "unknown"  # what a file of another program does not say
 
 
@@ -42,7 +43,7 @@ class ModelIdentity(_Frozen):
     name: str  # what was given to --model
     architecture: str  # transformers class
     revision: str | None = None  # commit of the repository or version of the package
-    n_layers: int = Field(ge=1)
+    n_layers: int = Field(ge=1, le=MOST_LAYERS)
     vocabulary: str | None = None  # digest of all tokens and their ids; None: not known
     fingerprint: str | None = None  # digest of config and weights, whole files; None: not known
 

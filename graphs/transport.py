@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from importlib import import_module
+from warnings import catch_warnings
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -38,8 +39,8 @@ class Transport:
 
     @property
     def mass(self) -> float:
-        """Share of the influence at features that has a counterpart."""
-        return float(min(1.0, self.plan.sum()))
+        """Share of the influence at features that has a counterpart; nan if no plan was found."""
+        return float(np.minimum(1.0, self.plan.sum()))
 
     def agreement(self, pairs: Int[ndarray, "pair 2"]) -> float:
         """Share of what goes that goes between these pairs; nan if nothing goes."""
@@ -79,17 +80,21 @@ def transport(
         structures.append(_structure(graph, own[kept]))
     if not all(len(kept) for kept in chosen):
         return Transport(chosen[0], chosen[1], np.zeros((len(chosen[0]), len(chosen[1]))))
-    plan: ndarray = ot.gromov.fused_unbalanced_gromov_wasserstein(
-        *structures,
-        *masses,
-        reg_marginals=LEFT_BEHIND,
-        epsilon=BLUR,
-        alpha=1.0,
-        M=1.0 - similarity[np.ix_(*chosen)],
-        unbalanced_solver="mm",
-        max_iter=20,
-        max_iter_ot=100,
-    )[0]
+    try:
+        with np.errstate(all="ignore"), catch_warnings(action="ignore"):
+            plan: ndarray = ot.gromov.fused_unbalanced_gromov_wasserstein(
+                *structures,
+                *masses,
+                reg_marginals=LEFT_BEHIND,
+                epsilon=BLUR,
+                alpha=1.0,
+                M=1.0 - similarity[np.ix_(*chosen)],
+                unbalanced_solver="mm",
+                max_iter=20,
+                max_iter_ot=100,
+            )[0]
+    except ValueError:  # where so little is alike that the plan's numbers underflow
+        plan = np.full(tuple(map(len, chosen)), np.nan)
     return Transport(chosen[0], chosen[1], np.asarray(plan, dtype=np.float64))
 
 

@@ -162,6 +162,9 @@ def test_what_is_no_prompt_gets_one_sentence(tmp_path: Path, small: Subject):
     assert not out.exists()
     with pytest.raises(PromptError, match="There are no prompts"):
         profile(small, Neurons(), [])
+    os.truncate(empty, 2**30)
+    with pytest.raises(graphs.GraphFileError, match="prompts have 16,777,216 bytes at most"):
+        read_texts(empty)
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
     for place in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(graphs.GraphFileError, match="it is not a file"):

@@ -15,18 +15,17 @@ from rich.text import Text
 
 from circuits.cli.app import say
 from circuits.cli.readable import ReadableConsole, ReadableStream, readable_streams
-from graphs.annotations import Annotations, Group, annotations_path, write_annotations
-from graphs.descriptions import Description, Example
-from graphs.graph import AttributionGraph
-from graphs.provenance import DictionaryIdentity, Measured, ModelIdentity, Provenance, Target
-from graphs.regime import Regime
 from graphs.storage import write_graph
-from tests.graph_oracles import make_graph
+from tests.hostile_files import (
+    CLIPBOARD,
+    HOSTILE,
+    STORABLE,
+    speaking_graph,
+    write_speaking_graph,
+)
 from tests.test_cli import run
 from viz.words import one_line, readable, visible
 
-CLIPBOARD = "\x1b]52;c;aGVhZHdhdGVy\x07"  # puts "headwater" into the clipboard
-HOSTILE = f"{CLIPBOARD}\x9b2J\x1b[2J\r\x08\u202ea\u2066b[bold]c[/bold]\udc80\u2028\x7f"
 # What a terminal obeys: all of these categories but ends of lines, tabs, isolates and joiners.
 KEPT = set("\n\t\u2068\u2069\u200c\u200d")
 
@@ -91,44 +90,9 @@ def test_progress_bars_of_libraries_still_move():
     assert stream.getvalue() == "\r 10%\x1b[A\rname\\r\\x1b[A"
 
 
-def hostile_graph(name: str) -> AttributionGraph:
-    """A graph with a hostile text in every field that holds text."""
-    text = HOSTILE.replace("\udc80", "") + name  # no file holds half a character
-    names = ["token:1@0", "feature:0/1@0", "feature:1/2@0", "logit:3@0"]
-    edges = {(one, "logit:3@0"): 1.0 for one in names[:3]} | {(names[0], names[1]): 1.0}
-    graph = make_graph(names, edges, tokens=(text,), output_tokens={1: (text,), 2: (text,)})
-    example = Example(tokens=(text,), activations=(1.0,))
-    described = Description(
-        label=text, said=(text,), raised=(text,), lowered=(text,), examples=(example,)
-    )
-    header = Provenance(
-        generator=text,
-        model=ModelIdentity(name=text, architecture=text, revision=text, n_layers=2),
-        dictionary=DictionaryIdentity(kind=text, name=text, revision=text),
-        dtype=text,
-        prompt=text,
-        tokens=(text,),
-        token_ids=(1,),
-        targets=(Target(text=text, token_id=3, probability=1.0),),
-        settings={text: text},
-        measured=(
-            Measured(what=text, regime=Regime.FREE, target=text, predicted=1.0, measured=1.0),
-        ),
-    )
-    object.__setattr__(graph, "provenance", header)
-    object.__setattr__(graph, "descriptions", {"0/1": described})
-    return graph
-
-
 @pytest.fixture
 def hostile_file(tmp_path: Path) -> Path:
-    path = tmp_path / f"{CLIPBOARD}.safetensors"
-    write_graph(hostile_graph(""), path)
-    said = HOSTILE.replace("\udc80", "")
-    group = Group(name=said, members=("feature:0/1@0", "feature:1/2@0"))
-    notes = Annotations(labels={"feature:0/1@0": said}, groups=(group,))
-    write_annotations(notes, annotations_path(path))
-    return path
+    return write_speaking_graph(tmp_path / f"{CLIPBOARD}.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +122,7 @@ def test_no_command_lets_a_graph_speak_to_the_terminal(
     hostile_file: Path, tmp_path: Path, arguments: tuple[str, ...]
 ):
     other = tmp_path / "other.safetensors"
-    write_graph(hostile_graph("other"), other)
+    write_graph(speaking_graph("other"), other)
     out = tmp_path / f"out{CLIPBOARD}"
     places = {"GRAPH": str(hostile_file), "OTHER": str(other), "OUT": str(out)}
     given = [places.get(part, part.replace("OUT", str(out))) for part in arguments]
@@ -175,7 +139,7 @@ def test_json_is_json_and_has_no_controls_beyond_its_end(hostile_file: Path):
     assert not obeyed(said)
     assert said.isascii()
     assert said.count("\n") == 1
-    assert json.loads(said)["model"] == HOSTILE.replace("\udc80", "")
+    assert json.loads(said)["model"] == STORABLE
 
 
 @pytest.mark.parametrize("option", ["--why", "--per-layer"])

@@ -27,6 +27,8 @@ from circuits.cli.app import (
 from circuits.cli.audit_folder import HEADER, AuditFolder
 from circuits.cli.openings import say_once
 from circuits.cli.options import (
+    MOST,
+    MOST_DRAWN,
     AsJson,
     BosRule,
     Chat,
@@ -79,10 +81,12 @@ def audit_command(
     max_features: MaxFeatures = EXPANSION.max_features,
     tolerance: Tolerance = EXPANSION.tolerance,
     carriers: Annotated[
-        int, typer.Option(min=1, help="Features of each pair that are tested in the model.")
+        int,
+        typer.Option(min=1, max=MOST, help="Features of each pair that are tested in the model."),
     ] = SETTINGS.carriers,
     random_sets: Annotated[
-        int, typer.Option(min=1, help="Random sets of as many features, beside them.")
+        int,
+        typer.Option(min=1, max=MOST_DRAWN, help="Random sets of as many features, beside them."),
     ] = SETTINGS.random_sets,
     chat: Chat = False,
     bos: BosRule = DEFAULT_RULE.bos,

@@ -12,7 +12,15 @@ from circuits.check import CheckSettings, check
 from circuits.cli.app import app, errors, output, plain_errors, print_json, say
 from circuits.cli.kept import why_not_kept
 from circuits.cli.opened import is_ours, open_graph
-from circuits.cli.options import AsJson, Device, EdgeThreshold, GraphPath, NodeThreshold
+from circuits.cli.options import (
+    MOST,
+    MOST_DRAWN,
+    AsJson,
+    Device,
+    EdgeThreshold,
+    GraphPath,
+    NodeThreshold,
+)
 from circuits.cli.outputs import Kind, output_to, require_outputs
 from circuits.cli.traced import TracedModel, TracedTranscoders, experiment_on
 from circuits.progress import progress_bar
@@ -26,10 +34,11 @@ SETTINGS, PRUNING = CheckSettings(), graphs.PruneSettings()
 def check_command(
     graph: GraphPath,
     features: Annotated[
-        int, typer.Option(min=1, help="Features of most influence, each ablated alone.")
+        int, typer.Option(min=1, max=MOST, help="Features of most influence, each ablated alone.")
     ] = SETTINGS.features,
     random_sets: Annotated[
-        int, typer.Option(min=1, help="Random sets of the circuit's size and layers.")
+        int,
+        typer.Option(min=1, max=MOST_DRAWN, help="Random sets of the circuit's size and layers."),
     ] = SETTINGS.random_sets,
     node_threshold: NodeThreshold = PRUNING.node_threshold,
     edge_threshold: EdgeThreshold = PRUNING.edge_threshold,

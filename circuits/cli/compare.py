@@ -13,7 +13,7 @@ import graphs
 import viz
 from circuits.cli.app import app, output, plain_errors, print_json, say
 from circuits.cli.opened import open_graph
-from circuits.cli.options import AsJson
+from circuits.cli.options import MOST, MOST_DRAWN, AsJson
 from circuits.cli.outputs import Kind, graph_files, output_to, require_outputs
 from circuits.cli.prompts import compare_folders, finite, refuse_profiles, score_numbers
 from circuits.cli.reading import grouped
@@ -39,9 +39,13 @@ def compare_command(
     ] = CORRESPOND.least,
     permutations: Annotated[
         int | None,
-        typer.Option(min=0, help="Random exchanges (of folders: orders) that tell what chance is."),
+        typer.Option(
+            min=0,
+            max=MOST_DRAWN,
+            help="Random exchanges (of folders: orders) that tell what chance is.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random exchanges.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST, help="Of the random exchanges.")] = 0,
     plan: Annotated[
         bool, typer.Option("--plan", help="Of two models: also move influence as a transport plan.")
     ] = False,

@@ -14,6 +14,7 @@ from circuits.autoencoders import AutoencoderSet, Site
 from circuits.cli.app import app, errors, output, plain_errors, print_json, say
 from circuits.cli.openings import say_mismatches
 from circuits.cli.options import (
+    MOST,
     AsJson,
     BosRule,
     Chat,
@@ -76,7 +77,9 @@ def features_command(
         Site | None, typer.Option(help="What autoencoders rebuild, if their files do not say.")
     ] = None,
     layer: Annotated[list[int] | None, typer.Option(help="Only this layer; repeatable.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="Features per token and layer at most.")] = 3,
+    top: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Features per token and layer at most.")
+    ] = 3,
     chat: Chat = False,
     bos: BosRule = DEFAULT_RULE.bos,
     context_only: ContextOnly = DEFAULT_RULE.context_only,

@@ -15,6 +15,7 @@ import viz
 from circuits.cli.app import app, output, plain_errors, print_json, remark, say
 from circuits.cli.opened import open_graph
 from circuits.cli.options import (
+    MOST,
     AsJson,
     EdgeScores,
     EdgeThreshold,
@@ -44,7 +45,7 @@ PRUNE = graphs.PruneSettings()  # defaults come from the settings, so that they 
 @plain_errors
 def show_command(
     graph: GraphPath,
-    per_layer: Annotated[int, typer.Option(min=1, help="Features shown per layer.")] = 3,
+    per_layer: Annotated[int, typer.Option(min=1, max=MOST, help="Features shown per layer.")] = 3,
     feature: Annotated[
         str | None, typer.Option(help="LAYER/INDEX: what is known about this feature instead.")
     ] = None,
@@ -152,7 +153,8 @@ def export_command(
         str | None, typer.Option(help="Neuronpedia's id of the model; else as read.")
     ] = None,
     largest: Annotated[
-        int, typer.Option(min=1, help="MiB that Neuronpedia's file may have; pruned to fit.")
+        int,
+        typer.Option(min=1, max=MOST, help="MiB that Neuronpedia's file may have; pruned to fit."),
     ] = graphs.LARGEST_UPLOAD // MIB,
     as_json: AsJson = False,
 ) -> None:

@@ -14,7 +14,7 @@ import viz
 from circuits.cli.app import app, errors, output, plain_errors, print_json, say
 from circuits.cli.kept import why_not_kept
 from circuits.cli.opened import is_ours, open_graph
-from circuits.cli.options import AsJson, Device, GraphPath
+from circuits.cli.options import MOST, AsJson, Device, GraphPath
 from circuits.cli.outputs import Kind, output_to, require_outputs
 from circuits.cli.reading import SELECTION
 from circuits.cli.traced import TracedModel, TracedTranscoders, experiment_on
@@ -61,9 +61,12 @@ def intervene_command(
         bool, typer.Option("--each", help="Every edit an intervention of its own.")
     ] = False,
     new_tokens: Annotated[
-        int, typer.Option("--generate", min=0, help="Tokens to go on with, model running freely.")
+        int,
+        typer.Option(
+            "--generate", min=0, max=MOST, help="Tokens to go on with, model running freely."
+        ),
     ] = 0,
-    top: Annotated[int, typer.Option(min=1, help="Tokens and features shown.")] = SHOWN,
+    top: Annotated[int, typer.Option(min=1, max=MOST, help="Tokens and features shown.")] = SHOWN,
     save: Annotated[
         bool, typer.Option("--save", help="Keep predicted and measured in the graph file.")
     ] = False,

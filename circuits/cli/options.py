@@ -13,6 +13,9 @@ from circuits.packaged import PACKAGED
 from circuits.points import ReadPoint, WritePoint
 from graphs import Bos
 
+MOST = 10**9  # of anything: beyond it no library counts
+MOST_DRAWN = 100_000  # random sets and orders, each of which is as much work as what it is beside
+
 
 class DType(StrEnum):
     FLOAT32 = "float32"
@@ -73,13 +76,18 @@ Against = Annotated[
     str | None, typer.Option(help="Explain why --target and not this token: logit difference.")
 ]
 Position = Annotated[
-    int, typer.Option(help="Token position whose prediction is explained; -1 is the last.")
+    int,
+    typer.Option(
+        min=-MOST, max=MOST, help="Token position whose prediction is explained; -1 is the last."
+    ),
 ]
-MaxLogits = Annotated[int, typer.Option(min=1, help="Most probable tokens to explain at most.")]
+MaxLogits = Annotated[
+    int, typer.Option(min=1, max=MOST, help="Most probable tokens to explain at most.")
+]
 Mass = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Probability that the explained tokens hold.")
 ]
-MaxFeatures = Annotated[int, typer.Option(min=0, help="Features to expand at most.")]
+MaxFeatures = Annotated[int, typer.Option(min=0, max=MOST, help="Features to expand at most.")]
 Tolerance = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Stop when this share of influence waits.")
 ]

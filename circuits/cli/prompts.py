@@ -82,7 +82,7 @@ def refuse_profiles(profiles: object) -> None:
 def score_numbers(score: graphs.Score) -> dict[str, Any]:
     """A score as JSON."""
     chance = finite(score.chance)
-    return {"value": finite(score.value), "null": list(score.known), "chance": chance}
+    return {"value": finite(score.value), "null": list(map(finite, score.known)), "chance": chance}
 
 
 def finite(value: Any) -> Any:

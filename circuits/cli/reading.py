@@ -13,7 +13,7 @@ import graphs
 import viz
 from circuits.cli.app import app, output, plain_errors, print_json, say
 from circuits.cli.opened import open_graph
-from circuits.cli.options import AsJson, GraphPath
+from circuits.cli.options import MOST, AsJson, GraphPath
 from circuits.cli.outputs import Kind, output_to, require_outputs
 from circuits.cli.usage import UsageError
 
@@ -125,7 +125,7 @@ def consensus_command(
     files: Annotated[
         list[Path], typer.Argument(metavar="GRAPHS", help="Graph files of one dictionary.")
     ],
-    top: Annotated[int, typer.Option(min=1, help="Nodes and edges shown.")] = 15,
+    top: Annotated[int, typer.Option(min=1, max=MOST, help="Nodes and edges shown.")] = 15,
     level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
     as_json: AsJson = False,
 ) -> None:

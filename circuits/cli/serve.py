@@ -68,7 +68,7 @@ def serve_command(
         raise UsageError(f"{folder} is no folder: make it first, or name another.")
     settings = TraceSettings(expansion=Expansion(max_features=max_features))
     rule = PromptRule(bos, context_only)
-    with _listen(port) as listener:
+    with _listen(port) as listener:  # before the model is read, which may take long
         with progress_bar(errors) as progress:
             progress("load", 0, 1)
             subject = read_subject(

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from circuits.cli.app import app, errors, output, plain_errors, print_json, remark, say
 from circuits.cli.options import (
+    MOST,
     AsJson,
     BosRule,
     ContextOnly,
@@ -78,20 +79,28 @@ def train_command(
     sparsity: Annotated[
         Sparsity, typer.Option(help="What makes features rare.")
     ] = DEFAULTS.sparsity,
-    width: Annotated[int, typer.Option(min=1, help="Features per layer.")] = DEFAULTS.d_dict,
+    width: Annotated[
+        int, typer.Option(min=1, max=2**24, help="Features per layer.")
+    ] = DEFAULTS.d_dict,
     l0: Annotated[float, typer.Option(help="Active features per layer and token.")] = DEFAULTS.l0,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = DEFAULTS.steps,
-    batch: Annotated[int, typer.Option(min=1, help="Tokens per step.")] = DEFAULTS.batch_tokens,
+    steps: Annotated[int, typer.Option(min=1, max=MOST, help="Training steps.")] = DEFAULTS.steps,
+    batch: Annotated[
+        int, typer.Option(min=1, max=2**24, help="Tokens per step.")
+    ] = DEFAULTS.batch_tokens,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = DEFAULTS.learning_rate,
     prefix: Annotated[
         list[float] | None, typer.Option(help="Matryoshka: share that must do alone; repeatable.")
     ] = None,
     column: Annotated[str, typer.Option(help="Column of a dataset that holds texts.")] = "text",
-    length: Annotated[int, typer.Option(min=2, help="Tokens per document at most.")] = 256,
+    length: Annotated[
+        int, typer.Option(min=2, max=MOST, help="Tokens per document at most.")
+    ] = 256,
     seed: Annotated[
         int, typer.Option(min=0, max=2**31, help="Of everything random.")
     ] = DEFAULTS.seed,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Steps between checkpoints.")
+    ] = 1000,
     bfloat16: Annotated[
         bool, typer.Option("--bfloat16", help="Products with decoders in bfloat16.")
     ] = DEFAULTS.bfloat16,
@@ -102,7 +111,10 @@ def train_command(
         float, typer.Option(help="Of the straight-through thresholds.")
     ] = DEFAULTS.bandwidth,
     shuffled: Annotated[
-        int, typer.Option("--shuffle", help="Tokens whose activations are shuffled together.")
+        int,
+        typer.Option(
+            "--shuffle", max=2**28, help="Tokens whose activations are shuffled together."
+        ),
     ] = DEFAULTS.shuffled_tokens,
     bos: BosRule = DEFAULT_RULE.bos,
     context_only: ContextOnly = DEFAULT_RULE.context_only,

@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from circuits.frozen import FrozenModel
+from circuits.memory import free_bytes, gigabytes
 from circuits.subject import Subject
 from circuits.tokens import behind, context_only_positions, encode, opening_ids, require_known
 from circuits.training.settings import TrainingError, reason
@@ -27,6 +28,7 @@ from graphs.opening import Bos
 
 SUFFIXES = (".txt", ".md", ".rst", ".text")
 SAMPLES_AT_ONCE = 64
+TOKENISED = 16  # bytes of memory that a byte of text takes: a token of four has 32, and more
 HELD_OUT = 20  # one in so many documents is for the report
 
 
@@ -198,7 +200,13 @@ def _is_folder(path: Path) -> bool:
 
 def _read(path: Path) -> str:
     try:
-        text = regular_file(path).read_text(encoding="utf-8-sig")
+        size = regular_file(path).stat().st_size
+        if TOKENISED * size > free_bytes():
+            raise TrainingError(
+                f"{path} has {gigabytes(size)} and takes {TOKENISED} times as much memory when it "
+                "is tokenised: give a part of it, or a dataset on the Hub."
+            )
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise TrainingError(f"{path} cannot be read: {reason(error)}.") from error
     except UnicodeDecodeError:
