@@ -259,7 +259,7 @@ def test_what_cannot_be_audited_is_refused(ask: Callable, tmp_path: Path):
     prompts = written(tmp_path / "pairs.jsonl", PAIRS[0])
     result = run("audit", prompts, "--out", tmp_path / "file", "--model", "atlas-small")
     assert_refused(result, "is a file: give --out")
-    assert_refused(run("audit", prompts, "--out", tmp_path / ("x" * 300)), "give --out another")
+    assert_refused(run("audit", prompts, "--out", tmp_path / ("x" * 300)), "File name too long")
     result = run("audit", prompts, "--out", tmp_path / "out", "--model", "nothing-like-it")
     assert_refused(result, "nothing-like-it")
     assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
@@ -99,6 +100,7 @@ def impose(patch: pytest.MonkeyPatch) -> None:
         ("unlink", remove),
     ):
         patch.setattr(os, name, refusing)
+    patch.setattr(shutil, "_use_fd_functions", False)  # Windows removes a folder by its path
     patch.setattr(Path, "relative_to", relative)
     patch.setattr(Path, "write_text", write)
     patch.setattr(Path, "open", open_text)
