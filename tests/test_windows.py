@@ -156,7 +156,6 @@ def test_a_mount_that_flushes_no_folders_is_written_all_the_same(
     assert (tmp_path / "file").read_text() == "whole"
 
 
-@pytest.mark.xfail(strict=True, reason="until all that is printed goes through one place")
 def test_a_console_of_one_byte_for_a_character_shows_what_it_can(tmp_path: Path):
     graph = tmp_path / "graph.safetensors"
     labelled = graphs.Annotations(labels={"logit:7@2": "日本語 → ü"})
