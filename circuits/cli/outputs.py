@@ -99,7 +99,7 @@ def _require_place(path: Path) -> None:
     if final.is_dir():
         raise GraphFileError(f"{path} is a folder: give the name of a file.")
     if final.exists() and not final.is_file():
-        raise GraphFileError(f"{path} is there and is not a file: give the name of one.")
+        raise GraphFileError(f"{path} is there and is not a file: give another name.")
     if not final.parent.is_dir():
         raise GraphFileError(f"There is no folder {final.parent}: make it first.")
     if not os.access(final.parent, os.W_OK):
