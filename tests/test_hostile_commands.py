@@ -1,6 +1,6 @@
 """Every command with values of all kinds ends as it must (`tests.hostile`).
 
-HEADWATER_HOSTILE=10000 runs as many; `python -m benchmarks.hostile` makes a table of them.
+HEADWATER_HOSTILE=10000 runs as many.
 """
 
 from __future__ import annotations

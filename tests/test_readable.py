@@ -66,6 +66,7 @@ def test_a_console_styles_what_it_does_not_obey():
 def test_what_others_print_log_and_warn_of_is_readable(capsys: pytest.CaptureFixture[str]):
     handler = logging.StreamHandler(sys.stderr)  # as libraries make theirs when imported
     logger = logging.getLogger("of a library")
+    logger.propagate = False  # pytest would report what no report can hold
     logger.addHandler(handler)
     plain = sys.stdout, sys.stderr
     with readable_streams():
