@@ -35,7 +35,10 @@ _FLAGS = re.DOTALL | re.IGNORECASE
 _HEADERS = {"headwater": Kind.GRAPH, "headwater-profile": Kind.PROFILE}
 # Of texts, by how they begin.  A page names its generator, which is of our own pages alone.
 _BEGINNINGS: tuple[tuple[str, str], ...] = (
-    (r'\{\s*"metadata"\s*:\s*\{\s*"slug"', Kind.NEURONPEDIA),
+    # An imported graph is exported with the keys that it had, in their order.
+    (r'\{\s*"metadata"\s*:\s*\{.*"(nodes|links)"\s*:', Kind.NEURONPEDIA),
+    (r'\{\s*"metadata"\s*:\s*\{.*"(slug|scan|prompt|prompt_tokens)"\s*:', Kind.NEURONPEDIA),
+    (r'\{\s*"(graph_data|nodes|links|qParams)"\s*:', Kind.NEURONPEDIA),
     (r'\{\s*"directed"\s*:\s*(true|false)\s*,\s*"multigraph"', Kind.NODE_LINK),
     (r'digraph "', Kind.DOT),
     (r"(<\?xml[^>]*>\s*)?<graphml\b", Kind.GRAPHML),
