@@ -145,7 +145,10 @@ def parse_reference(text: str) -> Reference | None:
     """
     revision = None
     if text.startswith("hf://"):
-        split = urlsplit(text)
+        try:
+            split = urlsplit(text)
+        except ValueError:  # an open bracket, where an address would be
+            return None
         revision = parse_qs(split.query).get("revision", [None])[0]
         text = unquote(f"{split.netloc}{split.path}")
     if text.startswith((".", "/", "~")) or not HUB_NAME.fullmatch(text):

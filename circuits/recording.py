@@ -57,8 +57,8 @@ class Recording:
 def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording:
     """Run the model once on a prompt; logits are kept at one position.
 
-    Raises PromptError for a prompt longer than the model's context or without that position,
-    DamagedWeights if logits are not finite.
+    Raises PromptError for a prompt longer than the model's context or without that position
+    or of tokens that the model does not embed, DamagedWeights if logits are not finite.
     """
     limit = frozen.context_length
     if limit is not None and len(prompt) > limit:
@@ -73,6 +73,7 @@ def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording
     kept = torch.tensor([position % len(prompt)], device=frozen.device)
     seen: dict[str, Tensor] = {}
     ids = torch.tensor([prompt.ids], device=frozen.device)
+    frozen.require_embedded(ids)
     with torch.no_grad(), eager_attention(frozen), _hooks(frozen, seen):
         output = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
     require_finite(output.logits, "output (its logits)")

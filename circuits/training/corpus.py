@@ -91,6 +91,7 @@ class SampledCorpus:
         end = self.frozen.config.eos_token_id
         ends = torch.tensor(end if isinstance(end, list) else [-1 if end is None else end])
         ids = torch.full((SAMPLES_AT_ONCE, 1), self.start, device=self.frozen.device)
+        self.frozen.require_embedded(ids)
         ended = torch.zeros(SAMPLES_AT_ONCE, dtype=torch.bool)
         cache, latest = None, ids
         with torch.inference_mode():
