@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -23,6 +24,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from circuits.hub import Repository, open_repository
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[^@]+)?(@[^@]+)?")
+MOST_FILES = 100_000  # and folders; the largest repository of dictionaries has some thousands
 NAMED = 8  # folders that a refusal names at most
 CONFIGS = ("config.json", "cfg.json")  # beside weights
 # sparsify's training run, above the folders of its layers, and what these hold
@@ -238,7 +240,12 @@ def _is_folder(path: Path) -> bool:
 
 
 def _listed(folder: Path) -> dict[str, Path]:
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    found = list(islice(folder.rglob("*"), MOST_FILES + 1))
+    if len(found) > MOST_FILES:
+        raise PlaceError(
+            f"{folder} holds more than {MOST_FILES:,} files: name the folder of the dictionary."
+        )
+    files = (file for file in sorted(found) if file.is_file())
     return {str(file.relative_to(folder)): file for file in files}
 
 

@@ -24,7 +24,7 @@ from circuits.subject import Subject, read_subject
 from circuits.tokens import PromptError, read_prompt
 from circuits.trace import trace
 from circuits.transcoder import nothing
-from circuits.transcoders import TranscoderSet
+from circuits.transcoders import DictionaryMismatch, TranscoderSet
 from circuits.weights import read_transcoders
 from tests.test_cli import assert_refused, run
 
@@ -143,6 +143,11 @@ def test_the_command_profiles_the_features_of_graphs(tmp_path: Path):
     assert_refused(run("compare", graph, graph, *profiles), "leave out --profile")
     refused = run("group", graph, "--profile", theirs)
     assert_refused(refused, "in 'atlas-large', the graph has features of")
+
+
+def test_neurons_that_the_model_lacks_are_refused(small: Subject):
+    with pytest.raises(DictionaryMismatch, match="Layer 1 has 384 neurons, and none of the number"):
+        profile(small, Neurons(4), ["The capital of"], {(1, 10**6)})
 
 
 def test_what_is_no_prompt_gets_one_sentence(tmp_path: Path, small: Subject):
