@@ -75,10 +75,12 @@ def fired(
 ) -> Iterator[tuple[Autoencoder, Float[Tensor, "pos d_dict"]]]:
     """Each autoencoder and its activations on a prompt, zero where it is context only.
 
-    Raises DictionaryMismatch for layers or widths that the model has not.
+    Raises DictionaryMismatch for layers or widths that the model has not, PromptError for tokens
+    that it does not embed.
     """
     seen: dict[tuple[int, Site], Tensor] = {}
     ids = torch.tensor([prompt.ids], device=frozen.device)
+    frozen.require_embedded(ids)
     with torch.inference_mode(), _watched(frozen, chosen, seen):
         frozen.model(input_ids=ids, use_cache=False, logits_to_keep=1)
         for autoencoder in chosen.autoencoders:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -30,6 +30,7 @@ from circuits.architectures import (
     require_traceable,
     value_projection,
 )
+from circuits.tokens import PromptError
 
 
 class DamagedWeights(ValueError):
@@ -130,6 +131,16 @@ class FrozenModel:
     def context_length(self) -> int | None:
         """Longest prompt in tokens; None if the config does not say."""
         return getattr(self.config, "max_position_embeddings", None)
+
+    def require_embedded(self, ids: Int[Tensor, ...]) -> None:
+        """Raises PromptError for a token that the model has no embedding of."""
+        table = self.model.get_input_embeddings().weight
+        assert isinstance(table, Tensor)
+        if int(ids.max()) >= len(table):
+            raise PromptError(
+                f"The tokenizer counts to {int(ids.max()):,} and the model knows tokens up to "
+                f"{len(table) - 1:,}: the two are not of one model, get both from one place."
+            )
 
     def logits(self, final: Float[Tensor, "*pos d_model"]) -> Float[Tensor, "*pos d_vocab"]:
         """Logits of a normalised residual, capped where the model caps them."""

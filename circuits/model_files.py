@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedConfig
 
 from circuits.packaged import ModelNotFound
@@ -17,7 +18,6 @@ from graphs.provenance import MOST_LAYERS
 
 LARGEST_CONFIG = 2**24  # bytes
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-WEIGHTS = ("*.safetensors", "*.bin")
 PER_BYTE = 2  # numbers that a byte holds at most
 
 
@@ -28,15 +28,15 @@ def require_sound_files(folder: Path) -> None:
             raise ModelNotFound(f"{path} is not a file: remove it, or give another folder.")
     path = folder / "config.json"
     if not path.is_file():
-        return  # which transformers says
+        return  # what is wrong transformers says
     if path.stat().st_size > LARGEST_CONFIG:
         raise ModelNotFound(f"{path} is no config: it has more than {LARGEST_CONFIG:,} bytes.")
     try:
-        _require_layers(path, json_value(path.read_bytes()))
-    except ValueError as error:
-        raise ModelNotFound(f"{path} cannot be read as JSON: {error}.") from error
-    stored = sum(file.stat().st_size for kind in WEIGHTS for file in folder.glob(kind))
-    least = _least(folder)
+        told = json_value(path.read_bytes())
+    except ValueError:
+        return  # as above
+    _require_layers(path, told)
+    stored, least = _stored(folder), _least(folder)
     if stored and least > PER_BYTE * stored:
         raise ModelNotFound(
             f"{path} tells of a model of {least:,} numbers or more, and its weights have "
@@ -52,6 +52,20 @@ def _require_layers(path: Path, told: Any) -> None:
                 f"{path} tells of {value:,} layers: models of up to {MOST_LAYERS:,} are read."
             )
         _require_layers(path, value)
+
+
+def _stored(folder: Path) -> int:
+    """Bytes of all weights; 0 if there are none or one is not whole, which transformers says."""
+    safetensors = [
+        path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_")
+    ]
+    try:
+        for path in safetensors:
+            with safe_open(path, "pt"):
+                pass
+    except (SafetensorError, OSError):
+        return 0
+    return sum(path.stat().st_size for path in (*safetensors, *folder.glob("*.bin")))
 
 
 def _least(folder: Path) -> int:

@@ -63,6 +63,8 @@ def load_model(
     source, wanted, version = _source(name, revision)
     with _quiet():
         model = _model(source, wanted, dtype)
+        if dtype == torch.float64:
+            model.set_experts_implementation("eager")  # the others know no float64
         commit = getattr(model.config, "_commit_hash", None)
         tokenizer = _tokenizer(source, commit or wanted)
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  # lost in a decorator

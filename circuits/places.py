@@ -16,13 +16,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from circuits.hub import Repository, open_repository
+from graphs.files import reason
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[^@]+)?(@[^@]+)?")
+MOST_FILES = 100_000  # and folders; the largest repository of dictionaries has some thousands
 NAMED = 8  # folders that a refusal names at most
 CONFIGS = ("config.json", "cfg.json")  # beside weights
 # sparsify's training run, above the folders of its layers, and what these hold
@@ -145,7 +148,10 @@ def parse_reference(text: str) -> Reference | None:
     """
     revision = None
     if text.startswith("hf://"):
-        split = urlsplit(text)
+        try:
+            split = urlsplit(text)
+        except ValueError:  # an open bracket, where an address would be
+            return None
         revision = parse_qs(split.query).get("revision", [None])[0]
         text = unquote(f"{split.netloc}{split.path}")
     if text.startswith((".", "/", "~")) or not HUB_NAME.fullmatch(text):
@@ -232,11 +238,16 @@ def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError as error:
-        raise PlaceError(f"{path} cannot be read: {(error.strerror or '').lower()}.") from error
+        raise PlaceError(f"Cannot read {path}: {reason(error)}.") from error
 
 
 def _listed(folder: Path) -> dict[str, Path]:
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    found = list(islice(folder.rglob("*"), MOST_FILES + 1))
+    if len(found) > MOST_FILES:
+        raise PlaceError(
+            f"{folder} holds more than {MOST_FILES:,} files: name the folder of the dictionary."
+        )
+    files = (file for file in sorted(found) if file.is_file())
     return {file.relative_to(folder).as_posix(): file for file in files}
 
 

@@ -93,7 +93,11 @@ def _difference(frozen: FrozenModel, ids: Tensor, kept: Tensor, recorded: Tensor
 
 
 def require_possible(frozen: FrozenModel, prompt: Prompt, position: int) -> None:
-    """Raises PromptError for a prompt longer than the model's context or without that position."""
+    """Whether the model can run on a prompt and be asked at one position of it.
+
+    Raises PromptError for a prompt longer than the model's context or without that position, or
+    of tokens that the model does not embed.
+    """
     limit = frozen.context_length
     if limit is not None and len(prompt) > limit:
         raise PromptError(
@@ -104,6 +108,7 @@ def require_possible(frozen: FrozenModel, prompt: Prompt, position: int) -> None
             f"There is no position {position} in a prompt of {len(prompt)} tokens: choose one of "
             f"0 to {len(prompt) - 1}, or count from the end with a negative number."
         )
+    frozen.require_embedded(torch.tensor(prompt.ids))
 
 
 def _block_recording(layer: int, block: FrozenBlock, seen: dict[str, Tensor]) -> BlockRecording:

@@ -40,6 +40,7 @@ class Replacement:
         Features, what they read and what the MLPs themselves give stay in `activations`, `inputs`
         and `outputs`.
         """
+        self.frozen.require_embedded(ids)
         self.activations, self.inputs, self.outputs = [], [], []
 
         def on_written(layer: int, output: Tensor) -> Tensor | None:

@@ -145,7 +145,11 @@ def write_profile(profile: Profile, path: Path | str) -> None:
     if profile.decoder is not None:
         named[_DECODER] = np.ascontiguousarray(profile.decoder)
     with atomic_write(path) as temporary:
-        untyped(safetensors_numpy).save_file(named, temporary, {_KEY: to_json(header).decode()})
+        metadata = {_KEY: to_json(header).decode()}
+        try:
+            untyped(safetensors_numpy).save_file(named, temporary, metadata)
+        except SafetensorError as error:  # its own for a full disk
+            raise GraphFileError(f"Cannot write {path}: {error}.") from error
 
 
 def read_profile(path: Path | str) -> Profile:

@@ -32,6 +32,7 @@ import typer.testing
 from huggingface_hub import constants as hub
 
 import circuits.cli.serve
+import circuits.cli.train
 import circuits.subject
 from circuits.cli.main import app
 from circuits.models import LoadedModel, load_model
@@ -62,6 +63,7 @@ TEXTS = (
     *("0/1", "9/9", "/", "1/", "-1/0", f"{10**30}/0", "0/1=", "=", "=1", "feature:0/1@1=nan"),
     *("feature:0/1@1=1e308", "token: =0", "error:0@1=1", "a>b", ">", "f>", "f>j>i"),
 )
+_FIRST = ("model", "tokenizer", "transcoders", "dictionary")  # whose first value fits others
 DEVICES = ("cpu", "cuda", "cuda:99", "meta", "abacus", "cpu:-1", "mps", HOSTILE, "", "cpu:0")
 NODES = ("feature:0/1@1", "error:1@2", "concept:a", "layer:1", "token:f", "feature", "logit:e")
 
@@ -97,10 +99,13 @@ def draw(number: int, world: World, scratch: Path) -> Drawn:
     command = random.choice(sorted(COMMANDS))
     values = Values(world, scratch, random, copies=command in WRITE_BACK)
     hints = typing.get_type_hints(inspect.unwrap(COMMANDS[command].callback), include_extras=True)
+    needed = {*_ALWAYS, *(random.choice(names) for names in _ONE_OF.get(command, ()))}
     given = [
         param
         for param in COMMANDS[command].params
-        if param.name != "help" and (_is_needed(param) or random.random() < 0.12)
+        if param.required
+        or param.name in needed
+        or (param.name != "help" and random.random() < 0.1)
     ]
     worst = set(random.sample(range(len(given)), min(len(given), random.choice((0, 0, 1, 1, 2)))))
     options: list[str] = []
@@ -119,10 +124,14 @@ def draw(number: int, world: World, scratch: Path) -> Drawn:
 # Without these a command would load a larger model or work longer than a test may.
 _ALWAYS = ("model", "max_features", "width", "l0", "steps", "batch", "length", "shuffled")
 _ALWAYS += ("permutations", "random_sets", "carriers", "html")
-
-
-def _is_needed(param: Any) -> bool:
-    return param.required or param.name in _ALWAYS
+# And without one of each of these most commands would end before they begin.
+_EDITS = ("set_to", "set_to", "set_to", "scale", "add", "push", "swap")
+_ONE_OF = {
+    "check": (("transcoders", "model"), ("features",)),
+    "features": (("dictionary",),),
+    "intervene": (("transcoders", "transcoders", "model"), _EDITS),
+    "train": (("corpus", "sample"),),
+}
 
 
 def _inner(hint: Any) -> Any:
@@ -144,8 +153,8 @@ class Values:
             "tokenizer": (world.models, world.odd_models),
             "transcoders": (world.dictionaries, world.odd_dictionaries),
             "dictionary": (world.dictionaries, world.odd_dictionaries),
-            "prompts": (world.texts + world.pairs, world.texts + world.pairs),
-            "corpus": (world.texts, [str(world.root), world.pairs[0]]),
+            "prompts": ([world.texts[0], *world.pairs], world.texts + world.graphs),
+            "corpus": (world.texts[1:], [str(world.root), world.pairs[0]]),
             "profile": (world.profiles, world.graphs),
             "prompt": (["fjfoi", "f", "jjjjjj"], ["f" * 64, "f" * 63, "wwww", "F", "f\x1b"]),
             "device": (["cpu"], DEVICES),
@@ -154,11 +163,13 @@ class Values:
         }
         self.sound: dict[str, Any] = {name: sound for name, (sound, _) in pool.items()}
         self.odd: dict[str, Any] = {name: tuple(odd) for name, (_, odd) in pool.items()}
-        self.sound |= dict.fromkeys(("set_to", "scale", "add"), tuple(f"{n}=0" for n in NODES))
+        places = [f"feature:{random.randrange(3)}/{i}@{1 + i % 5}={i - 4}" for i in range(20)]
+        edits = (*places, *(f"{node}=0" for node in NODES))
+        self.sound |= dict.fromkeys(("set_to", "scale", "add"), edits)
         self.sound |= dict.fromkeys(("sources", "targets"), NODES)
         self.sound |= dict.fromkeys(("why", "rival", "against"), ("e", "h"))
         self.sound |= {"swap": ["f>j", "feature:0/1@1>feature:0/2@1"], "feature": ["0/1"]}
-        self.sound |= dict.fromkeys(("max_features", "carriers", "random_sets"), ("2", "8"))
+        self.sound |= {"max_features": ["2", "8"], "carriers": ["1"], "random_sets": ["1", "2"]}
         self.sound |= {"width": ["4"], "l0": ["1"], "steps": ["1", "2"], "length": ["8"]}
         self.sound |= {"batch": ["16"], "shuffled": ["16"], "permutations": ["0", "2"]}
         self.sound |= {"probability_mass": ["0.5"], "position": ["-1"], "nodes": ["10", "3000"]}
@@ -183,7 +194,10 @@ class Values:
             return self._odd_path(name)
         if is_odd:
             odd = NUMBERS if issubclass(kind, (int, float)) else TEXTS
-            return some(some((odd, self.odd.get(name) or odd)))
+            own = self.odd.get(name) or odd
+            return some(some((odd, own, own)))
+        if name in _FIRST and self.random.random() < 0.8:
+            return self.sound[name][0]
         if name in self.sound:
             return some(self.sound[name])
         if name == "through":  # of paths nodes, of interventions a block
@@ -199,6 +213,8 @@ class Values:
             return str(self.scratch / f"{name}.{'html' if name == 'html' else 'safetensors'}")
         if name == "folder":
             return str(self.scratch)
+        if self.random.random() < 0.6:  # what goes with the first dictionary
+            return self._graph(self.random.choice(self.world.graphs[:2]))
         return self._graph(self.random.choice(self.world.graphs))
 
     def _graph(self, path: str) -> str:
@@ -267,17 +283,23 @@ def _close(*given: Any) -> None:
 
 @contextmanager
 def tamed(world: World) -> Iterator[None]:
-    """No server, browser or network, memory for small work, and the sound model is read once."""
-    sound = load_model(world.models[0])
+    """No server, browser or network, memory for small work, and sound models are read once."""
+    sound: dict[tuple[str, torch.dtype], LoadedModel] = {}
 
     def load(name: str, **settings: Any) -> LoadedModel:
-        plain = settings["dtype"] == torch.float32 and settings["revision"] is None
-        return sound if name == world.models[0] and plain else load_model(name, **settings)
+        if name not in world.models or settings["revision"] is not None:
+            return load_model(name, **settings)
+        key = name, settings["dtype"]
+        if key not in sound:
+            sound[key] = load_model(name, **settings)
+        return sound[key]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(circuits.cli.serve, "_run", _close)
         patch.setattr(typer.testing, "_get_command", lambda _: GROUP)
         patch.setattr(webbrowser, "open", lambda _: True)
+        patch.setattr(circuits.cli.train, "DESCRIBED", 20)
+        patch.setattr(circuits.cli.train, "DOCUMENTS", 2)
         patch.setattr(hub, "HF_HUB_OFFLINE", True)
         patch.setattr(circuits.subject, "load_model", load)
         with little_memory():

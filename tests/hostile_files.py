@@ -37,6 +37,7 @@ CLIPBOARD = "\x1b]52;c;aGVhZHdhdGVy\x07"  # puts "headwater" into the clipboard
 HOSTILE = f"{CLIPBOARD}\x9b2J\x1b[2J\r\x08\u202ea\u2066b[bold]c[/bold]\udc80\u2028\x7f"
 STORABLE = HOSTILE.replace("\udc80", "")  # no file holds half a character
 LETTERS = "fjoidgh"  # of the toy tokenizer
+SOUND_MODELS = 5  # the first ones
 DEEP = 20_000  # lists in lists
 
 
@@ -113,13 +114,13 @@ def make_world(root: Path, run: Callable[..., object]) -> World:
     return World(
         root=root,
         graphs=graphs,
-        models=models[:1],
+        models=models[:SOUND_MODELS],
         dictionaries=dictionaries[:2],
         texts=texts,
         pairs=[pairs_file],
         vectors=[str(root / "vector.npy")],
         profiles=[str(profile)],
-        odd_models=models[1:],
+        odd_models=models[SOUND_MODELS:],
         odd_dictionaries=dictionaries[2:],
         odd=_odd(root / "odd"),
     )
@@ -288,8 +289,8 @@ def _odd(root: Path) -> list[str]:
     _zip(root / "zip.safetensors")
     _zip(root / "zip.pt")
     (root / "bomb.json").write_bytes(gzip.compress(b"[" * 10**8))
-    os.truncate(_written(root / "huge.json", ""), 2**30)
-    os.truncate(_written(root / "huge.safetensors", ""), 2**30)
+    os.truncate(_written(root / "huge.json", ""), 300 * 2**20)
+    os.truncate(_written(root / "huge.safetensors", ""), 300 * 2**20)
     for name, text in {
         "empty.safetensors": "",
         "empty.json": "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from graphs.matching import match_by_identity
 from graphs.nodes import NodeKind
 from graphs.positions import align_prompts
 from graphs.profiles import Profile, Profiled
+from graphs.transport import transport
 from tests.graph_oracles import make_graph
 
 WORDS = [f"w{i}" for i in range(60)]
@@ -156,6 +158,18 @@ def test_plans_move_influence_to_what_is_alike():
     assert agreement.value > 0.9
     assert len(agreement.null) == 4
     assert agreement.value > agreement.null[-1] + 0.2
+
+
+def test_a_plan_that_cannot_be_found_is_not_known():
+    """Where nothing is alike the numbers of a plan underflow: POT divides by zero, and warns."""
+    graph = circuit(4, NUMBERS)
+    rows = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
+    nothing = np.full((len(rows), len(rows)), -10.0)
+    found = transport(graph, graph, (rows, rows), nothing)
+    assert math.isnan(found.mass)
+    assert math.isnan(found.agreement(np.array([[0, 0]])))
+    alike = transport(graph, graph, (rows, rows), np.eye(len(rows)))
+    assert alike.mass > 0.95
 
 
 def test_concepts_and_paths_of_groups():

@@ -142,5 +142,8 @@ def test_usage_is_refused_in_one_sentence_that_says_where_help_is(graph: Path):
     assert_refused(run("shew", graph), "Did you mean 'show'? See `headwater --help`.")
     refused = run("export", graph, "--out", "a", "--format", "word")
     assert_refused(refused, "Invalid value for '--format': 'word' is not one of 'neuronpedia'")
+    long = run("show", graph, "--per-layer", "9" * 5000, "--feature", "x" * 5000)
+    assert_refused(long, "see `headwater show --help`.")
+    assert len(long.stderr) < 1100
     assert run().exit_code == 2
     assert "Usage: headwater" in run().stdout

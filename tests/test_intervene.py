@@ -264,6 +264,9 @@ def test_generation_goes_on_under_an_intervention(gemma: Subject):
     experiment = experiment_on(gemma, toy_dictionary())
     name = "feature:0/4@5"
     plain, same = generate(experiment, intervention(experiment.graph, []), 4)
+    sentence = "context holds 64 tokens, the prompt has 6: generate 58 at most"
+    with pytest.raises(EditError, match=sentence):
+        generate(experiment, intervention(experiment.graph, []), 59)
     assert plain == same == greedy(gemma, experiment.recording.prompt.ids, 4)
     here = intervention(experiment.graph, [Add(name, 10.0)])
     onward = intervention(experiment.graph, [Add(f"{name}+", 10.0)])

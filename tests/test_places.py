@@ -10,6 +10,7 @@ import huggingface_hub.constants as hub
 import pytest
 import torch
 
+import circuits.places
 from circuits.formats.stored import WeightsFormatError
 from circuits.hub import HubError, open_repository
 from circuits.places import PlaceError, Reference, chosen, find_place, parse_reference
@@ -41,6 +42,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         ("./a/b", None),
         ("/a/b", None),
         ("a//b", None),
+        ("hf://[x", None),
+        ("hf://[::1]/b", None),
+        ("hf://", None),
+        ("hf://a/b?revision=[", Reference("a/b", "", "[")),
     ],
 )
 def test_references_are_taken_apart(text: str, expected: Reference | None):
@@ -339,6 +344,15 @@ def test_what_cannot_be_had_is_answered_in_one_sentence(
         read_transcoders(reference)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_folder_of_everything_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for number in range(4):
+        (tmp_path / str(number)).touch()
+    assert len(find_place(tmp_path).files) == 4
+    monkeypatch.setattr(circuits.places, "MOST_FILES", 3)
+    with pytest.raises(PlaceError, match="holds more than 3 files: name the folder"):
+        find_place(tmp_path)
 
 
 def test_a_place_of_a_folder_lists_its_files(tmp_path: Path):

@@ -24,7 +24,7 @@ from circuits.subject import Subject, read_subject
 from circuits.tokens import PromptError, read_prompt
 from circuits.trace import trace
 from circuits.transcoder import nothing
-from circuits.transcoders import TranscoderSet
+from circuits.transcoders import DictionaryMismatch, TranscoderSet
 from circuits.weights import read_transcoders
 from tests.test_cli import assert_refused, run
 
@@ -149,6 +149,11 @@ def test_a_line_is_a_prompt_as_it_stands_and_an_empty_one_is_none(tmp_path: Path
     path = tmp_path / "prompts.txt"
     path.write_bytes("\ufeffa \r\n\r\n \n\tb\u2028c\x0bd\n\n".encode())
     assert read_texts(path) == ["a ", " ", "\tb\u2028c\x0bd"]
+
+
+def test_neurons_that_the_model_lacks_are_refused(small: Subject):
+    with pytest.raises(DictionaryMismatch, match="Layer 1 has 384 neurons, and none of the number"):
+        profile(small, Neurons(4), ["The capital of"], {(1, 10**6)})
 
 
 def test_what_is_no_prompt_gets_one_sentence(tmp_path: Path, small: Subject):

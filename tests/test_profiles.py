@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from graphs.files import GraphFileError
 from graphs.profiles import Profile, Profiled, correlations, read_profile, write_profile
+from tests.test_files import little_space
 
 pytestmark = pytest.mark.usefixtures("either_system")
 
@@ -74,6 +75,15 @@ def test_a_profile_comes_back_as_it_was(tmp_path: Path):
     again = read_profile(tmp_path / "p.safetensors").decoder
     assert again is not None
     np.testing.assert_array_equal(again, decoder, strict=True)
+
+
+def test_without_space_the_old_profile_stays(tmp_path: Path):
+    path = tmp_path / "profile.safetensors"
+    path.write_text("old")
+    large = profile([("a", "b")], np.ones((200, 2)).tolist())
+    with little_space(), pytest.raises(GraphFileError, match=r"Cannot write .*File too large"):
+        write_profile(large, path)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(path.name, "old")]
 
 
 def test_what_is_no_profile_gets_one_sentence(tmp_path: Path):

@@ -90,10 +90,10 @@ def test_what_is_no_prompt_gets_one_sentence_before_anything_is_loaded(tmp_path:
     for command in ("trace", "estimate", "features"):
         assert_refused(run(command, *none), "There is no prompt: give a text, or a file with")
         refused = run(command, "--prompt-file", tmp_path / "gone.txt", *none)
-        assert_refused(refused, "gone.txt cannot be read: no such file or directory.")
+        assert_refused(refused, "gone.txt: No such file or directory.")
     for folder in (tmp_path, ""):
         refused = run("trace", "--prompt-file", folder, *none)
-        assert_refused(refused, "cannot be read: is a directory")
+        assert_refused(refused, "Is a directory.")
     assert_refused(run("trace", "--prompt-file", "x" * 5000, *none), "file name too long")
     for content in (b"\xff\xfea\0", "a".encode("utf-16-le"), b"caf\xe9"):
         path.write_bytes(content)

@@ -1,6 +1,15 @@
 from __future__ import annotations
 
-from graphs import Checks
+import pytest
+from pydantic import ValidationError
+
+from graphs import Checks, ModelIdentity
+
+
+def test_a_model_has_no_more_layers_than_can_be_counted():
+    assert ModelIdentity(name="m", architecture="a", n_layers=10_000).n_layers == 10_000
+    with pytest.raises(ValidationError, match="less than or equal to 10000"):
+        ModelIdentity(name="m", architecture="a", n_layers=10**9)
 
 
 def test_a_row_that_does_not_conserve_is_told_by_how_much():

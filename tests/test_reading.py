@@ -40,6 +40,7 @@ def test_paths_are_listed_and_told(folder: Path):
     middle = data["paths"][0]["nodes"][1]
     through = json.loads(run("paths", graph, "--through", middle, "--json").stdout)
     assert all(middle in path["nodes"] for path in through["paths"])
+    assert_refused(run("paths", graph, "-k", 10**6), "less than or equal to 100000")
     assert through["flow"] < 1.0
 
 

@@ -111,7 +111,7 @@ def test_a_mistyped_file_is_no_dataset(model_folder: Path, tmp_path: Path):
     out = tmp_path / "out"
     for text in ("../corpus", "data/corpus.txt", "x" * 300 + "/y"):
         result = run("train", text, "--model", model_folder, "--out", out, *SHORT)
-        assert_refused(result, "cannot be ")
+        assert_refused(result, f"Cannot read {text}: ")
 
 
 def test_a_name_with_one_slash_is_a_dataset(
@@ -142,7 +142,7 @@ def test_bad_input_is_refused_in_one_sentence(model_folder: Path, corpus: Path, 
     (tmp_path / "none.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "file").touch()
     refused(tmp_path / "short.txt", "holds 3 tokens, one batch alone takes 64: give more text")
-    refused(tmp_path / "missing.txt", "missing.txt cannot be read: no such file or directory.")
+    refused(tmp_path / "missing.txt", "missing.txt: No such file or directory.")
     refused(tmp_path / "none.txt", "is not a text in UTF-8: give one that is.")
     refused(corpus, "An L0 of 30 cannot be reached with 24 features per layer", "--l0", 30)
     refused(corpus, "Give a corpus or --sample-from-model, and not both", "--sample-from-model")

@@ -39,7 +39,7 @@ def visible(text: str) -> str:
         return "''"
     if not text.strip(" "):
         return "␣" * len(text)
-    joiners = _joiners(text)
+    joiners = {match.start() for match in _JOINER.finditer(text)}
     shown = "".join(
         char if place in joiners else _SIGNS.get(char) or _printable(char)
         for place, char in enumerate(text)
@@ -55,15 +55,7 @@ def readable(text: str) -> str:
     >>> readable("\\x1b[2J é\\n"), readable("\\u202e")
     ('\\\\x1b[2J é\\n', '\\\\u202e')
     """
-    joiners = _joiners(text)
-
-    def shown(found: re.Match[str]) -> str:
-        char = found[0]
-        kept = char in (_ISOLATE, _POP) or found.start() in joiners
-        obeyed = not kept and unicodedata.category(char) in _OBEYED
-        return repr(char)[1:-1] if obeyed else char
-
-    return _UNUSUAL.sub(shown, text)
+    return _UNUSUAL.sub(_shown, text)
 
 
 def one_line(text: str) -> str:
@@ -251,9 +243,12 @@ def _target(graph: AttributionGraph, row: int) -> Target:
     return graph.provenance.targets[int(np.searchsorted(graph.target_rows(), row))]
 
 
-def _joiners(text: str) -> set[int]:
-    """Places of joiners that shape the letters around them."""
-    return {match.start() for match in _JOINER.finditer(text)}
+def _shown(found: re.Match[str]) -> str:
+    """A character as it is, or as in Python where a terminal would obey it."""
+    char = found[0]
+    kept = char in (_ISOLATE, _POP) or _JOINER.match(found.string, found.start())
+    obeyed = not kept and unicodedata.category(char) in _OBEYED
+    return repr(char)[1:-1] if obeyed else char
 
 
 def _printable(char: str) -> str:

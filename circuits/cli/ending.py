@@ -24,6 +24,7 @@ from circuits.cli.printing import remark
 from circuits.cli.readable import OutputError, readable_streams
 
 FAULT, CLOSED = 70, 141
+LONGEST = 1000  # letters of a sentence
 TRACEBACK = "HEADWATER_TRACEBACK"  # environment variable that asks for it
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")  # torch's words
 
@@ -58,6 +59,8 @@ class Commands(TyperGroup):
 
 def complain(sentence: str) -> None:
     """Say on standard error what is wrong, if it takes anything."""
+    if len(sentence) > LONGEST:  # it names something that is longer than anybody reads
+        sentence = f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
     with suppress(OutputError, SystemExit):
         remark(f"headwater: {sentence}")
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from circuits.cli.usage import UsageError
+from graphs.files import reason
 
 LARGEST_PROMPT = 2**22  # bytes: more than a million tokens
 STANDARD_INPUT = "-"
@@ -52,8 +53,7 @@ def _read(source: str) -> tuple[str, bytes]:
         with Path(source).open("rb") as file:
             return source, file.read(LARGEST_PROMPT + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise UsageError(f"{source} cannot be read: {reason.lower()}.") from error
+        raise UsageError(f"Cannot read {source}: {reason(error)}.") from error
 
 
 def _text(name: str, content: bytes) -> str:

@@ -152,6 +152,7 @@ def mlp_vectors(
     frozen: FrozenModel, ids: Int[Tensor, "batch pos"], read: ReadPoint, write: WritePoint
 ) -> tuple[list[Tensor], list[Tensor]]:
     """What every MLP reads and writes at these points, (batch, pos, d_model) per layer."""
+    frozen.require_embedded(ids)
     inputs, outputs = list[Tensor](), list[Tensor]()
     with (
         torch.inference_mode(),

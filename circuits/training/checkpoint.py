@@ -60,7 +60,8 @@ def write_checkpoint(
             with atomic_write(path) as temporary:
                 save_file(stored, temporary, metadata)
     except (GraphFileError, SafetensorError) as error:  # safetensors has its own for a full disk
-        raise TrainingError(f"The checkpoint was not written: {error}") from error
+        said = str(error).rstrip(".")
+        raise TrainingError(f"The checkpoint was not written: {said}.") from error
 
 
 def stored_run(path: Path) -> str | None:

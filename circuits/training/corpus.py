@@ -22,8 +22,8 @@ from circuits.frozen import FrozenModel
 from circuits.memory import free_bytes, gigabytes
 from circuits.subject import Subject
 from circuits.tokens import behind, context_only_positions, encode, opening_ids, require_known
-from circuits.training.settings import TrainingError, reason
-from graphs.files import regular_file
+from circuits.training.settings import TrainingError
+from graphs.files import GraphFileError, reason, regular_file
 from graphs.opening import Bos
 
 SUFFIXES = (".txt", ".md", ".rst", ".text")
@@ -92,6 +92,7 @@ class SampledCorpus:
         end = self.frozen.config.eos_token_id
         ends = torch.tensor(end if isinstance(end, list) else [-1 if end is None else end])
         ids = torch.full((SAMPLES_AT_ONCE, 1), self.start, device=self.frozen.device)
+        self.frozen.require_embedded(ids)
         ended = torch.zeros(SAMPLES_AT_ONCE, dtype=torch.bool)
         cache, latest = None, ids
         with torch.inference_mode():
@@ -195,7 +196,7 @@ def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError as error:  # a name that is too long
-        raise TrainingError(f"{path} cannot be read: {reason(error)}.") from error
+        raise TrainingError(f"Cannot read {path}: {reason(error)}.") from error
 
 
 def _read(path: Path) -> str:
@@ -208,7 +209,9 @@ def _read(path: Path) -> str:
             )
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise TrainingError(f"{path} cannot be read: {reason(error)}.") from error
+        raise TrainingError(f"Cannot read {path}: {reason(error)}.") from error
+    except GraphFileError as error:
+        raise TrainingError(str(error)) from error
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:

@@ -15,11 +15,6 @@ class TrainingError(ValueError):
     """A training run cannot work as it was asked for."""
 
 
-def reason(error: OSError) -> str:
-    """Why a file cannot be read or written, in a few words."""
-    return (error.strerror or "unknown reason").lower()
-
-
 class Kind(StrEnum):
     PER_LAYER = "per-layer"
     SKIP = "skip"  # per layer, with an affine skip
