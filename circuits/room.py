@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from circuits.estimate import Need, Plan
 from circuits.features import FeatureSource
 from circuits.frozen import FrozenModel
 from circuits.memory import free_bytes, free_device_bytes, gigabytes
+from circuits.recording import record
+from circuits.targets import TargetSettings, read_targets
 from circuits.tokens import Prompt
+
+PILOT = 256  # first tokens of a long prompt that are run to see how much is active
+LONG = 4 * PILOT  # tokens; of shorter prompts the recording itself is soon done
 
 
 class DoesNotFit(ValueError):
@@ -44,6 +51,35 @@ def require_room_to_sweep(frozen: FrozenModel, prompt: Prompt) -> None:
             f"A trace of {length:,} tokens needs at least {gigabytes(least)} more memory, however "
             f"few features are expanded, and {gigabytes(free)} are free: shorten the prompt; "
             "`headwater trace --force` tries nevertheless."
+        )
+
+
+def require_room_to_gather(frozen: FrozenModel, prompt: Prompt, source: FeatureSource) -> None:
+    """Raises DoesNotFit, before a long prompt is run, for what its first tokens tell of the rest.
+
+    Of each feature a vector is kept for every layer that it writes to.  Half as many per token as
+    the first ones have are counted on, as texts differ; what is between, `require_room` sees.
+    A source that chooses among its features, as neurons are chosen, has its own bound.
+    """
+    if len(prompt) < LONG:
+        return
+    first = replace(prompt, ids=prompt.ids[:PILOT], tokens=prompt.tokens[:PILOT])
+    recording = record(frozen, first)
+    targets = read_targets(frozen, recording, TargetSettings(), str)
+    features = source.activate(frozen, recording, targets.covectors)
+    if len(features) < features.found:
+        return
+    per_token = len(features) / max(1, PILOT - prompt.context_only)
+    vectors = int((features.last_written - features.layer + 1).sum()) / max(1, len(features))
+    swept = len(prompt) - prompt.context_only
+    least = swept * per_token / 2 * vectors * frozen.d_model * frozen.unembedding.element_size()
+    free = free_device_bytes(frozen.device)
+    if least > free:
+        raise DoesNotFit(
+            f"Of {len(prompt):,} tokens the first {PILOT} have {len(features):,} active features; "
+            f"half as many per token on all need {gigabytes(least)} more memory and "
+            f"{gigabytes(free)} are free: shorten the prompt or take a dictionary of which fewer "
+            "features are active; `headwater trace --force` tries nevertheless."
         )
 
 

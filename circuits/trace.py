@@ -23,7 +23,12 @@ from circuits.labels import LABELS_PER_LAYER, output_tokens
 from circuits.progress import Progress, ignore_progress
 from circuits.recording import Recording, record, require_possible
 from circuits.replay import replay_difference
-from circuits.room import require_room, require_room_to_record, require_room_to_sweep
+from circuits.room import (
+    require_room,
+    require_room_to_gather,
+    require_room_to_record,
+    require_room_to_sweep,
+)
 from circuits.rows import SparseRows
 from circuits.sinks import attention_sinks
 from circuits.sources import Sources, node_table
@@ -76,6 +81,8 @@ def trace(
         require_room_to_record(frozen, source, len(prompt))
         require_room_to_sweep(frozen, prompt)
     with torch.inference_mode():
+        if not force:
+            require_room_to_gather(frozen, prompt, source)
         recording, targets, features = read_active(
             prompt, subject, source, settings.targets, progress
         )

@@ -94,7 +94,7 @@ def test_what_is_no_prompt_gets_one_sentence_before_anything_is_loaded(tmp_path:
     for folder in (tmp_path, ""):
         refused = run("trace", "--prompt-file", folder, *none)
         assert_refused(refused, "Is a directory.")
-    assert_refused(run("trace", "--prompt-file", "x" * 5000, *none), "file name too long")
+    assert_refused(run("trace", "--prompt-file", "x" * 5000, *none), "File name too long")
     for content in (b"\xff\xfea\0", "a".encode("utf-16-le"), b"caf\xe9"):
         path.write_bytes(content)
         refused = run("trace", "--prompt-file", path, *none)

@@ -12,12 +12,20 @@ import circuits.room
 from circuits.attention import Attention
 from circuits.estimate import Plan, estimate
 from circuits.expand import Expansion
+from circuits.frozen import FrozenModel
 from circuits.neurons import Neurons
-from circuits.room import DoesNotFit, require_room, require_room_to_record, require_room_to_sweep
+from circuits.recording import Recording, record
+from circuits.room import (
+    DoesNotFit,
+    require_room,
+    require_room_to_gather,
+    require_room_to_record,
+    require_room_to_sweep,
+)
 from circuits.sources import build_sources
 from circuits.subject import Subject
 from circuits.targets import TargetSettings
-from circuits.tokens import PromptError
+from circuits.tokens import Prompt, PromptError
 from circuits.trace import read_active, trace
 from tests.test_estimate import prepared, without_blocks
 from tests.tiny import tiny_prompt, toy_dictionary
@@ -117,3 +125,36 @@ def test_what_cannot_fit_whatever_fires_is_refused_before_the_model_is_run(
     monkeypatch.setattr(type(gemma.frozen), "context_length", None)
     with pytest.raises(DoesNotFit, match=r"A trace of 4,002 tokens needs at least 2\.9 GiB more"):
         trace(prompt, gemma, toy_dictionary())
+
+
+@pytest.mark.parametrize("cross_layer", [False, True])
+def test_what_is_active_on_the_first_tokens_refuses_a_long_prompt(
+    gemma: Subject, monkeypatch: pytest.MonkeyPatch, cross_layer: bool
+):
+    """A prompt of one part over and over: what is gathered is known from the whole of it."""
+    prompt, source = tiny_prompt((1, *[5, 9, 8] * 500)), toy_dictionary(cross_layer=cross_layer)
+    monkeypatch.setattr(type(gemma.frozen), "context_length", None)
+    with torch.inference_mode():
+        recording, _, features = read_active(prompt, gemma, source, TargetSettings())
+        layers = build_sources(gemma.frozen, recording, features, 1).layers
+    gathered = 8 * sum(layer.tiles.vectors.numel() for layer in layers)
+    lengths: list[int] = []
+
+    def run(frozen: FrozenModel, prompt: Prompt, *rest: int) -> Recording:
+        lengths.append(len(prompt))
+        return record(frozen, prompt, *rest)
+
+    monkeypatch.setattr(circuits.room, "record", run)
+    monkeypatch.setattr(import_module("circuits.trace"), "record", run)
+    monkeypatch.setattr(import_module("circuits.trace"), "require_room_to_sweep", lambda *_: None)
+    monkeypatch.setattr(circuits.room, "free_device_bytes", lambda _: gathered)
+    require_room_to_gather(gemma.frozen, prompt, source)
+    assert lengths == [256]
+    monkeypatch.setattr(circuits.room, "free_device_bytes", lambda _: gathered // 3)
+    monkeypatch.setattr(import_module("circuits.trace"), "require_room_to_record", lambda *_: None)
+    with pytest.raises(DoesNotFit, match=r"Of 1,501 tokens the first 256 .* shorten the prompt"):
+        trace(prompt, gemma, source)
+    assert lengths == [256, 256]  # the whole was never run
+    require_room_to_gather(gemma.frozen, tiny_prompt(), source)  # a short one is not looked at
+    require_room_to_gather(gemma.frozen, prompt, Neurons(100))  # has a bound of its own
+    assert lengths == [256, 256, 256]

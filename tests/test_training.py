@@ -545,7 +545,7 @@ def test_long_documents_are_cut_so_that_what_is_in_front_counts(tmp_path: Path):
 
 
 def test_a_corpus_that_is_none_is_refused(tmp_path: Path):
-    with pytest.raises(TrainingError, match="Cannot read .*: No such file"):
+    with pytest.raises(TrainingError, match=r"Cannot read .*: No such file"):
         read_corpus(tmp_path / "none", toy_tokenizer(), 8)
     with pytest.raises(TrainingError, match="holds no text: expected files ending in"):
         read_corpus(tmp_path, toy_tokenizer(), 8)
