@@ -119,8 +119,8 @@ def read_corpus(
 ) -> TextCorpus:
     """Every line of a file, or every text file of a folder, cut to `length` tokens.
 
-    Raises TrainingError for what is no text or holds no tokens, GraphFileError for a file that
-    cannot be read, and PromptError for words that the vocabulary lacks.
+    Raises TrainingError for a path that cannot be read, is no text or holds no tokens, and
+    PromptError for words that the vocabulary lacks.
     """
     if _is_folder(path):
         files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
