@@ -97,7 +97,7 @@ def draw(number: int, world: World, scratch: Path) -> Drawn:
     for kind in ("pipe", "folder", "loop", "file"):
         _make(scratch / kind, kind)
     command = random.choice(sorted(COMMANDS))
-    values = Values(world, scratch, random, copies=command in WRITE_BACK)
+    values = Values(world, scratch, random, command)
     hints = typing.get_type_hints(inspect.unwrap(COMMANDS[command].callback), include_extras=True)
     needed = {*_ALWAYS, *(random.choice(names) for names in _ONE_OF.get(command, ()))}
     given = [
@@ -126,10 +126,13 @@ _ALWAYS = ("model", "max_features", "width", "l0", "steps", "batch", "length", "
 _ALWAYS += ("permutations", "random_sets", "carriers", "html")
 # And without one of each of these most commands would end before they begin.
 _EDITS = ("set_to", "set_to", "set_to", "scale", "add", "push", "swap")
+_PROMPT = ("prompt", "prompt", "prompt", "prompt_file")
 _ONE_OF = {
     "check": (("transcoders", "model"), ("features",)),
-    "features": (("dictionary",),),
+    "estimate": (_PROMPT,),
+    "features": (("dictionary",), _PROMPT),
     "intervene": (("transcoders", "transcoders", "model"), _EDITS),
+    "trace": (_PROMPT,),
     "train": (("corpus", "sample"),),
 }
 
@@ -144,16 +147,20 @@ def _inner(hint: Any) -> Any:
 class Values:
     """Values of parameters, sound or not."""
 
-    def __init__(self, world: World, scratch: Path, random: Random, *, copies: bool) -> None:
-        """`copies`: of graphs, where commands write into them or beside them."""
-        self.world, self.scratch, self.random, self.copies = world, scratch, random, copies
+    def __init__(self, world: World, scratch: Path, random: Random, command: str) -> None:
+        self.world, self.scratch, self.random = world, scratch, random
+        self.copies = command in WRITE_BACK  # of graphs
         some = random.choice
         pool = {
             "model": (world.models, world.odd_models),
             "tokenizer": (world.models, world.odd_models),
             "transcoders": (world.dictionaries, world.odd_dictionaries),
             "dictionary": (world.dictionaries, world.odd_dictionaries),
-            "prompts": ([world.texts[0], *world.pairs], world.texts + world.graphs),
+            "prompts": (
+                world.pairs if command == "audit" else world.texts[:1],
+                [*world.texts, *world.pairs, *world.graphs],
+            ),
+            "prompt_file": ([world.prompt], world.texts + world.graphs),
             "corpus": (world.texts[1:], [str(world.root), world.pairs[0]]),
             "profile": (world.profiles, world.graphs),
             "prompt": (["fjfoi", "f", "jjjjjj"], ["f" * 64, "f" * 63, "wwww", "F", "f\x1b"]),

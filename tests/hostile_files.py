@@ -85,6 +85,7 @@ class World:
     graphs: list[str]
     models: list[str]
     dictionaries: list[str]
+    prompt: str
     texts: list[str]  # prompts, corpora
     pairs: list[str]
     vectors: list[str]
@@ -116,6 +117,7 @@ def make_world(root: Path, run: Callable[..., object]) -> World:
         graphs=graphs,
         models=models[:SOUND_MODELS],
         dictionaries=dictionaries[:2],
+        prompt=_written(root / "prompt.txt", "fjfoi\n"),
         texts=texts,
         pairs=[pairs_file],
         vectors=[str(root / "vector.npy")],
