@@ -86,6 +86,11 @@ def open_circuit_tracer(path: Path | str, spell: Callable[[int], str] | None = N
     tensors, plain values and the two classes.
     """
     sizes = _stored(regular_file(path))
+    if Path(path).suffix == ".safetensors":  # torch goes by the name
+        raise GraphFileError(
+            f"{path} is a zip archive, as torch writes, and named as safetensors: if it is a graph "
+            f"of circuit-tracer, name it {Path(path).with_suffix('.pt').name}."
+        )
     try:
         with safe_globals(cast(Any, _IN_PLACE_OF)):
             file: Any = torch.load(path, weights_only=True, map_location="cpu", mmap=True)

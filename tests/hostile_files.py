@@ -216,8 +216,8 @@ def _changed(folder: Path, copy: Path, name: str, text: str | None) -> Path:
     return copy
 
 
-def _zip(path: Path) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def _zip(path: Path, packing: int = zipfile.ZIP_DEFLATED) -> None:
+    with zipfile.ZipFile(path, "w", packing) as archive:
         archive.writestr("a.npy", b"\0" * 10**6)
 
 
@@ -290,6 +290,8 @@ def _odd(root: Path) -> list[str]:
     (root / "folder.safetensors").mkdir()
     _zip(root / "zip.safetensors")
     _zip(root / "zip.pt")
+    _zip(root / "stored.safetensors", zipfile.ZIP_STORED)
+    _zip(root / "stored.pt", zipfile.ZIP_STORED)
     (root / "bomb.json").write_bytes(gzip.compress(b"[" * 10**8))
     os.truncate(_written(root / "huge.json", ""), 300 * 2**20)
     os.truncate(_written(root / "huge.safetensors", ""), 300 * 2**20)

@@ -23,7 +23,7 @@ from graphs import (
     read_neuronpedia,
 )
 from graphs.neuronpedia_names import cantor
-from tests.test_cli import run
+from tests.test_cli import assert_refused, run
 
 TOKENS, LAYERS = 3, 2
 ACTIVE = [[0, 1, 7], [0, 2, 9], [1, 1, 3], [1, 2, 8], [1, 2, 11]]  # layer, position, index
@@ -253,6 +253,19 @@ def test_parts_are_neither_packed_nor_longer_than_stored(tmp_path, theirs):
             archive.writestr(name, content[:100] if name.endswith("data/0") else content)
     with pytest.raises(GraphFileError, match=r"larger than what the file holds|is not a whole"):
         read_circuit_tracer(short)
+
+
+def test_a_graph_that_is_named_as_safetensors_is_refused_with_the_name_it_needs(tmp_path, theirs):
+    """torch opens what is called so as what it is called."""
+    path = saved(tmp_path, contents(theirs))
+    named = path.rename(tmp_path / "graph.safetensors")
+    for command in ("show", "prune"):
+        assert_refused(run(command, named), "named as safetensors: if it is a graph of circuit-tr")
+    with ZipFile(tmp_path / "other.safetensors", "w", ZIP_STORED) as archive:
+        archive.writestr("a.txt", "text")
+    assert_refused(run("show", tmp_path / "other.safetensors"), "name it other.pt.")
+    again = named.rename(tmp_path / "graph.pt")
+    assert run("show", again).exit_code == 0
 
 
 def test_a_pt_and_the_json_made_of_it_are_one_graph(tmp_path, theirs):
