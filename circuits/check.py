@@ -18,6 +18,7 @@ from circuits.ablation import Ablation
 from circuits.experiment import Experiment
 from circuits.filled import Filled
 from circuits.intervene import Outcomes, intervene
+from circuits.origin import ExperimentError
 from circuits.progress import Progress, ignore_progress
 from circuits.recomputed import rows_report
 from circuits.replacement import replacement_report
@@ -48,8 +49,10 @@ def check(
     settings: CheckSettings | None = None,
     progress: Progress = ignore_progress,
 ) -> Report:
-    """Test a graph in its model."""
+    """Test a graph in its model.  Raises ExperimentError for one whose targets count nothing."""
     settings = settings or CheckSettings()
+    if not experiment.graph.seed.any():
+        raise ExperimentError("No target of the graph has a seed, so there is nothing to test.")
     source = experiment.source
     dictionary = source.transcoders if isinstance(source, Filled) else source
     replaced = None

@@ -84,20 +84,27 @@ def prepare(
 
 def target_settings(header: Provenance) -> TargetSettings:
     """What a graph explains, by its header.  Raises ExperimentError if it does not say."""
-    said: dict[str, Any] = dict(header.settings)
-    try:
-        return TargetSettings(
-            tokens=tuple(said["tokens"]),
-            against=said["against"],
-            position=said["position"],
-            probability_mass=said["probability_mass"],
-            max_logits=said["max_logits"],
-        )
-    except (KeyError, TypeError) as error:
-        raise ExperimentError(
-            "The graph does not say which position and tokens it explains, so it is of another "
-            "program: trace the prompt with `headwater trace`."
-        ) from error
+    match header.settings:
+        case {
+            "tokens": [*tokens],
+            "against": int() | None as against,
+            "position": int(position),
+            "probability_mass": float() | int() as mass,
+            "max_logits": int(most),
+        } if all(isinstance(token, int) for token in tokens):
+            named: list[Any] = tokens
+            return TargetSettings(
+                tokens=tuple(named),
+                against=against,
+                position=position,
+                probability_mass=mass,
+                max_logits=most,
+            )
+        case _:
+            raise ExperimentError(
+                "The graph does not say which position and tokens it explains, so it is of another "
+                "program: trace the prompt with `headwater trace`."
+            )
 
 
 def _rows(graph: AttributionGraph, features: ActiveFeatures) -> Int[Tensor, " node"]:

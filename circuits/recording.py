@@ -89,7 +89,7 @@ def _difference(frozen: FrozenModel, ids: Tensor, kept: Tensor, recorded: Tensor
     """
     with torch.no_grad():
         own = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
-    return float((recorded - own).abs().max() / own.abs().max())
+    return float((recorded - own).abs().max()) / (float(own.abs().max()) or 1.0)
 
 
 def require_possible(frozen: FrozenModel, prompt: Prompt, position: int) -> None:

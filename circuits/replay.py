@@ -47,5 +47,5 @@ def replay_difference(frozen: FrozenModel, recording: Recording, sources: Source
     norm = frozen.final_norm
     final = norm.linear(residual, recording.final_denominator[pos]) + norm.bias
     own = recording.logits
-    difference = (frozen.logits(final) - own).abs().max() / own.abs().max()
-    return float(difference)
+    difference = float((frozen.logits(final) - own).abs().max())
+    return difference / (float(own.abs().max()) or 1.0)

@@ -74,16 +74,26 @@ def read_prompt(
     if chat:
         if not tokenizer.chat_template:
             raise PromptError("This tokenizer has no chat template: leave out --chat.")
-        text = str(
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-            )
-        )
+        text = _chat(text, tokenizer)
     require_known(text, tokenizer)
     typed = encode(text, tokenizer)
     front = opening_ids(tokenizer, rule.bos, chat=chat)
     prompt = prompt_from_ids(behind(front, typed), tokenizer, rule.context_only)
     return replace(prompt, opening=_opening(prompt, typed, tokenizer, rule))
+
+
+def _chat(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """A user's turn in the chat template, which is a program of whoever made the tokenizer."""
+    turns = [{"role": "user", "content": text}]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    except MemoryError:
+        raise
+    except Exception as error:  # jinja2's, and whatever the template comes upon
+        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise PromptError(
+            f"The tokenizer's chat template does not take this prompt ({said}): leave out --chat."
+        ) from error
 
 
 def opening_ids(

@@ -18,7 +18,7 @@ from numpy import ndarray
 from circuits.estimate import Estimate, Plan, estimate
 from circuits.expand import Expansion, expand, prepare_sweep
 from circuits.features import ActiveFeatures, FeatureSource
-from circuits.frozen import FrozenModel
+from circuits.frozen import DamagedWeights, FrozenModel
 from circuits.labels import LABELS_PER_LAYER, output_tokens
 from circuits.progress import Progress, ignore_progress
 from circuits.recording import Recording, record, require_possible
@@ -237,6 +237,11 @@ def _checks(
     frozen: FrozenModel,
 ) -> Checks:
     residuals, expanded = np.array(rows.residuals), rows.expanded()
+    if not np.all(np.isfinite(residuals)):
+        raise DamagedWeights(
+            f"Weights are so large that rows of the graph overflow {frozen.dtype}: choose --dtype "
+            "float64, or get the weights of model and dictionary again."
+        )
     ends = nodes.is_kind(NodeKind.TOKEN, NodeKind.POSITION, NodeKind.BIAS, NodeKind.ERROR)
     at_errors = reached[nodes.is_kind(NodeKind.ERROR)].sum()
     at_ends = reached[ends].sum()

@@ -105,8 +105,15 @@ class AttributionGraph:
             raise ValueError("An edge points backwards: nodes must be in topological order.")
         sizes = row_sizes(self.weights)  # infinite also where finite weights overflow
         numbers = (sizes, self.seed, self.dropped, self.dropped_absolute)
-        if not all(np.all(np.isfinite(column)) for column in numbers):
-            raise ValueError("A weight is not finite.")
+        with np.errstate(over="ignore"):
+            totals = [float(np.abs(column).sum()) for column in numbers]
+        if not np.all(np.isfinite(totals)):
+            raise ValueError("A weight is not finite, or weights are too large to be added.")
+        if np.any(np.isinf(self.nodes.activation)) or np.any(np.isinf(self.nodes.value)):
+            raise ValueError("An activation or value is infinite.")
+        smallest = float(np.min(self.seed, initial=1.0, where=self.seed > 0))
+        if smallest < np.finfo(np.float64).tiny:
+            raise ValueError(f"A seed of {smallest:g} is too small to be computed with.")
         if np.any(self.dropped_absolute < 0):
             raise ValueError("dropped_absolute is a sum of sizes and cannot be negative.")
         wrong = (self.seed < 0) | ((self.seed != 0) & ~self.nodes.is_kind(*TARGET_KINDS))

@@ -125,7 +125,7 @@ def similarity(
     overlap, both = shared_words(said, said)
     total += settings.words * overlap * both
     weight += settings.words * both
-    if profile is not None and profile.decoder is not None:
+    if profile is not None and profile.decoder is not None and len(profile.decoder):
         alike, known = _decoders(graph, rows, profile, profile.decoder)
         total += settings.decoders * alike * known
         weight += settings.decoders * known

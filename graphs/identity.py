@@ -66,7 +66,7 @@ def token_keys(
     lack some ids.
     """
     ids = first.token_ids, second.token_ids
-    if one_vocabulary(first, second) and min(*ids[0], *ids[1], 0) == 0:
+    if one_vocabulary(first, second) and min([0, *ids[0], *ids[1]]) == 0:
         return ids
     return first.tokens, second.tokens
 

@@ -43,7 +43,8 @@ class NodeKind(IntEnum):
 INPUT_KINDS = (NodeKind.TOKEN, NodeKind.POSITION)
 TARGET_KINDS = (NodeKind.LOGIT, NodeKind.TARGET)
 
-_NUMBER = "(?:0|[1-9][0-9]{0,17})"  # one spelling per number, and none beyond int64
+MOST = 10**18 - 1  # of a layer, position or index
+_NUMBER = "(?:0|[1-9][0-9]{0,17})"  # one spelling per number, up to MOST
 _SPELLING = {  # which of layer, pos, index a kind has, and how they are written
     NodeKind.TOKEN: "{index}@{pos}",
     NodeKind.POSITION: "{pos}",
@@ -116,6 +117,8 @@ class NodeTable:
         if np.any(unknown):
             raise ValueError(f"There is no node kind {self.kind[unknown][0]}.")
         fields = np.stack([self.layer, self.pos, self.index], axis=1)
+        if np.any(fields > MOST):
+            raise ValueError(f"Numbers of nodes go up to {MOST:,}, got {fields.max():,}.")
         wrong = np.any((fields >= 0) != _HAS[self.kind], axis=1) | np.any(fields < -1, axis=1)
         if np.any(wrong):
             node = int(np.flatnonzero(wrong)[0])

@@ -38,7 +38,14 @@ from graphs.storage import untyped
 
 SCHEMA = 1
 _KEY = "headwater-profile"
-_ARRAYS = ("layer", "index", "activation.indptr", "activation.indices", "activation.data")
+_INTEGERS, _FLOATS = ("int32", "int64"), ("float32", "float64")
+_ARRAYS = {
+    "layer": _INTEGERS,
+    "index": _INTEGERS,
+    "activation.indptr": _INTEGERS,
+    "activation.indices": _INTEGERS,
+    "activation.data": _FLOATS,
+}
 _DECODER = "decoder"
 
 
@@ -163,7 +170,9 @@ def read_profile(path: Path | str) -> Profile:
             raw: Any = from_json(metadata[_KEY], allow_inf_nan=False)
             refuse_newer(path, raw.get("schema_version"), SCHEMA)
             header = _Header.model_validate(raw)
-            arrays: list[ndarray] = [opened.get_tensor(name) for name in _ARRAYS]
+            arrays: list[ndarray] = [
+                _of_kind(name, opened.get_tensor(name), kind) for name, kind in _ARRAYS.items()
+            ]
             decoder = opened.get_tensor(_DECODER) if _DECODER in opened.keys() else None  # noqa: SIM118
         layer, index, starts, places, numbers = arrays
         tokens = sum(len(prompt.tokens) for prompt in header.prompts)
@@ -186,6 +195,16 @@ def read_profile(path: Path | str) -> Profile:
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).rstrip(".")
         raise GraphFileError(f"{path} holds no sound profile: {reason}.") from error
+
+
+def _of_kind(name: str, array: ndarray, kinds: tuple[str, ...]) -> ndarray:
+    """The array.  Raises ValueError if it is not one row of numbers of these kinds."""
+    if array.ndim != 1 or str(array.dtype) not in kinds:
+        raise ValueError(
+            f"{name} must be one row of {' or '.join(kinds)}, got {array.dtype} of shape "
+            f"{array.shape}"
+        )
+    return array
 
 
 def _places(

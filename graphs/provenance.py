@@ -31,6 +31,7 @@ UNKNOWN = "unknown"  # what a file of another program does not say
 
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+TokenId = Annotated[int, Field(ge=-1, lt=10**18)]
 
 
 class _Frozen(BaseModel):
@@ -71,7 +72,7 @@ class Target(_Frozen):
     """One traced output."""
 
     text: str  # the token, or what the direction is
-    token_id: int | None = None  # vocabulary entry; None for contrasts and vectors
+    token_id: TokenId | None = None  # vocabulary entry; None for contrasts and vectors
     probability: Probability | None  # model's own; 1 for contrasts and vectors; None: not known
 
 
@@ -144,7 +145,7 @@ class Provenance(_Frozen):
     dtype: str
     prompt: str  # as it was tokenised, with special tokens
     tokens: tuple[str, ...]  # one string per position
-    token_ids: tuple[int, ...]
+    token_ids: tuple[TokenId, ...]  # -1: not known
     context_only: int = Field(default=0, ge=0)  # first positions, without features and errors
     opening: Opening | None = None  # None: not known
     sinks: tuple[Sink, ...] | None = None  # attention sinks; None: not looked for

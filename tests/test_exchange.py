@@ -395,3 +395,21 @@ def test_pruning_keeps_what_is_said(tmp_path):
     assert run("prune", path, "--out", out).exit_code == 0
     said = graphs.read_annotations(graphs.annotations_path(out))
     assert said == graphs.read_neuronpedia(path).annotations
+
+
+def test_graphs_without_nodes_are_compared_and_drawn(tmp_path: Path):
+    empty, tokenless = tmp_path / "empty.json", tmp_path / "tokenless.json"
+    for path, tokens in ((empty, ["a"]), (tokenless, [])):
+        path.write_text(
+            json.dumps({"metadata": {"prompt_tokens": tokens}, "nodes": [], "links": []})
+        )
+    other = tmp_path / "other.safetensors"
+    graphs.write_graph(
+        make_graph(["token:1@0", "logit:2@0"], {("token:1@0", "logit:2@0"): 1.0}), other
+    )
+    for pair in ((empty, other), (other, empty), (tokenless, tokenless)):
+        result = run("view", *pair, "--html", tmp_path / "page.html")
+        assert result.exit_code == 0, result.output
+        result = run("compare", *pair, "--permutations", 2)
+        assert result.exit_code == 0, result.output
+    assert_refused(run("consensus", empty, other), "empty.json does not say of which dictionary")

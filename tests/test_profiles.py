@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_array
 
 from graphs.files import GraphFileError
@@ -108,6 +110,26 @@ def test_what_is_no_profile_gets_one_sentence(tmp_path: Path):
     broken.activation.indices[0] = 9
     write_profile(broken, path)
     with pytest.raises(GraphFileError, match="holds no sound profile"):
+        read_profile(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("layer", lambda column: column[:, None]),
+        ("index", lambda column: column.astype(np.float64)),
+        ("activation.data", lambda column: column.astype(np.float16)),
+        ("activation.indices", lambda column: column.astype(np.uint8)),
+    ],
+)
+def test_columns_of_other_kinds_are_refused(tmp_path: Path, name: str, change: Callable):
+    path = tmp_path / "a.profile"
+    write_profile(profile([("a", "b")], [[0.0, 1.0]]), path)
+    with safe_open(path, "np") as file:
+        metadata = file.metadata()
+    arrays = load_file(path)
+    save_file({**arrays, name: np.ascontiguousarray(change(arrays[name]))}, path, metadata)
+    with pytest.raises(GraphFileError, match=f"holds no sound profile: {name} must be one row of"):
         read_profile(path)
 
 

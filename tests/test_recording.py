@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from circuits.frozen import DamagedWeights, FrozenModel
+from circuits.neurons import Neurons
 from circuits.recording import record
 from circuits.replay import replay_difference
 from circuits.sources import build_sources
 from circuits.subject import Subject
 from circuits.targets import TargetSettings, read_targets
 from circuits.tokens import PromptError
+from circuits.trace import trace
 from tests.conftest import cached_subject
-from tests.tiny import tiny_model, tiny_prompt, toy_dictionary
+from tests.tiny import tiny_model, tiny_prompt, toy_dictionary, toy_tokenizer
 from tests.tolerances import EXACT, FLOAT32
 
 
@@ -94,6 +97,26 @@ def test_damaged_weights_are_refused():
     model.model.layers[1].self_attn.v_proj.weight[3, 3] = float("nan")
     with pytest.raises(DamagedWeights, match="attention value matrix of layer 1 holds NaN"):
         FrozenModel(model)
+
+
+def subject_of(model: PreTrainedModel) -> Subject:
+    return Subject(FrozenModel(model), toy_tokenizer(), cached_subject("llama").identity)
+
+
+def test_a_model_of_zeros_is_traced():
+    model = tiny_model("llama")
+    for weight in model.parameters():
+        weight.zero_()
+    graph = trace(tiny_prompt(), subject_of(model), Neurons(4))
+    assert graph.provenance.failures == ()
+    assert graph.provenance.checks.replay_max_difference == 0.0
+
+
+def test_weights_whose_products_overflow_are_refused():
+    model = tiny_model("llama").float()
+    model.lm_head.weight.fill_(1e38)
+    with pytest.raises(DamagedWeights, match=r"overflow torch.float32: choose --dtype float64"):
+        trace(tiny_prompt(), subject_of(model), Neurons(4))
 
 
 def test_damage_that_only_shows_in_the_logits_is_refused():

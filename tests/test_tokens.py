@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,26 @@ def test_a_space_that_the_vocabulary_lacks_is_shown():
 def test_chat_needs_a_template():
     with pytest.raises(PromptError, match="no chat template"):
         read_prompt("fj", toy_tokenizer(), chat=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ raise_exception('only assistants') }}", "only assistants"),
+        ("{{ 1/0 }}", "division by zero"),
+        ("{{ x.y.z }}", "'x' is undefined"),
+        ("{% if %}", "Expected an expression"),
+        ("{{ [1] + 2 }}", "can only concatenate list"),
+        ("{% for i in range(10**9) %}{% endfor %}", "Range too big"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+    ],
+)
+def test_a_chat_template_that_fails_says_why(template: str, said: str):
+    tokenizer = toy_tokenizer()
+    tokenizer.chat_template = template
+    message = rf"template does not take this prompt \({re.escape(said)}|.*{said}.*: leave out"
+    with pytest.raises(PromptError, match=message):
+        read_prompt("fj", tokenizer, chat=True)
 
 
 def test_chat_applies_the_template():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from circuits.nonlinearities import JumpReLU, ReLU, TopK
 from circuits.points import ReadPoint, WritePoint
@@ -169,6 +169,16 @@ def test_damaged_folders_are_refused(tmp_path: Path, name: str, message: str):
 def test_damaged_tensors_are_refused(tmp_path: Path, change, message: str):
     with pytest.raises(WeightsFormatError, match=message):
         read_transcoders(per_layer(tmp_path, change=change))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn])
+def test_numbers_that_are_no_weights_are_refused(tmp_path: Path, dtype: torch.dtype):
+    folder = per_layer(tmp_path)
+    path = folder / "layer_1.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, "W_dec": tensors["W_dec"].to(dtype)}, path)
+    with pytest.raises(WeightsFormatError, match=rf"decoder in .* is stored as {dtype}, expected"):
+        read_transcoders(folder)
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,12 @@ def _matched(first: Part, second: Part, match: Match) -> list[dict[str, Any]]:
     sides = ((first, second, match.first, match.second), (second, first, match.second, match.first))
     found: list[dict[str, Any]] = []
     for one, other, own, there in sides:
-        number = np.full(len(other.graph), -1)
+        number = np.full(len(other.graph) + 1, -1)  # the last for a node without a partner
         number[other.rows] = np.arange(len(other.rows))
         partner = np.full(len(one.graph), -1)
         partner[own] = there
         here = partner[one.rows]
-        shown = np.where(here >= 0, number[here], -1)
+        shown = number[here]
         found.append(
             columns(partner=shown.astype(np.int32), difference=_difference(one, other, here))
         )
@@ -96,6 +96,6 @@ def _matched(first: Part, second: Part, match: Match) -> list[dict[str, Any]]:
 
 def _difference(one: Part, other: Part, partner: Int[ndarray, " kept"]) -> Float[ndarray, " kept"]:
     own = one.strengths.arrived[one.rows]
-    there = np.where(partner >= 0, other.strengths.arrived[partner], 0.0)
+    there = np.append(other.strengths.arrived, 0.0)[partner]  # -1 for no partner
     total = own + there
     return np.divide(own - there, total, out=np.zeros_like(total), where=total > 0)

@@ -136,6 +136,11 @@ def consensus_command(
         raise UsageError(f"--level must be between 0 and 1, got {level}.")
     read = [open_graph(file).graph for file in files]
     for file, graph in zip(files, read, strict=True):
+        if graph.provenance.dictionary.name == graphs.UNKNOWN:
+            raise UsageError(
+                f"{file} does not say of which dictionary its features are, so they cannot be "
+                "found in the others: leave it out."
+            )
         if not graphs.one_dictionary(read[0], graph):
             raise UsageError(
                 f"{files[0]} has features of {_of(read[0])}, {file} of {_of(graph)}: "

@@ -27,6 +27,7 @@ from graphs.opening import DocumentOpening
 
 # Packed weights have not half their size; what is all zeros, as a bias may be, has a thousandth.
 TIGHTEST, LOOSE = 100, 2**28  # times the file's own bytes, and some more for small ones
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what weights come in
 # What zipfile raises for a damaged, an encrypted and an unknown part.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError)
 Point = TypeVar("Point", ReadPoint, WritePoint)
@@ -213,6 +214,21 @@ def transcoder(
     Features of a layer are written with one scale, or with one each.
     Raises WeightsFormatError for matrices that do not fit and for vectors with NaN or infinity.
     """
+    for name, tensors in {
+        "encoder": (encoder,),
+        "encoder bias": (encoder_bias,),
+        "decoder": decoders,
+        "decoder bias": (decoder_bias,),
+        "threshold": (threshold,),
+        "skip": (skip, *higher_skips),
+        "offset": added or (),
+    }.items():
+        for tensor in tensors:
+            if tensor is not None and tensor.dtype not in FLOATS:
+                raise WeightsFormatError(
+                    f"The {name} in {path} is stored as {tensor.dtype}, expected one of "
+                    f"{', '.join(map(str, FLOATS))}: get the set in one of these."
+                )
     for name, vector in (("encoder bias", encoder_bias), ("decoder bias", decoder_bias)):
         if vector.ndim != 1:
             raise WeightsFormatError(
