@@ -48,7 +48,6 @@ def to_neuronpedia(
     """A graph as the JSON of circuit-tracer and Neuronpedia, schema_version 1.
 
     `whole` is the graph of which this one is a part: the file says how much of it is hidden.
-    Raises ValueError for an infinite activation.
     """
     return to_jsonable_python(_Writer(upload, annotations, whole or graph, "graph").file(graph))
 
