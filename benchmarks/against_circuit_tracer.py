@@ -39,12 +39,12 @@ from random_dictionary import Kind, random_dictionary
 from speed import processor, prompt_of
 from watch import Watch, anonymous
 
-from circuits.expand import Expansion
-from circuits.packaged import converted_folder
-from circuits.subject import read_subject
-from circuits.tokens import prompt_from_ids
-from circuits.trace import TraceSettings, trace
-from circuits.weights import read_transcoders
+from circuits.attribution.expand import Expansion
+from circuits.features.files.reading import read_transcoders
+from circuits.model.packaged import converted_folder
+from circuits.model.prompt import prompt_from_ids
+from circuits.model.subject import read_subject
+from circuits.pipe import TraceSettings, trace
 from graphs import NodeKind, read_graph, write_graph
 
 RESULTS = Path(__file__).with_name("results")

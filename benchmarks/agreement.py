@@ -18,7 +18,7 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 from transformers import AutoModelForCausalLM
 
-from circuits.transcoders import TranscoderSet
+from circuits.features.transcoder_set import TranscoderSet
 from graphs import AttributionGraph, NodeId, NodeKind, PruneSettings, prune
 
 SOURCES = ("feature", "error", "token", "BOS")  # that both tools have; token: all but BOS

@@ -33,12 +33,14 @@ from circuits.atlas.known import known_circuits, middle_features
 from circuits.atlas.shipped import ATLAS, WEIGHTS
 from circuits.atlas.words import atlas_tokenizer
 from circuits.atlas.world import Question, additions, questions
-from circuits.descriptions import write_feature_files
-from circuits.expand import Expansion
-from circuits.replacement import Replacement
-from circuits.subject import Subject, read_subject
-from circuits.tokens import read_prompt
-from circuits.trace import TraceSettings, trace
+from circuits.attribution.expand import Expansion
+from circuits.evaluation.replacement import Replacement
+from circuits.features.feature_files import write_feature_files
+from circuits.features.files.reading import read_transcoders
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.prompt import read_prompt
+from circuits.model.subject import Subject, read_subject
+from circuits.pipe import TraceSettings, trace
 from circuits.training import loop
 from circuits.training.activations import Stream, padded
 from circuits.training.corpus import TextCorpus
@@ -46,8 +48,6 @@ from circuits.training.describe import describe
 from circuits.training.evaluate import fidelity
 from circuits.training.export import write_transcoders
 from circuits.training.settings import Kind, Sparsity, TrainSettings
-from circuits.transcoders import TranscoderSet
-from circuits.weights import read_transcoders
 from graphs import DictionaryIdentity
 
 RESULTS = Path(__file__).with_name("results")

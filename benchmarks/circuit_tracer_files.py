@@ -10,9 +10,9 @@ import yaml
 from random_dictionary import Kind
 from safetensors.torch import save_file
 
-from circuits.nonlinearities import JumpReLU
-from circuits.packaged import converted_folder
-from circuits.transcoders import TranscoderSet
+from circuits.features.nonlinearities import JumpReLU
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.packaged import converted_folder
 
 MODELS = {"gemma-3-270m": "google/gemma-3-270m", "smollm2-135m": "HuggingFaceTB/SmolLM2-135M"}
 

@@ -22,19 +22,19 @@ from statistics import median
 
 from rich.console import Console
 
-from circuits.ablation import Ablation
 from circuits.atlas.known import known_circuits
 from circuits.atlas.shipped import ATLAS, atlas_transcoders
-from circuits.check import check, effect_reports
-from circuits.experiment import Experiment, prepare
-from circuits.features import FeatureSource
-from circuits.intervene import intervene
-from circuits.neurons import Neurons
-from circuits.packaged import PACKAGED
-from circuits.subject import Subject, read_subject
-from circuits.tokens import read_prompt
-from circuits.trace import trace
-from circuits.weights import read_transcoders
+from circuits.evaluation.ablation import Ablation
+from circuits.evaluation.check import check, effect_reports
+from circuits.features.active import FeatureSource
+from circuits.features.files.reading import read_transcoders
+from circuits.features.neurons import Neurons
+from circuits.interventions.experiment import Experiment, prepare
+from circuits.interventions.intervene import intervene
+from circuits.model.packaged import PACKAGED
+from circuits.model.prompt import read_prompt
+from circuits.model.subject import Subject, read_subject
+from circuits.pipe import trace
 from graphs import Intervention, Regime, Report
 
 GEMMA = "gemma-3-270m"

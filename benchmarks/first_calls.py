@@ -3,8 +3,8 @@
     python benchmarks/first_calls.py --processes 20000
 
 MKL may give a thread code of low accuracy while another thread calls a function for the first time
-(circuits/elementary.py).  Processes are forked before any thread is there, and each takes the
-cosines of one tensor on more threads than there are cores.
+(circuits/machine/elementary.py).  Processes are forked before any thread is there, and each takes
+the cosines of one tensor on more threads than there are cores.
 """
 
 from __future__ import annotations

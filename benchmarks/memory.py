@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 from speed import conditions
 from watch import Watch, anonymous
 
-from circuits.recording import record
-from circuits.subject import Subject, read_subject
-from circuits.tokens import read_prompt
-from circuits.trace import trace
-from circuits.weights import read_transcoders
+from circuits.features.files.reading import read_transcoders
+from circuits.model.prompt import read_prompt
+from circuits.model.subject import Subject, read_subject
+from circuits.pipe import trace
+from circuits.recording.record import record
 
 RESULTS = Path(__file__).with_name("results")
 MODEL, PROMPT = "gemma-3-270m", "The Eiffel Tower is in the city of"

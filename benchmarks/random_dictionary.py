@@ -10,13 +10,13 @@ from typing import Literal
 
 import torch
 
-from circuits.nonlinearities import JumpReLU
-from circuits.points import MlpPoints, ReadPoint, WritePoint
-from circuits.recording import record
-from circuits.subject import Subject
-from circuits.tokens import Prompt
-from circuits.transcoder import Transcoder
-from circuits.transcoders import TranscoderSet
+from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
+from circuits.features.nonlinearities import JumpReLU
+from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.prompt import Prompt
+from circuits.model.subject import Subject
+from circuits.recording.record import record
 from graphs import DictionaryIdentity
 
 Kind = Literal["per layer", "skip", "cross-layer"]

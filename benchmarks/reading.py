@@ -23,18 +23,18 @@ import numpy as np
 from scipy.sparse import csr_array
 from watch import Watch, anonymous
 
-from graphs.annotations import Annotations
-from graphs.collapse import collapse
-from graphs.compare import compare
-from graphs.concepts import concepts, path_overlap
-from graphs.correspond import correspond
-from graphs.flow import whole
-from graphs.graph import AttributionGraph
-from graphs.grouping import find_groups, named
-from graphs.nodes import NodeKind, NodeTable
-from graphs.paths import strongest_paths
-from graphs.provenance import DictionaryIdentity, ModelIdentity, Provenance, Target
-from graphs.prune import prune
+from graphs.analysis.flow import whole
+from graphs.analysis.paths import strongest_paths
+from graphs.analysis.prune import prune
+from graphs.comparison.compare import compare
+from graphs.comparison.concepts import concepts, path_overlap
+from graphs.comparison.correspond import correspond
+from graphs.core.annotations import Annotations
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeKind, NodeTable
+from graphs.core.provenance import DictionaryIdentity, ModelIdentity, Provenance, Target
+from graphs.groups.collapse import collapse
+from graphs.groups.grouping import find_groups, named
 
 N_LAYERS, N_POS, N_TARGETS = 26, 30, 10
 CASES = (

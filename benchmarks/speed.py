@@ -5,10 +5,10 @@
 
 The dictionary is random: 4,096 features per layer, JumpReLU, with one threshold per layer set so
 that about 40 features are active per token and layer.  What a row costs does not depend on what
-the numbers are.  FLOPs are those that rows need (circuits.flops), memory is what no file holds.
-The rate of the matrix product is measured in the same process just before and just after the
-trace.  `sweep` includes the thinning of rows, `choose` is best-first selection, which runs between
-rounds and counts apart.
+the numbers are.  FLOPs are those that rows need (circuits.attribution.flops), memory is what no
+file holds.  The rate of the matrix product is measured in the same process just before and just
+after the trace.  `sweep` includes the thinning of rows, `choose` is best-first selection, which
+runs between rounds and counts apart.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ import torch
 from random_dictionary import random_dictionary
 from watch import Watch, anonymous
 
-from circuits.estimate import Plan, matrix_product_rate
-from circuits.expand import Expansion
-from circuits.recording import record
-from circuits.rows import SparseRows
-from circuits.subject import Subject, read_subject
-from circuits.targets import TargetSettings, read_targets
-from circuits.tokens import Prompt, PromptRule, prompt_from_ids, read_prompt
-from circuits.trace import TraceSettings, trace
+from circuits.attribution.estimate import Plan, matrix_product_rate
+from circuits.attribution.expand import Expansion
+from circuits.attribution.rows import SparseRows
+from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.model.prompt import Prompt, PromptRule, prompt_from_ids, read_prompt
+from circuits.model.subject import Subject, read_subject
+from circuits.pipe import TraceSettings, trace
+from circuits.recording.record import record
 from graphs import Bos, NodeKind
 
 LENGTHS = (6, 32, 128, 512)

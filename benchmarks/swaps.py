@@ -24,15 +24,15 @@ from rich.console import Console
 import graphs
 from circuits.atlas.shipped import ATLAS, atlas_transcoders
 from circuits.atlas.world import Question, questions
-from circuits.experiment import Experiment, prepare
-from circuits.intervene import intervene
-from circuits.naming import candidates
-from circuits.subject import Subject, read_subject
-from circuits.targets import TargetSettings
-from circuits.tokens import read_prompt
-from circuits.trace import TraceSettings, trace
-from circuits.transcoders import TranscoderSet
-from circuits.weights import read_transcoders
+from circuits.attribution.target_names import candidates
+from circuits.attribution.targets import TargetSettings
+from circuits.features.files.reading import read_transcoders
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.interventions.experiment import Experiment, prepare
+from circuits.interventions.intervene import intervene
+from circuits.model.prompt import read_prompt
+from circuits.model.subject import Subject, read_subject
+from circuits.pipe import TraceSettings, trace
 from graphs import AttributionGraph, EditError, Intervention, Regime, SelectionError, Swap
 
 ASKED = ("state", "capital")

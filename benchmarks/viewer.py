@@ -25,10 +25,10 @@ import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 from reading import random_graph
 
-from graphs.annotations import NO_ANNOTATIONS
-from graphs.descriptions import Description, Example
-from graphs.graph import AttributionGraph
-from viz.page import page_text
+from graphs.core.annotations import NO_ANNOTATIONS
+from graphs.core.descriptions import Description, Example
+from graphs.core.graph import AttributionGraph
+from viz.page.page import page_text
 
 CASES = (
     (2000, 100_000),

@@ -1,21 +1,22 @@
 """Circuit tracing: a model and a prompt become an attribution graph."""
 
-import circuits.elementary
-from circuits.effects import effects
-from circuits.estimate import Estimate
-from circuits.expand import Expansion
-from circuits.experiment import Experiment, prepare
-from circuits.frozen import FrozenModel
-from circuits.intervene import Outcomes, at_targets, generate, intervene
-from circuits.neurons import Neurons
-from circuits.recording import Recording, record
-from circuits.subject import Subject, read_subject
-from circuits.targets import Direction, TargetSettings
-from circuits.tokens import Prompt, PromptRule, read_prompt
-from circuits.trace import TraceSettings, estimate_trace, trace
-from circuits.transcoder import Transcoder
-from circuits.transcoders import TranscoderSet
-from circuits.weights import read_transcoders
+import circuits.machine.elementary
+from circuits.attribution.estimate import Estimate
+from circuits.attribution.expand import Expansion
+from circuits.attribution.targets import Direction, TargetSettings
+from circuits.features.files.reading import read_transcoders
+from circuits.features.neurons import Neurons
+from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.interventions.effects import effects
+from circuits.interventions.experiment import Experiment, prepare
+from circuits.interventions.intervene import Outcomes, at_targets, generate, intervene
+from circuits.model.frozen import FrozenModel
+from circuits.model.prompt import Prompt, PromptRule, read_prompt
+from circuits.model.subject import Subject, read_subject
+from circuits.pipe import TraceSettings, estimate_trace, trace
+from circuits.recording.record import Recording, record
+from graphs.errors import HeadwaterError
 
 __all__ = [
     "Direction",
@@ -23,6 +24,7 @@ __all__ = [
     "Expansion",
     "Experiment",
     "FrozenModel",
+    "HeadwaterError",
     "Neurons",
     "Outcomes",
     "Prompt",
@@ -46,4 +48,4 @@ __all__ = [
     "trace",
 ]
 
-circuits.elementary.call_first()
+circuits.machine.elementary.call_first()

@@ -1,6 +1,31 @@
 """Attribution graphs: nodes, influence, pruning, scores and files.  No torch."""
 
-from graphs.annotations import (
+from graphs.analysis.flow import Ends, entering, flow, necessity, path_lengths, whole
+from graphs.analysis.influence import influence, resolved_influence
+from graphs.analysis.opposing import Effect, Opposing, opposing, total_effects
+from graphs.analysis.paths import Path, Paths, strongest_paths
+from graphs.analysis.prune import PruneSettings, cumulative_influence, prune
+from graphs.analysis.scores import Scores, scores
+from graphs.analysis.select import SelectionError, names_concept, select
+from graphs.analysis.summary import NodeLine, Summary, TargetLine, summarise
+from graphs.comparison.compare import PERMUTATIONS, Comparison, Score, compare
+from graphs.comparison.concepts import Appearance, Concept, Groups, concepts, path_overlap
+from graphs.comparison.consensus import Common, Consensus, consensus
+from graphs.comparison.correspond import Correspondence, CorrespondSettings, correspond
+from graphs.comparison.evidence import Weights, mean_depth
+from graphs.comparison.many_prompts import (
+    SHUFFLES,
+    Across,
+    across_prompts,
+    interval,
+    known_mean,
+    traits,
+)
+from graphs.comparison.matching import Match, match_by_identity, match_by_similarity
+from graphs.comparison.positions import align_characters, align_prompts, align_tokens
+from graphs.comparison.profiles import Profile, Profiled, profile_of, read_profile, write_profile
+from graphs.comparison.transport import Transport, transport
+from graphs.core.annotations import (
     ANNOTATIONS_SUFFIX,
     NO_ANNOTATIONS,
     Annotations,
@@ -9,51 +34,13 @@ from graphs.annotations import (
     read_annotations,
     write_annotations,
 )
-from graphs.assembly import Links, assemble, columns_of_others
-from graphs.carriers import Answer, Audited, Carrier, Kind, Recurring, by_kind, recurring
-from graphs.changes import Change, Intervention, intervention
-from graphs.collapse import Collapsed, CyclicGroups, collapse
-from graphs.compare import PERMUTATIONS, Comparison, Score, compare
-from graphs.concepts import Appearance, Concept, Groups, concepts, path_overlap
-from graphs.consensus import Common, Consensus, consensus
-from graphs.correspond import Correspondence, CorrespondSettings, correspond
-from graphs.descriptions import Description, Example
-from graphs.dot import to_dot, write_dot
-from graphs.edits import Add, Edit, EditError, Push, Scale, Set, Swap
-from graphs.effects import Effects, NodeEffect, TokenEffect
-from graphs.evidence import Weights, mean_depth
-from graphs.files import GraphFileError, first_problem, is_packed, regular_file
-from graphs.flow import Ends, entering, flow, necessity, path_lengths, whole
-from graphs.graph import AttributionGraph
-from graphs.grouping import GroupSettings, TooManyFeatures, find_groups, named, similarity
-from graphs.identity import one_dictionary, one_source, one_vocabulary
-from graphs.influence import influence, resolved_influence
-from graphs.interchange import to_networkx, write_gexf, write_graphml, write_node_link
-from graphs.matching import Match, match_by_identity, match_by_similarity
-from graphs.merging import MergeConflict, merged
-from graphs.neuronpedia import LARGEST_UPLOAD, complaints, to_neuronpedia, write_neuronpedia
-from graphs.neuronpedia_file import Upload, hidden
-from graphs.neuronpedia_names import CIRCUIT_TRACER_KIND
-from graphs.neuronpedia_reader import ReadGraph, read_neuronpedia
-from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
-from graphs.opening import Bos, ContextRule, DocumentOpening, Opening
-from graphs.opposing import Effect, Opposing, opposing, total_effects
-from graphs.pairs import Line, PromptPair, read_pairs
-from graphs.parquet import parquet_paths, write_parquet
-from graphs.paths import Path, Paths, strongest_paths
-from graphs.portable import portable
-from graphs.positions import align_characters, align_prompts, align_tokens
-from graphs.predict import predict
-from graphs.profiles import Profile, Profiled, read_profile, write_profile
-from graphs.prompts import (
-    SHUFFLES,
-    Across,
-    across_prompts,
-    interval,
-    known_mean,
-    traits,
-)
-from graphs.provenance import (
+from graphs.core.descriptions import Description, Example
+from graphs.core.graph import AttributionGraph
+from graphs.core.identity import one_dictionary, one_source, one_vocabulary
+from graphs.core.merging import MergeConflict, merged
+from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
+from graphs.core.opening import Bos, ContextRule, DocumentOpening, Opening
+from graphs.core.provenance import (
     NEURONS,
     SCHEMA_VERSION,
     UNKNOWN,
@@ -65,9 +52,8 @@ from graphs.provenance import (
     Sink,
     Target,
 )
-from graphs.prune import PruneSettings, cumulative_influence, prune
-from graphs.regime import Regime
-from graphs.report import (
+from graphs.core.regime import Regime
+from graphs.core.report import (
     KS,
     CurveReport,
     EffectReport,
@@ -77,14 +63,48 @@ from graphs.report import (
     SetReport,
     StrongestReport,
 )
-from graphs.reporting import areas, effect_report, set_report
-from graphs.scores import Scores, scores
-from graphs.select import SelectionError, names_concept, select
-from graphs.storage import read_graph, write_graph
-from graphs.summary import NodeLine, Summary, TargetLine, summarise
-from graphs.target_weights import weighed
-from graphs.transport import Transport, transport
-from graphs.updates import keep_measured, keep_report, update_annotations
+from graphs.disk.files import GraphFileError, first_problem, is_packed, regular_file
+from graphs.disk.portable import portable
+from graphs.errors import HeadwaterError
+from graphs.formats.assembly import Links, assemble, columns_of_others
+from graphs.formats.dot import to_dot, write_dot
+from graphs.formats.interchange import to_networkx, write_gexf, write_graphml, write_node_link
+from graphs.formats.neuronpedia.contents import Upload, hidden
+from graphs.formats.neuronpedia.names import CIRCUIT_TRACER_KIND
+from graphs.formats.neuronpedia.reader import ReadGraph, read_neuronpedia
+from graphs.formats.neuronpedia.writer import (
+    LARGEST_UPLOAD,
+    complaints,
+    to_neuronpedia,
+    write_neuronpedia,
+)
+from graphs.formats.parquet import parquet_paths, write_parquet
+from graphs.formats.storage import read_graph, write_graph
+from graphs.formats.target_weights import weighed
+from graphs.formats.updates import (
+    keep_annotations,
+    keep_measured,
+    keep_report,
+    update_annotations,
+)
+from graphs.groups.automatic import keep_groups, with_groups
+from graphs.groups.collapse import Collapsed, CyclicGroups, collapse
+from graphs.groups.grouping import GroupSettings, TooManyFeatures, find_groups, named, similarity
+from graphs.interventions.carriers import (
+    Answer,
+    Audited,
+    Carrier,
+    Kind,
+    Recurring,
+    by_kind,
+    recurring,
+)
+from graphs.interventions.changes import Change, Intervention, intervention
+from graphs.interventions.edits import Add, Edit, EditError, Push, Scale, Set, Swap
+from graphs.interventions.effects import Effects, NodeEffect, TokenEffect
+from graphs.interventions.pairs import Line, PromptPair, read_pairs
+from graphs.interventions.predict import predict
+from graphs.interventions.reporting import areas, effect_report, set_report
 
 __all__ = [
     "ANNOTATIONS_SUFFIX",
@@ -134,6 +154,7 @@ __all__ = [
     "Group",
     "GroupSettings",
     "Groups",
+    "HeadwaterError",
     "Intervention",
     "Kind",
     "Line",
@@ -206,6 +227,8 @@ __all__ = [
     "interval",
     "intervention",
     "is_packed",
+    "keep_annotations",
+    "keep_groups",
     "keep_measured",
     "keep_report",
     "known_mean",
@@ -225,6 +248,7 @@ __all__ = [
     "path_overlap",
     "portable",
     "predict",
+    "profile_of",
     "prune",
     "read_annotations",
     "read_graph",
@@ -249,6 +273,7 @@ __all__ = [
     "update_annotations",
     "weighed",
     "whole",
+    "with_groups",
     "write_annotations",
     "write_dot",
     "write_gexf",

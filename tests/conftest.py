@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from circuits.features import FeatureSource
-from circuits.neurons import Neurons
-from circuits.subject import Subject
+from circuits.features.active import FeatureSource
+from circuits.features.neurons import Neurons
+from circuits.model.subject import Subject
 from tests import windows
 from tests.browser import LAPTOP, chromium
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_subject, toy_tokenizer

@@ -16,8 +16,8 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from circuits.transcoder import Transcoder
-from circuits.transcoders import TranscoderSet
+from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder_set import TranscoderSet
 
 Writer = Callable[[TranscoderSet, Path], None]
 PLT_HOOKS = {"feature_input_hook": "mlp.hook_in", "feature_output_hook": "hook_mlp_out"}

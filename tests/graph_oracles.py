@@ -9,11 +9,11 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from graphs.graph import AttributionGraph
-from graphs.influence import influence
-from graphs.nodes import NodeId, NodeKind, NodeTable
-from graphs.provenance import DictionaryIdentity, ModelIdentity, Provenance, Target
-from graphs.prune import PruneSettings
+from graphs.analysis.influence import influence
+from graphs.analysis.prune import PruneSettings
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeId, NodeKind, NodeTable
+from graphs.core.provenance import DictionaryIdentity, ModelIdentity, Provenance, Target
 
 OUTSIDE = (NodeKind.TOKEN, NodeKind.POSITION, NodeKind.LOGIT, NodeKind.TARGET)
 

@@ -31,12 +31,12 @@ import typer
 import typer.testing
 from huggingface_hub import constants as hub
 
-import circuits.cli.serve
-import circuits.cli.train
-import circuits.subject
-from circuits.cli.main import app
-from circuits.models import LoadedModel, load_model
-from graphs.annotations import annotations_path
+import circuits.model.subject
+import circuits.training.complete
+import headwater.cli.serve
+from circuits.model.loading import LoadedModel, load_model
+from graphs.core.annotations import annotations_path
+from headwater.cli.main import app
 from tests.hostile_files import HOSTILE, World, damaged
 from tests.test_files import little_space
 from tests.test_readable import obeyed
@@ -302,13 +302,13 @@ def tamed(world: World) -> Iterator[None]:
         return sound[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(circuits.cli.serve, "_run", _close)
+        patch.setattr(headwater.cli.serve, "_run", _close)
         patch.setattr(typer.testing, "_get_command", lambda _: GROUP)
         patch.setattr(webbrowser, "open", lambda _: True)
-        patch.setattr(circuits.cli.train, "DESCRIBED", 20)
-        patch.setattr(circuits.cli.train, "DOCUMENTS", 2)
+        patch.setattr(circuits.training.complete, "DESCRIBED", 20)
+        patch.setattr(circuits.training.complete, "DOCUMENTS", 2)
         patch.setattr(hub, "HF_HUB_OFFLINE", True)
-        patch.setattr(circuits.subject, "load_model", load)
+        patch.setattr(circuits.model.subject, "load_model", load)
         with little_memory():
             yield
 

@@ -21,13 +21,13 @@ import torch
 import transformers
 import yaml
 
-from circuits.descriptions import write_feature_files
-from graphs.annotations import Annotations, Group, annotations_path, write_annotations
-from graphs.descriptions import Description, Example
-from graphs.graph import AttributionGraph
-from graphs.provenance import DictionaryIdentity, Measured, ModelIdentity, Provenance, Target
-from graphs.regime import Regime
-from graphs.storage import read_graph, write_graph
+from circuits.features.feature_files import write_feature_files
+from graphs.core.annotations import Annotations, Group, annotations_path, write_annotations
+from graphs.core.descriptions import Description, Example
+from graphs.core.graph import AttributionGraph
+from graphs.core.provenance import DictionaryIdentity, Measured, ModelIdentity, Provenance, Target
+from graphs.core.regime import Regime
+from graphs.formats.storage import read_graph, write_graph
 from tests.graph_oracles import make_graph
 from tests.test_neuronpedia_reader import circuit_tracer_file
 from tests.test_weights import cross_layer, per_layer

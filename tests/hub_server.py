@@ -129,7 +129,7 @@ def running_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setattr(hub, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(hub, "HF_HUB_CACHE", str(cache))
-        monkeypatch.setattr("circuits.hub.user_cache_path", lambda name: cache / name)
+        monkeypatch.setattr("circuits.model.hub.user_cache_path", lambda name: cache / name)
         yield running
         running.shutdown()
         thread.join()

@@ -11,14 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from circuits.features import ActiveFeatures
-from circuits.frozen import FrozenModel
-from circuits.neurons import NeuronRows
-from circuits.points import ReadPoint, WritePoint
-from circuits.recording import Recording
-from circuits.sources import Sources
-from circuits.targets import Targets
-from circuits.transcoders import TranscoderSet
+from circuits.attribution.sources import Sources
+from circuits.attribution.targets import Targets
+from circuits.features.active import ActiveFeatures
+from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.neurons import NeuronRows
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.frozen import FrozenModel
+from circuits.recording.record import Recording
 
 
 def frozen_norm(module: nn.Module, offset: float, x: Tensor, at: Tensor, bias_scale) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphs.graph import AttributionGraph
+from graphs.core.graph import AttributionGraph
 
 
 def assert_same_graph(one: AttributionGraph, other: AttributionGraph, dtypes: bool = True) -> None:

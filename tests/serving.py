@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import graphs
-from circuits.cli.asked import AskedIntervention, Workshop
-from circuits.cli.jobs import Jobs
-from circuits.cli.serve import HOST, _listen, free_path
-from circuits.cli.site import server, site
+from circuits.model.prompt import PromptError
 from circuits.progress import Progress
-from circuits.tokens import PromptError
+from headwater.cli.serve import HOST, _listen, free_path
+from headwater.server.asked import AskedIntervention, Workshop
+from headwater.server.jobs import Jobs
+from headwater.server.site import server, site
 from tests.test_viewer_numbers import layered
 
 TOKEN = "a-token"
@@ -92,7 +92,7 @@ def serving(folder: Path, workshop: Workshop | None = None) -> Iterator[Served]:
 
     listener = _listen(0)
     port = listener.getsockname()[1]
-    jobs = Jobs((PromptError,))
+    jobs = Jobs()
     workshop = workshop or ToyWorkshop(folder, go_on)
     running = server(site(folder, jobs, workshop, port, "toy <b>", TOKEN))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})

@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-import circuits.adjoint
-import circuits.attention
-from circuits.attention import Attention
-from circuits.covectors import Covectors
-from circuits.expand import Expansion, Sweeper, expand
-from circuits.features import ActiveFeatures, FeatureSource
-from circuits.flops import Costs
-from circuits.lower import push_lower
-from circuits.neurons import Neurons
-from circuits.points import ReadPoint, WritePoint
+import circuits.attribution.sweep
+import circuits.recording.attention
+from circuits.attribution.expand import Expansion, Sweeper, expand
+from circuits.attribution.flops import Costs
+from circuits.attribution.forward_prefix import push_lower
+from circuits.attribution.rows import SparseRows
+from circuits.attribution.sources import Sources, build_sources
+from circuits.attribution.targets import Targets, TargetSettings, read_targets
+from circuits.features.active import ActiveFeatures, FeatureSource
+from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.neurons import Neurons
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.covectors import Covectors
+from circuits.model.prompt import Prompt
+from circuits.model.subject import Subject
 from circuits.progress import ignore_progress
-from circuits.recording import Recording, record
-from circuits.rows import SparseRows
-from circuits.sources import Sources, build_sources
-from circuits.subject import Subject
-from circuits.targets import Targets, TargetSettings, read_targets
-from circuits.tokens import Prompt
-from circuits.transcoders import TranscoderSet
+from circuits.recording.attention import Attention
+from circuits.recording.record import Recording, record
 from graphs import NodeKind
 from tests.conftest import cached_subject, skip_without_neurons
 from tests.oracles import Oracle
@@ -166,7 +166,7 @@ def test_blocks_and_chunks_change_nothing(
     prepared = prepare(subject, DICTIONARIES["cross-layer, skip"], tiny_prompt())
     before = prepared.rows()
     for name, size in sizes.items():
-        for module in (circuits.adjoint, circuits.attention):
+        for module in (circuits.attribution.sweep, circuits.recording.attention):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, size)
     np.testing.assert_allclose(prepared.rows(), before, **EXACT)
@@ -181,7 +181,7 @@ def test_targets_that_stop_higher_up_are_swept_apart(gemma: Subject):
         features.rows.encoder(torch.arange(len(features))),
         features.value,
     )
-    blocks = circuits.adjoint.blocks_of(covectors, prepared.sources, floor=1, workers=1)
+    blocks = circuits.attribution.sweep.blocks_of(covectors, prepared.sources, floor=1, workers=1)
     assert sorted(torch.cat(blocks).tolist()) == list(range(len(features)))
     low = [set((features.layer[block] < 1).tolist()) for block in blocks]
     assert sorted(map(sorted, {frozenset(found) for found in low})) == [[False], [True]]
@@ -218,8 +218,8 @@ def test_uneven_positions_are_packed_into_several_tiles(
     gemma: Subject, monkeypatch: pytest.MonkeyPatch
 ):
     before = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt()).rows()
-    monkeypatch.setattr("circuits.sources.TILE_WIDTH", 3)
-    monkeypatch.setattr("circuits.sources.MOST_PADDING", 1)
+    monkeypatch.setattr("circuits.attribution.sources.TILE_WIDTH", 3)
+    monkeypatch.setattr("circuits.attribution.sources.MOST_PADDING", 1)
     prepared = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt())
     assert not prepared.sources.layers[0].tiles.one_per_position
     np.testing.assert_allclose(prepared.rows(), before, **EXACT)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from circuits.architectures import LAYOUTS, UnsupportedArchitecture, affine, layout_of
-from circuits.frozen import FrozenModel
-from circuits.recording import record
-from circuits.replay import replay
-from circuits.sources import build_sources
-from circuits.subject import Subject
-from circuits.targets import TargetSettings, read_targets
+from circuits.attribution.replay import replay
+from circuits.attribution.sources import build_sources
+from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.model.architectures import LAYOUTS, UnsupportedArchitecture, affine, layout_of
+from circuits.model.frozen import FrozenModel
+from circuits.model.subject import Subject
+from circuits.recording.record import record
 from tests.tiny import ARCHITECTURES, tiny_model, tiny_prompt, toy_dictionary
 
 

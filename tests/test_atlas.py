@@ -16,13 +16,13 @@ from circuits.atlas.known import KnownCircuit, by_way_of_middle, known_circuits,
 from circuits.atlas.shipped import ATLAS, WEIGHTS, atlas_transcoders
 from circuits.atlas.words import atlas_tokenizer
 from circuits.atlas.world import HELD_OUT, Question, additions, facts, questions
-from circuits.replacement import Replacement
-from circuits.subject import Subject, read_subject
-from circuits.tokens import PromptError, read_prompt
-from circuits.trace import trace
+from circuits.evaluation.replacement import Replacement
+from circuits.features.files.reading import read_transcoders
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.prompt import PromptError, read_prompt
+from circuits.model.subject import Subject, read_subject
+from circuits.pipe import trace
 from circuits.training.activations import padded
-from circuits.transcoders import TranscoderSet
-from circuits.weights import read_transcoders
 from graphs import Description
 from tests.graph_oracles import make_graph
 from tests.test_cli import run

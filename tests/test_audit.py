@@ -11,16 +11,16 @@ import pytest
 
 import graphs
 from circuits.atlas.shipped import atlas_transcoders
-from circuits.audit import AuditSettings, audit
-from circuits.differing import Differing, Place, differing
-from circuits.expand import Expansion
-from circuits.experiment import Experiment, prepare
-from circuits.features import FeatureSource
-from circuits.intervene import intervene
-from circuits.subject import Subject, read_subject
-from circuits.tokens import read_prompt
-from circuits.trace import TraceSettings, trace
-from circuits.weights import read_transcoders
+from circuits.attribution.expand import Expansion
+from circuits.evaluation.audit import AuditSettings, audit
+from circuits.evaluation.contrast import Differing, Place, differing
+from circuits.features.active import FeatureSource
+from circuits.features.files.reading import read_transcoders
+from circuits.interventions.experiment import Experiment, prepare
+from circuits.interventions.intervene import intervene
+from circuits.model.prompt import read_prompt
+from circuits.model.subject import Subject, read_subject
+from circuits.pipe import TraceSettings, trace
 from graphs import Answer, Audited, Carrier, PromptPair, Regime, SetReport
 from tests.test_intervene import SETTINGS, source_of
 from tests.tiny import tiny_prompt, toy_dictionary
@@ -153,7 +153,7 @@ def test_what_is_asked_can_be_named(gemma: Subject):
 
 
 def test_without_a_difference_there_are_no_shares(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("circuits.audit.LEAST_DIFFERENCE", 1e9)
+    monkeypatch.setattr("circuits.evaluation.audit.LEAST_DIFFERENCE", 1e9)
     found, _ = audit(PAIR, gemma, toy_dictionary(), FEW)
     assert found.together is None
     assert {one.moved for one in found.carriers} == {(None, None)}

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from circuits.autoencoders import Autoencoder, AutoencoderSet, Site, fired
-from circuits.formats.stored import WeightsFormatError
-from circuits.nonlinearities import BatchTopK, GroupMax, JumpReLU, Nonlinearity, ReLU, TopK
-from circuits.recording import record
-from circuits.transcoders import DictionaryMismatch, TranscoderSet
-from circuits.weights import read_dictionary, read_transcoders
+from circuits.features.autoencoders import Autoencoder, AutoencoderSet, Site, fired
+from circuits.features.files.reading import read_dictionary, read_transcoders
+from circuits.features.files.tensors import WeightsFormatError
+from circuits.features.nonlinearities import BatchTopK, GroupMax, JumpReLU, Nonlinearity, ReLU, TopK
+from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
+from circuits.recording.record import record
 from graphs import DictionaryIdentity
 from tests import format_writers as writers
 from tests.conftest import cached_subject

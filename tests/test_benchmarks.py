@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from circuits.subject import Subject
+from circuits.model.subject import Subject
 from tests.conftest import cached_subject
 from tests.graph_oracles import make_graph
 from tests.test_words import EDGES, NAMES

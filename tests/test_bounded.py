@@ -15,15 +15,21 @@ import numpy as np
 import pytest
 import yaml
 
-import circuits.descriptions
-import circuits.formats.stored
-from circuits.descriptions import FeatureFileError, feature_files
-from circuits.formats.configs import DEEPEST, LARGEST_JSON, LARGEST_YAML, read_json, read_yaml
-from circuits.formats.stored import WeightsFormatError, mapped
-from circuits.weights import read_transcoders
-from graphs.bounded import json_value, unpacked
-from graphs.files import GraphFileError
-from graphs.npy import read_vector
+import circuits.features.feature_files
+import circuits.features.files.tensors
+from circuits.features.feature_files import FeatureFileError, feature_files
+from circuits.features.files.configs import (
+    DEEPEST,
+    LARGEST_JSON,
+    LARGEST_YAML,
+    read_json,
+    read_yaml,
+)
+from circuits.features.files.reading import read_transcoders
+from circuits.features.files.tensors import WeightsFormatError, mapped
+from graphs.disk.bounded import json_value, unpacked
+from graphs.disk.files import GraphFileError
+from graphs.disk.npy import read_vector
 from tests.test_weights import per_layer
 
 MIB = 2**20
@@ -168,7 +174,7 @@ def refused(features: Path) -> str:
 def test_an_index_of_features_is_unpacked_as_far_as_one_may_go(
     features: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(circuits.descriptions, "LARGEST_INDEX", MIB)
+    monkeypatch.setattr(circuits.features.feature_files, "LARGEST_INDEX", MIB)
     (features / "index.json.gz").write_bytes(bomb(100 * MIB))
     assert "unpacks to more than 1,048,576 bytes" in refused(features)
     (features / "index.json.gz").write_bytes(gzip.compress(b"[" * 100_000))
@@ -186,7 +192,7 @@ def test_places_that_no_file_has_are_refused(features: Path, offsets: list[objec
 
 
 def test_a_record_is_unpacked_as_far_as_one_may_go(features: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(circuits.descriptions, "LARGEST_RECORD", MIB)
+    monkeypatch.setattr(circuits.features.feature_files, "LARGEST_RECORD", MIB)
     packed = bomb(100 * MIB)
     content = len(packed).to_bytes(4, "little") + packed
     (features / "layer_0.bin").write_bytes(content)
@@ -217,7 +223,7 @@ def test_packed_weights_are_unpacked_as_far_as_weights_may_be_packed(
 ):
     path = npz(tmp_path / "params.npz", a=npy(np.zeros(2**21)))
     assert mapped(path)["a"].shape == (2**21,)
-    monkeypatch.setattr(circuits.formats.stored, "LOOSE", 0)
+    monkeypatch.setattr(circuits.features.files.tensors, "LOOSE", 0)
     with at_most(MIB), pytest.raises(WeightsFormatError, match="bytes would unpack to 16,777,344"):
         mapped(path)
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from graphs.compare import Score
-from graphs.concepts import Appearance, Concept
-from graphs.graph import AttributionGraph
-from graphs.prompts import across_prompts
+from graphs.comparison.compare import Score
+from graphs.comparison.concepts import Appearance, Concept
+from graphs.comparison.many_prompts import across_prompts
+from graphs.core.graph import AttributionGraph
 from tests.browser import needs_chromium, opened, viewed
 from tests.graph_oracles import make_graph
 from tests.test_prompts import ONES, short
-from viz.comparison_page import write_comparison
-from viz.page import write_page
-from viz.prompts import write_prompts
+from viz.page.comparison_page import write_comparison
+from viz.page.page import write_page
+from viz.page.prompts_page import write_prompts
 
 pytestmark = needs_chromium
 

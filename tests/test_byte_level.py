@@ -11,8 +11,8 @@ import pytest
 
 import graphs
 from circuits import Neurons, TraceSettings, prepare, read_prompt, read_subject, trace
-from circuits.differing import differing
-from circuits.targets import TargetSettings
+from circuits.attribution.targets import TargetSettings
+from circuits.evaluation.contrast import differing
 from tests.graph_oracles import make_graph
 from tests.test_cli import run
 from tests.test_naming import folder  # noqa: F401  # a fixture

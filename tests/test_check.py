@@ -10,15 +10,15 @@ import pytest
 from playwright.sync_api import Browser
 
 import graphs
-from circuits.ablation import Ablation
-from circuits.check import CheckSettings, check
-from circuits.experiment import prepare
-from circuits.intervene import intervene
-from circuits.replacement import replacement_report
-from circuits.subject import Subject
-from circuits.trace import trace
+from circuits.evaluation.ablation import Ablation
+from circuits.evaluation.check import CheckSettings, check
+from circuits.evaluation.replacement import replacement_report
+from circuits.interventions.experiment import prepare
+from circuits.interventions.intervene import intervene
+from circuits.model.subject import Subject
+from circuits.pipe import trace
 from graphs import NodeKind, Regime
-from graphs.report import (
+from graphs.core.report import (
     CurveReport,
     EffectReport,
     Receivers,
@@ -27,13 +27,13 @@ from graphs.report import (
     SetReport,
     StrongestReport,
 )
-from graphs.reporting import areas, effect_report, set_report
+from graphs.interventions.reporting import areas, effect_report, set_report
 from tests.browser import needs_chromium, opened
 from tests.test_cli import assert_refused, run
 from tests.test_intervene import SETTINGS, experiment_on, source_of
 from tests.test_viewer import settle, small
 from tests.tiny import tiny_prompt, toy_dictionary
-from viz.page import write_page
+from viz.page.page import write_page
 
 FEW = CheckSettings(features=8, strongest=5, random_sets=3, random_orders=2)
 

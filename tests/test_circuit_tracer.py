@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 import pytest
 import torch
 
-from circuits.circuit_tracer import read_circuit_tracer
+from circuits.graph_files.circuit_tracer_pt import read_circuit_tracer
 from graphs import (
     CIRCUIT_TRACER_KIND,
     GraphFileError,
@@ -22,7 +22,7 @@ from graphs import (
     one_dictionary,
     read_neuronpedia,
 )
-from graphs.neuronpedia_names import cantor
+from graphs.formats.neuronpedia.names import cantor
 from tests.test_cli import assert_refused, run
 
 TOKENS, LAYERS = 3, 2

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from shutil import copytree
 
@@ -11,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-import circuits.room
+import circuits.attribution.room
+import circuits.pipe
 import graphs
-from circuits.architectures import LAYOUTS
-from circuits.cli.main import app
+from circuits.model.architectures import LAYOUTS
+from headwater.cli.main import app
 from tests.test_viewer_numbers import layered
 from tests.test_weights import per_layer
 from tests.tiny import tiny_model, toy_tokenizer
@@ -150,9 +150,7 @@ def test_bfloat16_is_marked(model_folder: Path):
 
 
 def test_a_failed_check_is_said_and_exits_1(model_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    # `circuits.trace` is the function; the module of that name is asked for by its path.
-    module = import_module("circuits.trace")
-    monkeypatch.setattr(module, "CONSERVATION_LIMITS", {torch.float32: 0.0})
+    monkeypatch.setattr(circuits.pipe, "CONSERVATION_LIMITS", {torch.float32: 0.0})
     result = run("trace", PROMPT, "--model", model_folder)
     assert result.exit_code == 1
     assert "Conservation fails" in result.stdout
@@ -232,7 +230,7 @@ def test_what_memory_will_not_hold_is_refused_unless_forced(
 ):
     out = tmp_path / "graph.safetensors"
     command = ("trace", PROMPT, "--model", model_folder, "--out", out)
-    monkeypatch.setattr(circuits.room, "free_bytes", lambda: 10**4)
+    monkeypatch.setattr(circuits.attribution.room, "free_bytes", lambda: 10**4)
     assert_refused(run(*command), "more memory and 0.0 GiB are free: ")
     assert list(tmp_path.iterdir()) == []
     assert run(*command, "--force").exit_code == 0

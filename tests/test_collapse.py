@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 
-from graphs.collapse import CyclicGroups, collapse
-from graphs.graph import AttributionGraph, edge_targets
-from graphs.influence import graph_shares, influence
-from graphs.nodes import INPUT_KINDS, NodeKind
-from graphs.scores import scores
+from graphs.analysis.influence import graph_shares, influence
+from graphs.analysis.scores import scores
+from graphs.core.graph import AttributionGraph, edge_targets
+from graphs.core.nodes import INPUT_KINDS, NodeKind
+from graphs.groups.collapse import CyclicGroups, collapse
 from tests.graph_oracles import make_graph, random_graphs
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}

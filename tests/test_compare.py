@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, given, settings
 from scipy.stats import spearmanr
 
-from graphs.compare import Score, compare, rank_correlation
-from graphs.graph import AttributionGraph
-from graphs.influence import graph_shares, influence
-from graphs.matching import match_by_identity
-from graphs.nodes import NodeKind
+from graphs.analysis.influence import graph_shares, influence
+from graphs.comparison.compare import Score, compare, rank_correlation
+from graphs.comparison.matching import match_by_identity
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeKind
 from tests.graph_oracles import make_graph, random_graphs
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from graphs.consensus import consensus
-from graphs.graph import AttributionGraph
-from graphs.influence import influence
-from graphs.nodes import NodeKind
-from graphs.provenance import NEURONS, DictionaryIdentity
+from graphs.analysis.influence import influence
+from graphs.comparison.consensus import consensus
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeKind
+from graphs.core.provenance import NEURONS, DictionaryIdentity
 from tests.graph_oracles import make_graph, random_graphs
 
 
@@ -86,7 +86,7 @@ def test_a_graph_with_itself_has_all_of_itself(graph: AttributionGraph):
 def test_blocks_of_columns_change_nothing(monkeypatch: pytest.MonkeyPatch):
     made = [city(1, 0.5, "feature:0/7@1"), city(2, 0.7, "feature:0/7@1")]
     whole = consensus(made)
-    monkeypatch.setattr(sys.modules["graphs.consensus"], "COLUMNS", 1)
+    monkeypatch.setattr(sys.modules["graphs.comparison.consensus"], "COLUMNS", 1)
     parts = consensus(made)
     np.testing.assert_allclose(parts.along_edges.low, whole.along_edges.low, atol=1e-12)
 

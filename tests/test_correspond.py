@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from graphs.concepts import concepts, path_overlap
-from graphs.correspond import CorrespondSettings, correspond
-from graphs.descriptions import Description
-from graphs.evidence import Weights, evidence, similarity
-from graphs.graph import AttributionGraph
-from graphs.influence import influence_shares
-from graphs.matching import match_by_identity
-from graphs.nodes import NodeKind
-from graphs.positions import align_prompts
-from graphs.profiles import Profile, Profiled
-from graphs.transport import transport
+from graphs.analysis.influence import influence_shares
+from graphs.comparison.concepts import concepts, path_overlap
+from graphs.comparison.correspond import CorrespondSettings, correspond
+from graphs.comparison.evidence import Weights, evidence, similarity
+from graphs.comparison.matching import match_by_identity
+from graphs.comparison.positions import align_prompts
+from graphs.comparison.profiles import Profile, Profiled
+from graphs.comparison.transport import transport
+from graphs.core.descriptions import Description
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeKind
 from tests.graph_oracles import make_graph
 
 WORDS = [f"w{i}" for i in range(60)]

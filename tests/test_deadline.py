@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import pytest
 
-import circuits.cli.site
-from circuits.cli.deadline import Deadline
-from circuits.cli.serve import HOST
+import headwater.server.site
+from headwater.cli.serve import HOST
+from headwater.server.deadline import Deadline
 from tests.serving import TOKEN, Served, serving_one
 
 SECONDS = 0.6
@@ -96,13 +96,13 @@ def test_one_byte_at_a_time_gives_no_more_time(served: Served):
 
 
 def test_an_answer_may_take_longer_than_a_request(served: Served, monkeypatch: pytest.MonkeyPatch):
-    opened = circuits.cli.site.open_graph
+    opened = headwater.server.site.open_graph
 
     def slowly(path: Path) -> object:
         time.sleep(2 * SECONDS)
         return opened(path)
 
-    monkeypatch.setattr(circuits.cli.site, "open_graph", slowly)
+    monkeypatch.setattr(headwater.server.site, "open_graph", slowly)
     assert served.ask("GET", "/graphs/one")[0] == 200
 
 

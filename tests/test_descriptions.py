@@ -15,13 +15,13 @@ from rich.console import Console
 
 import graphs
 import viz
-from circuits.descriptions import FeatureFileError, feature_files, write_feature_files
-from circuits.recording import record
-from circuits.targets import TargetSettings, read_targets
-from circuits.trace import trace
+from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.features.feature_files import FeatureFileError, feature_files, write_feature_files
+from circuits.features.files.reading import read_transcoders
+from circuits.pipe import trace
+from circuits.recording.record import record
 from circuits.training.describe import describe
 from circuits.training.export import write_transcoders
-from circuits.weights import read_transcoders
 from graphs import Description, Example
 from tests.conftest import cached_subject
 from tests.graph_oracles import make_graph

@@ -6,9 +6,9 @@ import pydot
 import pytest
 from hypothesis import given, settings
 
-from graphs.annotations import NO_ANNOTATIONS, Annotations, Group
-from graphs.dot import to_dot, write_dot
-from graphs.graph import AttributionGraph
+from graphs.core.annotations import NO_ANNOTATIONS, Annotations, Group
+from graphs.core.graph import AttributionGraph
+from graphs.formats.dot import to_dot, write_dot
 from tests.graph_oracles import make_graph, random_graphs
 from tests.test_interchange import EDGES, GRAPH, NAMES
 

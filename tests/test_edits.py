@@ -8,14 +8,14 @@ from math import inf, nan
 import numpy as np
 import pytest
 
-from graphs.annotations import Annotations, Group
-from graphs.changes import Change, intervention
-from graphs.descriptions import Description
-from graphs.edits import Add, EditError, Push, Scale, Set, Swap
-from graphs.graph import AttributionGraph
-from graphs.nodes import NodeId
-from graphs.predict import predict
-from graphs.select import SelectionError
+from graphs.analysis.select import SelectionError
+from graphs.core.annotations import Annotations, Group
+from graphs.core.descriptions import Description
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeId
+from graphs.interventions.changes import Change, intervention
+from graphs.interventions.edits import Add, EditError, Push, Scale, Set, Swap
+from graphs.interventions.predict import predict
 from tests.graph_oracles import make_graph
 
 TEXAS, AUSTIN, ERROR, LOGIT = "feature:0/1@1", "feature:1/2@2", "error:0@1", "logit:1@2"

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-import circuits.cli.files
-from circuits.cli.ending import TRACEBACK
-from graphs.storage import write_graph
+import headwater.cli.graph_files
+from graphs.formats.storage import write_graph
+from headwater.terminal.ending import TRACEBACK
 from tests.graph_oracles import make_graph
 from tests.test_cli import assert_refused, run
 
 # Every ending in a process of its own, forked from one that has imported everything.
 ENDINGS = """
 import json, os, sys
-from circuits.cli.main import main
+from headwater.cli.main import main
 
 def ends(prepare, *arguments, flags=()):
     reader, writer = os.pipe()
@@ -126,7 +126,7 @@ def test_what_nobody_expected_is_no_failed_check(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(circuits.cli.files, "open_graph", fail)
+    monkeypatch.setattr(headwater.cli.graph_files, "open_graph", fail)
     result = run("show", graph)
     assert result.exit_code == code
     assert sentence in result.stderr

@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-import circuits.estimate
-import circuits.flops
-from circuits.estimate import estimate
-from circuits.expand import Expansion
-from circuits.neurons import Neurons
-from circuits.recording import record
-from circuits.sources import build_sources
-from circuits.subject import Subject
-from circuits.targets import TargetSettings, read_targets
-from circuits.trace import TraceSettings, estimate_trace, trace
+import circuits.attribution.estimate
+import circuits.attribution.flops
+from circuits.attribution.estimate import estimate
+from circuits.attribution.expand import Expansion
+from circuits.attribution.sources import build_sources
+from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.features.neurons import Neurons
+from circuits.model.subject import Subject
+from circuits.pipe import TraceSettings, estimate_trace, trace
+from circuits.recording.record import record
 from tests.tiny import tiny_prompt, toy_dictionary
 
 EVERYTHING = Expansion(everything=True, kept_share=1.0)
@@ -27,13 +27,13 @@ def prepared(subject: Subject, *, cross_layer: bool = False):
 
 def without_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave only sources and edges, which on a tiny model are smaller than any block."""
-    monkeypatch.setattr(circuits.estimate, "BLOCK_WEIGHTS", 0)
-    monkeypatch.setattr(circuits.estimate, "block_positions", lambda *_: 0.001)
-    monkeypatch.setattr(circuits.estimate, "held_bytes", lambda: 0)
+    monkeypatch.setattr(circuits.attribution.estimate, "BLOCK_WEIGHTS", 0)
+    monkeypatch.setattr(circuits.attribution.estimate, "block_positions", lambda *_: 0.001)
+    monkeypatch.setattr(circuits.attribution.estimate, "held_bytes", lambda: 0)
 
 
 def test_more_rows_cost_more(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(circuits.estimate, "held_bytes", lambda: 10**9)
+    monkeypatch.setattr(circuits.attribution.estimate, "held_bytes", lambda: 10**9)
     recording, features, targets = prepared(gemma)
     some = estimate(gemma.frozen, recording, features, Expansion(max_features=5), targets)
     every = estimate(gemma.frozen, recording, features, Expansion(everything=True), targets)
@@ -53,7 +53,7 @@ def test_all_edges_are_foreseen(gemma: Subject, cross_layer: bool):
 
 
 def test_labels_and_what_came_before_take_time(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(circuits.estimate, "matrix_product_rate", lambda *_: 1e9)
+    monkeypatch.setattr(circuits.attribution.estimate, "matrix_product_rate", lambda *_: 1e9)
     recording, features, targets = prepared(gemma)
     plain = estimate(gemma.frozen, recording, features, EVERYTHING, targets)
     labelled = estimate(gemma.frozen, recording, features, EVERYTHING, targets, labels=10)
@@ -68,7 +68,7 @@ def test_room_for_sources_is_what_they_take(
 ):
     recording, features, targets = prepared(gemma, cross_layer=cross_layer)
     without_blocks(monkeypatch)
-    monkeypatch.setattr(circuits.flops, "MOST_PUSHED", 0)
+    monkeypatch.setattr(circuits.attribution.flops, "MOST_PUSHED", 0)
     none = Expansion(max_features=0)
     said = estimate(gemma.frozen, recording, features, none, targets)
     sources = build_sources(gemma.frozen, recording, features, 1)

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from scipy.sparse import csr_array
 
 import graphs
-from graphs.annotations import Annotations, Group
-from graphs.descriptions import Description, Example
-from graphs.neuronpedia import SMALLEST_UPLOAD, Upload
+from graphs.core.annotations import Annotations, Group
+from graphs.core.descriptions import Description, Example
+from graphs.formats.neuronpedia.writer import SMALLEST_UPLOAD, Upload
 from tests.graph_oracles import make_graph, make_table, random_graphs
 from tests.same_graph import assert_same_graph
 from tests.test_cli import assert_refused, run

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from graphs.graph import AttributionGraph
-from graphs.nodes import NodeKind
-from graphs.provenance import Checks
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeKind
+from graphs.core.provenance import Checks
 from tests.graph_oracles import make_graph, make_table, random_graphs
-from viz.figure import figure
-from viz.labels import text_width
-from viz.layout import layout
-from viz.words import percent
+from viz.plot.figure import figure
+from viz.plot.labels import text_width
+from viz.plot.layout import layout
+from viz.text.words import percent
 
 TOKEN, UP, DOWN, LOGIT = NAMES = ["token:4@0", "feature:0/1@0", "feature:0/2@1", "logit:1@2"]
 EDGES = {(TOKEN, UP): 1.0, (UP, LOGIT): 6.0, (DOWN, LOGIT): -2.0}

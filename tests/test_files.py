@@ -12,12 +12,12 @@ from pathlib import Path
 import networkx as nx
 import pytest
 
-from graphs.files import GraphFileError, atomic_write
-from graphs.graph import AttributionGraph
-from graphs.interchange import write_graphml, write_node_link
-from graphs.neuronpedia import Upload, write_neuronpedia
-from graphs.neuronpedia_reader import read_neuronpedia
-from graphs.storage import read_graph, write_graph
+from graphs.core.graph import AttributionGraph
+from graphs.disk.files import GraphFileError, atomic_write
+from graphs.formats.interchange import write_graphml, write_node_link
+from graphs.formats.neuronpedia.reader import read_neuronpedia
+from graphs.formats.neuronpedia.writer import Upload, write_neuronpedia
+from graphs.formats.storage import read_graph, write_graph
 from tests.graph_oracles import make_graph
 
 pytestmark = pytest.mark.usefixtures("either_system")

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-import circuits.fingerprints
-from circuits.fingerprints import content_digest, fingerprint, model_files
+import circuits.model.fingerprints
+from circuits.model.fingerprints import content_digest, fingerprint, model_files
 
 
 @pytest.fixture(autouse=True)
 def remembering(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Files of any size are remembered, in a cache of the test's own."""
-    monkeypatch.setattr(circuits.fingerprints, "REMEMBERED", 0)
-    monkeypatch.setattr(circuits.fingerprints, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(circuits.model.fingerprints, "REMEMBERED", 0)
+    monkeypatch.setattr(
+        circuits.model.fingerprints, "user_cache_path", lambda _: tmp_path / "cache"
+    )
 
 
 def test_a_digest_is_that_of_the_whole_file(tmp_path: Path):
@@ -32,13 +34,13 @@ def test_a_file_is_read_once_while_it_stays_as_it_is(
 ):
     path, read = tmp_path / "a", list[str]()
     path.write_bytes(b"one")
-    whole = circuits.fingerprints.file_digest
+    whole = circuits.model.fingerprints.file_digest
 
     def counted(file, name: str):
         read.append(file.name)
         return whole(file, name)
 
-    monkeypatch.setattr(circuits.fingerprints, "file_digest", counted)
+    monkeypatch.setattr(circuits.model.fingerprints, "file_digest", counted)
     assert content_digest(path) == content_digest(path) == sha256(b"one").hexdigest()
     assert len(read) == 1
     path.write_bytes(b"two!")  # another size
@@ -51,7 +53,9 @@ def test_a_file_is_read_once_while_it_stays_as_it_is(
 
 def test_a_cache_that_cannot_be_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "taken").write_text("")
-    monkeypatch.setattr(circuits.fingerprints, "user_cache_path", lambda _: tmp_path / "taken")
+    monkeypatch.setattr(
+        circuits.model.fingerprints, "user_cache_path", lambda _: tmp_path / "taken"
+    )
     (tmp_path / "a").write_bytes(b"one")
     assert content_digest(tmp_path / "a") == sha256(b"one").hexdigest()
 

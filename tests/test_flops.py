@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-import circuits.flops
-from circuits.features import ActiveFeatures
-from circuits.flops import Costs
-from circuits.recording import record
-from circuits.subject import Subject
-from circuits.targets import TargetSettings, read_targets
+import circuits.attribution.flops
+from circuits.attribution.flops import Costs
+from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.features.active import ActiveFeatures
+from circuits.model.subject import Subject
+from circuits.recording.record import record
 from tests.conftest import cached_subject
 from tests.tiny import tiny_prompt, toy_dictionary
 
@@ -91,5 +91,5 @@ def test_the_cut_is_the_cheapest(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(costs, "of_pushing", lambda floor: 10.0 * floor**2)
     rows = 30 * one_row(costs, 1, 3)  # 90, 60 + 10, 30 + 40, 90
     assert costs.best_floor(rows) == 1
-    monkeypatch.setattr(circuits.flops, "MOST_PUSHED", 1)
+    monkeypatch.setattr(circuits.attribution.flops, "MOST_PUSHED", 1)
     assert costs.best_floor(rows) == 0

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from circuits.formats.stored import WeightsFormatError, mapped
-from circuits.nonlinearities import BatchTopK, GroupMax, JointTopK, JumpReLU, ReLU, TopK
-from circuits.points import ReadPoint, WritePoint
-from circuits.recording import record
-from circuits.transcoder import Transcoder
-from circuits.weights import read_transcoders
+from circuits.features.files.reading import read_transcoders
+from circuits.features.files.tensors import WeightsFormatError, mapped
+from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.nonlinearities import BatchTopK, GroupMax, JointTopK, JumpReLU, ReLU, TopK
+from circuits.features.transcoder import Transcoder
+from circuits.recording.record import record
 from tests import format_writers as writers
 from tests.conftest import cached_subject
 from tests.tiny import tiny_prompt, toy_dictionary

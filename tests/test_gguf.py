@@ -16,9 +16,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from circuits.gguf import GgufError, _merges, config_from, convert, tokenizer_from
-from circuits.models import load_model
-from circuits.packaged import PACKAGED
+from circuits.model.gguf import GgufError, _merges, config_from, convert, tokenizer_from
+from circuits.model.loading import load_model
+from circuits.model.packaged import PACKAGED
 
 # The same float32 weights in the same modules: only the summation order may differ.
 FLOAT32 = {"rtol": 1e-4, "atol": 1e-5}

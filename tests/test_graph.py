@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from graphs.graph import AttributionGraph, row_sizes, row_sums, select_edges
+from graphs.core.graph import AttributionGraph, row_sizes, row_sums, select_edges
 from tests.graph_oracles import make_graph, random_graphs
 from tests.tolerances import EXACT
 
@@ -133,7 +133,7 @@ def test_rows_of_float32_are_added_in_float64():
 def test_row_sums_do_not_depend_on_how_many_are_added_together(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("graphs.graph.EDGES_AT_ONCE", at_once)
+    monkeypatch.setattr("graphs.core.graph.EDGES_AT_ONCE", at_once)
     weights = csr_array(np.array([[0.0, 0, 0], [2, -1, 0], [0, 0, 0], [1, -3, 0.5], [4, 0, 0]]))
     assert row_sums(weights).tolist() == [0, 1, 0, -1.5, 4]
     assert row_sizes(weights).tolist() == [0, 3, 0, 4.5, 4]

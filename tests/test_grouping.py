@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from scipy.sparse import csr_array
 
-import graphs.grouping
-from graphs.collapse import collapse
-from graphs.graph import AttributionGraph
-from graphs.grouping import GroupSettings, TooManyFeatures, find_groups, similarity
-from graphs.influence import influence
-from graphs.nodes import NodeKind
-from graphs.profiles import Profile
+import graphs.groups.grouping
+from graphs.analysis.influence import influence
+from graphs.comparison.profiles import Profile
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeKind
+from graphs.groups.collapse import collapse
+from graphs.groups.grouping import GroupSettings, TooManyFeatures, find_groups, similarity
 from tests.graph_oracles import make_graph, random_graphs
 
 LOOSE = GroupSettings(tightness=0.2)
@@ -136,7 +136,7 @@ def test_three_in_a_row_are_merged_from_neighbours():
 
 
 def test_too_many_features_are_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(graphs.grouping, "MOST_FEATURES", 3)
+    monkeypatch.setattr(graphs.groups.grouping, "MOST_FEATURES", 3)
     with pytest.raises(TooManyFeatures, match="this graph has 5: prune it first"):
         find_groups(twins())
 

@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Page, expect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-import circuits.cli.site
-from circuits.cli.guard import Guard
-from circuits.cli.serve import HOST
+import headwater.server.site
+from headwater.cli.serve import HOST
+from headwater.server.guard import Guard
 from tests.browser import needs_chromium
 from tests.serving import TOKEN, Served, serving_one
 
@@ -58,7 +58,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, let_in: list[str]) -
 
             super().__init__(counted, port, token)
 
-    monkeypatch.setattr(circuits.cli.site, "Guard", Counting)
+    monkeypatch.setattr(headwater.server.site, "Guard", Counting)
     with serving_one(tmp_path / "graphs") as found:
         yield found
 

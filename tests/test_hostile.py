@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphs.annotations import read_annotations
-from graphs.bounded import _PER_VALUE
-from graphs.files import LARGEST_JSON, MOST_MEMORY, GraphFileError
-from graphs.neuronpedia_reader import read_neuronpedia
+from graphs.core.annotations import read_annotations
+from graphs.disk.bounded import _PER_VALUE
+from graphs.disk.files import LARGEST_JSON, MOST_MEMORY, GraphFileError
+from graphs.formats.neuronpedia.reader import read_neuronpedia
 from tests.test_neuronpedia_reader import anthropic_file, circuit_tracer_file
 
 CORPUS = Path(__file__).with_name("data") / "broken_graphs"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from scipy.sparse import csr_array
 
-from graphs.influence import graph_shares, influence, resolved_influence, row_shares
-from graphs.nodes import NodeKind
+from graphs.analysis.influence import graph_shares, influence, resolved_influence, row_shares
+from graphs.core.nodes import NodeKind
 from tests.graph_oracles import (
     dense_shares,
     dense_sizes,

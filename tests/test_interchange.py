@@ -8,9 +8,9 @@ import networkx as nx
 import pytest
 from hypothesis import given, settings
 
-from graphs.annotations import Annotations, Group
-from graphs.influence import influence
-from graphs.interchange import to_networkx, write_gexf, write_graphml, write_node_link
+from graphs.analysis.influence import influence
+from graphs.core.annotations import Annotations, Group
+from graphs.formats.interchange import to_networkx, write_gexf, write_graphml, write_node_link
 from tests.graph_oracles import make_graph, random_graphs
 
 TOKENS = ("<bos>", " \x00\x1b<&\"'\u2028", "\ufffe")

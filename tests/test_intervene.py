@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
 
-from circuits.architectures import part
-from circuits.expand import Expansion
-from circuits.experiment import Experiment, ExperimentError, prepare
-from circuits.features import FeatureSource
-from circuits.filled import Filled
-from circuits.intervene import Outcomes, at_targets, generate, intervene
-from circuits.neurons import Neurons
-from circuits.recording import record
-from circuits.subject import Subject
-from circuits.targets import TargetSettings
-from circuits.trace import TraceSettings, trace
+import circuits.interventions.additions
+import circuits.interventions.intervene
+from circuits.attribution.expand import Expansion
+from circuits.attribution.targets import TargetSettings
+from circuits.features.active import FeatureSource
+from circuits.features.hybrid import Filled
+from circuits.features.neurons import Neurons
+from circuits.interventions.experiment import Experiment, ExperimentError, prepare
+from circuits.interventions.intervene import Outcomes, at_targets, generate, intervene
+from circuits.model.architectures import part
+from circuits.model.subject import Subject
+from circuits.pipe import TraceSettings, trace
+from circuits.recording.record import record
 from graphs import (
     Add,
     Change,
@@ -210,19 +211,20 @@ def test_many_interventions_at_once_are_what_each_is_alone(
     experiment = experiment_on(gemma, source_of(kind))
     made = [intervention(experiment.graph, [edit]) for edit in some_edits(experiment, 6)]
     together = intervene(experiment, made, regime)
-    for module, limit in (("edited", "ROWS"), ("intervene", "BATCH_CHANGES")):
-        monkeypatch.setattr(import_module(f"circuits.{module}"), limit, 1)
+    modules = circuits.interventions.additions, circuits.interventions.intervene
+    for module, limit in zip(modules, ("ROWS", "BATCH_CHANGES"), strict=True):
+        monkeypatch.setattr(module, limit, 1)
         in_parts = intervene(experiment, made, regime)
         np.testing.assert_allclose(together.after, in_parts.after, **EXACT)
         np.testing.assert_allclose(together.measured, in_parts.measured, **EXACT)
-    monkeypatch.setattr(import_module("circuits.intervene"), "BATCH_POSITIONS", 1)
+    monkeypatch.setattr(circuits.interventions.intervene, "BATCH_POSITIONS", 1)
     alone = intervene(experiment, made, regime)
     np.testing.assert_allclose(together.after, alone.after, **EXACT)
     np.testing.assert_allclose(together.measured, alone.measured, **EXACT)
 
 
 def test_passes_hold_no_more_than_they_may(monkeypatch: pytest.MonkeyPatch):
-    module = import_module("circuits.intervene")
+    module = circuits.interventions.intervene
     monkeypatch.setattr(module, "BATCH_POSITIONS", 30)
     monkeypatch.setattr(module, "BATCH_CHANGES", 5)
 

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 import graphs
 import viz
-from circuits.cli.kinds import Kind, kind_of
+from headwater.outputs.kinds import Kind, kind_of
 from tests.test_neuronpedia_reader import circuit_tracer_file
 from tests.test_viewer_numbers import layered
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from viz.labels import Label, Marker, highest, is_free, labels_above, labels_beside, text_width
+from viz.plot.labels import Label, Marker, highest, is_free, labels_above, labels_beside, text_width
 
 AREA = (0.0, 0.0, 1000.0, 600.0)
 

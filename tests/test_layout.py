@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from graphs.nodes import NodeTable
+from graphs.core.nodes import NodeTable
 from tests.graph_oracles import make_graph, make_table, random_graphs
-from viz.layout import BIAS, Placement, layout, place
+from viz.plot.layout import BIAS, Placement, layout, place
 
 
 def assert_apart(placement: Placement) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphs.leading import leading
+from graphs.analysis.leading import leading
 
 
 def plainly(scores: np.ndarray, threshold: float) -> np.ndarray:

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-import circuits.packaged
-from graphs.files import atomic_write
-from graphs.leftovers import temporary_path
+import circuits.model.packaged
+from graphs.disk.files import atomic_write
+from graphs.disk.leftovers import temporary_path
 
 # Begins to write a file, says so, and waits until it is killed.
 WRITING = """
 import sys, time
-from graphs.files import atomic_write
+from graphs.disk.files import atomic_write
 with atomic_write(sys.argv[1]) as temporary:
     temporary.write_text("half")
     print(temporary.name, flush=True)
@@ -109,10 +109,12 @@ def test_folders_of_killed_processes_go_as_well_and_links_are_not_followed(tmp_p
 def test_a_model_that_was_being_converted_goes_with_the_next_conversion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    origin = circuits.packaged.Origin("package", "1", 1)
-    package = circuits.packaged.Package("package", lambda folder: folder / "weights.gguf")
-    monkeypatch.setattr(circuits.packaged, "convert", lambda _, fresh: (fresh / "model").touch())
+    origin = circuits.model.packaged.Origin("package", "1", 1)
+    package = circuits.model.packaged.Package("package", lambda folder: folder / "weights.gguf")
+    monkeypatch.setattr(
+        circuits.model.packaged, "convert", lambda _, fresh: (fresh / "model").touch()
+    )
     left_by_the_dead(tmp_path).mkdir()
-    circuits.packaged._convert(package, tmp_path / "model", origin)
+    circuits.model.packaged._convert(package, tmp_path / "model", origin)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["model", "origin.json"]

@@ -6,17 +6,17 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-import circuits.likely
+import circuits.attribution.likely
 from circuits.atlas.shipped import atlas_transcoders
-from circuits.covectors import Covectors
-from circuits.expand import Expansion
-from circuits.likely import likely_influence
-from circuits.recording import record
-from circuits.subject import Subject, read_subject
-from circuits.targets import TargetSettings, read_targets
-from circuits.tokens import read_prompt
-from circuits.trace import TraceSettings, trace
-from circuits.weights import read_transcoders
+from circuits.attribution.expand import Expansion
+from circuits.attribution.likely import likely_influence
+from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.features.files.reading import read_transcoders
+from circuits.model.covectors import Covectors
+from circuits.model.prompt import read_prompt
+from circuits.model.subject import Subject, read_subject
+from circuits.pipe import TraceSettings, trace
+from circuits.recording.record import record
 from graphs import NodeKind, influence
 from tests.tiny import tiny_prompt, toy_dictionary
 
@@ -73,7 +73,7 @@ def test_influence_goes_with_activation(gemma: Subject):
 def test_positions_may_be_sampled(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
     """Influence is moved, none is lost."""
     every = guess(gemma, (3, 5))
-    monkeypatch.setattr(circuits.likely, "SAMPLED_POSITIONS", 2)
+    monkeypatch.setattr(circuits.attribution.likely, "SAMPLED_POSITIONS", 2)
     some = guess(gemma, (3, 5))
     assert not torch.equal(some, every)
     assert float(some[2].sum()) == pytest.approx(float(every[2].sum()))
@@ -85,7 +85,7 @@ def test_one_attention_by_hand(gemma: Subject):
     recording = record(gemma.frozen, tiny_prompt())
     block, seen, pos = gemma.frozen.blocks[1], recording.blocks[1], 2
     unit = torch.ones(16).double() / 4
-    mixed = circuits.likely._mixed(block, seen, unit[None].float())
+    mixed = circuits.attribution.likely._mixed(block, seen, unit[None].float())
     for key in range(pos + 1):
         expected = 0.0
         for head in range(len(seen.pattern)):

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-import graphs.locks
-from graphs.files import GraphFileError
-from graphs.locks import locked
+import graphs.disk.locks
+from graphs.disk.files import GraphFileError
+from graphs.disk.locks import locked
 
 HOLDING = """
 import sys, time
-from graphs.locks import locked
+from graphs.disk.locks import locked
 with locked(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -25,7 +25,7 @@ with locked(sys.argv[1]):
 COUNTING = """
 import sys
 from pathlib import Path
-from graphs.locks import locked
+from graphs.disk.locks import locked
 path = Path(sys.argv[1])
 for _ in range(40):
     with locked(path):
@@ -55,7 +55,7 @@ def test_threads_and_processes_wait_for_each_other(tmp_path: Path):
 def test_whoever_waits_too_long_is_told_and_the_lock_of_a_killed_process_is_nobodys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(graphs.locks, "PATIENCE", 0.1)
+    monkeypatch.setattr(graphs.disk.locks, "PATIENCE", 0.1)
     path = tmp_path / "graph"
     command = [sys.executable, "-c", HOLDING, str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

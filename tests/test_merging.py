@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from graphs.annotations import NO_ANNOTATIONS, Annotations, Group
-from graphs.merging import MergeConflict, merged
+from graphs.core.annotations import NO_ANNOTATIONS, Annotations, Group
+from graphs.core.merging import MergeConflict, merged
 
 A, B, C, D = (f"feature:0/{number}@1" for number in range(4))
 READ = Annotations(

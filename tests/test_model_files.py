@@ -13,9 +13,9 @@ import pytest
 import torch
 import transformers
 
-from circuits.model_files import require_sound_files
-from circuits.models import load_model, load_tokenizer
-from circuits.packaged import ModelNotFound
+from circuits.model.loading import load_model, load_tokenizer
+from circuits.model.model_files import require_sound_files
+from circuits.model.packaged import ModelNotFound
 from tests.conftest import cached_subject
 from tests.test_cli import assert_refused, run
 from tests.tiny import ARCHITECTURES, tiny_model, toy_tokenizer

@@ -26,10 +26,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from circuits import packaged
-from circuits.gguf import convert
-from circuits.models import load_model
-from circuits.packaged import ModelNotFound, Origin, Package
+from circuits.model import packaged
+from circuits.model.gguf import convert
+from circuits.model.loading import load_model
+from circuits.model.packaged import ModelNotFound, Origin, Package
 from tests.hub_server import running_hub
 
 

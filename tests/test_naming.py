@@ -11,9 +11,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import graphs
-from circuits.naming import candidates, named_token
-from circuits.subject import Subject, read_subject
-from circuits.tokens import PromptError, TargetError, read_prompt
+from circuits.attribution.target_names import candidates, named_token
+from circuits.model.prompt import PromptError, TargetError, read_prompt
+from circuits.model.subject import Subject, read_subject
 from tests.test_cli import assert_refused, run
 from tests.tiny import GROUPED, toy_tokenizer
 from tests.tokenizers_like import byte_fallback, byte_level, llama_like

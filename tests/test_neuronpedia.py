@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphs.annotations import Annotations
-from graphs.neuronpedia import Upload, to_neuronpedia
-from graphs.neuronpedia_names import cantor, uncantor
-from graphs.prune import PruneSettings, cumulative_influence, prune
+from graphs.analysis.prune import PruneSettings, cumulative_influence, prune
+from graphs.core.annotations import Annotations
+from graphs.formats.neuronpedia.names import cantor, uncantor
+from graphs.formats.neuronpedia.writer import Upload, to_neuronpedia
 from tests.graph_oracles import make_graph, random_graphs
 
 SCHEMA = json.loads(

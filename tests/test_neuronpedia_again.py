@@ -19,13 +19,13 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import graphs
-from graphs.annotations import Annotations, Group
-from graphs.files import GraphFileError
-from graphs.imported import Imported
-from graphs.neuronpedia import Upload, to_neuronpedia, write_neuronpedia
-from graphs.neuronpedia_reader import read_neuronpedia
-from graphs.prune import PruneSettings, cumulative_influence, prune
-from graphs.storage import read_graph, write_graph
+from graphs.analysis.prune import PruneSettings, cumulative_influence, prune
+from graphs.core.annotations import Annotations, Group
+from graphs.core.imported import Imported
+from graphs.disk.files import GraphFileError
+from graphs.formats.neuronpedia.reader import read_neuronpedia
+from graphs.formats.neuronpedia.writer import Upload, to_neuronpedia, write_neuronpedia
+from graphs.formats.storage import read_graph, write_graph
 from tests.graph_oracles import random_graphs
 from tests.same_graph import assert_same_graph
 from tests.test_cli import assert_refused, run

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphs.files import GraphFileError
-from graphs.neuronpedia import Upload, to_neuronpedia
-from graphs.neuronpedia_reader import ReadGraph, read_neuronpedia
-from graphs.nodes import NodeKind
+from graphs.core.nodes import NodeKind
+from graphs.disk.files import GraphFileError
+from graphs.formats.neuronpedia.reader import ReadGraph, read_neuronpedia
+from graphs.formats.neuronpedia.writer import Upload, to_neuronpedia
 from tests.same_graph import assert_same_graph
 from tests.test_cli import assert_refused, run
 from tests.test_neuronpedia_reader import anthropic_file, circuit_tracer_file, node

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from graphs.files import GraphFileError
-from graphs.graph import AttributionGraph
-from graphs.neuronpedia import Upload, to_neuronpedia, write_neuronpedia
-from graphs.neuronpedia_names import cantor
-from graphs.neuronpedia_reader import read_neuronpedia
-from graphs.nodes import NodeId, NodeKind
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeId, NodeKind
+from graphs.disk.files import GraphFileError
+from graphs.formats.neuronpedia.names import cantor
+from graphs.formats.neuronpedia.reader import read_neuronpedia
+from graphs.formats.neuronpedia.writer import Upload, to_neuronpedia, write_neuronpedia
 from tests.graph_oracles import make_graph, random_graphs
 from tests.same_graph import assert_same_graph
 from tests.test_neuronpedia import GRAPH, NAMES, SCHEMA

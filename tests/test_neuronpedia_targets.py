@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphs.influence import influence
-from graphs.neuronpedia import Upload, to_neuronpedia
-from graphs.neuronpedia_reader import ReadGraph, read_neuronpedia
-from graphs.prune import PruneSettings, prune
-from graphs.storage import read_graph
+from graphs.analysis.influence import influence
+from graphs.analysis.prune import PruneSettings, prune
+from graphs.formats.neuronpedia.reader import ReadGraph, read_neuronpedia
+from graphs.formats.neuronpedia.writer import Upload, to_neuronpedia
+from graphs.formats.storage import read_graph
 from tests.same_graph import assert_same_graph
 from tests.test_cli import assert_refused, run
 from tests.test_neuronpedia_reader import circuit_tracer_file, node

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from circuits.architectures import UnsupportedArchitecture
-from circuits.neuron_layer import held_ratio, neuron_layer
-from circuits.neurons import Neurons, attribution
-from circuits.points import MlpPoints, ReadPoint, WritePoint
-from circuits.recording import record
-from circuits.subject import Subject
-from circuits.targets import TargetSettings, read_targets
-from circuits.trace import trace
+from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
+from circuits.features.neuron_layer import held_ratio, neuron_layer
+from circuits.features.neurons import Neurons, attribution
+from circuits.model.architectures import UnsupportedArchitecture
+from circuits.model.subject import Subject
+from circuits.pipe import trace
+from circuits.recording.record import record
 from tests.conftest import cached_subject
 from tests.tiny import tiny_prompt
 from tests.tolerances import EXACT

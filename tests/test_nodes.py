@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphs.nodes import NodeId, NodeKind, NodeTable
+from graphs.core.nodes import NodeId, NodeKind, NodeTable
 from tests.graph_oracles import make_table
 
 NUMBERS = st.integers(0, 10**18 - 1)

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-import graphs.neuronpedia_notes
-from graphs.annotations import NO_ANNOTATIONS, Annotations, Group
-from graphs.files import GraphFileError
-from graphs.neuronpedia import Upload, to_neuronpedia
-from graphs.neuronpedia_names import cantor
-from graphs.neuronpedia_reader import read_neuronpedia
+import graphs.formats.neuronpedia.notes
+from graphs.core.annotations import NO_ANNOTATIONS, Annotations, Group
+from graphs.disk.files import GraphFileError
+from graphs.formats.neuronpedia.names import cantor
+from graphs.formats.neuronpedia.reader import read_neuronpedia
+from graphs.formats.neuronpedia.writer import Upload, to_neuronpedia
 from tests.test_neuronpedia import GRAPH
 from tests.test_neuronpedia_reader import circuit_tracer_file
 
@@ -98,8 +98,10 @@ def test_repeated_ids_and_names_are_not_squared(tmp_path, monkeypatch):
             looked_up.append(len(found))
             return found
 
-    plain = graphs.neuronpedia_notes._named
-    monkeypatch.setattr(graphs.neuronpedia_notes, "_named", lambda *given: Counted(plain(*given)))
+    plain = graphs.formats.neuronpedia.notes._named
+    monkeypatch.setattr(
+        graphs.formats.neuronpedia.notes, "_named", lambda *given: Counted(plain(*given))
+    )
     file = circuit_tracer_file()
     count = 3000
     model = file["nodes"][0]

@@ -7,13 +7,13 @@ from pydantic import ValidationError
 
 import graphs
 from graphs import Bos, ContextRule, DocumentOpening, Opening, Sink
-from graphs.opening import mismatches
+from graphs.core.opening import mismatches
 from tests.graph_oracles import make_graph
 from tests.test_schema_1 import FILES, GRAPHS, header_of
 from tests.test_words import EDGES, NAMES
-from viz.checked import header_lines
-from viz.openings import opening_text, sink_text
-from viz.words import heading, letters
+from viz.text.checked import header_lines
+from viz.text.openings import opening_text, sink_text
+from viz.text.words import heading, letters
 
 
 def opening(bos: str, rule: str = "ordinary", asked: str = "auto") -> Opening:

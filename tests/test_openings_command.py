@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 import graphs
-from circuits.cli.serve import ModelWorkshop
-from circuits.neurons import Neurons
+from circuits.features.files.reading import read_transcoders
+from circuits.features.neurons import Neurons
+from circuits.model.prompt import PromptRule
+from circuits.pipe import TraceSettings
 from circuits.progress import ignore_progress
-from circuits.tokens import PromptRule
-from circuits.trace import TraceSettings
-from circuits.weights import read_transcoders
 from graphs import Bos, DocumentOpening
+from headwater.cli.serve import ModelWorkshop
 from tests.conftest import cached_subject
 from tests.test_cli import PROMPT, assert_refused, run
 from tests.test_schema_1 import FILES

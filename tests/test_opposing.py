@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import graphs
-from circuits.subject import Subject
-from circuits.targets import TargetSettings
-from circuits.trace import TraceSettings, trace
+from circuits.attribution.targets import TargetSettings
+from circuits.model.subject import Subject
+from circuits.pipe import TraceSettings, trace
 from graphs import NodeKind, SelectionError
-from graphs.opposing import named_targets, opposing, total_effects
+from graphs.analysis.opposing import named_targets, opposing, total_effects
 from tests.test_cli import assert_refused, run
 from tests.test_intervene import SETTINGS, experiment_on, source_of
 from tests.tiny import tiny_prompt, toy_dictionary

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import graphs
-from circuits.cli.kinds import Kind, kind_of
-from circuits.cli.outputs import Output, output_to, require_folder, require_outputs
-from circuits.cli.usage import UsageError
 from graphs import GraphFileError
+from headwater.cli.usage import UsageError
+from headwater.outputs.kinds import Kind, kind_of
+from headwater.outputs.places import Output, output_to, require_folder, require_outputs
 from tests.test_audit_command import contents
 from tests.test_cli import assert_refused, run
 from tests.test_viewer_numbers import layered

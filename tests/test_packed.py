@@ -9,12 +9,12 @@ import tracemalloc
 
 import pytest
 
-import graphs.files
-from graphs.annotations import Annotations, write_annotations
-from graphs.bounded import unpacked
-from graphs.files import is_packed
-from graphs.neuronpedia_reader import read_neuronpedia
-from graphs.storage import write_graph
+import graphs.disk.files
+from graphs.core.annotations import Annotations, write_annotations
+from graphs.disk.bounded import unpacked
+from graphs.disk.files import is_packed
+from graphs.formats.neuronpedia.reader import read_neuronpedia
+from graphs.formats.storage import write_graph
 from tests.same_graph import assert_same_graph
 from tests.test_cli import assert_refused, run
 from tests.test_neuronpedia import GRAPH
@@ -61,7 +61,7 @@ def test_no_more_is_unpacked_than_is_allowed(tmp_path, monkeypatch):
         unpacked(bomb.read_bytes(), 2**20)
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
-    monkeypatch.setattr(graphs.files, "LARGEST_JSON", 2**20)
+    monkeypatch.setattr(graphs.disk.files, "LARGEST_JSON", 2**20)
     assert_refused(run("show", bomb), "bomb.json.gz: it unpacks to more than 1,048,576 bytes")
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from plotly.offline import get_plotlyjs
 
-from graphs.annotations import NO_ANNOTATIONS
-from graphs.files import GraphFileError
-from graphs.graph import AttributionGraph
+from graphs.core.annotations import NO_ANNOTATIONS
+from graphs.core.graph import AttributionGraph
+from graphs.disk.files import GraphFileError
 from tests.graph_oracles import make_graph
 from tests.test_figure import EDGES, HOSTILE, LOGIT, NAMES, hostile_graph
-from viz import page
-from viz.page import write_page
+from viz.page import page
+from viz.page.page import write_page
 
 
 class Reader(HTMLParser):

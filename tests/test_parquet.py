@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from pydantic_core import from_json
 
-from graphs.annotations import Annotations, Group
-from graphs.files import GraphFileError
-from graphs.influence import influence
-from graphs.parquet import write_parquet
-from graphs.provenance import Provenance
+from graphs.analysis.influence import influence
+from graphs.core.annotations import Annotations, Group
+from graphs.core.provenance import Provenance
+from graphs.disk.files import GraphFileError
+from graphs.formats.parquet import write_parquet
 from tests.graph_oracles import make_graph, random_graphs
 from tests.test_interchange import GRAPH, NAMES
 

@@ -8,23 +8,23 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-import viz.differences
-import viz.part
-from graphs.descriptions import Description, Example
-from graphs.graph import AttributionGraph, row_sizes
-from graphs.influence import influence
-from graphs.leading import leading
-from graphs.neuronpedia_pages import feature_page
-from graphs.nodes import INPUT_KINDS, TARGET_KINDS
-from graphs.positions import align_prompts
-from graphs.provenance import DictionaryIdentity
-from graphs.prune import PruneSettings, prune
+import viz.page.differences
+import viz.page.part
+from graphs.analysis.influence import influence
+from graphs.analysis.leading import leading
+from graphs.analysis.prune import PruneSettings, prune
+from graphs.comparison.positions import align_prompts
+from graphs.core.descriptions import Description, Example
+from graphs.core.graph import AttributionGraph, row_sizes
+from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS
+from graphs.core.provenance import DictionaryIdentity
+from graphs.formats.neuronpedia.pages import feature_page
 from tests.graph_oracles import make_graph, make_header, make_table
 from tests.test_layout import assert_apart
 from tests.test_viewer_numbers import GRAPHS, layered
-from viz.pair import pair_data
-from viz.part import ALLOWED_NODES, Part, part
-from viz.payload import as_json, graph_data, placed, placed_together
+from viz.page.pair import pair_data
+from viz.page.part import ALLOWED_NODES, Part, part
+from viz.page.payload import as_json, graph_data, placed, placed_together
 
 
 def names_of(held: Part) -> list[str]:
@@ -72,7 +72,7 @@ def test_what_stands_before_a_node_says_when_pruning_drops_it(
 
 def test_of_very_many_edges_the_weak_are_pruned_before_they_are_ranked(monkeypatch):
     graph = GRAPHS[2]
-    monkeypatch.setattr(viz.part, "_MOST_RANKED", 10)
+    monkeypatch.setattr(viz.page.part, "_MOST_RANKED", 10)
     held = part(graph)
     assert held.n_edges == graph.weights.nnz > held.graph.weights.nnz
     assert set(names_of(held)) <= {str(node) for node in graph.nodes}
@@ -80,7 +80,7 @@ def test_of_very_many_edges_the_weak_are_pruned_before_they_are_ranked(monkeypat
 
 def test_very_large_graphs_lose_no_input_of_a_target_and_rows_keep_their_sums(monkeypatch):
     graph = GRAPHS[2]
-    monkeypatch.setattr(viz.part, "_MOST_RANKED", 10)
+    monkeypatch.setattr(viz.page.part, "_MOST_RANKED", 10)
     pruned = part(graph).graph
     rows = [graph.find(node) for node in pruned.nodes]
     for target in pruned.target_rows().tolist():
@@ -94,8 +94,8 @@ def test_where_not_all_rows_of_targets_fit_the_most_probable_are_whole(monkeypat
     graph = replace(GRAPHS[0], seed=GRAPHS[0].seed[[*range(27), 28, 27]])  # the second is likelier
     likeliest = int(graph.seed.argmax())
     count = int(np.count_nonzero(graph.weights.toarray()[likeliest]))
-    monkeypatch.setattr(viz.differences, "MOST_INTO_TARGETS", count)
-    monkeypatch.setattr(viz.part, "MOST_EDGES", 10)
+    monkeypatch.setattr(viz.page.differences, "MOST_INTO_TARGETS", count)
+    monkeypatch.setattr(viz.page.part, "MOST_EDGES", 10)
     held = part(graph)
     assert held.rows[held.whole].tolist() == [likeliest]
     assert np.count_nonzero(held.rows[held.target] == likeliest) == count

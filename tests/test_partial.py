@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.filled import Filled
-from circuits.firing import strongest
-from circuits.frozen import DamagedWeights
-from circuits.neurons import Neurons
-from circuits.places import parse_reference
-from circuits.trace import trace
-from circuits.transcoder import nothing
-from circuits.transcoders import DictionaryMismatch, TranscoderSet
+from circuits.features.files.locations import parse_reference
+from circuits.features.firing import strongest
+from circuits.features.hybrid import Filled
+from circuits.features.neurons import Neurons
+from circuits.features.transcoder import nothing
+from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
+from circuits.model.frozen import DamagedWeights
+from circuits.pipe import trace
 from graphs import NodeKind
 from tests.conftest import cached_subject
 from tests.test_cli import assert_refused, run

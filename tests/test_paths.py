@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from graphs.flow import Ends, entering, flow, necessity, path_lengths, whole
-from graphs.graph import AttributionGraph
-from graphs.influence import graph_shares, influence
-from graphs.nodes import INPUT_KINDS, TARGET_KINDS, NodeKind
-from graphs.paths import strongest_paths
+from graphs.analysis.flow import Ends, entering, flow, necessity, path_lengths, whole
+from graphs.analysis.influence import graph_shares, influence
+from graphs.analysis.paths import strongest_paths
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeKind
 from tests.graph_oracles import make_graph, random_graphs
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}

@@ -10,13 +10,19 @@ import huggingface_hub.constants as hub
 import pytest
 import torch
 
-import circuits.places
-from circuits.formats.stored import WeightsFormatError
-from circuits.hub import HubError, open_repository
-from circuits.places import PlaceError, Reference, chosen, find_place, parse_reference
-from circuits.points import ReadPoint, WritePoint
-from circuits.transcoders import DictionaryMismatch
-from circuits.weights import read_transcoders
+import circuits.features.files.locations
+from circuits.features.files.locations import (
+    PlaceError,
+    Reference,
+    chosen,
+    find_place,
+    parse_reference,
+)
+from circuits.features.files.reading import read_transcoders
+from circuits.features.files.tensors import WeightsFormatError
+from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.transcoder_set import DictionaryMismatch
+from circuits.model.hub import HubError, open_repository
 from tests import format_writers as writers
 from tests.conftest import cached_subject
 from tests.hub_server import COMMIT, Hub, running_hub
@@ -350,7 +356,7 @@ def test_a_folder_of_everything_is_not_searched(tmp_path: Path, monkeypatch: pyt
     for number in range(4):
         (tmp_path / str(number)).touch()
     assert len(find_place(tmp_path).files) == 4
-    monkeypatch.setattr(circuits.places, "MOST_FILES", 3)
+    monkeypatch.setattr(circuits.features.files.locations, "MOST_FILES", 3)
     with pytest.raises(PlaceError, match="holds more than 3 files: name the folder"):
         find_place(tmp_path)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphs.positions import align_characters, align_prompts, align_tokens
-from graphs.provenance import Provenance
+from graphs.comparison.positions import align_characters, align_prompts, align_tokens
+from graphs.core.provenance import Provenance
 from tests.graph_oracles import make_graph
 
 PROMPT = ("<bos>", "The", " capital", " of", " the", " state", " containing", " Dallas", " is")

@@ -13,19 +13,19 @@ import torch
 
 import graphs
 from circuits.atlas.shipped import atlas_transcoders
-from circuits.features import FeatureSource
-from circuits.filled import Filled
-from circuits.neuron_layer import neuron_layer
-from circuits.neurons import Neurons
-from circuits.points import MlpPoints, ReadPoint, WritePoint
-from circuits.profile import profile, read_texts
-from circuits.recording import record
-from circuits.subject import Subject, read_subject
-from circuits.tokens import PromptError, read_prompt
-from circuits.trace import trace
-from circuits.transcoder import nothing
-from circuits.transcoders import DictionaryMismatch, TranscoderSet
-from circuits.weights import read_transcoders
+from circuits.evaluation.profiling import profile, read_texts
+from circuits.features.active import FeatureSource
+from circuits.features.files.reading import read_transcoders
+from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
+from circuits.features.hybrid import Filled
+from circuits.features.neuron_layer import neuron_layer
+from circuits.features.neurons import Neurons
+from circuits.features.transcoder import nothing
+from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
+from circuits.model.prompt import PromptError, read_prompt
+from circuits.model.subject import Subject, read_subject
+from circuits.pipe import trace
+from circuits.recording.record import record
 from tests.test_cli import assert_refused, run
 
 TEXTS = ["The capital of the state containing Dallas is", "The capital of Texas is"]

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_array
 
-from graphs.files import GraphFileError
-from graphs.profiles import Profile, Profiled, correlations, read_profile, write_profile
+from graphs.comparison.profiles import Profile, Profiled, correlations, read_profile, write_profile
+from graphs.disk.files import GraphFileError
 from tests.test_files import little_space
 
 pytestmark = pytest.mark.usefixtures("either_system")

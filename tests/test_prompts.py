@@ -16,9 +16,9 @@ from rich.console import Console
 
 import graphs
 import viz
-from graphs.compare import compare
-from graphs.correspond import CorrespondSettings, correspond
-from graphs.prompts import _elsewhere, across_prompts, interval, traits
+from graphs.comparison.compare import compare
+from graphs.comparison.correspond import CorrespondSettings, correspond
+from graphs.comparison.many_prompts import _elsewhere, across_prompts, interval, traits
 from tests.graph_oracles import make_graph
 from tests.test_cli import assert_refused, run
 

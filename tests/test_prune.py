@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphs.graph import AttributionGraph, row_sizes, row_sums
-from graphs.influence import influence
-from graphs.nodes import NodeKind
-from graphs.prune import PruneSettings, cumulative_influence, prune
+from graphs.analysis.influence import influence
+from graphs.analysis.prune import PruneSettings, cumulative_influence, prune
+from graphs.core.graph import AttributionGraph, row_sizes, row_sums
+from graphs.core.nodes import NodeKind
 from tests.graph_oracles import OUTSIDE, make_graph, prune_by_hand, random_graphs
 from tests.tolerances import EXACT
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphs.prune import PruneSettings, prune
-from graphs.prune_grid import prune_grid
-from graphs.scores import scores
+from graphs.analysis.prune import PruneSettings, prune
+from graphs.analysis.prune_grid import prune_grid
+from graphs.analysis.scores import scores
 from tests.graph_oracles import make_graph, random_graphs
 from tests.tolerances import EXACT
 

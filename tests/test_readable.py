@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from rich.text import Text
 
-from circuits.cli.app import say
-from circuits.cli.readable import ReadableConsole, ReadableStream, readable_streams
-from graphs.storage import write_graph
+from graphs.formats.storage import write_graph
+from headwater.terminal.printing import say
+from headwater.terminal.readable import ReadableConsole, ReadableStream, readable_streams
 from tests.hostile_files import (
     CLIPBOARD,
     HOSTILE,
@@ -24,7 +24,7 @@ from tests.hostile_files import (
     write_speaking_graph,
 )
 from tests.test_cli import run
-from viz.words import one_line, readable, visible
+from viz.text.words import one_line, readable, visible
 
 # What a terminal obeys: all of these categories but ends of lines, tabs, isolates and joiners.
 KEPT = set("\n\t\u2068\u2069\u200c\u200d")

@@ -11,16 +11,16 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from circuits.ablation import Ablation
-from circuits.check import CheckSettings, check
-from circuits.expand import Expansion
-from circuits.experiment import prepare
-from circuits.intervene import intervene
-from circuits.neurons import Neurons
-from circuits.recording import record
-from circuits.subject import Subject, read_subject
-from circuits.tokens import DEFAULT_RULE, PromptRule, opening_ids, read_prompt
-from circuits.trace import RECORDING_LIMIT, TraceSettings, trace
+from circuits.attribution.expand import Expansion
+from circuits.evaluation.ablation import Ablation
+from circuits.evaluation.check import CheckSettings, check
+from circuits.features.neurons import Neurons
+from circuits.interventions.experiment import prepare
+from circuits.interventions.intervene import intervene
+from circuits.model.prompt import DEFAULT_RULE, PromptRule, opening_ids, read_prompt
+from circuits.model.subject import Subject, read_subject
+from circuits.pipe import RECORDING_LIMIT, TraceSettings, trace
+from circuits.recording.record import record
 from graphs import AttributionGraph, Bos, Intervention, Regime, summarise
 
 pytestmark = pytest.mark.real_model

@@ -14,13 +14,13 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_array
 
 import graphs
-from circuits.expand import Expansion
-from circuits.experiment import ExperimentError, prepare
-from circuits.features import FeatureSource
-from circuits.recomputed import rows_report
-from circuits.subject import Subject
-from circuits.targets import TargetSettings
-from circuits.trace import TraceSettings, trace
+from circuits.attribution.expand import Expansion
+from circuits.attribution.targets import TargetSettings
+from circuits.evaluation.recomputed import rows_report
+from circuits.features.active import FeatureSource
+from circuits.interventions.experiment import ExperimentError, prepare
+from circuits.model.subject import Subject
+from circuits.pipe import TraceSettings, trace
 from graphs import AttributionGraph, NodeKind
 from tests.conftest import skip_without_neurons
 from tests.test_cli import PROMPT, assert_refused, run

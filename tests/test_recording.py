@@ -4,15 +4,15 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from circuits.frozen import DamagedWeights, FrozenModel
-from circuits.neurons import Neurons
-from circuits.recording import record
-from circuits.replay import replay_difference
-from circuits.sources import build_sources
-from circuits.subject import Subject
-from circuits.targets import TargetSettings, read_targets
-from circuits.tokens import PromptError
-from circuits.trace import trace
+from circuits import trace
+from circuits.attribution.replay import replay_difference
+from circuits.attribution.sources import build_sources
+from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.features.neurons import Neurons
+from circuits.model.frozen import DamagedWeights, FrozenModel
+from circuits.model.prompt import PromptError
+from circuits.model.subject import Subject
+from circuits.recording.record import record
 from tests.conftest import cached_subject
 from tests.tiny import tiny_model, tiny_prompt, toy_dictionary, toy_tokenizer
 from tests.tolerances import EXACT, FLOAT32

@@ -2,31 +2,31 @@ from __future__ import annotations
 
 import re
 from dataclasses import is_dataclass
-from importlib import import_module
 
 import pytest
 import torch
 
-import circuits.estimate
-import circuits.room
-from circuits.attention import Attention
-from circuits.estimate import Plan, estimate
-from circuits.expand import Expansion
-from circuits.frozen import FrozenModel
-from circuits.neurons import Neurons
-from circuits.recording import Recording, record
-from circuits.room import (
+import circuits.attribution.estimate
+import circuits.attribution.room
+import circuits.pipe
+from circuits.attribution.estimate import Plan, estimate
+from circuits.attribution.expand import Expansion
+from circuits.attribution.room import (
     DoesNotFit,
     require_room,
     require_room_to_gather,
     require_room_to_record,
     require_room_to_sweep,
 )
-from circuits.sources import build_sources
-from circuits.subject import Subject
-from circuits.targets import TargetSettings
-from circuits.tokens import Prompt, PromptError
-from circuits.trace import read_active, trace
+from circuits.attribution.sources import build_sources
+from circuits.attribution.targets import TargetSettings
+from circuits.features.neurons import Neurons
+from circuits.model.frozen import FrozenModel
+from circuits.model.prompt import Prompt, PromptError
+from circuits.model.subject import Subject
+from circuits.pipe import read_active, trace
+from circuits.recording.attention import Attention
+from circuits.recording.record import Recording, record
 from tests.test_estimate import prepared, without_blocks
 from tests.tiny import tiny_prompt, toy_dictionary
 
@@ -38,7 +38,7 @@ def test_what_does_not_fit_is_refused_with_a_number_that_does(
     few, many = Expansion(max_features=30), Expansion(everything=True)
     without_blocks(monkeypatch)
     there = estimate(gemma.frozen, recording, features, few, targets).peak_bytes + 1
-    monkeypatch.setattr(circuits.room, "free_bytes", lambda: there)
+    monkeypatch.setattr(circuits.attribution.room, "free_bytes", lambda: there)
     require_room(Plan(gemma.frozen, recording, features, few, targets))
     with pytest.raises(DoesNotFit, match="lower --all to --max-features") as refused:
         require_room(Plan(gemma.frozen, recording, features, many, targets))
@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_refused_with_a_number_that_does(
 
 
 def test_sources_that_do_not_fit_are_refused(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(circuits.room, "free_bytes", lambda: 1000)
+    monkeypatch.setattr(circuits.attribution.room, "free_bytes", lambda: 1000)
     recording, features, targets = prepared(gemma)
     with pytest.raises(DoesNotFit, match="shorten the prompt or take a dictionary"):
         require_room(Plan(gemma.frozen, recording, features, Expansion(max_features=1), targets))
@@ -65,8 +65,8 @@ def test_a_forward_pass_that_does_not_fit_is_refused(
     require_room_to_record(gemma.frozen, source, 6)
     with pytest.raises(DoesNotFit, match=r"A prompt of 1,000,000 tokens needs about .* GiB more"):
         require_room_to_record(gemma.frozen, source, 10**6)
-    monkeypatch.setattr(circuits.room, "free_bytes", lambda: 0)
-    monkeypatch.setattr(circuits.room, "free_device_bytes", lambda _: 0)
+    monkeypatch.setattr(circuits.attribution.room, "free_bytes", lambda: 0)
+    monkeypatch.setattr(circuits.attribution.room, "free_device_bytes", lambda _: 0)
     with pytest.raises(DoesNotFit, match="to be recorded"):
         trace(tiny_prompt(), gemma, source)
     assert len(trace(tiny_prompt(), gemma, source, force=True)) > 0
@@ -104,9 +104,9 @@ def test_a_sweep_holds_at_least_what_is_asked_for_before_it_is_begun(
         attention = Attention(frozen, recording, prompt.context_only)
     layers = [(x.tiles.vectors, x.mlp_constant, x.attention_constant) for x in sources.layers]
     held = 8 * numbers(recording.blocks, attention.mixing, layers)
-    monkeypatch.setattr(circuits.room, "free_device_bytes", lambda _: held)
+    monkeypatch.setattr(circuits.attribution.room, "free_device_bytes", lambda _: held)
     require_room_to_sweep(frozen, prompt)
-    monkeypatch.setattr(circuits.room, "free_device_bytes", lambda _: held // 2)
+    monkeypatch.setattr(circuits.attribution.room, "free_device_bytes", lambda _: held // 2)
     with pytest.raises(DoesNotFit, match=r"A trace of 60 tokens needs at least .* shorten the"):
         require_room_to_sweep(frozen, prompt)
 
@@ -116,8 +116,10 @@ def test_what_cannot_fit_whatever_fires_is_refused_before_the_model_is_run(
 ):
     prompt = tiny_prompt((1, *[5, 9] * 2000, 8))
     patterns = 3 * 4 * 4002**2 * 8  # layers, heads; a sweep holds them twice
-    monkeypatch.setattr(circuits.room, "free_device_bytes", lambda _: int(1.9 * patterns))
-    module = import_module("circuits.trace")
+    monkeypatch.setattr(
+        circuits.attribution.room, "free_device_bytes", lambda _: int(1.9 * patterns)
+    )
+    module = circuits.pipe
     monkeypatch.setattr(module, "require_room_to_record", lambda *_: None)  # of many layers, less
     monkeypatch.setattr(module, "record", lambda *_: pytest.fail("the model was run"))
     with pytest.raises(PromptError, match="the model's context holds 64"):  # no memory would help
@@ -144,14 +146,14 @@ def test_what_is_active_on_the_first_tokens_refuses_a_long_prompt(
         lengths.append(len(prompt))
         return record(frozen, prompt, *rest)
 
-    monkeypatch.setattr(circuits.room, "record", run)
-    monkeypatch.setattr(import_module("circuits.trace"), "record", run)
-    monkeypatch.setattr(import_module("circuits.trace"), "require_room_to_sweep", lambda *_: None)
-    monkeypatch.setattr(circuits.room, "free_device_bytes", lambda _: gathered)
+    monkeypatch.setattr(circuits.attribution.room, "record", run)
+    monkeypatch.setattr(circuits.pipe, "record", run)
+    monkeypatch.setattr(circuits.pipe, "require_room_to_sweep", lambda *_: None)
+    monkeypatch.setattr(circuits.attribution.room, "free_device_bytes", lambda _: gathered)
     require_room_to_gather(gemma.frozen, prompt, source)
     assert lengths == [256]
-    monkeypatch.setattr(circuits.room, "free_device_bytes", lambda _: gathered // 3)
-    monkeypatch.setattr(import_module("circuits.trace"), "require_room_to_record", lambda *_: None)
+    monkeypatch.setattr(circuits.attribution.room, "free_device_bytes", lambda _: gathered // 3)
+    monkeypatch.setattr(circuits.pipe, "require_room_to_record", lambda *_: None)
     with pytest.raises(DoesNotFit, match=r"Of 1,501 tokens the first 256 .* shorten the prompt"):
         trace(prompt, gemma, source)
     assert lengths == [256, 256]  # the whole was never run

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from circuits.rows import SparseRows, largest, thin
+from circuits.attribution.rows import SparseRows, largest, thin
 
 blocks = arrays(np.float64, (3, 17), elements=st.floats(-10, 10, allow_subnormal=False))
 
@@ -16,7 +16,7 @@ def test_the_kept_share_is_reached_with_the_fewest_entries(block, share, run):
     sizes = np.abs(block)
     totals = sizes.sum(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuits.rows.RUN", run)
+        patch.setattr("circuits.attribution.rows.RUN", run)
         kept = largest(sizes, totals, share)
     for row in range(len(block)):
         held = np.sort(sizes[row][kept[row]])
@@ -56,6 +56,6 @@ def test_rows_may_come_in_any_order():
 
 @pytest.mark.parametrize("run", [1, 2, 64])
 def test_what_fits_the_budget_exactly_is_dropped(run: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("circuits.rows.RUN", run)
+    monkeypatch.setattr("circuits.attribution.rows.RUN", run)
     kept = largest(np.array([[1.0, 3.0]]), np.array([4.0]), 0.75)
     assert kept.tolist() == [[False, True]]

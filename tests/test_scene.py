@@ -14,8 +14,8 @@ from tests.graph_oracles import (
     series_influence,
 )
 from tests.tolerances import EXACT
-from viz import scene as scenes
-from viz.scene import MOST_EDGES, MOST_NODES, scene
+from viz.plot import scene as scenes
+from viz.plot.scene import MOST_EDGES, MOST_NODES, scene
 
 
 def large_graph(features: int):

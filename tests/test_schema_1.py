@@ -13,9 +13,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import graphs
-from circuits.cli.audit_folder import AuditFolder
-from circuits.descriptions import feature_files
-from circuits.weights import read_transcoders
+from circuits.features.feature_files import feature_files
+from circuits.features.files.reading import read_transcoders
+from headwater.audit_folder import AuditFolder
 from tests.test_cli import run
 
 FILES = Path(__file__).with_name("data") / "schema_1"

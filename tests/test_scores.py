@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphs.nodes import NodeKind
-from graphs.prune import PruneSettings, prune
-from graphs.scores import Scores, scores
+from graphs.analysis.prune import PruneSettings, prune
+from graphs.analysis.scores import Scores, scores
+from graphs.core.nodes import NodeKind
 from tests.graph_oracles import absorbed_by_hand, make_graph, random_graphs, renormalised_by_hand
 from tests.tolerances import EXACT
 

@@ -19,17 +19,17 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-import circuits.cli.serve
 import graphs
-from circuits.cli.jobs import MOST_WAITING
-from circuits.cli.serve import HOST, ModelWorkshop, _listen, free_path
-from circuits.cli.site import LARGEST_BODY
-from circuits.cli.usage import UsageError
-from circuits.experiment import prepare
-from circuits.intervene import intervene
+import headwater.cli.serve
+from circuits.attribution.targets import TargetSettings
+from circuits.interventions.experiment import prepare
+from circuits.interventions.intervene import intervene
+from circuits.pipe import TraceSettings
 from circuits.progress import ignore_progress
-from circuits.targets import TargetSettings
-from circuits.trace import TraceSettings
+from headwater.cli.serve import HOST, ModelWorkshop, _listen, free_path
+from headwater.cli.usage import UsageError
+from headwater.server.jobs import MOST_WAITING
+from headwater.server.site import LARGEST_BODY
 from tests.browser import LAPTOP, chromium, needs_chromium
 from tests.conftest import cached_subject
 from tests.serving import TOKEN, Served, serving, serving_one
@@ -216,7 +216,7 @@ def test_two_servers_of_one_folder_lose_no_graph(tmp_path: Path, monkeypatch: py
         time.sleep(0.2)
         write(graph, path)
 
-    monkeypatch.setattr(circuits.cli.serve, "trace", lambda *_: layered(0))
+    monkeypatch.setattr(headwater.cli.serve, "trace", lambda *_: layered(0))
     monkeypatch.setattr(graphs, "write_graph", slowly)
     with ThreadPoolExecutor(2) as servers:
         names = servers.map(lambda prompt: workshop.trace(prompt, ignore_progress), ["fj", "fj"])
@@ -239,7 +239,7 @@ def test_it_listens_to_this_machine_alone_and_says_which_port_is_taken():
 def test_the_command_prints_an_address_that_opens_it_and_no_traceback(
     model_folder: Path, tmp_path: Path
 ):
-    command = [sys.executable, "-m", "circuits", "serve", tmp_path, "--model", model_folder]
+    command = [sys.executable, "-m", "headwater", "serve", tmp_path, "--model", model_folder]
     running = subprocess.Popen(
         [*map(str, command), "--port", "0"],
         stdout=subprocess.PIPE,

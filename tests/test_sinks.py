@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.expand import Expansion
-from circuits.frozen import FrozenModel
-from circuits.sinks import LEAST_RATIO
-from circuits.subject import Subject
-from circuits.trace import TraceSettings, trace
+from circuits.attribution.expand import Expansion
+from circuits.attribution.sinks import LEAST_RATIO
+from circuits.model.frozen import FrozenModel
+from circuits.model.subject import Subject
+from circuits.pipe import TraceSettings, trace
 from graphs import AttributionGraph, NodeKind, influence
 from tests.conftest import cached_subject
 from tests.tiny import tiny_model, tiny_prompt, toy_dictionary

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 
 import graphs
 from graphs import AttributionGraph, NodeKind
-from graphs.graph import edge_targets
+from graphs.core.graph import edge_targets
 from tests.test_cli import assert_refused, run
 from tests.test_weights import per_layer
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.sources import MOST_PADDING, pack_tiles, slots
+from circuits.attribution.sources import MOST_PADDING, pack_tiles, slots
 from tests.tolerances import EXACT
 
 SHAPES = {

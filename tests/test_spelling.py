@@ -7,9 +7,9 @@ from collections import defaultdict
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from circuits.models import load_tokenizer
-from circuits.spelling import entries, spell, speller, vocabulary_digest
-from circuits.tokens import read_prompt
+from circuits.model.loading import load_tokenizer
+from circuits.model.prompt import read_prompt
+from circuits.model.spelling import entries, spell, speller, vocabulary_digest
 from tests.tiny import toy_tokenizer
 from tests.tokenizers_like import byte_fallback, byte_level, llama_like
 

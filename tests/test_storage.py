@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from graphs.files import GraphFileError
-from graphs.graph import AttributionGraph
-from graphs.storage import read_graph, write_graph
+from graphs.core.graph import AttributionGraph
+from graphs.disk.files import GraphFileError
+from graphs.formats.storage import read_graph, write_graph
 from tests.graph_oracles import make_graph, random_graphs
 from tests.same_graph import assert_same_graph
 
@@ -84,7 +84,7 @@ def test_a_dtype_that_the_format_lacks_is_not_written(tmp_path):
 
 
 def test_a_header_that_no_reader_would_take_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("graphs.storage._LONGEST_HEADER", 1000)
+    monkeypatch.setattr("graphs.formats.storage._LONGEST_HEADER", 1000)
     with pytest.raises(GraphFileError, match="take more than 0 MB, prune the graph first"):
         write_graph(GRAPH, tmp_path / "graph")
     assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 
+from graphs.analysis.strengths import strengths
 from tests.graph_oracles import (
     dense_shares,
     dense_sizes,
@@ -13,7 +14,6 @@ from tests.graph_oracles import (
     series_influence,
 )
 from tests.tolerances import EXACT
-from viz.strengths import strengths
 
 
 @given(random_graphs())

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from circuits.recording import record
-from circuits.subject import Subject
-from circuits.targets import Direction, TargetSettings, read_targets
+from circuits.attribution.targets import Direction, TargetSettings, read_targets
+from circuits.model.subject import Subject
+from circuits.recording.record import record
 from graphs import NodeKind
 from tests.tiny import tiny_prompt
 from tests.tolerances import EXACT

@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from circuits.naming import candidates
-from circuits.tokens import (
+from circuits.attribution.target_names import candidates
+from circuits.model.prompt import (
     GEMMA_3_CHAT_OPENING,
     PromptError,
     PromptRule,

@@ -7,15 +7,15 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from circuits.architectures import LAYOUTS, last_third
-from circuits.expand import Expansion
-from circuits.frozen import FrozenModel
-from circuits.lower import push_lower
-from circuits.neurons import Neurons
-from circuits.recording import record
-from circuits.subject import Subject
-from circuits.targets import Direction, TargetSettings
-from circuits.trace import TraceSettings, trace
+from circuits.attribution.expand import Expansion
+from circuits.attribution.forward_prefix import push_lower
+from circuits.attribution.targets import Direction, TargetSettings
+from circuits.features.neurons import Neurons
+from circuits.model.architectures import LAYOUTS, last_third
+from circuits.model.frozen import FrozenModel
+from circuits.model.subject import Subject
+from circuits.pipe import TraceSettings, trace
+from circuits.recording.record import record
 from graphs import AttributionGraph, NodeKind, influence
 from tests.conftest import cached_subject, skip_without_neurons
 from tests.tiny import tiny_model, tiny_prompt, toy_dictionary
@@ -57,7 +57,7 @@ def test_best_first_within_its_budget_is_everything(subject: Subject):
 
 
 def partly(graph: AttributionGraph, monkeypatch: pytest.MonkeyPatch, **expansion):
-    monkeypatch.setattr("circuits.expand.FIRST_ROUND", 4)
+    monkeypatch.setattr("circuits.attribution.expand.FIRST_ROUND", 4)
     return traced(cached_subject("gemma-3"), **expansion)
 
 
@@ -91,7 +91,7 @@ def test_expansion_stops_at_the_tolerance(monkeypatch: pytest.MonkeyPatch):
 
 def test_features_are_expanded_best_first(monkeypatch: pytest.MonkeyPatch):
     """The first feature expanded is the one with the most direct effect on the targets."""
-    monkeypatch.setattr("circuits.expand.FIRST_ROUND", 1)
+    monkeypatch.setattr("circuits.attribution.expand.FIRST_ROUND", 1)
     graph = traced(cached_subject("gemma-3"), max_features=1)
     rows = graph.weights[graph.target_rows()]
     shares = abs(rows).toarray() / abs(rows).sum(axis=1)[:, None]
@@ -170,8 +170,8 @@ def test_permuting_a_dictionarys_features_permutes_the_graph(gemma: Subject):
 def test_labels_are_the_tokens_that_a_feature_raises(
     gemma: Subject, block: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("circuits.labels.VOCABULARY_BLOCK", block)
-    monkeypatch.setattr("circuits.labels.CHUNK", chunk)
+    monkeypatch.setattr("circuits.features.top_tokens.VOCABULARY_BLOCK", block)
+    monkeypatch.setattr("circuits.features.top_tokens.CHUNK", chunk)
     dictionary = toy_dictionary()
     graph = traced(gemma, dictionary)
     frozen = gemma.frozen
@@ -208,17 +208,19 @@ def test_targets_and_sources_meet_where_it_is_cheapest(
         floors.append(floor)
         return push_lower(frozen, attention, sources, floor)
 
-    monkeypatch.setattr("circuits.expand.push_lower", push)
+    monkeypatch.setattr("circuits.attribution.expand.push_lower", push)
     graphs = []
     for floor in (0, 2):
-        monkeypatch.setattr("circuits.flops.Costs.best_floor", lambda self, share, f=floor: f)
+        monkeypatch.setattr(
+            "circuits.attribution.flops.Costs.best_floor", lambda self, share, f=floor: f
+        )
         graphs.append(traced(gemma, everything=True))
     assert floors == [0, 2]
     np.testing.assert_allclose(graphs[1].weights.toarray(), graphs[0].weights.toarray(), **EXACT)
 
 
 def test_a_broken_row_fails_the_check(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
-    from circuits.attention import Attention
+    from circuits.recording.attention import Attention
 
     whole = Attention.pull_back
 

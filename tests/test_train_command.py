@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-import circuits.cli.train
+import circuits.training.corpus_choice
 import graphs
-from circuits.descriptions import feature_files
+from circuits.features.feature_files import feature_files
+from circuits.features.files.reading import read_transcoders
 from circuits.training.loop import CHECKPOINT, LOG
-from circuits.weights import read_transcoders
-from graphs.leftovers import temporary_path
+from circuits.training.settings import TrainingError
+from graphs.disk.leftovers import temporary_path
 from tests.test_audit_command import contents
 from tests.test_cli import assert_refused, run
 from tests.test_files import little_space
@@ -121,9 +122,9 @@ def test_a_name_with_one_slash_is_a_dataset(
 
     def dataset(*arguments: object):
         asked.extend(arguments)
-        raise circuits.cli.train.TrainingError("asked.")
+        raise TrainingError("asked.")
 
-    monkeypatch.setattr(circuits.cli.train, "dataset_corpus", dataset)
+    monkeypatch.setattr(circuits.training.corpus_choice, "dataset_corpus", dataset)
     named = ("train", "org/set", "--column", "body", "--model", model_folder)
     assert_refused(run(*named, "--out", tmp_path / "out"), "asked.")
     assert (asked[0], *asked[2:]) == ("org/set", 64, "body", "auto")  # cut to the model's context

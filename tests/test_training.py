@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 
 from circuits.atlas.words import atlas_tokenizer
-from circuits.frozen import FrozenModel
-from circuits.points import ReadPoint, WritePoint
-from circuits.recording import record
-from circuits.subject import Subject
-from circuits.tokens import PromptError, PromptRule, read_prompt
+from circuits.features.files.reading import read_transcoders
+from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.frozen import FrozenModel
+from circuits.model.prompt import PromptError, PromptRule, read_prompt
+from circuits.model.subject import Subject
+from circuits.recording.record import record
 from circuits.training import loop
 from circuits.training.activations import Stream, mlp_vectors, padded
 from circuits.training.checkpoint import Progressed, read_checkpoint, write_checkpoint
@@ -42,8 +44,6 @@ from circuits.training.loop import CHECKPOINT, LOG, Logged, schedule, thresholds
 from circuits.training.losses import Step, step_loss
 from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
 from circuits.training.sparsity import active, batch_top_k, jump_relu, kth_largest, top_k
-from circuits.transcoders import TranscoderSet
-from circuits.weights import read_transcoders
 from graphs import Bos, DictionaryIdentity
 from tests.conftest import cached_subject
 from tests.test_leftovers import left_by_the_dead
@@ -632,7 +632,7 @@ def test_a_killed_command_goes_on(model_folder: Path, tmp_path: Path):
     def command(out: Path) -> list[str]:
         options = ["--width", "24", "--l0", "3", "--steps", "200", "--batch", "64"]
         options += ["--checkpoint-every", "5", "--model", str(model_folder), "--out", str(out)]
-        return [sys.executable, "-m", "circuits", "train", str(corpus), *options]
+        return [sys.executable, "-m", "headwater", "train", str(corpus), *options]
 
     whole, broken = tmp_path / "whole" / "run", tmp_path / "broken" / "run"
     subprocess.run(command(whole), check=True, capture_output=True)

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from circuits.features import ActiveFeatures
-from circuits.nonlinearities import JumpReLU, ReLU, TopK
-from circuits.points import ReadPoint, WritePoint
-from circuits.recording import record
-from circuits.sources import build_sources
-from circuits.subject import Subject
-from circuits.targets import TargetSettings, read_targets
-from circuits.transcoders import DictionaryMismatch, TranscoderSet
+from circuits.attribution.sources import build_sources
+from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.features.active import ActiveFeatures
+from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.nonlinearities import JumpReLU, ReLU, TopK
+from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
+from circuits.model.subject import Subject
+from circuits.recording.record import record
 from tests.tiny import tiny_prompt, toy_dictionary
 from tests.tolerances import EXACT
 

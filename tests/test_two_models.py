@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from circuits.neurons import Neurons
-from circuits.profile import profile
-from circuits.subject import Subject
-from circuits.tokens import read_prompt
-from circuits.trace import trace
+from circuits.evaluation.profiling import profile
+from circuits.features.neurons import Neurons
+from circuits.model.prompt import read_prompt
+from circuits.model.subject import Subject
+from circuits.pipe import trace
 from graphs import AttributionGraph, NodeKind, Profile, correspond, prune
 from tests.test_real_model import subject_of
 

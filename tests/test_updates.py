@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-import circuits.cli.check
-import circuits.cli.intervene
-import circuits.cli.reading
 import graphs
-from graphs.regime import Regime
-from graphs.report import ReplacementReport, Report
+import headwater.cli.check
+import headwater.cli.intervene
+import headwater.cli.reading
+from graphs.core.regime import Regime
+from graphs.core.report import ReplacementReport, Report
 from tests.test_cli import assert_refused, run
 from tests.test_files import little_space
 from tests.test_viewer_numbers import layered
@@ -100,7 +100,7 @@ for number in range(15):
 MEASURING = """
 import sys
 import graphs
-from graphs.regime import Regime
+from graphs.core.regime import Regime
 read = graphs.read_graph(sys.argv[1])
 for number in range(10):
     what = f"{sys.argv[2]} {number}"
@@ -160,9 +160,9 @@ def scaled(path: Path, layer: int):
 def test_a_check_and_interventions_at_once_are_all_kept(
     traced: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    meanwhile(monkeypatch, circuits.cli.check, "check", lambda: scaled(traced, 0))
+    meanwhile(monkeypatch, headwater.cli.check, "check", lambda: scaled(traced, 0))
     assert run("check", traced, *CHECK).exit_code in (0, 1)
-    meanwhile(monkeypatch, circuits.cli.intervene, "intervene", lambda: scaled(traced, 1))
+    meanwhile(monkeypatch, headwater.cli.intervene, "intervene", lambda: scaled(traced, 1))
     assert scaled(traced, 2).exit_code == 0
     header = graphs.read_graph(traced).provenance
     assert header.report is not None
@@ -173,10 +173,10 @@ def test_what_cannot_be_kept_is_printed(traced: Path, monkeypatch: pytest.Monkey
     reason = "What was found is printed only, and not kept: {}"
     another = layered(1)
     for command, module, name in (
-        (("check", traced, *CHECK), circuits.cli.check, "check"),
+        (("check", traced, *CHECK), headwater.cli.check, "check"),
         (
             ("intervene", traced, "--scale", "layer:1=0", "--save"),
-            circuits.cli.intervene,
+            headwater.cli.intervene,
             "intervene",
         ),
     ):
@@ -213,8 +213,8 @@ def test_groups_are_added_to_what_was_said_meanwhile(path: Path, monkeypatch: py
     )
     meanwhile(
         monkeypatch,
-        circuits.cli.reading,
-        "grouped",
+        graphs,
+        "with_groups",
         lambda: graphs.write_annotations(mine, beside),
     )
     result = run("group", path, "--tightness", "0", "--save", "--json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from circuits.cli.usage import UsageError, require_consistent
+from headwater.cli.usage import UsageError, require_consistent
 
 
 def test_options_that_exclude_each_other():

@@ -14,15 +14,15 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import graphs
-from graphs.descriptions import Description, Example
-from graphs.graph import AttributionGraph
-from graphs.provenance import Checks, Measured
+from graphs.core.descriptions import Description, Example
+from graphs.core.graph import AttributionGraph
+from graphs.core.provenance import Checks, Measured
 from tests.browser import Opened, needs_chromium, viewed
 from tests.graph_oracles import make_graph
 from tests.test_viewer_numbers import layered
-from viz.notebook import show
-from viz.page import write_page, write_pages
-from viz.words import percent
+from viz.page.notebook import show
+from viz.page.page import write_page, write_pages
+from viz.text.words import percent
 
 pytestmark = needs_chromium
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize
 
-from graphs.annotations import Annotations
-from graphs.graph import AttributionGraph
+from graphs.core.annotations import Annotations
+from graphs.core.graph import AttributionGraph
 from tests.browser import LAPTOP, needs_chromium, viewed
 from tests.graph_oracles import make_graph
-from viz.page import write_page
+from viz.page.page import write_page
 
 pytestmark = needs_chromium
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 import graphs
-from graphs.annotations import NO_ANNOTATIONS, Annotations
+from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from tests.browser import needs_chromium
 from tests.test_viewer import EARLY, LATE, LOGIT, OTHER, settle, small, until
-from viz.page import write_page
+from viz.page.page import write_page
 
 pytestmark = needs_chromium
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
 
-from graphs.descriptions import Description
-from graphs.graph import AttributionGraph
+from graphs.core.descriptions import Description
+from graphs.core.graph import AttributionGraph
 from tests.browser import Opened, needs_chromium, viewed
 from tests.test_viewer import EARLY, LATE, OTHER, hash_of, reloaded, settle, shown, small
-from viz.page import write_page
-from viz.part import part
-from viz.payload import graph_data, placed
+from viz.page.page import write_page
+from viz.page.part import part
+from viz.page.payload import graph_data, placed
 
 SLIDER = '[data-key="slider frequency"]'
 
@@ -95,7 +95,7 @@ def test_where_nobody_counted_there_is_no_slider(browser: Browser, tmp_path: Pat
 
 
 def test_frequencies_are_in_the_page_even_where_examples_have_no_room(monkeypatch):
-    monkeypatch.setattr("viz.payload._ROOM", 0)
+    monkeypatch.setattr("viz.page.payload._ROOM", 0)
     held = part(counted())
     data = graph_data(held, placed(held))
     assert data["features"] == {}

@@ -11,10 +11,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import graphs
-from graphs.graph import AttributionGraph
+from graphs.core.graph import AttributionGraph
 from tests.browser import Opened, needs_chromium, viewed
 from tests.test_viewer import EARLY, LATE, click, reloaded, settle, shown, small, until
-from viz.page import MOST_GRAPHS, page_text, write_page, write_pages
+from viz.page.page import MOST_GRAPHS, page_text, write_page, write_pages
 
 pytestmark = needs_chromium
 PROMPTS = ("Dallas", "Oakland", "Miami")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from graphs.graph import AttributionGraph
+from graphs.core.graph import AttributionGraph
 from tests.browser import needs_chromium, viewed
 from tests.graph_oracles import make_graph
 from tests.test_viewer import EARLY, LATE, LOGIT, OTHER, settle, small
-from viz.page import write_page
+from viz.page.page import write_page
 
 pytestmark = needs_chromium
 

@@ -10,14 +10,14 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import graphs
-from graphs.annotations import NO_ANNOTATIONS, Annotations
-from graphs.graph import AttributionGraph
-from graphs.provenance import NEURONS, UNKNOWN
+from graphs.core.annotations import NO_ANNOTATIONS, Annotations
+from graphs.core.graph import AttributionGraph
+from graphs.core.provenance import NEURONS, UNKNOWN
 from tests.browser import needs_chromium
 from tests.test_viewer import EARLY, LATE, settle, small, until
-from viz.page import write_page
-from viz.part import part
-from viz.payload import graph_data, placed
+from viz.page.page import write_page
+from viz.page.part import part
+from viz.page.payload import graph_data, placed
 
 
 def of_dictionary(graph: AttributionGraph, model: str | None = None, **changes) -> AttributionGraph:

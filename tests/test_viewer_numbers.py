@@ -12,17 +12,17 @@ import pytest
 from playwright.sync_api import Page
 
 import graphs
-import viz.part
-import viz.whole
-from graphs.annotations import Annotations, Group
-from graphs.flow import Ends
-from graphs.graph import AttributionGraph
+import viz.page.part
+import viz.page.whole
+from graphs.analysis.flow import Ends
+from graphs.core.annotations import Annotations, Group
+from graphs.core.graph import AttributionGraph
 from tests.browser import chromium, needs_chromium, viewed
 from tests.graph_oracles import make_graph
-from viz.page import write_page
-from viz.part import part
-from viz.payload import graph_data, placed
-from viz.words import number, percent
+from viz.page.page import write_page
+from viz.page.part import part
+from viz.page.payload import graph_data, placed
+from viz.text.words import number, percent
 
 pytestmark = needs_chromium
 
@@ -120,7 +120,7 @@ def test_pruning_keeps_what_python_keeps_and_scores_it_alike(page: Page, graph: 
 def test_a_part_of_a_graph_is_pruned_like_the_whole_as_far_as_it_says_so(
     page: Page, graph: AttributionGraph, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(viz.part, "MOST_EDGES", 25)
+    monkeypatch.setattr(viz.page.part, "MOST_EDGES", 25)
     held = part(graph, 18)
     data = graph_data(held, placed(held))
     nodes, edges = data["exact"]["nodes"], data["exact"]["edges"]
@@ -258,8 +258,8 @@ def test_weights_and_differences_of_rows_are_those_of_the_graph(
 def test_in_a_part_of_a_graph_differences_are_those_of_the_whole(
     page: Page, graph: AttributionGraph, ranked: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(viz.part, "MOST_EDGES", 8)
-    monkeypatch.setattr(viz.part, "_MOST_RANKED", ranked)
+    monkeypatch.setattr(viz.page.part, "MOST_EDGES", 8)
+    monkeypatch.setattr(viz.page.part, "_MOST_RANKED", ranked)
     held = part(graph, 14)
     data = graph_data(held, placed(held))
     assert data["partial"]
@@ -317,10 +317,10 @@ def test_only_a_part_of_a_graph_that_is_not_too_large_knows_the_whole(
     assert payload(GRAPHS[0])["whole"] is None
     held = part(GRAPHS[0], 14)
     assert graph_data(held, placed(held))["whole"] is not None
-    monkeypatch.setattr(viz.whole, "_MOST_EDGES", 10)
+    monkeypatch.setattr(viz.page.whole, "_MOST_EDGES", 10)
     assert graph_data(held, placed(held))["whole"] is None
     monkeypatch.undo()
-    monkeypatch.setattr(viz.part, "_MOST_RANKED", 10)
+    monkeypatch.setattr(viz.page.part, "_MOST_RANKED", 10)
     held = part(GRAPHS[2], 14)
     assert graph_data(held, placed(held))["whole"] is None
 

@@ -10,10 +10,10 @@ import pytest
 from playwright.sync_api import Page
 
 import graphs
-from graphs.annotations import Annotations
+from graphs.core.annotations import Annotations
 from tests.browser import chromium, needs_chromium, viewed
 from tests.test_viewer import EARLY, LATE, LOGIT, OTHER, small
-from viz.page import write_page
+from viz.page.page import write_page
 
 pytestmark = needs_chromium
 

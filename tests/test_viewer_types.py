@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from viz.page import SCRIPTS, VIEWER
+from viz.page.page import SCRIPTS, VIEWER
 
 ROOT = Path(__file__).parent.parent
 TSC = shutil.which("tsc", path=ROOT / ".node" / "node_modules" / ".bin") or shutil.which("tsc")

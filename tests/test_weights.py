@@ -8,9 +8,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from circuits.nonlinearities import JumpReLU, ReLU, TopK
-from circuits.points import ReadPoint, WritePoint
-from circuits.weights import WeightsFormatError, read_dictionary, read_transcoders
+from circuits.features.files.reading import WeightsFormatError, read_dictionary, read_transcoders
+from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.nonlinearities import JumpReLU, ReLU, TopK
 from tests import format_writers as writers
 from tests.tiny import toy_dictionary
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import graphs
-from circuits.hub import Repository, open_repository
-from circuits.places import find_place
-from graphs.files import GraphFileError, atomic_write
+from circuits.features.files.locations import find_place
+from circuits.model.hub import Repository, open_repository
+from graphs.disk.files import GraphFileError, atomic_write
 from tests import windows
 from tests.test_audit_command import contents
 from tests.test_cli import run
@@ -125,9 +125,9 @@ def test_folders_within_a_dictionary_are_found_as_elsewhere(
     (snapshot / "layer_0").mkdir(parents=True)
     (snapshot / "layer_0" / "params.npz").touch()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("circuits.hub.snapshot_download", lambda *_, **__: str(snapshot))
-    monkeypatch.setattr("circuits.hub.HfApi", None)  # there is no network
-    monkeypatch.setattr("circuits.hub.user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr("circuits.model.hub.snapshot_download", lambda *_, **__: str(snapshot))
+    monkeypatch.setattr("circuits.model.hub.HfApi", None)  # there is no network
+    monkeypatch.setattr("circuits.model.hub.user_cache_path", lambda _: tmp_path / "cache")
     cached = Repository("org/set", "0123", ("layer_0/params.npz",), listed=False)
     assert open_repository("org/set") == cached
 
@@ -163,7 +163,7 @@ def test_a_console_of_one_byte_for_a_character_shows_what_it_can(tmp_path: Path)
     graphs.write_annotations(labelled, graphs.annotations_path(graph))
     for command in (["paths"], ["compare", str(graph)]):
         ran = subprocess.run(
-            [sys.executable, "-m", "circuits", command[0], str(graph), *command[1:]],
+            [sys.executable, "-m", "headwater", command[0], str(graph), *command[1:]],
             capture_output=True,
             env={**os.environ, "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"},
             check=False,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from graphs.provenance import Checks
+from graphs.analysis.strengths import strengths
+from graphs.core.provenance import Checks
 from tests.graph_oracles import make_graph
-from viz.checked import CheckLine, check_lines, checked
-from viz.strengths import strengths
-from viz.words import (
+from viz.text.checked import CheckLine, check_lines, checked
+from viz.text.words import (
     counted,
     heading,
     hover_lines,

@@ -9,13 +9,13 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from circuits.frozen import FrozenModel
-from circuits.nonlinearities import JumpReLU, Nonlinearity, ReLU, TopK
-from circuits.points import ReadPoint, WritePoint
-from circuits.subject import Subject
-from circuits.tokens import Prompt
-from circuits.transcoder import Transcoder
-from circuits.transcoders import TranscoderSet
+from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.nonlinearities import JumpReLU, Nonlinearity, ReLU, TopK
+from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.frozen import FrozenModel
+from circuits.model.prompt import Prompt
+from circuits.model.subject import Subject
 from graphs import DictionaryIdentity, ModelIdentity
 
 VOCABULARY = 23

@@ -1,24 +1,24 @@
 """Pictures of attribution graphs: a layout, a plotly figure, a page.  No torch."""
 
-from viz.audit_page import write_audit
-from viz.audited import audit_text
-from viz.compared import comparison_scores, comparison_text
-from viz.comparing import depth_profile, matched_flow, scores_beside_null
-from viz.comparison_page import write_comparison
-from viz.consensual import consensus_text
-from viz.corresponding import correspondence_scores, correspondence_text
-from viz.described import description_text
-from viz.effects import effects_tables
-from viz.figure import figure
-from viz.front import front_page
-from viz.layout import Placement, layout
-from viz.notebook import Shown, show
-from viz.opposed import opposing_text
-from viz.page import MOST_GRAPHS, served_page, write_page, write_pages
-from viz.part import ALLOWED_NODES, MOST_NODES
-from viz.prompts import prompt_scores, prompts_text, write_prompts
-from viz.stories import groups_text, paths_text, stories, story
-from viz.terminal import report_table, summary_tables
+from viz.page.audit_page import write_audit
+from viz.page.comparison_page import write_comparison
+from viz.page.front import front_page
+from viz.page.notebook import Shown, show
+from viz.page.page import MOST_GRAPHS, served_page, write_page, write_pages
+from viz.page.part import ALLOWED_NODES, MOST_NODES
+from viz.page.prompts_page import prompt_scores, prompts_text, write_prompts
+from viz.plot.comparing import depth_profile, matched_flow, scores_beside_null
+from viz.plot.figure import figure
+from viz.plot.layout import Placement, layout
+from viz.text.audited import audit_text
+from viz.text.compared import comparison_scores, comparison_text
+from viz.text.consensual import consensus_text
+from viz.text.corresponding import correspondence_scores, correspondence_text
+from viz.text.described import description_text
+from viz.text.effects import effects_tables
+from viz.text.opposed import opposing_text
+from viz.text.stories import groups_text, paths_text, stories, story
+from viz.text.terminal import report_table, summary_tables
 
 __all__ = [
     "ALLOWED_NODES",

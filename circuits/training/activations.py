@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from circuits.frozen import FrozenModel
-from circuits.points import ReadPoint, WritePoint
-from circuits.taps import tapped
-from circuits.tokens import context_only_positions
+from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.taps import tapped
+from circuits.model.frozen import FrozenModel
+from circuits.model.prompt import context_only_positions
 from circuits.training.corpus import Corpus, has_features, is_held_out
 from circuits.training.settings import TrainingError, TrainSettings
 

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from circuits.training.settings import TrainingError
-from graphs.files import GraphFileError, atomic_write
-from graphs.locks import locked
+from graphs.disk.files import GraphFileError, atomic_write
+from graphs.disk.locks import locked
 
 
 @dataclass

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from circuits.frozen import FrozenModel
-from circuits.memory import free_bytes, gigabytes
-from circuits.subject import Subject
-from circuits.tokens import behind, context_only_positions, encode, opening_ids, require_known
+from circuits.machine.memory import free_bytes, gigabytes
+from circuits.model.frozen import FrozenModel
+from circuits.model.prompt import behind, context_only_positions, encode, opening_ids, require_known
+from circuits.model.subject import Subject
 from circuits.training.settings import TrainingError
-from graphs.files import GraphFileError, reason, regular_file
-from graphs.opening import Bos
+from graphs.core.opening import Bos
+from graphs.disk.files import GraphFileError, reason, regular_file
 
 SUFFIXES = (".txt", ".md", ".rst", ".text")
 SAMPLES_AT_ONCE = 64

@@ -11,11 +11,11 @@ from typing import Any
 from huggingface_hub import HfApi, hf_hub_download
 from transformers import PreTrainedTokenizerBase
 
-from circuits.hub import reason
-from circuits.tokens import opening_ids
+from circuits.model.hub import reason
+from circuits.model.prompt import opening_ids
 from circuits.training.corpus import token_ids
 from circuits.training.settings import TrainingError
-from graphs.opening import Bos
+from graphs.core.opening import Bos
 
 CONVERTED = "refs/convert/parquet"  # where the Hub keeps its own conversion of other formats
 

@@ -24,12 +24,12 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from circuits.points import WritePoint
-from circuits.replacement import Replacement
-from circuits.subject import Subject
+from circuits.evaluation.replacement import Replacement
+from circuits.features.hook_points import WritePoint
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.subject import Subject
 from circuits.training.activations import padded
-from circuits.transcoders import TranscoderSet
-from graphs.descriptions import Description, Example
+from graphs.core.descriptions import Description, Example
 
 EXAMPLES = 3  # per feature, each from another document
 TOKENS = 8  # raised and lowered

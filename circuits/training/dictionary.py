@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from circuits.nonlinearities import JumpReLU
+from circuits.features.nonlinearities import JumpReLU
+from circuits.features.transcoder import Transcoder
 from circuits.training.settings import Kind, TrainSettings
-from circuits.transcoder import Transcoder
 
 EVERY = slice(None)
 EXAMPLE_TOKENS = 16_384  # among which features are looked for

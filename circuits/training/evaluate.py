@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from circuits.frozen import FrozenModel
-from circuits.replacement import Replacement
-from circuits.transcoders import TranscoderSet
+from circuits.evaluation.replacement import Replacement
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.frozen import FrozenModel
 
 
 @dataclass(frozen=True)

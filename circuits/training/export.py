@@ -1,4 +1,4 @@
-"""Write a transcoder set as the folder that `circuits.weights` and circuit-tracer read."""
+"""Write a transcoder set as the folder that headwater and circuit-tracer read."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from circuits.formats.circuit_tracer import DOCUMENTS
-from circuits.formats.hooks import READ_POINTS, WRITE_POINTS
-from circuits.nonlinearities import JumpReLU
-from circuits.transcoder import Transcoder
-from circuits.transcoders import TranscoderSet
-from graphs.files import atomic_write, make_folder
+from circuits.features.files.circuit_tracer import DOCUMENTS
+from circuits.features.files.hook_names import READ_POINTS, WRITE_POINTS
+from circuits.features.nonlinearities import JumpReLU
+from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder_set import TranscoderSet
+from graphs.disk.files import atomic_write, make_folder
 
 
 def write_transcoders(

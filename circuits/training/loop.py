@@ -16,15 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from circuits.features.transcoder import Transcoder
 from circuits.training.activations import Activations, Stream
 from circuits.training.checkpoint import Progressed, read_checkpoint, write_checkpoint
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.losses import Step, step_loss
 from circuits.training.settings import Sparsity, TrainingError, TrainSettings
 from circuits.training.sparsity import kth_largest
-from circuits.transcoder import Transcoder
-from graphs.bounded import json_value
-from graphs.files import atomic_write, file_text, new_folder, reason
+from graphs.disk.bounded import json_value
+from graphs.disk.files import atomic_write, file_text, new_folder, reason
 
 CHECKPOINT = "checkpoint.run"  # safetensors, but no part of the dictionary
 LOG = "log.jsonl"

@@ -9,13 +9,13 @@ import numpy as np
 from torch import Tensor
 
 import graphs
-from circuits.expand import Expansion
-from circuits.subject import Subject
-from circuits.tokens import prompt_from_ids
-from circuits.trace import TraceSettings, trace
+from circuits.attribution.expand import Expansion
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.prompt import prompt_from_ids
+from circuits.model.subject import Subject
+from circuits.pipe import TraceSettings, trace
 from circuits.training.activations import padded
 from circuits.training.evaluate import Fidelity, fidelity
-from circuits.transcoders import TranscoderSet
 
 DOCUMENTS = 128  # held-out documents that are measured
 PASS_LOGITS = 2**27  # values that one pass may give

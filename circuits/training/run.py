@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from circuits.subject import Subject
-from circuits.tokens import PromptRule, opening_ids, own_bos
+from circuits.model.prompt import PromptRule, opening_ids, own_bos
+from circuits.model.subject import Subject
 from circuits.training.checkpoint import stored_run
 from circuits.training.corpus import Corpus
 from circuits.training.loop import CHECKPOINT
 from circuits.training.settings import TrainSettings
-from graphs.opening import Bos, DocumentOpening
+from graphs.core.opening import Bos, DocumentOpening
 
 ReadCorpus = Callable[[Bos], Corpus]
 

@@ -8,10 +8,11 @@ import math
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from circuits.points import ReadPoint, WritePoint
+from circuits.features.hook_points import ReadPoint, WritePoint
+from graphs.errors import HeadwaterError
 
 
-class TrainingError(ValueError):
+class TrainingError(HeadwaterError):
     """A training run cannot work as it was asked for."""
 
 

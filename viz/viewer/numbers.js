@@ -1,5 +1,5 @@
 // @ts-check
-// Numbers: as they are read, the same as viz/words.py writes them.
+// Numbers: as they are read, the same as viz/text/words.py writes them.
 "use strict";
 
 /** A share as a percentage. @param {number} share */

@@ -1,5 +1,5 @@
 // @ts-check
-// Parts: pinned nodes and supernodes, and what flows between them (graphs/collapse.py).
+// Parts: pinned nodes and supernodes, and what flows between them (graphs/groups/collapse.py).
 "use strict";
 
 /**

@@ -1,5 +1,5 @@
 // @ts-check
-// Paths: the strongest ways along which influence goes between two nodes (graphs/paths.py).
+// Paths: the strongest ways along which influence goes between two nodes (graphs/analysis/paths.py).
 "use strict";
 
 /**

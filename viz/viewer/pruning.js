@@ -1,6 +1,6 @@
 // @ts-check
 // Pruning: what is left of a graph at two thresholds, and how much of the outputs it explains.
-// The same rules and formulas as graphs/prune.py and graphs/scores.py.
+// The same rules and formulas as graphs/analysis/prune.py and graphs/analysis/scores.py.
 "use strict";
 
 /**
@@ -119,7 +119,7 @@ function scoresOfPruned(graph, kept) {
 }
 
 /**
- * Scores of some nodes, in either of the conventions of graphs/scores.py.
+ * Scores of some nodes, in either of the conventions of graphs/analysis/scores.py.
  * @param {Graph} graph
  * @param {Uint8Array} kept
  * @param {"absorbed" | "renormalised"} convention

@@ -1,0 +1,1 @@
+"""Rows of the graph: from targets down to sources, best first, at a cost that is known before."""

@@ -1,0 +1,91 @@
+"""The whole sweep, plainly: what `circuits.attribution.sweep` computes, with nothing left out.
+
+With attention patterns, norm denominators and MLP outputs held at their values on one prompt
+(`circuits.recording`), a model is linear between what enters the residual stream and what is read
+from it.  A target is a covector c on the residual at its layer and position; a source is a vector v
+that is added at some layer and position.  The weight of the edge between them is
+
+    weight = c · J · v        J: the frozen model from where v enters to where c reads
+
+so all weights of a target come from carrying c down through the transposed model once, and reading
+off every source where it enters.  Per layer from the top, a covector c[position] goes
+
+    through the MLP         read features, errors, constants;  c += its linear paths, transposed
+    through attention       read biases;  c[k] += Σ_head Σ_q pattern[q, k] · (c[q] · W_O) · W_V
+
+and what is left at the bottom reads the embeddings.  This page is what the fast paths are tested
+against; it needs memory for targets × positions × d_model.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.attribution.sources import attention_constant
+from circuits.features.active import ActiveFeatures
+from circuits.features.decomposition import written_at
+from circuits.model.covectors import Covectors
+from circuits.model.frozen import FrozenBlock, FrozenModel
+from circuits.recording.record import BlockRecording, Recording
+
+
+def plain_rows(
+    frozen: FrozenModel, recording: Recording, features: ActiveFeatures, targets: Covectors
+) -> Float[Tensor, "row column"]:
+    """Direct effects of every source on each target, in the columns of `build_sources`.
+
+    These are tokens, positions, biases of each layer, then layer by layer features and errors.
+    """
+    context, n_rows = recording.prompt.context_only, len(targets.pos)
+    covector = recording.tokens.new_zeros(n_rows, len(recording.prompt), frozen.d_model)
+    biases = covector.new_zeros(n_rows, frozen.n_layers + 1)
+    effects = covector.new_zeros(n_rows, len(features))
+    errors: list[Tensor] = []
+    linear = [torch.zeros_like(covector) for _ in range(frozen.n_layers)]  # by the layer read
+
+    def join(layer: int) -> None:
+        """Let the targets that read the residual there begin."""
+        here = (targets.layer == layer).nonzero()[:, 0]
+        covector[here, targets.pos[here]] += targets.covector[here]
+
+    join(frozen.n_layers)
+    for layer in reversed(range(frozen.n_layers)):
+        block, seen = frozen.blocks[layer], recording.blocks[layer]
+        written = written_at(recording, features, layer)
+        constant = written.constant.clone()
+        constant[:context] = seen.contribution[:context]  # of context-only positions all of it
+        at_features = covector[:, features.pos[written.features]]
+        effects[:, written.features] += (at_features * written.vectors).sum(2)
+        errors.insert(0, (covector * written.error).sum(2)[:, context:])
+        biases[:, layer] += (covector * constant).sum((1, 2))
+        for read, path in written.linear.items():
+            linear[read] += path.transpose(covector, 0)
+        if not frozen.parallel:  # the MLP reads what attention has written
+            covector += linear[layer]
+            join(layer)
+        added = attention_constant(frozen, recording, layer)
+        biases[:, layer] += (covector * added).sum((1, 2))
+        covector += attention_transposed(block, seen, covector)
+        if frozen.parallel:
+            covector += linear[layer]
+            join(layer)
+    inputs = [(covector * vectors).sum(2) for vectors in recording.inputs]
+    columns = [*inputs, biases]
+    for layer, error in enumerate(errors):
+        columns += [effects[:, features.layer == layer], error]
+    return torch.cat(columns, 1)
+
+
+def attention_transposed(
+    block: FrozenBlock, seen: BlockRecording, covector: Float[Tensor, "row pos d_model"]
+) -> Float[Tensor, "row pos d_model"]:
+    """What covectors on attention's output are on its input, norms and their scales included."""
+    value = block.value.unflatten(0, (-1, block.d_head))
+    heads = (covector / seen.post_attention_denominator[:, None]) @ block.output
+    heads = heads.unflatten(2, (-1, block.d_head))
+    mixed = torch.einsum("hqk,tqhd->tkhd", seen.pattern, heads)
+    mixed = mixed.unflatten(2, (len(value), -1)).sum(3)  # query heads of one kv head
+    below = torch.einsum("tkgd,gdm->tkm", mixed, value)
+    return below / seen.attention_denominator[:, None]

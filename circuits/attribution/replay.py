@@ -1,0 +1,51 @@
+"""Replay: run the local replacement model forward and compare its logits with the model's own.
+
+Features, errors, constants and linear paths are added layer by layer to the embedding, through
+the frozen attention.  If anything was left out, the logits differ.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.attribution.sources import Sources, attention_constant
+from circuits.model.frozen import FrozenModel
+from circuits.recording.record import Recording
+
+
+def replay(
+    frozen: FrozenModel, recording: Recording, sources: Sources
+) -> Float[Tensor, "pos d_model"]:
+    """The final residual stream of the local replacement model."""
+    residual = torch.stack(sources.inputs).sum(0)
+    reads: list[Tensor] = []  # what each layer's MLP reads
+    for layer, entering in enumerate(sources.layers):
+        block, seen = frozen.blocks[layer], recording.blocks[layer]
+        values = (residual / seen.attention_denominator[:, None]) @ block.value.T
+        per_head = values.unflatten(1, (-1, block.d_head)).transpose(0, 1)
+        per_head = per_head.repeat_interleave(len(seen.pattern) // len(per_head), 0)
+        mixed = (seen.pattern @ per_head).transpose(0, 1).flatten(1)
+        attended = (mixed @ block.output.T) / seen.post_attention_denominator[:, None]
+        before, residual = residual, residual + attended
+        residual[: sources.first] += attention_constant(frozen, recording, layer)[: sources.first]
+        residual[: sources.first] += seen.contribution[: sources.first]
+        swept = residual[sources.first :]
+        swept += entering.attention_constant
+        reads.append((before if frozen.parallel else residual)[sources.first :].clone())
+        for read, path in entering.linear.items():
+            swept += path.forward(reads[read], sources.first)
+        swept.index_add_(0, entering.tiles.pos, entering.tiles.vectors.sum(1))
+    return residual
+
+
+def replay_difference(frozen: FrozenModel, recording: Recording, sources: Sources) -> float:
+    """Largest difference of a replayed logit from the model's own, over the largest logit."""
+    pos = recording.position
+    residual = replay(frozen, recording, sources)[pos]
+    norm = frozen.final_norm
+    final = norm.linear(residual, recording.final_denominator[pos]) + norm.bias
+    own = recording.logits
+    difference = float((frozen.logits(final) - own).abs().max())
+    return difference / (float(own.abs().max()) or 1.0)

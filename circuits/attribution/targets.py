@@ -1,0 +1,228 @@
+"""Targets: what a graph explains, as directions in which an output is read.
+
+A logit's direction is its unembedding row less the mean row over the vocabulary, before any
+softcap, so that adding the same number to all logits changes nothing; its value is the logit
+less the mean logit.  The mean row is one vector: no second copy of the unembedding is made.
+Probabilities are the model's own, after the cap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.model.covectors import Covectors
+from circuits.model.frozen import FrozenModel
+from circuits.model.prompt import TargetError
+from circuits.recording.record import Recording
+from graphs.core.nodes import NodeKind
+from graphs.core.provenance import Target
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Any vector as a target."""
+
+    text: str  # what it stands for
+    vector: Float[Tensor, " d_model"]
+    layer: int | None = None  # block whose MLP reads the residual; None: the normalised final one
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """What to explain.  With no tokens and no directions: the most probable next tokens."""
+
+    tokens: tuple[int, ...] = ()  # vocabulary ids, each with weight 1
+    against: int | None = None  # explain logit(token) - logit(against) instead, per token
+    directions: tuple[Direction, ...] = ()
+    position: int = -1  # token position whose output is explained
+    probability_mass: float = 0.95  # of the next tokens that are explained
+    max_logits: int = 10
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The rows that a sweep starts from."""
+
+    covectors: Covectors
+    kind: NodeKind
+    index: Int[Tensor, " target"]  # vocabulary id of a logit, number of any other direction
+    value: Float[Tensor, " target"]  # the model's own value, what incoming weights must sum to
+    constant: Float[Tensor, " target"]  # part of value that comes from final biases
+    described: tuple[Target, ...]
+
+
+def read_targets(
+    frozen: FrozenModel,
+    recording: Recording,
+    settings: TargetSettings,
+    token_texts: Callable[[int], str],
+) -> Targets:
+    """Directions, values and seeds of the targets; `token_texts` spells a vocabulary id.
+
+    They are read at the recording's position.  Raises TargetError for settings that make no sense
+    or do not fit the model.
+    """
+    _require_sound(frozen, settings)
+    pos = recording.position
+    if settings.directions:
+        return _direction_targets(frozen, recording, settings.directions, pos)
+    probabilities = recording.logits.double().softmax(-1)
+    chosen = list(settings.tokens) or _most_probable(probabilities, settings)
+    ids = torch.tensor(chosen, device=frozen.device)
+    rival, bias = settings.against, frozen.unembedding_bias
+    against = frozen.unembedding_mean if rival is None else frozen.unembedding[rival]
+    bias_value = torch.zeros_like(frozen.unembedding[ids, 0])
+    if bias is not None:
+        bias_value = bias[ids] - (bias.mean() if rival is None else bias[rival])
+    named = bool(settings.tokens)
+    return _final_targets(
+        frozen,
+        recording,
+        directions=frozen.unembedding[ids] - against,
+        bias_value=bias_value,
+        pos=pos,
+        seeds=torch.ones(len(ids)).double() if named else probabilities[ids],
+        kind=NodeKind.LOGIT if rival is None else NodeKind.TARGET,
+        index=ids if rival is None else torch.arange(len(ids)),
+        described=tuple(_described(token, rival, probabilities, token_texts) for token in chosen),
+    )
+
+
+def _require_sound(frozen: FrozenModel, settings: TargetSettings) -> None:
+    """Raises TargetError for settings that make no sense or do not fit the model."""
+    named = [*settings.tokens, *([] if settings.against is None else [settings.against])]
+    if len(set(named)) < len(named):
+        raise TargetError("A token is named twice: give each target once, and another --against.")
+    if any(not 0 <= token < len(frozen.unembedding) for token in named):
+        raise TargetError(f"A target is not in the vocabulary of {len(frozen.unembedding)} tokens.")
+    if settings.against is not None and not settings.tokens:
+        raise TargetError("A contrast needs a token that wins: give tokens beside against.")
+    if settings.directions and settings.tokens:
+        raise TargetError("Tokens and directions exclude each other: trace one, then the other.")
+    if settings.max_logits < 1:
+        raise TargetError(f"max_logits is {settings.max_logits}: explain at least one token.")
+    for direction in settings.directions:
+        layer, shape = direction.layer, tuple(direction.vector.shape)
+        if shape != (frozen.d_model,):
+            raise TargetError(
+                f"The direction {direction.text!r} has shape {shape}, the model asks for "
+                f"({frozen.d_model},)."
+            )
+        if layer is not None and not 0 <= layer < frozen.n_layers:
+            raise TargetError(
+                f"The direction {direction.text!r} names layer {layer}: choose one of 0 to "
+                f"{frozen.n_layers - 1}, or None."
+            )
+
+
+def _described(
+    token: int,
+    rival: int | None,
+    probabilities: Float[Tensor, " d_vocab"],
+    token_texts: Callable[[int], str],
+) -> Target:
+    if rival is not None:
+        return Target(text=f"{token_texts(token)} − {token_texts(rival)}", probability=1.0)
+    probability = min(1.0, float(probabilities[token]))
+    return Target(text=token_texts(token), token_id=token, probability=probability)
+
+
+def _most_probable(probabilities: Float[Tensor, " d_vocab"], settings: TargetSettings) -> list[int]:
+    top = probabilities.topk(min(settings.max_logits, len(probabilities)))
+    before = top.values.cumsum(0) - top.values
+    count = max(1, int((before < settings.probability_mass).sum()))
+    return top.indices[:count].tolist()
+
+
+def _final_targets(
+    frozen: FrozenModel,
+    recording: Recording,
+    *,
+    directions: Float[Tensor, "target d_model"],
+    bias_value: Float[Tensor, " target"],
+    pos: int,
+    seeds: Float[Tensor, " target"],
+    kind: NodeKind,
+    index: Int[Tensor, " target"],
+    described: tuple[Target, ...],
+) -> Targets:
+    """Targets that read the normalised final residual."""
+    norm, denominator = frozen.final_norm, recording.final_denominator[pos]
+    final = norm.linear(recording.final_residual[pos], denominator) + norm.bias
+    positions = torch.full((len(directions),), pos, device=frozen.device)
+    return Targets(
+        covectors=Covectors(
+            layer=torch.full_like(positions, frozen.n_layers),
+            pos=positions,
+            covector=norm.transpose(directions, denominator.expand(len(directions))),
+            weight=seeds.to(positions.device),
+        ),
+        kind=kind,
+        index=index,
+        value=directions @ final + bias_value,
+        constant=directions @ norm.bias + bias_value,
+        described=described,
+    )
+
+
+def _direction_targets(
+    frozen: FrozenModel, recording: Recording, directions: tuple[Direction, ...], pos: int
+) -> Targets:
+    """Targets that read any vector, each from the residual that it names."""
+    parts = []
+    for number, direction in enumerate(directions):
+        vector = direction.vector.to(frozen.unembedding)[None]
+        described = (Target(text=direction.text, probability=1.0),)
+        index, seed = torch.tensor([number]), torch.ones(1, dtype=torch.float64)
+        if direction.layer is None:
+            parts.append(
+                _final_targets(
+                    frozen,
+                    recording,
+                    directions=vector,
+                    bias_value=torch.zeros_like(vector[:, 0]),
+                    pos=pos,
+                    seeds=seed,
+                    kind=NodeKind.TARGET,
+                    index=index,
+                    described=described,
+                )
+            )
+            continue
+        at = torch.tensor([pos], device=frozen.device)
+        residual = recording.blocks[direction.layer].mlp_residual[pos]
+        parts.append(
+            Targets(
+                covectors=Covectors(
+                    torch.full_like(at, direction.layer), at, vector, seed.to(at.device)
+                ),
+                kind=NodeKind.TARGET,
+                index=index,
+                value=vector @ residual,
+                constant=torch.zeros_like(vector[:, 0]),
+                described=described,
+            )
+        )
+    return _concatenate(parts)
+
+
+def _concatenate(parts: list[Targets]) -> Targets:
+    columns = [part.covectors for part in parts]
+    return Targets(
+        covectors=Covectors(
+            *(
+                torch.cat([getattr(part, name) for part in columns])
+                for name in ("layer", "pos", "covector", "weight")
+            )
+        ),
+        kind=parts[0].kind,
+        index=torch.cat([part.index for part in parts]),
+        value=torch.cat([part.value for part in parts]),
+        constant=torch.cat([part.constant for part in parts]),
+        described=tuple(target for part in parts for target in part.described),
+    )

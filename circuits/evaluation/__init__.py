@@ -1,0 +1,1 @@
+"""Whether graphs and dictionaries are true: report cards, audits, profiles."""

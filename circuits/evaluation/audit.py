@@ -1,0 +1,197 @@
+"""Audit: why a model answers two prompts otherwise that differ in one thing.
+
+Both prompts are traced to one target.  Features are ranked by what is at stake at them: influence
+that they pass on, as far as they fire otherwise (`circuits.evaluation.contrast`).  Those with most
+at stake are tested in the model (`graphs.interventions.carriers`), each alone and all together,
+beside random ones of the same layers among all that fire otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from circuits.attribution.target_names import named_token
+from circuits.attribution.targets import TargetSettings
+from circuits.evaluation.contrast import Differing, Place, differing
+from circuits.features.active import FeatureSource
+from circuits.interventions.experiment import Experiment, prepare
+from circuits.interventions.intervene import Outcomes, at_targets, intervene
+from circuits.model.prompt import DEFAULT_RULE, Prompt, PromptRule, read_prompt
+from circuits.model.subject import Subject
+from circuits.pipe import TraceSettings, trace
+from circuits.progress import Progress, ignore_progress
+from circuits.recording.record import record
+from graphs.comparison.compare import compare
+from graphs.core.graph import AttributionGraph
+from graphs.core.regime import Regime
+from graphs.core.report import SetReport
+from graphs.interventions.carriers import LEAST_DIFFERENCE, Answer, Audited, Carrier
+from graphs.interventions.pairs import PromptPair
+from graphs.interventions.reporting import set_report
+
+Both = tuple[Experiment, Experiment]
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """How pairs are compared."""
+
+    carriers: int = 20  # features with most at stake, tested alone and together
+    random_sets: int = 20
+    seed: int = 0
+    trace: TraceSettings = field(default_factory=TraceSettings)  # but for its targets
+
+
+def audit(
+    pair: PromptPair,
+    subject: Subject,
+    source: FeatureSource,
+    settings: AuditSettings | None = None,
+    progress: Progress = ignore_progress,
+    rule: PromptRule = DEFAULT_RULE,
+    *,
+    chat: bool = False,
+    force: bool = False,
+) -> tuple[Audited, tuple[AttributionGraph, AttributionGraph]]:
+    """What carries the difference, and the graphs of both prompts with what was measured.
+
+    Raises PromptError, TargetError and as `trace`.
+    """
+    settings = settings or AuditSettings()
+    texts = pair.first, pair.second
+    prompts = [read_prompt(text, subject.tokenizer, rule, chat=chat) for text in texts]
+    target, remarks = _target(pair, subject, prompts)
+    traced = TraceSettings(target, settings.trace.expansion, settings.trace.labels)
+    graphs = [trace(prompt, subject, source, traced, progress, force=force) for prompt in prompts]
+    both = prepare(graphs[0], subject, source), prepare(graphs[1], subject, source)
+    features = differing(*both)
+    chosen = np.argsort(-features.stake, kind="stable")[: settings.carriers]
+    answers = _answer(both[0]), _answer(both[1])
+    difference = answers[1].value - answers[0].value
+    progress("swap", 0, 1)
+    alone = _swapped(both, features, [[row] for row in chosen.tolist()])
+    known = abs(difference) >= LEAST_DIFFERENCE
+    moved = _shares(both, alone, difference) if known else np.full((len(chosen), 2), np.nan)
+    carriers = [
+        _carrier(both, features, row, shares)
+        for row, shares in zip(chosen.tolist(), moved, strict=True)
+    ]
+    found = Audited(
+        pair=pair,
+        target=graphs[0].provenance.targets[0].text,
+        answers=answers,
+        in_common=compare(graphs[0], graphs[1], permutations=0).features.value,
+        carriers=tuple(sorted(carriers, key=lambda one: -abs(one.share or 0.0))),
+        together=_together(both, features, chosen, difference, settings)
+        if known and len(chosen)
+        else None,
+        failures=tuple(failure for graph in graphs for failure in graph.provenance.failures),
+        remarks=remarks,
+    )
+    one, other = (
+        experiment.graph.with_measured(at_targets(experiment, outcomes))
+        for experiment, outcomes in zip(both, alone, strict=True)
+    )
+    return found, (one, other)
+
+
+def _target(
+    pair: PromptPair, subject: Subject, prompts: list[Prompt]
+) -> tuple[TargetSettings, tuple[str, ...]]:
+    """What the pair asks, else the first prompt's answer against the second's; and remarks."""
+    if pair.target is not None:
+        asked = [text for text in (pair.target, pair.against) if text is not None]
+        named = [named_token(text, subject, prompts[0]) for text in asked]
+        against = named[1].token if len(named) > 1 else None
+        remarks = tuple(one.remark for one in named if one.remark)
+        return TargetSettings(tokens=(named[0].token,), against=against), remarks
+    one, other = (int(record(subject.frozen, prompt).logits.argmax()) for prompt in prompts)
+    return TargetSettings(tokens=(one,), against=None if one == other else other), ()
+
+
+def _answer(experiment: Experiment) -> Answer:
+    probabilities = experiment.recording.logits.double().softmax(-1)
+    token = int(probabilities.argmax())
+    return Answer(
+        text=experiment.subject.spell(token),
+        token_id=token,
+        probability=min(1.0, float(probabilities[token])),
+        value=float(experiment.targets.value[0]),
+    )
+
+
+def _swapped(both: Both, features: Differing, sets: list[list[int]]) -> tuple[Outcomes, Outcomes]:
+    """Each set of features as in the other prompt, in either prompt; the model runs freely."""
+    one, other = (
+        intervene(experiment, [features.swap(rows, side) for rows in sets], Regime.FREE)
+        for side, experiment in enumerate(both)
+    )
+    return one, other
+
+
+def _shares(
+    both: Both, outcomes: tuple[Outcomes, Outcomes], difference: float
+) -> Float[ndarray, "set 2"]:
+    """Of the difference; nan where nothing could be changed."""
+    found = np.stack(
+        [
+            outcome.measured[:, experiment.graph.target_rows()[0]]
+            for experiment, outcome in zip(both, outcomes, strict=True)
+        ],
+        axis=1,
+    )
+    for side, outcome in enumerate(outcomes):
+        found[[not one.changes for one in outcome.interventions], side] = np.nan
+    return found / [difference, -difference]
+
+
+def _carrier(both: Both, features: Differing, row: int, moved: Float[ndarray, " 2"]) -> Carrier:
+    place = features.places[row]
+    positions = tuple(None if pos < 0 else pos for pos in (place.first, place.second))
+    return Carrier(
+        layer=place.layer,
+        index=place.row,
+        positions=(positions[0], positions[1]),
+        tokens=(_token(both[0], positions[0]), _token(both[1], positions[1])),
+        says=_said(both, place),
+        activations=(float(features.activation[row, 0]), float(features.activation[row, 1])),
+        influence=(float(features.influence[row, 0]), float(features.influence[row, 1])),
+        moved=(_known(moved[0]), _known(moved[1])),
+    )
+
+
+def _token(experiment: Experiment, pos: int | None) -> str:
+    return "" if pos is None else experiment.recording.prompt.tokens[pos]
+
+
+def _said(both: Both, place: Place) -> str:
+    """What either graph says of a feature."""
+    said = ""
+    for side, experiment in enumerate(both):
+        node, graph = place.node(side), experiment.graph
+        if not said and node is not None and node in graph:
+            said = graph.said(graph.find(node))
+    return said
+
+
+def _known(share: float) -> float | None:
+    return None if np.isnan(share) else float(share)
+
+
+def _together(
+    both: Both,
+    features: Differing,
+    chosen: Int[ndarray, " some"],
+    difference: float,
+    settings: AuditSettings,
+) -> SetReport:
+    """All at once, beside random ones."""
+    generator = np.random.default_rng(settings.seed)
+    sets = [chosen, *(features.alike(chosen, generator) for _ in range(settings.random_sets))]
+    outcomes = _swapped(both, features, [rows.tolist() for rows in sets])
+    shares = np.nanmean(_shares(both, outcomes, difference), axis=1)
+    return set_report(len(chosen), float(shares[0]), shares[1:])

@@ -1,0 +1,187 @@
+"""Check: a graph's report card, from interventions in the model (see `graphs.core.report`).
+
+Sets of features are ablated in the free regime, where the model runs by itself.  They are drawn
+from all features that are active on the prompt, whatever of them the graph still has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import islice
+
+import numpy as np
+from jaxtyping import Bool, Int
+from numpy import ndarray
+
+from circuits.evaluation.ablation import Ablation
+from circuits.evaluation.recomputed import rows_report
+from circuits.evaluation.replacement import replacement_report
+from circuits.features.hybrid import Filled
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.interventions.experiment import Experiment
+from circuits.interventions.intervene import Outcomes, intervene
+from circuits.interventions.origin import ExperimentError
+from circuits.progress import Progress, ignore_progress
+from graphs.analysis.prune import PruneSettings, prune
+from graphs.core.graph import AttributionGraph, row_sizes
+from graphs.core.nodes import NodeKind
+from graphs.core.regime import Regime
+from graphs.core.report import KS, CurveReport, EffectReport, Receivers, Report, StrongestReport
+from graphs.interventions.changes import Change, Intervention
+from graphs.interventions.reporting import areas, effect_report, set_report
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """How much is tested."""
+
+    features: int = 100  # those of most influence, ablated one by one
+    strongest: int = 20  # those that raise the targets most, ablated together
+    random_sets: int = 20  # for each set of features that is tested
+    random_orders: int = 5  # for the curve
+    prune: PruneSettings = field(default_factory=PruneSettings)  # of a whole graph: its circuit
+    seed: int = 0
+
+
+def check(
+    experiment: Experiment,
+    settings: CheckSettings | None = None,
+    progress: Progress = ignore_progress,
+) -> Report:
+    """Test a graph in its model.  Raises ExperimentError for one whose targets count nothing."""
+    settings = settings or CheckSettings()
+    if not experiment.graph.seed.any():
+        raise ExperimentError("No target of the graph has a seed, so there is nothing to test.")
+    source = experiment.source
+    dictionary = source.transcoders if isinstance(source, Filled) else source
+    replaced = None
+    if isinstance(dictionary, TranscoderSet):
+        progress("replace", 0, 1)
+        replaced = replacement_report(experiment.frozen, experiment.recording, dictionary)
+    features = Ablation(experiment)
+    report = Report(
+        generator=f"headwater {version('headwater')}",
+        rows=rows_report(experiment),
+        effects=_effects(features, settings, progress),
+        replacement=replaced,
+    )
+    parts = _sets(features, settings, progress)
+    return report.model_copy(
+        update={**parts, "strongest": _strongest(features, settings, progress)}
+    )
+
+
+def _effects(
+    features: Ablation, settings: CheckSettings, progress: Progress
+) -> tuple[EffectReport, ...]:
+    """The strongest features of the graph, each ablated alone, in every regime."""
+    experiment, graph = features.experiment, features.experiment.graph
+    strongest = (features.nodes[number] for number in features.order.tolist())
+    nodes = islice((node for node in strongest if node in graph), settings.features)
+    made = [Intervention(str(node), (Change(node, 0.0),)) for node in nodes]
+    if not made:
+        return ()
+    found: list[EffectReport] = []
+    for regime in Regime:
+        outcomes = intervene(experiment, made, regime, progress=progress)
+        found.extend(effect_reports(graph, outcomes))
+    return tuple(found)
+
+
+def effect_reports(graph: AttributionGraph, outcomes: Outcomes) -> tuple[EffectReport, ...]:
+    """Predicted beside measured: at the targets, and at features that are predicted to change."""
+    inner = graph.nodes.is_kind(NodeKind.FEATURE) & graph.expanded
+    receivers: dict[Receivers, Int[ndarray, " node"]] = {
+        "targets": graph.target_rows(),
+        "features": np.flatnonzero(inner),
+    }
+    found: list[EffectReport] = []
+    for on, rows in receivers.items():
+        predicted, measured = outcomes.predicted[:, rows], outcomes.measured[:, rows]
+        told = np.isfinite(predicted) & ((predicted != 0) | (on == "targets"))
+        if np.any(told):
+            measured, dropped = measured[told], _dropped(graph, rows)
+            found.append(effect_report(outcomes.regime, on, predicted[told], measured, dropped))
+    return tuple(found)
+
+
+def _dropped(graph: AttributionGraph, rows: Int[ndarray, " node"]) -> float:
+    """Share of rows that the graph has dropped."""
+    lost = float(graph.dropped_absolute[rows].sum())
+    return lost / (float(row_sizes(graph.weights)[rows].sum()) + lost or 1.0)
+
+
+def _sets(features: Ablation, settings: CheckSettings, progress: Progress) -> dict[str, object]:
+    """Necessity, sufficiency and the curve, from the ablation of many sets of features."""
+    if len(features) == 0:
+        return {}
+    generator = np.random.default_rng(settings.seed)
+    graph = features.experiment.graph
+    pruned = "prune" in graph.provenance.settings  # a pruned graph is the circuit
+    circuit = features.inside(graph if pruned else prune(graph, settings.prune))
+    alike = [features.alike(circuit, generator) for _ in range(settings.random_sets)]
+    orders = [
+        features.order,
+        *(generator.permutation(len(features)) for _ in range(settings.random_orders)),
+    ]
+    counts = np.maximum(1, np.round(np.array(KS) * len(features))).astype(int)
+    left = [_first(order, count) for order in orders for count in counts.tolist()]
+    nothing = np.zeros(len(features), dtype=bool)
+    kept = [nothing, circuit, ~circuit, *alike, *(~one for one in alike), *left]
+    value = features.left(kept, progress)
+    if not value[0] < 0:
+        return {}  # all features together do not raise the targets: there is nothing to share out
+    share = 1 - value / value[0]
+    n, start = settings.random_sets, 3 + 2 * settings.random_sets
+    curves = share[start:].reshape(len(orders), len(counts))
+    cpr, cmd = zip(*(areas(counts / len(features), curve) for curve in curves), strict=True)
+    size = int(circuit.sum())
+    return {
+        "sufficiency": set_report(size, float(share[1]), share[3 : 3 + n]),
+        "necessity": set_report(size, 1 - float(share[2]), 1 - share[3 + n : 3 + 2 * n]),
+        "curve": CurveReport(
+            shares=tuple((counts / len(features)).tolist()),
+            faithfulness=tuple(curves[0].tolist()),
+            cpr=cpr[0],
+            cmd=cmd[0],
+            random_cpr=float(np.mean(cpr[1:])),
+            random_cmd=float(np.mean(cmd[1:])),
+        ),
+    }
+
+
+def _strongest(
+    features: Ablation, settings: CheckSettings, progress: Progress
+) -> StrongestReport | None:
+    """The few features that raise the targets most, ablated together, beside random ones."""
+    if len(features) <= settings.strongest:
+        return None  # there are no others to be compared with
+    experiment, generator = features.experiment, np.random.default_rng(settings.seed)
+    graph, targets = experiment.graph, experiment.graph.target_rows()
+    few = _first(features.raising, settings.strongest)
+    alike = [features.alike(few, generator) for _ in range(settings.random_sets)]
+    outcomes = features.ablated([few, *alike], progress)
+    drop = -features.change(outcomes)
+    seed = graph.seed[targets]
+    top = graph.provenance.targets[int(seed.argmax())].token_id
+    probability = None
+    if top is not None:
+        left = outcomes.after.double().softmax(-1)[:, top].tolist()
+        before = float(outcomes.before.double().softmax(-1)[top])
+        probability = (before, left[0], float(np.mean(left[1:])))
+    return StrongestReport(
+        features=int(few.sum()),
+        value=float(graph.nodes.value[targets] @ seed / seed.sum()),
+        drop=float(drop[0]),
+        random_drop=float(drop[1:].mean()),
+        random_sd=float(drop[1:].std(ddof=1)) if len(alike) > 1 else 0.0,
+        chance=float(np.mean(drop[1:] >= drop[0])),
+        probability=probability,
+    )
+
+
+def _first(order: Int[ndarray, " feat"], count: int) -> Bool[ndarray, " feat"]:
+    found = np.zeros(len(order), dtype=bool)
+    found[order[:count]] = True
+    return found

@@ -1,0 +1,109 @@
+"""The global replacement model: a dictionary in the place of the MLPs, errors left out."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.features.taps import tapped
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.frozen import FrozenModel
+from circuits.recording.record import Recording
+from graphs.core.report import ReplacementReport
+
+
+class Replacement:
+    """A model whose MLPs are replaced by a dictionary, errors dropped, at chosen positions."""
+
+    def __init__(self, frozen: FrozenModel, transcoders: TranscoderSet) -> None:
+        transcoders.require_fit(frozen)
+        self.frozen, self.transcoders = frozen, transcoders
+        self.activations: list[Tensor] = []  # per layer (batch, pos, feat)
+        self.inputs: list[Tensor] = []  # per layer (batch, pos, d_model), as are outputs
+        self.outputs: list[Tensor] = []
+
+    @torch.inference_mode()
+    def logits(
+        self,
+        ids: Int[Tensor, "batch pos"],
+        replaced: Bool[Tensor, "batch pos"] | None,
+        *,
+        last_only: bool = False,
+        layers: Container[int] | None = None,
+    ) -> Float[Tensor, "batch some d_vocab"]:
+        """Logits, if need be of the last position alone.
+
+        With `replaced`, MLPs (of `layers`, if given) give what the dictionary says there.
+        Features, what they read and what the MLPs themselves give stay in `activations`, `inputs`
+        and `outputs`.
+        """
+        self.frozen.require_embedded(ids)
+        self.activations, self.inputs, self.outputs = [], [], []
+
+        def on_written(layer: int, output: Tensor) -> Tensor | None:
+            self.outputs.append(output)
+            if replaced is None or (layers is not None and layer not in layers):
+                return None
+            return torch.where(replaced[..., None], self.reconstruction(layer), output)
+
+        points = self.transcoders.read, self.transcoders.write
+        with tapped(self.frozen, *points, self._encode, on_written):
+            kept = int(last_only)  # 0 keeps all
+            return self.frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
+
+    def _encode(self, layer: int, read: Float[Tensor, "batch pos d_model"]) -> None:
+        transcoder = self.transcoders.layers[layer]
+        pre = transcoder.pre_activations(read)
+        active = transcoder.nonlinearity(pre.flatten(0, 1))
+        if self.transcoders.joint is not None:  # of one layer: what others have is not yet known
+            active = self.transcoders.joint.candidates(layer, active)
+        self.activations.append(active.view_as(pre))
+        self.inputs.append(read)
+
+    def reconstruction(self, layer: int) -> Float[Tensor, "batch pos d_model"]:
+        """What the dictionary gives for a layer, from the features of this pass."""
+        transcoder = self.transcoders.layers[layer]
+        total = transcoder.decoder_bias.to(self.activations[layer])
+        for source, other in enumerate(self.transcoders.layers[: layer + 1]):
+            skip = other.skip_to(layer - source)
+            if skip is not None:
+                total = total + self.inputs[source] @ skip.T.to(total)
+            if layer - source < other.n_written:
+                total = total + other.written(layer - source, self.activations[source])
+        return total
+
+
+def replacement_report(
+    frozen: FrozenModel, recording: Recording, transcoders: TranscoderSet
+) -> ReplacementReport:
+    """How the prediction changes where the dictionary replaces all MLPs that it covers, or one.
+
+    Context-only positions keep their MLPs.
+    """
+    model = Replacement(frozen, transcoders.fitted(frozen))
+    covered = [layer for layer, one in enumerate(transcoders.layers) if one.d_dict]
+    end = recording.position + 1  # later positions are not heard
+    ids = torch.tensor([recording.prompt.ids[:end]], device=frozen.device)
+    replaced = torch.ones_like(ids, dtype=torch.bool)
+    replaced[:, : recording.prompt.context_only] = False
+    own = recording.logits.double().log_softmax(-1)
+
+    def told(layers: list[int]) -> Tensor:
+        logits = model.logits(ids, replaced, last_only=True, layers=layers)[0, 0]
+        return logits.double().log_softmax(-1)
+
+    def divergence(other: Tensor) -> float:
+        return float((own.exp() * (own - other)).sum().clamp(min=0))
+
+    everywhere = told(covered)
+    return ReplacementReport(
+        same_top=bool(everywhere.argmax() == own.argmax()),
+        divergence=divergence(everywhere),
+        per_layer=tuple(
+            divergence(told([layer])) if layer in covered else 0.0
+            for layer in range(frozen.n_layers)
+        ),
+    )

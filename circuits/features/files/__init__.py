@@ -1,0 +1,1 @@
+"""Published dictionaries: where their files are, and one file per family of formats."""

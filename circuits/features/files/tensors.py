@@ -1,0 +1,303 @@
+"""Tensors in files: mapped, not read, and put the way round that a transcoder wants them.
+
+A mapped tensor takes memory where it is touched, and the system may take that back.  So a format
+reader may name every matrix of a set that is larger than memory.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from circuits.features.files.locations import Place
+from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.nonlinearities import JointTopK, JumpReLU, Nonlinearity, ReLU
+from circuits.features.transcoder import Transcoder
+from graphs.core.opening import DocumentOpening
+from graphs.disk.npy import form_of
+from graphs.errors import HeadwaterError
+
+# Packed weights have not half their size; what is all zeros, as a bias may be, has a thousandth.
+TIGHTEST, LOOSE = 100, 2**28  # times the file's own bytes, and some more for small ones
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what weights come in
+# What zipfile raises for a damaged, an encrypted and an unknown part.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError)
+Point = TypeVar("Point", ReadPoint, WritePoint)
+
+
+class WeightsFormatError(HeadwaterError):
+    """A dictionary's files are missing, damaged or not in a known format."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What files do not say, and a sentence for it; whoever asks may say it instead."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class StoredSet:
+    """What a format reader finds."""
+
+    layers: Mapping[int, Transcoder]
+    read: ReadPoint | Unknown
+    write: WritePoint | Unknown
+    cross_layer: bool
+    name: str | None = None  # if the files have one
+    joint: JointTopK | None = None
+    partial: bool = False  # whether the format may leave layers out
+    sources: tuple[Place, ...] = ()  # beside the set's own, those that files were listed from
+    documents: DocumentOpening | None = None  # how those that it was trained on begin
+
+
+def mapped(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors or npz file.  Raises WeightsFormatError for anything else."""
+    try:
+        if path.suffix == ".npz":
+            return {name: torch.from_numpy(array) for name, array in _npz(path).items()}
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError, ValueError, *_DAMAGED) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsFormatError(f"{path} is not a whole file ({first}): get it again.") from error
+
+
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of an npz file, mapped where they lie uncompressed, as numpy.savez leaves them."""
+    arrays: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(path) as archive:
+        members = [one for one in archive.infolist() if one.filename.endswith(".npy")]
+        _require_loose(members, path.stat().st_size)
+        for member in members:
+            with archive.open(member) as file:
+                form = form_of(file, member.file_size)
+                order = "F" if form.by_column else "C"
+                if member.compress_type == zipfile.ZIP_STORED:
+                    start = _data_offset(path, member) + form.start
+                    # Copy on write: torch wants arrays that could be written to.
+                    array = np.memmap(path, form.dtype, "c", start, form.shape, order)
+                else:
+                    numbers = np.frombuffer(bytearray(file.read(form.size)), form.dtype)
+                    array = numbers.reshape(form.shape, order=order)
+            arrays[member.filename.removesuffix(".npy")] = array
+    return arrays
+
+
+def _require_loose(members: list[zipfile.ZipInfo], size: int) -> None:
+    """Raises ValueError for more than the weights that a file of this size can hold."""
+    packed = sum(one.file_size for one in members if one.compress_type != zipfile.ZIP_STORED)
+    if packed > LOOSE + TIGHTEST * size:
+        raise ValueError(f"its {size:,} bytes would unpack to {packed:,}")
+
+
+def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
+    """Where a stored member's bytes start: after its local header (zip format, 4.3.7)."""
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)
+        lengths = file.read(4)
+    name, extra = (int.from_bytes(lengths[i : i + 2], "little") for i in (0, 2))
+    return member.header_offset + 30 + name + extra
+
+
+def beside(file: str, name: str) -> str:
+    """The name of a file in the same folder of a place.
+
+    >>> beside("layers.3.mlp/sae.safetensors", "cfg.json"), beside("params.npz", "config.json")
+    ('layers.3.mlp/cfg.json', 'config.json')
+    """
+    return f"{file.rpartition('/')[0]}/{name}".lstrip("/")
+
+
+def alike(
+    points: set[tuple[ReadPoint | Unknown, WritePoint | Unknown]], name: str
+) -> tuple[ReadPoint | Unknown, WritePoint | Unknown]:
+    """Where all layers read and write; not known if they differ, or if one does not say."""
+    return _agreed({read for read, _ in points}, name), _agreed(
+        {write for _, write in points}, name
+    )
+
+
+def _agreed(points: set[Point | Unknown], name: str) -> Point | Unknown:
+    unknown = [point for point in points if isinstance(point, Unknown)]
+    if unknown:
+        return min(unknown, key=lambda point: point.sentence)
+    if len(points) == 1:
+        return points.pop()
+    return Unknown(
+        f"The layers of {name} do not read and write alike: name one of them, or give --read-at "
+        "and --write-at."
+    )
+
+
+def unsaid(name: str) -> Unknown:
+    """Where a set reads or writes if its files do not say."""
+    return Unknown(
+        f"The files of {name} do not say where they read and write: give --read-at and --write-at."
+    )
+
+
+def merged(config: dict[str, Any]) -> dict[str, Any]:
+    """A config with what it keeps under `metadata`."""
+    inner = config.get("metadata")
+    return {**config, **inner} if isinstance(inner, dict) else config
+
+
+def needed(tensors: Mapping[str, Tensor], names: tuple[str, ...], path: Path) -> None:
+    """Raises WeightsFormatError for the first of these names that is not there."""
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise WeightsFormatError(
+            f"{path} lacks {', '.join(missing)}; it has {', '.join(sorted(tensors))}."
+        )
+
+
+def by_names(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    names: tuple[str, str, str, str],
+    *,
+    by_input: bool = False,
+    nonlinearity: Nonlinearity | None = None,
+    threshold: Tensor | None = None,
+    skip: Tensor | None = None,
+    read_scale: float = 1.0,
+) -> Transcoder:
+    """A transcoder of one layer, from the tensors of these names: encoder, decoder, their biases.
+
+    Raises as `transcoder`, and WeightsFormatError for the first that is not there.
+    """
+    needed(tensors, names, path)
+    encoder, decoder, encoder_bias, decoder_bias = (tensors[name] for name in names)
+    return transcoder(
+        path,
+        encoder=encoder,
+        encoder_bias=encoder_bias,
+        decoders=(decoder,),
+        decoder_bias=decoder_bias,
+        by_input=by_input,
+        nonlinearity=nonlinearity,
+        threshold=threshold,
+        skip=skip,
+        read_scale=read_scale,
+    )
+
+
+def transcoder(
+    path: Path,
+    *,
+    encoder: Tensor,
+    encoder_bias: Tensor,
+    decoders: tuple[Tensor, ...],
+    decoder_bias: Tensor,
+    by_input: bool = False,
+    nonlinearity: Nonlinearity | None = None,
+    threshold: Tensor | None = None,
+    skip: Tensor | None = None,
+    higher_skips: tuple[Tensor, ...] = (),
+    read_scale: float = 1.0,
+    write_scales: tuple[float | Tensor, ...] | None = None,
+    added: tuple[Tensor, ...] | None = None,
+) -> Transcoder:
+    """A transcoder of matrices that fit each other, one decoder per written layer.
+
+    `by_input` says that the encoder is stored with a row per input dimension.  Other shapes are
+    turned round where that is no guess, so only square matrices depend on the format's word.
+    Features of a layer are written with one scale, or with one each.
+    Raises WeightsFormatError for matrices that do not fit and for vectors with NaN or infinity.
+    """
+    for name, tensors in {
+        "encoder": (encoder,),
+        "encoder bias": (encoder_bias,),
+        "decoder": decoders,
+        "decoder bias": (decoder_bias,),
+        "threshold": (threshold,),
+        "skip": (skip, *higher_skips),
+        "offset": added or (),
+    }.items():
+        for tensor in tensors:
+            if tensor is not None and tensor.dtype not in FLOATS:
+                raise WeightsFormatError(
+                    f"The {name} in {path} is stored as {tensor.dtype}, expected one of "
+                    f"{', '.join(map(str, FLOATS))}: get the set in one of these."
+                )
+    for name, vector in (("encoder bias", encoder_bias), ("decoder bias", decoder_bias)):
+        if vector.ndim != 1:
+            raise WeightsFormatError(
+                f"The {name} in {path} has shape {tuple(vector.shape)}, expected one number per "
+                "feature or dimension."
+            )
+    d_dict, d_model = len(encoder_bias), len(decoder_bias)
+    shape = (d_dict, d_model)
+    for name, vector in {
+        "encoder bias": encoder_bias,
+        "decoder bias": decoder_bias,
+        "threshold": threshold,
+    }.items():
+        if vector is not None and not bool(torch.isfinite(vector).all()):
+            raise WeightsFormatError(
+                f"The {name} in {path} holds NaN or infinite values: the file is damaged, get it "
+                "again."
+            )
+    if threshold is not None:
+        _fits(path, "threshold", tuple(threshold.shape), (d_dict,))
+    for vector in added or ():
+        _fits(path, "offset", tuple(vector.shape), (d_dict,))
+    for matrix in (skip, *higher_skips):
+        if matrix is not None:
+            _fits(path, "skip", tuple(matrix.shape), (d_model, d_model))
+    if nonlinearity is None:
+        nonlinearity = ReLU() if threshold is None else JumpReLU(threshold)
+    return Transcoder(
+        encoder=_turned(path, "encoder", encoder, shape, by_input),
+        encoder_bias=encoder_bias,
+        decoders=tuple(_turned(path, "decoder", rows, shape, False) for rows in decoders),
+        decoder_bias=decoder_bias,
+        nonlinearity=nonlinearity,
+        skip=skip,
+        higher_skips=higher_skips,
+        read_scale=read_scale,
+        write_scales=None if write_scales is None else _each(path, write_scales, d_dict),
+        added=added,
+    )
+
+
+def _each(path: Path, scales: tuple[float | Tensor, ...], d_dict: int) -> tuple[Tensor, ...]:
+    """One scale per feature, for every written layer."""
+    vectors = [torch.as_tensor(scale, dtype=torch.float64) for scale in scales]
+    for vector in vectors:
+        if vector.ndim:
+            _fits(path, "scale", tuple(vector.shape), (d_dict,))
+    return tuple(vector.expand(d_dict) for vector in vectors)
+
+
+def _turned(
+    path: Path, name: str, matrix: Tensor, shape: tuple[int, int], transposed: bool
+) -> Tensor:
+    """The matrix with a row per feature."""
+    if matrix.ndim == 2:
+        turned = matrix.T if transposed else matrix
+        for candidate in (turned, turned.T):
+            if candidate.shape == shape:
+                return candidate
+    raise _misfit(path, name, tuple(matrix.shape), shape)
+
+
+def _fits(path: Path, name: str, got: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if got != wanted:
+        raise _misfit(path, name, got, wanted)
+
+
+def _misfit(
+    path: Path, name: str, got: tuple[int, ...], wanted: tuple[int, ...]
+) -> WeightsFormatError:
+    return WeightsFormatError(f"The {name} in {path} has shape {got}, its biases ask for {wanted}.")

@@ -1,0 +1,96 @@
+"""A dictionary of some layers, and the model's own neurons in the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.features.active import ActiveFeatures, FeatureLayer, LinearPath, Rows
+from circuits.features.neurons import Neurons
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.covectors import Covectors
+from circuits.model.frozen import FrozenModel
+from circuits.recording.record import Recording
+from graphs.core.descriptions import Description
+
+
+@dataclass(frozen=True)
+class FilledRows:
+    """Rows of two sources of features; each layer belongs to one of them."""
+
+    parts: tuple[Rows, Rows]
+    filled: tuple[bool, ...]  # by layer: whether it belongs to the second
+    second: Bool[Tensor, " feat"]
+    row: Int[Tensor, " feat"]  # in its part
+
+    def encoder(self, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        return self._gathered(feature, [part.encoder for part in self.parts])
+
+    def decoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        def gather(part: Rows):
+            return lambda rows: part.decoder(layer, rows)
+
+        return self._gathered(feature, [gather(part) for part in self.parts])
+
+    def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
+        return self.parts[self.filled[layer]].constant(layer)
+
+    def linear(self, layer: int) -> dict[int, LinearPath]:
+        return {**self.parts[0].linear(layer), **self.parts[1].linear(layer)}
+
+    def at(self, layer: int) -> FeatureLayer:
+        return self.parts[self.filled[layer]].at(layer)
+
+    def _gathered(self, feature: Int[Tensor, " row"], gather: list) -> Tensor:
+        second = self.second[feature]
+        first = gather[0](self.row[feature[~second]])
+        other = gather[1](self.row[feature[second]])
+        rows = first.new_empty(len(feature), first.shape[1])
+        rows[~second], rows[second] = first, other
+        return rows
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Transcoders where a set has them, neurons elsewhere."""
+
+    transcoders: TranscoderSet
+    neurons: Neurons
+
+    def numbers(self, frozen: FrozenModel, n_tokens: int) -> int:
+        """Both parts', though not both at once."""
+        return max(part.numbers(frozen, n_tokens) for part in (self.transcoders, self.neurons))
+
+    def describe(self, layer: int, index: int) -> Description | None:
+        """What the dictionary says about a feature; nothing is known about neurons."""
+        covered = layer < len(self.transcoders.layers)
+        return self.transcoders.describe(layer, index) if covered else None
+
+    def activate(
+        self, frozen: FrozenModel, recording: Recording, targets: Covectors
+    ) -> ActiveFeatures:
+        """Features that fire, and in layers without them the strongest neurons.
+
+        Raises as `TranscoderSet.activate`.
+        """
+        fitted = self.transcoders.fitted(frozen)
+        filled = tuple(transcoder.d_dict == 0 for transcoder in fitted.layers)
+        layers = {layer for layer, empty in enumerate(filled) if empty}
+        told = fitted.activate(frozen, recording, targets)
+        own = self.neurons.activate(frozen, recording, targets, layers)
+        columns = [
+            torch.cat([getattr(told, name), getattr(own, name)])
+            for name in ("layer", "pos", "index", "activation", "value", "constant", "last_written")
+        ]
+        # Both are sorted, and no layer is in both: sorting by layer alone is enough.
+        order = torch.argsort(columns[0], stable=True)
+        row = torch.cat([torch.arange(len(told)), torch.arange(len(own))]).to(order)
+        return ActiveFeatures(
+            *(column[order] for column in columns),
+            rows=FilledRows((told.rows, own.rows), filled, order >= len(told), row[order]),
+            identity=told.identity.model_copy(update={"kind": f"{told.identity.kind} and neurons"}),
+            found=told.found + own.found,
+        )

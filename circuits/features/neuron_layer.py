@@ -1,0 +1,152 @@
+"""The neurons of one MLP, linear in its input with factors held (see `neurons`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from circuits.features.hook_points import MlpPoints, by_position
+from circuits.model.architectures import UnsupportedArchitecture, affine, optional_part, part
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One matrix into the neurons, and how much of each activation flows through it."""
+
+    weight: Float[Tensor, "neuron d_model"]
+    bias: Float[Tensor, " neuron"]
+    factor: Float[Tensor, "pos neuron"]  # held: activation = Σ_branch factor · (weight · x + bias)
+
+
+@dataclass(frozen=True)
+class NeuronLayer:
+    """One layer's MLP on one prompt, linear in its input with the factors held."""
+
+    points: MlpPoints
+    layer: int
+    branches: tuple[Branch, ...]  # the nonlinearity's first
+    nonlinearity: nn.Module
+    down: Float[Tensor, "d_model neuron"]
+    down_bias: Float[Tensor, " d_model"]
+    activation: Float[Tensor, "pos neuron"]
+
+    def encoder(
+        self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        """Covectors on the MLP's input."""
+        return sum_tensors(
+            branch.factor[pos, index, None] * branch.weight[index] for branch in self.branches
+        )
+
+    def constant(self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]) -> Tensor:
+        """What a zero residual gives: biases of the MLP and of its norm."""
+        biases = sum_tensors(
+            branch.factor[pos, index] * branch.bias[index] for branch in self.branches
+        )
+        return biases + self.encoder(pos, index) @ self.points.constant_input(self.layer)
+
+    @property
+    def width(self) -> int:
+        return self.down.shape[1]
+
+    @property
+    def n_written(self) -> int:
+        return 1
+
+    def recorded(
+        self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        return self.activation[pos, index]
+
+    def values(
+        self,
+        residual: Float[Tensor, "batch pos d_model"],
+        pos: Int[Tensor, " row"],
+        index: Int[Tensor, " row"],
+    ) -> Float[Tensor, "batch row"]:
+        """Activations: a neuron's value is what it gives."""
+
+        def read(there: Tensor, rows: Tensor) -> Tensor:
+            inputs, chosen = self.points.running_inputs(self.layer, there), index[rows]
+            into = [inputs @ b.weight[chosen].T + b.bias[chosen] for b in self.branches]
+            gated = self.nonlinearity(into[0])
+            return gated if len(into) == 1 else gated * into[1]
+
+        return by_position(residual, pos, read)
+
+    def activations(
+        self,
+        residual: Float[Tensor, "batch pos d_model"],
+        pos: Int[Tensor, " row"],
+        index: Int[Tensor, " row"],
+    ) -> Float[Tensor, "batch row"]:
+        return self.values(residual, pos, index)
+
+    def written(
+        self, offset: int, index: Int[Tensor, " row"], activation: Float[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        assert offset == 0  # neurons write to their own layer
+        return activation[:, None] * self.down.T[index]
+
+    def output_covector(self, covector: Float[Tensor, "row pos d_model"], first: int) -> Tensor:
+        """Covectors on the neurons' activations, from covectors on the residual."""
+        pos = torch.arange(first, first + covector.shape[1], device=covector.device)
+        return self.points.pull_back_written(self.layer, pos, covector) @ self.down
+
+    def input_covector(self, neurons: Float[Tensor, "row pos neuron"], first: int) -> Tensor:
+        """Covectors on the residual that the MLP reads, from covectors on activations."""
+        pos = torch.arange(first, first + neurons.shape[1], device=neurons.device)
+        read = sum_tensors(
+            (neurons * branch.factor[pos]) @ branch.weight for branch in self.branches
+        )
+        return self.points.pull_back(self.layer, pos, read)
+
+
+def neuron_layer(points: MlpPoints, layer: int) -> NeuronLayer:
+    """One layer's neurons with their factors at the recorded point."""
+    layout = points.frozen.layout
+    if layout.experts:
+        raise UnsupportedArchitecture(
+            f"The MLPs of {type(points.frozen.model).__name__} are mixtures of experts, whose "
+            "neurons differ from token to token: give --transcoders."
+        )
+    mlp = part(points.frozen.modules[layer], layout.mlp)
+    nonlinearity = part(mlp, layout.nonlinearity)
+    inputs = points.inputs(layer)
+    up, up_bias = with_bias(part(mlp, layout.up))
+    through_up = inputs @ up.T + up_bias
+    gate_module = optional_part(mlp, layout.gate)
+    if gate_module is None:
+        activation = nonlinearity(through_up)
+        branches = (Branch(up, up_bias, held_ratio(activation, through_up)),)
+    else:
+        gate, gate_bias = with_bias(gate_module)
+        through_gate = inputs @ gate.T + gate_bias
+        gated = nonlinearity(through_gate)
+        activation = gated * through_up
+        ratio = held_ratio(gated, through_gate)
+        branches = (
+            Branch(gate, gate_bias, 0.5 * ratio * through_up),
+            Branch(up, up_bias, 0.5 * gated),
+        )
+    down, down_bias = with_bias(part(mlp, layout.down))
+    return NeuronLayer(points, layer, branches, nonlinearity, down, down_bias, activation)
+
+
+def held_ratio(after: Tensor, before: Tensor) -> Tensor:
+    """after / before; 0 where before is 0, since there the neuron passes nothing on."""
+    return torch.where(before == 0, 0, after / torch.where(before == 0, 1, before))
+
+
+def with_bias(module: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight (out, in) and bias, zero where there is none."""
+    weight, bias = affine(module)
+    return weight, weight.new_zeros(len(weight)) if bias is None else bias
+
+
+def sum_tensors(terms) -> Tensor:
+    """Sum of at least one tensor."""
+    return torch.stack(list(terms)).sum(0)

@@ -1,0 +1,164 @@
+"""Neurons as features: any model can be traced with no dictionary at all.
+
+A neuron's activation is made linear in the MLP's input by holding factors fixed:
+
+    gated MLP     a = f(g)·u    f(g) = r·g with r = f(g)/g held, then half to each branch:
+                  a = ½ (r·u)·g + ½ f(g)·u
+    other MLP     a = f(z)      = r·z with r = f(z)/z held
+
+with g, u, z affine in the input.  Both are exact at the recorded point, so a neuron's incoming
+weights sum to its activation.  Source: the half rule of RelP (arXiv 2508.21258) and of
+"Language model circuits are sparse in the neuron basis" (arXiv 2601.22594).
+
+All neurons are active, so the strongest are chosen: by |activation × gradient of the targets|,
+with the gradient taken through all MLPs under the same rule.  What is left out of a layer and
+position stays in its error node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.features.active import ActiveFeatures, LinearPath
+from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
+from circuits.features.neuron_layer import NeuronLayer, neuron_layer
+from circuits.model.architectures import affine, part
+from circuits.model.covectors import Covectors
+from circuits.model.frozen import FrozenModel
+from circuits.recording.attention import Attention
+from circuits.recording.record import Recording
+from graphs.core.descriptions import Description
+from graphs.core.provenance import NEURONS, DictionaryIdentity
+
+
+@dataclass(frozen=True)
+class NeuronRows:
+    """Encoder and decoder rows of the chosen neurons."""
+
+    layers: tuple[NeuronLayer, ...]
+    layer: Int[Tensor, " feat"]
+    pos: Int[Tensor, " feat"]
+    index: Int[Tensor, " feat"]
+
+    def encoder(self, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        points = self.layers[0].points
+        rows = points.recording.tokens.new_empty(len(feature), points.frozen.d_model)
+        for layer in self.layer[feature].unique().tolist():
+            here = (self.layer[feature] == layer).nonzero()[:, 0]
+            pos, index = self.pos[feature[here]], self.index[feature[here]]
+            rows[here] = points.pull_back(layer, pos, self.layers[layer].encoder(pos, index))
+        return rows
+
+    def decoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        mlp, pos, index = self.layers[layer], self.pos[feature], self.index[feature]
+        rows = mlp.activation[pos, index, None] * mlp.down.T[index]
+        return mlp.points.written(layer, pos, rows)
+
+    def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
+        mlp = self.layers[layer]
+        pos = torch.arange(len(mlp.activation), device=mlp.down.device)
+        return mlp.points.written(layer, pos, mlp.down_bias.expand(len(pos), -1))
+
+    def linear(self, layer: int) -> dict[int, LinearPath]:
+        del layer
+        return {}
+
+    def at(self, layer: int) -> NeuronLayer:
+        return self.layers[layer]
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """The model's own MLP neurons as a source of features."""
+
+    max_features: int = 4096  # strongest (layer, position, neuron) triples that become features
+
+    def numbers(self, frozen: FrozenModel, n_tokens: int) -> int:
+        """Activations, factors of two branches and scores of all layers."""
+        if frozen.layout.experts:
+            return 0  # `activate` refuses them
+        down, _ = affine(part(part(frozen.modules[0], frozen.layout.mlp), frozen.layout.down))
+        return 4 * frozen.n_layers * n_tokens * down.shape[1]
+
+    def describe(self, layer: int, index: int) -> Description | None:
+        """Nothing is known about neurons."""
+        del layer, index
+        return None
+
+    def activate(
+        self,
+        frozen: FrozenModel,
+        recording: Recording,
+        targets: Covectors,
+        among: set[int] | None = None,
+    ) -> ActiveFeatures:
+        """The neurons with the largest attribution to the targets, of all layers or of these.
+
+        Raises UnsupportedArchitecture for MLPs without neurons of their own (mixtures of experts).
+        """
+        points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
+        layers = tuple(neuron_layer(points, i) for i in range(frozen.n_layers))
+        scores = attribution(layers, targets)
+        if among is not None:
+            scores[[layer for layer in range(frozen.n_layers) if layer not in among]] = 0
+        found = int((scores > 0).sum())
+        chosen = scores.flatten().topk(min(self.max_features, found)).indices.sort().values
+        layer, pos, index = torch.unravel_index(chosen, scores.shape)
+        activation = recording.tokens.new_empty(len(chosen))
+        constant = torch.empty_like(activation)
+        for i, mlp in enumerate(layers):
+            here = layer == i
+            activation[here] = mlp.activation[pos[here], index[here]]
+            constant[here] = mlp.constant(pos[here], index[here])
+        return ActiveFeatures(
+            layer=layer,
+            pos=pos,
+            index=index,
+            activation=activation,
+            value=activation,
+            constant=constant,
+            last_written=layer,
+            rows=NeuronRows(layers, layer, pos, index),
+            identity=DictionaryIdentity(kind=NEURONS, name="MLP neurons"),
+            found=found,
+        )
+
+
+def attribution(
+    layers: tuple[NeuronLayer, ...], targets: Covectors
+) -> Float[Tensor, "layer pos neuron"]:
+    """Size of activation × gradient of every neuron, weighted over the targets."""
+    points = layers[0].points
+    frozen, recording = points.frozen, points.recording
+    first, length = recording.prompt.context_only, len(recording.prompt)
+    scores = layers[0].activation.new_zeros(len(layers), *layers[0].activation.shape)
+    if bool((targets.pos < first).any()):
+        return scores  # a context-only position hears no neuron
+    attention = Attention(frozen, recording, first)
+    covector = scores.new_zeros(len(targets.pos), length - first, frozen.d_model)
+    pos = targets.pos - first
+
+    def join(layer: int) -> None:
+        rows = (targets.layer == layer).nonzero()[:, 0]
+        covector[rows, pos[rows]] += targets.covector[rows]
+
+    join(len(layers))
+    for layer in reversed(range(len(layers))):
+        mlp = layers[layer]
+        at_neurons = mlp.output_covector(covector, first)
+        effect = (at_neurons * mlp.activation[first:]).abs()
+        scores[layer, first:] = torch.einsum("t,tpn->pn", targets.weight.to(effect), effect)
+        through_mlp = mlp.input_covector(at_neurons, first)
+        if frozen.parallel:
+            attention.pull_back(layer, covector, pos, crossed=len(pos))
+            covector += through_mlp
+            join(layer)
+        else:
+            covector += through_mlp
+            join(layer)
+            attention.pull_back(layer, covector, pos, crossed=len(pos))
+    return scores

@@ -1,1 +1,0 @@
-"""Published dictionary formats, one file per family; `circuits.weights` chooses among them."""

@@ -1,0 +1,1 @@
+"""Graph files of others that only torch can read."""

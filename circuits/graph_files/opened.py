@@ -1,0 +1,74 @@
+"""Graph files of every kind, ours and others', and what is said beside them."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+from pathlib import Path
+
+from circuits.graph_files.circuit_tracer_pt import open_circuit_tracer
+from graphs import (
+    NO_ANNOTATIONS,
+    ReadGraph,
+    annotations_path,
+    is_packed,
+    read_annotations,
+    read_graph,
+    read_neuronpedia,
+    regular_file,
+)
+
+SUFFIXES = (".safetensors", ".json", ".json.gz", ".pt")
+_ZIP = b"PK\x03\x04"  # what torch.save writes; no safetensors of ours begins like this
+
+
+def open_graph(path: Path | str, spell: Callable[[int], str] | None = None) -> ReadGraph:
+    """A graph and its annotations: the file's beside it, else those that it holds itself.
+
+    What a file is, its name or else its first bytes tell: our safetensors, a JSON of
+    circuit-tracer, Neuronpedia and others, as it is or in gzip, or circuit-tracer's .pt, whose
+    token ids `spell` writes.  Remarks say what had to be decided about a file of others.
+
+    Raises GraphFileError if it is none of these, damaged or missing.
+    """
+    path = Path(path)
+    match _suffix(path):
+        case ".pt":
+            read = open_circuit_tracer(path, spell)
+        case ".json":
+            read = read_neuronpedia(path)
+        case _:
+            read = ReadGraph(read_graph(path), NO_ANNOTATIONS)
+    beside = annotations_path(path)
+    if beside.exists():
+        return read._replace(annotations=read_annotations(beside))
+    return read
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a graph file is one of ours, which can keep what is measured of it."""
+    return _suffix(path) == ".safetensors"
+
+
+def _suffix(path: Path) -> str:
+    """What the file should be called, by its name or else its first bytes."""
+    start = _start(path)
+    if path.suffix == ".pt" or start.startswith(_ZIP):
+        return ".pt"
+    return ".json" if path.suffix == ".json" or _is_json(start) else ".safetensors"
+
+
+def _is_json(start: bytes) -> bool:
+    """Safetensors begin with the length of their header, which has zeros among its bytes."""
+    if is_packed(start):
+        return True
+    return start.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{") and b"\0" not in start
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file; none where it cannot be read, which its reader will say."""
+    try:
+        with regular_file(path).open("rb") as file:
+            return file.read(9)
+    except OSError:
+        return b""

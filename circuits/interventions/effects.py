@@ -1,0 +1,77 @@
+"""What one intervention did: at the targets, at the top tokens, at the graph's features."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from circuits.interventions.experiment import Experiment
+from circuits.interventions.intervene import Outcomes
+from graphs.analysis.influence import influence
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeKind
+from graphs.interventions.effects import Effects, NodeEffect, TokenEffect
+
+SHOWN = 10  # tokens and features, unless asked for more
+
+
+def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SHOWN) -> Effects:
+    """The effects of one of the interventions, with so many tokens and features."""
+    graph = experiment.graph
+    measured, predicted = outcomes.measured[row], outcomes.predicted[row]
+    texts = dict(
+        zip(graph.target_rows().tolist(), (t.text for t in graph.provenance.targets), strict=True)
+    )
+
+    def effect(node: int) -> NodeEffect:
+        return NodeEffect(
+            node=str(graph.nodes[node]),
+            text=texts.get(node) or graph.said(node),
+            value=_number(graph.nodes.value[node]),
+            measured=_number(measured[node]),
+            predicted=_number(predicted[node]),
+        )
+
+    return Effects(
+        what=outcomes.interventions[row].what,
+        regime=outcomes.regime,
+        through=outcomes.through[row],
+        targets=tuple(map(effect, texts)),
+        tokens=_tokens(experiment, outcomes, row, most),
+        features=tuple(map(effect, _most_changed(graph, measured, most))),
+    )
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _tokens(
+    experiment: Experiment, outcomes: Outcomes, row: int, most: int
+) -> tuple[TokenEffect, ...]:
+    """The most probable tokens of before and after."""
+    before, after = outcomes.before.double(), outcomes.after[row].double()
+    was, now = before.softmax(-1), after.softmax(-1)
+    top = [way.topk(min(most, len(way))).indices.tolist() for way in (was, now)]
+    chosen = sorted({*top[0], *top[1]}, key=lambda token: -float(now[token]))
+    return tuple(
+        TokenEffect(
+            token=token,
+            text=experiment.subject.spell(token),
+            before=float(was[token]),
+            after=float(now[token]),
+            logit=float(after[token] - before[token]),
+        )
+        for token in chosen
+    )
+
+
+def _most_changed(
+    graph: AttributionGraph, measured: Float[ndarray, " node"], most: int
+) -> list[int]:
+    """By influence times the part of the activation that changed: a rare one's fall is no news."""
+    features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE) & (measured != 0))
+    part = np.abs(measured[features] / graph.nodes.activation[features])
+    order = np.argsort(-influence(graph)[features] * part, kind="stable")
+    return features[order[:most]].tolist()

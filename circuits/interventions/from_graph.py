@@ -1,0 +1,64 @@
+"""What a graph was traced from: its model and dictionary, by what its header says."""
+
+from __future__ import annotations
+
+import torch
+
+from circuits.atlas.shipped import ATLAS
+from circuits.attribution.expand import Expansion
+from circuits.features.active import FeatureSource
+from circuits.features.files.locations import PlaceError
+from circuits.features.files.source import read_source
+from circuits.interventions.experiment import Experiment, prepare
+from circuits.interventions.origin import ExperimentError
+from circuits.model.packaged import PACKAGED
+from circuits.model.subject import Subject, read_subject
+from graphs.core.graph import AttributionGraph
+from graphs.core.provenance import NEURONS, UNKNOWN
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+def experiment_on(
+    graph: AttributionGraph,
+    model: str | None = None,
+    transcoders: str | None = None,
+    device: str = "cpu",
+) -> Experiment:
+    """A graph with the model and dictionary that its header names, or these.
+
+    Raises ExperimentError if neither does, and as `read_subject`, `read_source` and `prepare`.
+    """
+    header = graph.provenance
+    name = model or header.model.name
+    if name == UNKNOWN:
+        raise ExperimentError("The graph does not say which model was traced: give --model.")
+    # Models that ship in packages have one revision, which a later version may replace.
+    asked = None if model or name in ATLAS or name in PACKAGED else header.model.revision
+    dtype = DTYPES.get(header.dtype, torch.float32)
+    subject = read_subject(name, revision=asked, dtype=dtype, device=device)
+    return prepare(graph, subject, source_of(graph, subject, transcoders))
+
+
+def source_of(
+    graph: AttributionGraph, subject: Subject, transcoders: str | None = None
+) -> FeatureSource:
+    """The dictionary of a graph.  Raises ExperimentError if it cannot be found by its name."""
+    dictionary, settings = graph.provenance.dictionary, graph.provenance.settings
+    told = settings.get("max_features")
+    most = told if isinstance(told, int) else Expansion().max_features
+    if transcoders is None and dictionary.kind == NEURONS:
+        return read_source(subject, neurons=True, max_neurons=most)
+    if transcoders is None and subject.identity.name in ATLAS:
+        return read_source(subject, max_neurons=most)
+    filled = dictionary.kind.endswith(f"and {NEURONS}")
+    try:
+        reference = transcoders or dictionary.name
+        return read_source(subject, reference, max_neurons=most, filled=filled)
+    except PlaceError as error:
+        if transcoders is not None:
+            raise
+        raise ExperimentError(
+            f"The dictionary of the graph, {dictionary.name!r}, is not found by that name: give "
+            "--transcoders."
+        ) from error

@@ -1,0 +1,75 @@
+"""The subject of a trace: a model as linear maps, its tokenizer and its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from circuits.model.fingerprints import fingerprint, model_files
+from circuits.model.frozen import FrozenModel
+from circuits.model.loading import load_model
+from circuits.model.spelling import speller, vocabulary_digest
+from graphs.core.provenance import ModelIdentity
+from graphs.errors import HeadwaterError
+
+
+class DeviceError(HeadwaterError):
+    """torch cannot compute there."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model that is traced, with its spelling and its name."""
+
+    frozen: FrozenModel
+    tokenizer: PreTrainedTokenizerBase
+    identity: ModelIdentity
+
+    @cached_property
+    def spell(self) -> Callable[[int], str]:
+        """The text of a vocabulary id (`circuits.model.spelling`)."""
+        return speller(self.tokenizer)
+
+
+def usable_device(name: str) -> torch.device:
+    """The CPU or a GPU that torch can compute on.  Raises DeviceError for anything else."""
+    refusal = (
+        f"The device {name!r} cannot be used here: choose cpu, or cuda where torch finds a GPU."
+    )
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(refusal) from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(refusal)
+    return device
+
+
+def read_subject(
+    model: str,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> Subject:
+    """Load a model and freeze it.
+
+    Raises ModelNotFound, DeviceError, UnsupportedArchitecture or DamagedWeights.
+    """
+    place = usable_device(device)
+    loaded = load_model(model, revision=revision, dtype=dtype, device=place)
+    frozen = FrozenModel(loaded.model)
+    identity = ModelIdentity(
+        name=loaded.name,
+        architecture=type(loaded.model).__name__,
+        revision=loaded.revision,
+        n_layers=frozen.n_layers,
+        vocabulary=vocabulary_digest(loaded.tokenizer),
+        fingerprint=None if loaded.folder is None else fingerprint(model_files(loaded.folder)),
+    )
+    return Subject(frozen, loaded.tokenizer, identity)

@@ -1,0 +1,1 @@
+"""One forward pass of a model on a prompt, and its attention held as it was there."""

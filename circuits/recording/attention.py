@@ -1,0 +1,147 @@
+"""Frozen attention of every layer on one prompt, as a linear map in both directions.
+
+With norm gains folded into W_O and W_V and the norms' scales into the pattern, a layer is
+
+    pull back   c[k]      += Σ_heads Σ_q pattern[h, q, k] · (c[q] · W_O[h]) · W_V[h]
+    push on     added[q]   = Σ_heads Σ_k pattern[h, q, k] · W_O[h] · (W_V[h] · x[k])
+
+one matrix product per kv head, a batched product with the pattern, and one product back.
+Positions count from the first that is swept; those before are context
+(`circuits.attribution.prefix_positions`), which swept positions hear through values alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.model.frozen import FrozenModel
+from circuits.recording.record import Recording
+
+CACHE_POSITIONS = 2048  # positions that cross an attention together: enough for gemm, in cache
+KEY_CHUNK = 64  # keys mixed at once; queries before them see nothing of them
+
+
+class Attention:
+    """Frozen attention of every layer on one prompt, from position `first` on."""
+
+    def __init__(self, frozen: FrozenModel, recording: Recording, first: int = 0) -> None:
+        self.first = first
+        self.output: list[Tensor] = []  # per layer (kv_head, d_model, group * d_head)
+        self.value: list[Tensor] = []  # per layer (kv_head, d_head, d_model)
+        self.mixing: list[Tensor] = []  # per layer (kv_head, key, query * group), query from first
+        self.last_query: list[list[int]] = []  # per layer and key chunk: queries that see it
+        for block, seen in zip(frozen.blocks, recording.blocks, strict=True):
+            length = seen.pattern.shape[1]
+            value = block.value.unflatten(0, (-1, block.d_head))
+            scaled = seen.pattern / seen.post_attention_denominator[:, None]
+            scaled = (scaled / seen.attention_denominator)[:, first:]
+            mixing = scaled.unflatten(0, (len(value), -1)).permute(0, 3, 2, 1)
+            self.output.append(
+                block.output.unflatten(1, (len(value), -1)).transpose(0, 1).contiguous()
+            )
+            self.value.append(value)
+            self.mixing.append(mixing.reshape(len(value), length, -1))
+            self.last_query.append(_last_queries(seen.pattern[:, first:, first:]))
+
+    def pull_back(
+        self,
+        layer: int,
+        covector: Float[Tensor, "row pos d_model"],
+        pos: Int[Tensor, " row"],
+        crossed: int,
+    ) -> Float[Tensor, "row context kv_heads"]:
+        """Add to covectors above a layer's attention what they are below it, in place.
+
+        Positions count from `first`.  Rows from `crossed` on are zero but at their own `pos`.
+        Returns covectors on the values of the positions before `first`.
+        """
+        n_chunks = -(-covector.shape[0] * covector.shape[1] // CACHE_POSITIONS)
+        step = -(-len(covector) // n_chunks)  # chunks of equal size: a small last one is slow
+        context = [
+            self._pull_back(
+                layer, covector[i : i + step], pos[i : i + step], min(max(crossed - i, 0), step)
+            )
+            for i in range(0, len(covector), step)
+        ]
+        return torch.cat(context)
+
+    def push_forward(
+        self,
+        layer: int,
+        residual: Float[Tensor, "component pos d_model"],
+        context: Float[Tensor, "component context kv_heads"] | None = None,
+    ) -> Float[Tensor, "component pos d_model"]:
+        """What a layer's attention adds to the last positions, given the residual at these.
+
+        `context` holds values of the positions before `first`, and needs a residual from there on.
+        """
+        n_components, n_pos, _ = residual.shape
+        added = torch.zeros_like(residual)
+        flat = added.view(-1, added.shape[2])
+        for head, (mixing, output, value) in enumerate(
+            zip(self.mixing[layer], self.output[layer], self.value[layer], strict=True)
+        ):
+            heard = residual @ value.T
+            if context is not None:
+                heard = torch.cat([context.unflatten(2, (-1, len(value)))[:, :, head], heard], 1)
+            group = output.shape[1] // len(value)
+            pattern = mixing[len(mixing) - heard.shape[1] :, mixing.shape[1] - n_pos * group :]
+            heads = torch.bmm(pattern.T.expand(n_components, -1, -1), heard)
+            flat.addmm_(heads.view(len(flat), -1), output.T)
+        return added
+
+    def _pull_back(
+        self, layer: int, covector: Tensor, pos: Int[Tensor, " row"], crossed: int
+    ) -> Float[Tensor, "row context kv_heads"]:
+        n_rows, n_pos, d_model = covector.shape
+        d_head = self.value[layer].shape[1]
+        own = covector[torch.arange(crossed, n_rows, device=pos.device), pos[crossed:]]
+        below: list[Tensor] = []  # per kv head (row, pos, d_head)
+        context: list[Tensor] = []  # per kv head (row, context, d_head)
+        for mixing, output in zip(self.mixing[layer], self.output[layer], strict=True):
+            group = output.shape[1] // d_head
+            heads = covector[:crossed].view(-1, d_model) @ output
+            heads = heads.view(crossed, n_pos * group, d_head)
+            before = mixing[: self.first, : n_pos * group].expand(crossed, -1, -1)
+            own_query = mixing.view(len(mixing), -1, group)[: self.first + n_pos, pos[crossed:]]
+            own_heads = (own @ output).view(len(own), group, d_head)
+            of_own = torch.bmm(own_query.transpose(0, 1), own_heads)
+            swept = covector.new_empty(n_rows, n_pos, d_head)
+            self._mix(layer, mixing[self.first :], heads, swept[:crossed])
+            swept[crossed:] = of_own[:, self.first :]
+            below.append(swept)
+            context.append(torch.cat([torch.bmm(before, heads), of_own[:, : self.first]]))
+        flat = covector.view(-1, d_model)
+        for swept, value in zip(below, self.value[layer], strict=True):
+            flat.addmm_(swept.view(-1, d_head), value)
+        return torch.cat(context, 2)
+
+    def _mix(
+        self,
+        layer: int,
+        mixing: Float[Tensor, "key queries"],
+        heads: Float[Tensor, "active some_queries d_head"],
+        below: Float[Tensor, "active pos d_head"],
+    ) -> None:
+        """Pattern · heads into `below`, chunk by chunk of keys, each from the queries it hears."""
+        n_rows, n_queries, _ = heads.shape
+        n_pos = below.shape[1]
+        group = n_queries // n_pos
+        for chunk, start in enumerate(range(0, n_pos, KEY_CHUNK)):
+            keys = slice(start, min(start + KEY_CHUNK, n_pos))
+            end = min((self.last_query[layer][chunk] + 1) * group, n_queries)
+            part = mixing[keys, start * group : end].expand(n_rows, -1, -1)
+            # A contiguous result, as of a single chunk, lets the product run as one batch.
+            torch.bmm(part, heads[:, start * group : end], out=below[:, keys])
+
+
+def _last_queries(pattern: Float[Tensor, "head query key"]) -> list[int]:
+    """Per chunk of keys, the last query that attends to any of them (sliding windows end)."""
+    seen = pattern.amax(0) > 0
+    last: list[int] = []
+    for start in range(0, seen.shape[1], KEY_CHUNK):
+        queries = seen[:, start : start + KEY_CHUNK].any(1).nonzero()
+        last.append(int(queries[-1]) if len(queries) else start)
+    return last

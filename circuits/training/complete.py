@@ -1,0 +1,74 @@
+"""A run from end to end: trained, written beside its feature files, and measured as written."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+from circuits.features.feature_files import write_feature_files
+from circuits.features.files.reading import read_transcoders
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.subject import Subject
+from circuits.progress import Progress, ignore_progress
+from circuits.training.activations import Stream
+from circuits.training.corpus import held_out
+from circuits.training.describe import describe
+from circuits.training.export import write_transcoders
+from circuits.training.loop import Logged, train
+from circuits.training.report import DOCUMENTS, Report, report
+from circuits.training.run import Run
+from circuits.training.settings import Kind, TrainSettings
+from graphs.core.provenance import DictionaryIdentity
+from graphs.disk.files import atomic_write
+
+DESCRIBED = 2000  # documents from which feature examples come
+NAMES = {
+    Kind.PER_LAYER: "transcoder",
+    Kind.SKIP: "transcoder",
+    Kind.CROSS_LAYER: "cross-layer transcoder",
+}
+
+
+def train_and_measure(
+    subject: Subject,
+    run: Run,
+    settings: TrainSettings,
+    out: Path,
+    progress: Progress = ignore_progress,
+    checkpoint_every: int = 1000,
+) -> Report:
+    """Write a dictionary, its feature files and `report.json` into a folder.
+
+    Goes on from the folder's checkpoint.  Raises TrainingError as `train`, GraphFileError for
+    files that cannot be written.
+    """
+    context_only = run.documents.context_only
+    measured = held_out(run.corpus, subject.tokenizer, DOCUMENTS, context_only)
+
+    def tell(logged: Logged) -> None:
+        told = (
+            f"loss {logged.loss:.3f} · L0 {logged.l0:.1f} · explained {logged.explained:.1%} "
+            f"· dead {logged.dead:.1%}"
+        )
+        progress(told, logged.step, settings.steps)
+
+    stream = Stream(subject.frozen, subject.tokenizer, run.corpus, settings, context_only)
+    layers = train(stream, out, run.name, tell, checkpoint_every)
+    identity = DictionaryIdentity(
+        kind=NAMES[settings.kind], name=out.resolve().name, documents=run.documents
+    )
+    transcoders = TranscoderSet(layers, settings.read, settings.write, identity)
+    progress("write", 0, 1)
+    crossing = settings.kind == Kind.CROSS_LAYER
+    write_transcoders(transcoders, out, subject.identity.name, cross_layer=crossing)
+    written = read_transcoders(out)
+    progress("describe", 0, 1)
+    documents = list(islice(run.corpus.documents(0), DESCRIBED))
+    write_feature_files(out, identity.name, describe(subject, written, documents))
+    progress("report", 0, 1)
+    found = report(subject, written, measured)
+    with atomic_write(out / "report.json") as temporary:
+        text = json.dumps(found.as_json(), indent=1)
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+    return found

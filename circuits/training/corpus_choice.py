@@ -1,0 +1,47 @@
+"""What a run trains on, by what a person asks for: a file, a folder, a dataset or samples."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from circuits.model.subject import Subject
+from circuits.training.corpus import (
+    SUFFIXES,
+    Corpus,
+    read_corpus,
+    require_enough,
+    sampled_corpus,
+)
+from circuits.training.dataset import dataset_corpus
+from circuits.training.settings import TrainSettings
+from graphs.core.opening import Bos
+
+DATASET = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")  # a name on the Hub
+
+
+def chosen_corpus(
+    corpus: str | None,
+    subject: Subject,
+    settings: TrainSettings,
+    length: int,
+    column: str,
+    bos: Bos,
+) -> Corpus:
+    """A file, a folder, a dataset on the Hub, or without a name the model's own samples."""
+    length = min(length, subject.frozen.context_length or length)
+    if corpus is None:
+        return sampled_corpus(subject, length, settings.seed, bos)
+    if is_dataset_name(corpus):
+        return dataset_corpus(corpus, subject.tokenizer, length, column, bos)
+    texts = read_corpus(Path(corpus), subject.tokenizer, length, bos)
+    require_enough(texts, settings.batch_tokens)
+    return texts
+
+
+def is_dataset_name(corpus: str) -> bool:
+    """Whether this can name a dataset on the Hub: `owner/name`, and no file or folder here."""
+    owner, _, name = corpus.partition("/")
+    if not DATASET.fullmatch(corpus) or owner.startswith(".") or Path(name).suffix in SUFFIXES:
+        return False
+    return not Path(owner).exists()

@@ -1,0 +1,1 @@
+"""One graph read: influence, pruning, scores, paths."""

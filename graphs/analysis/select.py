@@ -1,0 +1,137 @@
+"""Selection: nodes named by a person.
+
+feature:12/345@7     one node, as it is written everywhere (`graphs.core.nodes`)
+feature:12/345       this feature at all positions
+token: Dallas        tokens or logits that say so, with or without the blank in front
+token, error, …      all nodes of a kind
+layer:12             all features and errors of a layer
+group:Texas          what a person grouped under this name; supernode:Texas is the same
+concept:Texas        features whose label names it, or that raise this token most
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Bool, Int
+from numpy import ndarray
+
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import TARGET_KINDS, NodeId, NodeKind
+from graphs.errors import HeadwaterError
+
+KINDS = {kind.word: kind for kind in NodeKind}
+
+
+class SelectionError(HeadwaterError):
+    """A name that selects no node; the text is one sentence that says what would."""
+
+
+def select(
+    graph: AttributionGraph, name: str, groups: Mapping[str, Int[ndarray, " _member"]] | None = None
+) -> Bool[ndarray, " node"]:
+    """The nodes that a name selects.  Raises SelectionError if there are none."""
+    kind, _, rest = name.partition(":")
+    if kind in ("group", "supernode"):
+        found = _group(graph, rest, groups or {})
+    elif kind == "concept":
+        found = _concept(graph, rest)
+    elif kind == "layer":
+        found = _layer(graph, name, rest)
+    elif kind in KINDS:
+        found = _of_kind(graph, KINDS[kind], name, rest)
+    else:
+        raise SelectionError(
+            f"{name!r} names no node: expected {', '.join(KINDS)}, layer:N, group:NAME or "
+            "concept:NAME, a node as in feature:12/345@7, or a text as in token:Dallas."
+        )
+    return found
+
+
+def names_concept(graph: AttributionGraph, row: int, concept: str) -> bool:
+    """Whether a feature's label names a concept; without a label, the token that it raises most."""
+    description = graph.description(row)
+    if description is None:
+        return [token.strip() for token in graph.output_tokens.get(row, ())][:1] == [concept]
+    return concept in re.split(" → | · |, ", description.label)
+
+
+def _of_kind(
+    graph: AttributionGraph, kind: NodeKind, name: str, rest: str
+) -> Bool[ndarray, " node"]:
+    of_kind = graph.nodes.is_kind(kind)
+    found = np.zeros(len(graph), dtype=bool)
+    if not rest:
+        found = of_kind
+    elif _is_node(name):
+        found[_row(graph, name)] = True
+    elif kind == NodeKind.FEATURE and (parts := re.fullmatch(r"(\d{1,6})/(\d{1,18})", rest)):
+        same = (graph.nodes.layer == int(parts[1])) & (graph.nodes.index == int(parts[2]))
+        found = of_kind & same
+    else:
+        texts = _texts(graph, kind)
+        found[[row for row, text in texts.items() if rest in (text, text.strip())]] = True
+        if not np.any(found) and texts:
+            known = ", ".join(repr(text) for text in list(texts.values())[:12])
+            raise SelectionError(f"No {kind.word} says {rest!r}: the graph has {known}.")
+    if not np.any(found):
+        raise SelectionError(f"This graph of {len(graph)} nodes has no {name}.")
+    return found
+
+
+def _is_node(name: str) -> bool:
+    try:
+        NodeId.parse(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _row(graph: AttributionGraph, name: str) -> int:
+    try:
+        return graph.find(name)
+    except KeyError as error:
+        raise SelectionError(f"{name} is not in this graph of {len(graph)} nodes.") from error
+
+
+def _texts(graph: AttributionGraph, kind: NodeKind) -> dict[int, str]:
+    """What the nodes of a kind say, by row; empty for kinds without a text."""
+    if kind == NodeKind.TOKEN:
+        rows = np.flatnonzero(graph.nodes.is_kind(kind)).tolist()
+        return {row: graph.token_text(int(graph.nodes.pos[row])) for row in rows}
+    if kind in TARGET_KINDS:
+        told = zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True)
+        return {row: target.text for row, target in told if graph.nodes.kind[row] == kind}
+    return {}
+
+
+def _layer(graph: AttributionGraph, name: str, rest: str) -> Bool[ndarray, " node"]:
+    if not re.fullmatch(r"\d{1,6}", rest):
+        raise SelectionError(f"{name!r} names no layer: expected a number, as in layer:12.")
+    inner = graph.nodes.is_kind(NodeKind.FEATURE, NodeKind.ERROR)
+    found = inner & (graph.nodes.layer == int(rest))
+    if not np.any(found):
+        raise SelectionError(f"This graph has no feature or error at {name}.")
+    return found
+
+
+def _group(
+    graph: AttributionGraph, name: str, groups: Mapping[str, Int[ndarray, " _member"]]
+) -> Bool[ndarray, " node"]:
+    if name not in groups:
+        known = ", ".join(map(repr, groups)) or "none"
+        raise SelectionError(f"There is no group {name!r}: the groups are {known}.")
+    found = np.zeros(len(graph), dtype=bool)
+    found[groups[name]] = True
+    return found
+
+
+def _concept(graph: AttributionGraph, name: str) -> Bool[ndarray, " node"]:
+    found = np.zeros(len(graph), dtype=bool)
+    features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE)).tolist()
+    found[[row for row in features if names_concept(graph, row, name)]] = True
+    if not np.any(found):
+        raise SelectionError(f"No feature of this graph has a label that names {name!r}.")
+    return found

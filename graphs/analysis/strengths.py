@@ -1,0 +1,89 @@
+"""Strengths: which nodes and which edges of a graph carry most of its influence.
+
+    share[t, s]   = weights[t, s] / (sum_s |weights[t, s]| + dropped_absolute[t])
+    influence     = influence of the node / sum of seed
+    arrived       = influence + seed / sum of seed
+    carried[t, s] = |share[t, s]| · arrived[t]
+
+All are parts of what reaches the targets, from 0 to 1; only share has a sign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from graphs.analysis.influence import graph_shares, influence
+from graphs.core.graph import AttributionGraph, edge_targets
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """What each node and each edge of a graph carries; edges are in the order of the weights."""
+
+    influence: Float[ndarray, " node"]  # part of all influence that passes through the node
+    arrived: Float[ndarray, " node"]  # the same, and for targets their part of the seed
+    target: Int[ndarray, " edge"]  # row of the node that the edge points to
+    source: Int[ndarray, " edge"]  # row of the node that it comes from
+    share: Float[ndarray, " edge"]  # part of the target's input, signed
+    carried: Float[ndarray, " edge"]  # part of all influence that takes this edge
+
+    def inputs(self, count: int) -> dict[int, list[int]]:
+        """The edges with the largest shares into each node, by the node's row."""
+        return _leading_edges(self.target, abs(self.share), count)
+
+    def outputs(self, count: int) -> dict[int, list[int]]:
+        """The edges that carry most influence out of each node, by the node's row."""
+        return _leading_edges(self.source, self.carried, count)
+
+
+def strengths(graph: AttributionGraph) -> Strengths:
+    """Strengths of a graph; all 0 where no target has any seed."""
+    total = float(graph.seed.sum()) or 1.0
+    reached = influence(graph) / total
+    arrived = reached + graph.seed / total
+    share, target = graph_shares(graph), edge_targets(graph.weights)
+    return Strengths(
+        influence=reached,
+        arrived=arrived,
+        target=target,
+        source=graph.weights.indices,
+        share=share.data * np.sign(graph.weights.data),
+        carried=share.data * arrived[target],
+    )
+
+
+def strongest(strength: Float[ndarray, " item"], count: int) -> Int[ndarray, " chosen"]:
+    """The `count` strongest items, strongest first; of equal ones the first.
+
+    >>> strongest(np.array([1.0, 3.0, 2.0, 3.0]), 3)
+    array([1, 3, 2])
+    """
+    return np.argsort(-strength, kind="stable")[:count]
+
+
+def ranks(group: Int[ndarray, " item"], strength: Float[ndarray, " item"]) -> Int[ndarray, " item"]:
+    """Rank of each item within its group: 0 is the strongest, of equal ones the first.
+
+    >>> ranks(np.array([7, 4, 7, 7]), np.array([1.0, 2.0, 5.0, 1.0]))
+    array([1, 0, 0, 2])
+    """
+    order = np.lexsort((-strength, group))
+    _, start, size = np.unique(group[order], return_index=True, return_counts=True)
+    result = np.empty(len(group), dtype=np.int64)
+    result[order] = np.arange(len(group)) - np.repeat(start, size)
+    return result
+
+
+def _leading_edges(
+    node: Int[ndarray, " edge"], strength: Float[ndarray, " edge"], count: int
+) -> dict[int, list[int]]:
+    rank = ranks(node, strength)
+    kept = np.flatnonzero((rank < count) & (strength > 0))
+    result: dict[int, list[int]] = {}
+    for edge in kept[np.argsort(rank[kept], kind="stable")].tolist():
+        result.setdefault(int(node[edge]), []).append(edge)
+    return result

@@ -1,0 +1,170 @@
+"""Summary of a graph as plain data: what `headwater show` prints and `--json` writes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from graphs.analysis.influence import influence
+from graphs.analysis.scores import Scores, scores
+from graphs.core.annotations import NO_ANNOTATIONS, Annotations
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeKind
+from graphs.core.opening import Opening
+from graphs.core.provenance import Checks, Sink
+from graphs.core.report import Report
+
+
+@dataclass(frozen=True)
+class TargetLine:
+    """One explained output."""
+
+    node: str
+    text: str
+    probability: float | None  # None for contrasts and vectors, and where it is not known
+    weight: float  # its share of what the graph explains
+    value: float | None  # what its row sums to; None in graphs of others
+
+
+@dataclass(frozen=True)
+class NodeLine:
+    """One strong node."""
+
+    node: str
+    layer: int | None  # None for tokens
+    token: str  # at the node's position
+    pos: int
+    activation: float | None  # None for tokens
+    influence: float  # share of all influence that passes through the node
+    output_tokens: tuple[str, ...]  # what it raises most
+    label: str  # a person's, or the dictionary's; may be empty
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The graph in numbers and its strongest nodes, layers from the top, tokens last."""
+
+    model: str
+    dictionary: str
+    dtype: str
+    tokens: tuple[str, ...]
+    context_only: int
+    opening: Opening | None
+    sinks: tuple[Sink, ...] | None
+    mismatches: tuple[str, ...]  # how the prompt begins unlike the dictionary's documents
+    targets: tuple[TargetLine, ...]
+    remarks: tuple[str, ...]  # what a reader of the numbers has to know
+    strongest: tuple[NodeLine, ...]
+    n_nodes: int
+    n_features: int
+    n_edges: int
+    scores: Scores
+    checks: Checks
+    report: Report | None  # of `headwater check`
+    failures: tuple[str, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """The same as JSON-ready data."""
+        return {
+            **asdict(self),
+            "opening": self.opening and self.opening.model_dump(mode="json"),
+            "sinks": None if self.sinks is None else [sink.model_dump() for sink in self.sinks],
+            "checks": self.checks.model_dump(),
+            "report": self.report and self.report.model_dump(mode="json"),
+        }
+
+
+def summarise(
+    graph: AttributionGraph, per_layer: int = 3, annotations: Annotations = NO_ANNOTATIONS
+) -> Summary:
+    """The graph's targets, its `per_layer` strongest features per layer, scores and checks.
+
+    A person's labels stand in place of the dictionary's.
+    """
+    source, total = graph.provenance, float(graph.seed.sum()) or 1.0
+    return Summary(
+        model=source.model.name,
+        dictionary=source.dictionary.name,
+        dtype=source.dtype,
+        tokens=source.tokens,
+        context_only=source.context_only,
+        opening=source.opening,
+        sinks=source.sinks,
+        mismatches=source.mismatches,
+        targets=tuple(
+            TargetLine(
+                node=str(graph.nodes[int(row)]),
+                text=target.text,
+                probability=None if target.token_id is None else target.probability,
+                weight=float(graph.seed[row]) / total,
+                value=_known(float(graph.nodes.value[row])),
+            )
+            for row, target in zip(graph.target_rows(), source.targets, strict=True)
+        ),
+        remarks=weights_said(graph),
+        strongest=_strongest(graph, per_layer, annotations),
+        n_nodes=len(graph),
+        n_features=int(graph.nodes.is_kind(NodeKind.FEATURE).sum()),
+        n_edges=int(graph.weights.nnz),
+        scores=scores(graph),
+        checks=source.checks,
+        report=source.report,
+        failures=source.failures,
+    )
+
+
+def weights_said(graph: AttributionGraph) -> tuple[str, ...]:
+    """How much predictions count of which the file of another program says no probability."""
+    known = [target.probability is not None for target in graph.provenance.targets]
+    seeds = graph.seed[graph.target_rows()]
+    if all(known):
+        return ()
+    if not any(known) and np.all(seeds == seeds[0]):
+        return ("No probability of a prediction is known: all count the same.",)
+    unknown = f"{known.count(False):,} of {len(known):,} predictions"
+    return (f"{unknown} have no known probability and count nothing.",)
+
+
+def _strongest(
+    graph: AttributionGraph, per_layer: int, annotations: Annotations
+) -> tuple[NodeLine, ...]:
+    total = float(graph.seed.sum())
+    reached = influence(graph) / total if total > 0 else np.zeros(len(graph))
+    features = graph.nodes.is_kind(NodeKind.FEATURE)
+    layers = np.unique(graph.nodes.layer[features])[::-1]
+    groups = [np.flatnonzero(features & (graph.nodes.layer == layer)) for layer in layers]
+    groups.append(np.flatnonzero(graph.nodes.is_kind(NodeKind.TOKEN)))
+    return tuple(
+        _line(graph, node, float(reached[node]), annotations.said(graph, node))
+        for group in groups
+        for node in _first(group, reached, per_layer)
+    )
+
+
+def _first(nodes: Int[ndarray, " some"], reached: Float[ndarray, " node"], count: int) -> list[int]:
+    """The `count` nodes of these with the most influence, strongest first."""
+    best = nodes[np.argsort(-reached[nodes], kind="stable")][:count]
+    return [int(node) for node in best if reached[node] > 0]
+
+
+def _line(graph: AttributionGraph, node: int, reached: float, said: str | None) -> NodeLine:
+    identity = graph.nodes[node]
+    pos = int(graph.nodes.pos[node])
+    description = graph.description(node)
+    return NodeLine(
+        node=str(identity),
+        layer=identity.layer,
+        token=graph.token_text(pos),
+        pos=pos,
+        activation=_known(float(graph.nodes.activation[node])),
+        influence=reached,
+        output_tokens=graph.output_tokens.get(node, ()),
+        label=said or ("" if description is None else description.label),
+    )
+
+
+def _known(number: float) -> float | None:
+    return None if np.isnan(number) else number

@@ -1,0 +1,180 @@
+"""Concepts: groups of features, and where two models have them.
+
+Groups of two graphs are one concept where most of their matched features are each other's: the
+influence that groups share through matched features is made as large as can be (the Hungarian
+problem).  What a group says of itself then need not be spelled alike in both.
+
+Paths overlap as far as they go through the same concepts:
+
+    overlap = Σ min(a, b) / Σ max(a, b)
+
+a and b being the shares of the influence on the predictions that each chain of concepts, tokens
+and matched features carries, over the strongest paths of both graphs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.optimize import linear_sum_assignment
+
+from graphs.analysis.flow import whole
+from graphs.analysis.influence import influence_shares
+from graphs.analysis.paths import Path, strongest_paths
+from graphs.comparison.compare import Score
+from graphs.comparison.evidence import mean_depth
+from graphs.comparison.matching import Match
+from graphs.core.graph import AttributionGraph
+
+Groups = Mapping[str, Int[ndarray, " _member"]]  # rows of each group
+PATHS = 200  # of each graph, whose chains are compared
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """A concept in one graph."""
+
+    name: str  # of the group there
+    features: int
+    influence: float  # share of all
+    depth: float  # relative, by influence: 0 is the first layer, 1 the last
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A group of either graph and its counterpart, if it has one."""
+
+    first: Appearance | None
+    second: Appearance | None
+    shared: float  # mean influence that goes through matched features of both
+
+
+def concepts(
+    first: AttributionGraph,
+    second: AttributionGraph,
+    match: Match,
+    groups: tuple[Groups, Groups],
+) -> list[Concept]:
+    """All concepts, the one with most influence first."""
+    arrived = (influence_shares(first), influence_shares(second))
+    shown = [
+        [_appearance(graph, own, name, rows) for name, rows in side.items()]
+        for graph, own, side in zip((first, second), arrived, groups, strict=True)
+    ]
+    shared = _shared(arrived, match, groups)
+    pairs = _paired(shared)
+    found = [Concept(shown[0][i], shown[1][j], float(shared[i, j])) for i, j in pairs]
+    used = [{pair[side] for pair in pairs} for side in (0, 1)]
+    found += [Concept(one, None, 0.0) for i, one in enumerate(shown[0]) if i not in used[0]]
+    found += [Concept(None, other, 0.0) for j, other in enumerate(shown[1]) if j not in used[1]]
+    return sorted(found, key=lambda concept: -_influence(concept))
+
+
+def path_overlap(
+    first: AttributionGraph,
+    second: AttributionGraph,
+    match: Match,
+    by_chance: Sequence[Match],
+    groups: tuple[Groups, Groups],
+) -> Score:
+    """How far the strongest paths go through the same concepts; 1 where neither has any."""
+    listed = [strongest_paths(graph, whole(graph), PATHS).listed for graph in (first, second)]
+    arrived = (influence_shares(first), influence_shares(second))
+
+    def overlap(matched: Match) -> float:
+        pairs = _paired(_shared(arrived, matched, groups))
+        steps = _steps(matched, pairs, groups)
+        one, other = (
+            _chains(paths, own, side)
+            for paths, own, side in zip(listed, steps, ("first", "second"), strict=True)
+        )
+        every = {**one, **other}  # a set of texts would be summed in another order each time
+        shares = [(one.get(chain, 0.0), other.get(chain, 0.0)) for chain in every]
+        most = sum(map(max, shares))
+        return sum(map(min, shares)) / most if most > 0 else 1.0
+
+    return Score(overlap(match), tuple(sorted(map(overlap, by_chance))))
+
+
+def _steps(
+    match: Match, pairs: list[tuple[int, int]], groups: tuple[Groups, Groups]
+) -> tuple[dict[int, str], dict[int, str]]:
+    """What a node is on the way: a concept, a matched node, or what only one graph has."""
+    known = (dict(pairs), {j: i for i, j in pairs})
+    steps: tuple[dict[int, str], dict[int, str]] = ({}, {})
+    for number, rows in enumerate(groups[0].values()):
+        step = f"both {number}" if number in known[0] else f"first {number}"
+        steps[0].update(dict.fromkeys(rows.tolist(), step))
+    for number, rows in enumerate(groups[1].values()):
+        step = f"both {known[1][number]}" if number in known[1] else f"second {number}"
+        steps[1].update(dict.fromkeys(rows.tolist(), step))
+    for one, other in zip(match.first.tolist(), match.second.tolist(), strict=True):
+        if one not in steps[0] and other not in steps[1]:
+            steps[0][one] = steps[1][other] = f"node {one}"
+    return steps
+
+
+def _chains(
+    paths: tuple[Path, ...], steps: Mapping[int, str], side: str
+) -> dict[tuple[str, ...], float]:
+    """Share of each chain of steps; neighbours that are one step count once."""
+    found: dict[tuple[str, ...], float] = defaultdict(float)
+    for path in paths:
+        named = (steps.get(row, f"{side} node {row}") for row in path.nodes)
+        found[tuple(step for step, _ in groupby(named))] += path.share
+    return found
+
+
+def _shared(
+    arrived: tuple[Float[ndarray, " _node"], Float[ndarray, " _other"]],
+    match: Match,
+    groups: tuple[Groups, Groups],
+) -> Float[ndarray, "one other"]:
+    """Mean influence of matched features that are in both groups."""
+    mean = (arrived[0][match.first] + arrived[1][match.second]) / 2
+    one = _number(groups[0], len(arrived[0]), match.first)
+    other = _number(groups[1], len(arrived[1]), match.second)
+    shared = np.zeros((len(groups[0]), len(groups[1])))
+    both = (one >= 0) & (other >= 0)
+    np.add.at(shared, (one[both], other[both]), mean[both])
+    return shared
+
+
+def _number(groups: Groups, count: int, rows: Int[ndarray, " _pair"]) -> Int[ndarray, " _pair"]:
+    """The number of the group in which each of these nodes is, or -1."""
+    number = np.full(count, -1)
+    for place, members in enumerate(groups.values()):
+        number[members] = place
+    return number[rows]
+
+
+def _paired(shared: Float[ndarray, "one other"]) -> list[tuple[int, int]]:
+    ones, others = linear_sum_assignment(shared, maximize=True)
+    return [
+        (i, j)
+        for i, j in zip(ones.tolist(), others.tolist(), strict=True)
+        if float(shared[i, j]) > 0
+    ]
+
+
+def _appearance(
+    graph: AttributionGraph,
+    arrived: Float[ndarray, " node"],
+    name: str,
+    rows: Int[ndarray, " _member"],
+) -> Appearance:
+    own = arrived[rows]
+    total = float(own.sum())
+    weight = own if total > 0 else np.ones_like(own)
+    return Appearance(name, len(rows), total, mean_depth(graph, rows, weight))
+
+
+def _influence(concept: Concept) -> float:
+    sides = (concept.first, concept.second)
+    return sum(side.influence for side in sides if side is not None)

@@ -1,0 +1,147 @@
+"""Consensus: what graphs of one dictionary on several prompts have in common.
+
+For every node and every edge that at least two graphs have: in which share of the prompts it
+appears, and the mean influence at the node or along the edge, 0 where it does not appear.  The
+interval is that of means over prompts drawn with replacement (percentile bootstrap): it says how
+far the mean may be from that over all prompts of this kind.
+
+Prompts are aligned with the first one by their tokens (`graphs.comparison.positions`); nodes at
+positions that stand for none of the first prompt are left out, and `left_out` says how much
+influence they had.  Tokens are one node at each position, whatever they say, and predictions are
+`target:RANK@POS`, the most probable being 0: prompts of one kind differ in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from graphs.analysis.influence import edge_influence, influence_shares
+from graphs.comparison.matching import identity_keys
+from graphs.comparison.positions import align_prompts
+from graphs.core.graph import AttributionGraph, edge_targets
+from graphs.core.identity import one_dictionary
+from graphs.core.nodes import NodeId, NodeKind
+
+SAMPLES = 1000  # of prompts, drawn for the intervals
+COLUMNS = 4096  # whose intervals are computed at once
+
+
+@dataclass(frozen=True)
+class Common:
+    """Nodes or edges over all prompts, one row each."""
+
+    present: Float[ndarray, " row"]  # share of prompts
+    mean: Float[ndarray, " row"]  # influence as a share of all; of edges signed
+    low: Float[ndarray, " row"]  # ends of the interval of the mean
+    high: Float[ndarray, " row"]
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """What several graphs have in common; rows are sorted by the size of their mean."""
+
+    nodes: tuple[NodeId, ...]  # positions are those of the first prompt
+    at_nodes: Common
+    ends: tuple[tuple[NodeId, NodeId], ...]  # source and target of each edge
+    along_edges: Common
+    left_out: float  # mean share of influence at nodes that align with none
+
+
+def consensus(graphs: Sequence[AttributionGraph], level: float = 0.95, seed: int = 0) -> Consensus:
+    """Nodes and edges that at least two graphs have, with intervals of this level.
+
+    Raises ValueError for fewer than two graphs, for graphs of several dictionaries and for a level
+    that is not between 0 and 1.
+    """
+    if len(graphs) < 2:
+        raise ValueError(f"A consensus needs at least two graphs, got {len(graphs)}.")
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level must be between 0 and 1, got {level}.")
+    if not all(one_dictionary(graphs[0], graph) for graph in graphs):
+        raise ValueError("A consensus needs graphs of one dictionary.")
+    prompts = [_Prompt(graph, graphs[0]) for graph in graphs]
+    every = sorted({key for prompt in prompts for key in prompt.keys if key is not None})
+    place = {key: number for number, key in enumerate(every)}
+    named = [_node(key) for key in every]
+    tables = [prompt.tables(place) for prompt in prompts]
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(graphs), np.full(len(graphs), 1 / len(graphs)), SAMPLES)
+    nodes, at_nodes = _common([nodes for nodes, _ in tables], drawn, level)
+    edges, along_edges = _common([edges for _, edges in tables], drawn, level)
+    return Consensus(
+        nodes=tuple(named[number] for number in nodes),
+        at_nodes=at_nodes,
+        ends=tuple((named[key % len(every)], named[key // len(every)]) for key in edges),
+        along_edges=along_edges,
+        left_out=float(np.mean([prompt.left_out for prompt in prompts])),
+    )
+
+
+Table = tuple[Int[ndarray, " _row"], Float[ndarray, " _row"]]  # what is there, and its number
+
+
+class _Prompt:
+    """One graph, its nodes named as in the first."""
+
+    def __init__(self, graph: AttributionGraph, first: AttributionGraph) -> None:
+        self.graph = graph
+        positions = align_prompts(graph.provenance, first.provenance)
+        self.keys = identity_keys(graph, positions)
+        targets = graph.target_rows()
+        ranked = targets[np.argsort(-graph.seed[targets], kind="stable")]
+        for rank, row in enumerate(ranked.tolist()):
+            pos = int(positions[graph.nodes.pos[row]])
+            if pos >= 0:
+                self.keys[row] = (int(NodeKind.TARGET), -1, pos, rank)
+        self.arrived = influence_shares(graph)
+        lost = np.array([key is None for key in self.keys], dtype=bool)
+        self.left_out = float(self.arrived[lost].sum() / (self.arrived.sum() or 1.0))
+
+    def tables(self, place: dict[tuple[int, ...], int]) -> tuple[Table, Table]:
+        """Influence at nodes, and along edges, whose number is target · nodes + source."""
+        number = np.array([-1 if key is None else place[key] for key in self.keys], dtype=np.int64)
+        known = number >= 0
+        sizes = edge_influence(self.graph, self.arrived)
+        target, source = number[edge_targets(sizes)], number[sizes.indices]
+        flow = np.where(self.graph.weights.data < 0, -sizes.data, sizes.data)
+        both = (target >= 0) & (source >= 0)
+        edges = (target * len(place) + source)[both]
+        return (number[known], self.arrived[known]), (edges, flow[both])
+
+
+def _common(
+    tables: list[Table], drawn: Int[ndarray, "sample prompt"], level: float
+) -> tuple[list[int], Common]:
+    """What at least two tables have, the largest mean first."""
+    found, counts = np.unique(np.concatenate([what for what, _ in tables]), return_counts=True)
+    found, counts = found[counts > 1], counts[counts > 1]
+    rows = np.zeros((len(tables), len(found)))
+    for row, (what, numbers) in zip(rows, tables, strict=True):
+        place = np.searchsorted(found, what)
+        there = place < len(found)
+        there[there] = found[place[there]] == what[there]
+        row[place[there]] = numbers[there]
+    mean = rows.mean(0)
+    order = np.lexsort((found, -np.abs(mean)))
+    rows, weights = rows[:, order], drawn / len(tables)
+    ends = np.empty((2, len(found)))
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    for start in range(0, len(found), COLUMNS):
+        part = slice(start, start + COLUMNS)
+        ends[:, part] = np.quantile(weights @ rows[:, part], tails, axis=0)
+    common = Common(counts[order] / len(tables), mean[order], ends[0], ends[1])
+    return found[order].tolist(), common
+
+
+def _node(key: tuple[int, ...]) -> NodeId:
+    """The node of a key; a token is named by its position, since it may differ."""
+    kind, *fields = key
+    layer, pos, index = (None if field < 0 else field for field in fields)
+    if kind == NodeKind.TOKEN:
+        index = 0
+    return NodeId(NodeKind(kind), layer, pos, index)

@@ -1,0 +1,110 @@
+"""Transport: how the influence of one graph can be moved onto another, structure included.
+
+Unbalanced fused Gromov-Wasserstein: a plan of how much of the influence of each feature of one
+graph goes to each of the other, such that it goes to like features, and features that feed each
+other go to features that do.  What has no counterpart may stay behind, at a price.  An assignment
+asks which single feature is like it; a plan also finds a feature that another model has split in
+two, and its mass says how much of the influence has a counterpart at all.
+
+Source: Thual et al., "Aligning individual brains with fused unbalanced Gromov-Wasserstein" (2022),
+in the implementation of the POT library.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from warnings import catch_warnings
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from graphs.analysis.influence import graph_shares, influence_shares
+from graphs.core.graph import AttributionGraph
+
+MOST_FEATURES = 200  # of each graph, the strongest; the cost grows with the third power
+LEFT_BEHIND = 0.5  # price of influence that goes nowhere
+BLUR = 1e-3  # entropy of the plan
+
+
+@dataclass(frozen=True)
+class Transport:
+    """A plan between features of two graphs."""
+
+    first: Int[ndarray, " one"]  # places in the list of features
+    second: Int[ndarray, " other"]
+    plan: Float[ndarray, "one other"]  # influence that goes, as a share of all at features
+
+    @property
+    def mass(self) -> float:
+        """Share of the influence at features that has a counterpart; nan if no plan was found."""
+        return float(np.minimum(1.0, self.plan.sum()))
+
+    def agreement(self, pairs: Int[ndarray, "pair 2"]) -> float:
+        """Share of what goes that goes between these pairs; nan if nothing goes."""
+        total = float(self.plan.sum())
+        if total <= 0:
+            return float("nan")
+        places = [
+            {int(feature): place for place, feature in enumerate(side)}
+            for side in (self.first, self.second)
+        ]
+        known = [
+            (places[0][one], places[1][other])
+            for one, other in pairs.tolist()
+            if one in places[0] and other in places[1]
+        ]
+        return float(sum(self.plan[pair] for pair in known) / total)
+
+
+def transport(
+    first: AttributionGraph,
+    second: AttributionGraph,
+    rows: tuple[Int[ndarray, " one"], Int[ndarray, " other"]],
+    similarity: Float[ndarray, "one other"],
+) -> Transport:
+    """The plan for the strongest features of both graphs; empty where one has no influence."""
+    ot = _pot()
+    graphs = (first, second)
+    chosen: list[Int[ndarray, " _kept"]] = []
+    masses: list[Float[ndarray, " _kept"]] = []
+    structures: list[Float[ndarray, "_kept _kept"]] = []
+    for graph, own in zip(graphs, rows, strict=True):
+        arrived = influence_shares(graph)[own]
+        kept = np.sort(np.argsort(-arrived, kind="stable")[:MOST_FEATURES])
+        kept = kept[arrived[kept] > 0]
+        chosen.append(kept)
+        masses.append(arrived[kept] / (arrived[kept].sum() or 1.0))
+        structures.append(_structure(graph, own[kept]))
+    if not all(len(kept) for kept in chosen):
+        return Transport(chosen[0], chosen[1], np.zeros((len(chosen[0]), len(chosen[1]))))
+    try:
+        with np.errstate(all="ignore"), catch_warnings(action="ignore"):
+            plan: ndarray = ot.gromov.fused_unbalanced_gromov_wasserstein(
+                *structures,
+                *masses,
+                reg_marginals=LEFT_BEHIND,
+                epsilon=BLUR,
+                alpha=1.0,
+                M=1.0 - similarity[np.ix_(*chosen)],
+                unbalanced_solver="mm",
+                max_iter=20,
+                max_iter_ot=100,
+            )[0]
+    except ValueError:  # where so little is alike that the plan's numbers underflow
+        plan = np.full(tuple(map(len, chosen)), np.nan)
+    return Transport(chosen[0], chosen[1], np.asarray(plan, dtype=np.float64))
+
+
+def _structure(graph: AttributionGraph, rows: Int[ndarray, " _kept"]) -> Float[ndarray, "a b"]:
+    """Shares that features have in each other, both ways: who feeds whom, and how much."""
+    inner = graph_shares(graph)[rows][:, rows].toarray()
+    return np.sqrt(inner + inner.T)
+
+
+def _pot():  # a module
+    """The POT library, without torch, which it would import with everything else it can use."""
+    os.environ.setdefault("POT_BACKEND_DISABLE_PYTORCH", "1")
+    return import_module("ot")

@@ -1,0 +1,164 @@
+"""Annotations: what people say about a graph, in a file of its own beside it.
+
+`dallas.safetensors` has `dallas.annotations.json`, which holds
+
+    {"schema_version": 1,
+     "pins": ["feature:3/77@4", …],                          nodes of a person's own subgraph
+     "labels": {"feature:3/77@4": "Texas", "3/78": "state"},  of a node, or of a feature anywhere
+     "groups": [{"name": "Texas", "members": ["feature:3/77@4", …], "automatic": false}, …],
+     "places": {"Texas": [310.0, 42.0]},         of groups and nodes in the page's subgraph, pixels
+     "hidden": ["feature:0/5@2", …]}                             nodes that the page does not show
+
+Nodes are written as in `graphs.core.nodes`.  They need not be in the graph, so that annotations
+serve a pruned graph and the full one.  A node is in one group at most.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import from_json, to_json
+
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeId
+from graphs.core.records import Record
+from graphs.disk.files import GraphFileError, atomic_write, first_problem, json_text, refuse_newer
+
+ANNOTATIONS_SUFFIX = ".annotations.json"
+SCHEMA = 1
+
+
+def _is_node(name: str) -> str:
+    NodeId.parse(name)
+    return name
+
+
+NodeName = Annotated[str, AfterValidator(_is_node)]
+Place = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Group(Record):
+    """Nodes that play one role: a supernode."""
+
+    name: str = Field(min_length=1)
+    members: tuple[NodeName, ...]
+    automatic: bool = False  # made by a program, so a person's own may take its members
+
+
+class Annotations(Record):
+    """Pins, labels, groups and places.
+
+    Raises ValidationError for two groups of one name or node.
+    """
+
+    schema_version: Literal[1] = SCHEMA
+    pins: tuple[NodeName, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict[str, str])
+    groups: tuple[Group, ...] = ()
+    places: dict[str, tuple[Place, Place]] = Field(default_factory=dict[str, tuple[Place, Place]])
+    hidden: tuple[NodeName, ...] = ()
+
+    @model_validator(mode="after")
+    def _once(self) -> Annotations:
+        names = Counter(group.name for group in self.groups)
+        members = Counter(member for group in self.groups for member in group.members)
+        for what, counts in (("groups have the name", names), ("members are", members)):
+            twice = [name for name, count in counts.items() if count > 1]
+            if twice:
+                raise ValueError(f"several {what} {twice[0]!r}")
+        return self
+
+    def with_automatic(self, groups: tuple[Group, ...]) -> Annotations:
+        """The same with these automatic groups, which leave a person's own members alone."""
+        own = tuple(group for group in self.groups if not group.automatic)
+        taken = {member for group in own for member in group.members}
+        names = FreeNames(group.name for group in own)
+        left: list[Group] = []
+        for group in groups:
+            members = tuple(member for member in group.members if member not in taken)
+            if len(members) > 1:
+                name = names.take(group.name)
+                left.append(Group(name=name, members=members, automatic=True))
+        return self.model_copy(update={"groups": (*own, *left)})
+
+    def rows(self, graph: AttributionGraph) -> dict[str, Int[ndarray, " _member"]]:
+        """Rows of each group's members that are in a graph; groups without any are left out."""
+        place = {str(node): row for row, node in enumerate(graph.nodes)}
+        found = {
+            group.name: np.array(
+                sorted(place[member] for member in group.members if member in place), dtype=np.int64
+            )
+            for group in self.groups
+        }
+        return {name: rows for name, rows in found.items() if len(rows)}
+
+    def group_names(self, graph: AttributionGraph) -> dict[int, str]:
+        """Rows of a graph that are in a group, and its name."""
+        return {row: name for name, rows in self.rows(graph).items() for row in rows.tolist()}
+
+    def said(self, graph: AttributionGraph, row: int) -> str | None:
+        """A person's label of a node, if there is one."""
+        node = graph.nodes[row]
+        return self.labels.get(str(node), self.labels.get(f"{node.layer}/{node.index}"))
+
+
+NO_ANNOTATIONS = Annotations()
+
+
+def annotations_path(graph: Path | str) -> Path:
+    """Where the annotations of a graph file lie.
+
+    >>> annotations_path("runs/dallas.safetensors").name
+    'dallas.annotations.json'
+    >>> annotations_path("runs/dallas.json.gz").name
+    'dallas.annotations.json'
+    """
+    path = Path(str(graph).removesuffix(".gz"))
+    # Of a folder there are none.
+    return path.with_name(path.stem + ANNOTATIONS_SUFFIX) if path.name else path
+
+
+def read_annotations(path: Path | str) -> Annotations:
+    """The annotations in a file.  Raises GraphFileError if it is missing or damaged."""
+    text = json_text(path)
+    try:
+        raw: Any = from_json(text, allow_inf_nan=False)
+        if isinstance(raw, dict):
+            refuse_newer(path, cast(dict[str, Any], raw).get("schema_version"), SCHEMA)
+        return Annotations.model_validate(raw)
+    except ValidationError as error:
+        raise GraphFileError(f"{path} holds no annotations: {first_problem(error)}.") from error
+    except GraphFileError:
+        raise
+    except ValueError as error:
+        raise GraphFileError(f"{path} is no JSON: {error}.") from error
+
+
+def write_annotations(annotations: Annotations, path: Path | str) -> None:
+    """Write annotations, whole or not at all.  Raises GraphFileError if that cannot be."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(to_json(annotations, indent=1) + b"\n")
+
+
+class FreeNames:
+    """Names of which each is given away once, numbered where it was taken."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = set(taken)
+        self._numbers: Counter[str] = Counter()  # last number of each name
+
+    def take(self, name: str) -> str:
+        """The name, or the first of `name (2)`, `name (3)`, … that is free."""
+        free = name
+        while free in self._taken:
+            self._numbers[name] = max(self._numbers[name], 1) + 1
+            free = f"{name} ({self._numbers[name]})"
+        self._taken.add(free)
+        return free

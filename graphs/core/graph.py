@@ -1,0 +1,272 @@
+"""An attribution graph: nodes, sparse direct effects between them, and where they came from.
+
+    weights[target, source] = direct effect of source on target, signed, in units of the target
+
+Nodes are in topological order, so weights is strictly lower triangular.  A row is complete when
+it was expanded: then
+
+    weights[t].sum() + dropped[t] = nodes.value[t]
+
+where `dropped` holds what was left out of the row to keep it sparse.  Rows of sources and of
+features that were not expanded are empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy.sparse import csr_array
+
+from graphs.core.descriptions import Description
+from graphs.core.imported import Imported
+from graphs.core.nodes import TARGET_KINDS, NodeId, NodeKind, NodeTable
+from graphs.core.provenance import Measured, Provenance
+from graphs.core.report import Report
+
+EDGES_AT_ONCE = 2**22  # summed by row together
+_FEATURE = re.compile(r"(0|[1-9]\d*)/(0|[1-9]\d*)")
+
+
+@dataclass(frozen=True)
+class AttributionGraph:
+    """Who feeds whom on one prompt.  Raises ValueError if the parts do not fit together."""
+
+    nodes: NodeTable
+    weights: csr_array  # weights[target, source]; rows are sorted and name a source once
+    seed: Float[ndarray, " node"]  # weight of each logit or target node, mostly its probability
+    dropped: Float[ndarray, " node"]  # signed sum of the weights left out of each row
+    dropped_absolute: Float[ndarray, " node"]  # sum of their sizes
+    expanded: Bool[ndarray, " node"]  # whether the node's row was computed
+    provenance: Provenance
+    output_tokens: Mapping[int, tuple[str, ...]] = field(
+        default_factory=dict[int, tuple[str, ...]]
+    )  # node → tokens that it raises most
+    descriptions: Mapping[str, Description] = field(
+        default_factory=dict[str, Description]
+    )  # LAYER/INDEX → what is known about that feature beyond this prompt
+    imported: Imported | None = None  # the JSON that it was read from, while it is all of it
+
+    def __post_init__(self) -> None:
+        self._check_lengths()
+        self._check_nodes()
+        if not self.weights.has_canonical_format:
+            object.__setattr__(self, "weights", _canonical(self.weights))
+        self._check_numbers()
+        if self.imported is not None and not self.imported.fits(len(self), self.weights.nnz):
+            raise ValueError("What is kept of the imported file is about other nodes or edges.")
+
+    def _check_lengths(self) -> None:
+        count = len(self.nodes)
+        if self.weights.shape != (count, count):
+            raise ValueError(f"weights must be {count} x {count}, got {self.weights.shape}.")
+        for name in ("seed", "dropped", "dropped_absolute", "expanded"):
+            if len(getattr(self, name)) != count:
+                raise ValueError(
+                    f"{name} has {len(getattr(self, name))} entries for {count} nodes."
+                )
+        if any(not 0 <= node < count for node in self.output_tokens):
+            raise ValueError("output_tokens names a node that is not there.")
+        wrong = [key for key in self.descriptions if not _FEATURE.fullmatch(key)]
+        if wrong:
+            raise ValueError(f"A description is of LAYER/INDEX, got {wrong[0]!r}.")
+
+    def _check_nodes(self) -> None:
+        tokens, ids = len(self.provenance.tokens), len(self.provenance.token_ids)
+        if tokens != ids or self.provenance.context_only > tokens:
+            raise ValueError(
+                f"The header has {tokens} tokens, {ids} token ids and "
+                f"{self.provenance.context_only} context-only positions, which do not fit."
+            )
+        if len(self.provenance.targets) != len(self.target_rows()):
+            raise ValueError(
+                f"The header names {len(self.provenance.targets)} targets, the nodes hold "
+                f"{len(self.target_rows())}."
+            )
+        for name, column, limit in (
+            ("position", self.nodes.pos, len(self.provenance.tokens)),
+            ("layer", self.nodes.layer, self.provenance.model.n_layers + 1),
+        ):
+            if len(column) and column.max() >= limit:
+                node = self.nodes[int(column.argmax())]
+                raise ValueError(f"{node} is out of place: its {name} must be below {limit}.")
+        if self.nodes.has_duplicates():
+            raise ValueError("Two nodes have the same id.")
+
+    def _check_numbers(self) -> None:
+        start = self.weights.indptr
+        rows = np.flatnonzero(np.diff(start))
+        if np.any(self.weights.indices[start[rows + 1] - 1] >= rows):  # the last is the highest
+            raise ValueError("An edge points backwards: nodes must be in topological order.")
+        sizes = row_sizes(self.weights)  # infinite also where finite weights overflow
+        numbers = (sizes, self.seed, self.dropped, self.dropped_absolute)
+        with np.errstate(over="ignore"):
+            totals = [float(np.abs(column).sum()) for column in numbers]
+        if not np.all(np.isfinite(totals)):
+            raise ValueError("A weight is not finite, or weights are too large to be added.")
+        if np.any(np.isinf(self.nodes.activation)) or np.any(np.isinf(self.nodes.value)):
+            raise ValueError("An activation or value is infinite.")
+        smallest = float(np.min(self.seed, initial=1.0, where=self.seed > 0))
+        if smallest < np.finfo(np.float64).tiny:
+            raise ValueError(f"A seed of {smallest:g} is too small to be computed with.")
+        if np.any(self.dropped_absolute < 0):
+            raise ValueError("dropped_absolute is a sum of sizes and cannot be negative.")
+        wrong = (self.seed < 0) | ((self.seed != 0) & ~self.nodes.is_kind(*TARGET_KINDS))
+        if np.any(wrong):
+            row = int(np.argmax(wrong))
+            raise ValueError(
+                "Only logit and target nodes carry seed, and none below 0: "
+                f"{self.nodes[row]} has {self.seed[row]:g}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    @cached_property
+    def _positions(self) -> dict[NodeId, int]:
+        return {node: row for row, node in enumerate(self.nodes)}
+
+    def __contains__(self, node: NodeId) -> bool:
+        return node in self._positions
+
+    def find(self, node: NodeId | str) -> int:
+        """Row of a node.  Raises KeyError if the graph does not have it."""
+        identity = NodeId.parse(node) if isinstance(node, str) else node
+        if identity not in self._positions:
+            raise KeyError(f"{identity} is not in this graph of {len(self)} nodes.")
+        return self._positions[identity]
+
+    def description(self, row: int) -> Description | None:
+        """What is known about the feature at a row beyond this prompt, if anything."""
+        if self.nodes.kind[row] != NodeKind.FEATURE:
+            return None
+        return self.descriptions.get(f"{self.nodes.layer[row]}/{self.nodes.index[row]}")
+
+    def said(self, row: int) -> str:
+        """A node in a few words: its label, or the tokens that it raises; may be empty."""
+        description = self.description(row)
+        if description is not None and description.label:
+            return description.label
+        return ", ".join(self.output_tokens.get(row, ()))
+
+    def token_text(self, pos: int) -> str:
+        """The prompt's token at a position."""
+        return self.provenance.tokens[pos]
+
+    def target_rows(self) -> Int[ndarray, " target"]:
+        """Rows of the logit and target nodes, in the order of `provenance.targets`."""
+        return np.flatnonzero(self.nodes.is_kind(*TARGET_KINDS))
+
+    def with_weights(self, weights: csr_array) -> AttributionGraph:
+        """The same nodes with fewer edges; what a row loses moves to `dropped`."""
+        lost = row_sums(self.weights) - row_sums(weights)
+        lost_absolute = row_sizes(self.weights) - row_sizes(weights)
+        return replace(
+            self,
+            weights=weights,
+            dropped=self.dropped + lost,
+            dropped_absolute=np.maximum(self.dropped_absolute + lost_absolute, 0.0),
+            imported=self.imported if weights.nnz == self.weights.nnz else None,
+        )
+
+    def with_measured(self, measured: Iterable[Measured]) -> AttributionGraph:
+        """The same with what interventions measured; what was measured before is replaced."""
+        known = {(one.what, one.regime, one.target): one for one in self.provenance.measured}
+        known |= {(one.what, one.regime, one.target): one for one in measured}
+        told = {"measured": tuple(known.values())}
+        return replace(self, provenance=self.provenance.model_copy(update=told))
+
+    def with_report(self, report: Report) -> AttributionGraph:
+        """The same with how it fared in the model."""
+        return replace(self, provenance=self.provenance.model_copy(update={"report": report}))
+
+    def take(self, nodes: Int[ndarray, " kept"]) -> AttributionGraph:
+        """Only these nodes, in rising order; what a row loses moves to `dropped`."""
+        if np.any(np.diff(nodes) <= 0):
+            raise ValueError("Nodes must be taken in rising order, each once.")
+        inside = np.zeros(len(self), dtype=bool)
+        inside[nodes] = True
+        inner = self.with_weights(select_edges(self.weights, inside[self.weights.indices]))
+        new = {int(node): row for row, node in enumerate(nodes)}
+        tokens = {new[node]: top for node, top in self.output_tokens.items() if node in new}
+        kept = self.nodes.take(nodes)
+        kept_features = kept.take(np.flatnonzero(kept.is_kind(NodeKind.FEATURE)))
+        keys = {
+            f"{layer}/{index}"
+            for layer, index in zip(kept_features.layer, kept_features.index, strict=True)
+        }
+        kept_targets = inside[self.target_rows()]
+        targets = tuple(
+            t for t, kept in zip(self.provenance.targets, kept_targets, strict=True) if kept
+        )
+        return replace(
+            inner,
+            nodes=kept,
+            weights=csr_array(inner.weights[nodes][:, nodes]),
+            seed=inner.seed[nodes],
+            dropped=inner.dropped[nodes],
+            dropped_absolute=inner.dropped_absolute[nodes],
+            expanded=inner.expanded[nodes],
+            imported=inner.imported if len(nodes) == len(self) else None,
+            provenance=self.provenance.model_copy(update={"targets": targets}),
+            output_tokens=tokens,
+            descriptions={key: said for key, said in self.descriptions.items() if key in keys},
+        )
+
+
+def row_sums(weights: csr_array) -> Float[ndarray, " node"]:
+    """Sum of each row in float64."""
+    return _row_sums(weights, np.positive)
+
+
+def row_sizes(weights: csr_array) -> Float[ndarray, " node"]:
+    """Sum of the absolute weights of each row in float64."""
+    return _row_sums(weights, np.abs)
+
+
+def _row_sums(weights: csr_array, of: np.ufunc) -> Float[ndarray, " node"]:
+    sums = np.zeros(weights.shape[0])
+    for rows, start, end in row_parts(weights):
+        numbers = of(weights.data[start:end])
+        with np.errstate(over="ignore"):  # an infinite sum tells its reader
+            starts = weights.indptr[rows] - start
+            sums[rows] = np.add.reduceat(numbers, starts, dtype=np.float64)
+    return sums
+
+
+def row_parts(weights: csr_array) -> Iterator[tuple[Int[ndarray, " row"], int, int]]:
+    """Rows with edges, some at a time, and where their edges start and end.
+
+    A graph of 10⁸ edges leaves no room for a second copy of its weights.
+    """
+    filled = np.flatnonzero(np.diff(weights.indptr))
+    for rows in np.array_split(filled, 1 + weights.nnz // EDGES_AT_ONCE):
+        if len(rows):
+            yield rows, int(weights.indptr[rows[0]]), int(weights.indptr[rows[-1] + 1])
+
+
+def edge_targets(weights: csr_array) -> Int[ndarray, " edge"]:
+    """Row of each stored weight, as `weights.indices` is the column.
+
+    >>> edge_targets(csr_array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [1.0, -3.0, 0.0]]))
+    array([1, 2, 2])
+    """
+    return np.repeat(np.arange(len(weights.indptr) - 1), np.diff(weights.indptr))
+
+
+def select_edges(weights: csr_array, kept: Bool[ndarray, " edge"]) -> csr_array:
+    """The same matrix with only these of its stored weights, dtype and order unchanged."""
+    ends = np.searchsorted(np.flatnonzero(kept), weights.indptr)
+    arrays = (weights.data[kept], weights.indices[kept], ends)
+    return csr_array(arrays, shape=weights.shape)
+
+
+def _canonical(weights: csr_array) -> csr_array:
+    copy = weights.copy()
+    copy.sum_duplicates()
+    return copy

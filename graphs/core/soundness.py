@@ -1,0 +1,88 @@
+"""Soundness: what a graph says about itself holds, or its file is not what was written.
+
+A trace measures by how much its rows miss their values (`Checks.conservation_max`), and whatever
+pruning takes from a row is counted as dropped.  So in every file of such a graph, for each row t,
+
+    |sum(weights[t]) + dropped[t] - value[t]| <= conservation_max * (sum |weights[t]| + lost[t])
+
+with lost = dropped_absolute.  Its numbers are known, its seeds are probabilities, or 1 for what a
+person named, and its tokens are those of its header.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from graphs.core.graph import AttributionGraph, row_sizes, row_sums
+from graphs.core.nodes import NodeKind
+
+_ROUNDING = 1e-9  # of sums in another order, relative
+
+
+def require_sound(graph: AttributionGraph) -> None:
+    """Raise ValueError, with the first node at fault, for a graph that was not traced like this.
+
+    Graphs of other programs, which have no rows that were checked, are let through.
+    """
+    if graph.provenance.checks.conservation_max is None:
+        return
+    _require_known(graph)
+    _require_tokens(graph)
+    _require_seeds(graph)
+    _require_rows(graph)
+
+
+def _require_known(graph: AttributionGraph) -> None:
+    nodes = graph.nodes
+    features = nodes.is_kind(NodeKind.FEATURE)
+    for name, column, needed in (
+        ("activation", nodes.activation, features),
+        ("value", nodes.value, graph.expanded),
+    ):
+        _refuse(graph, needed & ~np.isfinite(column), f"has no {name} that is a number")
+    targets = np.zeros(len(graph), dtype=bool)
+    targets[graph.target_rows()] = True
+    filled = np.diff(graph.weights.indptr) > 0
+    _refuse(graph, (filled | targets) & ~graph.expanded, "has a row, and is marked as if not")
+
+
+def _require_tokens(graph: AttributionGraph) -> None:
+    nodes, ids = graph.nodes, np.array(graph.provenance.token_ids, dtype=np.int64)
+    tokens: Int[ndarray, " token"] = np.flatnonzero(nodes.is_kind(NodeKind.TOKEN))
+    wrong = np.zeros(len(graph), dtype=bool)
+    wrong[tokens] = nodes.index[tokens] != ids[nodes.pos[tokens]]
+    _refuse(graph, wrong, "is another token than the header has at its position")
+
+
+def _require_seeds(graph: AttributionGraph) -> None:
+    rows = graph.target_rows()
+    told = [target.probability for target in graph.provenance.targets]
+    probabilities = np.array([np.nan if one is None else one for one in told])
+    seeds: Float[ndarray, " target"] = graph.seed[rows]
+    if np.allclose(seeds, 1.0, rtol=_ROUNDING, atol=0.0):
+        return
+    wrong = np.zeros(len(graph), dtype=bool)
+    wrong[rows] = ~np.isclose(seeds, probabilities, rtol=_ROUNDING, atol=0.0)
+    _refuse(graph, wrong, "has a seed that is neither its probability nor 1")
+
+
+def _require_rows(graph: AttributionGraph) -> None:
+    sums = row_sums(graph.weights) + graph.dropped
+    totals = row_sizes(graph.weights) + graph.dropped_absolute
+    miss = np.abs(sums - graph.nodes.value)
+    limit = (graph.provenance.checks.conservation_max or 0.0) * (1 + _ROUNDING) + _ROUNDING
+    wrong = graph.expanded & (miss > limit * np.where(totals > 0, totals, 1.0))
+    if np.any(wrong):
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"{graph.nodes[row]} has weights that sum to {sums[row]:.6g} and the value "
+            f"{graph.nodes.value[row]:.6g}, which the trace had found equal: get the file anew."
+        )
+
+
+def _refuse(graph: AttributionGraph, wrong: Bool[ndarray, " node"], what: str) -> None:
+    if np.any(wrong):
+        row = int(np.argmax(wrong))
+        raise ValueError(f"{graph.nodes[row]} {what}: the file is damaged, get it anew.")

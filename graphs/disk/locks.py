@@ -1,0 +1,58 @@
+"""Locks: one process at a time changes a file that is already there.
+
+The lock is a file beside it, which goes when the lock is released; what a killed process leaves is
+taken over and removed by the next that locks.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from graphs.disk.files import GraphFileError, real_path, reason
+
+PATIENCE = 60.0  # seconds; a change takes as long as reading and writing the file
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def locked(path: Path | str) -> Generator[None]:
+    """No other such block for this file runs meanwhile, in this process or another.
+
+    On a mount that knows no locks the block runs without.  Raises GraphFileError if the lock
+    cannot be made, or is held for longer than PATIENCE.
+    """
+    lock = _acquired(path)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            with suppress(OSError):  # Windows removes it on release
+                Path(lock.lock_file).unlink()  # first: whoever waits sees it gone, makes another
+            lock.release()
+
+
+def _acquired(path: Path | str) -> BaseFileLock | None:
+    try:
+        final = real_path(path)
+        if not final.parent.is_dir():  # the lock would make it
+            raise GraphFileError(f"Cannot write {path}: there is no folder {final.parent}.")
+        name = sha256(final.name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        lock = FileLock(final.with_name(f".headwater-{name}.lock"))
+        lock.acquire(timeout=PATIENCE)
+    except Timeout as error:
+        raise GraphFileError(
+            f"{path} is being changed by another process: try again when that is done."
+        ) from error
+    except GraphFileError:
+        raise
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _NO_LOCKS:
+            return None
+        raise GraphFileError(f"Cannot write {path}: {reason(error)}.") from error
+    return lock

@@ -1,0 +1,1 @@
+"""Files of graphs: ours, and those of other programs."""

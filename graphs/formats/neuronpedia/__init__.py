@@ -1,0 +1,1 @@
+"""The JSON of circuit-tracer, Neuronpedia and others, written and read."""

@@ -1,0 +1,93 @@
+"""Names of nodes in the JSON of circuit-tracer and Neuronpedia, as they are written and read.
+
+    node         node_id                      feature               layer   feature_type
+    feature      {layer}_{index}_{pos}        cantor(layer, index)  layer   cross layer transcoder
+    error        {layer}_-1_{pos}             -1                    layer   mlp reconstruction error
+    token        E_{vocabulary}_{pos}         pos                   E       embedding
+    position     P_{pos}                      pos                   E       embedding
+    bias         bias_{layer}                 -1                    layer   bias
+    logit        {L+1}_{vocabulary}_{pos}     vocabulary            L+1     logit
+    other target {L+1}_-{number + 1}_{pos}    -1                    L+1     logit
+
+circuit-tracer's own reader splits the ids of what is pinned into three whole numbers.  Its first id
+of an error, 0_{layer}_{pos}, is also that of feature number {layer} of layer 0; its later one is
+ours.  Until November 2026 we wrote err_{layer}_{pos} and target_{number}_{pos}.  All are read: the
+kind is decided by feature_type, layer and position by their own fields.  A feature is written as
+"cross layer transcoder" whatever its dictionary, since the viewers know no other word.
+
+Read as well:
+- EleutherAI's attribute: intermediate_{pos}_{layer}_{index}, error_{pos}_{layer}, input_{i} and
+  output_{pos}_{rank}, which say nothing about the vocabulary;
+- OpenMOSS' server: {layer}_error_{pos}, with layers as in `graphs.formats.neuronpedia.counting`,
+which
+  also says what `feature` means where no id tells the index.
+
+A token whose vocabulary entry no field tells has its position as index, and -1 in the header's
+token_ids; a logit without one is a target, and so is every logit of a file whose targets somebody
+made: circuit-tracer gives those numbers beyond the vocabulary.
+
+Sources: circuit_tracer/frontend/graph_models.py (schema_version 1: feature is a Cantor pair) and
+utils/decode_url_features.py, attribute/mlp_attribution.py of EleutherAI/attribute, server/routers/
+circuits.py of OpenMOSS/Language-Model-SAEs, and Neuronpedia's util for graphs.
+"""
+
+from __future__ import annotations
+
+import math
+
+from graphs.core.nodes import NodeId, NodeKind
+
+CIRCUIT_TRACER_KIND = "cross layer transcoder"  # of every dictionary
+FEATURE_TYPES = {
+    NodeKind.TOKEN: "embedding",
+    NodeKind.POSITION: "embedding",
+    NodeKind.BIAS: "bias",
+    NodeKind.FEATURE: CIRCUIT_TRACER_KIND,
+    NodeKind.ERROR: "mlp reconstruction error",
+    NodeKind.LOGIT: "logit",
+    NodeKind.TARGET: "logit",
+}
+_NODE_IDS = {  # and jsNodeId, which the viewers share between positions of a feature
+    NodeKind.TOKEN: ("E_{index}_{pos}", "E_{index}-{pos}"),
+    NodeKind.POSITION: ("P_{pos}", "P-{pos}"),
+    NodeKind.BIAS: ("bias_{layer}", "bias_{layer}-0"),
+    NodeKind.FEATURE: ("{layer}_{index}_{pos}", "{layer}_{index}-0"),
+    NodeKind.ERROR: ("{layer}_-1_{pos}", "{layer}_-1-{pos}"),
+    NodeKind.LOGIT: ("{top}_{index}_{pos}", "L_{index}-{pos}"),
+    NodeKind.TARGET: ("{top}_-{after}_{pos}", "target_{index}-{pos}"),
+}
+
+
+def spelled(node: NodeId, top: int) -> tuple[str, str]:
+    """node_id and jsNodeId of a node; top is the layer of the logits."""
+    after = None if node.index is None else node.index + 1
+    fields = {"layer": node.layer, "pos": node.pos, "index": node.index, "after": after, "top": top}
+    node_id, js_id = _NODE_IDS[node.kind]
+    return node_id.format(**fields), js_id.format(**fields)
+
+
+def feature_number(node: NodeId) -> int | None:
+    """The member `feature` of a node."""
+    if node.kind == NodeKind.FEATURE:
+        assert node.layer is not None
+        assert node.index is not None
+        return cantor(node.layer, node.index)
+    if node.kind == NodeKind.LOGIT:
+        return node.index
+    return node.pos if node.kind in (NodeKind.TOKEN, NodeKind.POSITION) else -1
+
+
+def cantor(layer: int, index: int) -> int:
+    """One number for a layer and an index.
+
+    >>> cantor(3, 77), uncantor(3317)
+    (3317, (3, 77))
+    """
+    return (layer + index) * (layer + index + 1) // 2 + index
+
+
+def uncantor(number: int) -> tuple[int, int]:
+    """Layer and index of a number from `cantor`, in whole numbers, so exact beyond 2**53."""
+    diagonal = (math.isqrt(8 * number + 1) - 1) // 2
+    index = number - diagonal * (diagonal + 1) // 2
+    return diagonal - index, index

@@ -1,0 +1,1 @@
+"""Features of one role as groups, and graphs of groups."""

@@ -1,0 +1,150 @@
+"""Collapsing: a graph of groups, in which no influence is lost.
+
+    flow[T, S]  = Σ_{t in T, s in S} (influence[t] + seed[t]) · share[t, s]      for groups T ≠ S
+    arrived[T]  = Σ_{t in T} seed[t] + Σ_{T'} flow[T', T]
+
+Every node that is in no group is a group of its own.  What flows inside a group is not seen, so a
+group's `arrived` counts what enters it once, and inputs have in the collapsed graph the influence
+that they have in the full one.  All numbers are shares of the influence on the graph's targets.
+
+Grouping nodes of several layers may let two groups feed each other: such groups are refused, since
+a collapsed graph with a cycle has no paths to follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy.sparse import csr_array
+
+from graphs.analysis.influence import edge_influence, influence_shares
+from graphs.analysis.scores import Scores, lost_influence, shared_out
+from graphs.core.graph import AttributionGraph, edge_targets
+from graphs.core.nodes import INPUT_KINDS, NodeKind
+from graphs.errors import HeadwaterError
+
+
+class CyclicGroups(HeadwaterError):
+    """Groups feed each other; the text names them."""
+
+
+@dataclass(frozen=True)
+class Collapsed:
+    """Groups in topological order, and what flows between them."""
+
+    names: tuple[str, ...]  # of a group, or `str(NodeId)` of a node that is in none
+    members: tuple[Int[ndarray, " _member"], ...]  # rows of the full graph
+    arrived: Float[ndarray, " group"]  # share of all influence that enters
+    flow: csr_array  # flow[target, source]: share of all influence that goes along an edge
+    net: csr_array  # the same, where weights of opposite sign cancel
+    scores: Scores
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def collapse(graph: AttributionGraph, groups: Mapping[str, Int[ndarray, " _member"]]) -> Collapsed:
+    """The graph with the nodes of each group made one.
+
+    Raises CyclicGroups for groups that feed each other and ValueError for a node in two groups.
+    """
+    total = float(graph.seed.sum()) or 1.0
+    members, names = _parts(graph, groups)
+    part = np.empty(len(graph), dtype=np.int64)
+    for number, rows in enumerate(members):
+        part[rows] = number
+    reached = influence_shares(graph)
+    flow, net = _flows(graph, part, len(members), reached)
+    order: list[int] = _topological(flow, names).tolist()
+    place = np.argsort(order)
+    flow, net = (_reordered(matrix, place) for matrix in (flow, net))
+    seeds = np.bincount(place[part], weights=graph.seed, minlength=len(members)) / total
+    arrived = seeds + np.asarray(flow.sum(axis=0))
+    return Collapsed(
+        names=tuple(names[number] for number in order),
+        members=tuple(members[number] for number in order),
+        arrived=arrived,
+        flow=flow,
+        net=net,
+        scores=_scores(graph, place[part], arrived, reached),
+    )
+
+
+def _parts(
+    graph: AttributionGraph, groups: Mapping[str, Int[ndarray, " _member"]]
+) -> tuple[list[Int[ndarray, " _member"]], list[str]]:
+    """Rows and name of every group, then of every node that is in none."""
+    grouped = np.zeros(len(graph), dtype=np.int64)
+    for rows in groups.values():
+        np.add.at(grouped, rows, 1)
+    if np.any(grouped > 1):
+        raise ValueError(f"{graph.nodes[int(grouped.argmax())]} is in several groups.")
+    alone = np.flatnonzero(grouped == 0)
+    members = [*groups.values(), *alone[:, None]]
+    return members, [*groups, *(str(graph.nodes[int(row)]) for row in alone)]
+
+
+def _flows(
+    graph: AttributionGraph,
+    part: Int[ndarray, " node"],
+    count: int,
+    reached: Float[ndarray, " node"],
+) -> tuple[csr_array, csr_array]:
+    """What flows between different parts, by size and signed."""
+    along = edge_influence(graph, reached)
+    sizes = along.data
+    signed = np.where(graph.weights.data < 0, -sizes, sizes)
+    target, source = part[edge_targets(along)], part[along.indices]
+    across = target != source
+    ends = (target[across], source[across])
+    flow, net = (csr_array((data[across], ends), shape=(count, count)) for data in (sizes, signed))
+    flow.sum_duplicates()
+    net.sum_duplicates()
+    return flow, net
+
+
+def _topological(flow: csr_array, names: list[str]) -> Int[ndarray, " group"]:
+    """Sources before targets, and otherwise as they come.  Raises CyclicGroups."""
+    drawn: nx.DiGraph[int] = nx.DiGraph()
+    drawn.add_nodes_from(range(len(names)))
+    drawn.add_edges_from(zip(flow.indices.tolist(), edge_targets(flow).tolist(), strict=True))
+    try:
+        order = list(nx.lexicographical_topological_sort(drawn))
+    except nx.NetworkXUnfeasible as error:
+        cycle: list[int] = next(nx.simple_cycles(drawn))
+        told = " → ".join(repr(names[number]) for number in (*cycle, cycle[0]))
+        raise CyclicGroups(
+            f"Groups feed each other, {told}: split one of them, so that all of it comes before or "
+            "after the others."
+        ) from error
+    return np.array(order, dtype=np.int64)
+
+
+def _reordered(matrix: csr_array, place: Int[ndarray, " group"]) -> csr_array:
+    """Rows and columns moved to their places."""
+    ends = (place[edge_targets(matrix)], place[matrix.indices])
+    moved = csr_array((matrix.data, ends), shape=matrix.shape)
+    moved.sort_indices()
+    return moved
+
+
+def _scores(
+    graph: AttributionGraph,
+    part: Int[ndarray, " node"],
+    arrived: Float[ndarray, " group"],
+    reached: Float[ndarray, " node"],
+) -> Scores:
+    """As `graphs.scores` has them: parts of nothing but errors are errors, of inputs inputs."""
+    errors = graph.nodes.is_kind(NodeKind.ERROR)
+    inputs = graph.nodes.is_kind(*INPUT_KINDS)
+    lost = lost_influence(graph, reached, errors)
+
+    def wholly(kept: Bool[ndarray, " node"]) -> Bool[ndarray, " group"]:
+        return np.bincount(part[~kept], minlength=len(arrived)) == 0
+
+    return shared_out(arrived, wholly(inputs), wholly(errors), lost)

@@ -1,0 +1,79 @@
+"""The command that tests a graph in its model: check."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import graphs
+import viz
+from circuits.evaluation.check import CheckSettings, check
+from circuits.graph_files.opened import is_ours
+from circuits.interventions.from_graph import experiment_on
+from circuits.progress import progress_bar
+from headwater.cli.app import app
+from headwater.cli.options import (
+    MOST,
+    MOST_DRAWN,
+    AsJson,
+    Device,
+    EdgeThreshold,
+    GraphPath,
+    NodeThreshold,
+    TracedModel,
+    TracedTranscoders,
+)
+from headwater.opened import open_graph
+from headwater.outputs.kept import why_not_kept
+from headwater.outputs.places import Kind, output_to, require_outputs
+from headwater.terminal.printing import errors, output, print_json, say
+
+# Defaults come from the settings, so that they cannot differ.
+SETTINGS, PRUNING = CheckSettings(), graphs.PruneSettings()
+
+
+@app.command("check")
+def check_command(
+    graph: GraphPath,
+    features: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Features of most influence, each ablated alone.")
+    ] = SETTINGS.features,
+    random_sets: Annotated[
+        int,
+        typer.Option(min=1, max=MOST_DRAWN, help="Random sets of the circuit's size and layers."),
+    ] = SETTINGS.random_sets,
+    node_threshold: NodeThreshold = PRUNING.node_threshold,
+    edge_threshold: EdgeThreshold = PRUNING.edge_threshold,
+    model: TracedModel = None,
+    transcoders: TracedTranscoders = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Test a graph in its model and keep the report in its file: is it true?"""
+    read, ours = open_graph(graph).graph, is_ours(graph)
+    if ours:
+        require_outputs(output_to(graph, Kind.GRAPH), model, transcoders)
+    settings = CheckSettings(
+        features=features,
+        random_sets=random_sets,
+        prune=graphs.PruneSettings(node_threshold=node_threshold, edge_threshold=edge_threshold),
+    )
+    with progress_bar(errors) as progress:
+        progress("load", 0, 1)
+        report = check(experiment_on(read, model, transcoders, device), settings, progress)
+    failures = read.with_report(report).provenance.failures
+    refusal = why_not_kept(lambda: graphs.keep_report(graph, read, report)) if ours else None
+    if as_json:
+        told = {"report": report.model_dump(mode="json"), "failures": failures}
+        print_json({**told, "file": str(graph) if ours and refusal is None else None})
+    else:
+        output.print(viz.report_table(report))
+        for failure in failures:
+            say(failure, "bold red")
+        if refusal is None:
+            said = f"graph: {graph}" if ours else f"{graph} is of another program: nothing is kept."
+            say(said)
+    if refusal is not None:
+        raise refusal
+    raise typer.Exit(1 if failures else 0)

@@ -1,0 +1,186 @@
+"""The command that compares two graphs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import RenderableType
+
+import graphs
+import viz
+from headwater.cli.app import app
+from headwater.cli.options import MOST, MOST_DRAWN, AsJson
+from headwater.cli.usage import UsageError
+from headwater.graph_folders import compare_folders, finite, refuse_profiles, score_numbers
+from headwater.opened import open_graph
+from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
+from headwater.terminal.printing import output, print_json, say
+
+CORRESPOND = graphs.CorrespondSettings()  # defaults, so that they cannot differ
+PLANS = 10  # transport plans that tell what chance gives; each takes as long as all else
+
+
+@app.command("compare")
+def compare_command(
+    first: Annotated[Path, typer.Argument(help="Graph file, or a folder of graphs.")],
+    second: Annotated[
+        Path, typer.Argument(help="What to compare it with; graphs of folders pair by their names.")
+    ],
+    profile: Annotated[
+        list[Path] | None,
+        typer.Option(help="Profiles of both dictionaries, in the order of the graphs."),
+    ] = None,
+    least: Annotated[
+        float, typer.Option(help="How alike features of two dictionaries must be to be matched.")
+    ] = CORRESPOND.least,
+    permutations: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=MOST_DRAWN,
+            help="Random exchanges (of folders: orders) that tell what chance is.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=MOST, help="Of the random exchanges.")] = 0,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Of two models: also move influence as a transport plan.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with figures here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two graphs, of two prompts or of two models: what both have and what is chance.
+
+    Two folders are compared prompt by prompt, beside what graphs of different prompts give.
+    """
+    page = output_to(html, Kind.PAGE, "--html")
+    require_outputs(page, *graph_files(first, second), *(profile or ()))
+    if profile is not None and len(profile) != 2:
+        raise UsageError(f"Expected --profile twice or not at all, got it {len(profile)} times.")
+    if not 0.0 <= least < 1.0:
+        raise UsageError(f"--least must be from 0 to below 1, got {least}.")
+    settings = graphs.CorrespondSettings(least=least, plans=PLANS if plan else 0, seed=seed)
+    read = [graphs.read_profile(path) for path in profile or ()]
+    profiles = (read[0], read[1]) if read else None
+    if first.is_dir() or second.is_dir():
+        if plan:
+            raise UsageError("--plan is of two graphs, not of folders: leave it out.")
+        shuffles = graphs.SHUFFLES if permutations is None else permutations
+        said, text = compare_folders(first, second, settings, profiles, shuffles, html)
+    else:
+        pair = open_graph(first), open_graph(second)
+        if graphs.one_dictionary(pair[0].graph, pair[1].graph):
+            refuse_profiles(profiles)
+            count = graphs.PERMUTATIONS if permutations is None else permutations
+            said, text = _two_prompts(pair, count, seed, html)
+        else:
+            if permutations is not None:
+                settings = replace(settings, permutations=permutations)
+            said, text = _two_models(pair, settings, profiles, html)
+    if as_json:
+        print_json({**said, "page": None if html is None else str(html)})
+        return
+    output.print(text)
+    if html is not None:
+        say(f"page: {html}")
+
+
+Pair = tuple[graphs.ReadGraph, graphs.ReadGraph]
+Answer = tuple[dict[str, Any], RenderableType]  # for machines and for people
+
+
+def _two_prompts(pair: Pair, permutations: int, seed: int, html: Path | None) -> Answer:
+    """Two graphs of one dictionary, matched by identity."""
+    one, other = pair[0].graph, pair[1].graph
+    found = graphs.compare(one, other, permutations=permutations, seed=seed)
+    if html is not None:
+        listed = graphs.concepts(one, other, found.match, _groups(*pair))
+        viz.write_comparison(one, other, viz.comparison_scores(found), listed, html)
+    return _compared(one, other, found), viz.comparison_text(one, other, found)
+
+
+def _two_models(
+    pair: Pair,
+    settings: graphs.CorrespondSettings,
+    profiles: tuple[graphs.Profile, graphs.Profile] | None,
+    html: Path | None,
+) -> Answer:
+    """Two graphs whose features are matched by evidence."""
+    one, other = pair[0].graph, pair[1].graph
+    found = graphs.correspond(one, other, settings, profiles)
+    groups = _groups(*pair)
+    listed = graphs.concepts(one, other, found.comparison.match, groups)
+    paths = graphs.path_overlap(one, other, found.comparison.match, found.by_chance, groups)
+    if html is not None:
+        scores = viz.correspondence_scores(found, paths)
+        viz.write_comparison(one, other, scores, listed, html)
+    text = viz.correspondence_text(one, other, found, listed, paths)
+    return _corresponding(one, other, found, listed, paths), text
+
+
+def _groups(*pair: graphs.ReadGraph) -> tuple[graphs.Groups, graphs.Groups]:
+    """A person's groups of both graphs, and automatic ones."""
+    one, other = (
+        graphs.with_groups(read.graph, read.annotations).rows(read.graph) for read in pair
+    )
+    return one, other
+
+
+def _compared(
+    one: graphs.AttributionGraph, other: graphs.AttributionGraph, found: graphs.Comparison
+) -> dict[str, Any]:
+    pairs = zip(found.match.first, found.match.second, found.influence, strict=True)
+    return {
+        "positions": found.positions.tolist(),
+        "scores": {
+            "features": score_numbers(found.features),
+            "edges": score_numbers(found.edges),
+            "ranks": score_numbers(found.ranks),
+        },
+        "both": [
+            {
+                "first": str(one.nodes[int(row)]),
+                "second": str(other.nodes[int(partner)]),
+                "influence": shares.tolist(),
+            }
+            for row, partner, shares in pairs
+        ],
+        "only_first": [str(one.nodes[int(row)]) for row in found.only_first],
+        "only_second": [str(other.nodes[int(row)]) for row in found.only_second],
+    }
+
+
+def _corresponding(
+    one: graphs.AttributionGraph,
+    other: graphs.AttributionGraph,
+    found: graphs.Correspondence,
+    concepts: list[graphs.Concept],
+    paths: graphs.Score,
+) -> dict[str, Any]:
+    compared = _compared(one, other, found.comparison)
+    likeness = {
+        (int(row), int(partner)): value
+        for (row, partner), value in zip(found.pairs, found.similarity.tolist(), strict=True)
+    }
+    match = found.comparison.match
+    for entry, row, partner in zip(compared["both"], match.first, match.second, strict=True):
+        entry["alike"] = likeness.get((int(row), int(partner)))
+    compared["scores"] |= {
+        "matched": score_numbers(found.matched),
+        "alike": score_numbers(found.alike),
+        "paths": score_numbers(paths),
+    }
+    if found.moved is not None:
+        mass, agreement = map(score_numbers, found.moved)
+        compared["scores"] |= {"moved": mass, "moved_alike": agreement}
+    return compared | {
+        "evidence": [
+            {name: finite(value) for name, value in asdict(kind).items()}
+            for kind in found.witnesses
+        ],
+        "shift": found.shift,
+        "shift_curve": found.shift_curve().tolist(),
+        "concepts": [asdict(concept) for concept in concepts],
+    }

@@ -1,0 +1,95 @@
+"""The command that profiles a model's features over prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+import graphs
+from circuits.evaluation.profiling import profile, read_texts
+from circuits.features.files.source import read_source
+from circuits.model.prompt import DEFAULT_RULE, PromptRule, read_prompt
+from circuits.model.subject import read_subject
+from circuits.progress import progress_bar
+from headwater.cli.app import app
+from headwater.cli.opening_remarks import say_mismatches
+from headwater.cli.options import (
+    AsJson,
+    BosRule,
+    ContextOnly,
+    Device,
+    DType,
+    FeatureKind,
+    Fill,
+    MaxFeatures,
+    ReadAt,
+    Revision,
+    Transcoders,
+    Type,
+    WriteAt,
+)
+from headwater.cli.trace import EXPANSION
+from headwater.opened import open_graph
+from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
+from headwater.terminal.printing import errors, print_json, say
+
+
+@app.command("profile")
+def profile_command(
+    model: Annotated[str, typer.Argument(help="Model, as for `headwater trace --model`.")],
+    prompts: Annotated[Path, typer.Argument(help="Text file with one prompt a line.")],
+    out: Annotated[Path, typer.Option(help="Write the profile here (.safetensors).")],
+    of: Annotated[
+        list[Path] | None, typer.Option(help="Only features of this graph; repeatable.")
+    ] = None,
+    revision: Revision = None,
+    transcoders: Transcoders = None,
+    read_at: ReadAt = None,
+    write_at: WriteAt = None,
+    fill: Fill = None,
+    features: FeatureKind = None,
+    max_features: MaxFeatures = EXPANSION.max_features,
+    bos: BosRule = DEFAULT_RULE.bos,
+    context_only: ContextOnly = DEFAULT_RULE.context_only,
+    dtype: Type = DType.FLOAT32,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Record what features do over prompts, so that `headwater compare` can match two models."""
+    read = (prompts, *graph_files(*(of or ())), model, transcoders)
+    require_outputs(output_to(out, Kind.PROFILE), *read)
+    texts = read_texts(prompts)
+    wanted = set[tuple[int, int]]()
+    for path in of or ():
+        graph = open_graph(path).graph
+        nodes = graph.nodes.take(graph.nodes.is_kind(graphs.NodeKind.FEATURE).nonzero()[0])
+        wanted |= set(zip(nodes.layer.tolist(), nodes.index.tolist(), strict=True))
+    with progress_bar(errors) as progress:
+        progress("load", 0, 1)
+        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
+        source = read_source(
+            subject,
+            transcoders,
+            neurons=features is not None,
+            max_neurons=max_features,
+            read=read_at,
+            write=write_at,
+            filled=fill is not None,
+        )
+        rule = PromptRule(bos, context_only)
+        say_mismatches((read_prompt(text, subject.tokenizer, rule) for text in texts), source)
+        made = profile(subject, source, texts, wanted if of else None, progress, rule)
+    graphs.write_profile(made, out)
+    counts = {
+        "features": len(made.layer),
+        "prompts": len(texts),
+        "tokens": made.activation.shape[1],
+    }
+    if as_json:
+        print_json({**counts, "file": str(out)})
+        return
+    text = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    say(f"{text} in {out}")

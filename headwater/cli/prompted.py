@@ -1,0 +1,69 @@
+"""The text to trace: on the command line, in a file, or on standard input.
+
+What the command line can hold has an end, 128 KiB for one argument on Linux, and a shell takes the
+last line breaks off what it puts there.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graphs.disk.files import reason
+from headwater.cli.usage import UsageError
+
+LARGEST_PROMPT = 2**22  # bytes: more than a million tokens
+STANDARD_INPUT = "-"
+Prompted = Annotated[
+    str | None,
+    typer.Argument(
+        help="Text to trace, or - for standard input; put -- before one that starts with a dash."
+    ),
+]
+PromptFile = Annotated[
+    str | None,
+    typer.Option(
+        help="Read the text from this file (- for standard input): UTF-8, kept as it is but for "
+        "one line break at its end."
+    ),
+]
+
+
+def given_prompt(prompt: str | None, file: str | None) -> str:
+    """The text, from wherever it comes.  Raises UsageError if it is not given once, as text."""
+    if prompt is not None and file is not None:
+        raise UsageError("The prompt is given twice: leave out --prompt-file, or the other.")
+    if prompt is None and file is None:
+        raise UsageError("There is no prompt: give a text, or a file with --prompt-file.")
+    if prompt is not None and prompt != STANDARD_INPUT:
+        return prompt
+    # What an editor or `echo` ends the last line with is not meant.
+    return re.sub(r"\r?\n\Z", "", _text(*_read(STANDARD_INPUT if file is None else file)))
+
+
+def _read(source: str) -> tuple[str, bytes]:
+    """Where the bytes come from, to name it, and no more of them than a prompt may have."""
+    try:
+        if source == STANDARD_INPUT:
+            return "standard input", sys.stdin.buffer.read(LARGEST_PROMPT + 1)
+        with Path(source).open("rb") as file:
+            return source, file.read(LARGEST_PROMPT + 1)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise UsageError(f"Cannot read {source}: {reason(error)}.") from error
+
+
+def _text(name: str, content: bytes) -> str:
+    if len(content) > LARGEST_PROMPT:
+        most = LARGEST_PROMPT // 2**20
+        raise UsageError(f"The prompt in {name} has more than {most} MiB: shorten it.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # as in UTF-16
+        raise UsageError(f"The prompt in {name} is not a text in UTF-8: give one that is.")
+    return text

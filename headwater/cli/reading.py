@@ -1,0 +1,179 @@
+"""Commands that read graphs: paths, group, consensus."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+import graphs
+import viz
+from headwater.cli.app import app
+from headwater.cli.options import MOST, AsJson, GraphPath
+from headwater.cli.usage import UsageError
+from headwater.opened import open_graph
+from headwater.outputs.places import Kind, output_to, require_outputs
+from headwater.terminal.printing import output, print_json, say
+
+# Defaults come from the settings, so that they cannot differ.
+GROUPING = graphs.GroupSettings()
+MOST_PATHS = 100_000  # which take a minute and a gigabyte
+SELECTION = "a node, token:TEXT, logit:TEXT, a kind, layer:N, group:NAME or concept:NAME"
+
+
+@app.command("paths")
+def paths_command(
+    graph: GraphPath,
+    sources: Annotated[
+        list[str] | None, typer.Option("--from", help=f"Where paths start: {SELECTION}.")
+    ] = None,
+    targets: Annotated[
+        list[str] | None, typer.Option("--to", help="Where they end; else all that is explained.")
+    ] = None,
+    through: Annotated[
+        list[str] | None, typer.Option(help="What they pass; several in their order on the way.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=MOST_PATHS, help="How many paths.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """List the strongest paths from tokens to predictions, and tell them in words."""
+    read, annotations, _ = open_graph(graph)
+    ends = graphs.whole(read)
+    groups = annotations.rows(read)
+
+    def chosen(names: list[str] | None, otherwise: np.ndarray) -> np.ndarray:
+        masks = [graphs.select(read, name, groups) for name in names or ()]
+        return np.logical_or.reduce(masks) if masks else otherwise
+
+    ends = graphs.Ends(
+        chosen(sources, ends.sources),
+        chosen(targets, ends.targets),
+        tuple(graphs.select(read, name, groups) for name in through or ()),
+    )
+    found = graphs.strongest_paths(read, ends, k)
+    if as_json:
+        told = viz.stories(read, (path.nodes for path in found.listed), annotations)
+        print_json(
+            {
+                "flow": found.flow,
+                "paths": [
+                    {
+                        "nodes": [str(read.nodes[row]) for row in path.nodes],
+                        "weights": path.weights,
+                        "share": path.share,
+                        "sign": path.sign,
+                        "coverage": covered,
+                        "story": story,
+                    }
+                    for path, covered, story in zip(found.listed, found.coverage, told, strict=True)
+                ],
+            }
+        )
+        return
+    output.print(viz.paths_text(read, found, annotations))
+
+
+@app.command("group")
+def group_command(
+    graph: GraphPath,
+    tightness: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Similarity that features of a group have."),
+    ] = GROUPING.tightness,
+    profile: Annotated[
+        Path | None, typer.Option(help="Profile of the dictionary: compare decoders as well.")
+    ] = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Write the groups into the annotations beside the graph.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Group features that play one role; a person's own groups stay as they are."""
+    read, annotations, _ = open_graph(graph)
+    beside = graphs.annotations_path(graph)
+    if save:
+        require_outputs(output_to(beside, Kind.ANNOTATIONS, "--save"), profile)
+    known = None if profile is None else graphs.profile_of(read, profile)
+    settings = graphs.GroupSettings(tightness=tightness)
+    annotations = graphs.with_groups(read, annotations, settings, known)
+    if save:
+        annotations = graphs.keep_groups(read, annotations, beside)
+    collapsed = graphs.collapse(read, annotations.rows(read))
+    whole = graphs.scores(read)
+    if as_json:
+        print_json(
+            {
+                "groups": [group.model_dump(mode="json") for group in annotations.groups],
+                "arrived": dict(zip(collapsed.names, collapsed.arrived.tolist(), strict=True)),
+                "scores": {"collapsed": asdict(collapsed.scores), "full": asdict(whole)},
+                "file": str(beside) if save else None,
+            }
+        )
+        return
+    automatic = {group.name: group.automatic for group in annotations.groups}
+    output.print(viz.groups_text(read, collapsed, whole, automatic))
+    if save:
+        say(f"annotations: {beside}")
+
+
+@app.command("consensus")
+def consensus_command(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="GRAPHS", help="Graph files of one dictionary.")
+    ],
+    top: Annotated[int, typer.Option(min=1, max=MOST, help="Nodes and edges shown.")] = 15,
+    level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    as_json: AsJson = False,
+) -> None:
+    """Say what graphs of several prompts have in common, with intervals over the prompts."""
+    if len(files) < 2:
+        raise UsageError(f"Expected at least two graph files, got {len(files)}.")
+    if not 0.0 < level < 1.0:
+        raise UsageError(f"--level must be between 0 and 1, got {level}.")
+    read = [open_graph(file).graph for file in files]
+    for file, graph in zip(files, read, strict=True):
+        if graph.provenance.dictionary.name == graphs.UNKNOWN:
+            raise UsageError(
+                f"{file} does not say of which dictionary its features are, so they cannot be "
+                "found in the others: leave it out."
+            )
+        if not graphs.one_dictionary(read[0], graph):
+            raise UsageError(
+                f"{files[0]} has features of {_of(read[0])}, {file} of {_of(graph)}: "
+                "trace all with one dictionary."
+            )
+    found = graphs.consensus(read, level)
+    if not as_json:
+        output.print(viz.consensus_text(read[0], found, top))
+        return
+    print_json(
+        {
+            "prompts": len(read),
+            "left_out": found.left_out,
+            "nodes": [
+                {"node": str(node), **numbers}
+                for node, numbers in zip(found.nodes, _numbers(found.at_nodes), strict=True)
+            ],
+            "edges": [
+                {"source": str(source), "target": str(target), **numbers}
+                for (source, target), numbers in zip(
+                    found.ends, _numbers(found.along_edges), strict=True
+                )
+            ],
+        }
+    )
+
+
+def _of(graph: graphs.AttributionGraph) -> str:
+    return f"{graph.provenance.dictionary.name!r} in {graph.provenance.model.name!r}"
+
+
+def _numbers(common: graphs.Common) -> list[dict[str, float]]:
+    """One dictionary per row."""
+    columns: dict[str, list[float]] = {
+        name: getattr(common, name).tolist() for name in ("present", "mean", "low", "high")
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -1,0 +1,50 @@
+"""The command that makes a page: view."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import viz
+from headwater.cli.app import app
+from headwater.cli.options import AsJson, GraphPath
+from headwater.cli.usage import UsageError
+from headwater.opened import open_graph
+from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
+from headwater.terminal.printing import print_json, say
+
+
+@app.command("view")
+def view_command(
+    graph: GraphPath,
+    others: Annotated[
+        list[Path] | None, typer.Argument(help="Graphs to compare it with, in the same page.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the page here; else beside the graph.")
+    ] = None,
+    nodes: Annotated[
+        int, typer.Option(min=1, max=viz.ALLOWED_NODES, help="Nodes in the page at most.")
+    ] = viz.MOST_NODES,
+    show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a page of a graph, or of several to be compared: one file that opens anywhere."""
+    paths = [graph, *(others or [])]
+    if len(paths) > viz.MOST_GRAPHS:
+        raise UsageError(
+            f"A page holds at most {viz.MOST_GRAPHS} graphs, got {len(paths)}: make two pages."
+        )
+    page = html or graph.parent / f"{graph.stem}.html"
+    require_outputs(output_to(page, Kind.PAGE, "--html"), *graph_files(*paths))
+    read = [open_graph(path) for path in paths]
+    viz.write_pages([(one.graph, one.annotations) for one in read], page, nodes)
+    if show:
+        webbrowser.open(page.resolve().as_uri())
+    if as_json:
+        print_json({"page": str(page)})
+        return
+    say(f"page: {page}")

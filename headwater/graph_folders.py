@@ -1,0 +1,123 @@
+"""Comparing folders of graphs, prompt by prompt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import RenderableType
+
+import graphs
+import viz
+from circuits.graph_files.opened import SUFFIXES
+from headwater.cli.usage import UsageError
+from headwater.opened import open_graph
+from headwater.terminal.printing import remark
+
+NAMED = 3  # files that a sentence names
+INDEX = "graph-metadata.json"  # circuit-tracer lists its graphs in it
+
+
+def compare_folders(
+    first: Path,
+    second: Path,
+    settings: graphs.CorrespondSettings,
+    profiles: tuple[graphs.Profile, graphs.Profile] | None,
+    shuffles: int,
+    html: Path | None,
+) -> tuple[dict[str, Any], RenderableType]:
+    """Scores over all prompts, for machines and for people; the page goes to `html`.
+
+    Raises UsageError for folders without graphs of one name, or too few to be shuffled.
+    """
+    files = _files(first), _files(second)
+    names = sorted(files[0].keys() & files[1].keys())
+    if not names:
+        raise UsageError(
+            f"No graph in {first} has the name of one in {second}: give the graphs of a prompt one "
+            "name in both folders."
+        )
+    if shuffles and len(names) < 2:
+        raise UsageError("Prompts are shuffled, which needs two of them: give --permutations 0.")
+    alone = sorted(files[0].keys() ^ files[1].keys())
+    if alone:
+        shown = ", ".join(alone[:NAMED]) + (", …" if len(alone) > NAMED else "")
+        remark(f"In one folder only, and left out: {shown}.")
+    one, other = ([open_graph(side[name]).graph for name in names] for side in files)
+    for side, folder in ((one, first), (other, second)):
+        _refuse_many_dictionaries(side, names, folder)
+    if graphs.one_dictionary(one[0], other[0]):
+        refuse_profiles(profiles)
+    found = graphs.across_prompts(one, other, settings, profiles, shuffles)
+    if html is not None:
+        viz.write_prompts(one, other, found, html)
+    said = {
+        "prompts": names,
+        "scores": {
+            name: score_numbers(score)
+            | {"interval": list(map(finite, graphs.interval(found.each[name])))}
+            for name, score in found.scores.items()
+        },
+        "traits": {
+            name: {
+                "mean": [finite(graphs.known_mean(side)) for side in values.T],
+                "difference": list(map(finite, graphs.interval(values[:, 1] - values[:, 0]))),
+            }
+            for name, values in found.traits.items()
+        },
+        "each": {name: list(map(finite, values.tolist())) for name, values in found.each.items()},
+    }
+    return said, viz.prompts_text(one, other, names, found)
+
+
+def refuse_profiles(profiles: object) -> None:
+    """Raise UsageError for profiles of features that need no evidence."""
+    if profiles is not None:
+        raise UsageError(
+            "Both graphs have features of one dictionary, which are matched by their numbers: "
+            "leave out --profile."
+        )
+
+
+def score_numbers(score: graphs.Score) -> dict[str, Any]:
+    """A score as JSON."""
+    chance = finite(score.chance)
+    return {"value": finite(score.value), "null": list(map(finite, score.known)), "chance": chance}
+
+
+def finite(value: Any) -> Any:
+    """The same, but None for nan, which JSON does not know."""
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Graph files by their names.  Raises UsageError if it is no folder or has none."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder: compare two graphs or two folders of graphs.")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        index = path.name == INDEX or path.name.endswith(graphs.ANNOTATIONS_SUFFIX)
+        suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+        if suffix is None or index:
+            continue
+        name = path.name.removesuffix(suffix)
+        if name in found:
+            raise UsageError(
+                f"{found[name]} and {path} are both graphs of {name}: keep one of them."
+            )
+        found[name] = path
+    if not found:
+        raise UsageError(f"{folder} holds no graphs: expected {', '.join(SUFFIXES)}.")
+    return found
+
+
+def _refuse_many_dictionaries(
+    side: list[graphs.AttributionGraph], names: list[str], folder: Path
+) -> None:
+    for name, graph in zip(names, side, strict=True):
+        if not graphs.one_dictionary(side[0], graph):
+            raise UsageError(
+                f"{folder} has graphs of several models or dictionaries, as {names[0]} and {name}: "
+                "give each a folder of its own."
+            )

@@ -1,0 +1,1 @@
+"""`headwater serve`: pages and answers for the person at this machine alone."""

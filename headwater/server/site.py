@@ -1,0 +1,208 @@
+"""Site: the pages and answers of `headwater serve`, for the person at this machine alone.
+
+    GET    /                            type a prompt, watch progress, choose a graph
+    GET    /graphs                      names of the graphs in the folder
+    GET    /graphs/NAME                 the page of one
+    PUT    /graphs/NAME/annotations     put its annotations into what lies beside it
+    POST   /graphs/NAME/interventions   {"edits": …}: put an intervention into the queue
+    POST   /traces                      {"prompt": …}: put a trace into the queue
+    GET    /jobs/NUMBER                 how far it is, and what it made
+    DELETE /jobs/NUMBER                 cancel it
+
+Who may ask is decided before, by `headwater.server.guard`.  Names are those of files in the folder
+and of nothing else; bodies are bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+import uvicorn
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+import graphs
+import viz
+from headwater.opened import open_graph
+from headwater.server.asked import Asked, AskedAnnotations, AskedIntervention, Workshop
+from headwater.server.deadline import Deadline
+from headwater.server.guard import Guard, refuse
+from headwater.server.jobs import Job, Jobs, QueueFull, Work
+
+LARGEST_BODY = 2**21
+VERSION = version("headwater")
+SUFFIX = ".safetensors"
+_NAME = re.compile(r"[\w-][\w.-]{0,199}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+class Refused(Exception):
+    """A request that is answered with one sentence."""
+
+    def __init__(self, status: HTTPStatus, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def site(
+    folder: Path, jobs: Jobs, workshop: Workshop, port: int, model: str, token: str
+) -> ASGIApp:
+    """The application over a folder of graphs, for those who have the token."""
+    pages = _Pages(folder, jobs, workshop, model)
+    answers = Starlette(
+        routes=[
+            Route("/", pages.front),
+            Route("/graphs", pages.list_graphs),
+            Route("/graphs/{name}", pages.graph),
+            Route("/graphs/{name}/annotations", pages.annotate, methods=["PUT"]),
+            Route("/graphs/{name}/interventions", pages.intervene, methods=["POST"]),
+            Route("/traces", pages.trace, methods=["POST"]),
+            Route("/jobs/{number}", pages.progress, methods=["GET", "DELETE"]),
+        ],
+        exception_handlers={Refused: _refused, ClientDisconnect: _gone},
+    )
+    return Guard(answers, port, token)
+
+
+def server(answers: ASGIApp) -> uvicorn.Server:
+    """What listens for an application, and leaves nobody half a request to hold it with."""
+    return uvicorn.Server(
+        uvicorn.Config(answers, http=Deadline, ws="none", proxy_headers=False, log_level="error")
+    )
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return refuse(request, error.status, str(error))
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    """For nobody: who asked has left in the middle of an upload."""
+    del request, error
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
+
+
+class _Pages:
+    """What is answered."""
+
+    def __init__(self, folder: Path, jobs: Jobs, workshop: Workshop, model: str) -> None:
+        self.folder, self.jobs, self.workshop, self.model = folder, jobs, workshop, model
+
+    async def front(self, request: Request) -> Response:
+        del request
+        return HTMLResponse(viz.front_page(self.model, f"headwater {VERSION}"))
+
+    async def list_graphs(self, request: Request) -> Response:
+        del request
+        return JSONResponse(self._names())
+
+    def graph(self, request: Request) -> Response:
+        """In a thread of its own: a large graph takes a second."""
+        path = self._path(request)
+        try:
+            read, annotations, _ = open_graph(path)
+        except graphs.GraphFileError as error:
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        return HTMLResponse(viz.served_page(read, annotations))
+
+    async def annotate(self, request: Request) -> Response:
+        """Nothing, or what is kept if the file has changed meanwhile and keeps that as well."""
+        beside = graphs.annotations_path(self._path(request))
+        if beside.resolve().parent != self.folder.resolve():
+            raise Refused(HTTPStatus.FORBIDDEN, f"{beside.name} is a link out of this folder.")
+        asked = await _body(request, AskedAnnotations)
+        try:
+            kept = await run_in_threadpool(
+                graphs.update_annotations,
+                beside,
+                lambda there: graphs.merged(asked.read, there, asked.own),
+            )
+        except graphs.MergeConflict as error:
+            sentence = f"{str(error).rstrip('.')}: load the page anew, which shows both."
+            raise Refused(HTTPStatus.CONFLICT, sentence) from error
+        except graphs.GraphFileError as error:
+            raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        if kept == asked.own:
+            return Response(status_code=HTTPStatus.NO_CONTENT)
+        return JSONResponse(kept.model_dump(mode="json"))
+
+    async def trace(self, request: Request) -> Response:
+        asked = await _body(request, Asked)
+        return self._queued(asked.prompt, lambda report: self.workshop.trace(asked.prompt, report))
+
+    async def intervene(self, request: Request) -> Response:
+        path = self._path(request)
+        asked = await _body(request, AskedIntervention)
+        what = "; ".join(str(edit.edit()) for edit in asked.edits)
+        return self._queued(what, lambda report: self.workshop.intervene(path, asked, report))
+
+    def _queued(self, what: str, work: Work) -> Response:
+        try:
+            job = self.jobs.add(what, work)
+        except QueueFull as error:
+            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, str(error)) from error
+        return JSONResponse(job.as_json(), HTTPStatus.ACCEPTED)
+
+    async def progress(self, request: Request) -> Response:
+        job = self._job(request)
+        if request.method == "DELETE":
+            self.jobs.cancel(job)
+        return JSONResponse(job.as_json())
+
+    def _job(self, request: Request) -> Job:
+        told: str = request.path_params["number"]
+        job = self.jobs.find(int(told)) if _NUMBER.fullmatch(told) else None
+        if job is None:
+            raise Refused(HTTPStatus.NOT_FOUND, f"There is no job {told:.20}.")
+        return job
+
+    def _names(self) -> list[str]:
+        """Graphs in the folder, the newest first."""
+        found = [path for path in self.folder.glob(f"*{SUFFIX}") if self._is_ours(path)]
+        return [path.stem for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
+
+    def _path(self, request: Request) -> Path:
+        name: str = request.path_params["name"]
+        path = self.folder / f"{name}{SUFFIX}"
+        if not _NAME.fullmatch(name) or not self._is_ours(path):
+            raise Refused(HTTPStatus.NOT_FOUND, f"There is no graph {name!r} in this folder.")
+        return path
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether this is a file in the folder, and no link that leads out of it."""
+        return path.is_file() and path.resolve().parent == self.folder.resolve()
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def _body(request: Request, kind: type[Body]) -> Body:
+    """What a request holds.  Raises Refused for too much of it, or anything else."""
+    told = request.headers.get("content-type", "")
+    if told.partition(";")[0] != "application/json":  # forms of other sites cannot send this
+        raise Refused(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Expected application/json, got {told!r}."
+        )
+    content = bytearray()
+    async for piece in request.stream():
+        content += piece
+        if len(content) > LARGEST_BODY:
+            raise Refused(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Expected at most {LARGEST_BODY:,} bytes."
+            )
+    try:
+        return kind.model_validate_json(bytes(content))
+    except ValidationError as error:
+        raise Refused(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            f"The request is no {kind.__name__}: {graphs.first_problem(error)}.",
+        ) from error

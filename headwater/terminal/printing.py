@@ -1,0 +1,30 @@
+"""Printing: tables and lines for people, JSON for machines, remarks on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from headwater.terminal.readable import ReadableConsole
+from viz.text.words import one_line
+
+# Where there is no terminal there is no width either: wide enough for a whole line.
+_WIDTH = None if sys.stdout is not None and sys.stdout.isatty() else 160
+output = ReadableConsole(highlight=False, emoji=False, markup=False, width=_WIDTH)
+errors = ReadableConsole(stderr=True, highlight=False, emoji=False, markup=False, soft_wrap=True)
+
+
+def say(text: str, style: str = "") -> None:
+    """One line on standard output, however long."""
+    output.print(one_line(text), style=style, soft_wrap=True)
+
+
+def remark(text: str) -> None:
+    """One line on standard error."""
+    errors.print(one_line(text))
+
+
+def print_json(data: dict[str, object]) -> None:
+    """One line of JSON on standard output."""
+    text = json.dumps(data, allow_nan=False)  # JSON knows no nan
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")  # the one control that it leaves

@@ -1,0 +1,132 @@
+"""Readable: what is printed or logged is shown by a terminal, and nothing in it is obeyed.
+
+Names, labels and tokens come from files of others; a control sequence in one could write to the
+clipboard, hide what was said or say something else.  So all text passes `viz.text.words.readable`
+on its way out: what rich draws before it is styled, and everything else, logs and warnings of
+libraries included, as it is written.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import TextIOBase, TextIOWrapper
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from graphs.errors import HeadwaterError
+from viz.text.words import readable
+
+NAMES = {"stdout": "standard output", "stderr": "standard error"}
+_CURSOR_UP = "\x1b[A"  # alone it is of a library's progress bar, and so is a return in front
+_PLAIN = {  # our own signs where an encoding lacks them
+    **dict.fromkeys("\u2068\u2069", ""),
+    **dict.fromkeys("“”", '"'),
+    **dict.fromkeys("−–·", "-"),
+    "…": "...",
+    "→": "->",
+    "↔": "<->",
+    "×": "x",
+    "⏎": "\\n",
+    "␣": " ",
+    "±": "+-",
+}
+
+
+class OutputError(HeadwaterError):
+    """Standard output or error takes nothing more."""
+
+
+class ReadableConsole(Console):
+    """A console that draws readable text; styles and cursor are rich's own."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(readable(segment.text), segment.style)
+
+
+class Stream:
+    """A stream that says in one sentence why it takes nothing more."""
+
+    def __init__(self, stream: TextIOBase, name: str) -> None:
+        self._stream, self._name = stream, name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._explained():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._explained():
+            self._stream.flush()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:  # whoever read has read enough
+            raise
+        except OSError as error:
+            raise OutputError(f"Cannot write to {self._name}: {error.strerror}.") from error
+
+
+class ReadableStream(Stream):
+    """A stream to which only readable text gets."""
+
+    @property
+    def rich_proxied_file(self) -> Stream:
+        """Where rich writes; its consoles here are readable themselves."""
+        return Stream(self._stream, self._name)
+
+    def write(self, text: str) -> int:
+        start = text if text == _CURSOR_UP else "\r" * text.startswith("\r")
+        super().write(start + readable(text.removeprefix(start)))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+
+@contextmanager
+def readable_streams() -> Iterator[None]:
+    """Put readable streams in the place of standard output and error, for loggers too."""
+    codecs.register_error("headwater", _plainly)
+    plain = {name: getattr(sys, name) for name in NAMES}
+    for stream in plain.values():
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="headwater")
+    guarded = {name: ReadableStream(stream, NAMES[name]) for name, stream in plain.items()}
+    _exchange(plain, guarded)
+    try:
+        yield
+    finally:
+        _exchange(guarded, plain)
+
+
+def _exchange(old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Let whoever writes to an old stream write to a new one."""
+    for name, stream in new.items():
+        setattr(sys, name, stream)
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        for handler in getattr(logger, "handlers", ()):
+            for name, stream in old.items():
+                if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
+                    handler.setStream(new[name])
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """What is written for characters that an encoding lacks."""
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    written = (_PLAIN.get(c, c.encode("ascii", "backslashreplace").decode()) for c in lacking)
+    return "".join(written), error.end

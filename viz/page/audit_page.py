@@ -1,0 +1,95 @@
+"""Audit page: all pairs of an audit, with links to the page of each, as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from graphs.interventions.carriers import Audited
+from viz.html.document import GENERATOR, GREY, document, write_document
+from viz.page.comparison_page import PAGE_STYLE, html_table
+from viz.text.audited import (
+    CARRIER_HEADINGS,
+    FEATURE_HEADINGS,
+    KIND_HEADINGS,
+    PAIR_HEADINGS,
+    PAIR_NUMBERS,
+    audit_title,
+    carrier_cells,
+    feature_rows,
+    kind_rows,
+    pair_cells,
+)
+from viz.text.words import visible
+
+_FEATURES = 200  # in the table, those that move most
+_STYLE = f"""{PAGE_STYLE}
+  body {{ width: auto; max-width: 1500px; }}
+  section {{ overflow-x: auto; }}
+  details {{ margin: 8px 0; }}
+  summary {{ cursor: pointer; }}
+  .prompt {{ margin: 4px 0 4px 16px; white-space: pre-wrap; overflow-wrap: anywhere; }}
+  .note, details caption {{ color: {GREY}; }}
+"""
+_MEANING = """<p class="note">Carried: the share of the difference in the explained value that moves
+when the features with most at stake take the activations of the other prompt, all at once, the
+model running freely; beside it random features of the same layers that fire otherwise too.</p>"""
+
+
+def write_audit(
+    found: Sequence[Audited], pages: Sequence[str], problems: Sequence[str], path: Path | str
+) -> None:
+    """Write the page of an audit, whole or not at all; `pages` are addresses of the pairs' pages.
+
+    Raises GraphFileError.
+    """
+    title = audit_title(found)
+    kinds = html_table("Kinds of pairs", KIND_HEADINGS, kind_rows(found), numbers={1, 2, 3, 4, 5})
+    body = f"""<h1>{escape(title)}</h1>
+{_problems(problems)}
+<section>{_pairs(found, pages)}</section>
+{_MEANING}
+{f"<section>{kinds}</section>" if any(one.pair.kind for one in found) else ""}
+<section>{_features(found)}</section>
+<h1>Each pair</h1>
+{"".join(map(_pair, found))}"""
+    text = document(title, GENERATOR, _STYLE, body)
+    write_document(text, path)
+
+
+def _pairs(found: Sequence[Audited], pages: Sequence[str]) -> str:
+    rows = [pair_cells(one) for one in found]
+    return html_table("Pairs", PAIR_HEADINGS, rows, PAIR_NUMBERS, links=pages)
+
+
+def _features(found: Sequence[Audited]) -> str:
+    rows = feature_rows(found)
+    caption = "Features that carry the differences"
+    if len(rows) > _FEATURES:
+        caption += f": {_FEATURES} of {len(rows):,}"
+    return html_table(caption, FEATURE_HEADINGS, rows[:_FEATURES], {1, 2, 3, 4})
+
+
+def _pair(one: Audited) -> str:
+    rows = [carrier_cells(carrier) for carrier in one.carriers]
+    caption = "Features with most at stake; in either prompt, what each carries alone"
+    prompts = "\n".join(
+        f'<p class="prompt">{escape(visible(text))}</p>'
+        for text in (one.pair.first, one.pair.second)
+    )
+    table = html_table(caption, CARRIER_HEADINGS, rows, numbers={3, 4, 5, 6})
+    return f"""<details>
+<summary>{escape(visible(one.pair.called))}</summary>
+{prompts}
+<section>{table}</section>
+{"".join(f"<p>{escape(failure)}</p>" for failure in one.failures)}
+</details>
+"""
+
+
+def _problems(problems: Sequence[str]) -> str:
+    if not problems:
+        return ""
+    items = "".join(f"<li>{escape(visible(problem))}</li>" for problem in problems)
+    return f"<p>Left out:</p><ul>{items}</ul>"

@@ -1,0 +1,21 @@
+"""Front: the first page of the local server."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+from viz.html.document import SERVED_POLICY, document
+from viz.text.words import visible
+
+_FRONT = Path(__file__).parents[1] / "front"
+
+
+def front_page(model: str, generator: str) -> str:
+    """Type a prompt, watch its trace, choose a graph."""
+    body, style, script = (
+        (_FRONT / f"front.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
+    body = body.replace("{{model}}", escape(visible(model)))
+    page = f"{body}<script>\n{script}</script>"
+    return document("headwater", generator, style, page, policy=SERVED_POLICY)

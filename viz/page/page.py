@@ -1,0 +1,142 @@
+"""Page: attribution graphs as one HTML file that needs nothing else.
+
+The page is `viz/viewer`, put together: its body, its style, its scripts in the order in which they
+build on each other, plotly's script, and the graphs as JSON.  Without JavaScript a table of the
+strongest nodes is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStubs]  # it has none
+
+from graphs.analysis.strengths import Strengths, strongest
+from graphs.core.annotations import NO_ANNOTATIONS, Annotations
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import TARGET_KINDS
+from viz.html.document import GENERATOR, PAGE_POLICY, SERVED_POLICY, document, write_document
+from viz.page.pair import pair_data
+from viz.page.part import MOST_NODES, Part, part
+from viz.page.payload import as_json, graph_data, placed
+from viz.text.words import heading, label, number, percent, position_text
+
+TABLE_ROWS = 50
+MOST_GRAPHS = 8  # of a page: all pairs of them are matched beforehand
+
+VIEWER = Path(__file__).parents[1] / "viewer"
+# Values, what is drawn of them, pieces of the page, the page: each builds on those before it, and
+# all share one scope, as scripts of a page do.
+_ORDER = """
+numbers data pruning paths parts places state filed mine storage
+elements pens drawing labels focus
+plot lists members detail intervening subgraph boxes panels
+viewer frequency graphs controls render deeds printing keys start
+"""
+SCRIPTS = tuple(_ORDER.split())
+
+
+def write_page(
+    graph: AttributionGraph,
+    path: Path | str,
+    annotations: Annotations = NO_ANNOTATIONS,
+    most_nodes: int = MOST_NODES,
+) -> None:
+    """Write a graph as one HTML file, whole or not at all; a file that is there is replaced.
+
+    Of a graph with more nodes the strongest `most_nodes` are in it, and the page says so.
+    Raises GraphFileError, with the path in its text, if the file cannot be written.
+    """
+    write_document(page_text([(graph, annotations)], most_nodes), path)
+
+
+def write_pages(
+    shown: Sequence[tuple[AttributionGraph, Annotations]],
+    path: Path | str,
+    most_nodes: int = MOST_NODES,
+) -> None:
+    """Write several graphs as one HTML file, in which any of them can be compared with any other.
+
+    Raises GraphFileError as `write_page` does, and ValueError for more than MOST_GRAPHS.
+    """
+    write_document(page_text(shown, most_nodes), path)
+
+
+def served_page(graph: AttributionGraph, annotations: Annotations) -> str:
+    """A graph as a page of the local server, which keeps its annotations."""
+    return page_text([(graph, annotations)], served=True)
+
+
+def page_text(
+    shown: Sequence[tuple[AttributionGraph, Annotations]],
+    most_nodes: int = MOST_NODES,
+    *,
+    served: bool = False,
+) -> str:
+    """Graphs as the text of one HTML file; two are shown side by side, of more the first."""
+    if not 1 <= len(shown) <= MOST_GRAPHS:
+        raise ValueError(f"A page holds from 1 to {MOST_GRAPHS} graphs, got {len(shown)}.")
+    parts = [part(graph, most_nodes) for graph, _ in shown]
+    notes = [annotations for _, annotations in shown]
+    body = _body(parts, _data(parts, notes) | {"served": served})
+    policy = SERVED_POLICY if served else PAGE_POLICY
+    title = " | ".join(heading(graph) for graph, _ in shown)
+    return document(title, GENERATOR, _file("viewer.css"), body, policy)
+
+
+def _data(parts: Sequence[Part], notes: Sequence[Annotations]) -> dict[str, Any]:
+    together = zip(parts, notes, strict=True)
+    return {
+        "graphs": [graph_data(one, placed(one), annotations) for one, annotations in together],
+        "pairs": [
+            {"of": [first, second], "sides": pair_data(parts[first], parts[second])}
+            for first, second in combinations(range(len(parts)), 2)
+        ],
+    }
+
+
+def _body(parts: Sequence[Part], data: object) -> str:
+    scripts = "\n".join(f"<script>\n{_file(f'{name}.js')}</script>" for name in SCRIPTS)
+    tables = "\n".join(map(_table, parts))
+    return f"""{_file("viewer.html")}
+<noscript>The page needs JavaScript; what follows does not.
+{tables}</noscript>
+<script type="application/json" id="data">{as_json(data)}</script>
+<script type="text/plain" id="plotly">{get_plotlyjs()}</script>
+{scripts}"""
+
+
+def _file(name: str) -> str:
+    return (VIEWER / name).read_text(encoding="utf-8")
+
+
+def _table(held: Part) -> str:
+    rows = strongest(held.strengths.arrived, TABLE_ROWS).tolist()
+    body = "\n".join(_table_row(held.graph, held.strengths, row) for row in rows)
+    which = f"The {len(rows)} nodes with the most influence, of {held.n_nodes:,}"
+    which = which if len(rows) < held.n_nodes else "All nodes by influence"
+    return f"""<table>
+<caption>{escape(heading(held.graph))}: {which}</caption>
+<thead><tr><th scope="col">node</th><th scope="col">label</th><th scope="col">token</th>\
+<th scope="col" class="number">influence</th><th scope="col" class="number">activation</th></tr>\
+</thead>
+<tbody>
+{body}
+</tbody>
+</table>"""
+
+
+def _table_row(graph: AttributionGraph, measured: Strengths, row: int) -> str:
+    is_target = graph.nodes.kind[row] in TARGET_KINDS
+    influence = "" if is_target else percent(float(measured.influence[row]))
+    numbers = (influence, number(float(graph.nodes.activation[row])))
+    cells = [
+        f"<td>{escape(label(graph, row))}</td>",
+        f"<td>{escape(position_text(graph, row))}</td>",
+    ]
+    cells += [f'<td class="number">{text}</td>' for text in numbers]
+    return f'<tr><th scope="row">{graph.nodes[row]}</th>{"".join(cells)}</tr>'

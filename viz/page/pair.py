@@ -1,0 +1,101 @@
+"""Pair: what a page needs to show two of its graphs side by side.
+
+    difference[n] = (own − partner) / (own + partner)     own: share of influence; 1 without partner
+
+Tokens that stand for each other share a column.  Graphs of one dictionary are matched by identity,
+those of two by evidence.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from graphs.comparison.correspond import CorrespondSettings, correspond
+from graphs.comparison.matching import Match, match_by_identity
+from graphs.comparison.positions import align_prompts
+from graphs.core.graph import AttributionGraph
+from graphs.core.identity import one_dictionary
+from viz.html.columns import columns
+from viz.page.part import Part
+from viz.page.payload import level_data, placed_together
+from viz.plot.layout import BIAS
+
+
+def pair_data(first: Part, second: Part) -> list[dict[str, Any]]:
+    """For both graphs the partner of each node, the difference, columns and layouts."""
+    positions = align_prompts(first.graph.provenance, second.graph.provenance)
+    match = _match(first.graph, second.graph, positions)
+    slots = _shared_columns(positions, len(second.graph.provenance.tokens))
+    levels = placed_together(
+        *(
+            (one, np.where(pos >= 0, own[np.maximum(pos, 0)], BIAS))
+            for one, own in zip((first, second), slots, strict=True)
+            for pos in [one.graph.nodes.pos[one.rows]]
+        )
+    )
+    return [
+        {
+            **matched,
+            "columnOf": slots[side].tolist(),
+            "levels": [
+                level_data((first, second)[side], rows[side], placed[side])
+                for rows, placed in levels
+            ],
+        }
+        for side, matched in enumerate(_matched(first, second, match))
+    ]
+
+
+def _match(
+    one: AttributionGraph, other: AttributionGraph, positions: Int[ndarray, " pos"]
+) -> Match:
+    if one_dictionary(one, other):
+        return match_by_identity(one, other, positions)
+    return correspond(one, other, CorrespondSettings(permutations=0)).comparison.match
+
+
+def _shared_columns(
+    positions: Int[ndarray, " pos"], n_second: int
+) -> tuple[Int[ndarray, " pos"], Int[ndarray, " other"]]:
+    """A column for each token of both prompts, the same for tokens that stand for each other."""
+    first = np.full(len(positions), -1)
+    second = np.full(n_second, -1)
+    column = 0
+    done = 0  # tokens of the second prompt that have a column
+    for pos, there in enumerate(positions.tolist()):
+        if there >= done:
+            second[done:there] = np.arange(column, column + there - done)
+            column += there - done
+            second[there], done = column, there + 1
+        first[pos] = column
+        column += 1
+    second[done:] = np.arange(column, column + n_second - done)
+    return first, second
+
+
+def _matched(first: Part, second: Part, match: Match) -> list[dict[str, Any]]:
+    """For both graphs the partner of each node of the page, and the difference."""
+    sides = ((first, second, match.first, match.second), (second, first, match.second, match.first))
+    found: list[dict[str, Any]] = []
+    for one, other, own, there in sides:
+        number = np.full(len(other.graph) + 1, -1)  # the last for a node without a partner
+        number[other.rows] = np.arange(len(other.rows))
+        partner = np.full(len(one.graph), -1)
+        partner[own] = there
+        here = partner[one.rows]
+        shown = number[here]
+        found.append(
+            columns(partner=shown.astype(np.int32), difference=_difference(one, other, here))
+        )
+    return found
+
+
+def _difference(one: Part, other: Part, partner: Int[ndarray, " kept"]) -> Float[ndarray, " kept"]:
+    own = one.strengths.arrived[one.rows]
+    there = np.append(other.strengths.arrived, 0.0)[partner]  # -1 for no partner
+    total = own + there
+    return np.divide(own - there, total, out=np.zeros_like(total), where=total > 0)

@@ -1,0 +1,137 @@
+"""Part: what of a graph a page holds, the strongest nodes and edges, and when pruning drops them.
+
+    before[n] = share of all influence that more influential nodes hold
+    before[e] = share of all edge scores that edges with higher scores hold
+
+A node or edge is kept at a threshold that its `before` is below, and at threshold 1 if it has any
+influence at all: that is how `graphs.prune` chooses.  All numbers are those of the whole graph.
+Beside the strongest edges a part has every edge from its nodes to the targets, so that differences
+of predictions are exact; those that carry nothing stand after all others, with `before` 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.sparse import csr_array
+
+from graphs.analysis.prune import PruneSettings, cumulative_influence, prune
+from graphs.analysis.strengths import Strengths, strengths, strongest
+from graphs.core.graph import AttributionGraph, row_sizes, row_sums, select_edges
+from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS
+from viz.page.differences import difference_sizes, whole_targets
+
+MOST_NODES, ALLOWED_NODES = 2000, 10_000  # shown unless asked for more, and at most
+MOST_EDGES = 50_000
+_ROUNDING = 1e-9  # of sums of shares
+_NEVER = 2.0  # stands before edges that no threshold keeps
+_MOST_RANKED = 20_000_000  # edges; of more the strongest are found by pruning first
+_ROUGHLY = PruneSettings(node_threshold=0.99, edge_threshold=0.98, keep_errors=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows and edges of a graph."""
+
+    graph: AttributionGraph
+    strengths: Strengths
+    rows: Int[ndarray, " kept"]  # rising
+    node_before: Float[ndarray, " kept"]
+    edges: Int[ndarray, " edge"]  # strongest first
+    edge_before: Float[ndarray, " edge"]
+    source: Int[ndarray, " edge"]  # number among the rows
+    target: Int[ndarray, " edge"]
+    n_nodes: int  # of the graph as it came
+    n_edges: int
+    roughly: bool  # whether `graph` is not the whole graph
+    exact_nodes: float  # thresholds up to which pruning the part is pruning the graph
+    exact_edges: float
+    whole: Int[ndarray, " whole"]  # targets with all edges from the rows, as numbers among these
+    differences: Float[ndarray, "whole whole"]  # what feeds the difference of two of them
+
+
+def part(graph: AttributionGraph, most_nodes: int = MOST_NODES) -> Part:
+    """The strongest nodes, with all inputs and targets, and the strongest edges among them.
+
+    Raises ValueError if more than ALLOWED_NODES are asked for.
+    """
+    if not 1 <= most_nodes <= ALLOWED_NODES:
+        raise ValueError(f"A page holds from 1 to {ALLOWED_NODES} nodes, got {most_nodes}.")
+    given, roughly = graph, graph.weights.nnz > _MOST_RANKED
+    if roughly:
+        graph = _roughly_pruned(graph)
+    measured = strengths(graph)
+    always = graph.nodes.is_kind(*INPUT_KINDS, *TARGET_KINDS)
+    first = np.where(always, np.inf, measured.arrived)
+    rows = np.sort(strongest(first, max(most_nodes, int(always.sum()))))
+    number = np.full(len(graph), -1)
+    number[rows] = np.arange(len(rows))
+    whole = whole_targets(graph, number >= 0)
+    order = np.argsort(-measured.carried, kind="stable")
+    before = _before(measured.carried[order])
+    inside = (number[measured.source[order]] >= 0) & (number[measured.target[order]] >= 0)
+    held = inside & np.isin(measured.target[order], whole) & (measured.share[order] != 0)
+    among = np.flatnonzero(inside & (measured.carried[order] > 0))
+    held[among[:MOST_EDGES]] = True
+    kept, weaker = np.flatnonzero(held), among[~held[among]]
+    edges = order[kept]
+    node_before = _nodes_before(graph)
+    return Part(
+        graph=graph,
+        strengths=measured,
+        rows=rows,
+        node_before=node_before[rows],
+        edges=edges,
+        edge_before=np.where(measured.carried[edges] > 0, before[kept], _NEVER),
+        source=number[measured.source[edges]],
+        target=number[measured.target[edges]],
+        n_nodes=len(given),
+        n_edges=given.weights.nnz,
+        roughly=roughly,
+        exact_nodes=0.0 if roughly else float(node_before[number < 0].min(initial=1.0) - _ROUNDING),
+        exact_edges=0.0 if roughly else float(before[weaker].min(initial=1.0) - _ROUNDING),
+        whole=number[whole],
+        differences=difference_sizes(given, _rows_in(given, graph)[whole] if roughly else whole),
+    )
+
+
+def _roughly_pruned(graph: AttributionGraph) -> AttributionGraph:
+    """What carries nearly all influence, and all edges from its nodes to targets."""
+    pruned = prune(graph, _ROUGHLY)
+    rows = _rows_in(graph, pruned)
+    weights = pruned.weights
+    targets = pruned.target_rows()
+    into = np.repeat(np.isin(np.arange(len(pruned)), targets), np.diff(weights.indptr))
+    found = graph.weights[rows[targets]][:, rows].tocoo()
+    restored = csr_array((found.data, (targets[found.row], found.col)), shape=weights.shape)
+    weights = csr_array(select_edges(weights, ~into) + restored)
+    return replace(
+        pruned,
+        weights=weights,
+        dropped=graph.dropped[rows] + row_sums(graph.weights)[rows] - row_sums(weights),
+        dropped_absolute=np.maximum(
+            graph.dropped_absolute[rows] + row_sizes(graph.weights)[rows] - row_sizes(weights), 0.0
+        ),
+    )
+
+
+def _rows_in(graph: AttributionGraph, part: AttributionGraph) -> Int[ndarray, " part"]:
+    return np.array([graph.find(node) for node in part.nodes], dtype=np.int64)
+
+
+def _nodes_before(graph: AttributionGraph) -> Float[ndarray, " node"]:
+    upto = cumulative_influence(graph)
+    order = np.argsort(upto, kind="stable")
+    before = np.empty_like(upto)
+    before[order] = np.concatenate([[0.0], upto[order][:-1]])[: len(upto)]
+    return before
+
+
+def _before(scores: Float[ndarray, " edge"]) -> Float[ndarray, " edge"]:
+    """Share of the sum that stands before each score, highest first."""
+    upto = np.cumsum(scores)
+    total = float(upto[-1]) if len(upto) and upto[-1] > 0 else 1.0
+    return (upto - scores) / total

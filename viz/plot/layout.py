@@ -1,0 +1,168 @@
+"""Layout: where the nodes of a graph go, by arithmetic alone.
+
+A column per token position, a row per layer; a cell is where they meet.  The unit of length is
+the distance of two neighbours in a cell, so nodes do not overlap while a marker is at most one
+unit wide.  Within a cell the strongest node is first: left, and in the upper line where the
+nodes of a cell take several.
+
+    input     token and position nodes, the lowest row
+    0, 1, …   features, errors and biases by layer, and `final` for biases after the last layer
+    output    logit and target nodes, the highest row
+
+Biases have no position: they are the leftmost column.  Positions without a node have no column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from graphs.analysis.influence import influence
+from graphs.analysis.strengths import ranks
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeTable
+
+BIAS = -1  # the column of nodes without a position
+WIDE, HIGH = 76.0, 38.0  # units that a small graph is spread over, 1400 by 700 pixels at 18
+_MOST_SLOTS = 100  # cells are broken into lines where columns would be wider than this together,
+_SLOTS_PER_COLUMN = 3  # and in long prompts wider than this on average
+_COLUMN_GAP, _ROW_GAP = 1.0, 0.6  # least units between two columns or rows
+_BIAS_GAP = 2.0  # around the bias column, which stays narrow
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the nodes of a graph go, in units; x runs to the right and y upwards from 0."""
+
+    x: Float[ndarray, " node"]
+    y: Float[ndarray, " node"]
+    columns: Int[ndarray, " column"]  # token position, or BIAS
+    column_x: Float[ndarray, " column"]  # middle of each column
+    column_width: Float[ndarray, " column"]
+    rows: tuple[str, ...]  # input, 0, 1, …, output
+    row_y: Float[ndarray, " row"]  # middle of each row
+    row_height: Float[ndarray, " row"]
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Nodes to be placed: the strongest of a cell goes first."""
+
+    nodes: NodeTable
+    n_layers: int
+    strength: Float[ndarray, " node"]
+    column: Int[ndarray, " node"]  # which column each is in, rising to the right; BIAS: its own
+
+
+def layout(graph: AttributionGraph) -> Placement:
+    """Where the nodes of a graph go, those with the most influence first in each cell."""
+    return place(graph.nodes, graph.provenance.model.n_layers, influence(graph) + graph.seed)
+
+
+def place(nodes: NodeTable, n_layers: int, strength: Float[ndarray, " node"]) -> Placement:
+    """Where nodes go, the strongest first in each cell."""
+    return place_together(Cast(nodes, n_layers, strength, nodes.pos))[0]
+
+
+def place_together(*casts: Cast, wide: float = WIDE, high: float = HIGH) -> tuple[Placement, ...]:
+    """Where nodes go, with the same columns for all casts.
+
+    Small graphs are spread over `wide` by `high` units.
+    """
+    columns = np.unique(np.concatenate([cast.column for cast in casts]))
+    grids = [_Grid.of(cast, columns) for cast in casts]
+    busiest = np.stack([grid.count.max(axis=1, initial=0) for grid in grids]).max(axis=0)
+    slots = _slots(busiest)
+    widths = _widths(slots, columns == BIAS, wide)
+    return tuple(grid.placed(columns, slots, widths, wide, high) for grid in grids)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Which cell each node is in, and how many nodes a cell has."""
+
+    rows: tuple[str, ...]
+    row: Int[ndarray, " node"]
+    column: Int[ndarray, " node"]
+    count: Int[ndarray, "column row"]
+    rank: Int[ndarray, " node"]  # within its cell
+
+    @classmethod
+    def of(cls, cast: Cast, columns: Int[ndarray, " column"]) -> _Grid:
+        rows, row = _rows(cast.nodes, cast.n_layers)
+        column = np.searchsorted(columns, cast.column)
+        cell = column * len(rows) + row
+        count = np.bincount(cell, minlength=len(columns) * len(rows))
+        return cls(
+            rows, row, column, count.reshape(len(columns), len(rows)), ranks(cell, cast.strength)
+        )
+
+    def placed(
+        self,
+        columns: Int[ndarray, " column"],
+        slots: Int[ndarray, " column"],
+        column_width: Float[ndarray, " column"],
+        wide: float,
+        high: float,
+    ) -> Placement:
+        lines = np.maximum(-(-self.count // np.maximum(slots, 1)[:, None]), 1)
+        row_lines = lines.max(axis=0, initial=1)
+        row_height = row_lines + max(_ROW_GAP, (high - row_lines.sum()) / len(self.rows))
+        column_x = np.cumsum(column_width) - column_width / 2
+        row_y = np.cumsum(row_height) - row_height / 2
+        place = self.column, self.row
+        right, down = _within(self.rank, self.count[place], lines[place])
+        return Placement(
+            x=column_x[self.column] + right,
+            y=row_y[self.row] - down,
+            columns=columns,
+            column_x=column_x,
+            column_width=column_width,
+            rows=self.rows,
+            row_y=row_y,
+            row_height=row_height,
+            width=max(float(column_width.sum()), wide),
+            height=float(row_height.sum()),
+        )
+
+
+def _rows(nodes: NodeTable, n_layers: int) -> tuple[tuple[str, ...], Int[ndarray, " node"]]:
+    """Names of the rows from below, and the row of each node."""
+    after = ("final",) if nodes.layer.max(initial=-1) >= n_layers else ()
+    names = ("input", *map(str, range(n_layers)), *after, "output")
+    row = np.where(nodes.is_kind(*INPUT_KINDS), 0, nodes.layer + 1)
+    return names, np.where(nodes.is_kind(*TARGET_KINDS), len(names) - 1, row)
+
+
+def _slots(busiest: Int[ndarray, " column"]) -> Int[ndarray, " column"]:
+    """Nodes side by side in each column: in as few lines per cell as the width allows."""
+    most = max(_MOST_SLOTS, _SLOTS_PER_COLUMN * len(busiest))
+    lines, slots = 1, busiest
+    while slots.sum() > most:
+        lines += 1
+        slots = -(-busiest // lines)
+    return slots
+
+
+def _widths(
+    slots: Int[ndarray, " column"], is_bias: Bool[ndarray, " column"], wide: float
+) -> Float[ndarray, " column"]:
+    """Slots and gaps of each column; what a small graph leaves of the width is shared out."""
+    spare = wide - slots.sum() - _BIAS_GAP * is_bias.sum()
+    return slots + np.where(is_bias, _BIAS_GAP, max(_COLUMN_GAP, spare / max(1, np.sum(~is_bias))))
+
+
+def _within(
+    rank: Int[ndarray, " node"], count: Int[ndarray, " node"], lines: Int[ndarray, " node"]
+) -> tuple[Float[ndarray, " node"], Float[ndarray, " node"]]:
+    """Offset of each node from the middle of its cell, to the right and down."""
+    per_line = -(-count // lines)
+    line, slot = rank // per_line, rank % per_line
+    on_line = np.minimum(per_line, count - line * per_line)
+    used = -(-count // per_line)
+    return slot - (on_line - 1) / 2, line - (used - 1) / 2

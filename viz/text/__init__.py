@@ -1,0 +1,1 @@
+"""Graphs in words and tables, for a terminal."""

@@ -1,0 +1,124 @@
+"""Checks in words: what a trace measured about itself, and how the graph fared in the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphs.core.provenance import Checks, Provenance
+from graphs.core.regime import Regime
+from graphs.core.report import EffectReport, Report, SetReport, StrongestReport
+from viz.text.openings import opening_text, sink_text
+from viz.text.words import percent
+
+REPLAY, RECORDING = "replay error", "recording error"
+
+
+@dataclass(frozen=True)
+class CheckLine:
+    """One thing that the trace measured about itself."""
+
+    name: str
+    text: str
+    holds: bool | None  # None where nothing is demanded
+
+
+def check_lines(checks: Checks) -> list[CheckLine]:
+    """What the trace measured about itself, line by line."""
+    lines: list[CheckLine] = []
+    for name, miss, limit in (
+        ("conservation error", checks.conservation_max, checks.conservation_limit),
+        (REPLAY, checks.replay_max_difference, checks.conservation_limit),
+        (RECORDING, checks.recording_max_difference, checks.recording_limit),
+    ):
+        if miss is not None:
+            holds = None if limit is None else miss <= limit
+            allowed = "" if limit is None else f" (limit {limit:.0e})"
+            lines.append(CheckLine(name, f"{miss:.1e}{allowed}", holds))
+    for name, share in (
+        ("influence resolved", checks.influence_resolved),
+        ("error share", checks.error_influence_share),
+    ):
+        if share is not None:
+            lines.append(CheckLine(name, percent(share), None))
+    return lines
+
+
+def checked(checks: Checks) -> str:
+    """What the trace measured about itself, in one line."""
+    lines = [line for line in check_lines(checks) if line.name not in (REPLAY, RECORDING)]
+    return " · ".join(f"{line.name} {line.text}" for line in lines) or "no checks recorded"
+
+
+def header_lines(header: Provenance) -> list[CheckLine]:
+    """All that a header says: of the trace, of how the prompt begins, and of tests in the model."""
+    begins: list[CheckLine] = []
+    if header.opening is not None:
+        said = opening_text(header.opening, header.context_only)
+        begins.append(CheckLine("prompt", said, None))
+    for sink in header.sinks or ():
+        begins.append(CheckLine("prompt", sink_text(sink, header.tokens[sink.pos]), None))
+    begins += [CheckLine("dictionary", said, None) for said in header.mismatches]
+    reported = report_lines(header.report) if header.report else []
+    return check_lines(header.checks) + begins + reported
+
+
+def report_lines(report: Report) -> list[CheckLine]:
+    """How a graph fared in the model, line by line."""
+    problems = {name for name, _ in report.problems}
+    lines: list[CheckLine] = []
+    if report.rows is not None:
+        rows = report.rows
+        said = (
+            f"{rows.rows:,} rows within {rows.difference:.1e} of their sums · "
+            f"values within {rows.values:.1e}"
+        )
+        lines.append(CheckLine("computed anew", said, "rows" not in problems))
+    for one in report.effects:
+        # Of the free model nothing is demanded: it may always make up for what is taken away.
+        holds = None if one.regime == Regime.FREE else one.name not in problems
+        lines.append(CheckLine(f"effects on {one.on}, {one.regime}", _effects(one), holds))
+    for name, one in (("necessity", report.necessity), ("sufficiency", report.sufficiency)):
+        if one is not None:
+            lines.append(CheckLine(name, _set(one), name not in problems))
+    if report.strongest is not None:
+        said = _strongest(report.strongest)
+        lines.append(CheckLine("strongest", said, "strongest" not in problems))
+    if report.curve is not None:
+        curve = report.curve
+        said = (
+            f"CPR {curve.cpr:.2f} (random {curve.random_cpr:.2f}) · "
+            f"CMD {curve.cmd:.2f} (random {curve.random_cmd:.2f})"
+        )
+        lines.append(CheckLine("faithfulness", said, None))
+    if report.replacement is not None:
+        top = "same top token" if report.replacement.same_top else "another top token"
+        said = f"{top} · {report.replacement.divergence:.2g} nats"
+        lines.append(CheckLine("replacement", said, "replacement" not in problems))
+    return lines
+
+
+def _effects(one: EffectReport) -> str:
+    parts = [f"{one.effects:,} effects"]
+    if one.rank_correlation is not None:
+        parts.append(f"rank correlation {one.rank_correlation:.2f}")
+    if one.same_sign is not None:
+        parts.append(f"same sign {percent(one.same_sign)}")
+    if one.error is not None:
+        parts.append(f"error {one.error:.2g} of their size")
+    return " · ".join(parts)
+
+
+def _set(one: SetReport) -> str:
+    random = f"{percent(one.random_mean)} ± {percent(one.random_sd)}"
+    return f"{percent(one.share)} by {one.features:,} features (random sets {random})"
+
+
+def _strongest(one: StrongestReport) -> str:
+    parts = [
+        f"without the {one.features:,} strongest −{one.drop:.2f} of {one.value:.2f} "
+        f"(random −{one.random_drop:.2f} ± {one.random_sd:.2f})"
+    ]
+    if one.probability is not None:
+        before, left, random = map(percent, one.probability)
+        parts.append(f"probability {before} → {left} (random {random})")
+    return " · ".join(parts).replace("−-", "+")

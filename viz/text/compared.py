@@ -1,0 +1,100 @@
+"""Two graphs side by side, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from graphs.analysis.influence import influence_shares
+from graphs.comparison.compare import Comparison, Score
+from graphs.core.graph import AttributionGraph
+from graphs.core.identity import token_keys
+from graphs.core.nodes import NodeKind
+from viz.text.stories import said_of
+from viz.text.terminal import plain_table
+from viz.text.words import percent, quoted
+
+
+def comparison_text(
+    first: AttributionGraph, second: AttributionGraph, found: Comparison, count: int = 10
+) -> RenderableType:
+    """Scores beside their nulls, aligned tokens that differ, and what changed most."""
+    return Group(
+        scores_table(comparison_scores(found)),
+        "",
+        positions_text(first, second, found),
+        "",
+        _changes(first, second, found, count),
+    )
+
+
+def comparison_scores(found: Comparison) -> dict[str, Score]:
+    """The scores by the names under which they are shown."""
+    return {
+        "features in common, by influence": found.features,
+        "edges in common, by influence": found.edges,
+        "rank correlation of common edges": found.ranks,
+    }
+
+
+def scores_table(scores: Mapping[str, Score]) -> RenderableType:
+    """Each score beside what chance gives, and how likely chance gives as much."""
+    lines = plain_table("score", "value", "by chance", "p", right=("value", "by chance", "p"))
+    for name, score in scores.items():
+        lines.add_row(*map(Text, (name, *score_cells(score))))
+    return lines
+
+
+def score_cells(score: Score) -> tuple[str, str, str]:
+    """The score, what chance gives, and how likely it gives as much; empty if not known."""
+    if np.isnan(score.value):
+        return "too few", "", ""
+    around = f"{score.expected:.3f} ± {np.std(score.known):.3f}" if score.known else ""
+    return f"{score.value:.3f}", around, f"{score.chance:.3f}" if score.known else ""
+
+
+def positions_text(
+    first: AttributionGraph, second: AttributionGraph, found: Comparison
+) -> RenderableType:
+    """Tokens that stand for each other and differ, and those that stand alone."""
+    ones, others = first.provenance.tokens, second.provenance.tokens
+    keys = token_keys(first.provenance, second.provenance)
+    partners: list[int] = found.positions.tolist()
+    pairs = [
+        f"{quoted(ones[pos])} ↔ {quoted(others[there])}"
+        for pos, there in enumerate(partners)
+        if there >= 0 and keys[0][pos] != keys[1][there]
+    ]
+    alone = [quoted(token) for token, there in zip(ones, partners, strict=True) if there < 0]
+    alone += [quoted(others[pos]) for pos in sorted(set(range(len(others))) - set(partners))]
+    told = [f"tokens that differ: {', '.join(pairs)}"] if pairs else ["the same tokens"]
+    if alone:
+        told.append(f"tokens that stand for none: {', '.join(alone)}")
+    return Group(*map(Text, told))
+
+
+def _changes(
+    first: AttributionGraph, second: AttributionGraph, found: Comparison, count: int
+) -> RenderableType:
+    """Features whose influence differs most."""
+    lines = plain_table(
+        "feature", "first", "second", "change", "", right=("first", "second", "change")
+    )
+    shares = [influence_shares(graph) for graph in (first, second)]
+    rows: list[tuple[AttributionGraph, int, float, float]] = [
+        (first, int(one), float(pair[0]), float(pair[1]))
+        for one, pair in zip(found.match.first, found.influence, strict=True)
+    ]
+    rows += [(first, int(row), float(shares[0][row]), 0.0) for row in found.only_first]
+    rows += [(second, int(row), 0.0, float(shares[1][row])) for row in found.only_second]
+    features = [row for row in rows if row[0].nodes.kind[row[1]] == NodeKind.FEATURE]
+    features.sort(key=lambda row: (-abs(row[3] - row[2]), str(row[0].nodes[row[1]])))
+    for graph, row, before, after in features[:count]:
+        change = percent(abs(after - before))
+        sign = "+" if after > before else "−"
+        cells = (str(graph.nodes[row]), percent(before), percent(after), f"{sign}{change}")
+        lines.add_row(*map(Text, cells), Text(said_of(graph, row)))
+    return lines

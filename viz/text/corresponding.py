@@ -1,0 +1,133 @@
+"""Two models side by side, for a terminal."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from graphs.comparison.compare import Score
+from graphs.comparison.concepts import Appearance, Concept
+from graphs.comparison.correspond import Correspondence
+from graphs.core.graph import AttributionGraph
+from viz.text.compared import comparison_scores, positions_text, scores_table
+from viz.text.stories import said_of
+from viz.text.terminal import plain_table
+from viz.text.words import one_line, percent, short
+
+_LONGEST = 28  # letters of a name
+
+
+def correspondence_text(
+    first: AttributionGraph,
+    second: AttributionGraph,
+    found: Correspondence,
+    concepts: list[Concept],
+    paths: Score,
+    count: int = 10,
+) -> RenderableType:
+    """Scores beside their nulls, evidence, depth, concepts and the strongest matched features."""
+    names = [one_line(graph.provenance.model.name) for graph in (first, second)]
+    head = Text(f"{names[0]} and {names[1]}: {len(found.pairs)} features matched", style="bold")
+    return Group(
+        head,
+        positions_text(first, second, found.comparison),
+        Text(_shift(found)),
+        "",
+        scores_table(correspondence_scores(found, paths)),
+        "",
+        _witnesses(found),
+        "",
+        _concepts(concepts, names, count),
+        "",
+        _pairs(first, second, found, count),
+    )
+
+
+def correspondence_scores(found: Correspondence, paths: Score) -> dict[str, Score]:
+    """The scores by the names under which they are shown."""
+    scores = {
+        "influence at matched features": found.matched,
+        "the same, by how alike they are": found.alike,
+        **comparison_scores(found.comparison),
+        "paths through the same concepts": paths,
+    }
+    if found.moved is not None:
+        scores["influence that a plan moves"] = found.moved[0]
+        scores["of that, to the matched feature"] = found.moved[1]
+    return scores
+
+
+def _shift(found: Correspondence) -> str:
+    if len(found.pairs) == 0:
+        return "no features are alike enough"
+    depth = abs(found.shift)
+    where = "deeper in the second" if found.shift > 0 else "deeper in the first"
+    return f"matched features are on average {percent(depth)} of the depth {where}"
+
+
+def _witnesses(found: Correspondence) -> RenderableType:
+    lines = plain_table(
+        "evidence",
+        "weight",
+        "known",
+        "matched",
+        "any pair",
+        right=("weight", "known", "matched", "any pair"),
+    )
+    for kind in found.witnesses:
+        matched = "" if np.isnan(kind.matched) else f"{kind.matched:.2f}"
+        cells = (kind.name, f"{kind.weight:g}", percent(kind.known), matched)
+        lines.add_row(*map(Text, (*cells, f"{kind.anywhere:.2f}")))
+    return lines
+
+
+def _concepts(concepts: list[Concept], names: list[str], count: int) -> RenderableType:
+    """Groups of features and their counterparts."""
+    numbers = ("n", "influence", "depth", "n ", "influence ", "depth ")
+    lines = plain_table(names[0], *numbers[:3], names[1], *numbers[3:], right=numbers)
+    for concept in concepts[:count]:
+        cells: list[str] = []
+        for side in (concept.first, concept.second):
+            name, *told = appearance_cells(side)
+            cells += [name if side is None else short(name, _LONGEST), *told]
+        lines.add_row(*map(Text, cells))
+    return lines
+
+
+def appearance_cells(side: Appearance | None) -> tuple[str, str, str, str]:
+    """A concept's name in one graph, its features, influence and depth."""
+    if side is None:
+        return "–", "", "", ""
+    return side.name, f"{side.features:,}", percent(side.influence), f"{side.depth:.2f}"
+
+
+def _pairs(
+    first: AttributionGraph, second: AttributionGraph, found: Correspondence, count: int
+) -> RenderableType:
+    """Matched features of most influence."""
+    lines = plain_table(
+        "first",
+        "",
+        "influence",
+        "second",
+        " ",
+        "influence ",
+        "alike",
+        right=("influence", "influence ", "alike"),
+    )
+    influence = found.influence()
+    for place in np.argsort(-influence.sum(axis=1), kind="stable")[:count].tolist():
+        one, other = (int(row) for row in found.pairs[place])
+        a, b = (float(share) for share in influence[place])
+        cells = (
+            str(first.nodes[one]),
+            said_of(first, one),
+            percent(a),
+            str(second.nodes[other]),
+            said_of(second, other),
+            percent(b),
+            f"{found.similarity[place]:.2f}",
+        )
+        lines.add_row(*map(Text, cells))
+    return lines

@@ -1,0 +1,35 @@
+"""What speaks for a prediction and what against it, as tables in a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from graphs.analysis.opposing import Effect, Opposing
+from viz.text.terminal import plain_table
+from viz.text.words import short
+
+
+def opposing_text(found: Opposing, target: str, rival: str | None) -> RenderableType:
+    """Features by what they do to a prediction and its rival."""
+    parts = [
+        (f"for {target!r}" + f" and not {rival!r}" * (rival is not None), found.helping),
+        (f"for {rival!r} and not {target!r}" if rival else f"against {target!r}", found.hindering),
+    ]
+    if rival is not None:
+        parts.append((f"suppress {rival!r}", found.suppressing))
+    tables = [_table(heading, some, target, rival) for heading, some in parts]
+    return Group(*(line for table in tables for line in (table, "")))
+
+
+def _table(
+    heading: str, effects: tuple[Effect, ...], target: str, rival: str | None
+) -> RenderableType:
+    numbers = (f"on {target!r}", *([f"on {rival!r}", "difference"] if rival else []))
+    table = plain_table(heading, *numbers, "says", right=numbers)
+    for one in effects:
+        cells = [f"{one.on:+.3f}"]
+        if one.on_rival is not None:
+            cells += [f"{one.on_rival:+.3f}", f"{one.difference:+.3f}"]
+        table.add_row(*map(Text, (one.node, *cells, short(one.says, 80) if one.says else "")))
+    return table

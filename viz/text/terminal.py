@@ -1,0 +1,137 @@
+"""A graph's summary as tables in a terminal."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from graphs.analysis.summary import NodeLine, Summary
+from graphs.core.report import Report
+from viz.text.checked import report_lines
+from viz.text.openings import opening_text, sink_text
+from viz.text.words import one_line, visible
+
+
+def summary_tables(summary: Summary) -> RenderableType:
+    """Prompt, predictions, strongest nodes per layer, scores and checks."""
+    return Group(
+        _headline(summary), "", _predictions(summary), "", _strongest(summary), "", _notes(summary)
+    )
+
+
+def _headline(summary: Summary) -> RenderableType:
+    text = Text()
+    for pos, token in enumerate(summary.tokens):
+        text.append(visible(token).replace("␣", " "), style="dim" * (pos < summary.context_only))
+    head = f"{summary.model} · {summary.dictionary} · {summary.dtype}"
+    return Group(Text(one_line(head), style="bold"), text, *_beginning(summary))
+
+
+def _beginning(summary: Summary) -> list[Text]:
+    """How the prompt begins, and what to mind about it."""
+    lines = [Text(sink_text(sink, summary.tokens[sink.pos])) for sink in summary.sinks or ()]
+    lines += [Text(mismatch, style="yellow") for mismatch in summary.mismatches]
+    if summary.opening is not None:
+        said = opening_text(summary.opening, summary.context_only)
+        lines.insert(0, Text(said, style="dim"))
+    return lines
+
+
+def plain_table(*headings: str, right: tuple[str, ...]) -> Table:
+    """An empty table, some columns to the right, for one line per row."""
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for heading in headings:
+        # One line per node: what does not fit is cut, never wrapped.
+        table.add_column(
+            heading,
+            justify="right" if heading in right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    return table
+
+
+def _predictions(summary: Summary) -> Table:
+    # Weights are told where probabilities do not: all alike they are those of contrasts.
+    weighs = len({target.weight for target in summary.targets if target.probability is None}) > 1
+    headings = ("explained", "probability", *(["weight"] if weighs else []), "value", "node")
+    table = plain_table(*headings, right=("probability", "weight", "value"))
+    for target in summary.targets:
+        probability = "" if target.probability is None else f"{target.probability:.3f}"
+        weight = [f"{target.weight:.1%}"] if weighs else []
+        value = "" if target.value is None else f"{target.value:.3f}"
+        cells = (visible(target.text), probability, *weight, value, target.node)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _strongest(summary: Summary) -> Table:
+    # Labels say more than the tokens that are raised, and there is no room for both.
+    said = "label" if any(line.label for line in summary.strongest) else "raises"
+    headings = ("layer", "node", "at", "activation", "influence", said)
+    table = plain_table(*headings, right=("activation", "influence"))
+    for layer, lines in groupby(summary.strongest, key=lambda line: line.layer):
+        for rank, line in enumerate(lines):
+            name = "input" if layer is None else str(layer)
+            table.add_row(*(Text(cell) for cell in (name if rank == 0 else "", *_cells(line))))
+    return table
+
+
+def _cells(line: NodeLine) -> tuple[str, ...]:
+    return (
+        line.node,
+        visible(line.token),
+        "" if line.activation is None else f"{line.activation:.2f}",
+        f"{line.influence:.2%}",
+        visible(line.label) if line.label else " ".join(map(visible, line.output_tokens)),
+    )
+
+
+def _notes(summary: Summary) -> RenderableType:
+    checks, found = summary.checks, summary.scores
+    lines = [
+        f"{summary.n_nodes:,} nodes, {summary.n_edges:,} edges; "
+        f"replacement {found.replacement:.3f}, completeness {found.completeness:.3f}"
+    ]
+    lines += summary.remarks
+    if checks.influence_resolved is not None:
+        lines.append(f"{checks.influence_resolved:.1%} of influence resolved")
+    if checks.expanded_features is not None and checks.active_features is not None:
+        lines[-1] += (
+            f": {checks.expanded_features:,} features expanded of {summary.n_features:,} in the "
+            f"graph and {checks.active_features:,} active"
+        )
+    if checks.error_influence_share is not None:
+        lines.append(f"{checks.error_influence_share:.1%} of influence ends at error nodes")
+    if checks.conservation_max is not None and checks.conservation_median is not None:
+        lines.append(
+            f"rows sum to their targets' own values within {checks.conservation_max:.1e} "
+            f"of their absolute sum (median {checks.conservation_median:.1e})"
+        )
+    if checks.replay_max_difference is not None:
+        lines.append(
+            f"replayed logits differ from the model's own by {checks.replay_max_difference:.1e} "
+            "of the largest"
+        )
+    if checks.recording_max_difference is not None:
+        lines.append(
+            "logits differ from those of a pass in which nothing is recorded by "
+            f"{checks.recording_max_difference:.1e} of the largest"
+        )
+    failures = [Text(failure, style="bold red") for failure in summary.failures]
+    tested = [] if summary.report is None else ["", report_table(summary.report)]
+    return Group(*(Text(line) for line in lines), *tested, *failures)
+
+
+def report_table(report: Report) -> Table:
+    """How a graph fared in the model."""
+    table = plain_table("in the model", "", "", right=())
+    for line in report_lines(report):
+        verdict = Text("fails", "bold red") if line.holds is False else Text("", "dim")
+        if line.holds:
+            verdict = Text("holds", "green")
+        table.add_row(Text(line.name), Text(line.text), verdict)
+    return table

@@ -1,0 +1,272 @@
+"""Words: tokens made visible, and what is said about nodes and graphs.
+
+Plain text comes out of here; whoever puts it into HTML or into plotly's markup escapes it there.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from graphs.analysis.strengths import Strengths
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import TARGET_KINDS, NodeKind
+from graphs.core.opening import ContextRule
+from graphs.core.provenance import Target
+
+_SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
+_JOINER = re.compile("(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")  # in Persian and emoji
+_ISOLATE, _POP = "\u2068", "\u2069"
+_UNUSUAL = re.compile("[^\n\t -~]")
+# Controls, marks of direction and others without a shape, half characters, ends of lines.
+_OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_LONGEST = 40  # letters of one text in a sentence
+_LONGEST_PROMPT, _LONGEST_PREDICTION = 80, 24  # letters in the title
+_NEIGHBOURS = 3  # inputs and outputs named per node
+
+
+def visible(text: str) -> str:
+    """A text in which everything can be seen; what cannot be printed is written as in Python.
+
+    >>> visible("a\\n"), visible("  "), visible(""), visible("\\x00\\u202e")
+    ('a⏎', '␣␣', "''", '\\\\x00\\\\u202e')
+    """
+    if not text:
+        return "''"
+    if not text.strip(" "):
+        return "␣" * len(text)
+    joiners = {match.start() for match in _JOINER.finditer(text)}
+    shown = "".join(
+        char if place in joiners else _SIGNS.get(char) or _printable(char)
+        for place, char in enumerate(text)
+    )
+    return f"◌{shown}" if unicodedata.category(text[0]).startswith("M") else shown
+
+
+def readable(text: str) -> str:
+    """A text that a terminal shows and does not obey: nothing in it moves, hides or turns round.
+
+    What a terminal would obey is written as in Python; ends of lines, tabs and isolates stay.
+
+    >>> readable("\\x1b[2J é\\n"), readable("\\u202e")
+    ('\\\\x1b[2J é\\n', '\\\\u202e')
+    """
+    return _UNUSUAL.sub(_shown, text)
+
+
+def one_line(text: str) -> str:
+    """A readable text in one line.
+
+    >>> one_line("a\\n\\tb")
+    'a⏎⇥b'
+    """
+    return readable(text).replace("\n", _SIGNS["\n"]).replace("\t", _SIGNS["\t"])
+
+
+def letters(text: str) -> float:
+    """How wide a text is, in letters of average width."""
+    return sum(
+        0.0
+        if unicodedata.category(char) in ("Mn", "Me", "Cf")
+        else 1.75
+        if unicodedata.east_asian_width(char) in "WF"
+        else 1.0
+        for char in text
+    )
+
+
+def short(text: str, length: int) -> str:
+    """A visible text without blanks around it, as wide as at most `length` letters."""
+    return isolated(_shortened(visible(text).strip(), length))
+
+
+def quoted(text: str) -> str:
+    """A visible text in quotation marks, which show the blanks around it."""
+    return f"“{isolated(_shortened(visible(text), _LONGEST))}”"
+
+
+def isolated(text: str) -> str:
+    """A text that keeps its direction of writing to itself."""
+    return f"{_ISOLATE}{text}{_POP}"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage.
+
+    >>> percent(0.123), percent(0.0001), percent(0.0)
+    ('12.3%', '<0.1%', '0%')
+    """
+    if share == 0:
+        return "0%"
+    return f"{share:.1%}" if share >= 0.0005 else "<0.1%"
+
+
+def number(value: float) -> str:
+    """Three digits of a number, with a real minus sign; empty for nan."""
+    return "" if value != value else f"{value:.3g}".replace("-", "−")
+
+
+def label(graph: AttributionGraph, row: int) -> str:
+    """What a node stands for, in a few words."""
+    node = graph.nodes[row]
+    match node.kind:
+        case NodeKind.TOKEN:
+            return quoted(graph.token_text(node.pos or 0))
+        case NodeKind.POSITION:
+            return f"embedding of position {node.pos}"
+        case NodeKind.BIAS:
+            return f"constants at layer {node.layer}"
+        case NodeKind.FEATURE:
+            description = graph.description(row)
+            if description is not None and description.label:
+                return visible(description.label)
+            tokens = " ".join(map(quoted, graph.output_tokens.get(row, ())))
+            return f"raises {tokens}" if tokens else "no label"
+        case NodeKind.ERROR:
+            return f"what layer {node.layer}'s dictionary leaves unexplained"
+        case NodeKind.LOGIT | NodeKind.TARGET:
+            return f"{quoted(_target(graph, row).text)} {probability(graph, row)}".strip()
+
+
+def mark(graph: AttributionGraph, row: int, length: int = 14) -> str:
+    """The few letters beside a feature or a target; empty where nothing is known."""
+    if graph.nodes.kind[row] in TARGET_KINDS:
+        return f"{short(_target(graph, row).text, length)} {probability(graph, row)}".strip()
+    tokens = graph.output_tokens.get(row, ())
+    return short(tokens[0], length) if tokens else ""
+
+
+def probability(graph: AttributionGraph, row: int) -> str:
+    """The model's probability of a target, where it is a known one of a token."""
+    target = _target(graph, row)
+    known = None if target.token_id is None else target.probability
+    return "" if known is None else percent(known)
+
+
+def position_text(graph: AttributionGraph, row: int) -> str:
+    """The prompt's token at which a node is, and its position; empty for biases."""
+    pos = graph.nodes[row].pos
+    return "" if pos is None else f"{quoted(graph.token_text(pos))} at {pos}"
+
+
+def hover_lines(graph: AttributionGraph, strengths: Strengths, rows: list[int]) -> list[list[str]]:
+    """For each node: its id, label, place, numbers, and its strongest inputs and outputs."""
+    inputs, outputs = strengths.inputs(_NEIGHBOURS), strengths.outputs(_NEIGHBOURS)
+    return [
+        [
+            *_own_lines(graph, strengths, row),
+            *_edge_lines(graph, strengths, "from", strengths.source, inputs.get(row, [])),
+            *_edge_lines(graph, strengths, "to", strengths.target, outputs.get(row, [])),
+        ]
+        for row in rows
+    ]
+
+
+def heading(graph: AttributionGraph) -> str:
+    """The prompt and the prediction that is explained most."""
+    header = graph.provenance
+    asked = header.opening is not None and header.opening.rule == ContextRule.ASKED
+    opening = "" if asked else "".join(header.tokens[: header.context_only])
+    prompt = visible(header.prompt.removeprefix(opening)).lstrip()
+    if letters(prompt) > _LONGEST_PROMPT:  # its end is what the prediction follows
+        prompt = _ending(prompt, _LONGEST_PROMPT)
+    targets = graph.target_rows()
+    if not len(targets):
+        return f"“{isolated(prompt)}”"
+    top = int(targets[graph.seed[targets].argmax()])
+    return f"“{isolated(prompt)}” → {mark(graph, top, _LONGEST_PREDICTION)}"
+
+
+def origin(graph: AttributionGraph) -> str:
+    """Model and dictionary."""
+    header = graph.provenance
+    kind, name = header.dictionary.kind, header.dictionary.name
+    dictionary = name if kind in name else f"{kind} {name}"
+    return f"{short(header.model.name, _LONGEST)} · {short(dictionary, 2 * _LONGEST)}"
+
+
+def counted(drawn: int, total: int, noun: str) -> str:
+    """How many there are, and how many of them are drawn.
+
+    >>> counted(1, 1, "node"), counted(400, 1543, "edge")
+    ('1 node', 'the strongest 400 of 1,543 edges')
+    """
+    nouns = noun if total == 1 else f"{noun}s"
+    return (
+        f"{total:,} {nouns}" if drawn == total else f"the strongest {drawn:,} of {total:,} {nouns}"
+    )
+
+
+def _own_lines(graph: AttributionGraph, strengths: Strengths, row: int) -> list[str]:
+    numbers: list[str] = []
+    if number(float(graph.nodes.activation[row])):
+        numbers.append(f"activation {number(float(graph.nodes.activation[row]))}")
+    if graph.nodes.kind[row] not in TARGET_KINDS:
+        numbers.append(f"influence {percent(float(strengths.influence[row]))}")
+    lines = [str(graph.nodes[row]), label(graph, row), " · ".join(numbers)]
+    if graph.nodes.kind[row] != NodeKind.TOKEN:
+        lines.insert(2, position_text(graph, row))
+    return [line for line in lines if line]
+
+
+def _edge_lines(
+    graph: AttributionGraph,
+    strengths: Strengths,
+    word: str,
+    ends: Int[ndarray, " edge"],
+    edges: list[int],
+) -> list[str]:
+    """One line per edge: the part of the receiver's input that it is, and the other end."""
+    lines: list[str] = []
+    for edge in edges:
+        share, other = float(strengths.share[edge]), int(ends[edge])
+        sign = "+" if share > 0 else "−"
+        name = f"{graph.nodes[other]} {_brief(graph, other)}".strip()
+        lines.append(f"{word} {sign}{percent(abs(share))} {name}")
+    return lines
+
+
+def _brief(graph: AttributionGraph, row: int) -> str:
+    if graph.nodes.kind[row] == NodeKind.TOKEN:
+        return label(graph, row)
+    if graph.nodes.kind[row] in TARGET_KINDS:
+        return quoted(_target(graph, row).text)
+    tokens = graph.output_tokens.get(row, ())
+    return quoted(tokens[0]) if tokens else ""
+
+
+def _target(graph: AttributionGraph, row: int) -> Target:
+    return graph.provenance.targets[int(np.searchsorted(graph.target_rows(), row))]
+
+
+def _shown(found: re.Match[str]) -> str:
+    """A character as it is, or as in Python where a terminal would obey it."""
+    char = found[0]
+    kept = char in (_ISOLATE, _POP) or _JOINER.match(found.string, found.start())
+    obeyed = not kept and unicodedata.category(char) in _OBEYED
+    return repr(char)[1:-1] if obeyed else char
+
+
+def _printable(char: str) -> str:
+    return char if char.isprintable() else repr(char)[1:-1]
+
+
+def _shortened(text: str, length: int) -> str:
+    if len(text) <= length and letters(text) <= length:
+        return text
+    text = text[:length]
+    while letters(text) > length - 1:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def _ending(text: str, length: int) -> str:
+    """The last words of a text."""
+    text = text[-length:]
+    while letters(text) > length - 2:
+        text = text[1:]
+    return f"… {text.partition(' ')[2] or text}"
