@@ -23,12 +23,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution.sources import attention_constant
 from circuits.features.active import ActiveFeatures
 from circuits.features.decomposition import written_at
 from circuits.model.covectors import Covectors
-from circuits.model.frozen import FrozenBlock, FrozenModel
-from circuits.recording.record import BlockRecording, Recording
+from circuits.model.frozen import FrozenModel
+from circuits.recording.attention import attended_transposed, attention_constant
+from circuits.recording.record import Recording
 
 
 def plain_rows(
@@ -65,9 +65,9 @@ def plain_rows(
         if not frozen.parallel:  # the MLP reads what attention has written
             covector += linear[layer]
             join(layer)
-        added = attention_constant(frozen, recording, layer)
+        added = attention_constant(block, seen)
         biases[:, layer] += (covector * added).sum((1, 2))
-        covector += attention_transposed(block, seen, covector)
+        covector += attended_transposed(block, seen, covector)
         if frozen.parallel:
             covector += linear[layer]
             join(layer)
@@ -76,16 +76,3 @@ def plain_rows(
     for layer, error in enumerate(errors):
         columns += [effects[:, features.layer == layer], error]
     return torch.cat(columns, 1)
-
-
-def attention_transposed(
-    block: FrozenBlock, seen: BlockRecording, covector: Float[Tensor, "row pos d_model"]
-) -> Float[Tensor, "row pos d_model"]:
-    """What covectors on attention's output are on its input, norms and their scales included."""
-    value = block.value.unflatten(0, (-1, block.d_head))
-    heads = (covector / seen.post_attention_denominator[:, None]) @ block.output
-    heads = heads.unflatten(2, (-1, block.d_head))
-    mixed = torch.einsum("hqk,tqhd->tkhd", seen.pattern, heads)
-    mixed = mixed.unflatten(2, (len(value), -1)).sum(3)  # query heads of one kv head
-    below = torch.einsum("tkgd,gdm->tkm", mixed, value)
-    return below / seen.attention_denominator[:, None]

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.model.frozen import FrozenModel
+from circuits.recording.attention import attended
 from circuits.recording.record import Recording
 
 
@@ -61,14 +62,9 @@ def push_forward(
     for layer, (block, seen) in enumerate(zip(frozen.blocks, recording.blocks, strict=True)):
         value = residual @ block.value.T
         values.append(value.flatten(1).T.contiguous())
-        per_head = (value / seen.attention_denominator[:first, None]).unflatten(
-            2, (-1, block.d_head)
+        residual = residual + attended(
+            block, seen, value / seen.attention_denominator[:first, None]
         )
-        per_head = per_head.repeat_interleave(len(seen.pattern) // per_head.shape[2], 2)
-        pattern = seen.pattern[:, :first, :first]
-        mixed = torch.einsum("hqk,ckhd->cqhd", pattern, per_head).flatten(2)
-        attended = (mixed @ block.output.T) / seen.post_attention_denominator[:first, None]
-        residual = residual + attended
         constant = attention_constants[layer][:first] + seen.contribution[:first]
         residual[len(inputs) * first + layer] += constant
     return Context(column=torch.cat(columns), values=tuple(values))

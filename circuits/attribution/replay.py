@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution.sources import Sources, attention_constant
+from circuits.attribution.sources import Sources
 from circuits.model.frozen import FrozenModel
+from circuits.recording.attention import attended, attention_constant
 from circuits.recording.record import Recording
 
 
@@ -24,12 +25,8 @@ def replay(
     for layer, entering in enumerate(sources.layers):
         block, seen = frozen.blocks[layer], recording.blocks[layer]
         values = (residual / seen.attention_denominator[:, None]) @ block.value.T
-        per_head = values.unflatten(1, (-1, block.d_head)).transpose(0, 1)
-        per_head = per_head.repeat_interleave(len(seen.pattern) // len(per_head), 0)
-        mixed = (seen.pattern @ per_head).transpose(0, 1).flatten(1)
-        attended = (mixed @ block.output.T) / seen.post_attention_denominator[:, None]
-        before, residual = residual, residual + attended
-        residual[: sources.first] += attention_constant(frozen, recording, layer)[: sources.first]
+        before, residual = residual, residual + attended(block, seen, values)
+        residual[: sources.first] += attention_constant(block, seen)[: sources.first]
         residual[: sources.first] += seen.contribution[: sources.first]
         swept = residual[sources.first :]
         swept += entering.attention_constant

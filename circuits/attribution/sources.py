@@ -21,6 +21,7 @@ from circuits.attribution.prefix_positions import Context, push_forward
 from circuits.features.active import ActiveFeatures, LinearPath
 from circuits.features.decomposition import written_at
 from circuits.model.frozen import FrozenModel
+from circuits.recording.attention import attention_constant
 from circuits.recording.record import Recording
 from graphs.core.nodes import NodeKind, NodeTable
 
@@ -129,7 +130,7 @@ def build_sources(
     # Features are sorted by layer, and every layer before puts its errors in between.
     feature_column = torch.arange(len(features), device=features.layer.device)
     feature_column = feature_column + starts[0] + features.layer * (length - context)
-    constants = [attention_constant(frozen, recording, layer) for layer in range(frozen.n_layers)]
+    constants = list(map(attention_constant, frozen.blocks, recording.blocks))
     return Sources(
         first=first,
         layers=tuple(
@@ -226,21 +227,6 @@ def pack_tiles(
         column=column,
         one_per_position=bool((n_tiles == 1).all()),
     )
-
-
-def attention_constant(
-    frozen: FrozenModel, recording: Recording, layer: int
-) -> Float[Tensor, "pos d_model"]:
-    """What a layer's attention adds to a zero residual stream."""
-    block, seen = frozen.blocks[layer], recording.blocks[layer]
-    if not (block.value_constant.any() or block.output_constant.any()):
-        return torch.zeros_like(seen.contribution)  # most models have no biases here
-    n_heads = len(seen.pattern)
-    per_head = block.value_constant.view(-1, block.d_head)
-    per_head = per_head.repeat_interleave(n_heads // len(per_head), 0)
-    mixed = torch.einsum("hqk,hd->qhd", seen.pattern, per_head).flatten(1)
-    constant = mixed @ block.output.T + block.output_constant
-    return constant / seen.post_attention_denominator[:, None]
 
 
 def _nodes(frozen: FrozenModel, recording: Recording, features: ActiveFeatures) -> NodeTable:

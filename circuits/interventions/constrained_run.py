@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from circuits.model.architectures import affine, optional_part, part, value_projection
 from circuits.model.frozen import FrozenModel, Norm
+from circuits.recording.attention import mixed
 from circuits.recording.record import Recording, eager_attention, exact_norm
 
 
@@ -167,10 +168,9 @@ def _pattern(frozen: FrozenModel, attention: nn.Module, pattern: Float[Tensor, "
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], given: Any) -> Any:
         del module
         inputs = args[0] if args else kwargs["hidden_states"]
-        values = nn.functional.linear(inputs, value, value_bias).unflatten(2, (-1, d_head))
-        values = values.repeat_interleave(len(pattern) // values.shape[2], 2)
-        mixed = torch.einsum("hqk,bkhd->bqhd", pattern, values).flatten(2)
-        attended = nn.functional.linear(mixed, output, output_bias)
+        values = nn.functional.linear(inputs, value, value_bias)
+        heads = mixed(pattern, values, d_head)
+        attended = nn.functional.linear(heads, output, output_bias)
         return (attended, *given[1:]) if isinstance(given, tuple) else attended
 
     return _removed(attention.register_forward_hook(hook, with_kwargs=True))

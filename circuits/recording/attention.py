@@ -6,7 +6,7 @@ With norm gains folded into W_O and W_V and the norms' scales into the pattern, 
     push on     added[q]   = Σ_heads Σ_k pattern[h, q, k] · W_O[h] · (W_V[h] · x[k])
 
 one matrix product per kv head, a batched product with the pattern, and one product back.
-Positions count from the first that is swept; those before are context
+In the class positions count from the first that is swept; those before are context
 (`circuits.attribution.prefix_positions`), which swept positions hear through values alone.
 """
 
@@ -16,11 +16,52 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.model.frozen import FrozenModel
-from circuits.recording.record import Recording
+from circuits.model.frozen import FrozenBlock, FrozenModel
+from circuits.recording.record import BlockRecording, Recording
 
 CACHE_POSITIONS = 2048  # positions that cross an attention together: enough for gemm, in cache
 KEY_CHUNK = 64  # keys mixed at once; queries before them see nothing of them
+
+
+def mixed(
+    pattern: Float[Tensor, "head query key"],
+    values: Float[Tensor, "*part key kv_heads"],
+    d_head: int,
+) -> Float[Tensor, "*part query heads"]:
+    """Values mixed by the patterns of the query heads that share them: Σ_k pattern[q, k] · v[k]."""
+    per_head = values.unflatten(-1, (-1, d_head))
+    per_head = per_head.repeat_interleave(len(pattern) // per_head.shape[-2], -2)
+    return torch.einsum("hqk,...khd->...qhd", pattern, per_head).flatten(-2)
+
+
+def attended(
+    block: FrozenBlock, seen: BlockRecording, values: Float[Tensor, "*part key kv_heads"]
+) -> Float[Tensor, "*part key d_model"]:
+    """What attention adds at the first positions, given its values there, constants left out."""
+    n_pos = values.shape[-2]
+    heads = mixed(seen.pattern[:, :n_pos, :n_pos], values, block.d_head)
+    return (heads @ block.output.T) / seen.post_attention_denominator[:n_pos, None]
+
+
+def attention_constant(block: FrozenBlock, seen: BlockRecording) -> Float[Tensor, "pos d_model"]:
+    """What attention adds to a zero residual stream."""
+    if not (block.value_constant.any() or block.output_constant.any()):
+        return torch.zeros_like(seen.contribution)  # most models have no biases here
+    values = block.value_constant.expand(len(seen.contribution), -1)
+    output = block.output_constant / seen.post_attention_denominator[:, None]
+    return attended(block, seen, values) + output
+
+
+def attended_transposed(
+    block: FrozenBlock, seen: BlockRecording, covector: Float[Tensor, "row pos d_model"]
+) -> Float[Tensor, "row pos d_model"]:
+    """Covectors on what attention adds, as covectors on the residual that it reads."""
+    n_kv = len(block.value) // block.d_head
+    heads = (covector / seen.post_attention_denominator[:, None]) @ block.output
+    heads = heads.unflatten(2, (-1, block.d_head))
+    values = torch.einsum("hqk,tqhd->tkhd", seen.pattern, heads)
+    values = values.unflatten(2, (n_kv, -1)).sum(3).flatten(2)  # query heads share a kv head
+    return (values @ block.value) / seen.attention_denominator[:, None]
 
 
 class Attention:
