@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 CHEAPER = {  # what a notebook says and what it runs on here; None: the folder of a tiny model
+    "00_the_idea": {},
     "01_trace_a_prompt": {
         '"gemma-3-270m"': None,
         '"The Eiffel Tower is in the city of"': '"fjfoi"',
