@@ -64,9 +64,9 @@ def entries(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     text_of = _decoder(tokenizer) if _PIECE in text else speller(tokenizer)
     if _PIECE in text or _BYTE.search(text):
         return tuple(token for token in range(len(tokenizer)) if text_of(token) == text)
-    known = tokenizer.get_vocab()
-    found = {known[form] for form in _forms(text) if form in known}
-    return tuple(sorted(token for token in found if text_of(token) == text))
+    found = (tokenizer.convert_tokens_to_ids(form) for form in _forms(text))  # None or <unk>, or it
+    known = {int(token) for token in found if isinstance(token, int)}
+    return tuple(sorted(token for token in known if text_of(token) == text))
 
 
 def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
