@@ -23,6 +23,7 @@ from tests.test_leftovers import left_by_the_dead
 from tests.tiny import tiny_model, toy_tokenizer
 
 SHORT = ("--width", 24, "--l0", 3, "--steps", 60, "--batch", 64, "--checkpoint-every", 20)
+SHORT += ("--shuffle", 2048)
 
 
 @pytest.fixture(scope="module")
