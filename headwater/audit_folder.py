@@ -18,7 +18,7 @@ from pydantic import ValidationError
 import graphs
 import viz
 from graphs.disk.bounded import json_value
-from graphs.disk.files import atomic_write, file_text, make_folder, new_folder
+from graphs.disk.files import atomic_write, json_text, make_folder, new_folder
 from headwater.cli.usage import UsageError
 
 HEADER, FOUND, PAGE, INDEX = "audit.json", "pair.json", "page.html", "index.html"
@@ -37,7 +37,7 @@ class AuditFolder:
         if not header.exists():
             return None
         try:
-            known = json_value(file_text(header))
+            known = json_value(json_text(header))
         except ValueError:
             known = None
         if not isinstance(known, dict):
@@ -70,7 +70,7 @@ class AuditFolder:
         if not all((folder / name).is_file() for name in files):
             return None
         try:
-            found = graphs.Audited.model_validate_json(file_text(folder / FOUND))
+            found = graphs.Audited.model_validate_json(json_text(folder / FOUND))
         except (ValidationError, graphs.GraphFileError):
             return None
         same = found.pair.model_copy(update={"kind": pair.kind}) == pair
