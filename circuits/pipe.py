@@ -77,11 +77,10 @@ def trace(
     settings = settings or TraceSettings()
     frozen = subject.frozen
     require_possible(frozen, prompt, settings.targets.position)
-    if not force:
-        require_room_to_record(frozen, source, len(prompt))
-        require_room_to_sweep(frozen, prompt)
     with torch.inference_mode():
         if not force:
+            require_room_to_record(frozen, source, len(prompt))
+            require_room_to_sweep(frozen, prompt)
             require_room_to_gather(frozen, prompt, source)
         recording, targets, features = read_active(
             prompt, subject, source, settings.targets, progress

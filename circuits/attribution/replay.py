@@ -13,7 +13,7 @@ from torch import Tensor
 from circuits.attribution.sources import Sources
 from circuits.model.frozen import FrozenModel
 from circuits.recording.attention import attended, attention_constant
-from circuits.recording.record import Recording
+from circuits.recording.record import Recording, relative_difference
 
 
 def replay(
@@ -43,6 +43,4 @@ def replay_difference(frozen: FrozenModel, recording: Recording, sources: Source
     residual = replay(frozen, recording, sources)[pos]
     norm = frozen.final_norm
     final = norm.linear(residual, recording.final_denominator[pos]) + norm.bias
-    own = recording.logits
-    difference = float((frozen.logits(final) - own).abs().max())
-    return difference / (float(own.abs().max()) or 1.0)
+    return relative_difference(frozen.logits(final), recording.logits)

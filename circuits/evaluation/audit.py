@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from circuits.attribution.target_names import named_token
+from circuits.attribution.target_names import named_targets
 from circuits.attribution.targets import TargetSettings
 from circuits.evaluation.contrast import Differing, Place, differing
 from circuits.features.active import FeatureSource
@@ -104,11 +104,7 @@ def _target(
 ) -> tuple[TargetSettings, tuple[str, ...]]:
     """What the pair asks, else the first prompt's answer against the second's; and remarks."""
     if pair.target is not None:
-        asked = [text for text in (pair.target, pair.against) if text is not None]
-        named = [named_token(text, subject, prompts[0]) for text in asked]
-        against = named[1].token if len(named) > 1 else None
-        remarks = tuple(one.remark for one in named if one.remark)
-        return TargetSettings(tokens=(named[0].token,), against=against), remarks
+        return named_targets(subject, prompts[0], [pair.target], pair.against)
     one, other = (int(record(subject.frozen, prompt).logits.argmax()) for prompt in prompts)
     return TargetSettings(tokens=(one,), against=None if one == other else other), ()
 

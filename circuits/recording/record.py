@@ -89,7 +89,12 @@ def _difference(frozen: FrozenModel, ids: Tensor, kept: Tensor, recorded: Tensor
     """
     with torch.no_grad():
         own = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
-    return float((recorded - own).abs().max()) / (float(own.abs().max()) or 1.0)
+    return relative_difference(recorded, own)
+
+
+def relative_difference(found: Float[Tensor, "*any"], own: Float[Tensor, "*any"]) -> float:
+    """Largest difference from the model's own numbers, over the largest of these, if not 0."""
+    return float((found - own).abs().max()) / (float(own.abs().max()) or 1.0)
 
 
 def require_possible(frozen: FrozenModel, prompt: Prompt, position: int) -> None:

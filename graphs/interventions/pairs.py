@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from graphs.core.records import Record
 from graphs.disk.files import first_problem, json_text
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$"  # of a folder, on every system
 
 
-class PromptPair(BaseModel):
+class PromptPair(Record):
     """Two prompts and what is asked of them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     first: str = Field(min_length=1)
     second: str = Field(min_length=1)
     name: str = Field(default="", pattern=rf"{_NAME}|^$")

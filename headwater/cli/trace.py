@@ -21,7 +21,7 @@ from circuits.model.subject import read_subject
 from circuits.pipe import TraceSettings, estimate_trace, trace
 from circuits.progress import progress_bar
 from headwater.cli.app import app
-from headwater.cli.opening_remarks import say_mismatches
+from headwater.cli.opening_remarks import say_mismatches, say_once
 from headwater.cli.options import (
     Against,
     AsJson,
@@ -52,7 +52,7 @@ from headwater.cli.prompted import Prompted, PromptFile, given_prompt
 from headwater.cli.summary import show_summary
 from headwater.cli.usage import require_consistent
 from headwater.outputs.places import Kind, output_to, require_outputs
-from headwater.terminal.printing import errors, output, print_json, remark
+from headwater.terminal.printing import errors, output, print_json
 
 DEFAULT_MODEL = "atlas-large"
 # Defaults come from the settings themselves, so that they cannot differ.
@@ -115,8 +115,7 @@ def trace_command(
             position=position, probability_mass=probability_mass, max_logits=max_logits
         )
         targets, remarks = named_targets(subject, text, target or (), against, asked)
-        for said in remarks:
-            remark(said)
+        say_once(remarks)
         settings = TraceSettings(targets, expansion)
         graph = trace(text, subject, source, settings, progress, force=force)
         progress("write", 0, 1)
@@ -177,8 +176,7 @@ def estimate_command(
             position=position, probability_mass=probability_mass, max_logits=max_logits
         )
         targets, remarks = named_targets(subject, text, target or (), against, asked)
-        for said in remarks:
-            remark(said)
+        say_once(remarks)
         cost = estimate_trace(text, subject, source, TraceSettings(targets, expansion), progress)
     if as_json:
         print_json(asdict(cost))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 import graphs
 from circuits.progress import Progress
+from graphs.core.records import Record
 
 
-class Asked(BaseModel):
+class Asked(Record):
     """A trace that is asked for."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     prompt: str = Field(min_length=1, max_length=100_000)
 
 
@@ -28,10 +28,9 @@ class AskedAnnotations(graphs.Annotations):
         return graphs.Annotations.model_validate(self.model_dump(exclude={"read"}))
 
 
-class AskedEdit(BaseModel):
+class AskedEdit(Record):
     """One edit: nodes by name, to so much, times so much or so much more."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     kind: Literal["set", "scale", "add"]
     nodes: str = Field(min_length=1, max_length=1000)
     number: float
@@ -41,10 +40,9 @@ class AskedEdit(BaseModel):
         return kinds[self.kind](self.nodes, self.number)
 
 
-class AskedIntervention(BaseModel):
+class AskedIntervention(Record):
     """An intervention that is asked for; annotations say what supernodes are."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     edits: tuple[AskedEdit, ...] = Field(min_length=1, max_length=1000)
     regime: graphs.Regime = graphs.Regime.CONSTRAINED
     annotations: graphs.Annotations = graphs.NO_ANNOTATIONS

@@ -19,8 +19,7 @@ Read as well:
 - EleutherAI's attribute: intermediate_{pos}_{layer}_{index}, error_{pos}_{layer}, input_{i} and
   output_{pos}_{rank}, which say nothing about the vocabulary;
 - OpenMOSS' server: {layer}_error_{pos}, with layers as in `graphs.formats.neuronpedia.counting`,
-which
-  also says what `feature` means where no id tells the index.
+  which also says what `feature` means where no id tells the index.
 
 A token whose vocabulary entry no field tells has its position as index, and -1 in the header's
 token_ids; a logit without one is a target, and so is every logit of a file whose targets somebody
