@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
+from circuits.model.packaged import first_sentence
 from circuits.model.spelling import ANCHOR, speller
 from graphs.core.opening import Bos, ContextRule, Opening
 from graphs.errors import HeadwaterError
@@ -91,9 +92,9 @@ def _chat(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
     except MemoryError:
         raise
     except Exception as error:  # jinja2's, and whatever the template comes upon
-        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise PromptError(
-            f"The tokenizer's chat template does not take this prompt ({said}): leave out --chat."
+            "The tokenizer's chat template does not take this prompt "
+            f"({first_sentence(error)}): leave out --chat."
         ) from error
 
 
