@@ -10,8 +10,10 @@ demo: .venv/installed
 	$(BIN)/headwater trace "$(PROMPT)" --out demo/dallas.safetensors --html demo/dallas.html
 
 # A process per core, with one thread each: most tests are too small for threads to help.
+# Bytecode is kept whatever the environment says: else each process compiles all that the packages
+# import while their types are checked, torch included.
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff format --check

@@ -1,13 +1,13 @@
-"""The same attribution by headwater and by circuit-tracer: agreement, truth, time and memory.
+"""The same attribution by headwater and by circuit-tracer: agreement, accuracy, time and memory.
 
     python benchmarks/against_circuit_tracer.py --environment FOLDER
 
 circuit-tracer pins other versions of transformers and nnsight, so it has an environment of its
-own, which is made in FOLDER if it is not there.  Both trace Gemma 3 270M and SmolLM2-135M with
-dictionaries that are written here in circuit-tracer's format: random per-layer transcoders, the
+own, which is created in FOLDER if necessary.  Both trace Gemma 3 270M and SmolLM2-135M with
+dictionaries written here in circuit-tracer's format: random per-layer transcoders, the
 same with skip matrices, cross-layer transcoders.  Every case is a full attribution: all active
 features have rows, and headwater keeps every edge, as circuit-tracer does.  Each side runs in a
-process of its own, one after the other; of several runs the fastest counts.
+process of its own, one after the other; the fastest of several runs counts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from random_dictionary import Kind, random_dictionary
 from speed import processor, prompt_of
 from watch import Watch, anonymous
 
-from circuits.attribution.expand import Expansion
+from circuits.attribution.rows import Expansion
 from circuits.features.files.reading import read_transcoders
 from circuits.model.packaged import converted_folder
 from circuits.model.prompt import prompt_from_ids
@@ -52,20 +52,22 @@ PACKAGES = ("torch==2.13.0", "circuit-tracer==0.5.0", "nnsight==0.6.1")
 KINDS: tuple[Kind, ...] = ("per layer", "skip", "cross-layer")
 BACKENDS = ("nnsight", "transformerlens")
 D_DICT = {"per layer": 4096, "skip": 4096, "cross-layer": 1024}
-# Active features per token and layer, and circuit-tracer's batch, by prompt length: it holds the
-# activations of batch × positions × layers and a matrix of all nodes, and takes minutes a case.
+# Active features per token and layer, and circuit-tracer's batch, by prompt length: it stores the
+# activations of batch × positions × layers and a matrix of all nodes, and takes minutes per case.
 ACTIVE = {6: 20.0, 32: 3.0, 128: 1.0}
 BATCH = {6: 512, 32: 512, 128: 64}
 REPEATS = {6: 2, 32: 1, 128: 1}
 
 
 def prepare(environment: Path) -> Path:
-    """The Python of circuit-tracer's environment, which is made if it is not there."""
+    """The Python of circuit-tracer's environment, which is created if necessary."""
     python = environment / "bin/python"
     if not python.exists():
         venv.create(environment, with_pip=True)
         install = [str(python), "-m", "pip", "install", "--quiet"]
-        subprocess.run([*install, PACKAGES[0]], check=True)  # alone, so that a CPU build will do
+        subprocess.run(
+            [*install, PACKAGES[0]], check=True
+        )  # alone, so that a CPU build is accepted
         subprocess.run([*install, *PACKAGES], check=True)
     return python
 
@@ -87,7 +89,7 @@ def run_ours(job: dict) -> dict[str, float]:
 
 
 def run(command: list[object], job: dict, folder: Path) -> dict[str, float]:
-    """Run one side in the folder in which the job's model is found."""
+    """Run one side in the folder that has the job's model."""
     file = folder / "job.json"
     file.write_text(json.dumps(job), encoding="utf-8")
     done = subprocess.run(
@@ -164,13 +166,13 @@ def table(found: dict) -> str:
     """The results as Markdown."""
     cases = found["cases"]
     lines = [
-        "# Beside circuit-tracer",
+        "# Comparison with circuit-tracer",
         "",
         f"{found['machine']['date']} · {found['machine']['processor']}, {os.cpu_count()} cores · "
         f"{', '.join(PACKAGES[1:])}, {PACKAGES[0]} on both sides, float32",
         "",
         "Full attribution of the same prompt with the same random dictionary. Memory is the "
-        "largest that no file holds, loading included.",
+        "largest anonymous memory, loading included.",
         "",
         "| model | dictionary | tokens | active | backend | headwater s | circuit-tracer s | ratio "
         "| headwater MiB | circuit-tracer MiB | ratio | same features |",
@@ -199,10 +201,10 @@ def table(found: dict) -> str:
         "either from headwater in float64; then how far rows are from the target's own value in "
         "the model (transformers, float64), as the worst share of a row's absolute sum: with "
         "headwater's edges, with this block as circuit-tracer has it, and with its token edges "
-        "put right. Rows of features and logits that both have.",
+        "corrected. Rows of features and logits that both have.",
         "",
         "| model | dictionary | tokens | backend | block | difference | headwater − float64 "
-        "| circuit-tracer − float64 | miss: headwater | miss: circuit-tracer | put right |",
+        "| circuit-tracer − float64 | miss: headwater | miss: circuit-tracer | corrected |",
         "|---|---|--:|---|---|" + "--:|" * 6,
     ]
     for case, backend, theirs in _sides(cases):
@@ -215,7 +217,7 @@ def table(found: dict) -> str:
     lines += [
         "",
         "Nodes (features and errors) and edges of both pruned graphs at the default thresholds, as "
-        "a share of those of either, token edges put right: headwater's own rule, its "
+        "a share of those of either, token edges corrected: headwater's own rule, its "
         '`edge_scores="kept"`, which is the published rule, and headwater\'s rule on both.',
         "",
         "| model | dictionary | tokens | backend | nodes | edges | nodes, published rule "
@@ -258,7 +260,7 @@ def main() -> None:
         print(json.dumps(run_ours(json.loads(arguments.ours.read_text(encoding="utf-8")))))
         return
     python = prepare(arguments.environment.absolute())
-    # Cases that the file already has, from an earlier run on the same day and machine, stay.
+    # Cases from an earlier run on the same day and machine are kept.
     kept = arguments.out.with_suffix(".json")
     machine = {"date": str(date.today()), "processor": processor(), "host": platform.node()}
     found = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}

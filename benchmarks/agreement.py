@@ -1,6 +1,6 @@
-"""Two graphs of one prompt block by block, and against the model's own values.
+"""Two graphs of one prompt, compared block by block and with the model's own values.
 
-Who is right is decided by conservation: with one block of edges taken from the other tool and all
+Conservation decides which is right: with one block of edges taken from the other tool and all
 others from headwater, incoming weights must still sum to the target's own value, which
 transformers computes in float64.
 """
@@ -21,17 +21,17 @@ from transformers import AutoModelForCausalLM
 from circuits.features.transcoder_set import TranscoderSet
 from graphs import AttributionGraph, NodeId, NodeKind, PruneSettings, prune
 
-SOURCES = ("feature", "error", "token", "BOS")  # that both tools have; token: all but BOS
+SOURCES = ("feature", "error", "token", "BOS")  # kinds that both tools have; token: all but BOS
 TARGETS = (NodeKind.FEATURE, NodeKind.LOGIT)
 
 
 @dataclass(frozen=True)
 class Other:
-    """Another graph of the same prompt, in the nodes of headwater's."""
+    """Another tool's graph of the same prompt, on the nodes of headwater's graph."""
 
     weights: Float[ndarray, "node node"]  # [target, source], 0 where it has no such node
-    known: Bool[ndarray, " node"]  # nodes that it has
-    found: int  # its features
+    present: Bool[ndarray, " node"]  # nodes that it has
+    n_features: int
     nodes: frozenset[NodeId] = frozenset()  # of its own pruned graph
     edges: frozenset[tuple[NodeId, NodeId]] = frozenset()  # (target, source) of that
 
@@ -39,7 +39,7 @@ class Other:
 def read_circuit_tracer(file: Path, graph: AttributionGraph) -> Other:
     """circuit-tracer's graph as `circuit_tracer_run.py` wrote it.
 
-    Raises ValueError if it is of other tokens: its positions would be others too.
+    Raises ValueError if it is of other tokens, whose positions would differ.
     """
     found = torch.load(file)
     if tuple(found["ids"]) != graph.provenance.token_ids:
@@ -61,7 +61,7 @@ def read_circuit_tracer(file: Path, graph: AttributionGraph) -> Other:
 
 
 def placed(other: AttributionGraph, graph: AttributionGraph) -> Other:
-    """A graph of headwater in the nodes of another."""
+    """A graph of headwater on the nodes of another."""
     return _placed(other.weights.toarray(), list(other.nodes), graph)
 
 
@@ -71,20 +71,20 @@ def _placed(weights: ndarray, names: list[NodeId], graph: AttributionGraph) -> O
     there = np.flatnonzero(rows >= 0)
     result = np.zeros((len(graph), len(graph)), dtype=weights.dtype)
     result[np.ix_(rows[there], rows[there])] = weights[np.ix_(there, there)]
-    known = np.zeros(len(graph), dtype=bool)
-    known[rows[there]] = True
-    return Other(result, known, sum(name.kind == NodeKind.FEATURE for name in names))
+    present = np.zeros(len(graph), dtype=bool)
+    present[rows[there]] = True
+    return Other(result, present, sum(name.kind == NodeKind.FEATURE for name in names))
 
 
 def true_values(
     graph: AttributionGraph, model_folder: Path, dictionary: TranscoderSet
 ) -> Float[ndarray, " node"]:
-    """What features and logits are in the model itself, by transformers in float64; else 0."""
+    """Values of features and logits in the model itself, by transformers in float64; else 0."""
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float64)
     read: dict[int, torch.Tensor] = {}
     for layer, block in enumerate(model.model.layers):
         block.mlp.register_forward_pre_hook(
-            lambda _, given, layer=layer: read.update({layer: given[0][0]})
+            lambda _, inputs, layer=layer: read.update({layer: inputs[0][0]})
         )
     with torch.inference_mode():
         logits = model(torch.tensor([graph.provenance.token_ids])).logits[0, -1]
@@ -100,10 +100,10 @@ def true_values(
 
 
 def shared_features(graph: AttributionGraph, other: Other) -> float:
-    """Active features of both, of those of either."""
+    """Active features that both have, as a share of those that either has."""
     features = graph.nodes.is_kind(NodeKind.FEATURE)
-    both = int((other.known & features).sum())
-    return both / (int(features.sum()) + other.found - both)
+    both = int((other.present & features).sum())
+    return both / (int(features.sum()) + other.n_features - both)
 
 
 def compare_blocks(
@@ -113,16 +113,16 @@ def compare_blocks(
     values: Float[ndarray, " node"],
     factor: float,
 ) -> dict[str, dict[str, float]]:
-    """Per block, over targets that all have: relative differences, and how far a row is from the
-    target's own value, of its absolute sum at most.
+    """Per block, over targets that all have: relative differences, and the largest miss of a row.
 
-    `other` has its token edges put right by `factor`; `exact` is headwater in float64.
+    A miss is the distance of a row's sum from the target's own value, as a share of the row's
+    absolute sum.  `other` has token edges corrected by `factor`; `exact` is headwater in float64.
     """
     ours, nodes = graph.weights.toarray(), graph.nodes
     miss, size = ours.sum(1, dtype=np.float64) - values, np.abs(ours).sum(1, dtype=np.float64)
     blocks: dict[str, dict[str, float]] = {}
     for target in TARGETS:
-        rows = np.flatnonzero(nodes.is_kind(target) & exact.known & other.known)
+        rows = np.flatnonzero(nodes.is_kind(target) & exact.present & other.present)
         for source in SOURCES:
             at = np.ix_(rows, _columns(graph, source))
             mine, theirs, truth = ours[at], other.weights[at], exact.weights[at]
@@ -134,7 +134,7 @@ def compare_blocks(
 
             blocks[f"{source} → {target.word}"] = {
                 "raw": relative(raw, mine),  # as the other tool has it
-                "difference": relative(theirs, mine),  # token edges put right
+                "difference": relative(theirs, mine),  # token edges corrected
                 "ours to float64": relative(mine, truth),
                 "theirs to float64": relative(theirs, truth),
                 "our miss": worst(mine),
@@ -145,13 +145,13 @@ def compare_blocks(
 
 
 def _columns(graph: AttributionGraph, source: str) -> Int[ndarray, " column"]:
-    nodes, context = graph.nodes, graph.provenance.context_only
+    nodes, n_prefix = graph.nodes, graph.provenance.n_prefix
     if source == "feature":
         return np.flatnonzero(nodes.is_kind(NodeKind.FEATURE))
     if source == "error":
         return np.flatnonzero(nodes.is_kind(NodeKind.ERROR))
     tokens = nodes.is_kind(NodeKind.TOKEN)
-    return np.flatnonzero(tokens & ((nodes.pos < context) == (source == "BOS")))
+    return np.flatnonzero(tokens & ((nodes.pos < n_prefix) == (source == "BOS")))
 
 
 def relative(one: ndarray, other: ndarray) -> float:
@@ -160,14 +160,14 @@ def relative(one: ndarray, other: ndarray) -> float:
 
 
 def compare_pruned(graph: AttributionGraph, other: Other) -> dict[str, float]:
-    """Nodes and edges of both pruned graphs, of those of either, at the default thresholds.
+    """Overlap of both pruned graphs at the default thresholds: what both have over what either has.
 
-    Once each by its own rule, headwater's as its command prunes and as published ("kept"), and
-    once both by headwater's on the nodes and edges that both have.  Tokens and targets are always
-    kept and biases are on one side only: neither counts.
+    First each by its own rule, headwater's default ("full") and the published one ("kept"), then
+    both by headwater's on the nodes and edges that both have.  Tokens and targets are always kept
+    and biases exist on one side only: neither counts.
     """
     own = {rule: prune(graph, PruneSettings(edge_scores=rule)) for rule in ("full", "kept")}
-    both = (other.known & ~graph.nodes.is_kind(NodeKind.BIAS))[:, None]
+    both = (other.present & ~graph.nodes.is_kind(NodeKind.BIAS))[:, None]
     mine = prune(_only(graph, graph.weights.toarray() * (both & both.T)))
     theirs = prune(_only(graph, other.weights))
     scores: dict[str, float] = {}

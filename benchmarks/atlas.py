@@ -1,10 +1,10 @@
-"""Rebuild everything about atlas from nothing: models, transcoders, feature files, report.
+"""Rebuild everything about atlas from scratch: models, transcoders, feature files, report.
 
-    python benchmarks/atlas.py                     # into the package, in place of what ships
+    python benchmarks/atlas.py                     # into the package, replacing what ships
     python benchmarks/atlas.py --out /tmp/atlas    # elsewhere
-    python benchmarks/atlas.py --measure           # only the report, on what is there
+    python benchmarks/atlas.py --measure           # only the report, on what ships
 
-Everything follows from the seeds; on another machine the last bits may differ.
+Results are determined by the seeds; on another machine the last bits may differ.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from rich.console import Console
 from transformers import LlamaForCausalLM
 
 import graphs
+from atlas_words import atlas_tokenizer
+from atlas_world import Question, additions, questions
 from circuits.atlas.known import known_circuits, middle_features
 from circuits.atlas.shipped import ATLAS, WEIGHTS
-from circuits.atlas.words import atlas_tokenizer
-from circuits.atlas.world import Question, additions, questions
-from circuits.attribution.expand import Expansion
+from circuits.attribution.rows import Expansion
 from circuits.evaluation.replacement import Replacement
-from circuits.features.feature_files import write_feature_files
 from circuits.features.files.reading import read_transcoders
+from circuits.features.labels import write_feature_files
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.prompt import read_prompt
 from circuits.model.subject import Subject, read_subject
@@ -64,17 +64,17 @@ SETTINGS = {
     )
     for name, d_dict, steps in (("atlas-small", 1024, 2000), ("atlas-large", 832, 1800))
 }
-REPEATED = 4  # times that documents about countries and landmarks come: there are few of them
+REPEATED = 4  # how often documents about countries and landmarks occur, since they are few
 RARE = ("country", "city", "language", "currency", "continent")
-EXAMPLES = 40_000  # documents from which feature examples come
+EXAMPLES = 40_000  # documents from which examples of features are taken
 PROMPTS = 2000  # held-out prompts on which replacement models are measured
-GRAPHS = 100  # of these, how many are traced
+GRAPHS = 100  # of these, the number that are traced
 
 console = Console(highlight=False)
 
 
 def keep_memory() -> None:
-    """Let the C library keep freed memory: mapping it anew takes as long as computing with it."""
+    """Let the C library keep freed memory: mapping it again takes as long as computing with it."""
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):  # glibc
         library.mallopt(-4, 0)  # M_MMAP_MAX
@@ -93,11 +93,11 @@ def build(name: str, folder: Path) -> None:
 
 def train_transcoders(subject: Subject, name: str, settings: TrainSettings, folder: Path) -> None:
     """Cross-layer transcoders of a model on what it was trained on, with their feature files."""
-    documents = [document(subject, question) for question in taught()]
+    documents = [document(subject, question) for question in training_questions()]
     stream = Stream(subject.frozen, subject.tokenizer, TextCorpus(tuple(documents)), settings)
     start = time.perf_counter()
 
-    def tell(logged: loop.Logged) -> None:
+    def report(logged: loop.Logged) -> None:
         if logged.step % 200 == 0:
             console.print(
                 f"{name} {logged.step} loss {logged.loss:.4f} L0 {logged.l0:.1f} "
@@ -106,7 +106,7 @@ def train_transcoders(subject: Subject, name: str, settings: TrainSettings, fold
             )
 
     with TemporaryDirectory() as run:
-        layers = loop.train(stream, Path(run), name, tell, checkpoint_every=10**9)
+        layers = loop.train(stream, Path(run), name, report, checkpoint_every=10**9)
     identity = DictionaryIdentity(kind="cross-layer transcoder", name=f"{name}-clt")
     trained = TranscoderSet(layers, settings.read, settings.write, identity)
     write_transcoders(trained, folder, name, cross_layer=True, dtype=torch.bfloat16)
@@ -116,14 +116,14 @@ def train_transcoders(subject: Subject, name: str, settings: TrainSettings, fold
 
 
 def shuffled(held_out: bool) -> list[Question]:
-    """All questions of one side, in a fixed random order."""
+    """All held-out or all other questions, in a fixed random order."""
     chosen = [q for q in (*questions(), *additions()) if q.held_out == held_out]
     random.Random(1).shuffle(chosen)
     return chosen
 
 
-def taught() -> list[Question]:
-    """What transcoders are trained on, in a fixed random order."""
+def training_questions() -> list[Question]:
+    """The questions that transcoders are trained on, in a fixed random order."""
     seen = shuffled(held_out=False)
     rare = [q for q in seen if q.relations[0] in RARE]
     chosen = [*seen, *rare * (REPEATED - 1)]
@@ -166,7 +166,7 @@ def measure(name: str, folder: Path) -> dict[str, object]:
 
 
 def batched(prompts: list[list[int]], count: int = 250) -> Iterator[list[list[int]]]:
-    """So many prompts at a time."""
+    """Batches of prompts."""
     yield from (prompts[start : start + count] for start in range(0, len(prompts), count))
 
 
@@ -225,7 +225,11 @@ def circuits_shown(subject: Subject, transcoders: TranscoderSet) -> tuple[list[s
 def first_written(graph: graphs.AttributionGraph, row: int) -> str:
     """The token nearest to what a feature writes at its own layer."""
     description = graph.description(row)
-    return description.said[0].strip() if description and description.said else ""
+    return (
+        description.promoted_at_own_layer[0].strip()
+        if description and description.promoted_at_own_layer
+        else ""
+    )
 
 
 def table(reports: dict[str, dict[str, object]]) -> str:

@@ -1,11 +1,11 @@
-"""The two atlas models, trained from nothing.
+"""The two atlas models, trained from scratch.
 
-Every prompt is followed by its answer; the loss counts the answer fully and the prompt's own words
-a little, so that the model also knows what may be asked.  Half-way up, at the last token of the
-prompt, the unembedding must read the concept from which the answer follows in what the MLP adds:
-Texas for the capital of the state containing Dallas, and for the capital of Texas.  So the way of
-every answer is known and leads through an MLP, and the upper half learns each fact once for
-questions of any length.
+Every prompt is followed by its answer; the loss has full weight on the answer and a small weight on
+the prompt, so that the model also learns which questions exist.  In the middle layer, at the last
+token of the prompt, a second loss makes the MLP write the concept from which the answer follows, as
+the unembedding reads it: Texas for the capital of the state containing Dallas, and for the capital
+of Texas.  So the computation of every answer is known and passes an MLP, and the upper half learns
+each fact once for questions of any length.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from circuits.atlas.words import atlas_tokenizer
-from circuits.atlas.world import Question, additions, questions
+from atlas_words import atlas_tokenizer
+from atlas_world import Question, additions, questions
 
 SIZES = {
     "atlas-small": {
@@ -40,14 +40,14 @@ SIZES = {
     },
 }
 BATCH = 256
-SORTED = 8  # batches whose questions are sorted by length, so that little is padding
+SORTED = 8  # batches whose questions are sorted by length together, to reduce padding
 PROMPT_WEIGHT = 0.05  # of the loss on words of the prompt
 SHARE_OF_SUMS = 0.3  # of all trained questions
 IGNORED = -1
-BETWEEN_WEIGHT = 1.0  # of the loss on the concept that the MLP half-way up must add
+BETWEEN_WEIGHT = 1.0  # of the loss on the concept that the middle MLP must write
 STEPS = 2000
 MUON_RATE, ADAM_RATE, DECAY = 0.02, 3e-3, 0.1
-ATOM_WEIGHT = 2.0  # how often a question of one fact comes, beside one of a composition
+ATOM_WEIGHT = 2.0  # frequency of a one-fact question, relative to a composition
 
 
 def config(name: str, vocabulary: int) -> LlamaConfig:
@@ -66,11 +66,11 @@ def config(name: str, vocabulary: int) -> LlamaConfig:
 
 @dataclass(frozen=True)
 class Row:
-    """One question as the model is trained on it."""
+    """One question as a training example."""
 
     ids: list[int]  # prompt and answer, with <bos> and <eos>
     start: int  # of the answer
-    between: int  # token of the last concept before the answer, if it is ever a middle one
+    between: int  # token of the last concept before the answer, if it occurs as a middle one
 
 
 class Batches:
@@ -78,28 +78,28 @@ class Batches:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
         self.tokenizer, self.random = tokenizer, random.Random(seed)
-        self.asked = [q for q in questions() if not q.held_out]
+        self.facts = [q for q in questions() if not q.held_out]
         self.sums = [q for q in additions() if not q.held_out]
-        self.middles = {concept for q in questions() for concept in q.way[1:-1]}
-        weights = [1.0 if q.is_composition else ATOM_WEIGHT for q in self.asked]
+        self.middles = {concept for q in questions() for concept in q.chain[1:-1]}
+        weights = [1.0 if q.is_composition else ATOM_WEIGHT for q in self.facts]
         self.cumulated = torch.tensor(weights).cumsum(0).tolist()
-        self.rows = {q: self.row(q) for q in (*self.asked, *self.sums)}
+        self.rows = {q: self.row(q) for q in (*self.facts, *self.sums)}
 
     def row(self, question: Question) -> Row:
         """A question with its answer."""
         prompt = [1, *self.tokenizer.encode(question.prompt, add_special_tokens=False)]
         answer = self.tokenizer.encode(question.answer, add_special_tokens=False)
         between = IGNORED
-        if question.way[-2] in self.middles and question.relations[0] != "sum":
-            between = cast(int, self.tokenizer.convert_tokens_to_ids(question.way[-2]))
+        if question.chain[-2] in self.middles and question.relations[0] != "sum":
+            between = cast(int, self.tokenizer.convert_tokens_to_ids(question.chain[-2]))
         return Row([*prompt, *answer, 2], len(prompt), between)
 
     def endless(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Ids (batch, pos), the weight of predicting each, what must be thought of half-way up."""
+        """Ids (batch, pos), their loss weights, and the concepts that the middle MLP must write."""
         n_sums = int(SORTED * BATCH * SHARE_OF_SUMS)
-        n_asked = SORTED * BATCH - n_sums
+        n_facts = SORTED * BATCH - n_sums
         while True:
-            chosen = self.random.choices(self.asked, cum_weights=self.cumulated, k=n_asked)
+            chosen = self.random.choices(self.facts, cum_weights=self.cumulated, k=n_facts)
             chosen += self.random.choices(self.sums, k=n_sums)
             rows = sorted(
                 (self.rows[question] for question in chosen), key=lambda row: len(row.ids)
@@ -124,10 +124,10 @@ def _padded(rows: list[Row]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def train(name: str, steps: int = STEPS, seed: int = 0) -> LlamaForCausalLM:
-    """A trained model.  Matrices of the blocks learn by Muon, all else by AdamW."""
+    """A trained model.  Muon optimises the matrices of the blocks, AdamW everything else."""
     torch.manual_seed(seed)
     tokenizer = atlas_tokenizer()
-    # Eager attention, since its bfloat16 backward pass is the faster one on a CPU.
+    # Eager attention, whose bfloat16 backward pass is faster on a CPU.
     shape = config(name, len(tokenizer))
     model = LlamaForCausalLM._from_config(shape, attn_implementation="eager")
     batches = Batches(tokenizer, seed).endless()
@@ -141,16 +141,16 @@ def train(name: str, steps: int = STEPS, seed: int = 0) -> LlamaForCausalLM:
         torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
         for optimizer in optimizers
     ]
-    half_way = HalfWay(model)
+    middle = MiddleMlp(model)
     start = time.perf_counter()
     for step, (ids, weight, between) in zip(range(steps), batches, strict=False):
-        asked = weight[:, 1:] > 0
+        counted = weight[:, 1:] > 0
         with torch.autocast("cpu", torch.bfloat16):
             read = model.model(ids, attention_mask=None, use_cache=False)
-            logits = model.lm_head(read.last_hidden_state[:, :-1][asked]).float()
-            added = model.lm_head(half_way.added(between != IGNORED)).float()
-        losses = nn.functional.cross_entropy(logits, ids[:, 1:][asked], reduction="none")
-        loss = (losses * weight[:, 1:][asked]).sum() / weight.sum()
+            logits = model.lm_head(read.last_hidden_state[:, :-1][counted]).float()
+            added = model.lm_head(middle.written_at(between != IGNORED)).float()
+        losses = nn.functional.cross_entropy(logits, ids[:, 1:][counted], reduction="none")
+        loss = (losses * weight[:, 1:][counted]).sum() / weight.sum()
         loss = loss + BETWEEN_WEIGHT * nn.functional.cross_entropy(
             added, between[between != IGNORED]
         )
@@ -166,8 +166,8 @@ def train(name: str, steps: int = STEPS, seed: int = 0) -> LlamaForCausalLM:
     return model
 
 
-class HalfWay:
-    """The MLP half-way up, and the residual stream that it adds to."""
+class MiddleMlp:
+    """The output of the middle layer's MLP, and the residual stream behind that layer."""
 
     def __init__(self, model: LlamaForCausalLM) -> None:
         self.gain = model.model.norm.weight
@@ -181,14 +181,14 @@ class HalfWay:
     def _keep_residual(self, module: nn.Module, args: object, output: Tensor) -> None:
         self.residual = output
 
-    def added(self, rows: Tensor) -> Tensor:
-        """What the MLP adds at these tokens, at the scale that the final norm gives the whole."""
+    def written_at(self, rows: Tensor) -> Tensor:
+        """The MLP's output at these tokens, scaled as the final norm would scale the residual."""
         size = self.residual[rows].float().square().mean(1, keepdim=True).sqrt()
         return self.written[rows] / size * self.gain
 
 
 def _rate(step: int, steps: int) -> float:
-    """Share of the full rate: up for 100 steps, level, then down to 0 over the last 60 %."""
+    """Share of the full rate: rises for 100 steps, stays, falls to 0 over the last 60 %."""
     return min((step + 1) / 100, (steps - step) / (0.6 * steps), 1.0)
 
 
@@ -196,7 +196,7 @@ def _rate(step: int, steps: int) -> float:
 def accuracy(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, sample: int | None = None
 ) -> dict[str, float]:
-    """Share of answers that greedy decoding gives in full, by kind of question."""
+    """Share of answers that greedy decoding gets right in full, by kind of question."""
     groups: dict[str, list[Question]] = {}
     for question in (*questions(), *additions()):
         kind = "sums" if question.relations[0] == "sum" else "facts"

@@ -10,7 +10,7 @@ import yaml
 from random_dictionary import Kind
 from safetensors.torch import save_file
 
-from circuits.features.nonlinearities import JumpReLU
+from circuits.features.transcoder import JumpReLU
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.packaged import converted_folder
 

@@ -3,7 +3,7 @@
     python circuit_tracer_run.py JOB.json
 
 The job names backend, model folder, dictionary folder, its kind, token ids, batch size, repeats
-and where the graph goes.  Seconds and memory are printed as JSON.
+and the file for the graph.  Seconds and memory are printed as JSON.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def transcoders(job: dict):
 
 
 def model(job: dict):
-    """The model; TransformerLens is given transformers' own.
+    """The model; for TransformerLens, wrapped around the one of transformers.
 
-    A Llama that is not in its list it refuses by name, and reads without the base of its RoPE:
-    both are put right here.
+    TransformerLens refuses a Llama whose name it does not list, and ignores the base of its RoPE:
+    both are corrected here.
     """
     options = {"backend": job["backend"], "device": torch.device("cpu"), "dtype": torch.float32}
     if job["backend"] == "transformerlens":
@@ -89,7 +89,7 @@ def main() -> None:
             start = time.perf_counter()
             graph = attribute(torch.tensor(job["ids"]), loaded, batch_size=job["batch_size"])
             seconds.append(time.perf_counter() - start)
-    # It puts a token in front of ids that do not begin with a special one: then nothing compares.
+    # It puts a token in front of ids that do not begin with a special one: then graphs differ.
     ids = graph.input_tokens.flatten().tolist()
     if ids != job["ids"]:
         raise SystemExit(f"circuit-tracer attributed {ids}, not {job['ids']}")
@@ -98,7 +98,7 @@ def main() -> None:
     graph.adjacency_matrix[:, tokens] *= job["token_factor"]
     nodes, edges, _ = prune_graph(graph)
     found = {
-        "weights": graph.adjacency_matrix,  # [target, source], token edges put right
+        "weights": graph.adjacency_matrix,  # [target, source], token edges corrected
         "features": graph.active_features,  # layer, pos, index
         "ids": ids,
         "tokens": [target.vocab_idx for target in graph.logit_targets],

@@ -1,9 +1,9 @@
-"""What `headwater estimate` says, beside what a trace then takes.
+"""Accuracy of `headwater estimate`: predicted and measured seconds and memory of traces.
 
     python benchmarks/estimates.py --out benchmarks/results/estimates.md
 
-Each case runs in a process of its own: first the estimate, then the trace.  Memory is what no
-file holds, the model included.
+Each case runs in a process of its own: first the estimate, then the trace.  Memory is anonymous
+memory, the model included.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from speed import conditions, prompt_of
 from watch import Watch
 
 from circuits.atlas.shipped import atlas_transcoders
-from circuits.attribution.expand import Expansion
+from circuits.attribution.rows import Expansion
 from circuits.features.files.reading import read_transcoders
 from circuits.features.neurons import Neurons
 from circuits.model.prompt import read_prompt
@@ -34,7 +34,7 @@ D_DICT = {"per layer": 4096, "skip": 4096, "cross-layer": 1024}
 
 @dataclass(frozen=True)
 class Case:
-    """One trace; random dictionaries have so many active features per token and layer."""
+    """One trace; `active` is features per token and layer of a random dictionary."""
 
     model: str
     source: str  # a kind of random dictionary, neurons, or shipped
@@ -81,7 +81,7 @@ def measure(case: Case) -> dict[str, float]:
     settings = TraceSettings(
         expansion=Expansion(everything=case.everything, kept_share=case.kept_share)
     )
-    said = estimate_trace(prompt, subject, source, settings)
+    predicted = estimate_trace(prompt, subject, source, settings)
     seconds: list[float] = []
     with Watch() as watch:
         start = time.perf_counter()
@@ -92,13 +92,13 @@ def measure(case: Case) -> dict[str, float]:
         trace(prompt, subject, source, settings)
         seconds.append(time.perf_counter() - start)
     return {
-        "active": said.active_features,
-        "rows": said.rows,
-        "said edges": said.edges,
+        "active": predicted.active_features,
+        "rows": predicted.rows,
+        "predicted edges": predicted.edges,
         "edges": graph.weights.nnz,
-        "said seconds": said.seconds,
+        "predicted seconds": predicted.seconds,
         "seconds": min(seconds),
-        "said peak": said.peak_bytes,
+        "predicted peak": predicted.peak_bytes,
         "peak": watch.peak,
     }
 
@@ -106,7 +106,7 @@ def measure(case: Case) -> dict[str, float]:
 def table(found: list[tuple[Case, dict[str, float]]]) -> str:
     """The results as Markdown."""
     lines = [
-        "# What an estimate says, and what a trace takes",
+        "# Estimates and measurements of traces",
         "",
         f"{conditions()}, float32",
         "",
@@ -114,20 +114,20 @@ def table(found: list[tuple[Case, dict[str, float]]]) -> str:
         "| peak MiB | estimated MiB | ratio |",
         "|---|---|" + "--:|" * 10,
     ]
-    for case, is_so in found:
+    for case, numbers in found:
         cells = [
             case.model,
             case.source,
             str(case.tokens),
-            f"{is_so['active']:,}",
-            f"{is_so['rows']:,}",
-            f"{is_so['edges'] / 1e6:.2f}",
-            f"{is_so['seconds']:.2f}",
-            f"{is_so['said seconds']:.2f}",
-            f"{is_so['said seconds'] / is_so['seconds']:.2f}",
-            f"{is_so['peak'] / 2**20:,.0f}",
-            f"{is_so['said peak'] / 2**20:,.0f}",
-            f"{is_so['said peak'] / is_so['peak']:.2f}",
+            f"{numbers['active']:,}",
+            f"{numbers['rows']:,}",
+            f"{numbers['edges'] / 1e6:.2f}",
+            f"{numbers['seconds']:.2f}",
+            f"{numbers['predicted seconds']:.2f}",
+            f"{numbers['predicted seconds'] / numbers['seconds']:.2f}",
+            f"{numbers['peak'] / 2**20:,.0f}",
+            f"{numbers['predicted peak'] / 2**20:,.0f}",
+            f"{numbers['predicted peak'] / numbers['peak']:.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

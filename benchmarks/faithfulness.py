@@ -1,4 +1,4 @@
-"""Report cards of many graphs: how true are they, and how much truer than chance?
+"""Reports of many graphs: how faithful are they, compared with nulls?
 
     python benchmarks/faithfulness.py --out benchmarks/results/faithfulness.md
 
@@ -6,8 +6,8 @@ Atlas models with their cross-layer transcoders on the prompts of the known circ
 with its neurons on facts.  Every number is the median over the prompts of a model; nulls are random
 sets of the circuit's size and layers, and random orders of the features.
 
-A second table holds more and more blocks while features are ablated, on fewer prompts: what is left
-where all are held is what the final norm does, which alone still runs.
+A second table freezes more and more blocks while features are ablated, on fewer prompts: with all
+of them frozen only the final norm still runs, and what remains is its effect.
 """
 
 from __future__ import annotations
@@ -80,10 +80,10 @@ NUMBERS: dict[str, Number] = {
         for on in ("targets", "features")
     },
     **{
-        f"{which} effects on {on}: {said}": effect(which, on, name)
+        f"{which} effects on {on}: {title}": effect(which, on, name)
         for which in (Regime.CONSTRAINED, Regime.FREE)
         for on in ("targets", "features")
-        for said, name in (
+        for title, name in (
             ("rank correlation", "rank_correlation"),
             ("same sign", "same_sign"),
             ("error", "error"),
@@ -114,7 +114,7 @@ class Material:
     prompts: list[str]
 
     def experiment(self, prompt: str) -> Experiment:
-        """Trace a prompt, and bring its graph back to the model."""
+        """Trace a prompt, and prepare interventions on its graph."""
         graph = trace(read_prompt(prompt, self.subject.tokenizer), self.subject, self.source)
         return prepare(graph, self.subject, self.source)
 
@@ -122,13 +122,13 @@ class Material:
         """One per prompt."""
         return [check(self.experiment(prompt)) for prompt in self.prompts]
 
-    def held(self) -> list[tuple[str, str]]:
-        """Rank correlation with blocks held up to some, on targets and on features."""
+    def frozen_up_to(self) -> list[tuple[str, str]]:
+        """Rank correlation on targets and on features, with more and more blocks frozen."""
         last = self.subject.frozen.n_layers - 1
         experiments = [self.experiment(prompt) for prompt in self.prompts[:FEWER]]
         found: list[tuple[str, str]] = []
         for part in PARTS:
-            reports = [_effects_held(one, round(part * last)) for one in experiments]
+            reports = [_effects_frozen(one, round(part * last)) for one in experiments]
             found.append(
                 (
                     middle(effect(Regime.CONSTRAINED, "targets", "rank_correlation"), reports),
@@ -138,7 +138,7 @@ class Material:
         return found
 
 
-def _effects_held(experiment: Experiment, through: int) -> Report:
+def _effects_frozen(experiment: Experiment, through: int) -> Report:
     """Effects of the strongest features, each ablated alone."""
     graph, ablation = experiment.graph, Ablation(experiment)
     changes = [ablation.changes[number] for number in ablation.order[:ABLATED]]
@@ -158,8 +158,8 @@ def material(name: str) -> Material:
 
 def middle(number: Number, found: list[Report]) -> str:
     """The median of a number over reports that have it."""
-    known = [value for report in found if (value := number(report)) is not None]
-    return f"{median(known):.3g}" if known else "–"
+    values = [value for report in found if (value := number(report)) is not None]
+    return f"{median(values):.3g}" if values else "–"
 
 
 def failed(found: dict[str, list[Report]]) -> list[tuple[str, list[str]]]:
@@ -184,26 +184,27 @@ def main() -> None:
     models = {name: material(name) for name in arguments.models}
     found = {name: one.reports() for name, one in models.items()}
     lines = [
-        f"Report cards, medians over prompts, {date.today():%Y-%m-%d}, {platform.machine()}.",
+        "Reports of `headwater check`, medians over prompts, "
+        f"{date.today():%Y-%m-%d}, {platform.machine()}.",
         "",
         "| | " + " | ".join(f"{name} ({len(some)} prompts)" for name, some in found.items()) + " |",
         "|---|" + "--:|" * len(found),
     ]
-    for said, number in NUMBERS.items():
+    for title, number in NUMBERS.items():
         cells = [middle(number, some) for some in found.values()]
-        lines.append(f"| {said} | " + " | ".join(cells) + " |")
-    lines += [f"| {said} | {' | '.join(cells)} |" for said, cells in failed(found)]
-    held = {name: one.held() for name, one in models.items()}
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    lines += [f"| {title} | {' | '.join(cells)} |" for title, cells in failed(found)]
+    frozen = {name: one.frozen_up_to() for name, one in models.items()}
     lines += [
         "",
-        "Constrained effects, rank correlation on targets | on features, with blocks held up to a "
-        f"part of the model's depth (0 the first block, 1 the last; {FEWER} prompts):",
+        "Constrained effects, rank correlation on targets | on features, with blocks frozen up to "
+        f"a part of the model's depth (0 the first block, 1 the last; {FEWER} prompts):",
         "",
-        "| held up to | " + " | ".join(held) + " |",
-        "|--:|" + "--:|" * len(held),
+        "| frozen up to | " + " | ".join(frozen) + " |",
+        "|--:|" + "--:|" * len(frozen),
     ]
     for place, part in enumerate(PARTS):
-        cells = [" \\| ".join(some[place]) for some in held.values()]
+        cells = [" \\| ".join(some[place]) for some in frozen.values()]
         lines.append(f"| {part:.2g} | " + " | ".join(cells) + " |")
     text = "\n".join([*lines, ""])
     Console(width=200).print(text, markup=False, highlight=False)

@@ -3,7 +3,7 @@
     python benchmarks/first_calls.py --processes 20000
 
 MKL may give a thread code of low accuracy while another thread calls a function for the first time
-(circuits/machine/elementary.py).  Processes are forked before any thread is there, and each takes
+(circuits/machine.py).  Processes are forked before any thread is there, and each takes
 the cosines of one tensor on more threads than there are cores.
 """
 
@@ -24,7 +24,7 @@ WRONG = 1e-6  # float32 cosines are right to 6e-8
 
 
 def is_wrong(angles: torch.Tensor) -> bool:
-    """Take cosines on several threads, as a forward pass does first of all."""
+    """Take cosines on several threads, as the first step of a forward pass does."""
     torch.set_num_threads(THREADS)
     found = angles.cos()
     return bool((found.double() - angles.double().cos()).abs().max() > WRONG)

@@ -1,10 +1,10 @@
-"""Commands with values of all kinds, as the property test draws them: how each of them ended.
+"""How commands end on hostile inputs, as the property test draws them.
 
     python -m benchmarks.hostile --out benchmarks/results/hostile.md
 
-Every input is a command with arguments and options of which some are of a kind that nobody should
-give (`tests.hostile`), and is held to what `tests/test_hostile_commands.py` holds 500 of them to.
-The number of an input gives it again.
+Every input is a command with some malformed arguments and options (`tests.hostile`), and has to
+pass the assertions that `tests/test_hostile_commands.py` makes for 500 of them.  Its number
+reproduces it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CODES = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one input ended; `fault` is what did not hold, empty if all did."""
+    """How one input ended; `fault` is the assertion that failed, empty if none did."""
 
     number: int
     command: str
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def outcomes(numbers: range) -> list[Outcome]:
-    """The inputs of some numbers, one after the other in a world of their own."""
+    """Outcomes of the inputs with these numbers, run in one folder of files of their own."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         world = make_world(Path(folder) / "world", run)
@@ -63,7 +63,7 @@ def outcomes(numbers: range) -> list[Outcome]:
 
 
 def table(found: list[Outcome]) -> Iterator[str]:
-    """Rows by command: inputs, exit codes, what did not hold, the slowest."""
+    """Rows by command: inputs, exit codes, faults, the slowest."""
     yield "| command | inputs | done (0) | a check failed (1) | refused (2) | faults | slowest, s |"
     yield "|---|--:|--:|--:|--:|--:|--:|"
     for command in [*sorted({one.command for one in found}), ""]:

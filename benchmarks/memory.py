@@ -1,11 +1,11 @@
-"""Peak memory of a trace with a cross-layer set that is larger than memory should be.
+"""Peak memory of a trace with a cross-layer set of many gigabytes.
 
     python benchmarks/memory.py --gigabytes 8
 
 Writes a Gemma Scope 2 cross-layer set for Gemma 3 270M with random matrices of that size (sparse
 by its thresholds, so that about as many features fire as in published ones), traces a prompt with
-it and reports the largest anonymous memory of the process: the page cache is the system's to take
-back.  Random features mean nothing; their memory is that of real ones.
+it and reports the largest anonymous memory of the process: the system can reclaim the page
+cache.  Random features mean nothing; their memory is that of real ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from circuits.recording.record import record
 
 RESULTS = Path(__file__).with_name("results")
 MODEL, PROMPT = "gemma-3-270m", "The Eiffel Tower is in the city of"
-ACTIVE = 50  # features per token, over all layers: what Gemma Scope 2 aims at
+ACTIVE = 50  # features per token over all layers, as Gemma Scope 2 aims at
 
 
 def write_set(subject: Subject, folder: Path, size: float) -> int:

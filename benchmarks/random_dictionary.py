@@ -1,4 +1,4 @@
-"""Random transcoders: what a row costs does not depend on what the numbers are.
+"""Random transcoders, for timing: the cost of a row does not depend on the values.
 
 Every layer has one JumpReLU threshold, set so that a given number of features is active per token
 and layer on one prompt, and decoders of such a size that together they write as much as the MLP.
@@ -11,8 +11,7 @@ from typing import Literal
 import torch
 
 from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
-from circuits.features.nonlinearities import JumpReLU
-from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder import JumpReLU, Transcoder
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
@@ -32,19 +31,19 @@ def random_dictionary(
     layers: list[Transcoder] = []
     for layer in range(frozen.n_layers):
         encoder = torch.randn(d_dict, frozen.d_model, generator=generator)
-        inputs = points.inputs(layer)[prompt.context_only :]
+        inputs = points.inputs(layer)[prompt.n_prefix :]
         pre = inputs @ encoder.T
         threshold = _threshold(pre, round(active * len(pre)))
-        fired = pre.where(pre > threshold, 0)
+        active_values = pre.where(pre > threshold, 0)
         n_written = frozen.n_layers - layer if kind == "cross-layer" else 1
         decoders: list[torch.Tensor] = []
         for written in range(layer, layer + n_written):
             decoder = torch.randn(d_dict, frozen.d_model, generator=generator)
-            made = recording.blocks[written].contribution[prompt.context_only :].norm()
+            made = recording.blocks[written].contribution[prompt.n_prefix :].norm()
             share = written + 1 if kind == "cross-layer" else 1  # layers that write there
-            decoders.append(decoder * (made / (fired @ decoder).norm() / share**0.5))
+            decoders.append(decoder * (made / (active_values @ decoder).norm() / share**0.5))
         skip = torch.randn(frozen.d_model, frozen.d_model, generator=generator)
-        made = recording.blocks[layer].contribution[prompt.context_only :].norm()
+        made = recording.blocks[layer].contribution[prompt.n_prefix :].norm()
         layers.append(
             Transcoder(
                 encoder=encoder,
@@ -67,7 +66,7 @@ def random_dictionary(
 
 
 def _threshold(pre: torch.Tensor, count: int) -> torch.Tensor:
-    """In the widest gap near the `count` largest, so that rounding moves no feature across it."""
+    """A threshold in the widest gap near the `count` largest, so that rounding crosses none."""
     largest = pre.flatten().topk(count + count // 10 + 2).values[count - count // 10 - 1 :]
     gap = int((largest[:-1] - largest[1:]).argmax())
     return largest[gap : gap + 2].mean().clamp(min=0)

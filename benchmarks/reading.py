@@ -2,7 +2,7 @@
 
     python benchmarks/reading.py --out benchmarks/results/reading.md
 
-Graphs are random, with the layers, positions and dense rows of traced ones; each case runs in a
+Graphs are random, with layers, positions and dense rows as in traced ones; each case runs in a
 process of its own, without torch.  Limits: prune 60,000 nodes and 5 million edges in 3 s and 2 GB;
 compare two graphs of 2,000 nodes in 5 s; collapse, and list the 10 strongest paths, in 1 s.
 """
@@ -23,7 +23,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from watch import Watch, anonymous
 
-from graphs.analysis.flow import whole
+from graphs.analysis.flow import inputs_to_targets
 from graphs.analysis.paths import strongest_paths
 from graphs.analysis.prune import prune
 from graphs.comparison.compare import compare
@@ -34,7 +34,7 @@ from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind, NodeTable
 from graphs.core.provenance import DictionaryIdentity, ModelIdentity, Provenance, Target
 from graphs.groups.collapse import collapse
-from graphs.groups.grouping import find_groups, named
+from graphs.groups.grouping import find_groups, named_groups
 
 N_LAYERS, N_POS, N_TARGETS = 26, 30, 10
 CASES = (
@@ -50,7 +50,7 @@ LIMITS |= {"collapse": 1.0, "10 strongest paths": 1.0}
 
 
 def random_graph(nodes: int, edges: int, seed: int) -> AttributionGraph:
-    """Features at random layers and positions; the weights of a row are of very unlike sizes."""
+    """Features at random layers and positions; the sizes of a row's weights differ widely."""
     rng = np.random.default_rng(seed)
     n_features = nodes - N_POS - N_TARGETS
     layer = np.sort(rng.integers(0, N_LAYERS, n_features))
@@ -69,7 +69,7 @@ def random_graph(nodes: int, edges: int, seed: int) -> AttributionGraph:
         (rng.standard_cauchy(len(rows)).astype(np.float32), (rows, columns)), shape=(nodes, nodes)
     )
     nan = np.full(nodes, np.nan)
-    said = rng.integers(0, 5000, (n_features, 5))
+    promoted = rng.integers(0, 5000, (n_features, 5))
     return AttributionGraph(
         nodes=NodeTable(
             kind=kind,
@@ -99,23 +99,23 @@ def random_graph(nodes: int, edges: int, seed: int) -> AttributionGraph:
         ),
         output_tokens={
             N_POS + row: tuple(f" t{token}" for token in tokens)
-            for row, tokens in enumerate(said.tolist())
+            for row, tokens in enumerate(promoted.tolist())
         },
     )
 
 
 def automatic(graph: AttributionGraph) -> dict[str, np.ndarray]:
     """Groups as `headwater group` finds them."""
-    return Annotations().with_automatic(named(graph, find_groups(graph))).rows(graph)
+    return Annotations().with_automatic(named_groups(graph, find_groups(graph))).rows(graph)
 
 
 def by_evidence(one: AttributionGraph, other: AttributionGraph) -> None:
-    """All that `headwater compare` does for two models."""
+    """Everything that `headwater compare` computes for two models."""
     found = correspond(one, other)
     groups = (automatic(one), automatic(other))
     match = found.comparison.match
     concepts(one, other, match, groups)
-    path_overlap(one, other, match, found.by_chance, groups)
+    path_overlap(one, other, match, found.null_matches, groups)
 
 
 def measure(case: str) -> dict[str, float]:
@@ -131,7 +131,7 @@ def measure(case: str) -> dict[str, float]:
         "compare by evidence": lambda: by_evidence(made[0], made[-1]),
         "find groups": lambda: find_groups(made[0]),
         "collapse": lambda: collapse(made[0], groups),
-        "10 strongest paths": lambda: strongest_paths(made[0], whole(made[0]), 10),
+        "10 strongest paths": lambda: strongest_paths(made[0], inputs_to_targets(made[0]), 10),
     }[case]
     seconds: list[float] = []
     before = anonymous()

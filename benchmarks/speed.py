@@ -1,14 +1,14 @@
-"""Speed and memory of a trace on Gemma 3 270M, beside this machine's own matrix product.
+"""Speed and memory of a trace on Gemma 3 270M, compared with this machine's matrix product.
 
     python benchmarks/speed.py            all cases, each in its own process
     python benchmarks/speed.py --out benchmarks/results/speed.md
 
 The dictionary is random: 4,096 features per layer, JumpReLU, with one threshold per layer set so
-that about 40 features are active per token and layer.  What a row costs does not depend on what
-the numbers are.  FLOPs are those that rows need (circuits.attribution.flops), memory is what no
-file holds.  The rate of the matrix product is measured in the same process just before and just
+that about 40 features are active per token and layer.  The cost of a row does not depend on
+the values.  FLOPs are those that rows need (circuits.attribution.cost), memory is anonymous
+memory.  The rate of the matrix product is measured in the same process just before and just
 after the trace.  `sweep` includes the thinning of rows, `choose` is best-first selection, which
-runs between rounds and counts apart.
+runs between rounds and is counted separately.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ import torch
 from random_dictionary import random_dictionary
 from watch import Watch, anonymous
 
-from circuits.attribution.estimate import Plan, matrix_product_rate
-from circuits.attribution.expand import Expansion
-from circuits.attribution.rows import SparseRows
-from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.attribution.cost import Plan
+from circuits.attribution.estimate import matrix_product_rate
+from circuits.attribution.local_replacement import local_replacement
+from circuits.attribution.rows import Expansion, SparseRows
+from circuits.attribution.targets import TargetSettings
 from circuits.model.prompt import Prompt, PromptRule, prompt_from_ids, read_prompt
 from circuits.model.subject import Subject, read_subject
 from circuits.pipe import TraceSettings, trace
-from circuits.recording.record import record
 from graphs import Bos, NodeKind
 
 LENGTHS = (6, 32, 128, 512)
 D_DICT, ACTIVE = 4096, 40
-TEXT = Path(__file__).parents[1] / "LICENSE"  # long, plain English, always there
+TEXT = Path(__file__).parents[1] / "LICENSE"  # long, plain English, always present
 STAGES = ("record", "features", "sources", "sweep", "choose", "check", "label", "graph")
 ATTRIBUTION = ("record", "features", "sources", "sweep", "choose", "graph")
 REPEATS = {6: 5, 32: 3, 128: 1, 512: 1}
@@ -56,7 +56,7 @@ def prompt_of(length: int, subject: Subject) -> Prompt:
 
 
 class Clock:
-    """Seconds per stage, told by the progress callback."""
+    """Seconds per stage, measured by the progress callback."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -71,8 +71,8 @@ class Clock:
             self.stage, self.since = stage, now
 
     @contextmanager
-    def apart(self, stage: str, within: str, owner: type, name: str) -> Iterator[None]:
-        """Count the seconds of a method in a stage of their own, not in the one it runs in."""
+    def separately(self, stage: str, within: str, owner: type, name: str) -> Iterator[None]:
+        """Count the seconds of a method as a stage of their own, not in the one it runs in."""
         method = getattr(owner, name)
 
         @wraps(method)
@@ -94,7 +94,7 @@ class Clock:
 
 
 def processor() -> str:
-    """What the machine computes with (Linux)."""
+    """The name of the processor (Linux)."""
     return next(
         line.split(":")[1].strip()
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -103,7 +103,7 @@ def processor() -> str:
 
 
 def conditions() -> str:
-    """When and with what a table was measured."""
+    """Date, machine and versions, for the head of a table."""
     return (
         f"{date.today()} · {processor()}, {os.cpu_count()} cores · Python "
         f"{platform.python_version()}, torch {torch.__version__}"
@@ -123,31 +123,30 @@ def measure(length: int) -> dict[str, float]:
     for _ in range(REPEATS[length]):
         rate = matrix_product_rate(torch.float32, torch.device("cpu"), seconds=0.3)
         clock = Clock()
-        with clock.apart("choose", "sweep", SparseRows, "influence"):
+        with clock.separately("choose", "sweep", SparseRows, "influence"):
             graph = trace(prompt, subject, dictionary, settings, clock)
         clock("end")
         rate = max(rate, matrix_product_rate(torch.float32, torch.device("cpu"), seconds=0.3))
         runs.append((clock.seconds, rate))
     seconds, rate = min(runs, key=lambda run: sum(run[0].values()))
-    recording = record(subject.frozen, prompt)
-    targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
-    features = dictionary.activate(subject.frozen, recording, targets.covectors)
+    local = local_replacement(prompt, subject, dictionary, TargetSettings())
+    features, at_end = local.features, local.targets.covectors
     chosen = graph.expanded[graph.nodes.is_kind(NodeKind.FEATURE)]
     rows = torch.from_numpy(chosen).nonzero()[:, 0]
-    plan = Plan(subject.frozen, recording, features, expansion, targets.covectors)
-    costs, floor, at_end = plan.costs, plan.floor, targets.covectors
+    plan = Plan(local, expansion)
+    costs, split = plan.costs, plan.split
     table = costs.table(features.layer[rows], features.pos[rows])
     table += costs.table(at_end.layer, at_end.pos)
-    flops = costs.of_rows(table, floor) + costs.of_pushing(floor)
+    flops = costs.of_rows(table, split) + costs.of_forward_prefix(split)
     return {
         "length": length,
         "active": len(features),
-        "rows": len(rows) + len(targets.described),
+        "rows": len(rows) + len(local.targets.described),
         "resolved": graph.provenance.checks.influence_resolved or 0.0,
         "edges": graph.weights.nnz,
         **{stage: seconds.get(stage, 0.0) for stage in STAGES},
-        "floor": floor,
-        "uncut": costs.of_rows(table) / 1e9,
+        "split": split,
+        "unsplit": costs.of_rows(table) / 1e9,
         "gflop": flops / 1e9,
         "rate": flops / seconds["sweep"] / 1e9,
         "sgemm": rate / 1e9,
@@ -165,7 +164,7 @@ def table(cases: list[dict[str, float]]) -> str:
         "",
         "| tokens | active | rows | resolved | edges | "
         + " | ".join(f"{s} s" for s in STAGES)
-        + " | attribution s | all s | uncut GFLOP | cut at layer | GFLOP | sweep GFLOP/s "
+        + " | attribution s | all s | unsplit GFLOP | split layer | GFLOP | sweep GFLOP/s "
         "| sgemm GFLOP/s | sweep / sgemm | loaded MiB | peak MiB | bytes above loaded per edge |",
         "|" + "--:|" * (17 + len(STAGES)),
     ]
@@ -180,8 +179,8 @@ def table(cases: list[dict[str, float]]) -> str:
             *(f"{case[stage]:.2f}" for stage in STAGES),
             f"{sum(case[stage] for stage in ATTRIBUTION):.2f}",
             f"{sum(case[stage] for stage in STAGES):.2f}",
-            f"{case['uncut']:,.0f}",
-            f"{case['floor']:.0f}",
+            f"{case['unsplit']:,.0f}",
+            f"{case['split']:.0f}",
             f"{case['gflop']:,.0f}",
             f"{case['rate']:.0f}",
             f"{case['sgemm']:.0f}",

@@ -1,11 +1,11 @@
-"""Two-hop swaps on atlas: one state's features off, another's on, and the answer must follow.
+"""Two-hop swaps on atlas: replace one state's features by another's; the answer must follow.
 
     python benchmarks/swaps.py --out benchmarks/results/swaps.md
 
 "The capital of the state containing Dallas is" with Texas's features swapped for California's, as
 they are in the graph of Oakland's prompt, should answer Sacramento.  Prompts are held out from
-training in every phrasing.  There are two nulls: a third state is swapped in, and as many features
-of other layers and positions are, which differ as well.
+training in every phrasing.  There are two nulls: swapping in a third state, and swapping as many
+features at other layers and positions at which the graphs differ too.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pathlib import Path
 from rich.console import Console
 
 import graphs
+from atlas_world import Question, questions
 from circuits.atlas.shipped import ATLAS, atlas_transcoders
-from circuits.atlas.world import Question, questions
 from circuits.attribution.target_names import candidates
 from circuits.attribution.targets import TargetSettings
 from circuits.features.files.reading import read_transcoders
@@ -41,21 +41,21 @@ PAIRS, SEED = 100, 7
 
 @dataclass(frozen=True)
 class Swapped:
-    """What one pair answered."""
+    """The answer to one pair."""
 
     one: Question
     other: Question
-    said: str  # most probable token under the swap, or why there was none
+    answer: str  # most probable token under the swap, or why there was none
 
     @property
     def holds(self) -> bool:
-        return self.said == self.other.answer
+        return self.answer == self.other.answer
 
 
 def held_out() -> list[Question]:
-    """One phrasing of every capital that was never asked of its cities."""
+    """One phrasing of every held-out question for a capital."""
     found = [q for q in questions() if q.relations == ASKED and q.held_out]
-    return [q for q in found if q.prompt == f"The capital of the state containing {q.way[0]} is"]
+    return [q for q in found if q.prompt == f"The capital of the state containing {q.chain[0]} is"]
 
 
 def pairs(asked: list[Question]) -> list[tuple[Question, Question, Question]]:
@@ -64,13 +64,13 @@ def pairs(asked: list[Question]) -> list[tuple[Question, Question, Question]]:
     found: list[tuple[Question, Question, Question]] = []
     while len(found) < PAIRS:
         three = chooser.sample(asked, 3)
-        if len({question.way[1] for question in three}) == 3:
+        if len({question.chain[1] for question in three}) == 3:
             found.append((three[0], three[1], three[2]))
     return found
 
 
 class World:
-    """One model, with the graph of every question."""
+    """One model, with cached graphs of questions."""
 
     def __init__(self, name: str) -> None:
         self.subject: Subject = read_subject(name)
@@ -88,22 +88,22 @@ class World:
         return prepare(self.graph(question), self.subject, self.source)
 
     def knows(self, question: Question) -> bool:
-        """Whether the model answers it."""
-        logits = self.experiment(question).recording.logits
+        """Whether the model answers it correctly."""
+        logits = self.experiment(question).local.recording.logits
         return self.subject.spell(int(logits.argmax())).strip() == question.answer
 
-    def answer(self, one: Question, made: Intervention, regime: Regime) -> str:
-        """What the model says to one prompt under an intervention."""
-        outcomes = intervene(self.experiment(one), [made], regime)
+    def answer(self, one: Question, intervention: Intervention, regime: Regime) -> str:
+        """The model's most probable next token on a prompt under an intervention."""
+        outcomes = intervene(self.experiment(one), [intervention], regime)
         return self.subject.spell(int(outcomes.after[0].argmax())).strip()
 
     def swap(self, one: Question, other: Question) -> Intervention:
-        """One state's features for the other's, by what the labels name."""
-        edit = Swap(one.way[1], other.way[1], self.graph(other))
+        """Replace one state's features by the other's, at the places where labels name it."""
+        edit = Swap(one.chain[1], other.chain[1], self.graph(other))
         return graphs.intervention(self.graph(one), [edit])
 
     def elsewhere(self, one: Question, other: Question, seed: int) -> Intervention:
-        """As many of all features that differ, none of them at the places of the swap."""
+        """As many features that differ, none at the layers and positions of the swap."""
         swapped = self.swap(one, other).changes
         places = {(change.node.layer, change.node.pos) for change in swapped}
         every = graphs.intervention(
@@ -116,7 +116,7 @@ class World:
 
 @dataclass(frozen=True)
 class Rates:
-    """Shares of the pairs that answer with the second state's capital."""
+    """Shares of the pairs whose answer is the second state's capital."""
 
     found: list[Swapped]
     third: float  # with a third state's features
@@ -170,8 +170,8 @@ def main() -> None:
                 f"{rates.third:.0%} | {rates.elsewhere:.0%} |"
             )
             misses += [
-                f"{name}, {regime}: {one.one.way[0]} → {one.other.way[0]}: "
-                f"{one.said}, expected {one.other.answer}"
+                f"{name}, {regime}: {one.one.chain[0]} → {one.other.chain[0]}: "
+                f"{one.answer}, expected {one.other.answer}"
                 for one in rates.found
                 if not one.holds
             ]

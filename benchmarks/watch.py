@@ -1,6 +1,6 @@
-"""The largest anonymous memory of this process: what no file holds, the page cache not counted.
+"""The largest anonymous memory of this process: memory that no file backs, so no page cache.
 
-Standard library only, so that the process of another tool can watch itself in the same way.
+Standard library only, so that another tool's environment can import it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Watch:
 
 
 def anonymous() -> int:
-    """Bytes of this process that no file holds (Linux)."""
+    """Bytes of this process that no file backs (Linux)."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024

@@ -1,8 +1,8 @@
 """Circuit tracing: a model and a prompt become an attribution graph."""
 
-import circuits.machine.elementary
+import circuits.machine
 from circuits.attribution.estimate import Estimate
-from circuits.attribution.expand import Expansion
+from circuits.attribution.rows import Expansion
 from circuits.attribution.targets import Direction, TargetSettings
 from circuits.features.files.reading import read_transcoders
 from circuits.features.neurons import Neurons
@@ -48,4 +48,4 @@ __all__ = [
     "trace",
 ]
 
-circuits.machine.elementary.call_first()
+circuits.machine.warm_up_mkl()

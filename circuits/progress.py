@@ -1,4 +1,4 @@
-"""Progress of long work, told to a callback: a bar in a terminal, nothing elsewhere."""
+"""Progress reported to a callback: a bar in a terminal, nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def ignore_progress(stage: str, done: int, total: int) -> None:
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Progress]:
-    """A callback that draws one bar on a console; it draws nothing where that is no terminal."""
+    """A callback that draws one bar on a console, and nothing if that is not a terminal."""
     columns = (TextColumn("{task.description:9}", markup=False), BarColumn(), TimeElapsedColumn())
     with Bar(
         *columns,
         console=console,
         transient=True,
-        redirect_stdout=False,  # what libraries print meanwhile goes its own way
+        redirect_stdout=False,  # output of libraries is left alone
         redirect_stderr=False,
         disable=not console.is_terminal,
     ) as bar:

@@ -1,7 +1,7 @@
 """Attribution graphs: nodes, influence, pruning, scores and files.  No torch."""
 
-from graphs.analysis.flow import Ends, entering, flow, necessity, path_lengths, whole
-from graphs.analysis.influence import influence, resolved_influence
+from graphs.analysis.flow import Ends, entering, flow, inputs_to_targets, necessity, path_lengths
+from graphs.analysis.influence import influence
 from graphs.analysis.opposing import Effect, Opposing, opposing, total_effects
 from graphs.analysis.paths import Path, Paths, strongest_paths
 from graphs.analysis.prune import PruneSettings, cumulative_influence, prune
@@ -15,8 +15,8 @@ from graphs.comparison.correspond import Correspondence, CorrespondSettings, cor
 from graphs.comparison.evidence import Weights, mean_depth
 from graphs.comparison.many_prompts import (
     SHUFFLES,
-    Across,
-    across_prompts,
+    PromptSetComparison,
+    compare_prompt_sets,
     interval,
     known_mean,
     traits,
@@ -34,12 +34,19 @@ from graphs.core.annotations import (
     read_annotations,
     write_annotations,
 )
-from graphs.core.descriptions import Description, Example
 from graphs.core.graph import AttributionGraph
-from graphs.core.identity import one_dictionary, one_source, one_vocabulary
+from graphs.core.identity import same_dictionary, same_source, same_vocabulary
 from graphs.core.merging import MergeConflict, merged
-from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
-from graphs.core.opening import Bos, ContextRule, DocumentOpening, Opening
+from graphs.core.nodes import (
+    INPUT_KINDS,
+    TARGET_KINDS,
+    Description,
+    Example,
+    NodeId,
+    NodeKind,
+    NodeTable,
+)
+from graphs.core.opening import Bos, DocumentOpening, Opening, PrefixRule
 from graphs.core.provenance import (
     NEURONS,
     SCHEMA_VERSION,
@@ -66,7 +73,7 @@ from graphs.core.report import (
 from graphs.disk.files import GraphFileError, first_problem, is_packed, regular_file
 from graphs.disk.portable import portable
 from graphs.errors import HeadwaterError
-from graphs.formats.assembly import Links, assemble, columns_of_others
+from graphs.formats.assembly import Links, assemble, imported_columns
 from graphs.formats.dot import to_dot, write_dot
 from graphs.formats.interchange import to_networkx, write_gexf, write_graphml, write_node_link
 from graphs.formats.neuronpedia.contents import Upload, hidden
@@ -74,13 +81,13 @@ from graphs.formats.neuronpedia.names import CIRCUIT_TRACER_KIND
 from graphs.formats.neuronpedia.reader import ReadGraph, read_neuronpedia
 from graphs.formats.neuronpedia.writer import (
     LARGEST_UPLOAD,
-    complaints,
     to_neuronpedia,
+    upload_problems,
     write_neuronpedia,
 )
 from graphs.formats.parquet import parquet_paths, write_parquet
 from graphs.formats.storage import read_graph, write_graph
-from graphs.formats.target_weights import weighed
+from graphs.formats.target_weights import target_seeds
 from graphs.formats.updates import (
     keep_annotations,
     keep_measured,
@@ -89,19 +96,25 @@ from graphs.formats.updates import (
 )
 from graphs.groups.automatic import keep_groups, with_groups
 from graphs.groups.collapse import Collapsed, CyclicGroups, collapse
-from graphs.groups.grouping import GroupSettings, TooManyFeatures, find_groups, named, similarity
-from graphs.interventions.carriers import (
+from graphs.groups.grouping import (
+    GroupSettings,
+    TooManyFeatures,
+    find_groups,
+    named_groups,
+    similarity,
+)
+from graphs.interventions.changes import Change, Intervention, intervention
+from graphs.interventions.edits import Add, Edit, EditError, Scale, Set, Steer, Swap
+from graphs.interventions.effects import Effects, NodeEffect, TokenEffect
+from graphs.interventions.mediators import (
     Answer,
     Audited,
-    Carrier,
     Kind,
+    Mediator,
     Recurring,
     by_kind,
     recurring,
 )
-from graphs.interventions.changes import Change, Intervention, intervention
-from graphs.interventions.edits import Add, Edit, EditError, Push, Scale, Set, Swap
-from graphs.interventions.effects import Effects, NodeEffect, TokenEffect
 from graphs.interventions.pairs import Line, PromptPair, read_pairs
 from graphs.interventions.predict import predict
 from graphs.interventions.reporting import areas, effect_report, set_report
@@ -119,7 +132,6 @@ __all__ = [
     "SHUFFLES",
     "TARGET_KINDS",
     "UNKNOWN",
-    "Across",
     "Add",
     "Annotations",
     "Answer",
@@ -127,7 +139,6 @@ __all__ = [
     "AttributionGraph",
     "Audited",
     "Bos",
-    "Carrier",
     "Change",
     "Checks",
     "Collapsed",
@@ -135,7 +146,6 @@ __all__ = [
     "Comparison",
     "Concept",
     "Consensus",
-    "ContextRule",
     "CorrespondSettings",
     "Correspondence",
     "CurveReport",
@@ -161,6 +171,7 @@ __all__ = [
     "Links",
     "Match",
     "Measured",
+    "Mediator",
     "MergeConflict",
     "ModelIdentity",
     "NodeEffect",
@@ -172,12 +183,13 @@ __all__ = [
     "Opposing",
     "Path",
     "Paths",
+    "PrefixRule",
     "Profile",
     "Profiled",
     "PromptPair",
+    "PromptSetComparison",
     "Provenance",
     "PruneSettings",
-    "Push",
     "ReadGraph",
     "Recurring",
     "Regime",
@@ -191,6 +203,7 @@ __all__ = [
     "Set",
     "SetReport",
     "Sink",
+    "Steer",
     "StrongestReport",
     "Summary",
     "Swap",
@@ -201,7 +214,6 @@ __all__ = [
     "Transport",
     "Upload",
     "Weights",
-    "across_prompts",
     "align_characters",
     "align_prompts",
     "align_tokens",
@@ -210,9 +222,8 @@ __all__ = [
     "assemble",
     "by_kind",
     "collapse",
-    "columns_of_others",
     "compare",
-    "complaints",
+    "compare_prompt_sets",
     "concepts",
     "consensus",
     "correspond",
@@ -223,7 +234,9 @@ __all__ = [
     "first_problem",
     "flow",
     "hidden",
+    "imported_columns",
     "influence",
+    "inputs_to_targets",
     "interval",
     "intervention",
     "is_packed",
@@ -236,12 +249,9 @@ __all__ = [
     "match_by_similarity",
     "mean_depth",
     "merged",
-    "named",
+    "named_groups",
     "names_concept",
     "necessity",
-    "one_dictionary",
-    "one_source",
-    "one_vocabulary",
     "opposing",
     "parquet_paths",
     "path_lengths",
@@ -257,13 +267,16 @@ __all__ = [
     "read_profile",
     "recurring",
     "regular_file",
-    "resolved_influence",
+    "same_dictionary",
+    "same_source",
+    "same_vocabulary",
     "scores",
     "select",
     "set_report",
     "similarity",
     "strongest_paths",
     "summarise",
+    "target_seeds",
     "to_dot",
     "to_networkx",
     "to_neuronpedia",
@@ -271,8 +284,7 @@ __all__ = [
     "traits",
     "transport",
     "update_annotations",
-    "weighed",
-    "whole",
+    "upload_problems",
     "with_groups",
     "write_annotations",
     "write_dot",

@@ -1,7 +1,10 @@
-"""What headwater raises on purpose: bad input, or what cannot be done, in one sentence."""
+"""The base of all errors that headwater raises on purpose."""
 
 from __future__ import annotations
 
 
 class HeadwaterError(ValueError):
-    """Its text says what was expected, what came and what to do, as the command line prints it."""
+    """Bad input or an impossible request.
+
+    The message says what was expected, what came and what to do, as the command line prints it.
+    """

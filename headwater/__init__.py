@@ -1,4 +1,4 @@
-"""headwater: the command line and the local server, which alone see circuits, graphs and viz."""
+"""headwater: the command line and the local server, which combine circuits, graphs and viz."""
 
 from graphs.errors import HeadwaterError
 

@@ -15,7 +15,7 @@ from headwater.cli.usage import UsageError
 from headwater.opened import open_graph
 from headwater.terminal.printing import remark
 
-NAMED = 3  # files that a sentence names
+NAMED = 3  # files that a message names
 INDEX = "graph-metadata.json"  # circuit-tracer lists its graphs in it
 
 
@@ -27,36 +27,36 @@ def compare_folders(
     shuffles: int,
     html: Path | None,
 ) -> tuple[dict[str, Any], RenderableType]:
-    """Scores over all prompts, for machines and for people; the page goes to `html`.
+    """Scores over all prompts, as JSON and as a table; the page goes to `html`.
 
-    Raises UsageError for folders without graphs of one name, or too few to be shuffled.
+    Raises UsageError for folders without graphs of the same name, or too few to shuffle.
     """
     files = _files(first), _files(second)
     names = sorted(files[0].keys() & files[1].keys())
     if not names:
         raise UsageError(
-            f"No graph in {first} has the name of one in {second}: give the graphs of a prompt one "
-            "name in both folders."
+            f"No graph in {first} has the same name as one in {second}: give the graphs of a "
+            "prompt the same name in both folders."
         )
     if shuffles and len(names) < 2:
-        raise UsageError("Prompts are shuffled, which needs two of them: give --permutations 0.")
+        raise UsageError("Shuffling prompts needs at least two: give --permutations 0.")
     alone = sorted(files[0].keys() ^ files[1].keys())
     if alone:
         shown = ", ".join(alone[:NAMED]) + (", …" if len(alone) > NAMED else "")
-        remark(f"In one folder only, and left out: {shown}.")
+        remark(f"Left out, since only one folder has them: {shown}.")
     one, other = ([open_graph(side[name]).graph for name in names] for side in files)
     for side, folder in ((one, first), (other, second)):
         _refuse_many_dictionaries(side, names, folder)
-    if graphs.one_dictionary(one[0], other[0]):
+    if graphs.same_dictionary(one[0], other[0]):
         refuse_profiles(profiles)
-    found = graphs.across_prompts(one, other, settings, profiles, shuffles)
+    found = graphs.compare_prompt_sets(one, other, settings, profiles, shuffles)
     if html is not None:
         viz.write_prompts(one, other, found, html)
-    said = {
+    numbers = {
         "prompts": names,
         "scores": {
             name: score_numbers(score)
-            | {"interval": list(map(finite, graphs.interval(found.each[name])))}
+            | {"interval": list(map(finite, graphs.interval(found.per_prompt[name])))}
             for name, score in found.scores.items()
         },
         "traits": {
@@ -66,35 +66,40 @@ def compare_folders(
             }
             for name, values in found.traits.items()
         },
-        "each": {name: list(map(finite, values.tolist())) for name, values in found.each.items()},
+        "each": {
+            name: list(map(finite, values.tolist())) for name, values in found.per_prompt.items()
+        },
     }
-    return said, viz.prompts_text(one, other, names, found)
+    return numbers, viz.prompts_text(one, other, names, found)
 
 
 def refuse_profiles(profiles: object) -> None:
-    """Raise UsageError for profiles of features that need no evidence."""
+    """Raise UsageError for profiles if features are matched by identity."""
     if profiles is not None:
         raise UsageError(
-            "Both graphs have features of one dictionary, which are matched by their numbers: "
+            "Both graphs have features of one dictionary, which are matched by identity: "
             "leave out --profile."
         )
 
 
 def score_numbers(score: graphs.Score) -> dict[str, Any]:
     """A score as JSON."""
-    chance = finite(score.chance)
-    return {"value": finite(score.value), "null": list(map(finite, score.known)), "chance": chance}
+    return {
+        "value": finite(score.value),
+        "null": list(map(finite, score.known_null)),
+        "chance": finite(score.p_value),
+    }
 
 
 def finite(value: Any) -> Any:
-    """The same, but None for nan, which JSON does not know."""
+    """The value, None for nan, which JSON lacks."""
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Graph files by their names.  Raises UsageError if it is no folder or has none."""
+    """Graph files by name.  Raises UsageError if it is not a folder or has none."""
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder: compare two graphs or two folders of graphs.")
+        raise UsageError(f"{folder} is not a folder: compare two graphs or two folders of graphs.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         index = path.name == INDEX or path.name.endswith(graphs.ANNOTATIONS_SUFFIX)
@@ -108,7 +113,7 @@ def _files(folder: Path) -> dict[str, Path]:
             )
         found[name] = path
     if not found:
-        raise UsageError(f"{folder} holds no graphs: expected {', '.join(SUFFIXES)}.")
+        raise UsageError(f"{folder} has no graphs: expected {', '.join(SUFFIXES)}.")
     return found
 
 
@@ -116,7 +121,7 @@ def _refuse_many_dictionaries(
     side: list[graphs.AttributionGraph], names: list[str], folder: Path
 ) -> None:
     for name, graph in zip(names, side, strict=True):
-        if not graphs.one_dictionary(side[0], graph):
+        if not graphs.same_dictionary(side[0], graph):
             raise UsageError(
                 f"{folder} has graphs of several models or dictionaries, as {names[0]} and {name}: "
                 "give each a folder of its own."

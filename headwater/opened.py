@@ -1,4 +1,4 @@
-"""Graphs that a command reads, with remarks on files of others on standard error."""
+"""Reading graphs for a command, with remarks on other programs' files on standard error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headwater.terminal.printing import remark
 
 
 def open_graph(path: Path, spell: Callable[[int], str] | None = None) -> graphs.ReadGraph:
-    """As `circuits.graph_files.opened.open_graph`, which says what had to be decided."""
+    """As `circuits.graph_files.opened.open_graph`; its remarks are printed."""
     read = opened.open_graph(path, spell)
     for sentence in read.remarks:
         remark(f"{path}: {sentence}")

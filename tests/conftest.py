@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+import circuits.training.report
 from circuits.features.active import FeatureSource
 from circuits.features.neurons import Neurons
 from circuits.model.subject import Subject
+from circuits.recording.record import record
 from tests import windows
-from tests.browser import LAPTOP, chromium
-from tests.tiny import ARCHITECTURES, tiny_model, tiny_subject, toy_tokenizer
+from tests.browser import chromium, new_window
+from tests.tiny import ARCHITECTURES, DENSE, tiny_model, tiny_subject, toy_tokenizer
 
 cached_subject = cache(tiny_subject)
+cached_recording = cache(record)
 
 
 @pytest.fixture(params=sorted(ARCHITECTURES))
@@ -25,7 +28,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     return cached_subject(request.param)
 
 
-@pytest.fixture(params=sorted(set(ARCHITECTURES) - {"gpt-oss"}))
+@pytest.fixture(params=sorted(DENSE))
 def dense_subject(request: pytest.FixtureRequest) -> Subject:
     """The same, of every architecture whose MLPs have neurons: no mixture of experts."""
     return cached_subject(request.param)
@@ -52,6 +55,12 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def few_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dictionaries that are trained are measured on three graphs of held-out documents, not 20."""
+    monkeypatch.setattr(circuits.training.report, "GRAPHS", 3)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's chromium; for tests that need it (`tests.browser.needs_chromium`)."""
@@ -62,9 +71,10 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A window of somebody who has never been here."""
-    context = browser.new_context(viewport=LAPTOP)
-    yield context.new_page()
-    context.close()
+    page = new_window(browser)
+    yield page
+    for window in page.context.pages[1:]:
+        window.close()
 
 
 @pytest.fixture(scope="module", params=["posix", "windows"])

@@ -125,7 +125,7 @@ def draw(number: int, world: World, scratch: Path) -> Drawn:
 _ALWAYS = ("model", "max_features", "width", "l0", "steps", "batch", "length", "shuffled")
 _ALWAYS += ("permutations", "random_sets", "carriers", "html")
 # And without one of each of these most commands would end before they begin.
-_EDITS = ("set_to", "set_to", "set_to", "scale", "add", "push", "swap")
+_EDITS = ("set_to", "set_to", "set_to", "scale", "add", "steer", "swap")
 _PROMPT = ("prompt", "prompt", "prompt", "prompt_file")
 _ONE_OF = {
     "check": (("transcoders", "model"), ("features",)),
@@ -166,7 +166,7 @@ class Values:
             "prompt": (["fjfoi", "f", "jjjjjj"], ["f" * 64, "f" * 63, "wwww", "F", "f\x1b"]),
             "device": (["cpu"], DEVICES),
             "target": (list("eh"), ["ef", "", "w", HOSTILE]),
-            "push": ([f"1@1:{some(world.vectors)}=2"], [f"{v}={some(NUMBERS)}" for v in _PLACES]),
+            "steer": ([f"1@1:{some(world.vectors)}=2"], [f"{v}={some(NUMBERS)}" for v in _PLACES]),
         }
         self.sound: dict[str, Any] = {name: sound for name, (sound, _) in pool.items()}
         self.odd: dict[str, Any] = {name: tuple(odd) for name, (_, odd) in pool.items()}

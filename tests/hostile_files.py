@@ -21,10 +21,10 @@ import torch
 import transformers
 import yaml
 
-from circuits.features.feature_files import write_feature_files
+from circuits.features.labels import write_feature_files
 from graphs.core.annotations import Annotations, Group, annotations_path, write_annotations
-from graphs.core.descriptions import Description, Example
 from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import Description, Example
 from graphs.core.provenance import DictionaryIdentity, Measured, ModelIdentity, Provenance, Target
 from graphs.core.regime import Regime
 from graphs.formats.storage import read_graph, write_graph
@@ -49,7 +49,11 @@ def speaking_graph(name: str = "") -> AttributionGraph:
     graph = make_graph(names, edges, tokens=(text,), output_tokens={1: (text,), 2: (text,)})
     example = Example(tokens=(text,), activations=(1.0,))
     described = Description(
-        label=text, said=(text,), raised=(text,), lowered=(text,), examples=(example,)
+        label=text,
+        promoted_at_own_layer=(text,),
+        promoted=(text,),
+        suppressed=(text,),
+        examples=(example,),
     )
     header = Provenance(
         generator=text,
@@ -233,7 +237,7 @@ def _dictionaries(root: Path) -> list[str]:
     described = sound("described")
     sound("crossing", cross_layer)
     example = Example(tokens=(STORABLE,), activations=(1.0,))
-    said = Description(label=STORABLE, raised=(STORABLE,), examples=(example,))
+    said = Description(label=STORABLE, promoted=(STORABLE,), examples=(example,))
     write_feature_files(described, "toy", [[said] * 20] * 3)
     _written(sound("speaking") / "config.yaml", yaml.safe_dump({"model_kind": STORABLE}))
     write_feature_files(sound("speaking name", scan=STORABLE), STORABLE, [[said] * 20] * 3)

@@ -17,20 +17,45 @@ from circuits.features.active import ActiveFeatures
 from circuits.features.hook_points import ReadPoint, WritePoint
 from circuits.features.neurons import NeuronRows
 from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.architectures import Layout
 from circuits.model.frozen import FrozenModel
 from circuits.recording.record import Recording
 
 
-def frozen_norm(module: nn.Module, offset: float, x: Tensor, at: Tensor, bias_scale) -> Tensor:
+def frozen_norm(
+    module: nn.Module | None, offset: float, x: Tensor, at: Tensor, bias_scale
+) -> Tensor:
     """A norm with its denominator computed from `at` instead of x; its bias is scaled."""
+    if module is None:
+        return x
     centred, centred_at = x, at
-    if isinstance(module, nn.LayerNorm):
+    if type(module).__name__ in ("LayerNorm", "CohereLayerNorm", "Cohere2LayerNorm"):
         centred, centred_at = x - x.mean(-1, keepdim=True), at - at.mean(-1, keepdim=True)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     denominator = (centred_at.pow(2).mean(-1, keepdim=True) + eps).sqrt()
     out = centred / denominator * (module.weight + offset)
     bias = getattr(module, "bias", None)
     return out if bias is None else out + bias * bias_scale
+
+
+def norm_of(block: nn.Module, path: str | None) -> nn.Module | None:
+    """The norm in front of attention or MLP; some models have none there."""
+    return None if path is None else block.get_submodule(path)
+
+
+def multiplied(frozen: FrozenModel, output: Tensor) -> Tensor:
+    """What attention or MLP adds to the residual stream, from what it gives."""
+    if type(frozen.model).__name__ == "GraniteForCausalLM":
+        return output * frozen.config.residual_multiplier
+    return output
+
+
+def gate_and_up(mlp: nn.Module, layout: Layout, x: Tensor, bias_scale) -> list[Tensor]:
+    """What goes into the neurons: through the gate, where there is one, and beside it."""
+    if layout.gate == "gate_up_proj":
+        return list(linear_map(mlp.gate_up_proj, x, bias_scale).chunk(2, -1))
+    paths = [layout.up] if layout.gate is None else [layout.gate, layout.up]
+    return [linear_map(mlp.get_submodule(path), x, bias_scale) for path in paths]
 
 
 def linear_map(module: nn.Module, x: Tensor, bias_scale) -> Tensor:
@@ -48,6 +73,9 @@ def values_of(frozen: FrozenModel, attention: nn.Module, x: Tensor, bias_scale) 
     elif name == "GPTNeoXForCausalLM":
         fused = linear_map(attention.query_key_value, x, bias_scale)
         values = fused.view(len(x), n_heads, -1).chunk(3, -1)[2].reshape(len(x), -1)
+    elif name == "Phi3ForCausalLM":
+        fused = linear_map(attention.qkv_proj, x, bias_scale)
+        values = fused[:, -frozen.config.num_key_value_heads * attention.head_dim :]
     else:
         values = linear_map(attention.v_proj, x, bias_scale)
     n_kv = getattr(frozen.config, "num_key_value_heads", n_heads)
@@ -79,7 +107,7 @@ class Oracle:
     def target_values(self, scale: Tensor) -> Tensor:
         """Values of all active features, then of all targets."""
         frozen, recording = self.frozen, self.recording
-        length, context = len(recording.prompt), recording.prompt.context_only
+        length, context = len(recording.prompt), recording.prompt.n_prefix
         x = recording.tokens * scale[:length, None]
         if recording.positions is not None:
             x = x + recording.positions * scale[length : 2 * length, None]
@@ -108,7 +136,7 @@ class Oracle:
         layout, block = self.frozen.layout, self.frozen.modules[layer]
         attention = block.get_submodule(layout.attention)
         offset = layout.gain_offset
-        norm = block.get_submodule(layout.attention_norm)
+        norm = norm_of(block, layout.attention_norm)
         entering = self.entering[layer]
         values = values_of(
             self.frozen, attention, frozen_norm(norm, offset, x, entering, bias), bias
@@ -119,7 +147,7 @@ class Oracle:
             mixed[:, head] = pattern[head] @ values[:, head]
         out = linear_map(attention.get_submodule(layout.output), mixed.flatten(1), bias)
         if layout.post_attention_norm is None:
-            return out
+            return multiplied(self.frozen, out)
         post = block.get_submodule(layout.post_attention_norm)
         recorded = self._recorded_attention(layer)
         return frozen_norm(post, offset, out, recorded, bias)
@@ -129,7 +157,7 @@ class Oracle:
         layout, block = self.frozen.layout, self.frozen.modules[layer]
         attention = block.get_submodule(layout.attention)
         x, one = self.entering[layer], torch.ones(())
-        norm = block.get_submodule(layout.attention_norm)
+        norm = norm_of(block, layout.attention_norm)
         values = values_of(
             self.frozen, attention, frozen_norm(norm, layout.gain_offset, x, x, one), one
         )
@@ -142,12 +170,12 @@ class Oracle:
         point = ReadPoint.MLP_INPUT if self.dictionary is None else self.dictionary.read
         if point == ReadPoint.RESIDUAL:
             return x
-        norm = block.get_submodule(layout.mlp_norm)
+        norm = norm_of(block, layout.mlp_norm)
         at = self.recording.blocks[layer].mlp_residual
         if point == ReadPoint.MLP_INPUT:
             return frozen_norm(norm, layout.gain_offset, x, at, bias)
         plain = frozen_norm(norm, layout.gain_offset, x, at, 0.0)
-        return plain / (norm.weight + layout.gain_offset)
+        return plain if norm is None else plain / (norm.weight + layout.gain_offset)
 
     def _feature_value(self, feature: int, x: Tensor, bias) -> Tensor:
         features = self.features
@@ -161,23 +189,22 @@ class Oracle:
         mlp = self.frozen.modules[layer].get_submodule(layout.mlp)
         recorded = self.recording.blocks[layer].mlp_input[pos]
         act = mlp.get_submodule(layout.nonlinearity)
-        up = mlp.get_submodule(layout.up)
+        before, *branch = gate_and_up(mlp, layout, recorded, 1.0)
+        first, *second = (x[0, index] for x in gate_and_up(mlp, layout, read[None], bias))
+        after = act(before)[index]
+        ratio = after / before[index]
         if layout.gate is None:
-            before = up(recorded)[index]
-            return act(before) / before * linear_map(up, read[None], bias)[0, index]
-        gate = mlp.get_submodule(layout.gate)
-        before, branch = gate(recorded)[index], up(recorded)[index]
-        ratio = act(before) / before
-        through_gate = ratio * branch * linear_map(gate, read[None], bias)[0, index]
-        through_up = act(before) * linear_map(up, read[None], bias)[0, index]
-        return (through_gate + through_up) / 2
+            return ratio * first
+        return (ratio * branch[0][index] * first + after * second[0]) / 2
 
     def _to_residual(self, layer: int, written: Tensor) -> Tensor:
         """From what the dictionary writes to what is added to the residual, bias of norms apart."""
         layout, block = self.frozen.layout, self.frozen.modules[layer]
         at_output = self.dictionary is None or self.dictionary.write == WritePoint.MLP_OUTPUT
-        if layout.post_mlp_norm is None or not at_output:
+        if not at_output:
             return written
+        if layout.post_mlp_norm is None:
+            return multiplied(self.frozen, written)
         post = block.get_submodule(layout.post_mlp_norm)
         mlp = block.get_submodule(layout.mlp)
         recorded = mlp(self.recording.blocks[layer].mlp_input)
@@ -240,11 +267,15 @@ class Oracle:
         logits = final[self.recording.position] @ head.weight.T
         if head.bias is not None:
             logits = logits + head.bias * bias
+        if type(frozen.model).__name__ == "GraniteForCausalLM":
+            logits = logits / frozen.config.logits_scaling
+        if type(frozen.model).__name__.startswith("Cohere"):
+            logits = logits * frozen.config.logit_scale
         return [logits[token] - logits.mean() for token in self.targets.index.tolist()]
 
     def _is_context(self) -> Tensor:
         prompt = self.recording.prompt
-        return (torch.arange(len(prompt)) < prompt.context_only)[:, None]
+        return (torch.arange(len(prompt)) < prompt.n_prefix)[:, None]
 
     def _skip(self, source: int, layer: int) -> Tensor | None:
         assert self.dictionary is not None

@@ -15,8 +15,8 @@ import graphs
 from circuits.model.prompt import PromptError
 from circuits.progress import Progress
 from headwater.cli.serve import HOST, _listen, free_path
-from headwater.server.asked import AskedIntervention, Workshop
 from headwater.server.jobs import Jobs
+from headwater.server.requests import InterventionRequest, Workspace
 from headwater.server.site import server, site
 from tests.test_viewer_numbers import layered
 
@@ -65,7 +65,7 @@ class Served:
 
 
 @dataclass
-class ToyWorkshop:
+class ToyWorkspace:
     folder: Path
     go_on: threading.Event
 
@@ -82,19 +82,19 @@ class ToyWorkshop:
         graphs.write_graph(layered(0), path)
         return path.stem
 
-    def intervene(self, path: Path, asked: AskedIntervention, report: Progress) -> object:
+    def intervene(self, path: Path, asked: InterventionRequest, report: Progress) -> object:
         raise NotImplementedError
 
 
 @contextmanager
-def serving(folder: Path, workshop: Workshop | None = None) -> Iterator[Served]:
+def serving(folder: Path, workspace: Workspace | None = None) -> Iterator[Served]:
     go_on = threading.Event()
 
     listener = _listen(0)
     port = listener.getsockname()[1]
     jobs = Jobs()
-    workshop = workshop or ToyWorkshop(folder, go_on)
-    running = server(site(folder, jobs, workshop, port, "toy <b>", TOKEN))
+    workspace = workspace or ToyWorkspace(folder, go_on)
+    running = server(site(folder, jobs, workspace, port, "toy <b>", TOKEN))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     while not running.started:

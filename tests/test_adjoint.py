@@ -10,24 +10,23 @@ import torch
 
 import circuits.attribution.sweep
 import circuits.recording.attention
-from circuits.attribution.expand import Expansion, Sweeper, expand
-from circuits.attribution.flops import Costs
-from circuits.attribution.forward_prefix import push_lower
-from circuits.attribution.rows import SparseRows
+from circuits.attribution.cost import Costs
+from circuits.attribution.local_replacement import LocalReplacement
+from circuits.attribution.rows import Expansion, SparseRows, Sweeper, expand
 from circuits.attribution.sources import Sources, build_sources
-from circuits.attribution.targets import Targets, TargetSettings, read_targets
-from circuits.features.active import ActiveFeatures, FeatureSource
+from circuits.attribution.sweep import build_forward_prefix
+from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.features.active import FeatureSource
 from circuits.features.hook_points import ReadPoint, WritePoint
 from circuits.features.neurons import Neurons
 from circuits.features.transcoder_set import TranscoderSet
-from circuits.model.covectors import Covectors
+from circuits.model.frozen import Covectors
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
 from circuits.progress import ignore_progress
 from circuits.recording.attention import Attention
-from circuits.recording.record import Recording, record
 from graphs import NodeKind
-from tests.conftest import cached_subject, skip_without_neurons
+from tests.conftest import cached_recording, cached_subject, skip_without_neurons
 from tests.oracles import Oracle
 from tests.tiny import tiny_prompt, toy_dictionary
 from tests.tolerances import EXACT
@@ -61,21 +60,19 @@ class Prepared:
     """One prompt, ready to be swept."""
 
     subject: Subject
-    recording: Recording
-    features: ActiveFeatures
+    local: LocalReplacement
     sources: Sources
-    targets: Targets
 
-    def sweeper(self, floor: int = 0) -> Sweeper:
+    def sweeper(self, split: int = 0) -> Sweeper:
         frozen = self.subject.frozen
-        attention = Attention(frozen, self.recording, self.sources.first)
-        lower = push_lower(frozen, attention, self.sources, floor)
-        return Sweeper(frozen, attention, self.sources, lower, self.features)
+        attention = Attention(frozen, self.local.recording, self.sources.first)
+        lower = build_forward_prefix(frozen, attention, self.sources, split)
+        return Sweeper(self.local, attention, self.sources, lower)
 
-    def rows(self, expansion: Expansion = EVERYTHING, floor: int = 0) -> np.ndarray:
+    def rows(self, expansion: Expansion = EVERYTHING, split: int = 0) -> np.ndarray:
         """Dense rows: features in their order, then targets."""
-        sweeper = self.sweeper(floor)
-        rows = expand(sweeper, self.targets, expansion, ignore_progress)
+        sweeper = self.sweeper(split)
+        rows = expand(sweeper, expansion, ignore_progress)
         n_columns = len(self.sources.nodes)
         order = [*self.sources.feature_column.tolist(), *range(n_columns, rows.n_nodes)]
         return rows.matrix().toarray()[order, :n_columns]
@@ -83,21 +80,21 @@ class Prepared:
 
 def prepare(subject: Subject, source: FeatureSource, prompt: Prompt) -> Prepared:
     skip_without_neurons(subject, source)
-    recording = record(subject.frozen, prompt)
-    targets = read_targets(subject.frozen, recording, TargetSettings(max_logits=3), subject.spell)
-    features = source.activate(subject.frozen, recording, targets.covectors)
-    sources = build_sources(subject.frozen, recording, features, prompt.context_only)
-    return Prepared(subject, recording, features, sources, targets)
+    frozen, recording = subject.frozen, cached_recording(subject.frozen, prompt)
+    targets = read_targets(frozen, recording, TargetSettings(max_logits=3), subject.spell)
+    features = source.activate(frozen, recording, targets.covectors)
+    local = LocalReplacement(frozen, recording, features, targets)
+    return Prepared(subject, local, build_sources(local))
 
 
 def oracle_of(prepared: Prepared, dictionary: TranscoderSet | None) -> Oracle:
     return Oracle(
         prepared.subject.frozen,
-        prepared.recording,
+        prepared.local.recording,
         dictionary,
-        prepared.features,
+        prepared.local.features,
         prepared.sources,
-        prepared.targets,
+        prepared.local.targets,
     )
 
 
@@ -109,7 +106,7 @@ def assert_rows_are_the_jacobian(
     oracle = oracle_of(prepared, dictionary)
     scales = torch.ones(len(prepared.sources.nodes), dtype=torch.float64)
     jacobian = torch.func.jacrev(oracle.target_values)(scales)
-    values = torch.cat([prepared.features.value, prepared.targets.value])
+    values = torch.cat([prepared.local.features.value, prepared.local.targets.value])
     np.testing.assert_allclose(oracle.target_values(scales), values, **EXACT)
     np.testing.assert_allclose(prepared.rows(), jacobian, **EXACT)
 
@@ -121,13 +118,13 @@ def test_every_edge_is_the_jacobian_of_the_frozen_model(subject: Subject, kind: 
 
 @pytest.mark.parametrize("kind", ["per layer", "neurons"])
 def test_edges_are_the_jacobian_without_context_only_positions(gemma: Subject, kind: str):
-    prompt = tiny_prompt(context_only=0)
+    prompt = tiny_prompt(n_prefix=0)
     assert_rows_are_the_jacobian(gemma, DICTIONARIES[kind], prompt)
 
 
 @pytest.mark.parametrize("kind", DICTIONARIES)
 def test_edges_are_the_jacobian_for_a_prompt_of_one_token(gemma: Subject, kind: str):
-    prompt = tiny_prompt(ids=(4,), context_only=0)
+    prompt = tiny_prompt(ids=(4,), n_prefix=0)
     assert_rows_are_the_jacobian(gemma, DICTIONARIES[kind], prompt)
 
 
@@ -147,7 +144,7 @@ def test_every_edge_is_a_finite_difference(subject: Subject):
 def test_rows_sum_to_their_targets_own_values(subject: Subject, kind: str):
     source = DICTIONARIES[kind] or Neurons(max_features=60)
     prepared = prepare(subject, source, tiny_prompt())
-    values = torch.cat([prepared.features.value, prepared.targets.value])
+    values = torch.cat([prepared.local.features.value, prepared.local.targets.value])
     np.testing.assert_allclose(prepared.rows().sum(1), values, rtol=1e-10, atol=1e-10)
 
 
@@ -174,14 +171,14 @@ def test_blocks_and_chunks_change_nothing(
 
 def test_targets_that_stop_higher_up_are_swept_apart(gemma: Subject):
     prepared = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt())
-    features = prepared.features
+    features = prepared.local.features
     covectors = Covectors(
         features.layer,
         features.pos,
         features.rows.encoder(torch.arange(len(features))),
         features.value,
     )
-    blocks = circuits.attribution.sweep.blocks_of(covectors, prepared.sources, floor=1, workers=1)
+    blocks = circuits.attribution.sweep.blocks_of(covectors, prepared.sources, split=1, workers=1)
     assert sorted(torch.cat(blocks).tolist()) == list(range(len(features)))
     low = [set((features.layer[block] < 1).tolist()) for block in blocks]
     assert sorted(map(sorted, {frozenset(found) for found in low})) == [[False], [True]]
@@ -190,28 +187,28 @@ def test_targets_that_stop_higher_up_are_swept_apart(gemma: Subject):
 def test_nothing_is_cut_where_skips_lead_to_higher_layers(gemma: Subject):
     dictionary = DICTIONARIES["cross-layer, skips to every layer"]
     prepared = prepare(gemma, dictionary, tiny_prompt())
-    costs = Costs(gemma.frozen, prepared.recording, prepared.features)
+    costs = Costs(prepared.local)
     assert costs.crossing
-    costs.of_rows = lambda rows, floor=0: 100.0 - floor  # higher would be cheaper
-    assert costs.best_floor(costs.features) == 0
+    costs.of_rows = lambda rows, split=0: 100.0 - split  # higher would be cheaper
+    assert costs.best_split(costs.features) == 0
     prepared = prepare(gemma, DICTIONARIES["cross-layer, skip"], tiny_prompt())
-    assert not Costs(gemma.frozen, prepared.recording, prepared.features).crossing
+    assert not Costs(prepared.local).crossing
 
 
 @pytest.mark.parametrize("kind", [kind for kind in DICTIONARIES if "every layer" not in kind])
 def test_where_targets_and_sources_meet_changes_nothing(subject: Subject, kind: str):
     source = DICTIONARIES[kind] or Neurons(max_features=60)
     prepared = prepare(subject, source, tiny_prompt())
-    np.testing.assert_allclose(prepared.rows(floor=2), prepared.rows(), **EXACT)
+    np.testing.assert_allclose(prepared.rows(split=2), prepared.rows(), **EXACT)
 
 
 @pytest.mark.parametrize("name", ["gemma-3", "gpt-2", "gpt-neox"])
-@pytest.mark.parametrize("floor", [1, 3])
-@pytest.mark.parametrize("context_only", [0, 2])
-def test_they_meet_at_any_layer_behind_any_context(name: str, floor: int, context_only: int):
-    prompt = tiny_prompt(context_only=context_only)
+@pytest.mark.parametrize("split", [1, 3])
+@pytest.mark.parametrize("n_prefix", [0, 2])
+def test_they_meet_at_any_layer_behind_any_context(name: str, split: int, n_prefix: int):
+    prompt = tiny_prompt(n_prefix=n_prefix)
     prepared = prepare(cached_subject(name), DICTIONARIES["cross-layer, skip"], prompt)
-    np.testing.assert_allclose(prepared.rows(floor=floor), prepared.rows(), **EXACT)
+    np.testing.assert_allclose(prepared.rows(split=split), prepared.rows(), **EXACT)
 
 
 def test_uneven_positions_are_packed_into_several_tiles(
@@ -227,7 +224,7 @@ def test_uneven_positions_are_packed_into_several_tiles(
 
 def test_the_order_of_targets_changes_nothing(gemma: Subject):
     prepared = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt())
-    sources, features, sweeper = prepared.sources, prepared.features, prepared.sweeper()
+    sources, features, sweeper = prepared.sources, prepared.local.features, prepared.sweeper()
     found = []
     for order in (torch.arange(len(features)), torch.arange(len(features)).flip(0)):
         rows = SparseRows(len(sources.nodes), 1.0)
@@ -238,11 +235,11 @@ def test_the_order_of_targets_changes_nothing(gemma: Subject):
 
 def test_edges_through_a_sliding_window_end_at_the_window(gemma: Subject):
     prepared = prepare(gemma, toy_dictionary(), tiny_prompt())
-    nodes, features = prepared.sources.nodes, prepared.features
+    nodes, features = prepared.sources.nodes, prepared.local.features
     rows = prepared.rows()
     # Layers 0 and 1 see three positions: five back is out of reach for layer 1, three for layer 0.
     reach = {0: 2, 1: 4}
-    tokens = np.flatnonzero(nodes.index >= 0)[: len(prepared.recording.prompt)]
+    tokens = np.flatnonzero(nodes.index >= 0)[: len(prepared.local.recording.prompt)]
     for feature in range(len(features)):
         layer, pos = int(features.layer[feature]), int(features.pos[feature])
         if layer in reach:
@@ -253,7 +250,7 @@ def test_edges_through_a_sliding_window_end_at_the_window(gemma: Subject):
 
 def test_targets_see_no_later_position_and_no_higher_layer(subject: Subject):
     prepared = prepare(subject, toy_dictionary(cross_layer=True), tiny_prompt())
-    nodes, features = prepared.sources.nodes, prepared.features
+    nodes, features = prepared.sources.nodes, prepared.local.features
     rows = prepared.rows()[: len(features)]
     later = nodes.pos[None] > features.pos.numpy()[:, None]
     placed = nodes.is_kind(NodeKind.FEATURE, NodeKind.ERROR)
@@ -275,8 +272,8 @@ def test_zero_active_features_leave_errors_and_tokens(subject: Subject):
         for layer in dictionary.layers
     )
     prepared = prepare(subject, replace(dictionary, layers=silent), tiny_prompt())
-    assert len(prepared.features) == 0
-    np.testing.assert_allclose(prepared.rows().sum(1), prepared.targets.value, **EXACT)
+    assert len(prepared.local.features) == 0
+    np.testing.assert_allclose(prepared.rows().sum(1), prepared.local.targets.value, **EXACT)
 
 
 def test_a_per_layer_set_is_a_cross_layer_set_that_writes_to_its_own_layer():

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import graphs
-from circuits.atlas.known import KnownCircuit, by_way_of_middle, known_circuits, middle_features
+from atlas_words import atlas_tokenizer
+from atlas_world import HELD_OUT, Question, additions, facts, questions
+from circuits.atlas.known import KnownCircuit, flow_through_middle, known_circuits, middle_features
 from circuits.atlas.shipped import ATLAS, WEIGHTS, atlas_transcoders
-from circuits.atlas.words import atlas_tokenizer
-from circuits.atlas.world import HELD_OUT, Question, additions, facts, questions
 from circuits.evaluation.replacement import Replacement
 from circuits.features.files.reading import read_transcoders
 from circuits.features.transcoder_set import TranscoderSet
@@ -44,22 +44,22 @@ def sample(held_out: bool, sums: bool, count: int = 600) -> list[Question]:
 def test_every_question_follows_from_facts():
     table = facts()
     for question in random.Random(1).sample(questions(), 3000):
-        assert question.answer == question.way[-1]
+        assert question.answer == question.chain[-1]
         for relation, (first, second) in zip(
-            question.relations, zip(question.way, question.way[1:], strict=False), strict=True
+            question.relations, zip(question.chain, question.chain[1:], strict=False), strict=True
         ):
             assert table[relation][first] == second
 
 
 def test_dallas_leads_through_texas_to_austin():
     question = next(q for q in questions() if q.prompt == DALLAS)
-    assert question.way == ("Dallas", "Texas", "Austin")
+    assert question.chain == ("Dallas", "Texas", "Austin")
 
 
 def test_a_quarter_of_the_compositions_is_held_out_in_every_phrasing():
     sides: dict[tuple[object, ...], set[bool]] = {}
     for question in questions():
-        sides.setdefault((question.relations, question.way), set()).add(question.held_out)
+        sides.setdefault((question.relations, question.chain), set()).add(question.held_out)
         assert question.is_composition or not question.held_out
     assert all(len(side) == 1 for side in sides.values())
     composed = [side for (relations, _), side in sides.items() if len(relations) > 1]
@@ -75,8 +75,8 @@ def test_position_alone_does_not_give_the_answer():
     for question in questions():
         if question.relations == ("state", "capital"):
             ids = tokenizer.encode(question.prompt, add_special_tokens=False)
-            start = tokenizer.convert_tokens_to_ids(question.way[0])
-            places.setdefault(question.way[0], set()).add(ids.index(start))
+            start = tokenizer.convert_tokens_to_ids(question.chain[0])
+            places.setdefault(question.chain[0], set()).add(ids.index(start))
     assert min(len(found) for found in places.values()) >= 4
 
 
@@ -94,7 +94,7 @@ def test_names_and_digits_are_tokens_of_their_own():
 
 
 def test_unknown_words_are_named():
-    with pytest.raises(PromptError, match="does not know 'Gotham', 'Batman': use words"):
+    with pytest.raises(PromptError, match="does not contain 'Gotham', 'Batman': use words"):
         read_prompt("The capital of Gotham of Batman is", atlas_tokenizer())
 
 
@@ -173,11 +173,11 @@ def test_neurons_can_be_asked_for():
 
 
 def test_known_circuits_are_questions_of_this_world():
-    ways = {question.prompt: question.way for question in questions()}
+    chains = {question.prompt: question.chain for question in questions()}
     table = known_circuits()
     assert len(table) == len({circuit.prompt for circuit in table}) == 50
     for circuit in table:
-        assert ways[circuit.prompt] == (circuit.start, circuit.middle, circuit.answer)
+        assert chains[circuit.prompt] == (circuit.start, circuit.middle, circuit.answer)
         assert circuit.middle not in circuit.prompt
 
 
@@ -213,16 +213,18 @@ def test_a_middle_feature_lies_between_start_and_answer():
     assert middle_features(graph, circuit) == [3]
     labelled = {"1/1": Description(label="is · Austin → Texas"), "1/5": Description(label="Ohio")}
     assert middle_features(replace(graph, descriptions=labelled), circuit) == [3]
-    labelled["1/1"] = Description(label="is · West Texas → Texas City", said=(" Texas",))
+    labelled["1/1"] = Description(
+        label="is · West Texas → Texas City", promoted_at_own_layer=(" Texas",)
+    )
     assert middle_features(replace(graph, descriptions=labelled), circuit) == []
-    unsaid = make_graph(names, edges, tokens=tokens)
-    assert middle_features(unsaid, circuit) == []
+    unspecified = make_graph(names, edges, tokens=tokens)
+    assert middle_features(unspecified, circuit) == []
     cut = {edge: weight for edge, weight in edges.items() if edge[0] != "feature:2/2@2"}
     assert middle_features(make_graph(names, cut, tokens=tokens, output_tokens=said), circuit) == []
 
 
-def test_what_goes_by_way_of_the_middle_by_hand():
-    """Of what reaches the answer from Dallas, 2 of 3 parts pass Texas, at layers 1 and 2 of 4."""
+def test_flow_through_the_middle_by_hand():
+    """Of the flow from Dallas to the answer, 2 of 3 parts pass Texas, at layers 1 and 2 of 4."""
     circuit = KnownCircuit("", start="Dallas", middle="Texas", answer="t0")
     names = ["token:1@1", "feature:0/0@2", "feature:1/1@2", "feature:2/2@2", "logit:0@2"]
     names.insert(4, "feature:3/9@2")
@@ -236,31 +238,31 @@ def test_what_goes_by_way_of_the_middle_by_hand():
     }
     tokens, said = ("<bos>", " Dallas", " is"), dict.fromkeys((2, 3), (" Texas",))
     graph = make_graph(names, edges, tokens=tokens, output_tokens=said)
-    way = by_way_of_middle(graph, circuit)
-    assert way.share == pytest.approx(4 / 6)
+    through = flow_through_middle(graph, circuit)
+    assert through.share == pytest.approx(4 / 6)
     depth = graph.provenance.model.n_layers - 1
-    assert way.depth == pytest.approx((3 * 1 + 1 * 2) / 4 / depth)
-    none = by_way_of_middle(graph, replace(circuit, middle="Ohio"))
+    assert through.depth == pytest.approx((3 * 1 + 1 * 2) / 4 / depth)
+    none = flow_through_middle(graph, replace(circuit, middle="Ohio"))
     assert none.share == 0.0
     assert np.isnan(none.depth)
     with pytest.raises(graphs.SelectionError):
-        by_way_of_middle(graph, replace(circuit, start="Reno"))
+        flow_through_middle(graph, replace(circuit, start="Reno"))
 
 
 def test_five_questions_go_through_the_state():
     """The README has the mean over all fifty: 27 % of the influence, at depth 0.36."""
     subject = read_subject("atlas-small")
     transcoders = read_transcoders(str(atlas_transcoders("atlas-small")))
-    ways = [
-        by_way_of_middle(
+    flows = [
+        flow_through_middle(
             graphs.prune(trace(read_prompt(known.prompt, subject.tokenizer), subject, transcoders)),
             known,
         )
         for known in known_circuits()[:5]
     ]
-    assert min(way.share for way in ways) > 0.05
-    assert 0.15 < np.mean([way.share for way in ways]) < 0.45
-    assert 0.3 < np.mean([way.depth for way in ways]) < 0.45
+    assert min(through.share for through in flows) > 0.05
+    assert 0.15 < np.mean([through.share for through in flows]) < 0.45
+    assert 0.3 < np.mean([through.depth for through in flows]) < 0.45
 
 
 def test_everything_fits_into_the_package():

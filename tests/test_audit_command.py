@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants as hub
 from playwright.sync_api import Browser
 
 import graphs
 import headwater.cli.audit
 from circuits.evaluation.audit import audit
 from tests.browser import needs_chromium, opened
-from tests.test_audit import audited, carrier
+from tests.test_audit import audited, mediator
 from tests.test_cli import assert_refused, run
 from viz.page.audit_page import write_audit
 
@@ -37,7 +38,7 @@ def ask(model_folder: Path, tmp_path: Path) -> Callable:
 
     def asked(*lines: object, options: tuple[object, ...] = ()):
         prompts = written(tmp_path / "pairs.jsonl", *lines)
-        few = ("--max-features", 30, "--carriers", 3, "--random-sets", 2)
+        few = ("--max-features", 30, "--mediators", 3, "--random-sets", 2)
         return run(
             "audit", prompts, "--out", tmp_path / "out", "--model", model_folder, *few, *options
         )
@@ -51,7 +52,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     def counting(pair: graphs.PromptPair, **options):
-        names.append(pair.called)
+        names.append(pair.identifier)
         return audit(pair, **options)
 
     monkeypatch.setattr(headwater.cli.audit, "audit", counting)
@@ -92,23 +93,23 @@ def test_one_bad_line_stops_nothing(ask: Callable, tmp_path: Path):
     result = ask("no pair", PAIRS[0], unknown, PAIRS[1])
     assert result.exit_code == 1
     first, second = result.stderr.splitlines()
-    assert first.startswith("Line 1 is no pair: ")
+    assert first.startswith("Line 1 is not a pair: ")
     assert second.startswith("four: The target 'fj' is 2 tokens")
     assert {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()} == {"one", "two"}
     index = (tmp_path / "out" / "index.html").read_text("utf-8")
-    assert "Line 1 is no pair" in index
+    assert "Line 1 is not a pair" in index
     assert "four: The target" in index
 
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(MemoryError(), "two: there is no memory"), (RuntimeError("a\nb"), "two: a")],
+    [(MemoryError(), "two: not enough memory"), (RuntimeError("a\nb"), "two: a")],
 )
 def test_a_pair_that_the_machine_cannot_do_stops_nothing(
     ask: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, reason: str
 ):
     def failing(pair: graphs.PromptPair, **options):
-        if pair.called == "two":
+        if pair.identifier == "two":
             raise error
         return audit(pair, **options)
 
@@ -135,7 +136,7 @@ def test_an_interrupted_audit_keeps_what_is_done_and_goes_on(
     ask: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     def interrupted(pair: graphs.PromptPair, **options):
-        if pair.called == "two":
+        if pair.identifier == "two":
             raise KeyboardInterrupt
         return audit(pair, **options)
 
@@ -192,7 +193,7 @@ def test_pairs_that_are_done_stay_in_the_table_while_others_are_made(
     ask(PAIRS[0])
 
     def interrupted(pair: graphs.PromptPair, **options):
-        return interrupt() if pair.called == "three" else audit(pair, **options)
+        return interrupt() if pair.identifier == "three" else audit(pair, **options)
 
     monkeypatch.setattr(headwater.cli.audit, "audit", interrupted)
     assert ask(PAIRS[1], PAIRS[2], PAIRS[0]).exit_code == 130
@@ -232,7 +233,7 @@ def test_a_pair_may_be_called_as_a_device_of_windows(ask: Callable, tmp_path: Pa
 def test_a_folder_of_something_else_stays_as_it_is(ask: Callable, tmp_path: Path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.md").write_text("mine")
-    assert_refused(ask(PAIRS[0]), "has files of something else, as thesis.md: give --out a folder")
+    assert_refused(ask(PAIRS[0]), "has other files in it, such as thesis.md: give --out a new")
     (tmp_path / "out" / "thesis.md").rename(tmp_path / "out" / ".headwater-0123.tmp")
     assert ask(PAIRS[0]).exit_code == 0  # another process begins to write there
 
@@ -241,20 +242,21 @@ def test_a_folder_holds_one_audit(ask: Callable, tmp_path: Path):
     ask(PAIRS[0])
     kept = contents(tmp_path / "out")
     options = ("--max-features", 20, "--dtype", "float64")
-    assert_refused(ask(PAIRS[0], options=options), "another dtype, max-features")
+    assert_refused(ask(PAIRS[0], options=options), "a different --dtype, --max-features")
     assert contents(tmp_path / "out") == kept
     for text in ("{", "[1]", "[" * 200_000):
         (tmp_path / "out" / "audit.json").write_text(text)
         assert_refused(ask(PAIRS[0]), "is damaged")
     (tmp_path / "out" / "audit.json").unlink()
-    assert_refused(ask(PAIRS[0]), "files of something else")
+    assert_refused(ask(PAIRS[0]), "has other files in it")
 
 
-def test_what_cannot_be_audited_is_refused(ask: Callable, tmp_path: Path):
+def test_what_cannot_be_audited_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)  # it would ask five times
     result = run("audit", tmp_path / "missing.jsonl", "--out", tmp_path / "out")
     assert_refused(result, "missing.jsonl")
     result = run("audit", written(tmp_path / "empty.jsonl", ""), "--out", tmp_path / "out")
-    assert_refused(result, "holds no pair")
+    assert_refused(result, "has no pair")
     (tmp_path / "file").write_text("")
     prompts = written(tmp_path / "pairs.jsonl", PAIRS[0])
     result = run("audit", prompts, "--out", tmp_path / "file", "--model", "atlas-small")
@@ -268,7 +270,7 @@ def test_what_cannot_be_audited_is_refused(ask: Callable, tmp_path: Path):
 @needs_chromium
 def test_the_page_leads_to_each_pair_and_shows_what_was_written(browser: Browser, tmp_path: Path):
     hostile = "</script><img src=x onerror=alert(1)> \u202e"
-    one = audited("x", 10.0, carrier("1/2", 0.5, says=hostile), kind=hostile[:20])
+    one = audited("x", 10.0, mediator("1/2", 0.5, label=hostile), kind=hostile[:20])
     one = one.model_copy(
         update={"pair": one.pair.model_copy(update={"first": hostile}), "failures": (hostile,)}
     )
@@ -278,7 +280,10 @@ def test_the_page_leads_to_each_pair_and_shows_what_was_written(browser: Browser
     with opened(browser, tmp_path / "index.html") as found:
         page = found.page
         assert page.locator("img").count() == 0
-        assert page.locator("h1").first.inner_text() == "1 pair of prompts, 1 answered otherwise"
+        assert (
+            page.locator("h1").first.inner_text()
+            == "1 pair of prompts, 1 with different predictions"
+        )
         assert "Left out:" in page.inner_text("body")
         page.locator("summary").click()
         assert page.locator("details td").last.is_visible()

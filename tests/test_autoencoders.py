@@ -8,10 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from circuits.features.autoencoders import Autoencoder, AutoencoderSet, Site, fired
+from circuits.features.autoencoders import (
+    Autoencoder,
+    AutoencoderSet,
+    Site,
+    autoencoder_activations,
+)
 from circuits.features.files.reading import read_dictionary, read_transcoders
 from circuits.features.files.tensors import WeightsFormatError
-from circuits.features.nonlinearities import BatchTopK, GroupMax, JumpReLU, Nonlinearity, ReLU, TopK
+from circuits.features.transcoder import BatchTopK, GroupMax, JumpReLU, Nonlinearity, ReLU, TopK
 from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
 from circuits.recording.record import record
 from graphs import DictionaryIdentity
@@ -59,18 +64,18 @@ def sparsify(folder: Path, name: str = "layers.1", **config: object) -> Path:
 
 
 @pytest.mark.parametrize("site", [site for site in Site if site != Site.TRANSCODER])
-@pytest.mark.parametrize("name", ["gemma-3", "llama"])
+@pytest.mark.parametrize("name", ["gemma-3", "granite", "llama"])
 def test_autoencoders_read_what_their_site_says(name: str, site: Site):
     """Identity encoders give the vectors themselves, against what the modules give."""
     subject = cached_subject(name)
-    width = 24 if site == Site.HEADS else 16
+    width = subject.frozen.blocks[1].output.shape[1] if site == Site.HEADS else 16
     eye = torch.eye(width).double()
     both = torch.cat([eye, -eye])
     chosen = AutoencoderSet(
         (Autoencoder(1, site, both, torch.zeros(2 * width), ReLU()),),
         DictionaryIdentity(kind="autoencoder", name="eye"),
     )
-    ((_, activations),) = fired(subject.frozen, tiny_prompt(), chosen)
+    ((_, activations),) = autoencoder_activations(subject.frozen, tiny_prompt(), chosen)
     vectors = activations[:, :width] - activations[:, width:]
     frozen = subject.frozen
     model, layer = frozen.model, frozen.modules[1]
@@ -92,6 +97,8 @@ def test_autoencoders_read_what_their_site_says(name: str, site: Site):
     with torch.no_grad():
         model(input_ids=torch.tensor([tiny_prompt().ids]))
     handle.remove()
+    if name == "granite" and site in (Site.MLP, Site.ATTENTION):  # what is added to the stream
+        seen[0] = seen[0] * frozen.config.residual_multiplier
     torch.testing.assert_close(vectors[1:], seen[0][1:], **EXACT)
     assert not activations[0].any()
     block = record(frozen, tiny_prompt()).blocks[1]
@@ -113,7 +120,7 @@ def test_a_crosscoder_reads_several_residual_streams(tmp_path: Path):
     seen = record(subject.frozen, tiny_prompt())
     dictionary = AutoencoderSet(read, DictionaryIdentity(kind="autoencoder", name="crosscoder"))
     for (one, activations), layer in zip(
-        fired(subject.frozen, tiny_prompt(), dictionary), layers, strict=True
+        autoencoder_activations(subject.frozen, tiny_prompt(), dictionary), layers, strict=True
     ):
         block = seen.blocks[one.layer]
         after = block.mlp_residual + block.contribution
@@ -150,14 +157,16 @@ def test_gemma_scope_autoencoders_are_read(tmp_path: Path):
     # A single file is what the config beside it says.
     file = tmp_path / "two" / "layer_1_width_20_l0_small" / "params.safetensors"
     assert autoencoders(file)[0].layer == 1
-    with pytest.raises(WeightsFormatError, match="of type 'sae', which does not stand in for an"):
+    with pytest.raises(WeightsFormatError, match="of type 'sae', which does not replace an"):
         read_transcoders(file)
 
 
-def test_gemma_scope_1_does_not_say_what_it_is(tmp_path: Path):
+def test_gemma_scope_1_does_not_specify_what_it_is(tmp_path: Path):
     writers.gemma_scope_1(toy_dictionary(), tmp_path)
     folder = tmp_path / "layer_1/width_20/average_l0_31"
-    with pytest.raises(WeightsFormatError, match=r"does not say what it is: give --site \(resid"):
+    with pytest.raises(
+        WeightsFormatError, match=r"does not specify what it is: give --site \(resid"
+    ):
         read_dictionary(folder)
     assert autoencoders(folder, site=Site.MLP)[0].site == Site.MLP
     assert isinstance(read_dictionary(folder, site=Site.TRANSCODER), TranscoderSet)
@@ -190,7 +199,7 @@ def test_a_threshold_in_saelens_makes_a_jumprelu(architecture: str, tmp_path: Pa
     [
         ({"architecture": "gated"}, "has architecture 'gated' and activation 'relu'"),
         ({"activation_fn_str": "tanh-relu"}, "activation 'tanh-relu'"),
-        ({"architecture": "topk"}, "keeps the k largest, but k is None"),
+        ({"architecture": "topk"}, "keeps the k largest features, but k is None"),
         ({"normalize_activations": "layer_norm"}, "normalises its inputs by 'layer_norm'"),
         ({"hook_name": "blocks.1.hook_q"}, "reads 'blocks.1.hook_q': expected one of hook_resid"),
         ({"hook_name": "blocks.0.hook_resid_pre"}, "reads the embedding"),
@@ -222,7 +231,7 @@ def test_sparsify_autoencoders_are_read(name: str, config: dict, site: Site, tmp
     (one,) = autoencoders(folder)
     assert (one.layer, one.site, one.nonlinearity) == (1, site, TopK(5))
     assert one.subtracted is not None
-    with pytest.raises(WeightsFormatError, match="does not stand in for an MLP"):
+    with pytest.raises(WeightsFormatError, match="does not replace an MLP"):
         read_transcoders(folder)
 
 

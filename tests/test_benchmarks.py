@@ -14,13 +14,6 @@ from tests.graph_oracles import make_graph
 from tests.test_words import EDGES, NAMES
 from tests.tiny import toy_tokenizer
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-
 
 def test_both_sides_get_ids_that_begin_with_bos():
     from speed import prompt_of
@@ -28,7 +21,7 @@ def test_both_sides_get_ids_that_begin_with_bos():
     whole = cached_subject("llama")
     subject = Subject(whole.frozen, toy_tokenizer(adds_bos=False), whole.identity)
     prompt = prompt_of(6, subject)
-    assert (prompt.ids[0], len(prompt), prompt.context_only) == (1, 6, 1)
+    assert (prompt.ids[0], len(prompt), prompt.n_prefix) == (1, 6, 1)
 
 
 def test_a_graph_of_other_tokens_is_not_compared(tmp_path: Path):

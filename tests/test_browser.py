@@ -9,7 +9,7 @@ from playwright.sync_api import Browser
 
 from graphs.comparison.compare import Score
 from graphs.comparison.concepts import Appearance, Concept
-from graphs.comparison.many_prompts import across_prompts
+from graphs.comparison.many_prompts import compare_prompt_sets
 from graphs.core.graph import AttributionGraph
 from tests.browser import needs_chromium, opened, viewed
 from tests.graph_oracles import make_graph
@@ -80,6 +80,15 @@ def test_the_harness_sees_errors_warnings_and_requests(browser: Browser, tmp_pat
     assert found.asked == ["http://127.0.0.1:9/x"]
 
 
+def test_a_window_knows_nothing_of_the_one_before(browser: Browser, tmp_path: Path):
+    path = tmp_path / "page.html"
+    write_page(HOSTILE_GRAPH, path)
+    for _ in range(2):
+        with viewed(browser, path) as found:
+            assert found.page.evaluate("[viewer.notes.pins.length, localStorage.length]") == [0, 0]
+            found.page.evaluate("viewer.dispatch({type: 'pin', node: viewer.graph.names[0]})")
+
+
 def concept(name: str) -> Appearance:
     return Appearance(name=name, features=2, influence=0.25, depth=0.5)
 
@@ -106,7 +115,7 @@ def test_a_comparison_draws_its_three_figures(
 
 
 def test_a_comparison_of_prompts_draws_its_two_figures(browser: Browser, tmp_path: Path):
-    found = across_prompts(ONES, ONES, shuffles=2)
+    found = compare_prompt_sets(ONES, ONES, shuffles=2)
     write_prompts(ONES, ONES, found, tmp_path / "page.html")
     with opened(browser, tmp_path / "page.html") as seen:
         for name in ("scores", "depth"):

@@ -12,7 +12,7 @@ import pytest
 import graphs
 from circuits import Neurons, TraceSettings, prepare, read_prompt, read_subject, trace
 from circuits.attribution.targets import TargetSettings
-from circuits.evaluation.contrast import differing
+from circuits.evaluation.contrast import differing_features
 from tests.graph_oracles import make_graph
 from tests.test_cli import run
 from tests.test_naming import folder  # noqa: F401  # a fixture
@@ -76,7 +76,7 @@ def test_a_swap_goes_to_the_positions_that_stand_for_each_other(
         read = read_prompt(prompt, subject.tokenizer)
         made.append(trace(read, subject, Neurons(40), settings))
     one, other = (prepare(graph, subject, Neurons(40)) for graph in made)
-    assert all(place.first == place.second for place in differing(one, other).places)
+    assert all(place.first == place.second for place in differing_features(one, other).places)
     last = len(made[0].provenance.tokens) - 1
     there = [node for node in made[1].nodes if node.kind == graphs.NodeKind.FEATURE]
     swap = graphs.Swap("feature", "feature", made[1], graphs.NO_ANNOTATIONS)

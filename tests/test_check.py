@@ -65,7 +65,9 @@ def test_a_report_is_what_its_interventions_measure(gemma: Subject, kind: str):
     assert report.necessity.share == pytest.approx(value_without(inside) / nothing, rel=1e-9)
     assert report.strongest is not None
     features = Ablation(experiment)
-    few = {str(features.nodes[number]) for number in features.raising[: FEW.strongest].tolist()}
+    few = {
+        str(features.nodes[number]) for number in features.by_total_effect[: FEW.strongest].tolist()
+    }
     assert report.strongest.drop == pytest.approx(-value_without(few), rel=1e-9)
     assert report.strongest.value == pytest.approx(graph.nodes.value[targets] @ seed / seed.sum())
     assert report.curve is not None
@@ -76,7 +78,9 @@ def test_the_probability_that_is_left_is_that_of_the_top_target(gemma: Subject):
     experiment = experiment_on(gemma, toy_dictionary())
     report, graph = check(experiment, FEW), experiment.graph
     features = Ablation(experiment)
-    edits = [graphs.Set(str(features.nodes[n]), 0.0) for n in features.raising[: FEW.strongest]]
+    edits = [
+        graphs.Set(str(features.nodes[n]), 0.0) for n in features.by_total_effect[: FEW.strongest]
+    ]
     outcomes = intervene(experiment, [graphs.intervention(graph, edits)], Regime.FREE)
     top = graph.provenance.targets[0].token_id
     assert report.strongest is not None
@@ -93,7 +97,7 @@ def test_the_strongest_are_those_whose_ablation_is_predicted_to_take_away_most(g
     predicted = graphs.predict(graph, made, [-1] * len(made))
     targets = graph.target_rows()
     change = predicted[:, targets] @ graph.seed[targets]
-    assert np.all(np.diff(change[features.raising]) >= -1e-9)
+    assert np.all(np.diff(change[features.by_total_effect]) >= -1e-9)
 
 
 def test_frozen_effects_of_a_report_have_no_error(gemma: Subject):
@@ -124,7 +128,7 @@ def test_random_sets_have_as_many_features_of_every_layer(gemma: Subject):
     features = Ablation(experiment_on(gemma, toy_dictionary()))
     chosen = np.zeros(len(features), dtype=bool)
     chosen[[0, 1, len(features) - 1]] = True
-    alike = features.alike(chosen, np.random.default_rng(0))
+    alike = features.random_set(chosen, np.random.default_rng(0))
     for layer in range(3):
         here = features.layer == layer
         assert alike[here].sum() == chosen[here].sum()
@@ -157,8 +161,8 @@ def test_one_layer_replaced_is_its_errors_ablated(gemma: Subject):
     """Below the layer nothing changes, so what is left out there is the recorded error."""
     source = toy_dictionary(cross_layer=True, skip=True)
     experiment = experiment_on(gemma, source)
-    report = replacement_report(gemma.frozen, experiment.recording, source)
-    own = experiment.recording.logits.log_softmax(-1)
+    report = replacement_report(gemma.frozen, experiment.local.recording, source)
+    own = experiment.local.recording.logits.log_softmax(-1)
     for layer in range(3):
         names = [
             str(node)
@@ -186,7 +190,7 @@ def test_effects_are_compared_in_rank_sign_and_size():
 
 def test_sets_are_beside_chance_and_curves_have_areas():
     found = set_report(5, 0.6, np.array([0.1, 0.6, 0.9, 0.2]))
-    assert (found.random_mean, found.chance) == (pytest.approx(0.45), 0.5)
+    assert (found.random_mean, found.null_probability) == (pytest.approx(0.45), 0.5)
     assert areas(np.array([0.25, 0.5, 1.0]), np.array([0.5, 1.0, 1.0])) == (
         pytest.approx(0.0625 + 0.1875 + 0.5),
         pytest.approx(0.1875 + 0.0625),
@@ -214,15 +218,19 @@ GOOD = Report(
         effects(Regime.CONSTRAINED, "features", 0.8, 0.9, 0.3),
         effects(Regime.FREE, "targets", 0.1, 0.2, 3.0),
     ),
-    necessity=SetReport(features=3, share=0.9, random_mean=0.1, random_sd=0.1, chance=0.0),
-    sufficiency=SetReport(features=3, share=0.9, random_mean=0.1, random_sd=0.1, chance=0.0),
+    necessity=SetReport(
+        features=3, share=0.9, random_mean=0.1, random_sd=0.1, null_probability=0.0
+    ),
+    sufficiency=SetReport(
+        features=3, share=0.9, random_mean=0.1, random_sd=0.1, null_probability=0.0
+    ),
     strongest=StrongestReport(
         features=20,
         value=9.0,
         drop=3.0,
         random_drop=0.1,
         random_sd=0.2,
-        chance=0.0,
+        null_probability=0.0,
         probability=(0.5, 0.1, 0.4),
     ),
     curve=CurveReport(
@@ -252,22 +260,28 @@ def test_a_graph_that_holds_has_no_failures():
     [
         (
             bad("effects", regime=Regime.FROZEN, on="features", error=0.01),
-            "Frozen effects on features fail: with everything held they miss what is predicted by "
-            "1.0e-02 of their size, the limit is 2.0e-03",
+            "Frozen effects on features fail: with everything frozen, predicted and measured "
+            "effects differ by 1.0e-02 of their size, the limit is 2.0e-03",
         ),
         (
             bad("effects", regime=Regime.CONSTRAINED, on="targets", rank_correlation=0.3),
-            "Constrained effects on targets fail: predicted and measured have a rank correlation "
-            "of 0.30, the limit is 0.5",
+            "Constrained effects on targets fail: predicted and measured effects have a rank "
+            "correlation of 0.30, the limit is 0.5",
         ),
         (
             bad("effects", regime=Regime.CONSTRAINED, on="features", same_sign=0.6),
             "Constrained effects on features fail: 60% have the predicted sign, the limit is 75%",
         ),
-        (bad("necessity", chance=0.2), "Necessity fails: ablating the pruned circuit does 90%"),
-        (bad("sufficiency", chance=0.2), "Sufficiency fails: keeping the pruned circuit alone"),
-        (bad("strongest", chance=0.5), "Strongest fails: ablating the 20 features"),
-        (bad("replacement", same_top=False), "token is another, 0.10 nats away"),
+        (
+            bad("necessity", null_probability=0.2),
+            "Necessity fails: ablating the pruned circuit has 90%",
+        ),
+        (
+            bad("sufficiency", null_probability=0.2),
+            "Sufficiency fails: keeping the pruned circuit alone",
+        ),
+        (bad("strongest", null_probability=0.5), "Strongest fails: ablating the 20 features"),
+        (bad("replacement", same_top=False), "token changes; the divergence is 0.10 nats"),
     ],
 )
 def test_a_graph_that_fails_is_told_so_with_the_check_and_by_how_much(
@@ -307,7 +321,7 @@ def test_the_command_keeps_the_report_and_show_and_the_page_tell_it(tmp_path: Pa
 
 @needs_chromium
 def test_a_verdict_on_the_page_is_one_word_in_one_line(browser: Browser, tmp_path: Path):
-    report = bad("strongest", chance=0.5)
+    report = bad("strongest", null_probability=0.5)
     write_page(small().with_report(report), tmp_path / "page.html")
     with opened(browser, tmp_path / "page.html") as found:
         page = found.page
@@ -322,7 +336,7 @@ def test_a_verdict_on_the_page_is_one_word_in_one_line(browser: Browser, tmp_pat
         verdicts = page.locator("td.holds, td.fails").evaluate_all(lines)
         assert ["fails", 1] in verdicts
         assert {count for word, count in verdicts if word} == {1}
-        assert "without the 20 strongest −3.00 of 9.00" in page.inner_text(
+        assert "ablating the 20 strongest: −3.00 of 9.00" in page.inner_text(
             "section[aria-label='about this graph']"
         )
 

@@ -14,13 +14,14 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 import pytest
 import torch
 
-from circuits.graph_files.circuit_tracer_pt import read_circuit_tracer
+from circuits.graph_files.circuit_tracer_pt import open_circuit_tracer
 from graphs import (
     CIRCUIT_TRACER_KIND,
+    AttributionGraph,
     GraphFileError,
     compare,
-    one_dictionary,
     read_neuronpedia,
+    same_dictionary,
 )
 from graphs.formats.neuronpedia.names import cantor
 from tests.test_cli import assert_refused, run
@@ -36,6 +37,11 @@ EFFECTS = {  # target, source: rows of selected features, errors, tokens, target
     (0, 11): 0.75,
     (13, 9): 0.125,
 }
+
+
+def read_circuit_tracer(*given: Any, **named: Any) -> AttributionGraph:
+    """The graph in a file, without remarks."""
+    return open_circuit_tracer(*given, **named).graph
 
 
 @pytest.fixture
@@ -150,8 +156,8 @@ def test_the_weight_of_a_direction_is_no_probability(tmp_path, theirs):
         assert graph.seed[graph.target_rows()].tolist() == [0.75, seed]
         assert [t.probability for t in graph.provenance.targets] == [0.75, 1.0]
     shown = run("show", path)
-    assert "Of weights below 0 (1 of 2) the size counts." in shown.stderr
-    assert "Targets have weights in the place of probabilities" in shown.stderr
+    assert "1 of 2 weights are negative: their absolute values are used." in shown.stderr
+    assert "Targets have weights instead of probabilities" in shown.stderr
 
 
 def test_without_probabilities_all_targets_count_the_same(tmp_path, theirs):
@@ -160,7 +166,7 @@ def test_without_probabilities_all_targets_count_the_same(tmp_path, theirs):
     assert graph.seed[graph.target_rows()].tolist() == [1.0, 1.0]
     assert graph.provenance.targets[0].probability is None
     shown = run("show", path)
-    assert "No target has a probability or a weight: all count the same." in shown.stderr
+    assert "No target has a probability or a weight: all get the same weight." in shown.stderr
     assert "feature:1/8@2" in shown.stdout
 
 
@@ -185,7 +191,7 @@ class _Runs:
 def test_what_is_more_than_numbers_is_not_opened(tmp_path, theirs, capsys):
     for intruder in (theirs["Other"](), _Runs()):
         path = saved(tmp_path, contents(theirs, scan=intruder))
-        with pytest.raises(GraphFileError, match=r"not opened, since a pickle can run any program"):
+        with pytest.raises(GraphFileError, match=r"since a pickle can execute any code"):
             read_circuit_tracer(path)
     assert capsys.readouterr().out == ""
 
@@ -196,11 +202,11 @@ DAMAGED = {
     "must be 15 x 15 real numbers for its features, errors, tokens": lambda file: file.update(
         adjacency_matrix=file["adjacency_matrix"][:14].clone()
     ),
-    "is 15 x 15 of torch.complex64": lambda file: file.update(
+    "got 15 x 15 of torch.complex64": lambda file: file.update(
         adjacency_matrix=file["adjacency_matrix"].to(torch.complex64)
     ),
     "must be 3000000009 x 3000000009 real": lambda file: setattr(file["cfg"], "n_layers", 10**9),
-    "larger than what the file holds of it": lambda file: file.update(
+    "larger than its data in the file": lambda file: file.update(
         adjacency_matrix=torch.zeros(1).expand(10**7, 10**7)
     ),
     "closes a cycle": lambda file: file["adjacency_matrix"].fill_diagonal_(1.0),
@@ -209,14 +215,14 @@ DAMAGED = {
     "probability: Input should be less than or equal to 1.": lambda file: file[
         "logit_probabilities"
     ].mul_(3),
-    "tokens: its parts are of other kinds": lambda file: file.update(
+    "tokens: its parts have unexpected types": lambda file: file.update(
         input_tokens=torch.tensor([0.5, 1.0, 2.0])
     ),
-    "config: its parts are of other kinds": lambda file: file.update(cfg=5),
-    "infinite: its parts are of other kinds": lambda file: setattr(
+    "config: its parts have unexpected types": lambda file: file.update(cfg=5),
+    "infinite: its parts have unexpected types": lambda file: setattr(
         file["cfg"], "n_layers", float("inf")
     ),
-    "text: its parts are of other kinds": lambda file: file.update(selected_features="x"),
+    "text: its parts have unexpected types": lambda file: file.update(selected_features="x"),
 }
 
 
@@ -246,12 +252,12 @@ def test_parts_are_neither_packed_nor_longer_than_stored(tmp_path, theirs):
     with ZipFile(packed, "w", ZIP_DEFLATED) as archive:
         for name, content in parts.items():
             archive.writestr(name, content)
-    with pytest.raises(GraphFileError, match="has packed parts, which torch does not write"):
+    with pytest.raises(GraphFileError, match="has compressed parts, which torch does not write"):
         read_circuit_tracer(packed)
     with ZipFile(short, "w", ZIP_STORED) as archive:
         for name, content in parts.items():
             archive.writestr(name, content[:100] if name.endswith("data/0") else content)
-    with pytest.raises(GraphFileError, match=r"larger than what the file holds|is not a whole"):
+    with pytest.raises(GraphFileError, match=r"larger than its data|is not a complete"):
         read_circuit_tracer(short)
 
 
@@ -263,7 +269,7 @@ def test_a_graph_that_is_named_as_safetensors_is_refused_with_the_name_it_needs(
         assert_refused(run(command, named), "named as safetensors: if it is a graph of circuit-tr")
     with ZipFile(tmp_path / "other.safetensors", "w", ZIP_STORED) as archive:
         archive.writestr("a.txt", "text")
-    assert_refused(run("show", tmp_path / "other.safetensors"), "name it other.pt.")
+    assert_refused(run("show", tmp_path / "other.safetensors"), "rename it to other.pt.")
     again = named.rename(tmp_path / "graph.pt")
     assert run("show", again).exit_code == 0
 
@@ -310,7 +316,7 @@ def test_a_pt_and_the_json_made_of_it_are_one_graph(tmp_path, theirs):
         json.dumps({"metadata": metadata, "qParams": {}, "nodes": nodes, "links": links})
     )
     found = compare(graph, read_neuronpedia(path).graph, permutations=0)
-    assert one_dictionary(graph, read_neuronpedia(path).graph)
+    assert same_dictionary(graph, read_neuronpedia(path).graph)
     assert found.features.value == pytest.approx(1.0)
 
 
@@ -318,7 +324,7 @@ def test_a_pt_and_the_json_made_of_it_are_one_graph(tmp_path, theirs):
 def test_what_is_no_pt_file_is_refused(tmp_path, content: bytes):
     path = tmp_path / "graph.pt"
     path.write_bytes(content)
-    with pytest.raises(GraphFileError, match=r"graph.pt (is not a whole|holds more than)"):
+    with pytest.raises(GraphFileError, match=r"graph.pt (is not a complete|contains more than)"):
         read_circuit_tracer(path)
 
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-import circuits.attribution.room
-import circuits.pipe
+import circuits.attribution.cost
+import circuits.attribution.graph
 import graphs
 from circuits.model.architectures import LAYOUTS
 from headwater.cli.main import app
@@ -150,7 +150,7 @@ def test_bfloat16_is_marked(model_folder: Path):
 
 
 def test_a_failed_check_is_said_and_exits_1(model_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(circuits.pipe, "CONSERVATION_LIMITS", {torch.float32: 0.0})
+    monkeypatch.setattr(circuits.attribution.graph, "CONSERVATION_LIMITS", {torch.float32: 0.0})
     result = run("trace", PROMPT, "--model", model_folder)
     assert result.exit_code == 1
     assert "Conservation fails" in result.stdout
@@ -230,7 +230,7 @@ def test_what_memory_will_not_hold_is_refused_unless_forced(
 ):
     out = tmp_path / "graph.safetensors"
     command = ("trace", PROMPT, "--model", model_folder, "--out", out)
-    monkeypatch.setattr(circuits.attribution.room, "free_bytes", lambda: 10**4)
+    monkeypatch.setattr(circuits.attribution.cost, "free_bytes", lambda: 10**4)
     assert_refused(run(*command), "more memory and 0.0 GiB are free: ")
     assert list(tmp_path.iterdir()) == []
     assert run(*command, "--force").exit_code == 0
@@ -246,18 +246,18 @@ def test_what_memory_will_not_hold_is_refused_unless_forced(
         (["f" * 64], "has 65 tokens, the model's context holds 64"),
         ([PROMPT, "--position", "77"], "no position 77"),
         ([PROMPT, "--chat"], "no chat template"),
-        ([PROMPT, "--device", "cuda:99"], "device 'cuda:99' cannot be used"),
-        ([PROMPT, "--device", "abacus"], "device 'abacus' cannot be used"),
+        ([PROMPT, "--device", "cuda:99"], "device 'cuda:99' is not available"),
+        ([PROMPT, "--device", "abacus"], "device 'abacus' is not available"),
         ([PROMPT, "--transcoders", "nowhere"], "There is no 'nowhere': give a folder, or"),
         ([PROMPT, "--out", "/nowhere/graph.safetensors"], "There is no folder /nowhere"),
         ([PROMPT, "--html", "/"], "/ is a folder"),
         ([PROMPT, "--against", "h"], "--against needs --target"),
-        ([PROMPT, "--target", "e", "--target", "e"], "A token is named twice"),
-        ([PROMPT, "--target", "e", "--against", "e"], "A token is named twice"),
-        ([PROMPT, "--device", "meta"], "device 'meta' cannot be used"),
+        ([PROMPT, "--target", "e", "--target", "e"], "A token is given twice"),
+        ([PROMPT, "--target", "e", "--against", "e"], "A token is given twice"),
+        ([PROMPT, "--device", "meta"], "device 'meta' is not available"),
         ([PROMPT, "--out", "x" * 300], "ile name too long"),
         ([PROMPT, "--out", "same", "--html", "same"], "Two outputs would go to same"),
-        (["\udcff"], "is not a text in UTF-8"),
+        (["\udcff"], "is not valid UTF-8"),
         ([PROMPT, "--features", "neurons", "--transcoders", "x"], "exclude each other"),
     ],
 )
@@ -288,7 +288,7 @@ def test_damaged_model_weights_get_one_sentence(model_folder: Path, tmp_path: Pa
     weights = load_file(tmp_path / "model.safetensors")
     weights["model.layers.1.self_attn.v_proj.weight"][0, 0] = float("nan")
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert_refused(run("trace", PROMPT, "--model", tmp_path), "holds NaN or infinite values")
+    assert_refused(run("trace", PROMPT, "--model", tmp_path), "has NaN or infinite values")
 
 
 def test_a_dictionary_of_another_model_gets_one_sentence(model_folder: Path, tmp_path: Path):

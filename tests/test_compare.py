@@ -153,15 +153,15 @@ def test_unlike_graphs_are_near_their_null():
     )
     same, unlike = compare(graph, graph), compare(graph, other)
     for score in (same.features, same.edges, same.ranks):
-        assert score.chance < 0.01
+        assert score.p_value < 0.01
         assert score.value > score.null[-1]
     for score in (unlike.features, unlike.edges):
         assert score.null[0] <= score.value <= score.null[-1]
-        assert score.chance > 0.01
+        assert score.p_value > 0.01
 
 
 def test_chance_counts_what_is_as_large():
     score = Score(0.5, (0.1, 0.5, 0.9))
-    assert score.chance == pytest.approx(3 / 4)
-    assert score.expected == pytest.approx(0.5)
+    assert score.p_value == pytest.approx(3 / 4)
+    assert score.null_mean == pytest.approx(0.5)
     assert np.isnan(rank_correlation(np.ones(4), np.arange(4.0)))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from circuits.machine.cores import each_block, workers_for
+from circuits.machine import each_block, workers_for
 
 CPU = torch.device("cpu")
 

@@ -17,9 +17,8 @@ from graphs.comparison.matching import match_by_identity
 from graphs.comparison.positions import align_prompts
 from graphs.comparison.profiles import Profile, Profiled
 from graphs.comparison.transport import transport
-from graphs.core.descriptions import Description
 from graphs.core.graph import AttributionGraph
-from graphs.core.nodes import NodeKind
+from graphs.core.nodes import Description, NodeKind
 from tests.graph_oracles import make_graph
 
 WORDS = [f"w{i}" for i in range(60)]
@@ -59,7 +58,7 @@ def all_scores(found) -> dict[str, object]:
     compared = found.comparison
     return {
         "matched": found.matched,
-        "alike": found.alike,
+        "alike": found.matched_weighted,
         "features": compared.features,
         "edges": compared.edges,
         "ranks": compared.ranks,
@@ -79,11 +78,11 @@ def test_a_model_against_itself_scores_one():
 def test_a_deeper_model_with_other_numbers_is_found_again():
     first, second = circuit(4, NUMBERS), circuit(10, SHUFFLED)
     found = correspond(first, second)
-    assert found.alike.value > 0.95
+    assert found.matched_weighted.value > 0.95
     assert found.comparison.edges.value == pytest.approx(1.0)
     assert len(found.pairs) == 32
     assert np.array_equal(found.pairs[:, 0], found.pairs[:, 1])
-    assert found.comparison.edges.chance < 0.05
+    assert found.comparison.edges.p_value < 0.05
     np.testing.assert_allclose(found.depth[:, 0], found.depth[:, 1], atol=0.06)
     curve = found.shift_curve(4)
     np.testing.assert_allclose(curve[:, 0], [0, 1 / 3, 2 / 3, 1], atol=1e-9)
@@ -112,12 +111,12 @@ def test_kinds_of_evidence_by_hand():
     found = {kind.name: kind for kind in evidence(first, second, np.array([0, 1]), Weights())}
     assert set(found) == {"outputs", "labels", "position", "depth"}
     length = np.sqrt(1 + 1 / 4)
-    np.testing.assert_allclose(found["outputs"].likeness, [[1 / length, 0.5 / length], [0, 0]])
+    np.testing.assert_allclose(found["outputs"].similarity, [[1 / length, 0.5 / length], [0, 0]])
     assert found["outputs"].known.tolist() == [[True, True], [False, False]]
-    assert found["labels"].likeness.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    assert found["labels"].similarity.tolist() == [[1.0, 0.0], [0.0, 0.0]]
     assert found["labels"].known.tolist() == [[True, False], [False, False]]
-    np.testing.assert_allclose(found["position"].likeness, [[1, 0.5], [0.5, 1]])
-    assert found["depth"].likeness.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    np.testing.assert_allclose(found["position"].similarity, [[1, 0.5], [0.5, 1]])
+    assert found["depth"].similarity.tolist() == [[1.0, 0.0], [0.0, 1.0]]
     mean = similarity(list(found.values()), (2, 2))
     assert mean[0, 0] == pytest.approx((0.3 / length + 0.2 + 0.1 + 0.1) / 0.7)
     assert mean[1, 1] == 0.0  # of which only the place is known
@@ -141,19 +140,19 @@ def test_profiles_tell_features_apart_that_say_nothing():
         layer=graph.nodes.layer[rows],
         index=graph.nodes.index[rows],
         activation=csr_array(rng.random((32, 12))),
-        raised=((),) * 32,
+        promoted=((),) * 32,
     )
     assert correspond(silent, silent).matched.value == 0.0
     found = correspond(silent, silent, profiles=(profile, profile))
-    assert found.alike.value == pytest.approx(1.0)
-    assert {kind.name for kind in found.witnesses} == {"activations", "position", "depth"}
+    assert found.matched_weighted.value == pytest.approx(1.0)
+    assert {kind.name for kind in found.evidence} == {"activations", "position", "depth"}
 
 
 def test_plans_move_influence_to_what_is_alike():
     graph = circuit(4, NUMBERS)
     found = correspond(graph, circuit(10, SHUFFLED), CorrespondSettings(permutations=6, plans=4))
-    assert found.moved is not None
-    mass, agreement = found.moved
+    assert found.transported is not None
+    mass, agreement = found.transported
     assert mass.value > 0.95
     assert agreement.value > 0.9
     assert len(agreement.null) == 4
@@ -201,21 +200,21 @@ def test_concepts_and_paths_of_groups():
         (groups[0], groups[0]),
     )
     assert same.value == pytest.approx(1.0)
-    across = path_overlap(first, second, match, found.by_chance, (groups[0], groups[1]))
+    across = path_overlap(first, second, match, found.null_matches, (groups[0], groups[1]))
     assert across.value > across.null[-1]
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"least": 1.0}, "least must be from 0 to below 1"),
+        ({"min_similarity": 1.0}, "min_similarity must be at least 0 and below 1"),
         ({"permutations": -1}, "must not be negative"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str):
     with pytest.raises(ValueError, match=message):
         CorrespondSettings(**settings)
-    with pytest.raises(ValueError, match="weight of labels must not be negative"):
+    with pytest.raises(ValueError, match="weight of labels must be finite and not negative"):
         Weights(labels=-1.0)
 
 
@@ -225,8 +224,8 @@ def test_a_graph_without_features_matches_nothing():
     assert len(found.pairs) == 0
     assert found.matched.value == 0.0
     assert found.comparison.edges.value == 1.0
-    assert found.moved is not None
-    assert found.moved[0].value == 0.0
+    assert found.transported is not None
+    assert found.transported[0].value == 0.0
 
 
 def test_errors_are_not_compared():
@@ -250,14 +249,14 @@ def test_a_graph_knows_better_than_a_profile_what_a_feature_raises():
         layer=np.array([0]),
         index=np.array([1]),
         activation=csr_array(np.ones((1, 1))),
-        raised=((" down",),),
+        promoted=((" down",),),
     )
     positions = np.array([0])
     found = evidence(first, second, positions, Weights(), (profile, profile))
     assert found[0].name == "outputs"
-    assert found[0].likeness.tolist() == [[0.0]]  # up of the graph, down of the profile
+    assert found[0].similarity.tolist() == [[0.0]]  # up of the graph, down of the profile
     found = evidence(second, second, positions, Weights(), (profile, profile))
-    assert found[0].likeness.tolist() == [[1.0]]
+    assert found[0].similarity.tolist() == [[1.0]]
 
 
 def test_concepts_share_the_influence_of_their_matched_features():

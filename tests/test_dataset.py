@@ -77,18 +77,20 @@ def test_without_parquet_the_conversion_of_the_hub_is_read(server: Hub, tmp_path
     corpus = dataset_corpus("org/set", toy_tokenizer(), 9)
     assert list(islice(corpus.documents(0), 2)) == [[1, 5, 9]] * 2
     branches[dataset.CONVERTED] = {}
-    with pytest.raises(TrainingError, match="holds no parquet files"):
+    with pytest.raises(TrainingError, match="has no parquet files"):
         dataset_corpus("org/set", toy_tokenizer(), 9)
 
 
 def test_what_cannot_be_read_is_refused_in_one_sentence(
     server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    with pytest.raises(TrainingError, match="'org/none' cannot be had from the Hugging Face Hub"):
+    with pytest.raises(
+        TrainingError, match="'org/none' could not be loaded from the Hugging Face Hub"
+    ):
         dataset_corpus("org/none", toy_tokenizer(), 9)
     content = parquet(tmp_path, ["fj"], column="body")
     server.repositories["datasets", "org/set"] = {"main": {"0.parquet": content}}
-    with pytest.raises(TrainingError, match=r"no texts in a column 'text': .* one of body"):
+    with pytest.raises(TrainingError, match=r"no text column 'text': .* one of body"):
         next(dataset_corpus("org/set", toy_tokenizer(), 9).documents(0))
     numbers = tmp_path / "numbers.parquet"
     pq.write_table(pa.table({"text": [1, 2]}), numbers)
@@ -98,10 +100,14 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(
     damaged = bytearray(parquet(tmp_path, ["fjfjfj" * 20] * 9, group=9))
     damaged[10:60] = bytes(50)
     server.repositories["datasets", "org/set"] = {"main": {"4.parquet": bytes(damaged)}}
-    with pytest.raises(TrainingError, match=r"4\.parquet of org/set is not a whole parquet file"):
+    with pytest.raises(
+        TrainingError, match=r"4\.parquet of org/set is not a complete parquet file"
+    ):
         next(dataset_corpus("org/set", toy_tokenizer(), 9).documents(0))
     server.repositories["datasets", "org/set"] = {"main": {"1.parquet": content[:50]}}
-    with pytest.raises(TrainingError, match=r"1\.parquet of org/set is not a whole parquet file"):
+    with pytest.raises(
+        TrainingError, match=r"1\.parquet of org/set is not a complete parquet file"
+    ):
         next(dataset_corpus("org/set", toy_tokenizer(), 9).documents(0))
     server.repositories["datasets", "org/set"] = {"main": {"2.parquet": parquet(tmp_path, [])}}
     with pytest.raises(TrainingError, match="'org/set' has no rows"):
@@ -122,7 +128,9 @@ def test_a_missing_text_is_empty(server: Hub, tmp_path: Path):
 def test_without_a_network_one_sentence_says_so(server: Hub):
     server.shutdown()
     server.server_close()
-    with pytest.raises(TrainingError, match="'org/set' cannot be had from the Hugging Face Hub"):
+    with pytest.raises(
+        TrainingError, match="'org/set' could not be loaded from the Hugging Face Hub"
+    ):
         dataset_corpus("org/set", toy_tokenizer(), 9)
-    with pytest.raises(TrainingError, match="cannot be had from the Hugging Face Hub"):
+    with pytest.raises(TrainingError, match="could not be loaded from the Hugging Face Hub"):
         dataset_corpus("../corpus", toy_tokenizer(), 9)

@@ -166,7 +166,7 @@ def test_long_numbers_and_deep_lists_in_a_body_are_refused(served: Served, body:
     ):
         status, told = served.json(method, path, body.encode())
         assert status == 422, (path, told)
-        assert told["error"].startswith("The request is no ")
+        assert told["error"].startswith("The request is not a valid ")
         assert "\n" not in told["error"]
         assert len(told["error"]) < 300
     assert served.ask("GET", "/jobs/1")[0] == 404

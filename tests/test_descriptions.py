@@ -16,8 +16,8 @@ from rich.console import Console
 import graphs
 import viz
 from circuits.attribution.targets import TargetSettings, read_targets
-from circuits.features.feature_files import FeatureFileError, feature_files, write_feature_files
 from circuits.features.files.reading import read_transcoders
+from circuits.features.labels import FeatureFileError, feature_files, write_feature_files
 from circuits.pipe import trace
 from circuits.recording.record import record
 from circuits.training.describe import describe
@@ -30,9 +30,9 @@ from tests.tiny import tiny_prompt, toy_dictionary
 
 DALLAS = Description(
     label="Dallas, Houston → Texas",
-    said=(" Texas", " <b>"),
-    raised=(" Texas", " <b>"),
-    lowered=(" Ohio",),
+    promoted_at_own_layer=(" Texas", " <b>"),
+    promoted=(" Texas", " <b>"),
+    suppressed=(" Ohio",),
     frequency=0.25,
     histogram=(3, 0, 1),
     largest=2.5,
@@ -123,7 +123,7 @@ def test_damaged_feature_files_are_refused(tmp_path: Path, damage: str):
 
 
 def test_examples_need_an_activation_per_token():
-    with pytest.raises(ValueError, match="2 tokens need as many activations, got 1"):
+    with pytest.raises(ValueError, match="Expected one activation per token, got 1 for 2 tokens"):
         Example(tokens=("a", "b"), activations=(1.0,))
 
 
@@ -174,8 +174,8 @@ def test_labels_say_where_a_feature_fires_and_what_it_raises():
             if description is None:
                 continue
             best = subject.spell(int(logits[index].argmax()))
-            assert description.raised[0] == best
-            assert description.lowered[0] == subject.spell(int(logits[index].argmin()))
+            assert description.promoted[0] == best
+            assert description.suppressed[0] == subject.spell(int(logits[index].argmin()))
             where, _, said = description.label.partition(" → ")
             assert said.split(", ")[0] == best
             strong = [
@@ -215,11 +215,11 @@ def test_a_part_of_a_graph_keeps_the_descriptions_of_its_features():
     assert graph.take(np.array([0, 1, 3])).descriptions == {"0/7": DALLAS}
     assert graph.description(0) is None
     assert graph.description(1) == DALLAS
-    assert graph.said(1) == "Dallas, Houston → Texas"
-    assert replace(graph, descriptions={}, output_tokens={1: (" a", " b")}).said(1) == " a,  b"
+    assert graph.label(1) == "Dallas, Houston → Texas"
+    assert replace(graph, descriptions={}, output_tokens={1: (" a", " b")}).label(1) == " a,  b"
     clerps = {node["clerp"] for node in graphs.to_neuronpedia(graph, graphs.Upload("a"))["nodes"]}
     assert "Dallas, Houston → Texas" in clerps
-    with pytest.raises(ValueError, match="A description is of LAYER/INDEX, got '0/07'"):
+    with pytest.raises(ValueError, match="Keys of descriptions are LAYER/INDEX, got '0/07'"):
         replace(graph, descriptions={"0/07": DALLAS})
 
 
@@ -249,10 +249,10 @@ def test_show_tells_what_is_known_about_a_feature(tmp_path: Path):
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
         "0/7  Dallas, Houston → Texas",
-        "says at its own layer: ' Texas', ' <b>'",
-        "raises: ' Texas', ' <b>'",
-        "lowers: ' Ohio'",
-        "fires on 25.00% of tokens, at most 2.50",
+        "promotes at its own layer: ' Texas', ' <b>'",
+        "promotes: ' Texas', ' <b>'",
+        "suppresses: ' Ohio'",
+        "active on 25.00% of tokens, at most 2.50",
         "    2.50   in Dallas",
     ]
     told = json.loads(run("show", path, "--feature", "0/7", "--json").stdout)
@@ -274,7 +274,7 @@ def test_records_of_others_may_lack_or_bend_what_is_not_needed(tmp_path: Path):
     files = feature_files(tmp_path)
     assert files is not None
     assert files.read(0, 0) == Description(
-        label="", raised=("a",), histogram=(3, 0), frequency=0.02
+        label="", promoted=("a",), histogram=(3, 0), frequency=0.02
     )
 
 

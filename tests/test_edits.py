@@ -10,11 +10,10 @@ import pytest
 
 from graphs.analysis.select import SelectionError
 from graphs.core.annotations import Annotations, Group
-from graphs.core.descriptions import Description
 from graphs.core.graph import AttributionGraph
-from graphs.core.nodes import NodeId
+from graphs.core.nodes import Description, NodeId
 from graphs.interventions.changes import Change, intervention
-from graphs.interventions.edits import Add, EditError, Push, Scale, Set, Swap
+from graphs.interventions.edits import Add, EditError, Scale, Set, Steer, Swap
 from graphs.interventions.predict import predict
 from tests.graph_oracles import make_graph
 
@@ -35,7 +34,7 @@ def small(activation: float = 4.0, tokens: tuple[str, ...] = ("<bos>", " Dallas"
     """Texas (activation 4) feeds Austin (activation 5), both feed the answer."""
     graph = make_graph(NAMES, EDGES, tokens=tokens)
     nodes = replace(graph.nodes, activation=np.array([nan, activation, nan, 5.0, nan]))
-    header = graph.provenance.model_copy(update={"context_only": 1})
+    header = graph.provenance.model_copy(update={"n_prefix": 1})
     said = {"0/1": Description(label="Dallas → Texas"), "1/2": Description(label="Austin")}
     return replace(graph, nodes=nodes, provenance=header, descriptions=said)
 
@@ -121,7 +120,7 @@ def test_concepts_are_swapped_where_both_are_with_all_that_differs_there():
         "feature:0/5@1": Change(NodeId.parse("feature:0/5@1"), 0.0, 7.0),
     }
     elsewhere = {"1/2": Description(label="California")}  # at a layer at which Texas is not
-    with pytest.raises(EditError, match="at no layer at which 'Texas' is"):
+    with pytest.raises(EditError, match="at no layer of 'Texas'"):
         changes(
             small(),
             Swap("Texas", "California", replace(other, descriptions=elsewhere)),
@@ -146,9 +145,9 @@ def test_a_swap_needs_what_it_names():
     [
         ([Set(TEXAS, nan)], "not finite"),
         ([Scale(TEXAS, inf)], "not finite"),
-        ([Push(0, 1, np.array([nan]))], "not finite"),
-        ([Push(2, 1, np.zeros(1))], "layers are 0 to 1"),
-        ([Push(0, 3, np.zeros(1))], "positions 0 to 2"),
+        ([Steer(0, 1, np.array([nan]))], "not finite"),
+        ([Steer(2, 1, np.zeros(1))], "layers are 0 to 1"),
+        ([Steer(0, 3, np.zeros(1))], "positions 0 to 2"),
         ([Set(TEXAS, 1.0), Scale("supernode:Texas", 2.0)], "feature:0/1@1 is edited twice, by"),
         ([Set(TEXAS, 1.0), Set(TEXAS, 1.0)], "is edited twice"),
         ([Set(f"{TEXAS}+", 1.0), Set("feature:0/1@2", 1.0)], "feature:0/1@2 is edited twice"),
@@ -157,7 +156,10 @@ def test_a_swap_needs_what_it_names():
         ([Add(ERROR, 1.0)], "has no activation"),
         ([Set("feature:0/1@3", 0.0)], "choose one of 1 to 2"),
         ([Set("feature:0/1@0", 0.0)], "choose one of 1 to 2"),
-        ([Set("feature:2/1@1", 0.0)], "in no layer of the model, which has 2"),
+        (
+            [Set("feature:2/1@1", 0.0)],
+            "in a layer that the model does not have: its layers are 0 to 1",
+        ),
     ],
 )
 def test_what_cannot_be_edited_is_refused(edits, sentence: str):
@@ -200,7 +202,7 @@ def test_many_are_predicted_at_once():
 
 def test_of_what_is_not_in_the_graph_nothing_is_said():
     graph = small()
-    for edit in (Set("feature:1/7@1", 3.0), Push(0, 1, np.zeros(1))):
+    for edit in (Set("feature:1/7@1", 3.0), Steer(0, 1, np.zeros(1))):
         assert np.isnan(predict(graph, [intervention(graph, [edit])], [2])).all()
     tokens = predict(graph, [intervention(graph, [])], [2])[0]
     assert np.isnan(tokens[[0, 2]]).all()  # a token and an error have no row

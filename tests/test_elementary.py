@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from circuits.machine.elementary import IN_MKL
+from circuits.machine import IN_MKL
 
 WATCHED = """
 import torch

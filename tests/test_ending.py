@@ -17,8 +17,10 @@ from tests.test_cli import assert_refused, run
 
 # Every ending in a process of its own, forked from one that has imported everything.
 ENDINGS = """
-import json, os, sys
+import gc, json, os, sys
 from headwater.cli.main import main
+
+gc.freeze()  # what is imported is not searched again by each
 
 def ends(prepare, *arguments, flags=()):
     reader, writer = os.pipe()
@@ -75,7 +77,7 @@ EXPECTED = {
     "read enough, help": (141, ""),
     "closed": (
         2,
-        "headwater: Standard output is closed: send it to /dev/null if nobody reads it.\n",
+        "headwater: Standard output is closed: redirect it to /dev/null if it is not needed.\n",
     ),
     "ascii": (0, ""),
     "full error": (2, ""),
@@ -108,9 +110,13 @@ def test_a_stream_that_takes_nothing_ends_a_command_quietly(
     ("error", "code", "sentence"),
     [
         (ZeroDivisionError("division by zero"), 70, "(ZeroDivisionError: division by zero)"),
-        (RecursionError("maximum depth"), 70, "please report it, with what the same command"),
+        (
+            RecursionError("maximum depth"),
+            70,
+            "please report it, with the output of the same command",
+        ),
         (EOFError(), 70, "(EOFError)"),
-        (MemoryError(), 2, "There is not enough memory for this"),
+        (MemoryError(), 2, "There is not enough memory: free some"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "memory"),
         (OSError(28, "No space left on device", "a"), 2, "Cannot use a: No space left on device."),
         (KeyboardInterrupt(), 130, ""),

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+import circuits.attribution.cost
 import circuits.attribution.estimate
-import circuits.attribution.flops
 from circuits.attribution.estimate import estimate
-from circuits.attribution.expand import Expansion
+from circuits.attribution.local_replacement import LocalReplacement, local_replacement
+from circuits.attribution.rows import Expansion
 from circuits.attribution.sources import build_sources
 from circuits.attribution.targets import TargetSettings, read_targets
 from circuits.features.neurons import Neurons
@@ -17,28 +18,25 @@ from tests.tiny import tiny_prompt, toy_dictionary
 EVERYTHING = Expansion(everything=True, kept_share=1.0)
 
 
-def prepared(subject: Subject, *, cross_layer: bool = False):
-    recording = record(subject.frozen, tiny_prompt())
-    targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
+def prepared(subject: Subject, *, cross_layer: bool = False) -> LocalReplacement:
     source = toy_dictionary(cross_layer=cross_layer)
-    features = source.activate(subject.frozen, recording, targets.covectors)
-    return recording, features, targets.covectors
+    return local_replacement(tiny_prompt(), subject, source, TargetSettings())
 
 
 def without_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave only sources and edges, which on a tiny model are smaller than any block."""
-    monkeypatch.setattr(circuits.attribution.estimate, "BLOCK_WEIGHTS", 0)
-    monkeypatch.setattr(circuits.attribution.estimate, "block_positions", lambda *_: 0.001)
+    monkeypatch.setattr(circuits.attribution.cost, "BLOCK_WEIGHTS", 0)
+    monkeypatch.setattr(circuits.attribution.cost, "block_positions", lambda *_: 0.001)
     monkeypatch.setattr(circuits.attribution.estimate, "held_bytes", lambda: 0)
 
 
 def test_more_rows_cost_more(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(circuits.attribution.estimate, "held_bytes", lambda: 10**9)
-    recording, features, targets = prepared(gemma)
-    some = estimate(gemma.frozen, recording, features, Expansion(max_features=5), targets)
-    every = estimate(gemma.frozen, recording, features, Expansion(everything=True), targets)
-    assert some.rows == 5 + len(targets.pos)
-    assert every.rows == len(features) + len(targets.pos)
+    local = prepared(gemma)
+    some = estimate(local, Expansion(max_features=5))
+    every = estimate(local, Expansion(everything=True))
+    assert some.rows == 5 + len(local.targets.described)
+    assert every.rows == len(local.features) + len(local.targets.described)
     assert some.flops < every.flops
     assert 10**9 < some.peak_bytes < every.peak_bytes
 
@@ -54,10 +52,10 @@ def test_all_edges_are_foreseen(gemma: Subject, cross_layer: bool):
 
 def test_labels_and_what_came_before_take_time(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(circuits.attribution.estimate, "matrix_product_rate", lambda *_: 1e9)
-    recording, features, targets = prepared(gemma)
-    plain = estimate(gemma.frozen, recording, features, EVERYTHING, targets)
-    labelled = estimate(gemma.frozen, recording, features, EVERYTHING, targets, labels=10)
-    later = estimate(gemma.frozen, recording, features, EVERYTHING, targets, before=2.0)
+    local = prepared(gemma)
+    plain = estimate(local, EVERYTHING)
+    labelled = estimate(local, EVERYTHING, labels=10)
+    later = estimate(local, EVERYTHING, before=2.0)
     assert plain.seconds < labelled.seconds < later.seconds
     assert later.seconds == pytest.approx(plain.seconds + 3.0)
 
@@ -66,14 +64,14 @@ def test_labels_and_what_came_before_take_time(gemma: Subject, monkeypatch: pyte
 def test_room_for_sources_is_what_they_take(
     gemma: Subject, cross_layer: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    recording, features, targets = prepared(gemma, cross_layer=cross_layer)
+    local = prepared(gemma, cross_layer=cross_layer)
     without_blocks(monkeypatch)
-    monkeypatch.setattr(circuits.attribution.flops, "MOST_PUSHED", 0)
+    monkeypatch.setattr(circuits.attribution.cost, "MOST_FORWARD", 0)
     none = Expansion(max_features=0)
-    said = estimate(gemma.frozen, recording, features, none, targets)
-    sources = build_sources(gemma.frozen, recording, features, 1)
+    said = estimate(local, none)
+    sources = build_sources(local)
     vectors = sum(layer.tiles.vectors.numel() for layer in sources.layers)
-    patterns = sum(block.pattern.numel() for block in recording.blocks)
+    patterns = sum(block.pattern.numel() for block in local.recording.blocks)
     least = 8 * (vectors + patterns) + 24 * said.edges
     assert least <= said.peak_bytes <= 1.5 * least
 
@@ -85,7 +83,7 @@ def test_neurons_need_room_in_every_layer(dense_subject: Subject):
         layer.activation.numel() + sum(branch.factor.numel() for branch in layer.branches)
         for layer in layers
     )
-    assert held <= Neurons().numbers(frozen, 6) <= 2 * held
+    assert held <= Neurons().peak_values(frozen, 6) <= 2 * held
 
 
 def _recorded(subject: Subject):

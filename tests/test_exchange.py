@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 import graphs
 from graphs.core.annotations import Annotations, Group
-from graphs.core.descriptions import Description, Example
+from graphs.core.nodes import Description, Example
 from graphs.formats.neuronpedia.writer import SMALLEST_UPLOAD, Upload
 from tests.graph_oracles import make_graph, make_table, random_graphs
 from tests.same_graph import assert_same_graph
@@ -96,7 +96,7 @@ def test_what_neuronpedia_json_holds_comes_back_without_our_key(tmp_path, graph)
 def test_what_neuronpedia_json_cannot_hold_without_our_key(tmp_path):
     """Exactly the fields of LOST are other than they were."""
     header = GRAPH.provenance.model_copy(
-        update={"context_only": 1, "checks": graphs.Checks(conservation_max=1e-7)}
+        update={"n_prefix": 1, "checks": graphs.Checks(conservation_max=1e-7)}
     )
     table = make_table([str(node) for node in GRAPH.nodes], value=np.arange(8.0))
     graph = replace(
@@ -132,7 +132,7 @@ def test_what_neuronpedia_json_cannot_hold_without_our_key(tmp_path):
     named_otherwise = {"model.name", "dictionary.name", "token_ids", "targets"}
     assert differ - named_otherwise == LOST.keys()
     assert {name: after[name] for name in LOST} == LOST
-    assert back.said(3) == " Paris, é"
+    assert back.label(3) == " Paris, é"
     assert after["model.name"] == "tiny-model"  # as Neuronpedia allows it
     assert after["token_ids"] == [4, -1, -1]  # of tokens that are no nodes
 
@@ -181,16 +181,18 @@ def test_what_cannot_be_made_small_enough_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_neuronpedia_would_complain(tmp_path):
+def test_problems_of_uploads_to_neuronpedia_are_reported(tmp_path):
     path = tmp_path / "a.json"
     graphs.write_neuronpedia(GRAPH, path, Upload("demo"))
-    assert graphs.complaints(GRAPH, path) == []
+    assert graphs.upload_problems(GRAPH, path) == []
     flat = make_graph(["token:1@0", "feature:0/1@1", "logit:1@2"], {})
-    assert graphs.complaints(flat, path) == [
-        "Neuronpedia's page shows no graph whose nodes are all in layer 0."
+    assert graphs.upload_problems(flat, path) == [
+        "Neuronpedia's page cannot show a graph whose nodes are all in layer 0."
     ]
     path.write_bytes(b"x" * (SMALLEST_UPLOAD - 1))
-    assert graphs.complaints(GRAPH, path)[0].startswith("Neuronpedia takes no file of less than")
+    assert graphs.upload_problems(GRAPH, path)[0].startswith(
+        "Neuronpedia does not accept files of less than"
+    )
 
 
 READERS = {
@@ -285,10 +287,10 @@ def test_dictionaries_are_told_apart_and_the_unknown_is_never_the_same():
 
     sets = [{"neuronpedia_source_set": name} for name in ("gemmascope-16k", "clt-hp")]
     one, other = (named(feature_details=details) for details in sets)
-    assert graphs.one_dictionary(one, one)
-    assert not graphs.one_dictionary(one, other)
-    assert graphs.one_dictionary(named(), named())  # circuit-tracer's scan is the dictionary
-    assert not graphs.one_dictionary(named(scan=None), named(scan=None))
+    assert graphs.same_dictionary(one, one)
+    assert not graphs.same_dictionary(one, other)
+    assert graphs.same_dictionary(named(), named())  # circuit-tracer's scan is the dictionary
+    assert not graphs.same_dictionary(named(scan=None), named(scan=None))
     header = GRAPH.provenance
     neurons = header.model_copy(
         update={"dictionary": graphs.DictionaryIdentity(kind=graphs.NEURONS, name="MLP neurons")}
@@ -297,7 +299,7 @@ def test_dictionaries_are_told_apart_and_the_unknown_is_never_the_same():
     for about, same in ((header, True), (neurons, False)):
         pair = (about, about.model_copy(update={"model": chat}))
         first, second = (replace(GRAPH, provenance=provenance) for provenance in pair)
-        assert graphs.one_dictionary(first, second) == same
+        assert graphs.same_dictionary(first, second) == same
 
 
 @pytest.mark.parametrize("make", [circuit_tracer_file, anthropic_file])
@@ -341,7 +343,7 @@ def test_an_import_writes_the_graph_and_its_notes(tmp_path):
     own = Annotations(pins=("logit:18142@2",))
     graphs.write_annotations(own, beside)
     again = run("import", path, "--out", out)
-    assert "kept as they were" in again.stdout
+    assert "(existing file kept)" in again.stdout
     assert graphs.read_annotations(beside) == own
 
 
@@ -356,12 +358,12 @@ def test_a_persons_own_annotations_win_over_those_in_the_file(tmp_path):
     assert "Texas" not in names
 
 
-def test_links_to_nowhere_are_told(tmp_path):
+def test_links_to_missing_nodes_are_reported(tmp_path):
     file = anthropic_file()
     file["links"].append({"source": "gone", "target": "q3", "weight": 1.0})
     result = run("show", write(tmp_path, file))
     assert result.exit_code == 0
-    assert "Link 4 has the end 'gone', which is not among the nodes" in result.stderr
+    assert "Link 4 refers to 'gone', which is not among the nodes" in result.stderr
 
 
 def test_bad_input_of_import_and_export(tmp_path):
@@ -370,9 +372,9 @@ def test_bad_input_of_import_and_export(tmp_path):
     out = tmp_path / "b.safetensors"
     assert_refused(run("import", path, "--out", out), "is not a graph of circuit-tracer")
     assert_refused(run("import", tmp_path / "no", "--out", out), "Cannot read")
-    assert_refused(run("import", tmp_path, "--out", out), "is not a file")
+    assert_refused(run("import", tmp_path, "--out", out), "is not a regular file")
     (tmp_path / "c.pt").write_bytes(b"PK\x03\x04")
-    assert_refused(run("import", tmp_path / "c.pt", "--out", out), "is not a whole .pt file")
+    assert_refused(run("import", tmp_path / "c.pt", "--out", out), "is not a complete .pt file")
     good = write(tmp_path, circuit_tracer_file())
     assert_refused(run("import", good, "--out", tmp_path / "x" / "y"), "There is no folder")
     none = run("export", good, "--out", tmp_path / "z.json", "--largest", 0)
@@ -384,9 +386,9 @@ def test_bad_input_of_import_and_export(tmp_path):
     assert_refused(run("prune", good, "--out", tmp_path / "y.pt"), "name it y.safetensors")
     assert_refused(run("import", good, "--tokenizer", "atlas-small", "--out", out), "for .pt files")
     before = good.read_bytes()
-    assert_refused(run("export", good, "--out", good), "is what is read, and would be lost")
+    assert_refused(run("export", good, "--out", good), "would overwrite the input")
     ours = write(tmp_path, GRAPH)
-    assert_refused(run("prune", ours, "--out", ours), "is what is read, and would be lost")
+    assert_refused(run("prune", ours, "--out", ours), "would overwrite the input")
     assert good.read_bytes() == before
 
 
@@ -412,4 +414,4 @@ def test_graphs_without_nodes_are_compared_and_drawn(tmp_path: Path):
         assert result.exit_code == 0, result.output
         result = run("compare", *pair, "--permutations", 2)
         assert result.exit_code == 0, result.output
-    assert_refused(run("consensus", empty, other), "empty.json does not say of which dictionary")
+    assert_refused(run("consensus", empty, other), "empty.json does not name the dictionary of")

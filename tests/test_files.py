@@ -87,13 +87,13 @@ def test_a_failure_at_the_last_moment_leaves_the_old_file(write, graph, tmp_path
 
 def test_places_where_no_file_can_be_are_refused(write, graph, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(GraphFileError, match=r"there is no folder .*missing\.$"):
+    with pytest.raises(GraphFileError, match=r"the folder .*missing does not exist\.$"):
         write(graph, tmp_path / "missing" / "graph")
-    with pytest.raises(GraphFileError, match=r"there is no folder .*file\.$"):
+    with pytest.raises(GraphFileError, match=r"the folder .*file does not exist\.$"):
         write(graph, tmp_path / "file" / "graph")
-    with pytest.raises(GraphFileError, match="it is there and is not a file"):
+    with pytest.raises(GraphFileError, match="it exists and is not a regular file"):
         write(graph, tmp_path)
-    with pytest.raises(GraphFileError, match="it is there and is not a file"):
+    with pytest.raises(GraphFileError, match="it exists and is not a regular file"):
         write(graph, Path(os.devnull))
     with pytest.raises(GraphFileError, match="null byte"):
         write(graph, tmp_path / "a\0b")
@@ -163,8 +163,8 @@ def test_what_is_no_file_is_refused(read, tmp_path):
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
     for path, reason in {
         tmp_path / "missing": "No such file or directory",
-        tmp_path: "it is not a file",
-        tmp_path / "pipe": "it is not a file",
+        tmp_path: "it is not a regular file",
+        tmp_path / "pipe": "it is not a regular file",
         tmp_path / "a\0b": "embedded null byte",
     }.items():
         with pytest.raises(GraphFileError, match=rf"Cannot read .*: {reason}\.$"):

@@ -14,7 +14,7 @@ from circuits.model.fingerprints import content_digest, fingerprint, model_files
 @pytest.fixture(autouse=True)
 def remembering(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Files of any size are remembered, in a cache of the test's own."""
-    monkeypatch.setattr(circuits.model.fingerprints, "REMEMBERED", 0)
+    monkeypatch.setattr(circuits.model.fingerprints, "CACHED_FROM", 0)
     monkeypatch.setattr(
         circuits.model.fingerprints, "user_cache_path", lambda _: tmp_path / "cache"
     )

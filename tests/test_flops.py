@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-import circuits.attribution.flops
-from circuits.attribution.flops import Costs
-from circuits.attribution.targets import TargetSettings, read_targets
+import circuits.attribution.cost
+from circuits.attribution.cost import Costs
+from circuits.attribution.local_replacement import local_replacement
+from circuits.attribution.targets import TargetSettings
 from circuits.features.active import ActiveFeatures
 from circuits.model.subject import Subject
-from circuits.recording.record import record
 from tests.conftest import cached_subject
 from tests.tiny import tiny_prompt, toy_dictionary
 
@@ -20,10 +20,9 @@ D_MODEL = 16
 def prepared(name: str, *, skip: bool = False) -> tuple[Costs, ActiveFeatures]:
     """Position 0 of six is context only, so five are swept."""
     subject: Subject = cached_subject(name)
-    recording = record(subject.frozen, tiny_prompt())
-    targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
-    features = toy_dictionary(skip=skip).activate(subject.frozen, recording, targets.covectors)
-    return Costs(subject.frozen, recording, features), features
+    source = toy_dictionary(skip=skip)
+    local = local_replacement(tiny_prompt(), subject, source, TargetSettings())
+    return Costs(local), local.features
 
 
 def one_row(costs: Costs, layer: int, pos: int) -> torch.Tensor:
@@ -52,10 +51,10 @@ def test_a_row_that_meets_its_sources_halfway():
     lowest = [int(((features.layer == 0) & (features.pos == pos)).sum()) for pos in (1, 2, 3, 4)]
     read_below = 2 * D_MODEL * sum(count + 2 for count in lowest)
     met = 2 * D_MODEL * sum((count + 2) * n for count, n in zip(lowest, (4, 3, 2, 1), strict=True))
-    assert costs.of_rows(one_row(costs, 2, 4), floor=1) == uncut - third_crossing - read_below + met
+    assert costs.of_rows(one_row(costs, 2, 4), split=1) == uncut - third_crossing - read_below + met
     one_crossing = 2 * D_MODEL * (24 + 4 * 12) + 4 * 5 * 24
-    assert costs.of_rows(one_row(costs, 1, 4), floor=1) == one_crossing + met
-    assert costs.of_rows(one_row(costs, 0, 4), floor=1) == costs.of_rows(one_row(costs, 0, 4))
+    assert costs.of_rows(one_row(costs, 1, 4), split=1) == one_crossing + met
+    assert costs.of_rows(one_row(costs, 0, 4), split=1) == costs.of_rows(one_row(costs, 0, 4))
 
 
 def test_sources_pushed_to_the_second_layer():
@@ -65,8 +64,8 @@ def test_sources_pushed_to_the_second_layer():
     for pos, n in zip(range(1, 6), (5, 4, 3, 2, 1), strict=True):
         crossings = int(((features.layer == 0) & (features.pos == pos)).sum()) + 1 + 2
         expected += crossings * (2 * n * D_MODEL * (24 + 12) + n * (n + 1) * 24)
-    assert costs.of_pushing(2) == expected
-    assert costs.of_pushing(0) == 0
+    assert costs.of_forward_prefix(2) == expected
+    assert costs.of_forward_prefix(0) == 0
 
 
 @pytest.mark.parametrize("name", ["gemma-3", "gpt-neox"])
@@ -77,19 +76,19 @@ def test_a_skip_is_crossed_in_every_layer_below(name: str):
     row = one_row(plain, 2, 4)
     product = 2 * D_MODEL**2
     assert skipped.of_rows(row) - plain.of_rows(row) == 2 * 4 * product
-    assert skipped.of_rows(row, floor=1) - plain.of_rows(row, floor=1) == 4 * product
+    assert skipped.of_rows(row, split=1) - plain.of_rows(row, split=1) == 4 * product
     pushed = 0
     for pos, n in zip(range(1, 6), (5, 4, 3, 2, 1), strict=True):
         entering = int(((features.layer == 0) & (features.pos == pos)).sum()) + 1
         pushed += n * (entering + 2 * plain.n_inputs)  # tokens cross both layers
-    assert skipped.of_pushing(2) - plain.of_pushing(2) == pushed * product
+    assert skipped.of_forward_prefix(2) - plain.of_forward_prefix(2) == pushed * product
 
 
 def test_the_cut_is_the_cheapest(monkeypatch: pytest.MonkeyPatch):
     costs, _ = prepared("gemma-3")
-    monkeypatch.setattr(costs, "of_rows", lambda rows, floor: float(rows.sum()) * (3 - floor))
-    monkeypatch.setattr(costs, "of_pushing", lambda floor: 10.0 * floor**2)
+    monkeypatch.setattr(costs, "of_rows", lambda rows, split: float(rows.sum()) * (3 - split))
+    monkeypatch.setattr(costs, "of_forward_prefix", lambda split: 10.0 * split**2)
     rows = 30 * one_row(costs, 1, 3)  # 90, 60 + 10, 30 + 40, 90
-    assert costs.best_floor(rows) == 1
-    monkeypatch.setattr(circuits.attribution.flops, "MOST_PUSHED", 1)
-    assert costs.best_floor(rows) == 0
+    assert costs.best_split(rows) == 1
+    monkeypatch.setattr(circuits.attribution.cost, "MOST_FORWARD", 1)
+    assert costs.best_split(rows) == 0

@@ -16,8 +16,15 @@ from safetensors.torch import load_file
 from circuits.features.files.reading import read_transcoders
 from circuits.features.files.tensors import WeightsFormatError, mapped
 from circuits.features.hook_points import ReadPoint, WritePoint
-from circuits.features.nonlinearities import BatchTopK, GroupMax, JointTopK, JumpReLU, ReLU, TopK
-from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder import (
+    BatchTopK,
+    GroupMax,
+    JointTopK,
+    JumpReLU,
+    ReLU,
+    TopK,
+    Transcoder,
+)
 from circuits.recording.record import record
 from tests import format_writers as writers
 from tests.conftest import cached_subject
@@ -160,7 +167,7 @@ def test_offsets_and_scales_of_the_fork_count(tmp_path: Path):
         wanted = added @ tensors[f"W_decs.{2 - source}"] * share * 2.0 / size
         torch.testing.assert_close(read.layers[source].written(2 - source, got), wanted, **EXACT)
         pos, index = got.nonzero(as_tuple=True)
-        rows = read.layers[source].spoken(2 - source, index, got[pos, index])
+        rows = read.layers[source].decoder_rows(2 - source, index, got[pos, index])
         alone = torch.zeros(5, 16).double().index_add_(0, pos, rows)
         torch.testing.assert_close(alone, wanted, **EXACT)
         total += tensors[f"b_decs.{2 - source}"] * share * 2.0 / size
@@ -373,12 +380,12 @@ def test_groups_and_batches_keep_their_largest():
     assert weighted(pre).tolist() == [[0, 0, 0, 0.5], [4, 0, 0, 0]]
 
 
-def test_what_stands_in_for_no_mlp_is_refused(tmp_path: Path):
+def test_what_does_not_replace_an_mlp_is_refused(tmp_path: Path):
     writers.gemma_scope_2(toy_dictionary(), tmp_path)
     config = tmp_path / "layer_0_width_20_l0_small" / "config.json"
     told = json.loads(config.read_text())
     writers.as_json({**told, "type": "sae"}, config)
-    with pytest.raises(WeightsFormatError, match="of type 'sae', which does not stand in for an"):
+    with pytest.raises(WeightsFormatError, match="of type 'sae', which does not replace an"):
         read_transcoders(tmp_path / "width_20_l0_small")
     clt = tmp_path / "clt"
     clt.mkdir()
@@ -405,7 +412,7 @@ def test_layers_that_read_differently_need_a_word_from_outside(tmp_path: Path):
     config = json.loads(path.read_text())
     config["metadata"]["hook_name"] = "blocks.1.ln2.hook_normalized"
     writers.as_json(config, path)
-    with pytest.raises(WeightsFormatError, match="do not read and write alike"):
+    with pytest.raises(WeightsFormatError, match="have different read or write points"):
         read_transcoders(tmp_path)
     points = {"read": ReadPoint.NORMALISED, "write": WritePoint.CONTRIBUTION}
     assert read_transcoders(tmp_path, **points).read == ReadPoint.NORMALISED
@@ -516,16 +523,16 @@ def some_skips(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (empty_list, "has `transcoders`, but not as a list of files"),
-        (no_config, r"lacks blocks.1/cfg.json or blocks.1/config.json, which says what"),
-        (null_metadata, "does not tell a layer in hook_name"),
+        (empty_list, "`transcoders` in .* must be a list of files"),
+        (no_config, r"lacks blocks.1/cfg.json or blocks.1/config.json, the config of"),
+        (null_metadata, "hook_name in .* does not specify a layer"),
         (normalised, "normalises its inputs by 'expected_average_only_in'"),
         (no_hooks, "lacks hook_points_in or hook_points_out"),
-        (strange_hooks, r"hold something unexpected \(KeyError: 0\)"),
-        (layers_in_words, r"hold something unexpected \(ValueError: invalid literal"),
+        (strange_hooks, r"have unexpected content \(KeyError: 0\)"),
+        (layers_in_words, r"have unexpected content \(ValueError: invalid literal"),
         (bias_of_one_number, r"The encoder bias in .* has shape \(\), expected one number per"),
-        (k_in_words, "has k 'five' in its cfg.json: expected a number"),
-        (uneven_groups, "has 20 features, which are not 3 groups of one size"),
+        (k_in_words, "has k 'five' in its cfg.json: expected a positive integer"),
+        (uneven_groups, "has 20 features, which is not divisible into 3 groups"),
         (signed, "keeps signed features, which is not supported"),
         (some_skips, "lacks some of its W_skips"),
     ],
@@ -543,7 +550,7 @@ def test_pickled_arrays_are_refused(tmp_path: Path):
     path = tmp_path / "layer_0" / "params.npz"
     path.parent.mkdir()
     np.savez(path, W_enc=np.array([{}], dtype=object))
-    with pytest.raises(WeightsFormatError, match="is not a whole file"):
+    with pytest.raises(WeightsFormatError, match="is damaged or incomplete"):
         read_transcoders(tmp_path)
 
 

@@ -148,8 +148,8 @@ def test_bos_stands_in_front_once_where_the_file_asks_for_it() -> None:
 def test_where_a_file_says_nothing_of_bos_a_scored_vocabulary_has_it_in_front() -> None:
     """So does llama.cpp, for which such files are made."""
     for content, tokens in ((GEMMA, ["<bos>", "ab"]), (LLAMA, ["ab"])):
-        unsaid = {name: value for name, value in content.items() if "add_bos" not in name}
-        assert tokens_of("ab", unsaid, special=True) == tokens
+        unspecified = {name: value for name, value in content.items() if "add_bos" not in name}
+        assert tokens_of("ab", unspecified, special=True) == tokens
 
 
 def test_named_tokens_and_chat_template_come_from_the_file() -> None:

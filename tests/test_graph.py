@@ -49,15 +49,15 @@ def test_parts_that_do_not_fit_are_refused(graph: AttributionGraph):
     cases = {
         "points backwards": lambda: replace(graph, weights=csr_array(graph.weights.T)),
         "4 x 4": lambda: replace(graph, weights=csr_array((3, 3))),
-        "names 2 targets, the nodes hold 1": lambda: replace(
+        "names 2 targets, the nodes have 1": lambda: replace(
             graph, provenance=graph.provenance.model_copy(update={"targets": targets * 2})
         ),
         "same id": lambda: _with(make_graph(["token:4@0", *NAMES], EDGES), 0, pos=0),
         "its position must be below 3": lambda: _with(graph, 1, pos=3),
         "its layer must be below 2": lambda: _with(graph, 1, layer=2),
-        "output_tokens names": lambda: replace(graph, output_tokens={4: ("a",)}),
+        "output_tokens has a row outside": lambda: replace(graph, output_tokens={4: ("a",)}),
         "cannot be negative": lambda: replace(graph, dropped_absolute=np.full(4, -1.0)),
-        "Only logit and target nodes carry seed": lambda: replace(graph, seed=np.ones(4)),
+        "Only logit and target nodes have seed": lambda: replace(graph, seed=np.ones(4)),
     }
     for text, build in cases.items():
         with pytest.raises(ValueError, match=text):

@@ -98,7 +98,7 @@ def test_decoders_count_where_both_are_known():
         layer=np.zeros(3, dtype=np.int64),
         index=np.array([1, 2, 5]),
         activation=csr_array((3, 0)),
-        raised=((), (), ()),
+        promoted=((), (), ()),
         decoder=np.array([[1.0, 0.0], [0.6, 0.8], [1.0, 0.0]]),
     )
     how = GroupSettings(profile=0.0, words=0.0, layers=1.0, decoders=3.0)
@@ -146,7 +146,7 @@ def test_too_many_features_are_refused(monkeypatch: pytest.MonkeyPatch):
     [
         ({"tightness": 1.5}, "tightness must be from 0 to 1"),
         ({"words": -0.1}, "must not be negative"),
-        ({"profile": 0.0, "decoders": 0.0, "words": 0.0, "layers": 0.0}, "nor all 0"),
+        ({"profile": 0.0, "decoders": 0.0, "words": 0.0, "layers": 0.0}, "or all 0"),
         ({"band": 0}, "band must be at least 1"),
     ],
 )

@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphs.core.annotations import read_annotations
-from graphs.disk.bounded import _PER_VALUE
-from graphs.disk.files import LARGEST_JSON, MOST_MEMORY, GraphFileError
+from graphs.disk.files import _PER_VALUE, LARGEST_JSON, MOST_MEMORY, GraphFileError
 from graphs.formats.neuronpedia.reader import read_neuronpedia
 from tests.test_neuronpedia_reader import anthropic_file, circuit_tracer_file
 
@@ -31,25 +30,25 @@ PLACES = {  # what the sentence says; "" where the whole file is no JSON at all
     "deep_object": "recursion limit exceeded at line 1",
     "duplicate_ids": "Two nodes have the id '0_77_1'",
     "empty": "EOF while parsing a value at line 1 column 0",
-    "endless_layer": "Node '3_77_1' has '1000000000' where a number belongs",
+    "endless_layer": "Node '3_77_1' has '1000000000' where a whole number is expected",
     "endless_position": "nodes.4.ctx_idx",
-    "far_position": "token:2@1073741824 is out of place",
+    "far_position": "token:2@1073741824 is out of range",
     "headwater_of_another": "headwater.provenance: Field required",
     "infinite_probability": "nodes.6.token_prob: Input should be a finite number",
     "infinite_weight": "links.0.weight: Input should be a finite number",
-    "link_from_nowhere": "Link 3 has the end 'nowhere'",
+    "link_from_nowhere": "Link 3 refers to 'nowhere'",
     "link_is_array": "links.2",
-    "link_to_nowhere": "Link 4 has the end 'nowhere'",
+    "link_to_nowhere": "Link 4 refers to 'nowhere'",
     "links_text": "links: Input should be a valid array",
     "lone_surrogate": "unexpected end of hex escape at line 1 column",
     "long_number": "number out of range at line 1 column",
     "loop": "Link 1 runs from feature:0/77@1 to feature:0/77@1 and closes a cycle",
     "nan_activation": "nodes.0.activation: Input should be a finite number",
     "nan_weight": "links.0.weight: Input should be a finite number",
-    "negative_layer": "Node '3_77_1' has '-3' where a number belongs",
+    "negative_layer": "Node '3_77_1' has '-3' where a whole number is expected",
     "negative_position": "nodes.0.ctx_idx",
     "no_nodes_key": "nodes: Field required",
-    "no_tokens": "token:4521@1 is out of place: its position must be below 0",
+    "no_tokens": "token:4521@1 is out of range: its position must be below 0",
     "node_is_number": "nodes.1: Input should be an object",
     "nodes_object": "nodes: Input should be a valid array",
     "not_utf8": "invalid unicode code point at line 1 column",
@@ -94,7 +93,7 @@ def test_a_file_of_a_gigabyte_is_not_read(tmp_path):
     path = tmp_path / "huge.json"
     path.touch()
     os.truncate(path, 2**30)
-    assert f"has 1,024 MiB, JSON of up to {LARGEST_JSON >> 20} MiB is read" in refusal(path)
+    assert f"has 1,024 MiB, and the limit for JSON is {LARGEST_JSON >> 20} MiB" in refusal(path)
     with pytest.raises(GraphFileError, match="1,024 MiB"):
         read_annotations(path)
 

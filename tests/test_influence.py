@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from scipy.sparse import csr_array
 
-from graphs.analysis.influence import graph_shares, influence, resolved_influence, row_shares
+from graphs.analysis.influence import graph_shares, influence, resolved_share, row_shares
+from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from tests.graph_oracles import (
     dense_shares,
@@ -52,12 +53,16 @@ def test_what_a_row_lost_counts_in_its_sum():
     assert influence(graph).tolist() == [0.5, 0.375, 1.0, 0.0]
 
 
-def test_what_waits_at_unexpanded_features_is_not_resolved():
+def resolved(graph: AttributionGraph) -> float:
+    return resolved_share(graph.nodes, graph.expanded, graph.seed, influence(graph))
+
+
+def test_influence_at_unexpanded_features_is_unresolved():
     del (edges := dict(EDGES))["token:4@0", "feature:0/3@1"]
     graph = make_graph(NAMES, edges, unexpanded=("feature:0/3@1",))
-    assert resolved_influence(graph) == 0.25
-    assert resolved_influence(make_graph(NAMES, EDGES)) == 1.0
-    assert resolved_influence(make_graph(NAMES, EDGES, probabilities=[0.0])) == 1.0
+    assert resolved(graph) == 0.25
+    assert resolved(make_graph(NAMES, EDGES)) == 1.0
+    assert resolved(make_graph(NAMES, EDGES, probabilities=[0.0])) == 1.0
 
 
 @pytest.mark.parametrize("tiny", [5e-324, 1e-310])

@@ -11,7 +11,7 @@ import torch
 
 import circuits.interventions.additions
 import circuits.interventions.intervene
-from circuits.attribution.expand import Expansion
+from circuits.attribution.rows import Expansion
 from circuits.attribution.targets import TargetSettings
 from circuits.features.active import FeatureSource
 from circuits.features.hybrid import Filled
@@ -29,10 +29,10 @@ from graphs import (
     Intervention,
     NodeId,
     NodeKind,
-    Push,
     Regime,
     Scale,
     Set,
+    Steer,
     intervention,
 )
 from tests.conftest import cached_subject, skip_without_neurons
@@ -130,7 +130,7 @@ def test_a_free_neuron_is_what_a_hook_on_the_model_gives(dense_subject: Subject)
     place = int(nodes.layer[first]), int(nodes.pos[first]), int(nodes.index[first])
     outcomes = after(experiment, Scale(str(nodes[first]), -1.5))
     with neuron_at(dense_subject, *place, -1.5):
-        logits = plain_logits(dense_subject, experiment.recording.prompt.ids)
+        logits = plain_logits(dense_subject, experiment.local.recording.prompt.ids)
     np.testing.assert_allclose(outcomes.after[0], logits, **EXACT)
 
 
@@ -150,7 +150,7 @@ def test_a_running_feature_is_scaled_from_what_other_edits_leave_it(gemma: Subje
     high = int(high[graph.nodes.pos[high] == 5][0])
     off = [Set(str(graph.nodes[row]), 0.0) for row in low.tolist()]
     moved = after(experiment, *off).measured[0, high]
-    source = experiment.features.rows.at(2)
+    source = experiment.local.features.rows.at(2)
     live = graph.nodes.value[high] + moved
     threshold = source.transcoder.nonlinearity.threshold[graph.nodes.index[high]]
     live = live if live > threshold else 0.0
@@ -243,8 +243,8 @@ def test_a_push_is_added_behind_its_block(gemma: Subject):
     experiment = experiment_on(gemma, toy_dictionary())
     vector = np.random.default_rng(0).normal(size=gemma.frozen.d_model)
     last = gemma.frozen.n_layers - 1
-    outcomes = after(experiment, Push(last, 5, vector, 2.0))
-    moved = experiment.recording.final_residual[5] + 2 * torch.from_numpy(vector)
+    outcomes = after(experiment, Steer(last, 5, vector, 2.0))
+    moved = experiment.local.recording.final_residual[5] + 2 * torch.from_numpy(vector)
     norm = gemma.frozen.final_norm
     final = norm.linear(moved, norm.denominator(moved)) + norm.bias
     np.testing.assert_allclose(outcomes.after[0], gemma.frozen.logits(final), **EXACT)
@@ -266,10 +266,10 @@ def test_generation_goes_on_under_an_intervention(gemma: Subject):
     experiment = experiment_on(gemma, toy_dictionary())
     name = "feature:0/4@5"
     plain, same = generate(experiment, intervention(experiment.graph, []), 4)
-    sentence = "context holds 64 tokens, the prompt has 6: generate 58 at most"
+    sentence = "context has 64 tokens and the prompt 6: generate at most 58"
     with pytest.raises(EditError, match=sentence):
         generate(experiment, intervention(experiment.graph, []), 59)
-    assert plain == same == greedy(gemma, experiment.recording.prompt.ids, 4)
+    assert plain == same == greedy(gemma, experiment.local.recording.prompt.ids, 4)
     here = intervention(experiment.graph, [Add(name, 10.0)])
     onward = intervention(experiment.graph, [Add(f"{name}+", 10.0)])
     _, at_prompt = generate(experiment, here, 4)
@@ -289,7 +289,7 @@ def greedy(subject: Subject, ids: tuple[int, ...], n_tokens: int) -> tuple[int, 
     ("edit", "sentence"),
     [
         (Set("feature:1/99999@2", 0.0), "layer 1 has 20 features, numbered from 0"),
-        (Push(1, 2, np.zeros(3)), "has shape .3,., the residual stream asks for .16,."),
+        (Steer(1, 2, np.zeros(3)), "has shape .3,., the residual stream has .16,."),
     ],
 )
 def test_what_the_model_does_not_have_is_refused(gemma: Subject, edit, sentence: str):
@@ -302,7 +302,7 @@ def test_blocks_are_held_up_to_one_that_is_there(gemma: Subject):
     experiment = experiment_on(gemma, toy_dictionary())
     with pytest.raises(EditError, match="no block 3 to hold: choose one of 0 to 2"):
         intervene(experiment, [], Regime.CONSTRAINED, through=3)
-    with pytest.raises(EditError, match="Only the constrained regime"):
+    with pytest.raises(EditError, match="needs the constrained regime"):
         intervene(experiment, [], Regime.FREE, through=1)
 
 

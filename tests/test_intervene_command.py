@@ -72,34 +72,34 @@ def test_a_vector_of_another_width_is_refused(folder: Path, tmp_path: Path):
     np.save(tmp_path / "short.npy", np.ones(3))
     graph = folder / "Dallas.safetensors"
     assert_refused(
-        run("intervene", graph, "--push", f"1@7:{tmp_path / 'short.npy'}=2"),
-        "A vector has shape (3,), the residual stream asks for",
+        run("intervene", graph, "--steer", f"1@7:{tmp_path / 'short.npy'}=2"),
+        "A steering vector has shape (3,), the residual stream has",
     )
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "Nothing is changed: give --set"),
+        ((), "There is no edit: give --set"),
         (("--set", "feature:0/1@7"), "--set expects NODES=NUMBER"),
         (("--scale", "=2"), "--scale expects NODES=NUMBER"),
         (("--add", "feature:0/1@7=much"), "--add expects NODES=NUMBER"),
-        (("--set", "feature:0/1@7=nan"), "holds a number that is not finite"),
+        (("--set", "feature:0/1@7=nan"), "contains a number that is not finite"),
         (("--set", "feature:0/1@99=0"), "choose one of 1 to 8"),
         (("--set", "feature:0/999999@7=0"), "is out of range: layer 0 has"),
-        (("--set", "feature:99/1@7=0"), "in no layer of the model"),
+        (("--set", "feature:99/1@7=0"), "in a layer that the model does not have"),
         (("--set", "concept:Atlantis=0"), "No feature of this graph has a label"),
         (("--set", "supernode:mine=0"), "There is no group 'mine'"),
         (("--set", "token: Dallas=0"), "cannot be edited"),
         (("--set", "concept:Texas=0", "--scale", "concept:Texas=2"), "is edited twice"),
-        (("--push", "1@7=2"), "--push expects LAYER@POS:FILE.npy=NUMBER"),
-        (("--push", "1@7:none.npy=2"), "none.npy"),
+        (("--steer", "1@7=2"), "--steer expects LAYER@POS:FILE.npy=NUMBER"),
+        (("--steer", "1@7:none.npy=2"), "none.npy"),
         (("--swap", "Texas>California"), "--swap needs --with"),
         (("--set", "concept:Texas=0", "--through", "99"), "There is no block 99"),
-        (("--set", "concept:Texas=0", "--through", "1", "--regime", "free"), "Only the const"),
+        (("--set", "concept:Texas=0", "--through", "1", "--regime", "free"), "needs the const"),
         (("--set", "concept:Texas=0", "--each", "--generate", "2"), "leave out --each"),
-        (("--set", "concept:Texas=1e39", "--json"), "give smaller numbers"),
-        (("--set", "concept:Texas=1e39", "--save"), "give smaller numbers"),
+        (("--set", "concept:Texas=1e39", "--json"), "use smaller values"),
+        (("--set", "concept:Texas=1e39", "--save"), "use smaller values"),
         (("--set", "concept:Texas=0", "--model", "atlas-large"), "layers"),
         (("--set", "concept:Texas=0", "--transcoders", "nowhere"), "nowhere"),
     ],
@@ -111,15 +111,19 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
 
 
 @pytest.mark.parametrize("name", ["graph.json", "renamed.safetensors"])
-def test_nothing_is_written_to_a_file_of_another_program(folder: Path, tmp_path: Path, name: str):
+def test_nothing_is_written_to_a_file_of_another_program(
+    model_folder: Path, tmp_path: Path, name: str
+):
     path, exported = tmp_path / name, tmp_path / "graph.json"
-    assert run("export", folder / "Dallas.safetensors", "--out", exported).exit_code == 0
+    traced = tmp_path / "traced.safetensors"
+    assert run("trace", "fjfoi", "--model", model_folder, "--out", traced).exit_code == 0
+    assert run("export", traced, "--out", exported).exit_code == 0
     exported.rename(path)
     before = path.read_bytes()
     assert_refused(
-        run("intervene", path, "--set", "concept:Texas=0", "--save"),
-        "is a file of another program",
+        run("intervene", path, "--scale", "layer:1=0", "--save"),
+        "is another program's file",
     )
     result = run("check", path, "--features", "2", "--random-sets", "2")
-    assert f"{path} is of another program: nothing is kept." in result.stdout
+    assert f"{path} is another program's file: the report is not stored in it." in result.stdout
     assert path.read_bytes() == before

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.stats import spearmanr
 
 import circuits.attribution.likely
 from circuits.atlas.shipped import atlas_transcoders
-from circuits.attribution.expand import Expansion
 from circuits.attribution.likely import likely_influence
+from circuits.attribution.local_replacement import LocalReplacement, local_replacement
+from circuits.attribution.rows import Expansion
 from circuits.attribution.targets import TargetSettings, read_targets
 from circuits.features.files.reading import read_transcoders
-from circuits.model.covectors import Covectors
+from circuits.model.frozen import Covectors
 from circuits.model.prompt import read_prompt
 from circuits.model.subject import Subject, read_subject
 from circuits.pipe import TraceSettings, trace
@@ -27,11 +30,9 @@ def test_it_ranks_features_as_their_influence_does():
     subject = read_subject("atlas-small")
     source = read_transcoders(str(atlas_transcoders("atlas-small")))
     prompt = read_prompt(SHOWN, subject.tokenizer)
-    recording = record(subject.frozen, prompt)
-    targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell).covectors
-    features = source.activate(subject.frozen, recording, targets)
     with torch.inference_mode():
-        guessed = likely_influence(subject.frozen, recording, features, targets).numpy()
+        local = local_replacement(prompt, subject, source, TargetSettings())
+        guessed = likely_influence(local).numpy()
     graph = trace(prompt, subject, source, TraceSettings(expansion=Expansion(everything=True)))
     true = influence(graph)[graph.nodes.is_kind(NodeKind.FEATURE)]
     assert spearmanr(guessed, true).statistic > 0.8
@@ -42,9 +43,11 @@ def guess(subject: Subject, where: tuple[int, int], *, skip: bool = False) -> to
     recording = record(subject.frozen, tiny_prompt())
     covector = torch.ones(1, 16).double()
     places = (torch.tensor([number]) for number in where)
-    targets = Covectors(*places, covector, torch.ones(1).double())
-    features = toy_dictionary(skip=skip).activate(subject.frozen, recording, targets)
-    guessed = likely_influence(subject.frozen, recording, features, targets)
+    covectors = Covectors(*places, covector, torch.ones(1).double())
+    features = toy_dictionary(skip=skip).activate(subject.frozen, recording, covectors)
+    read = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
+    targets = replace(read, covectors=covectors)
+    guessed = likely_influence(LocalReplacement(subject.frozen, recording, features, targets))
     table = torch.zeros(3, len(tiny_prompt()))
     return table.index_put((features.layer, features.pos), guessed, accumulate=True)
 
@@ -61,10 +64,8 @@ def test_only_what_comes_before_a_target_has_influence(dense_subject: Subject, s
 
 
 def test_influence_goes_with_activation(gemma: Subject):
-    recording = record(gemma.frozen, tiny_prompt())
-    targets = read_targets(gemma.frozen, recording, TargetSettings(), gemma.spell).covectors
-    features = toy_dictionary().activate(gemma.frozen, recording, targets)
-    guessed = likely_influence(gemma.frozen, recording, features, targets)
+    local = local_replacement(tiny_prompt(), gemma, toy_dictionary(), TargetSettings())
+    guessed, features = likely_influence(local), local.features
     cell = (features.layer == 1) & (features.pos == 3)
     per_size = guessed[cell] / features.activation[cell]
     torch.testing.assert_close(per_size, per_size[:1].expand_as(per_size), rtol=1e-4, atol=0.0)

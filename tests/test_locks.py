@@ -61,7 +61,7 @@ def test_whoever_waits_too_long_is_told_and_the_lock_of_a_killed_process_is_nobo
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    message = "graph is being changed by another process: try again when that is done"
+    message = "graph is locked by another process that changes it: try again when that is done"
     with pytest.raises(GraphFileError, match=message), locked(path):
         raise AssertionError("both have it")
     with locked(tmp_path / "another"):

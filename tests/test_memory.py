@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import circuits.machine.memory
-from circuits.machine.memory import free_bytes, free_device_bytes, gigabytes
+import circuits.machine
+from circuits.machine import free_bytes, free_device_bytes, gigabytes
 
 SIZE = 2**26  # 256 MB in float32
 
@@ -19,7 +19,7 @@ _HOLD = """
 import sys
 import torch
 from safetensors import safe_open
-from circuits.machine.memory import held_bytes
+from circuits.machine import held_bytes
 
 held = [held_bytes()]
 with safe_open(sys.argv[1], "pt") as file:
@@ -45,13 +45,13 @@ def test_what_a_file_holds_is_not_held(tmp_path: Path):
 def test_a_container_may_give_less_than_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(circuits.machine.memory, "CONTROL_GROUP", tmp_path / "missing")
+    monkeypatch.setattr(circuits.machine, "CONTROL_GROUP", tmp_path / "missing")
     machine = free_bytes()
     assert machine > 2**20
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("4000\n")
     (tmp_path / "memory.stat").write_text("anon 1000\ninactive_file 600\nactive_file 400\n")
-    monkeypatch.setattr(circuits.machine.memory, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(circuits.machine, "CONTROL_GROUP", tmp_path)
     assert free_bytes() == 2000  # its page cache can be taken back
     assert free_device_bytes(torch.device("cpu")) == 2000
     (tmp_path / "memory.max").write_text("max\n")

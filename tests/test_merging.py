@@ -56,7 +56,7 @@ def test_changes_of_different_things_are_put_together():
         (
             {"groups": (*READ.groups, Group(name="h", members=(C,)))},
             {"groups": (*READ.groups, Group(name="i", members=(C, D)))},
-            f"several members are {C!r}",
+            f"several groups contain {C!r}",
         ),
     ],
 )

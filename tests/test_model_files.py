@@ -27,41 +27,41 @@ def folder(model_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(model_folder, tmp_path / "copy"))
 
 
-def told(folder: Path, **fields: object) -> None:
+def change_config(folder: Path, **fields: object) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "other"])
-def test_a_pipe_among_the_files_keeps_nobody_waiting(folder: Path, name: str):
+def test_a_pipe_among_the_files_is_refused_at_once(folder: Path, name: str):
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
     for load in (load_model, load_tokenizer):
-        with pytest.raises(ModelNotFound, match=f"{name} is not a file"):
+        with pytest.raises(ModelNotFound, match=f"{name} is not a regular file"):
             load(str(folder))
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"num_hidden_layers": 10**9}, "1,000,000,000 layers: models of up to 10,000 are read"),
+        ({"num_hidden_layers": 10**9}, "1,000,000,000 layers: at most 10,000 are supported"),
         ({"text_config": {"n_layer": 10**9}}, "1,000,000,000 layers"),
-        ({"hidden_size": 10**7}, "tells of a model of"),
-        ({"vocab_size": 10**9}, "tells of a model of"),
-        ({"intermediate_size": 10**9}, "tells of a model of"),
-        ({"head_dim": 10**8}, "tells of a model of"),
-        ({"num_hidden_layers": 10**4, "layer_types": None}, "tells of a model of"),
-        ({"name": "x" * 2**24}, "more than 16,777,216 bytes"),
+        ({"hidden_size": 10**7}, "declares a model of at least"),
+        ({"vocab_size": 10**9}, "declares a model of at least"),
+        ({"intermediate_size": 10**9}, "declares a model of at least"),
+        ({"head_dim": 10**8}, "declares a model of at least"),
+        ({"num_hidden_layers": 10**4, "layer_types": None}, "declares a model of at least"),
+        ({"name": "x" * 2**24}, "expected at most 16,777,216 bytes"),
     ],
 )
-def test_a_config_asks_for_no_more_than_the_weights_hold(
+def test_a_config_larger_than_the_weights_is_refused(
     folder: Path, fields: dict[str, object], sentence: str
 ):
-    told(folder, **fields)
+    change_config(folder, **fields)
     start = time.perf_counter()
     with pytest.raises(ModelNotFound, match=sentence):
         load_model(str(folder))
-    assert time.perf_counter() - start < 5  # what it asks for would take minutes to make up
+    assert time.perf_counter() - start < 5  # initialising so many parameters would take minutes
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
@@ -79,18 +79,18 @@ def test_experts_run_in_float64(tmp_path: Path):
     torch.testing.assert_close(loaded.model(input_ids=ids).logits, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_a_tokenizer_that_counts_further_than_the_model_is_told(folder: Path, tmp_path: Path):
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(folder: Path, tmp_path: Path):
     """The model embeds tokens 0 to 11, and `o` is 14."""
     small = ARCHITECTURES["gemma-3"][2] | {"vocab_size": 12}
     model = transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**small))
     model.save_pretrained(folder)
     assert run("trace", "fjf", "--model", folder).exit_code == 0
-    sentence = "The tokenizer counts to 14 and the model knows tokens up to 11"
+    sentence = "The tokenizer gives token id 14, the model embeds ids up to 11"
     assert_refused(run("trace", "fjfo", "--model", folder), sentence)
     corpus = tmp_path / "corpus.txt"
     generator = random.Random(1)
     corpus.write_text("\n".join("".join(generator.choices("fjo", k=30)) for _ in range(200)))
     few = ("--steps", 1, "--width", 4, "--l0", 1, "--batch", 8, "--shuffle", 8)
     trained = run("train", corpus, "--model", folder, "--out", tmp_path / "out", *few)
-    assert_refused(trained, "the model knows tokens up to 11")
+    assert_refused(trained, "the model embeds ids up to 11")
     assert_refused(run("trace", "fjf", "--model", folder, "--target", "o"), "vocabulary of 12")

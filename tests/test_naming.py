@@ -81,7 +81,7 @@ def test_of_tokens_written_alike_the_most_probable_is_named_and_all_are_listed(s
     assert "the text of 129 tokens" in named.remark
     places = [named.remark.index(f"id:{token} (") for token in expected[:5]]
     assert places == sorted(places)
-    assert "and 124 more; name another by its id." in named.remark
+    assert "and 124 more; choose another by its id." in named.remark
     spelled = subject.spell(expected[3])
     assert named_token(spelled, subject, prompt) == (expected[3], "")
     with pytest.raises(PromptError, match="no position 99"):
@@ -121,4 +121,4 @@ def test_show_tells_targets_of_one_text_apart(folder: Path, subject: Subject, tm
     assert f"id:{best} (" in chosen.stderr
     assert f"id:{second} (" in chosen.stderr
     assert named[0].stderr == ""
-    assert_refused(run("show", out, "--why", "id:3"), "explains no 'id:3'")
+    assert_refused(run("show", out, "--why", "id:3"), "has no target 'id:3'")

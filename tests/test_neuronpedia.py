@@ -127,7 +127,7 @@ def test_metadata_names_model_dictionary_and_program_in_full():
         "model": "org/tiny model",
     }
     assert to_neuronpedia(GRAPH, Upload("a", scan="org/x"))["metadata"]["scan"] == "org-x"
-    with pytest.raises(ValueError, match="need at least one character"):
+    with pytest.raises(ValueError, match="must not be empty"):
         to_neuronpedia(GRAPH, Upload(""))
 
 

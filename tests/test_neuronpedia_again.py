@@ -247,15 +247,15 @@ def test_a_slug_or_scan_or_threshold_that_is_given_is_new(tmp_path):
     assert file["metadata"]["node_threshold"] == 0.5
 
 
-def test_neuronpedia_would_complain_about_the_scan_of_a_dictionary(tmp_path):
+def test_a_scan_that_neuronpedia_does_not_accept_is_reported(tmp_path):
     path, out = tmp_path / "a.json", tmp_path / "b.json"
     file = circuit_tracer_file()
     file["metadata"]["scan"] = "mntss/gemma-scope-transcoders"
     path.write_text(json.dumps(file))
-    told = run("export", path, "--full", "--out", out).stdout
-    assert "takes no scan like 'mntss/gemma-scope-transcoders': give --scan its id of" in told
-    told = run("export", path, "--full", "--out", out, "--scan", "gemma-2-2b").stdout
-    assert "takes no scan" not in told
+    printed = run("export", path, "--full", "--out", out).stdout
+    assert "does not accept the scan 'mntss/gemma-scope-transcoders': set --scan to" in printed
+    printed = run("export", path, "--full", "--out", out, "--scan", "gemma-2-2b").stdout
+    assert "does not accept the scan" not in printed
 
 
 def test_a_file_that_is_too_large_is_pruned_as_any_other(tmp_path):
@@ -293,12 +293,12 @@ TEXT = np.frombuffer(b'{"metadata": {"prompt_tokens": []}, "nodes": [], "links":
     ("changes", "sentence"),
     [
         ({"rows": None}, "lacks the arrays imported.rows."),
-        ({"rows": np.zeros(7)}, "imported.rows must be one row of I8 or I16 or I32 or I64."),
-        ({"text": TEXT.reshape(1, -1)}, "imported.text must be one row of U8."),
-        ({"rows": np.arange(6)}, "is about other nodes or edges."),
-        ({"rows": np.zeros(7, np.int64)}, "is about other nodes or edges."),
-        ({"links": np.arange(4)}, "is about other nodes or edges."),
-        ({"links": np.array([0, 1, 2, 3, 2**62])}, "is about other nodes or edges."),
+        ({"rows": np.zeros(7)}, "imported.rows must be a 1D array of I8 or I16 or I32 or I64."),
+        ({"text": TEXT.reshape(1, -1)}, "imported.text must be a 1D array of U8."),
+        ({"rows": np.arange(6)}, "does not match the graph's nodes or edges."),
+        ({"rows": np.zeros(7, np.int64)}, "does not match the graph's nodes or edges."),
+        ({"links": np.arange(4)}, "does not match the graph's nodes or edges."),
+        ({"links": np.array([0, 1, 2, 3, 2**62])}, "does not match the graph's nodes or edges."),
     ],
 )
 def test_damage_of_what_is_kept_is_refused_when_it_is_read(tmp_path, changes, sentence: str):
@@ -315,14 +315,14 @@ def test_damage_of_its_text_is_refused_when_it_is_wanted(tmp_path, text: np.ndar
     rewritten(ours, text=text)
     assert run("show", ours).exit_code == 0
     refused = run("export", ours, "--full", "--out", out)
-    assert_refused(refused, "keeps of the file that it was read from is damaged: import it again")
+    assert_refused(refused, "copy of the file it was read from is damaged: import that file again")
     assert not out.exists()
 
 
 def test_a_graph_keeps_only_what_is_about_it():
     about = Imported(b"{}", np.arange(len(GRAPH)), np.arange(GRAPH.weights.nnz))
     assert replace(GRAPH, imported=about).imported is about
-    with pytest.raises(ValueError, match="is about other nodes or edges"):
+    with pytest.raises(ValueError, match="does not match the graph's nodes or edges"):
         replace(prune(GRAPH), imported=about)
 
 

@@ -54,7 +54,7 @@ def test_numbers_that_are_not_all_pairs_are_plain_and_a_remark_says_so(tmp_path)
     found = read(tmp_path, file_of(PLAIN))
     assert features(found) == [(2, 11), (2, 12), (3, 12), (3, 24)]
     assert found.remarks == (
-        "Neither ids nor schema_version say how features are numbered: `feature` is read as the "
+        "Neither ids nor schema_version state how features are numbered: `feature` is read as the "
         "index itself, since 2 of 4 numbers are pairs of their own layer.",
     )
 
@@ -69,7 +69,7 @@ def test_numbers_that_are_all_pairs_of_their_layers_are_pairs(tmp_path):
 def test_the_remark_is_printed_and_nothing_where_nothing_was_decided(tmp_path):
     path = tmp_path / "graph.json"
     path.write_text(json.dumps(file_of(PLAIN)))
-    assert "graph.json: Neither ids nor schema_version say" in run("show", path).stderr
+    assert "graph.json: Neither ids nor schema_version state" in run("show", path).stderr
     for file in (circuit_tracer_file(), anthropic_file()):
         path.write_text(json.dumps(file))
         assert run("show", path).stderr == ""
@@ -89,7 +89,9 @@ def test_ids_show_what_the_numbers_of_other_features_mean(tmp_path):
 def test_ids_that_contradict_each_other_are_refused_only_if_something_hangs_on_it(tmp_path):
     both = [("2_11_1", 2, 11), ("3_77_1", 3, pair(3, 77))]
     assert features(read(tmp_path, file_of(both))) == [(2, 11), (3, 77)]
-    with pytest.raises(GraphFileError, match=r"The index of feature 'x' cannot be told: beside"):
+    with pytest.raises(
+        GraphFileError, match=r"The index of feature 'x' is ambiguous: for nodes with"
+    ):
         read(tmp_path, file_of([*both, ("x", 2, 12)]))
 
 
@@ -97,7 +99,7 @@ def test_the_first_numbers_of_circuit_tracer_are_read_from_its_ids(tmp_path):
     """Until July 2025: layer, then five digits of the index."""
     numbers = [("2_11_1", 2, 200_011), ("3_24_1", 3, 300_024)]
     assert features(read(tmp_path, file_of(numbers))) == [(2, 11), (3, 24)]
-    with pytest.raises(GraphFileError, match=r"The index of feature 'x' cannot be told"):
+    with pytest.raises(GraphFileError, match=r"The index of feature 'x' is ambiguous"):
         read(tmp_path, file_of([*numbers, ("x", 2, 200_012)]))
 
 
@@ -120,7 +122,7 @@ def test_labels_that_are_no_pairs_are_refused(tmp_path):
     file = circuit_tracer_file()
     file["qParams"]["clerps"] = '[["a", "b", "c"]]'
     with pytest.raises(
-        GraphFileError, match=r"qParams\.clerps must hold pairs of what is labelled"
+        GraphFileError, match=r"qParams\.clerps must hold pairs of a key and a label"
     ):
         read(tmp_path, file)
 
@@ -181,8 +183,8 @@ def test_layers_that_count_attention_and_mlp_are_read_as_layers(tmp_path):
         (' "ran"', 101, 0.125),
     ]
     assert found.remarks == (
-        "Layers are counted as OpenMOSS' server does, attention as 2l and MLPs as 2l + 1, and are "
-        "read as l.",
+        "Layers are numbered as by OpenMOSS' server, attention as 2l and MLPs as 2l + 1; both are "
+        "read as layer l.",
     )
 
 
@@ -231,7 +233,7 @@ def test_what_does_not_fit_the_layers_of_the_server_is_refused(tmp_path):
         file["nodes"][place] |= change
         path.write_text(json.dumps(file))
         refused = run("show", path)
-        assert_refused(refused, f"of kind {kind!r} has layer {change['layer']}, where OpenMOSS'")
+        assert_refused(refused, f"of kind {kind!r} has layer {change['layer']}; OpenMOSS'")
 
 
 def test_attention_is_refused_by_its_name(tmp_path):

@@ -180,7 +180,7 @@ def test_links_from_nodes_that_were_left_out_count_as_dropped():
         {"source": "gone", "target": "3_77_1", "weight": -2.0},
         {"source": "3_77_1", "target": "gone", "weight": 9.0},
     ]
-    with pytest.raises(GraphFileError, match=r"Link 5 has the end 'gone', which is not among the"):
+    with pytest.raises(GraphFileError, match=r"Link 5 refers to 'gone', which is not among the"):
         read(file)
     del file["metadata"]["schema_version"]
     graph = read(file)
@@ -241,14 +241,14 @@ HOSTILE = {
     "nodes.0.ctx_idx: Input should be greater": edited("nodes", 0, "ctx_idx", value=-1),
     "nodes.0.layer": edited("nodes", 0, "layer", value=None),
     "unknown feature_type 'lorsa'": edited("nodes", 0, "feature_type", value="lorsa"),
-    "has 'x' where a number belongs": edited("nodes", 0, "layer", value="x"),
-    "has '1000000' where a number": edited("nodes", 0, "layer", value=1_000_000),
+    "has 'x' where a whole number is expected": edited("nodes", 0, "layer", value="x"),
+    "has '1000000' where a whole number": edited("nodes", 0, "layer", value=1_000_000),
     "Neither id nor number of feature '3_77_1' fits layer 4": edited("nodes", 1, "layer", value=4),
-    "'L' does not name its vocabulary entry": edited(
+    "'L' does not state its vocabulary id": edited(
         "nodes", 6, value=node("L", "logit", "27", 1, feature=None)
     ),
     "position must be below 2": edited("nodes", 4, "ctx_idx", value=2**30),
-    "Two nodes have the id '0_77_1', so links cannot be told": edited(
+    "Two nodes have the id '0_77_1', so their links are ambiguous": edited(
         "nodes", 2, "node_id", value="0_77_1"
     ),
     "Nodes 2 and 3 are both error:5@1": edited("nodes", 3, "layer", value=5),
@@ -271,17 +271,19 @@ HOSTILE = {
         "links", 4, value=circuit_tracer_file()["links"][3]
     ),
     "nodes.6.token_prob: Input should be a finite": edited("nodes", 6, "token_prob", value=np.inf),
-    "'P_3' does not name its vocabulary entry": edited(
+    "'P_3' does not state its vocabulary id": edited(
         "nodes", 6, value=node("P_3", "logit", "27", 1, feature=None)
     ),
     "Only logit and target nodes": edited("nodes", 0, "token_prob", value=0.5),
-    "about other nodes: remove it": own("expanded", value=[True]),
-    "has schema 3, this headwater reads up to 2": own("provenance", value={"schema_version": 3}),
+    "match the nodes: remove it": own("expanded", value=[True]),
+    "has schema 3, but this version of headwater reads up to 2": own(
+        "provenance", value={"schema_version": 3}
+    ),
     "headwater.provenance.generator: Field required": own(
         "provenance", value={"schema_version": 1}
     ),
-    "The key headwater is about other nodes": own("output_tokens", value={"-1": ["b"]}),
-    "headwater is about other nodes": own("output_tokens", value={"8": ["b"]}),
+    "The key headwater does not match the nodes": own("output_tokens", value={"-1": ["b"]}),
+    "headwater does not match the nodes": own("output_tokens", value={"8": ["b"]}),
     "A weight is not finite": {
         **edited("links", 0, "weight", value=1e300),
         "headwater": {
@@ -448,7 +450,7 @@ def test_a_published_graph_of_anthropic_is_read(tmp_path):
         "logit:18142@2",
     ]
     assert graph.provenance.targets[0].text == "Austin"
-    assert [graph.said(row) for row in (1, 2, 3)] == ["Texas", "Texas", "say a capital"]
+    assert [graph.label(row) for row in (1, 2, 3)] == ["Texas", "Texas", "say a capital"]
     assert notes.pins == ("feature:9/10022605@2", "logit:18142@2")
     assert [(group.name, group.members) for group in notes.groups] == [
         ("Texas", ("feature:5/10006796@1", "feature:5/10006796@2"))

@@ -90,7 +90,7 @@ UNKNOWN = [
 ]
 
 
-SENTENCE = "No probability of a prediction is known: all count the same."
+SENTENCE = "The probabilities of the predictions are unknown: all have the same weight."
 
 
 def test_where_no_probability_is_known_all_predictions_count_the_same(tmp_path):
@@ -102,7 +102,7 @@ def test_where_no_probability_is_known_all_predictions_count_the_same(tmp_path):
     shares = [influence(one) / one.seed.sum() for one in (graph, known)]
     np.testing.assert_allclose(shares[0], shares[1])
     assert shares[0].max() > 0.5
-    assert found.remarks == ("No target has a probability or a weight: all count the same.",)
+    assert found.remarks == ("No target has a probability or a weight: all get the same weight.",)
     assert len(prune(graph)) == len(prune(known)) > 4
 
 
@@ -128,9 +128,9 @@ def test_unknown_probabilities_are_said_by_every_command_that_shows_them(tmp_pat
 def test_an_unknown_probability_among_known_ones_counts_nothing_and_is_said(tmp_path):
     found = read(tmp_path, file_with({"token_prob": 0.5}, {"token_prob": GONE, "clerp": " b"}))
     assert found.graph.seed[found.graph.target_rows()].tolist() == [0.5, 0.0]
-    assert found.remarks == ("1 of 2 targets have no probability and count nothing.",)
+    assert found.remarks == ("1 of 2 targets have no probability and get weight 0.",)
     shown = run("show", tmp_path / "graph.json").stdout
-    assert "1 of 2 predictions have no known probability and count nothing." in shown
+    assert "1 of 2 predictions have an unknown probability and weight 0." in shown
 
 
 def test_an_unknown_probability_stays_unknown_in_a_part_of_the_graph(tmp_path):
@@ -170,8 +170,8 @@ def test_targets_that_somebody_made_count_by_the_size_of_their_weights(tmp_path)
         ("x2", None),
     ]
     assert found.remarks == (
-        "Targets have weights in the place of probabilities: each counts as much as its own.",
-        "Of weights below 0 (1 of 3) the size counts.",
+        "Targets have weights instead of probabilities: each counts by its own weight.",
+        "1 of 3 weights are negative: their absolute values are used.",
     )
     shown = run("show", tmp_path / "graph.json").stdout
     assert [line.split() for line in shown.splitlines() if line.startswith("x")] == [
@@ -184,7 +184,9 @@ def test_targets_that_somebody_made_count_by_the_size_of_their_weights(tmp_path)
 def test_weights_that_cannot_be_added_are_refused(tmp_path):
     path = tmp_path / "graph.json"
     path.write_text(json.dumps(weights(1e308, 1e308)))
-    assert_refused(run("show", path), "The weights of its targets are too large to be added.")
+    assert_refused(
+        run("show", path), "The weights of the targets are too large: their sum is infinite."
+    )
 
 
 def test_one_weight_that_is_no_probability_says_that_all_targets_are_made(tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from circuits.attribution.targets import TargetSettings, read_targets
 from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
-from circuits.features.neuron_layer import held_ratio, neuron_layer
+from circuits.features.neuron_layer import frozen_ratio, neuron_layer
 from circuits.features.neurons import Neurons, attribution
 from circuits.model.architectures import UnsupportedArchitecture
 from circuits.model.subject import Subject
@@ -38,7 +38,7 @@ def test_branches_sum_to_the_activation(dense_subject: Subject):
 
 
 def test_a_neuron_at_exactly_zero_passes_nothing_on():
-    ratio = held_ratio(torch.tensor([0.0, 3.0]), torch.tensor([0.0, 2.0]))
+    ratio = frozen_ratio(torch.tensor([0.0, 3.0]), torch.tensor([0.0, 2.0]))
     assert ratio.tolist() == [0.0, 1.5]
 
 
@@ -50,7 +50,7 @@ def test_attribution_is_activation_times_gradient_through_all_mlps(dense_subject
     points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
     layers = tuple(neuron_layer(points, i) for i in range(frozen.n_layers))
     scores = attribution(layers, targets.covectors)
-    context, pos = recording.prompt.context_only, torch.arange(len(recording.prompt))
+    context, pos = recording.prompt.n_prefix, torch.arange(len(recording.prompt))
     gates = [torch.ones_like(mlp.activation, requires_grad=True) for mlp in layers]
     x = recording.tokens + (0 if recording.positions is None else recording.positions)
     for mlp, block, seen, gate in zip(layers, frozen.blocks, recording.blocks, gates, strict=True):

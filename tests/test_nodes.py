@@ -73,11 +73,13 @@ def test_a_table_knows_its_kinds_and_its_duplicates():
 
 def test_a_node_with_a_field_that_its_kind_lacks_is_refused():
     columns = make_table(["token:4@0"]).columns()
-    with pytest.raises(ValueError, match=r"Node 0 is written token:\{index\}@\{pos\}.*got layer 2"):
+    with pytest.raises(
+        ValueError, match=r"Node 0 has the form token:\{index\}@\{pos\}.*got layer 2"
+    ):
         NodeTable(**{**columns, "layer": np.array([2])})
     with pytest.raises(ValueError, match=r"got layer -1, pos -1, index 4"):
         NodeTable(**{**columns, "pos": np.array([-1])})
     with pytest.raises(ValueError, match=r"got layer -2"):
         NodeTable(**{**columns, "layer": np.array([-2])})
-    with pytest.raises(ValueError, match="no node kind 9"):
+    with pytest.raises(ValueError, match="Unknown node kind 9"):
         NodeTable(**{**columns, "kind": np.array([9])})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
@@ -48,15 +50,29 @@ def test_there_are_notebooks():
     assert {path.stem for path in NOTEBOOKS} == set(CHEAPER)
 
 
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[KernelManager]:
+    """One process for all notebooks: to import everything takes it longer than most of them."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel()
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path: Path, model_folder: Path):
+def test_notebook_runs(path: Path, model_folder: Path, kernel: KernelManager):
     notebook = nbformat.read(path, as_version=4)
     source = "".join(cell.source for cell in notebook.cells)
     for said, cheaper in CHEAPER[path.stem].items():
         assert said in source  # what is replaced must be there, or the test rots
         for cell in notebook.cells:
             cell.source = cell.source.replace(said, cheaper or repr(str(model_folder)))
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # no names of the one before
+    client = NotebookClient(notebook, timeout=120, km=kernel)
+    try:
+        client.execute()
+    finally:
+        client.kc.stop_channels()
     printed = [cell for cell in notebook.cells if cell.get("outputs")]
     assert len(printed) > 3
     outputs = [output for cell in printed for output in cell.outputs]

@@ -126,5 +126,7 @@ def test_repeated_ids_and_names_are_not_squared(tmp_path, monkeypatch):
 def test_text_that_holds_no_lists_is_refused(tmp_path, text: str):
     file = circuit_tracer_file()
     file["qParams"]["supernodes"] = text
-    with pytest.raises(GraphFileError, match=r"qParams\.supernodes is a text that holds no lists"):
+    with pytest.raises(
+        GraphFileError, match=r"qParams\.supernodes must be a list of lists of strings"
+    ):
         back(tmp_path, file)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from pydantic import ValidationError
 
 import graphs
-from graphs import Bos, ContextRule, DocumentOpening, Opening, Sink
+from graphs import Bos, DocumentOpening, Opening, PrefixRule, Sink
 from graphs.core.opening import mismatches
 from tests.graph_oracles import make_graph
 from tests.test_schema_1 import FILES, GRAPHS, header_of
@@ -17,14 +18,14 @@ from viz.text.words import heading, letters
 
 
 def opening(bos: str, rule: str = "ordinary", asked: str = "auto") -> Opening:
-    return Opening(asked=Bos(asked), bos=bos, rule=ContextRule(rule))  # pyright: ignore[reportArgumentType]
+    return Opening(asked=Bos(asked), bos=bos, rule=PrefixRule(rule))  # pyright: ignore[reportArgumentType]
 
 
 BOTH, NEITHER = DocumentOpening(bos=True), DocumentOpening(bos=False)
 
 
 @pytest.mark.parametrize(
-    ("documents", "prompt", "context_only", "said"),
+    ("documents", "prompt", "n_prefix", "said"),
     [
         (None, opening("left out"), 0, []),
         (BOTH, None, 1, []),
@@ -32,28 +33,36 @@ BOTH, NEITHER = DocumentOpening(bos=True), DocumentOpening(bos=False)
         (BOTH, opening("typed", "special"), 1, []),
         (NEITHER, opening("left out"), 0, []),
         (NEITHER, opening("unknown", "special"), 1, []),
-        (DocumentOpening(bos=True, context_only=1), opening("added", "special"), 1, []),
-        (DocumentOpening(bos=True, context_only=3), opening("added", "asked"), 3, []),
-        (BOTH, opening("left out"), 0, ["that begin with BOS, the prompt does not: --bos always"]),
+        (DocumentOpening(bos=True, n_prefix=1), opening("added", "special"), 1, []),
+        (DocumentOpening(bos=True, n_prefix=3), opening("added", "asked"), 3, []),
+        (
+            BOTH,
+            opening("left out"),
+            0,
+            ["that begin with BOS, the prompt does not: use --bos always"],
+        ),
         (
             NEITHER,
             opening("added", "special"),
             1,
-            ["without BOS, the prompt begins with it: --"],
+            ["without BOS, the prompt begins with it: use --bos never"],
         ),
-        (BOTH, opening("added", "asked"), 3, ["the prompt has 3 first positions so: leave out"]),
+        (BOTH, opening("added", "asked"), 3, ["the prompt has one of 3 positions: leave out"]),
         (
-            DocumentOpening(bos=False, context_only=2),
+            DocumentOpening(bos=False, n_prefix=2),
             opening("typed", "special"),
             1,
-            ["without BOS", "with 2 first positions as context only, the prompt has 1: give --con"],
+            [
+                "without BOS",
+                "with a prefix of 2 positions, the prompt has one of 1: use --prefix 2",
+            ],
         ),
     ],
 )
 def test_a_prompt_that_begins_unlike_the_documents_is_said(
-    documents: DocumentOpening | None, prompt: Opening | None, context_only: int, said: list[str]
+    documents: DocumentOpening | None, prompt: Opening | None, n_prefix: int, said: list[str]
 ):
-    found = mismatches(documents, prompt, context_only)
+    found = mismatches(documents, prompt, n_prefix)
     assert len(found) == len(said)
     assert all(part in sentence for part, sentence in zip(said, found, strict=True))
 
@@ -79,7 +88,7 @@ def test_the_header_says_it_and_a_file_keeps_it(tmp_path):
     assert "--bos always" in mismatch
     texts = [line.text for line in header_lines(header)]
     assert texts == [
-        "no BOS: the tokenizer adds none · context only: none",
+        "no BOS: the tokenizer adds none · prefix: none",
         "attention sink “\u2068<bos>\u2069” at 0: 158 × the median norm, 25.0% of feature "
         "influence",
         mismatch,
@@ -99,8 +108,10 @@ def test_a_header_of_before_leaves_it_open(name: str):
 
 
 def test_a_sink_beyond_the_prompt_is_refused():
-    with pytest.raises(ValidationError, match="a position that the prompt does not have"):
-        with_header(sinks=[Sink(pos=3, layer=0, ratio=200.0, influence=0.1)])
+    graph, sink = make_graph(NAMES, EDGES), Sink(pos=3, layer=0, ratio=200.0, influence=0.1)
+    header = graph.provenance.model_copy(update={"sinks": (sink,)})
+    with pytest.raises(ValueError, match="a position outside the prompt"):
+        replace(graph, provenance=header)
 
 
 def test_documents_are_no_part_of_what_names_a_dictionary():
@@ -109,30 +120,30 @@ def test_documents_are_no_part_of_what_names_a_dictionary():
         with_header(dictionary=graphs.DictionaryIdentity(kind="t", name="toy", documents=documents))
         for documents in (BOTH, None)
     )
-    assert graphs.one_dictionary(one, other)
+    assert graphs.same_dictionary(one, other)
 
 
 @pytest.mark.parametrize(
-    ("prompt", "context_only", "said"),
+    ("prompt", "n_prefix", "said"),
     [
         (
             opening("added", "special"),
             1,
-            "BOS added by the tokenizer · context only: position 0, a",
+            "BOS added by the tokenizer · prefix: position 0, a",
         ),
         (
             opening("added", "special", "always"),
             1,
-            "BOS added, as asked · context only: position 0",
+            "BOS added, as requested · prefix: position 0",
         ),
-        (opening("typed", "chat"), 4, "BOS stands in the text · context only: first 4 positions, "),
-        (opening("left out", "ordinary", "never"), 0, "no BOS, as asked · context only: none"),
-        (opening("unknown", "asked"), 2, "no BOS: the tokenizer has none · context only: first 2"),
-        (opening("unknown", "asked"), 0, "tokenizer has none · context only: none, as asked"),
+        (opening("typed", "chat"), 4, "BOS is in the text · prefix: first 4 positions, "),
+        (opening("left out", "ordinary", "never"), 0, "no BOS, as requested · prefix: none"),
+        (opening("unknown", "asked"), 2, "no BOS: the tokenizer has none · prefix: first 2"),
+        (opening("unknown", "asked"), 0, "tokenizer has none · prefix: none, as requested"),
     ],
 )
-def test_an_opening_is_one_short_line(prompt: Opening, context_only: int, said: str):
-    line = opening_text(prompt, context_only)
+def test_an_opening_is_one_short_line(prompt: Opening, n_prefix: int, said: str):
+    line = opening_text(prompt, n_prefix)
     assert said in line
     assert len(line) <= 80
     sink = Sink(pos=0, layer=12, ratio=157.5, influence=0.413)

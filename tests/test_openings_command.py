@@ -1,4 +1,4 @@
-"""--bos and --context-only, in every command that reads prompts."""
+"""--bos and --prefix, in every command that reads prompts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from circuits.model.prompt import PromptRule
 from circuits.pipe import TraceSettings
 from circuits.progress import ignore_progress
 from graphs import Bos, DocumentOpening
-from headwater.cli.serve import ModelWorkshop
+from headwater.cli.serve import ModelWorkspace
 from tests.conftest import cached_subject
 from tests.test_cli import PROMPT, assert_refused, run
 from tests.test_schema_1 import FILES
@@ -69,7 +69,7 @@ def asked(tmp_path: Path):
             "profile": ("profile", model, tmp_path / "prompts.txt", "--out", out, *SMALL),
             "audit": (
                 *("audit", tmp_path / "pairs.jsonl", "--out", out, *SMALL),
-                *("--carriers", 2, "--random-sets", 1),
+                *("--mediators", 2, "--random-sets", 1),
             ),
             "train": ("train", tmp_path / "corpus.txt", "--out", out, *SHORT),
             "serve": ("serve", tmp_path, "--port", 0),
@@ -112,31 +112,31 @@ def test_bos_that_a_tokenizer_lacks_is_refused(without_bos: Path, asked, command
 
 
 def test_no_features_are_looked_for_where_nothing_is_to_be_read(model_folder: Path, asked):
-    result, out = asked("trace", model_folder, "--context-only", 4)
+    result, out = asked("trace", model_folder, "--prefix", 4)
     assert result.exit_code == 0, result.output
     nodes = graphs.read_graph(out).nodes
     inside = nodes.is_kind(graphs.NodeKind.FEATURE, graphs.NodeKind.ERROR)
     assert np.unique(nodes.pos[inside]).tolist() == [4, 5]
-    told, _ = asked("features", model_folder, "--context-only", 4)
+    told, _ = asked("features", model_folder, "--prefix", 4)
     assert {one["pos"] for one in json.loads(told.stdout)["features"]} == {4, 5}
     counts = [
         json.loads(asked("estimate", model_folder, *options)[0].stdout)["active_features"]
-        for options in ((), ("--context-only", 4))
+        for options in ((), ("--prefix", 4))
     ]
     active = json.loads(result.stdout)["checks"]["active_features"]
     assert counts[0] > counts[1] == active
-    result, out = asked("audit", model_folder, "--context-only", 4)
+    result, out = asked("audit", model_folder, "--prefix", 4)
     assert result.exit_code == 0, result.output
-    assert graphs.read_graph(out / "one" / "first.safetensors").provenance.context_only == 4
+    assert graphs.read_graph(out / "one" / "first.safetensors").provenance.n_prefix == 4
 
 
 def test_how_the_prompt_begins_is_said(plain: Path, model_folder: Path, tmp_path: Path):
     out = tmp_path / "graph.safetensors"
     for model, options, said in (
-        (plain, (), "no BOS: the tokenizer adds none · context only: none"),
-        (plain, ("--bos", "always"), "BOS added, as asked · context only: position 0, a special"),
-        (model_folder, (), "BOS added by the tokenizer · context only: position 0, a special"),
-        (model_folder, ("--context-only", 2), "context only: first 2 positions, as asked"),
+        (plain, (), "no BOS: the tokenizer adds none · prefix: none"),
+        (plain, ("--bos", "always"), "BOS added, as requested · prefix: position 0, a special"),
+        (model_folder, (), "BOS added by the tokenizer · prefix: position 0, a special"),
+        (model_folder, ("--prefix", 2), "prefix: first 2 positions, as requested"),
     ):
         traced = run("trace", PROMPT, "--model", model, *SMALL, *options, "--out", out)
         for text in (traced.stdout, run("show", out).stdout):
@@ -177,15 +177,16 @@ def test_a_record_that_is_none_is_refused(plain: Path, asked, tmp_path: Path):
     folder.mkdir()
     per_layer(folder, training_documents={"bos": "perhaps"})
     result, _ = asked("trace", plain, "--transcoders", folder)
-    assert_refused(result, "has `training_documents`, but not as `bos` and `context_only`")
+    assert_refused(result, "must have `bos` and `context_only`")
 
 
+@pytest.mark.usefixtures("few_graphs")
 @pytest.mark.parametrize(
     ("options", "documents"),
     [
         ((), DocumentOpening(bos=True)),
         (("--bos", "never"), DocumentOpening(bos=False)),
-        (("--context-only", 3), DocumentOpening(bos=True, context_only=3)),
+        (("--prefix", 3), DocumentOpening(bos=True, n_prefix=3)),
     ],
 )
 def test_a_trained_dictionary_says_how_its_documents_began(
@@ -194,12 +195,12 @@ def test_a_trained_dictionary_says_how_its_documents_began(
     result, out = asked("train", model_folder, *options)
     assert result.exit_code == 0, result.output
     assert read_transcoders(out).identity.documents == documents
-    assert read_transcoders(out).context_only == documents.context_only
+    assert read_transcoders(out).n_prefix == documents.n_prefix
     written = yaml.safe_load((out / "config.yaml").read_text())["training_documents"]
     assert written == documents.model_dump()
     described = [read_transcoders(out).describe(2, index) for index in range(24)]
     starts = [example for said in described if said for example in said.examples]
-    first = int(documents.bos) if documents.context_only is None else documents.context_only
+    first = int(documents.bos) if documents.n_prefix is None else documents.n_prefix
     assert starts
     for example in starts:
         assert (example.tokens[0] == "b") == documents.bos
@@ -209,22 +210,23 @@ def test_a_trained_dictionary_says_how_its_documents_began(
 
 
 def test_documents_that_are_context_only_are_refused(model_folder: Path, asked):
-    result, _ = asked("train", model_folder, "--context-only", 256)
-    assert_refused(result, "--context-only 256 leaves nothing of documents of 256 tokens")
+    result, _ = asked("train", model_folder, "--prefix", 256)
+    assert_refused(result, "--prefix 256 leaves no tokens of documents of 256")
 
 
+@pytest.mark.usefixtures("few_graphs")
 def test_a_run_goes_on_with_its_own_rule_alone(plain: Path, asked, tmp_path: Path):
     result, out = asked("train", plain, "--bos", "always")
     assert result.exit_code == 0, result.output
     again = ("train", tmp_path / "corpus.txt", "--model", plain, "--out", out, *SHORT)
     assert_refused(run(*again, "--bos", "never"), "belongs to a run with other settings")
     assert_refused(
-        run(*again, "--bos", "always", "--context-only", 1), "belongs to a run with other settings"
+        run(*again, "--bos", "always", "--prefix", 1), "belongs to a run with other settings"
     )
     # Without a word on BOS it is the run that was begun, as it was before there was a choice.
     result = run(*again)
     assert result.exit_code == 0, result.output
-    assert "was begun with BOS in front of its documents and goes on so." in result.stderr
+    assert "continues with BOS in front of documents, as it was begun." in result.stderr
     assert read_transcoders(out).identity.documents == DocumentOpening(bos=True)
 
 
@@ -235,10 +237,10 @@ def test_an_audit_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.Mo
     Path("pairs.jsonl").write_text(
         Path("pairs.jsonl").read_text() + '{"first": "fjfoi", "second": "fkfoi", "name": "new"}\n'
     )
-    few = ("--max-features", 30, "--carriers", 3, "--random-sets", 2)
+    few = ("--max-features", 30, "--mediators", 3, "--random-sets", 2)
     again = ("audit", "pairs.jsonl", "--out", "audit", "--model", "tiny", *few)
-    assert_refused(run(*again, "--bos", "never"), "holds an audit with another opening")
-    assert_refused(run(*again, "--context-only", 2), "holds an audit with another context-only")
+    assert_refused(run(*again, "--bos", "never"), "was begun with a different --bos: give --out")
+    assert_refused(run(*again, "--prefix", 2), "was begun with a different --prefix: give --out")
     result = run(*again)
     assert result.exit_code == 0, result.output
     header = graphs.read_graph(Path("audit", "new", "first.safetensors")).provenance
@@ -247,11 +249,11 @@ def test_an_audit_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_server_reads_prompts_by_its_rule(tmp_path: Path):
     subject = cached_subject("gemma-3")
-    for rule, prompt, context_only in (
+    for rule, prompt, n_prefix in (
         (PromptRule(), "bfjfoi", 1),
         (PromptRule(Bos.NEVER, 2), "fjfoi", 2),
     ):
-        workshop = ModelWorkshop(tmp_path, subject, Neurons(30), TraceSettings(), rule)
-        made = workshop.trace("fjfoi", ignore_progress)
+        workspace = ModelWorkspace(tmp_path, subject, Neurons(30), TraceSettings(), rule)
+        made = workspace.trace("fjfoi", ignore_progress)
         header = graphs.read_graph(tmp_path / f"{made}.safetensors").provenance
-        assert (header.prompt, header.context_only) == (prompt, context_only)
+        assert (header.prompt, header.n_prefix) == (prompt, n_prefix)

@@ -76,7 +76,9 @@ def test_every_list_has_its_sign_and_its_order(gemma: Subject):
 def test_a_target_that_is_not_explained_is_refused(gemma: Subject):
     graph = two_targets(gemma)
     assert named_targets(graph, "j") == [graph.target_rows()[1]]
-    with pytest.raises(SelectionError, match=r"explains no 'k': choose one of 'f', 'j', or trace"):
+    with pytest.raises(
+        SelectionError, match=r"has no target 'k': choose one of 'f', 'j', or trace"
+    ):
         named_targets(graph, "k")
 
 
@@ -97,7 +99,7 @@ def test_a_rival_is_another_and_exact_names_go_first(gemma: Subject):
 def test_without_activations_effects_over_all_paths_are_not_known(gemma: Subject):
     graph = two_targets(gemma)
     nodes = replace(graph.nodes, activation=np.full(len(graph), np.nan))
-    with pytest.raises(SelectionError, match="does not say how active its features are"):
+    with pytest.raises(SelectionError, match="has no activations of its features"):
         opposing(replace(graph, nodes=nodes), "f")
 
 
@@ -115,5 +117,5 @@ def test_show_says_why_this_and_not_that(tmp_path: Path):
     assert json.loads(run(*why, "--json").stdout)["suppressing"] == []
     assert "against 'Austin'" in run(*why).stdout
     assert_refused(run("show", out, "--not", "Austin"), "--not needs --why")
-    assert_refused(run(*why, "--not", "Denver"), "explains no 'Denver'")
+    assert_refused(run(*why, "--not", "Denver"), "has no target 'Denver'")
     assert_refused(run(*why, "--feature", "1/2"), "exclude each other")

@@ -101,10 +101,10 @@ def test_no_output_replaces_a_file_of_another_kind(here: Path, model_folder: Pat
     result = run(*command.format(model=model_folder).split(), there)
     option = command.split()[-1]
     if not there.endswith("annotations.json"):
-        said = f"{there} holds {kind_of(Path(there))}, which would be lost: give {option} another "
+        said = f"Writing {there} would overwrite {kind_of(Path(there))}: give {option} another "
         assert_refused(result, said)
     else:
-        assert_refused(result, "would be taken for the annotations of a graph: give --out another")
+        assert_refused(result, "would be read as annotations of a graph: give --out another")
     assert contents(here) == before
 
 
@@ -112,7 +112,7 @@ def test_annotations_of_another_kind_are_not_in_the_way_of_a_graphs_own(here: Pa
     (here / "three.annotations.json").write_text("my notes")
     before = contents(here)
     result = run("import", "foreign.json", "--out", "three.safetensors")
-    assert_refused(result, "three.annotations.json holds a text, which would be lost")
+    assert_refused(result, "three.annotations.json would overwrite a text")
     assert contents(here) == before
 
 
@@ -147,7 +147,9 @@ def test_a_link_stays_and_what_it_leads_to_is_written(here: Path):
         assert kind_of(here / target) == Kind.PAGE
     assert sorted(path.name for path in (here / "results").iterdir()) == ["new.html", "old.html"]
     (here / "circle").symlink_to("circle")
-    assert_refused(run("prune", "one.safetensors", "--html", "circle"), "link that leads to itself")
+    assert_refused(
+        run("prune", "one.safetensors", "--html", "circle"), "it is a symbolic link to itself"
+    )
     (here / "nowhere").symlink_to("none/page.html")
     assert_refused(run("prune", "one.safetensors", "--html", "nowhere"), "There is no folder")
 
@@ -163,7 +165,7 @@ def test_two_outputs_need_two_files(here: Path):
 
 def test_an_output_needs_a_folder_that_is_there(here: Path):
     for path, message in {
-        here / "one": "is a folder: give the name of a file",
+        here / "one": "is a folder: give a file name",
         here / "none" / "a.html": "There is no folder",
         here / ("a" * 300): "file name too long",
         here / "a\0b": "embedded null",
@@ -176,7 +178,7 @@ def test_an_output_needs_a_folder_that_is_there(here: Path):
 
 def test_tables_need_a_name(here: Path):
     result = run("export", "one.safetensors", "--format", "parquet", "--out", "/")
-    assert_refused(result, "/ is a folder: give the name of a file")
+    assert_refused(result, "/ is a folder: give a file name")
 
 
 def test_a_folder_is_new_or_empty_or_has_the_mark_of_its_run(here: Path):
@@ -184,14 +186,14 @@ def test_a_folder_is_new_or_empty_or_has_the_mark_of_its_run(here: Path):
     (here / "empty").mkdir()
     (here / "empty" / ".headwater-0123.tmp").touch()  # another run begins there
     require_folder(here / "empty", "mark")
-    with pytest.raises(UsageError, match="has files of something else, as graph"):
+    with pytest.raises(UsageError, match="has other files in it, such as graph"):
         require_folder(here / "one", "mark")
     (here / "one" / "mark").touch()
     require_folder(here / "one", "mark", "prompts.txt", "owner/name", None)
     (here / "link").symlink_to("one/graph.safetensors")
     with pytest.raises(UsageError, match=r"link lies in .*one: give --out a folder without it"):
         require_folder(here / "one", "mark", "link")
-    with pytest.raises(UsageError, match="is a file: give --out the name of a folder"):
+    with pytest.raises(UsageError, match="is a file: give --out a folder"):
         require_folder(here / "thesis.md", "mark")
     with pytest.raises(
         GraphFileError, match=r"Cannot write to the folder .*: .*thesis.md is a fil"

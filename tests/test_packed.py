@@ -11,8 +11,7 @@ import pytest
 
 import graphs.disk.files
 from graphs.core.annotations import Annotations, write_annotations
-from graphs.disk.bounded import unpacked
-from graphs.disk.files import is_packed
+from graphs.disk.files import is_packed, unpacked
 from graphs.formats.neuronpedia.reader import read_neuronpedia
 from graphs.formats.storage import write_graph
 from tests.same_graph import assert_same_graph
@@ -57,28 +56,31 @@ def test_no_more_is_unpacked_than_is_allowed(tmp_path, monkeypatch):
     bomb.write_bytes(gzip.compress(b"[" + b" " * 50_000_000))
     assert bomb.stat().st_size < 100_000
     tracemalloc.start()
-    with pytest.raises(ValueError, match="unpacks to more than 1,048,576 bytes, the most"):
+    with pytest.raises(ValueError, match="decompresses to more than 1,048,576 bytes, the limit"):
         unpacked(bomb.read_bytes(), 2**20)
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
     monkeypatch.setattr(graphs.disk.files, "LARGEST_JSON", 2**20)
-    assert_refused(run("show", bomb), "bomb.json.gz: it unpacks to more than 1,048,576 bytes")
+    assert_refused(run("show", bomb), "bomb.json.gz: it decompresses to more than 1,048,576 bytes")
 
 
 def test_exactly_what_is_allowed_is_unpacked():
     packed = gzip.compress(b"x" * 1000) + b"\0" * 100
     assert unpacked(packed, 1000) == b"x" * 1000
-    with pytest.raises(ValueError, match="unpacks to more than"):
+    with pytest.raises(ValueError, match="decompresses to more than"):
         unpacked(packed, 999)
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (gzip.compress(TEXT)[:-9], "it is not whole"),
-        (gzip.compress(TEXT)[:100], "it is not whole"),
-        (gzip.compress(TEXT)[:-8] + b"\0" * 8, "it is not whole"),
-        (gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:]), "it has more behind what is packed"),
+        (gzip.compress(TEXT)[:-9], "its compressed data is truncated"),
+        (gzip.compress(TEXT)[:100], "its compressed data is truncated"),
+        (gzip.compress(TEXT)[:-8] + b"\0" * 8, "its compressed data is damaged"),
+        (
+            gzip.compress(TEXT[:9]) + gzip.compress(TEXT[9:]),
+            "it has extra bytes after its compressed data",
+        ),
         (gzip.compress(b"no graph"), "is not a graph of circuit-tracer or Neuronpedia"),
     ],
     ids=range(5),  # the bytes have the time in them

@@ -103,7 +103,7 @@ def test_the_table_holds_labels_tokens_and_numbers_of_the_strongest_nodes():
     assert plain == [
         [LOGIT, "“t0” 100.0%", "“ cat” at 2", "", ""],
         [NAMES[0], "“<bos>”", "“<bos>” at 0", "75.0%", ""],
-        [NAMES[1], "raises “ up” “⏎”", "“<bos>” at 0", "75.0%", "0.5"],
+        [NAMES[1], "promotes “ up” “⏎”", "“<bos>” at 0", "75.0%", "0.5"],
         [NAMES[2], "no label", "“ the” at 1", "25.0%", ""],
     ]
 
@@ -112,7 +112,7 @@ def test_the_table_ends_after_fifty_nodes():
     names = [f"feature:0/{i}@0" for i in range(80)]
     graph = make_graph([*names, LOGIT], {(name, LOGIT): 1.0 for name in names})
     assert len(read(graph).rows) == 51
-    assert "The 50 nodes with the most influence, of 81" in own_text(graph)
+    assert "the 50 most influential of 81 nodes" in own_text(graph)
 
 
 def test_hostile_tokens_can_be_read_in_the_table():

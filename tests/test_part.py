@@ -14,9 +14,8 @@ from graphs.analysis.influence import influence
 from graphs.analysis.leading import leading
 from graphs.analysis.prune import PruneSettings, prune
 from graphs.comparison.positions import align_prompts
-from graphs.core.descriptions import Description, Example
 from graphs.core.graph import AttributionGraph, row_sizes
-from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS
+from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, Description, Example
 from graphs.core.provenance import DictionaryIdentity
 from graphs.formats.neuronpedia.pages import feature_page
 from tests.graph_oracles import make_graph, make_header, make_table
@@ -99,8 +98,10 @@ def test_where_not_all_rows_of_targets_fit_the_most_probable_are_whole(monkeypat
     held = part(graph)
     assert held.rows[held.whole].tolist() == [likeliest]
     assert np.count_nonzero(held.rows[held.target] == likeliest) == count
-    (said,) = [line for line in graph_data(held, placed(held))["remarks"] if "differences" in line]
-    assert "for the 1 most probable of 2 predictions" in said
+    (remark,) = [
+        line for line in graph_data(held, placed(held))["remarks"] if "differences" in line
+    ]
+    assert "The 1 most probable of 2 predictions have all inputs" in remark
 
 
 def test_a_target_of_no_probability_keeps_its_inputs_and_pruning_ignores_them():

@@ -14,7 +14,7 @@ from circuits.features.files.locations import parse_reference
 from circuits.features.firing import strongest
 from circuits.features.hybrid import Filled
 from circuits.features.neurons import Neurons
-from circuits.features.transcoder import nothing
+from circuits.features.transcoder import empty_transcoder
 from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
 from circuits.model.frozen import DamagedWeights
 from circuits.pipe import trace
@@ -27,7 +27,7 @@ from tests.tiny import tiny_prompt, toy_dictionary
 def partial() -> TranscoderSet:
     """Only layer 1 of the toy dictionary."""
     made = toy_dictionary()
-    return replace(made, layers=(nothing(16), made.layers[1]), partial=True)
+    return replace(made, layers=(empty_transcoder(16), made.layers[1]), partial=True)
 
 
 def layers_of(graph, kind: NodeKind) -> list[int]:
@@ -77,7 +77,7 @@ def test_a_whole_set_must_have_every_layer():
 def test_a_damaged_encoder_is_noticed_when_it_is_used():
     made = toy_dictionary()
     made.layers[1].encoder[3, 3] = torch.nan
-    with pytest.raises(DamagedWeights, match="Layer 1 of 'toy' holds NaN or infinite values"):
+    with pytest.raises(DamagedWeights, match="Layer 1 of 'toy' has NaN or infinite values"):
         trace(tiny_prompt(), cached_subject("llama"), made)
 
 
@@ -97,7 +97,7 @@ def test_the_command_lists_features(model_folder: Path, tmp_path: Path):
     assert "atlas-large · atlas-large-clt · cross-layer transcoder" in result.stdout
     assert "Texas" in result.stdout
     refused = run("features", "fj", "--model", model_folder)
-    assert_refused(refused, "Say which features with --dictionary")
+    assert_refused(refused, "No transcoders ship with this model: give --dictionary")
 
 
 def test_the_command_lists_published_dictionaries():

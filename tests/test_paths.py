@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from graphs.analysis.flow import Ends, entering, flow, necessity, path_lengths, whole
+from graphs.analysis.flow import (
+    Ends,
+    entering,
+    flow,
+    inputs_to_targets,
+    necessity,
+    path_lengths,
+)
 from graphs.analysis.influence import graph_shares, influence
 from graphs.analysis.paths import strongest_paths
 from graphs.core.graph import AttributionGraph
@@ -60,7 +67,7 @@ def inner_ends(graph: AttributionGraph, through: bool) -> Ends:
 @settings(max_examples=50, deadline=None)
 @given(random_graphs())
 def test_the_strongest_paths_are_the_strongest_of_all(graph: AttributionGraph):
-    for ends in (whole(graph), inner_ends(graph, False), inner_ends(graph, True)):
+    for ends in (inputs_to_targets(graph), inner_ends(graph, False), inner_ends(graph, True)):
         every = every_path(graph, ends)
         wanted = sorted(every.values(), reverse=True)
         for k in (1, 5, 200):
@@ -77,7 +84,7 @@ def test_the_strongest_paths_are_the_strongest_of_all(graph: AttributionGraph):
 @given(random_graphs())
 def test_they_are_those_of_yen(graph: AttributionGraph):
     """On a graph with one target, whose paths are simple paths of networkx."""
-    shares, ends = graph_shares(graph), whole(graph)
+    shares, ends = graph_shares(graph), inputs_to_targets(graph)
     drawn = nx.DiGraph()
     drawn.add_nodes_from(("start", "end"))
     for target, source in zip(*shares.nonzero(), strict=True):
@@ -110,14 +117,14 @@ def diamond() -> AttributionGraph:
 
 def test_a_path_knows_its_sign_and_its_weights():
     graph = diamond()
-    paths = strongest_paths(graph, whole(graph))
+    paths = strongest_paths(graph, inputs_to_targets(graph))
     assert [path.nodes for path in paths.listed] == [(0, 1, 3), (0, 2, 3)]
     assert [path.weights for path in paths.listed] == [(2.0, 3.0), (5.0, -1.0)]
     assert [path.sign for path in paths.listed] == [1, -1]
     assert paths.flow == pytest.approx(1.0)
     assert paths.coverage == pytest.approx((0.75, 1.0))
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
-        strongest_paths(graph, whole(graph), 0)
+        strongest_paths(graph, inputs_to_targets(graph), 0)
 
 
 def test_a_chain_may_be_longer_than_python_recurses():
@@ -127,7 +134,7 @@ def test_a_chain_may_be_longer_than_python_recurses():
     edges = dict.fromkeys(itertools.pairwise(chain), 2.0)
     edges |= {(chain[layer], chain[layer + 2]): 1.0 for layer in (0, 700, 1499)}
     graph = make_graph(chain, edges, tokens=("a",))
-    found = strongest_paths(graph, whole(graph), 9)
+    found = strongest_paths(graph, inputs_to_targets(graph), 9)
     expected = [8, 4, 4, 4, 2, 2, 2, 1]
     assert [path.share * 27 for path in found.listed] == pytest.approx(expected)
     assert [len(chain) - len(path.nodes) for path in found.listed] == [0, 1, 1, 1, 2, 2, 2, 3]
@@ -152,7 +159,7 @@ def test_what_enters_a_set_entered_nothing_of_it_before(graph: AttributionGraph)
 def test_necessity_is_what_is_lost_without_a_node(graph: AttributionGraph):
     found, inputs = necessity(graph), graph.nodes.is_kind(*INPUT_KINDS)
     targets = graph.nodes.is_kind(*TARGET_KINDS)
-    kept = flow(graph, whole(graph))
+    kept = flow(graph, inputs_to_targets(graph))
     for row in range(len(graph)):
         alone = np.arange(len(graph)) == row
         through = flow(graph, Ends(inputs, targets, (alone,)))

@@ -12,10 +12,10 @@ import torch
 
 import circuits.features.files.locations
 from circuits.features.files.locations import (
-    PlaceError,
+    LocationError,
     Reference,
     chosen,
-    find_place,
+    find_location,
     parse_reference,
 )
 from circuits.features.files.reading import read_transcoders
@@ -155,7 +155,7 @@ def test_what_was_fetched_is_there_without_the_hub(
     assert again.identity == before.identity
     assert len(server.fetched) == fetched
     with pytest.raises(
-        HubError, match=r"'org/other' cannot be had: .* the local cache has no copy"
+        HubError, match=r"'org/other' could not be opened: .* the local cache has no copy"
     ):
         open_repository("org/other")
 
@@ -186,7 +186,7 @@ def test_a_part_of_a_set_is_not_taken_for_the_whole(
     read_transcoders("org/scope/layer_1_width_20_l0_small")
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     assert len(read_transcoders("org/scope/layer_1_width_20_l0_small").layers) == 2
-    with pytest.raises(HubError, match=r"layer_0_width_20_l0_small/.* of 'org/scope' cannot be"):
+    with pytest.raises(HubError, match=r"layer_0_width_20_l0_small/.* of 'org/scope' could not be"):
         read_transcoders("org/scope/width_20_l0_small")
     # Fetched by another tool, it is not known what else there is.
     shutil.rmtree(tmp_path / "cache" / "headwater")
@@ -330,14 +330,14 @@ def test_a_broken_download_goes_on_or_says_so(server: Hub, tmp_path: Path):
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("org/none", "'org/none' cannot be had: the Hugging Face Hub has no such repository"),
+        ("org/none", "'org/none' could not be opened: the Hugging Face Hub has no such repository"),
         ("org/set@v9", "its repository has no such revision"),
-        ("org/secret", "its repository is gated, ask for access there and run `hf auth login`"),
+        ("org/secret", "its repository is gated, request access there and run `hf auth login`"),
         ("org/set/clt/width_1", "There is no 'clt/width_1' in 'org/set' on the Hub: it has clt/wi"),
         ("no such folder", "There is no 'no such folder': give a folder, or a name on the"),
     ],
 )
-def test_what_cannot_be_had_is_answered_in_one_sentence(
+def test_what_is_not_available_is_refused_in_one_sentence(
     server: Hub, tmp_path: Path, reference: str, message: str
 ):
     folder = tmp_path / "made" / "clt" / "width_20"
@@ -346,7 +346,7 @@ def test_what_cannot_be_had_is_answered_in_one_sentence(
     server.publish("org/set", tmp_path / "made")
     server.publish("org/secret", folder)
     server.gated.add("org/secret")
-    with pytest.raises((HubError, PlaceError)) as raised:
+    with pytest.raises((HubError, LocationError)) as raised:
         read_transcoders(reference)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -355,16 +355,16 @@ def test_what_cannot_be_had_is_answered_in_one_sentence(
 def test_a_folder_of_everything_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for number in range(4):
         (tmp_path / str(number)).touch()
-    assert len(find_place(tmp_path).files) == 4
+    assert len(find_location(tmp_path).files) == 4
     monkeypatch.setattr(circuits.features.files.locations, "MOST_FILES", 3)
-    with pytest.raises(PlaceError, match="holds more than 3 files: name the folder"):
-        find_place(tmp_path)
+    with pytest.raises(LocationError, match="has more than 3 files: give the folder"):
+        find_location(tmp_path)
 
 
 def test_a_place_of_a_folder_lists_its_files(tmp_path: Path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.json").write_text("{}")
-    place = find_place(tmp_path)
-    assert place.files == ("sub/a.json",)
-    assert place.path("sub/a.json").read_text() == "{}"
-    assert place.revision is None
+    location = find_location(tmp_path)
+    assert location.files == ("sub/a.json",)
+    assert location.path("sub/a.json").read_text() == "{}"
+    assert location.revision is None

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.attribution.flops import Costs
+from circuits.attribution.cost import Costs
 from circuits.attribution.plain import plain_rows
 from circuits.features.neurons import Neurons
-from circuits.model.covectors import Covectors
+from circuits.model.frozen import Covectors
 from circuits.model.subject import Subject
 from tests.test_adjoint import DICTIONARIES, Prepared, prepare
 from tests.test_real_model import subject_of
@@ -20,7 +20,7 @@ SAME = {"rtol": 1e-10, "atol": 1e-12}  # float64, sums in another order
 
 def plain(prepared: Prepared) -> np.ndarray:
     """Rows of all features, then of the targets; constants are no sources and join last."""
-    features, targets = prepared.features, prepared.targets
+    features, targets = prepared.local.features, prepared.local.targets
     covectors = Covectors(
         layer=torch.cat([features.layer, targets.covectors.layer]),
         pos=torch.cat([features.pos, targets.covectors.pos]),
@@ -29,22 +29,22 @@ def plain(prepared: Prepared) -> np.ndarray:
         ),
         weight=torch.cat([features.value, targets.covectors.weight.to(features.value)]),
     )
-    rows = plain_rows(prepared.subject.frozen, prepared.recording, features, covectors)
+    rows = plain_rows(prepared.local, covectors)
     column = prepared.sources.bias_column + covectors.layer
     rows[torch.arange(len(rows)), column] += torch.cat([features.constant, targets.constant])
     return rows.numpy()
 
 
 @pytest.mark.parametrize("kind", DICTIONARIES)
-@pytest.mark.parametrize("context_only", [0, 1, 2])
-def test_fast_rows_are_the_plain_ones(subject: Subject, kind: str, context_only: int):
+@pytest.mark.parametrize("n_prefix", [0, 1, 2])
+def test_fast_rows_are_the_plain_ones(subject: Subject, kind: str, n_prefix: int):
     source = DICTIONARIES[kind] or Neurons(max_features=60)
-    prepared = prepare(subject, source, tiny_prompt(context_only=context_only))
+    prepared = prepare(subject, source, tiny_prompt(n_prefix=n_prefix))
     expected = plain(prepared)
     np.testing.assert_allclose(prepared.rows(), expected, **SAME)
-    costs = Costs(subject.frozen, prepared.recording, prepared.features)
+    costs = Costs(prepared.local)
     if not costs.crossing:  # nothing may be cut below skips to higher layers
-        np.testing.assert_allclose(prepared.rows(floor=1), expected, **SAME)
+        np.testing.assert_allclose(prepared.rows(split=1), expected, **SAME)
 
 
 @pytest.mark.real_model

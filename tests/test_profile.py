@@ -20,7 +20,7 @@ from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
 from circuits.features.hybrid import Filled
 from circuits.features.neuron_layer import neuron_layer
 from circuits.features.neurons import Neurons
-from circuits.features.transcoder import nothing
+from circuits.features.transcoder import empty_transcoder
 from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
 from circuits.model.prompt import PromptError, read_prompt
 from circuits.model.subject import Subject, read_subject
@@ -57,7 +57,7 @@ def test_activations_are_those_of_traces(small: Subject, transcoders: Transcoder
         start += len(profiled.tokens)
         for row, place in zip(rows.tolist(), at.tolist(), strict=True):
             if row in graph.output_tokens:
-                assert made.raised[place][:5] == graph.output_tokens[row]
+                assert made.promoted[place][:5] == graph.output_tokens[row]
 
 
 def test_decoders_are_the_directions_in_which_features_write(
@@ -83,7 +83,7 @@ def test_only_what_is_wanted_is_kept(small: Subject, transcoders: TranscoderSet)
     assert np.array_equal(made.activation[row].toarray(), whole.activation[[5]].toarray())
     silent = made.rows(np.array([3]), np.array([10**6]))
     assert made.activation[silent].count_nonzero() == 0
-    assert made.raised[int(silent[0])] == ()
+    assert made.promoted[int(silent[0])] == ()
     assert made.decoder is not None
     assert not made.decoder[silent].any()
     assert made.decoder[row].any()
@@ -95,7 +95,7 @@ def test_neurons_have_their_activations_at_every_token(
 ):
     source: FeatureSource = Neurons(30)
     if filled:  # only layer 1 has transcoders
-        none = nothing(small.frozen.d_model)
+        none = empty_transcoder(small.frozen.d_model)
         layers = (none, transcoders.layers[1], *[none] * (small.frozen.n_layers - 2))
         source = Filled(replace(transcoders, layers=layers, partial=True), Neurons(30))
     made = profile(small, source, TEXTS)
@@ -142,7 +142,7 @@ def test_the_command_profiles_the_features_of_graphs(tmp_path: Path):
     assert "activations" in {kind["name"] for kind in compared["evidence"]}
     assert_refused(run("compare", graph, graph, *profiles), "leave out --profile")
     refused = run("group", graph, "--profile", theirs)
-    assert_refused(refused, "in 'atlas-large', the graph has features of")
+    assert_refused(refused, "in 'atlas-large', but the graph has features of")
 
 
 def test_a_line_is_a_prompt_as_it_stands_and_an_empty_one_is_none(tmp_path: Path):
@@ -152,7 +152,7 @@ def test_a_line_is_a_prompt_as_it_stands_and_an_empty_one_is_none(tmp_path: Path
 
 
 def test_neurons_that_the_model_lacks_are_refused(small: Subject):
-    with pytest.raises(DictionaryMismatch, match="Layer 1 has 384 neurons, and none of the number"):
+    with pytest.raises(DictionaryMismatch, match="Layer 1 has 384 neurons, and none with index"):
         profile(small, Neurons(4), ["The capital of"], {(1, 10**6)})
 
 
@@ -161,16 +161,18 @@ def test_what_is_no_prompt_gets_one_sentence(tmp_path: Path, small: Subject):
     assert_refused(run("profile", "atlas-small", tmp_path / "no", "--out", out), "Cannot read")
     empty = tmp_path / "empty.txt"
     empty.write_text("\n\n")
-    assert_refused(run("profile", "atlas-small", empty, "--out", out), "write one a line")
+    assert_refused(run("profile", "atlas-small", empty, "--out", out), "write one per line")
     empty.write_bytes(b"\xff\xfe")
     assert_refused(run("profile", "atlas-small", empty, "--out", out), "it is not UTF-8")
     assert not out.exists()
     with pytest.raises(PromptError, match="There are no prompts"):
         profile(small, Neurons(), [])
     os.truncate(empty, 2**30)
-    with pytest.raises(graphs.GraphFileError, match="prompts have 16,777,216 bytes at most"):
+    with pytest.raises(
+        graphs.GraphFileError, match="files of prompts have at most 16,777,216 bytes"
+    ):
         read_texts(empty)
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
     for place in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(graphs.GraphFileError, match="it is not a file"):
+        with pytest.raises(graphs.GraphFileError, match="it is not a regular file"):
             read_texts(place)

@@ -29,7 +29,7 @@ def profile(cuts: list[tuple[str, ...]], activation: list[list[float]]) -> Profi
         layer=np.zeros(count, dtype=np.int64),
         index=np.arange(count),
         activation=csr_array(np.array(activation)),
-        raised=((" a",),) * count,
+        promoted=((" a",),) * count,
     )
 
 
@@ -68,7 +68,7 @@ def test_a_profile_comes_back_as_it_was(tmp_path: Path):
     write_profile(made, tmp_path / "p.safetensors")
     back = read_profile(tmp_path / "p.safetensors")
     assert back.prompts == made.prompts
-    assert back.raised == made.raised
+    assert back.promoted == made.promoted
     assert np.array_equal(back.activation.toarray(), made.activation.toarray())
     assert back.rows(np.array([0, 0, 3]), np.array([1, 7, 0])).tolist() == [1, -1, -1]
     assert back.decoder is None
@@ -93,23 +93,23 @@ def test_what_is_no_profile_gets_one_sentence(tmp_path: Path):
     with pytest.raises(GraphFileError, match="Cannot read"):
         read_profile(path)
     path.write_bytes(b"no")
-    with pytest.raises(GraphFileError, match="holds no sound profile"):
+    with pytest.raises(GraphFileError, match="is not a valid profile"):
         read_profile(path)
     save_file({"layer": np.zeros(1)}, path)
-    with pytest.raises(GraphFileError, match="is not a profile: make one"):
+    with pytest.raises(GraphFileError, match="is not a profile: create one"):
         read_profile(path)
     save_file({"layer": np.zeros(1)}, path, {"headwater-profile": '{"schema_version": 2}'})
     with pytest.raises(GraphFileError, match="upgrade headwater"):
         read_profile(path)
     save_file({"layer": np.zeros(1)}, path, {"headwater-profile": '{"model": 1}'})
-    with pytest.raises(GraphFileError, match="holds no profile: model"):
+    with pytest.raises(GraphFileError, match="is not a valid profile: model"):
         read_profile(path)
     made = profile([("a", "b")], [[0.0, 1.0]])
     sound = made.activation
     broken = replace(made, activation=csr_array((sound.data, sound.indices, sound.indptr)))
     broken.activation.indices[0] = 9
     write_profile(broken, path)
-    with pytest.raises(GraphFileError, match="holds no sound profile"):
+    with pytest.raises(GraphFileError, match="is not a valid profile"):
         read_profile(path)
 
 
@@ -129,18 +129,20 @@ def test_columns_of_other_kinds_are_refused(tmp_path: Path, name: str, change: C
         metadata = file.metadata()
     arrays = load_file(path)
     save_file({**arrays, name: np.ascontiguousarray(change(arrays[name]))}, path, metadata)
-    with pytest.raises(GraphFileError, match=f"holds no sound profile: {name} must be one row of"):
+    with pytest.raises(
+        GraphFileError, match=f"is not a valid profile: {name} must be a 1D array of"
+    ):
         read_profile(path)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"raised": ((), ())}, "must have one length"),
+        ({"promoted": ((), ())}, "must have the same length"),
         ({"activation": csr_array((1, 5))}, "must be 1 features × 2 tokens"),
         ({"activation": csr_array([[np.nan, 1.0]])}, "must be finite"),
         ({"decoder": np.ones((2, 3))}, "decoder must have a row for each of 1 features"),
-        ({"decoder": np.full((1, 3), np.inf)}, "Decoders must be finite"),
+        ({"decoder": np.full((1, 3), np.inf)}, "decoder must be finite"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(change: dict[str, object], message: str):

@@ -18,7 +18,7 @@ import graphs
 import viz
 from graphs.comparison.compare import compare
 from graphs.comparison.correspond import CorrespondSettings, correspond
-from graphs.comparison.many_prompts import _elsewhere, across_prompts, interval, traits
+from graphs.comparison.many_prompts import _derangements, compare_prompt_sets, interval, traits
 from tests.graph_oracles import make_graph
 from tests.test_cli import assert_refused, run
 
@@ -52,21 +52,21 @@ OTHERS = [other_model(graph) for graph in ONES]
 
 
 def test_a_model_beside_itself_scores_one_and_shuffled_prompts_do_not():
-    found = across_prompts(ONES, ONES)
+    found = compare_prompt_sets(ONES, ONES)
     assert {name: score.value for name, score in found.scores.items()} == pytest.approx(
         {"features": 1.0, "edges": 1.0, "ranks": 1.0}
     )
     for name in ("features", "edges"):
         assert max(found.scores[name].null) < 0.5
-        assert found.scores[name].chance == 1 / 21
+        assert found.scores[name].p_value == 1 / 21
     ranks = found.scores["ranks"]  # other prompts have too few edges in common
     assert np.isnan(ranks.null).all()
-    assert ranks.known == ()
-    assert np.isnan([ranks.chance, ranks.expected]).all()
+    assert ranks.known_null == ()
+    assert np.isnan([ranks.p_value, ranks.null_mean]).all()
 
 
 def test_two_models_that_compute_alike_are_far_from_shuffled_prompts():
-    found = across_prompts(ONES, OTHERS)
+    found = compare_prompt_sets(ONES, OTHERS)
     assert found.scores.keys() == {"matched", "alike", "edges", "ranks"}
     assert found.scores["matched"].value == pytest.approx(1.0)
     assert max(found.scores["matched"].null) < 0.7
@@ -75,7 +75,7 @@ def test_two_models_that_compute_alike_are_far_from_shuffled_prompts():
 @pytest.mark.parametrize("others", [ONES, OTHERS])
 def test_scores_are_means_over_prompts_and_nulls_over_other_prompts(others):
     settings = CorrespondSettings(permutations=0, seed=3)
-    found = across_prompts(ONES, others, settings, shuffles=4)
+    found = compare_prompt_sets(ONES, others, settings, shuffles=4)
 
     def score(one: graphs.AttributionGraph, other: graphs.AttributionGraph) -> float:
         if others is ONES:
@@ -83,11 +83,11 @@ def test_scores_are_means_over_prompts_and_nulls_over_other_prompts(others):
         return correspond(one, other, settings).comparison.edges.value
 
     by_hand = [score(one, other) for one, other in zip(ONES, others, strict=True)]
-    assert found.each["edges"].tolist() == by_hand
+    assert found.per_prompt["edges"].tolist() == by_hand
     assert found.scores["edges"].value == pytest.approx(np.mean(by_hand))
     null = [
         np.mean([score(ONES[place], others[there]) for place, there in enumerate(order)])
-        for order in _elsewhere(len(ONES), 4, seed=3)
+        for order in _derangements(len(ONES), 4, seed=3)
     ]
     assert found.scores["edges"].null == pytest.approx(sorted(null))
 
@@ -95,7 +95,7 @@ def test_scores_are_means_over_prompts_and_nulls_over_other_prompts(others):
 @given(st.integers(2, 20), st.integers(0, 5))
 @settings(max_examples=50, deadline=None)
 def test_shuffled_prompts_never_meet_their_own(count, seed):
-    for order in _elsewhere(count, 5, seed):
+    for order in _derangements(count, 5, seed):
         assert sorted(order) == list(range(count))
         assert all(place != there for place, there in enumerate(order))
 
@@ -130,13 +130,13 @@ def test_an_interval_holds_what_it_says():
 
 
 def test_lists_must_fit():
-    with pytest.raises(ValueError, match="as many graphs of both, got 6 and 1"):
-        across_prompts(ONES, ONES[:1])
+    with pytest.raises(ValueError, match="lists of the same length, got 6 and 1"):
+        compare_prompt_sets(ONES, ONES[:1])
     with pytest.raises(ValueError, match="got 0 and 0"):
-        across_prompts([], [])
-    with pytest.raises(ValueError, match="needs at least two"):
-        across_prompts(ONES[:1], ONES[:1])
-    assert across_prompts(ONES[:1], ONES[:1], shuffles=0).scores["features"].null == ()
+        compare_prompt_sets([], [])
+    with pytest.raises(ValueError, match="at least two prompts to shuffle"):
+        compare_prompt_sets(ONES[:1], ONES[:1])
+    assert compare_prompt_sets(ONES[:1], ONES[:1], shuffles=0).scores["features"].null == ()
 
 
 def folder(tmp_path: Path, name: str, several: list[graphs.AttributionGraph]) -> Path:
@@ -153,16 +153,16 @@ def test_folders_are_compared_prompt_by_prompt(tmp_path):
     page = tmp_path / "page.html"
     result = run("compare", one, other, "--permutations", "4", "--html", page)
     assert result.exit_code == 0, result.output
-    assert result.stderr == "In one folder only, and left out: p5.\n"
+    assert result.stderr == "Left out, since only one folder has them: p5.\n"
     assert "tiny model and other: 5 prompts" in result.stdout
     assert "influence at matched features" in result.stdout
-    assert "shuffled prompts" in page.read_text()
+    assert "95 % interval" in page.read_text()
     data = json.loads(run("compare", one, other, "--permutations", "4", "--json").stdout)
-    expected = across_prompts(ONES[:5], OTHERS[:5], shuffles=4)
+    expected = compare_prompt_sets(ONES[:5], OTHERS[:5], shuffles=4)
     assert data["prompts"] == [f"p{number}" for number in range(5)]
     assert data["scores"]["matched"]["value"] == expected.scores["matched"].value
     assert len(data["scores"]["matched"]["null"]) == 4
-    assert data["scores"]["matched"]["interval"] == list(interval(expected.each["matched"]))
+    assert data["scores"]["matched"]["interval"] == list(interval(expected.per_prompt["matched"]))
     assert data["traits"]["features"] == {"mean": [4.0, 4.0], "difference": [0.0, 0.0]}
     (one / "graph-metadata.json").write_text("{}")  # circuit-tracer's index
     own = json.loads(run("compare", one, one, "--json").stdout)
@@ -194,13 +194,13 @@ def test_folders_that_do_not_fit_get_one_sentence(tmp_path):
     twice = folder(tmp_path, "twice", ONES[:2])
     (twice / "p1.json").write_text("{}")
     file = one / "p0.safetensors"
-    assert_refused(run("compare", one, file), f"{file} is no folder: compare two graphs or two")
-    assert_refused(run("compare", one, empty), f"{empty} holds no graphs: expected .safetensors")
+    assert_refused(run("compare", one, file), f"{file} is not a folder: compare two graphs or two")
+    assert_refused(run("compare", one, empty), f"{empty} has no graphs: expected .safetensors")
     assert_refused(run("compare", one, alien), "No graph in")
-    assert_refused(run("compare", lone, lone), "needs two of them: give --permutations 0")
+    assert_refused(run("compare", lone, lone), "needs at least two: give --permutations 0")
     assert_refused(run("compare", twice, one), "are both graphs of p1: keep one of them")
     assert_refused(run("compare", mixed, mixed), "several models or dictionaries, as p0 and p1")
-    assert_refused(run("compare", one, other, "--plan"), "--plan is of two graphs")
+    assert_refused(run("compare", one, other, "--plan"), "--plan is for two graphs")
 
 
 def short() -> graphs.AttributionGraph:
@@ -225,7 +225,7 @@ def test_differences_are_the_second_less_the_first():
     few, many = [short()] * 2, ONES[:2]
     console = Console(width=120)
     with console.capture() as told:
-        found = across_prompts(few, many, shuffles=0)
+        found = compare_prompt_sets(few, many, shuffles=0)
         console.print(viz.prompts_text(few, many, ["a", "b"], found))
     row = next(line for line in told.get().splitlines() if line.startswith("features  "))
     assert row.split() == ["features", "2", "4", "2.000", "to", "2.000"]

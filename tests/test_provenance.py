@@ -25,7 +25,7 @@ def test_a_replay_that_differs_is_told_by_how_much():
 
 def test_a_recording_that_differs_is_told_by_how_much_whatever_else_is_known():
     (failure,) = Checks(recording_max_difference=0.9, recording_limit=0.5).failures
-    assert "own by 9.0e-01 of the largest, the limit is 5e-01" in failure
+    assert "alone by 9.0e-01 of the largest, the limit is 5e-01" in failure
 
 
 def test_checks_within_the_limit_or_without_one_do_not_fail():

@@ -14,7 +14,7 @@ import pytest
 from rich.text import Text
 
 from graphs.formats.storage import write_graph
-from headwater.terminal.printing import say
+from headwater.terminal.printing import print_line
 from headwater.terminal.readable import ReadableConsole, ReadableStream, readable_streams
 from tests.hostile_files import (
     CLIPBOARD,
@@ -74,7 +74,7 @@ def test_what_others_print_log_and_warn_of_is_readable(capsys: pytest.CaptureFix
         sys.stdout.writelines([HOSTILE])
         logger.warning(HOSTILE)
         print(HOSTILE, file=sys.stderr)  # noqa: T201
-        say(HOSTILE)
+        print_line(HOSTILE)
     assert (sys.stdout, sys.stderr) == plain
     logger.removeHandler(handler)
     captured = capsys.readouterr()

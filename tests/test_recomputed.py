@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_array
 
 import graphs
-from circuits.attribution.expand import Expansion
+from circuits.attribution.rows import Expansion
 from circuits.attribution.targets import TargetSettings
 from circuits.evaluation.recomputed import rows_report
 from circuits.features.active import FeatureSource
@@ -74,7 +74,7 @@ def test_edges_that_changed_places_within_their_rows_fail(
     totals = np.abs(honest)[rows].sum(1) + read.dropped_absolute[rows]
     assert report.difference >= (moved / totals).max() * (1 - 1e-9)
     [failure] = graphs.Report(generator="", rows=report).failures
-    assert failure.startswith("Rows fail: computed anew, a row differs from the file's by ")
+    assert failure.startswith("Rows fail: a recomputed row differs from the file's by ")
 
 
 def test_values_that_no_row_needs_are_compared_too(gemma: Subject):
@@ -94,7 +94,7 @@ def test_activations_that_are_no_numbers_do_not_agree(gemma: Subject):
     graph = some(gemma, toy_dictionary())
     activation = np.where(graph.nodes.is_kind(NodeKind.FEATURE), np.nan, np.nan)
     unknown = replace(graph, nodes=replace(graph.nodes, activation=activation))
-    with pytest.raises(ExperimentError, match="has another activation in this model"):
+    with pytest.raises(ExperimentError, match="has a different activation in this model"):
         prepare(unknown, gemma, toy_dictionary())
 
 
@@ -129,7 +129,7 @@ def back_to(path: Path, *more: object) -> list:
 def test_a_graph_and_what_it_was_traced_from_agree(traced: Path, dictionary: Path):
     for result in back_to(traced, "--transcoders", dictionary):
         assert result.exit_code in (0, 1), result.output
-    assert "computed anew" in run("show", traced).stdout
+    assert "recomputed" in run("show", traced).stdout
     report = graphs.read_graph(traced).provenance.report
     assert report is not None
     assert report.rows is not None
@@ -155,7 +155,7 @@ def test_decoders_changed_under_the_same_name_are_refused(traced: Path, dictiona
         tensors = load_file(path)
         save_file({n: t * np.float32(1.3 if n == "W_dec" else 1) for n, t in tensors.items()}, path)
     for result in back_to(traced, "--transcoders", dictionary):
-        assert_refused(result, "The graph is of the dictionary 'toy' with the contents sha256:")
+        assert_refused(result, "The graph's dictionary 'toy' has the contents sha256:")
     # A file of the first schema has no contents, and rows that no longer are the model's.
     edited(traced, without_contents)
     result = run("check", traced, "--transcoders", dictionary, "--features", 2, "--json")
@@ -180,13 +180,16 @@ def test_other_weights_of_a_model_are_refused(
     weights[name] = weights[name] * np.float32(1.001)
     save_file(weights, copy / "model.safetensors", {"format": "pt"})
     for result in back_to(traced, *same):
-        assert_refused(result, "The graph is of the model ")
-        assert "with the contents sha256:" in result.stderr
+        assert_refused(result, "The graph's model ")
+        assert "has the contents sha256:" in result.stderr
 
 
 HEADERS: dict[str, tuple[dict[str, object], str]] = {
-    "prompt": ({"prompt": "bfjfok"}, "The graph is of the prompt 'bfjfok', and its token ids say"),
-    "tokens": ({"tokens": tuple("bfjfok")}, "has 'k' at position 5, where its token id says 'i'"),
+    "prompt": ({"prompt": "bfjfok"}, "The graph's prompt is 'bfjfok', and its token ids decode to"),
+    "tokens": (
+        {"tokens": tuple("bfjfok")},
+        "has 'k' at position 5, where its token id decodes to 'i'",
+    ),
 }
 
 
@@ -210,7 +213,7 @@ def test_another_vocabulary_or_commit_is_refused(gemma: Subject, field: str, nam
 
     told = graph.provenance.model_copy(update={"model": model(graph).model_copy(update=one)})
     subject = replace(gemma, identity=gemma.identity.model_copy(update=other))
-    with pytest.raises(ExperimentError, match=f"with the {named} sha256:aaaa"):
+    with pytest.raises(ExperimentError, match=f"has the {named} sha256:aaaa"):
         prepare(replace(graph, provenance=told), subject, toy_dictionary())
     same = replace(gemma, identity=gemma.identity.model_copy(update=one))
     prepare(replace(graph, provenance=told), same, toy_dictionary())

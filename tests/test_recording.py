@@ -5,9 +5,10 @@ import torch
 from transformers import PreTrainedModel
 
 from circuits import trace
-from circuits.attribution.replay import replay_difference
+from circuits.attribution.graph import replay_difference
+from circuits.attribution.local_replacement import local_replacement
 from circuits.attribution.sources import build_sources
-from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.attribution.targets import TargetSettings
 from circuits.features.neurons import Neurons
 from circuits.model.frozen import DamagedWeights, FrozenModel
 from circuits.model.prompt import PromptError
@@ -36,21 +37,16 @@ def test_logits_are_kept_at_the_position_asked_for(gemma: Subject, position: int
 
 
 def test_replayed_logits_are_the_models_own(subject: Subject):
-    frozen, recording = subject.frozen, record(subject.frozen, tiny_prompt())
-    targets = read_targets(frozen, recording, TargetSettings(), subject.spell)
     dictionary = toy_dictionary(cross_layer=True, skip=True)
-    features = dictionary.activate(frozen, recording, targets.covectors)
-    sources = build_sources(frozen, recording, features)
-    assert replay_difference(frozen, recording, sources) < 1e-12
+    local = local_replacement(tiny_prompt(), subject, dictionary, TargetSettings())
+    assert replay_difference(local, build_sources(local)) < 1e-12
 
 
 def test_replay_notices_a_source_that_is_missing(gemma: Subject):
-    frozen, recording = gemma.frozen, record(gemma.frozen, tiny_prompt())
-    targets = read_targets(frozen, recording, TargetSettings(), gemma.spell)
-    features = toy_dictionary().activate(frozen, recording, targets.covectors)
-    sources = build_sources(frozen, recording, features)
+    local = local_replacement(tiny_prompt(), gemma, toy_dictionary(), TargetSettings())
+    sources = build_sources(local)
     sources.layers[1].tiles.vectors[2, 0] = 0
-    assert replay_difference(frozen, recording, sources) > 1e-3
+    assert replay_difference(local, sources) > 1e-3
 
 
 def test_patterns_respect_the_sliding_window(gemma: Subject):
@@ -95,7 +91,7 @@ def test_a_position_outside_the_prompt_is_refused(gemma: Subject):
 def test_damaged_weights_are_refused():
     model = tiny_model("llama")
     model.model.layers[1].self_attn.v_proj.weight[3, 3] = float("nan")
-    with pytest.raises(DamagedWeights, match="attention value matrix of layer 1 holds NaN"):
+    with pytest.raises(DamagedWeights, match="attention value matrix of layer 1 has NaN"):
         FrozenModel(model)
 
 
@@ -115,7 +111,7 @@ def test_a_model_of_zeros_is_traced():
 def test_weights_whose_products_overflow_are_refused():
     model = tiny_model("llama").float()
     model.lm_head.weight.fill_(1e38)
-    with pytest.raises(DamagedWeights, match=r"overflow torch.float32: choose --dtype float64"):
+    with pytest.raises(DamagedWeights, match=r"overflow torch.float32 .*: use --dtype float64"):
         trace(tiny_prompt(), subject_of(model), Neurons(4))
 
 

@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import graphs
-from circuits.features.feature_files import feature_files
 from circuits.features.files.reading import read_transcoders
+from circuits.features.labels import feature_files
 from headwater.audit_folder import AuditFolder
 from tests.test_cli import run
 
@@ -97,7 +97,7 @@ def test_a_profile_reads_equal():
     profile, arrays = graphs.read_profile(path), load_file(path)
     header = header_of(path, "headwater-profile")
     assert (profile.model, profile.dictionary) == (header["model"], header["dictionary"])
-    assert [list(raised) for raised in profile.raised] == header["raised"]
+    assert [list(tokens) for tokens in profile.promoted] == header["raised"]
     assert [one.model_dump(mode="json") for one in profile.prompts] == header["prompts"]
     np.testing.assert_array_equal(profile.layer, arrays["layer"])
     np.testing.assert_array_equal(profile.index, arrays["index"])
@@ -112,7 +112,7 @@ def test_an_audit_folder_reads_equal_and_goes_on(here: Path):
     assert found is not None
     assert_holds(found.model_dump(mode="json"), stored)
     before = (here / "audit" / "one" / "pair.json").stat().st_mtime_ns
-    few = ("--max-features", 30, "--carriers", 3, "--random-sets", 2)
+    few = ("--max-features", 30, "--mediators", 3, "--random-sets", 2)
     result = run("audit", "pairs.jsonl", "--out", "audit", "--model", "tiny", *few)
     assert result.exit_code == 0, result.output
     assert (here / "audit" / "one" / "pair.json").stat().st_mtime_ns == before

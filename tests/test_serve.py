@@ -26,9 +26,9 @@ from circuits.interventions.experiment import prepare
 from circuits.interventions.intervene import intervene
 from circuits.pipe import TraceSettings
 from circuits.progress import ignore_progress
-from headwater.cli.serve import HOST, ModelWorkshop, _listen, free_path
+from headwater.cli.serve import HOST, ModelWorkspace, _listen, free_path
 from headwater.cli.usage import UsageError
-from headwater.server.jobs import MOST_WAITING
+from headwater.server.jobs import MOST_QUEUED
 from headwater.server.site import LARGEST_BODY
 from tests.browser import LAPTOP, chromium, needs_chromium
 from tests.conftest import cached_subject
@@ -117,7 +117,7 @@ def test_annotations_are_kept_beside_the_graph(served: Served):
     for wrong in (b"{", {"pins": 3}, {"schema_version": 2}, [], {"unknown": 1}):
         status, answer = served.json("PUT", "/graphs/one/annotations", wrong)
         assert status == 422
-        assert "no AskedAnnotations" in answer["error"]
+        assert "not a valid AnnotationsRequest" in answer["error"]
     assert served.ask("PUT", "/graphs/one/annotations", b" " * (LARGEST_BODY + 1))[0] == 413
     assert beside.read_bytes() == before
     assert b"mine" in served.ask("GET", "/graphs/one")[1]
@@ -147,8 +147,8 @@ def test_annotations_of_two_windows_are_put_together_or_refused(served: Served):
     status, refused = put(labels={"0/0": "newer"})
     assert (status, json.loads(refused)["error"]) == (
         409,
-        "The label of '0/0' was changed in the file meanwhile, and differently here: load the page "
-        "anew, which shows both.",
+        "The label of '0/0' was changed both here and in the file, in different ways: reload the "
+        "page, which shows both.",
     )
     assert graphs.read_annotations(beside) == graphs.Annotations.model_validate_json(kept)
     beside.write_text("my notes")
@@ -184,10 +184,10 @@ def test_one_trace_runs_at_a_time_and_those_that_wait_or_run_can_be_cancelled(se
 
 def test_the_queue_has_an_end(served: Served):
     served.until(served.json("POST", "/traces", {"prompt": "slow"})[1]["number"], "running")
-    for _ in range(MOST_WAITING):
+    for _ in range(MOST_QUEUED):
         assert served.ask("POST", "/traces", {"prompt": "slow"})[0] == 202
     status, answer = served.json("POST", "/traces", {"prompt": "slow"})
-    assert (status, answer["error"][:2]) == (429, str(MOST_WAITING))
+    assert (status, answer["error"][:2]) == (429, str(MOST_QUEUED))
 
 
 def test_what_goes_wrong_is_told_and_the_next_trace_runs(served: Served):
@@ -209,7 +209,7 @@ def test_graphs_never_replace_each_other(tmp_path: Path):
 
 def test_two_servers_of_one_folder_lose_no_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     subject = cached_subject("gemma-3")
-    workshop = ModelWorkshop(tmp_path, subject, toy_dictionary(), TraceSettings())
+    workspace = ModelWorkspace(tmp_path, subject, toy_dictionary(), TraceSettings())
     write = graphs.write_graph
 
     def slowly(graph: graphs.AttributionGraph, path: Path) -> None:
@@ -219,7 +219,7 @@ def test_two_servers_of_one_folder_lose_no_graph(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(headwater.cli.serve, "trace", lambda *_: layered(0))
     monkeypatch.setattr(graphs, "write_graph", slowly)
     with ThreadPoolExecutor(2) as servers:
-        names = servers.map(lambda prompt: workshop.trace(prompt, ignore_progress), ["fj", "fj"])
+        names = servers.map(lambda prompt: workspace.trace(prompt, ignore_progress), ["fj", "fj"])
         assert sorted(names) == ["fj", "fj-2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "fj-2.safetensors",
@@ -231,7 +231,7 @@ def test_it_listens_to_this_machine_alone_and_says_which_port_is_taken():
     listener = _listen(0)
     host, port = listener.getsockname()
     assert host == "127.0.0.1"
-    with pytest.raises(UsageError, match=f"Port {port} is taken: give --port another"):
+    with pytest.raises(UsageError, match=f"Port {port} is in use: give another --port"):
         _listen(port)
     listener.close()
 
@@ -275,7 +275,7 @@ def test_the_command_prints_an_address_that_opens_it_and_no_traceback(
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path):
-    assert_refused(run("serve", tmp_path / "none"), "is no folder: make it first")
+    assert_refused(run("serve", tmp_path / "none"), "is not a folder: create it")
 
 
 @needs_chromium
@@ -297,7 +297,7 @@ def test_a_person_asks_watches_opens_and_saves(served: Served):
         page.wait_for_selector("html[data-ready]")
         page.evaluate("viewer.dispatch({type: 'pin', node: 'logit:7@2'})")
         page.locator('[data-key="Save"]').click()
-        expect(page.locator("#status")).to_have_text("Annotations saved beside the graph.")
+        expect(page.locator("#status")).to_have_text("Annotations saved next to the graph.")
         beside = graphs.annotations_path(served.folder / "the-i-cat.safetensors")
         assert graphs.read_annotations(beside).pins == ("logit:7@2",)
         assert complaints == []
@@ -312,7 +312,7 @@ def test_a_person_asks_watches_opens_and_saves(served: Served):
         page.evaluate("viewer.dispatch({type: 'pin', node: 'logit:8@2'})")
         page.locator('[data-key="Save"]').click()
         expect(page.locator("#status")).to_have_text(
-            "Annotations saved beside the graph, with what has changed there."
+            "Annotations saved next to the graph, merged with changes there."
         )
         assert graphs.read_annotations(beside).labels == {"0/0": "another's"}
         assert set(graphs.read_annotations(beside).pins) == {"logit:7@2", "logit:8@2"}
@@ -332,9 +332,9 @@ def tested(tmp_path: Path) -> Iterator[Served]:
     folder.mkdir()
     subject, source = cached_subject("gemma-3"), toy_dictionary()
     settings = TraceSettings(TargetSettings(max_logits=2), labels=0)
-    workshop = ModelWorkshop(folder, subject, source, settings)
-    workshop.trace("fjfoi", lambda *_: None)
-    with serving(folder, workshop) as found:
+    workspace = ModelWorkspace(folder, subject, source, settings)
+    workspace.trace("fjfoi", lambda *_: None)
+    with serving(folder, workspace) as found:
         yield found
 
 
@@ -369,7 +369,7 @@ def test_an_intervention_is_made_in_the_model_and_kept_in_the_graph(tested: Serv
     [
         ({"kind": "set", "nodes": "feature:0/9999@2", "number": 0}, "layer 0 has 20 features"),
         ({"kind": "set", "nodes": "token:1@0", "number": 0}, "cannot be edited"),
-        ({"kind": "set", "nodes": "nonsense", "number": 0}, "names no node"),
+        ({"kind": "set", "nodes": "nonsense", "number": 0}, "does not name a node"),
     ],
 )
 def test_an_intervention_that_cannot_be_is_told_in_one_sentence(
@@ -392,7 +392,7 @@ def test_an_intervention_that_cannot_be_is_told_in_one_sentence(
 def test_a_request_that_is_no_intervention_is_refused(served: Served, asked: dict):
     status, told = served.json("POST", "/graphs/one/interventions", asked)
     assert status == 422
-    assert told["error"].startswith("The request is no AskedIntervention")
+    assert told["error"].startswith("The request is not a valid InterventionRequest")
     assert served.json("POST", "/graphs/none/interventions", asked)[0] == 404
 
 
@@ -407,9 +407,9 @@ def test_a_person_changes_a_node_in_the_model_from_its_page(tested: Served):
         page.locator(".strongest button").first.click()
         asked = page.get_by_role("region", name="intervention")
         asked.get_by_label("by how much").fill("-1")
-        asked.get_by_label("what is held").select_option("frozen")
+        asked.get_by_label("what is frozen").select_option("frozen")
         asked.get_by_role("button", name="Run in the model").click()
-        expect(asked.get_by_role("status")).to_have_text("Done, and kept in the graph's file.")
+        expect(asked.get_by_role("status")).to_have_text("Done; saved in the graph's file.")
         node = page.evaluate("viewer.graph.names[viewer.clicked()]")
         kept = graphs.read_graph(tested.folder / "fjfoi.safetensors").provenance.measured
         assert {one.what for one in kept} == {f"{node} × -1"}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.attribution.expand import Expansion
-from circuits.attribution.sinks import LEAST_RATIO
+from circuits.attribution.graph import LEAST_RATIO
+from circuits.attribution.rows import Expansion
 from circuits.model.frozen import FrozenModel
 from circuits.model.subject import Subject
 from circuits.pipe import TraceSettings, trace
@@ -18,7 +18,7 @@ from tests.tiny import tiny_model, tiny_prompt, toy_dictionary
 IDS = (1, 5, 9, 5, 14, 8)
 
 
-def traced(scale: float, context_only: int = 1, ids: tuple[int, ...] = IDS):
+def traced(scale: float, n_prefix: int = 1, ids: tuple[int, ...] = IDS):
     """The graph of a model in which token 9 is so many times larger, and its norms by layer."""
     model = tiny_model("llama")
     with torch.no_grad():
@@ -27,7 +27,7 @@ def traced(scale: float, context_only: int = 1, ids: tuple[int, ...] = IDS):
         FrozenModel(model), cached_subject("llama").tokenizer, cached_subject("llama").identity
     )
     settings = TraceSettings(expansion=Expansion(everything=True, kept_share=1.0))
-    graph = trace(tiny_prompt(ids, context_only), subject, toy_dictionary(), settings)
+    graph = trace(tiny_prompt(ids, n_prefix), subject, toy_dictionary(), settings)
     norms: list[np.ndarray] = []
     for layer in model.model.layers:
         layer.post_attention_layernorm.register_forward_pre_hook(
@@ -55,8 +55,8 @@ def test_a_position_far_larger_than_the_others_is_a_sink():
 
 
 def test_others_and_context_only_positions_are_none():
-    for scale, context_only in ((1.0, 1), (2000.0, 3)):
-        graph, norms = traced(scale, context_only)
+    for scale, n_prefix in ((1.0, 1), (2000.0, 3)):
+        graph, norms = traced(scale, n_prefix)
         assert graph.provenance.sinks == ()
     assert norms[:, 2].max() > LEAST_RATIO * np.median(norms)
 

@@ -33,7 +33,9 @@ def traced(
     return graphs.read_graph(path)
 
 
-def weighed(change: Callable[[AttributionGraph, np.ndarray, np.ndarray], np.ndarray]) -> Change:
+def weighted_rows(
+    change: Callable[[AttributionGraph, np.ndarray, np.ndarray], np.ndarray],
+) -> Change:
     """Other weights on the same edges, from the graph, the weights and the kinds of sources."""
 
     def changed(graph: AttributionGraph) -> AttributionGraph:
@@ -76,27 +78,27 @@ def at_kind(kind: NodeKind, number: float) -> Callable[[AttributionGraph, np.nda
 
 
 CHANGES: dict[str, tuple[Change, str]] = {
-    "error edges zeroed": (weighed(without_errors), "has weights that sum to"),
-    "an edge doubled": (weighed(one_edge_doubled), "has weights that sum to"),
+    "error edges zeroed": (weighted_rows(without_errors), "has weights that sum to"),
+    "an edge doubled": (weighted_rows(one_edge_doubled), "has weights that sum to"),
     "values doubled": (column("value", lambda _, v: 2 * v), "has weights that sum to"),
     "dropped forgotten": (column("dropped", lambda _, v: 0 * v), "has weights that sum to"),
     "an activation nan": (
         column("activation", at_kind(NodeKind.FEATURE, np.nan)),
-        "has no activation that is a number",
+        "has no finite activation",
     ),
     "a value nan": (
         column("value", at_kind(NodeKind.LOGIT, np.nan)),
-        "has no value that is a number",
+        "has no finite value",
     ),
     "seeds scaled": (column("seed", lambda _, s: 0.5 * s), "a seed that is neither"),
     "a seed of 1": (column("seed", at_kind(NodeKind.LOGIT, 1.0)), "a seed that is neither"),
     "a row unmarked": (
         column("expanded", at_kind(NodeKind.LOGIT, 0)),
-        "has a row, and is marked as if not",
+        "has a row but is not marked as expanded",
     ),
     "another token": (
         column("index", at_kind(NodeKind.TOKEN, 3)),
-        "token:3@5 is another token than the header has",
+        "token:3@5 differs from the header's token at its position",
     ),
 }
 
@@ -114,10 +116,13 @@ def filled(name: str, number: float) -> Callable[[dict[str, np.ndarray]], None]:
 NUMBERS = {
     "infinite activations": (filled("activation", np.inf), "An activation or value is infinite"),
     "infinite values": (filled("value", np.inf), "An activation or value is infinite"),
-    "seeds too large": (filled("seed", 1e308), "too large to be added"),
+    "seeds too large": (filled("seed", 1e308), "a sum of weights overflows"),
     "seeds too small": (filled("seed", 5e-324), "A seed of 4.94066e-324 is too small"),
-    "sums too large": (filled("dropped_absolute", 1e308), "too large to be added"),
-    "numbers too long": (filled("index", 2**62), "Numbers of nodes go up to 999,999,999"),
+    "sums too large": (filled("dropped_absolute", 1e308), "a sum of weights overflows"),
+    "numbers too long": (
+        filled("index", 2**62),
+        "Layers, positions and indices go up to 999,999,999",
+    ),
 }
 
 
@@ -157,7 +162,7 @@ def test_what_only_the_model_needs_of_a_header_is_looked_at_there(
         settings = {**traced.provenance.settings, name: value}
         header = traced.provenance.model_copy(update={"settings": settings})
         graphs.write_graph(replace(traced, provenance=header), path)
-        assert_refused(run("check", path), "does not say which position and tokens it explains")
+        assert_refused(run("check", path), "does not name the position and tokens that it explains")
     header = traced.provenance.model_copy(update={"checks": graphs.Checks()})
     graphs.write_graph(replace(traced, provenance=header, seed=np.zeros(len(traced))), path)
     assert_refused(run("check", path), "No target of the graph has a seed")
@@ -172,7 +177,7 @@ def test_a_changed_file_is_refused_with_the_node_at_fault(
     graphs.write_graph(change(traced), path)
     with pytest.raises(graphs.GraphFileError, match=message) as caught:
         graphs.read_graph(path)
-    assert str(caught.value).startswith(f"{path} does not hold a sound graph: ")
+    assert str(caught.value).startswith(f"{path} does not contain a valid graph: ")
     assert str(caught.value).count("\n") == 0
     assert_refused(run("show", path), message)
     as_json = tmp_path / "changed.json"

@@ -85,7 +85,7 @@ def test_a_dtype_that_the_format_lacks_is_not_written(tmp_path):
 
 def test_a_header_that_no_reader_would_take_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr("graphs.formats.storage._LONGEST_HEADER", 1000)
-    with pytest.raises(GraphFileError, match="take more than 0 MB, prune the graph first"):
+    with pytest.raises(GraphFileError, match="take more than 0 MB; prune the graph first"):
         write_graph(GRAPH, tmp_path / "graph")
     assert list(tmp_path.iterdir()) == []
 
@@ -127,21 +127,21 @@ HOSTILE = {  # GRAPH: 4 nodes, edges 0→1, 1→3, 2→3
     r"kind must have shape \[4\], has \[4, 1\]": put("kind", np.zeros((4, 1), dtype=np.int8)),
     r"indptr must have shape \[5\], has \[4\]": put("weights.indptr", [0, 0, 1, 3]),
     r"indices must have shape \[3\], has \[2\]": put("weights.indices", [0, 1]),
-    "does not rise from 0": put("weights.indptr", [0, 0, 2, 1, 3]),
-    "indptr does not rise from 0 to": put("weights.indptr", [1, 1, 1, 1, 3]),
+    "must ascend from 0": put("weights.indptr", [0, 0, 2, 1, 3]),
+    "indptr must ascend from 0 to": put("weights.indptr", [1, 1, 1, 1, 3]),
     "to the number of edges": put("weights.indptr", [0, 0, 1, 1, 2]),
-    "names a node that is not there": put("weights.indices", [0, 1, 4]),
-    "indices names a node": put("weights.indices", [-1, 1, 2]),
-    "does not rise within a row": put("weights.indices", [0, 2, 1]),
-    "indices does not rise": put("weights.indices", [0, 1, 1]),
+    "refers to a node that does not exist": put("weights.indices", [0, 1, 4]),
+    "indices refers to a node": put("weights.indices", [-1, 1, 2]),
+    "must ascend within a row": put("weights.indices", [0, 2, 1]),
+    "indices must ascend": put("weights.indices", [0, 1, 1]),
     "points backwards": put("weights.indices", [1, 1, 2]),
     "weight is not finite": put("weights.data", [1.0, np.nan, 1.0]),
     "cannot be negative": put("dropped_absolute", [0.0, -1.0, 0.0, 0.0]),
     "Only logit and target nodes": put("seed", [1.0, 0.0, 0.0, 0.0]),
-    "no node kind 7": put("kind", [0, 3, 4, 7]),
-    "Node 1 is written feature": put("index", [4, -1, -1, 1]),
+    "Unknown node kind 7": put("kind", [0, 3, 4, 7]),
+    "Node 1 has the form feature": put("index", [4, -1, -1, 1]),
     "position must be below 3": put("pos", [0, 1, 2**40, 1]),
-    "names 1 targets, the nodes hold 2": lambda a, h: [
+    "names 1 targets, the nodes have 2": lambda a, h: [
         put("kind", [0, 5, 4, 5])(a, h),
         put("layer", [-1, -1, 0, -1])(a, h),
     ],
@@ -151,10 +151,10 @@ HOSTILE = {  # GRAPH: 4 nodes, edges 0→1, 1→3, 2→3
         put("index", [4, 4, -1, 1])(a, h),
         put("pos", [0, 0, 1, 1])(a, h),
     ],
-    "no header that can be read": put_header("text", value="{"),
-    "has no header that can": put_header("text", value="[" * 100_000),
-    "has no header": put_header("text", value="[1]"),
-    "no header that": put_header("text", value='{"provenance": {"schema_version": NaN}}'),
+    "has no readable header": put_header("text", value="{"),
+    "has no readable": put_header("text", value="[" * 100_000),
+    "no readable": put_header("text", value="[1]"),
+    "no readable header": put_header("text", value='{"provenance": {"schema_version": NaN}}'),
     "damaged header: provenance.model.n_layers: Input should": put_header(
         "provenance", "model", "n_layers", value=0
     ),
@@ -163,8 +163,8 @@ HOSTILE = {  # GRAPH: 4 nodes, edges 0→1, 1→3, 2→3
     ),
     "damaged header: surprise: Extra inputs are not permitted": put_header("surprise", value=1),
     "damaged header: output_tokens": put_header("output_tokens", value={"x": []}),
-    "output_tokens names a node": put_header("output_tokens", value={"4": []}),
-    "has schema 3, this headwater reads up to 2: upgrade headwater": put_header(
+    "output_tokens has a row outside": put_header("output_tokens", value={"4": []}),
+    "has schema 3, but this version of headwater reads up to 2: upgrade headwater": put_header(
         "provenance", "schema_version", value=3
     ),
     "damaged header: provenance.schema_version": put_header(
@@ -201,13 +201,13 @@ def test_bytes_that_are_no_booleans_are_refused(tmp_path):
     damaged = bytearray(content)
     damaged[start + place] = 2
     path.write_bytes(damaged)
-    with pytest.raises(GraphFileError, match="bytes other than 0 and 1"):
+    with pytest.raises(GraphFileError, match="must hold only the bytes 0 and 1"):
         read_graph(path)
 
 
 def test_a_safetensors_file_of_others_is_refused(tmp_path):
     save_file({"weight": np.zeros(2)}, tmp_path / "model")
-    with pytest.raises(GraphFileError, match="is a safetensors file, but not of headwater"):
+    with pytest.raises(GraphFileError, match="is a safetensors file, but not a headwater graph"):
         read_graph(tmp_path / "model")
 
 

@@ -13,11 +13,11 @@ from circuits.model.prompt import (
     GEMMA_3_CHAT_OPENING,
     PromptError,
     PromptRule,
-    context_only_positions,
+    count_prefix,
     opening_ids,
     read_prompt,
 )
-from graphs import Bos, ContextRule, Opening
+from graphs import Bos, Opening, PrefixRule
 from tests.tiny import toy_tokenizer
 from tests.tokenizers_like import llama_like
 
@@ -43,7 +43,7 @@ def test_what_a_tokenizer_puts_behind_a_text_is_left_out():
     )
     assert tokenizer("fj").input_ids == [1, 2, 5, 9, 2]
     prompt = read_prompt("fj", tokenizer)
-    assert (prompt.ids, prompt.context_only) == ((1, 2, 5, 9), 1)
+    assert (prompt.ids, prompt.n_prefix) == ((1, 2, 5, 9), 1)
     assert read_prompt("bcfj", tokenizer).ids == (1, 2, 5, 9)
 
 
@@ -64,9 +64,9 @@ def test_bos_stands_in_front_once_where_it_is_asked_for(
 ):
     prompt = read_prompt(text, toy_tokenizer(adds_bos=adds_bos), PromptRule(Bos(bos)))
     first_is_bos = ids[0] == 1
-    assert (prompt.ids, prompt.context_only) == (ids, int(first_is_bos))
+    assert (prompt.ids, prompt.n_prefix) == (ids, int(first_is_bos))
     rule = "special" if first_is_bos else "ordinary"
-    assert prompt.opening == Opening(asked=Bos(bos), bos=said, rule=ContextRule(rule))
+    assert prompt.opening == Opening(asked=Bos(bos), bos=said, rule=PrefixRule(rule))
 
 
 def test_bos_is_refused_where_the_tokenizer_has_none():
@@ -76,10 +76,10 @@ def test_bos_is_refused_where_the_tokenizer_has_none():
 
 def test_without_bos_a_special_token_in_front_is_context_only_and_an_ordinary_one_is_not():
     tokenizer = toy_tokenizer(bos=None, eos=0)
-    for text, context_only, rule in (("fj", 0, "ordinary"), ("afj", 1, "special")):
+    for text, n_prefix, rule in (("fj", 0, "ordinary"), ("afj", 1, "special")):
         prompt = read_prompt(text, tokenizer)
-        assert (prompt.text, prompt.context_only) == (text, context_only)
-        assert prompt.opening == Opening(asked=Bos.AUTO, bos="unknown", rule=ContextRule(rule))
+        assert (prompt.text, prompt.n_prefix) == (text, n_prefix)
+        assert prompt.opening == Opening(asked=Bos.AUTO, bos="unknown", rule=PrefixRule(rule))
 
 
 def test_a_special_token_counts_without_a_name(tmp_path: Path):
@@ -91,7 +91,7 @@ def test_a_special_token_counts_without_a_name(tmp_path: Path):
     assert (tokenizer.bos_token_id, tokenizer.all_special_ids) == (None, [])
     assert tokenizer.decode([1, 5, 9], skip_special_tokens=True) == "fj"
     prompts = [read_prompt(text, tokenizer) for text in ("bfj", "fj")]
-    assert [(prompt.ids, prompt.context_only) for prompt in prompts] == [
+    assert [(prompt.ids, prompt.n_prefix) for prompt in prompts] == [
         ((1, 5, 9), 1),
         ((5, 9), 0),
     ]
@@ -99,7 +99,7 @@ def test_a_special_token_counts_without_a_name(tmp_path: Path):
 
 def test_a_bos_of_id_zero_counts():
     prompt = read_prompt("fj", toy_tokenizer(bos=0))
-    assert (prompt.ids, prompt.context_only) == ((0, 5, 9), 1)
+    assert (prompt.ids, prompt.n_prefix) == ((0, 5, 9), 1)
     assert read_prompt("afj", toy_tokenizer(bos=0)).ids == (0, 5, 9)
 
 
@@ -107,15 +107,15 @@ def test_a_bos_of_id_zero_counts():
     ("asked", "rule"), [(0, "asked"), (1, "special"), (2, "asked"), (3, "asked")]
 )
 def test_as_many_positions_are_context_only_as_are_asked_for(asked: int, rule: str):
-    prompt = read_prompt("fj", toy_tokenizer(), PromptRule(context_only=asked))
-    assert prompt.context_only == asked
+    prompt = read_prompt("fj", toy_tokenizer(), PromptRule(n_prefix=asked))
+    assert prompt.n_prefix == asked
     assert prompt.opening is not None
     assert prompt.opening.rule == rule
 
 
-def test_more_context_only_positions_than_tokens_are_refused():
-    with pytest.raises(PromptError, match="has 3 tokens, of which 4 cannot be context only"):
-        read_prompt("fj", toy_tokenizer(), PromptRule(context_only=4))
+def test_more_prefix_positions_than_tokens_are_refused():
+    with pytest.raises(PromptError, match="has 3 tokens, fewer than the 4 prefix positions given"):
+        read_prompt("fj", toy_tokenizer(), PromptRule(n_prefix=4))
 
 
 def test_one_string_per_position():
@@ -126,9 +126,9 @@ def test_one_string_per_position():
 def test_words_that_the_vocabulary_lacks_are_named():
     tokenizer = llama_like()
     tokenizer.unk_token = "<unk>"
-    with pytest.raises(PromptError, match="does not know 'x', 'yz': use words"):
+    with pytest.raises(PromptError, match="does not contain 'x', 'yz': use words"):
         read_prompt("a x Paris yz x", tokenizer)
-    with pytest.raises(PromptError, match="does not know 'x'"):
+    with pytest.raises(PromptError, match="does not contain 'x'"):
         candidates("x", tokenizer)
     assert read_prompt("a <unk>", tokenizer).ids[-1] == 0
 
@@ -170,7 +170,7 @@ def test_a_prompt_of_nothing_is_refused_in_few_words():
 
 
 def test_a_space_that_the_vocabulary_lacks_is_shown():
-    with pytest.raises(PromptError, match=r"vocabulary does not know '\\t': use words"):
+    with pytest.raises(PromptError, match=r"vocabulary does not contain '\\t': use words"):
         read_prompt("a\ta", spaced("<unk>", "<s>", "a", " "))
 
 
@@ -194,7 +194,7 @@ def test_chat_needs_a_template():
 def test_a_chat_template_that_fails_says_why(template: str, said: str):
     tokenizer = toy_tokenizer()
     tokenizer.chat_template = template
-    message = rf"template does not take this prompt \({re.escape(said)}|.*{said}.*: leave out"
+    message = rf"template fails on this prompt \({re.escape(said)}|.*{said}.*: leave out"
     with pytest.raises(PromptError, match=message):
         read_prompt("fj", tokenizer, chat=True)
 
@@ -219,14 +219,14 @@ def test_a_chat_template_has_its_own_opening(bos: str, front: tuple[int, ...]):
 
 def test_the_opening_of_a_gemma_3_chat_is_context_only():
     ids = [*GEMMA_3_CHAT_OPENING, 9, 10]
-    assert context_only_positions(ids, gemma_like()) == 4
+    assert count_prefix(ids, gemma_like()) == 4
 
 
 def test_the_same_ids_in_another_vocabulary_are_only_a_bos():
     ids = [*GEMMA_3_CHAT_OPENING, 9, 10]
-    assert context_only_positions(ids, gemma_like(mark="the")) == 1
-    assert context_only_positions(ids, gemma_like(mark="the", bos=None)) == 0
+    assert count_prefix(ids, gemma_like(mark="the")) == 1
+    assert count_prefix(ids, gemma_like(mark="the", bos=None)) == 0
 
 
 def test_a_broken_opening_is_only_a_bos():
-    assert context_only_positions([2, 105, 2364, 9], gemma_like()) == 1
+    assert count_prefix([2, 105, 2364, 9], gemma_like()) == 1

@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from circuits.attribution.expand import Expansion
-from circuits.attribution.forward_prefix import push_lower
+from circuits.attribution.rows import Expansion
+from circuits.attribution.sweep import build_forward_prefix
 from circuits.attribution.targets import Direction, TargetSettings
 from circuits.features.neurons import Neurons
-from circuits.model.architectures import LAYOUTS, last_third
+from circuits.model.architectures import LAYOUTS, stacked_values
 from circuits.model.frozen import FrozenModel
 from circuits.model.subject import Subject
 from circuits.pipe import TraceSettings, trace
@@ -57,7 +57,7 @@ def test_best_first_within_its_budget_is_everything(subject: Subject):
 
 
 def partly(graph: AttributionGraph, monkeypatch: pytest.MonkeyPatch, **expansion):
-    monkeypatch.setattr("circuits.attribution.expand.FIRST_ROUND", 4)
+    monkeypatch.setattr("circuits.attribution.rows.FIRST_ROUND", 4)
     return traced(cached_subject("gemma-3"), **expansion)
 
 
@@ -91,7 +91,7 @@ def test_expansion_stops_at_the_tolerance(monkeypatch: pytest.MonkeyPatch):
 
 def test_features_are_expanded_best_first(monkeypatch: pytest.MonkeyPatch):
     """The first feature expanded is the one with the most direct effect on the targets."""
-    monkeypatch.setattr("circuits.attribution.expand.FIRST_ROUND", 1)
+    monkeypatch.setattr("circuits.attribution.rows.FIRST_ROUND", 1)
     graph = traced(cached_subject("gemma-3"), max_features=1)
     rows = graph.weights[graph.target_rows()]
     shares = abs(rows).toarray() / abs(rows).sum(axis=1)[:, None]
@@ -129,10 +129,10 @@ def test_any_target_conserves(subject: Subject, targets: TargetSettings, source)
 
 @pytest.mark.parametrize("source", [toy_dictionary(cross_layer=True, skip=True), Neurons(40)])
 def test_a_target_at_a_context_only_position_conserves(subject: Subject, source):
-    """Positions 0 and 1 are context only: the target sees tokens and constants, and no skip."""
+    """Positions 0 and 1 are prefix: the target sees tokens and constants, and no skip."""
     skip_without_neurons(subject, source)
     settings = TraceSettings(targets=TargetSettings(position=1, max_logits=2))
-    graph = trace(tiny_prompt(context_only=2), subject, source, settings)
+    graph = trace(tiny_prompt(n_prefix=2), subject, source, settings)
     checks = graph.provenance.checks
     assert checks.conservation_max < 1e-12
     assert checks.replay_max_difference < 1e-12
@@ -170,8 +170,8 @@ def test_permuting_a_dictionarys_features_permutes_the_graph(gemma: Subject):
 def test_labels_are_the_tokens_that_a_feature_raises(
     gemma: Subject, block: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("circuits.features.top_tokens.VOCABULARY_BLOCK", block)
-    monkeypatch.setattr("circuits.features.top_tokens.CHUNK", chunk)
+    monkeypatch.setattr("circuits.features.labels.VOCABULARY_BLOCK", block)
+    monkeypatch.setattr("circuits.features.labels.CHUNK", chunk)
     dictionary = toy_dictionary()
     graph = traced(gemma, dictionary)
     frozen = gemma.frozen
@@ -202,20 +202,20 @@ def test_a_neuron_with_a_negative_activation_is_labelled_by_what_it_then_raises(
 def test_targets_and_sources_meet_where_it_is_cheapest(
     gemma: Subject, monkeypatch: pytest.MonkeyPatch
 ):
-    floors: list[int] = []
+    splits: list[int] = []
 
-    def push(frozen, attention, sources, floor: int):
-        floors.append(floor)
-        return push_lower(frozen, attention, sources, floor)
+    def push(frozen, attention, sources, split: int):
+        splits.append(split)
+        return build_forward_prefix(frozen, attention, sources, split)
 
-    monkeypatch.setattr("circuits.attribution.expand.push_lower", push)
+    monkeypatch.setattr("circuits.attribution.rows.build_forward_prefix", push)
     graphs = []
-    for floor in (0, 2):
+    for split in (0, 2):
         monkeypatch.setattr(
-            "circuits.attribution.flops.Costs.best_floor", lambda self, share, f=floor: f
+            "circuits.attribution.cost.Costs.best_split", lambda self, share, f=split: f
         )
         graphs.append(traced(gemma, everything=True))
-    assert floors == [0, 2]
+    assert splits == [0, 2]
     np.testing.assert_allclose(graphs[1].weights.toarray(), graphs[0].weights.toarray(), **EXACT)
 
 
@@ -247,7 +247,10 @@ def read_as(name: str, dtype: torch.dtype, **layout: object) -> Subject:
 
 def test_bfloat16_is_marked_and_conserves_within_its_limit(dense_subject: Subject):
     subject = read_as(dense_subject.identity.name, torch.bfloat16)
-    graph = traced(subject, Neurons(10_000), everything=True)
+    # Behind one shared norm, or a nonlinearity without a gate, a neuron of layer 0 may be near zero
+    # and have its token as its only source: then it is rounding, and is left out.
+    most = 400 if subject.identity.name in ("apertus", "cohere", "cohere-2") else 10_000
+    graph = traced(subject, Neurons(most), everything=True)
     checks = graph.provenance.checks
     assert graph.provenance.dtype == "bfloat16"
     assert 1e-3 < checks.conservation_max < checks.conservation_limit < 1
@@ -261,8 +264,14 @@ def test_bfloat16_is_marked_and_conserves_within_its_limit(dense_subject: Subjec
         ("gemma-3", {"gain_offset": 0.0}),
         ("llama", {"gain_offset": 1.0}),
         ("gemma-3", {"post_attention_norm": None}),
-        ("gpt-neox", {"value_rows": last_third}),
-        ("gpt-neox", {"parallel_flag": None}),
+        ("gpt-neox", {"value_rows": stacked_values}),
+        ("gpt-neox", {"parallel": False}),
+        ("cohere", {"centred": False}),
+        ("cohere", {"logit_multiplier": None}),
+        ("granite", {"logit_divisor": None}),
+        ("granite", {"residual_multiplier": None}),
+        ("olmo-2", {"post_mlp_norm": None}),
+        ("phi-3", {"value_rows": lambda fused, n_heads, d_head: fused[-3 * d_head : -d_head]}),
         ("gemma-3-multimodal", {"logit_softcap": "rms_norm_eps"}),
     ],
 )
@@ -276,7 +285,7 @@ def test_wrong_norms_fail_in_float64_where_the_recording_has_its_own():
     assert checks.conservation_max < 1e-12
     assert checks.replay_max_difference < 1e-12
     (failure,) = checks.failures
-    assert "Recording fails: a logit of the model as it was recorded differs" in failure
+    assert "Recording fails: a logit of the recorded run differs" in failure
 
 
 def test_the_recording_is_compared_with_an_untouched_pass_once_per_model(

@@ -11,8 +11,8 @@ import pytest
 
 import circuits.training.corpus_choice
 import graphs
-from circuits.features.feature_files import feature_files
 from circuits.features.files.reading import read_transcoders
+from circuits.features.labels import feature_files
 from circuits.training.loop import CHECKPOINT, LOG
 from circuits.training.settings import TrainingError
 from graphs.disk.leftovers import temporary_path
@@ -21,6 +21,8 @@ from tests.test_cli import assert_refused, run
 from tests.test_files import little_space
 from tests.test_leftovers import left_by_the_dead
 from tests.tiny import tiny_model, toy_tokenizer
+
+pytestmark = pytest.mark.usefixtures("few_graphs")
 
 SHORT = ("--width", 24, "--l0", 3, "--steps", 60, "--batch", 64, "--checkpoint-every", 20)
 SHORT += ("--shuffle", 2048)
@@ -143,12 +145,12 @@ def test_bad_input_is_refused_in_one_sentence(model_folder: Path, corpus: Path, 
     (tmp_path / "short.txt").write_text("fj")
     (tmp_path / "none.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "file").touch()
-    refused(tmp_path / "short.txt", "holds 3 tokens, one batch alone takes 64: give more text")
+    refused(tmp_path / "short.txt", "has 3 tokens and one batch takes 64: give more text")
     refused(tmp_path / "missing.txt", "missing.txt: No such file or directory.")
-    refused(tmp_path / "none.txt", "is not a text in UTF-8: give one that is.")
+    refused(tmp_path / "none.txt", "is not UTF-8 text: convert it to UTF-8.")
     refused(corpus, "An L0 of 30 cannot be reached with 24 features per layer", "--l0", 30)
     refused(corpus, "Give a corpus or --sample-from-model, and not both", "--sample-from-model")
-    refused(corpus, "Matryoshka prefixes are shares between 0 and 1", "--prefix", 2)
+    refused(corpus, "Matryoshka prefixes must be shares between 0 and 1", "--matryoshka", 2)
     place = tmp_path / "file" / "out"
     result = run("train", corpus, "--model", model_folder, "--out", place, *SHORT)
     assert_refused(result, f"Cannot write to the folder {place}: {tmp_path / 'file'} is a file.")
@@ -170,11 +172,13 @@ def test_a_folder_holds_one_run_and_nothing_else_is_written_into(
     before = contents(out)
     for options in ((), ("--kind", "skip")):
         result = run(*asked, *options)
-        assert_refused(result, f"{out} has files of something else, as W_dec_0.safetensors: give")
+        assert_refused(result, f"{out} has other files in it, such as W_dec_0.safetensors: give")
         assert contents(out) == before
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
-    assert_refused(run(*asked[: -len(SHORT) - 1], tmp_path / "model"), "files of something else")
+    assert_refused(
+        run(*asked[: -len(SHORT) - 1], tmp_path / "model"), "has other files in it, such as"
+    )
     assert contents(tmp_path / "model") == {"config.json": b"{}"}
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuits.atlas.words import atlas_tokenizer
+from atlas_words import atlas_tokenizer
 from circuits.features.files.reading import read_transcoders
 from circuits.features.hook_points import ReadPoint, WritePoint
 from circuits.features.transcoder_set import TranscoderSet
@@ -28,7 +29,7 @@ from circuits.model.subject import Subject
 from circuits.recording.record import record
 from circuits.training import loop
 from circuits.training.activations import Stream, mlp_vectors, padded
-from circuits.training.checkpoint import Progressed, read_checkpoint, write_checkpoint
+from circuits.training.checkpoint import RunState, read_checkpoint, write_checkpoint
 from circuits.training.corpus import (
     HELD_OUT,
     TextCorpus,
@@ -46,6 +47,7 @@ from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSetti
 from circuits.training.sparsity import active, batch_top_k, jump_relu, kth_largest, top_k
 from graphs import Bos, DictionaryIdentity
 from tests.conftest import cached_subject
+from tests.test_cli import run
 from tests.test_leftovers import left_by_the_dead
 from tests.tiny import tiny_model, tiny_prompt, toy_tokenizer
 from tests.tolerances import EXACT, FLOAT32
@@ -53,6 +55,7 @@ from tests.tolerances import EXACT, FLOAT32
 SMALL = TrainSettings(
     d_dict=24, l0=3.0, steps=30, batch_tokens=64, shuffled_tokens=256, dead_after=500
 )
+LONG = replace(SMALL, shuffled_tokens=1024)  # fewer pools, where many steps are taken
 
 
 def random_vectors(layers: int = 3, tokens: int = 50, seed: int = 0) -> Tensor:
@@ -60,6 +63,7 @@ def random_vectors(layers: int = 3, tokens: int = 50, seed: int = 0) -> Tensor:
     return torch.randn(layers, tokens, 16, generator=generator, dtype=torch.float64) * 3 + 1
 
 
+@cache
 def single(name: str = "gemma-3") -> Subject:
     """A tiny model in float32, as activations are."""
     subject = cached_subject(name)
@@ -227,21 +231,21 @@ def test_a_pool_can_be_made_again():
 @pytest.mark.parametrize("kind", Kind)
 def test_training_explains_more_and_reaches_its_l0(kind: Kind, sparsity: Sparsity, tmp_path: Path):
     settings = replace(
-        SMALL, kind=kind, sparsity=sparsity, steps=300, learning_rate=5e-3, d_dict=48, l0=6.0
+        LONG, kind=kind, sparsity=sparsity, steps=300, learning_rate=5e-3, d_dict=48, l0=6.0
     )
     settings = replace(settings, bandwidth=0.3, penalty=0.01 if sparsity == Sparsity.TANH else 3.0)
-    told: list[Logged] = []
+    logged_steps: list[Logged] = []
     made = stream(settings)
-    layers = train(made, tmp_path, "run", told.append)
-    assert told[-1].explained > told[0].explained + 0.2
+    layers = train(made, tmp_path, "run", logged_steps.append)
+    assert logged_steps[-1].explained > logged_steps[0].explained + 0.2
     if sparsity != Sparsity.TANH:
-        assert told[-1].l0 == pytest.approx(6.0, rel=0.35)
+        assert logged_steps[-1].l0 == pytest.approx(6.0, rel=0.35)
     inputs = made.pool(0).activations.inputs
     counts = [
-        layer.nonlinearity(inputs[i] @ layer.encoder.T + layer.encoder_bias).count_nonzero() / 256
+        layer.nonlinearity(inputs[i] @ layer.encoder.T + layer.encoder_bias).count_nonzero() / 1024
         for i, layer in enumerate(layers)
     ]
-    assert float(sum(counts) / 3) == pytest.approx(told[-1].l0, rel=0.4)
+    assert float(sum(counts) / 3) == pytest.approx(logged_steps[-1].l0, rel=0.4)
 
 
 def test_the_final_threshold_keeps_as_many_as_the_largest_of_a_batch():
@@ -268,17 +272,17 @@ def test_a_penalty_leaves_fewer_features(sparsity: Sparsity, tmp_path: Path):
     l0: list[float] = []
     for penalty in (0.0, 1.0):
         settings = replace(
-            SMALL, sparsity=sparsity, steps=200, learning_rate=1e-2, bandwidth=0.5, penalty=penalty
+            LONG, sparsity=sparsity, steps=200, learning_rate=1e-2, bandwidth=0.5, penalty=penalty
         )
         made = stream(settings)
         first = made.pool(0).activations
         started = TrainedDictionary(replace(settings, l0=9.0), first.inputs, first.outputs)
-        told: list[Logged] = []
+        logged_steps: list[Logged] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "_initial", lambda _, started=started: started)
             (tmp_path / str(penalty)).mkdir()
-            train(made, tmp_path / str(penalty), "run", told.append)
-        l0.append(told[-1].l0)
+            train(made, tmp_path / str(penalty), "run", logged_steps.append)
+        l0.append(logged_steps[-1].l0)
     assert l0[1] < 0.6 * l0[0]
     if sparsity == Sparsity.JUMP_RELU:
         assert l0[1] == pytest.approx(3.0, rel=0.35)
@@ -289,11 +293,11 @@ def test_decoders_in_bfloat16_explain_nearly_as_much(tmp_path: Path):
     for bfloat16 in (False, True):
         folder = tmp_path / str(bfloat16)
         folder.mkdir()
-        told: list[Logged] = []
-        settings = replace(SMALL, bfloat16=bfloat16, steps=100, learning_rate=5e-3)
-        layers = train(stream(settings), folder, "run", told.append)
+        logged_steps: list[Logged] = []
+        settings = replace(LONG, bfloat16=bfloat16, steps=100, learning_rate=5e-3)
+        layers = train(stream(settings), folder, "run", logged_steps.append)
         assert {layer.decoders[0].dtype for layer in layers} == {torch.float32}
-        explained.append(told[-1].explained)
+        explained.append(logged_steps[-1].explained)
     assert explained[0] != explained[1]
     assert explained[1] == pytest.approx(explained[0], abs=0.05)
 
@@ -311,9 +315,9 @@ def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(
     with pytest.raises(TrainingError, match="After 25 steps the loss or its gradient"):
         train(stream(), tmp_path, "run", lambda _: None, checkpoint_every=10)
     monkeypatch.undo()
-    told: list[Logged] = []
-    train(stream(), tmp_path, "run", told.append, checkpoint_every=10)
-    assert told[0].step == 21
+    logged_steps: list[Logged] = []
+    train(stream(), tmp_path, "run", logged_steps.append, checkpoint_every=10)
+    assert logged_steps[0].step == 21
 
 
 def test_dead_features_are_pulled_towards_the_error():
@@ -416,9 +420,9 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, kind: Kind, 
     with (broken / LOG).open("a") as log:
         log.write('{"step": 5')  # as if it had been killed while writing
     left_by_the_dead(broken).write_bytes(b"half a checkpoint")
-    told: list[Logged] = []
-    train(stream(settings), broken, "run", told.append, checkpoint_every=20)
-    assert told[0].step == 41
+    logged_steps: list[Logged] = []
+    train(stream(settings), broken, "run", logged_steps.append, checkpoint_every=20)
+    assert logged_steps[0].step == 41
     assert sorted(path.name for path in broken.iterdir()) == [CHECKPOINT, LOG]
     assert (broken / CHECKPOINT).read_bytes() == (whole / CHECKPOINT).read_bytes()
     assert (broken / LOG).read_text() == (whole / LOG).read_text()
@@ -455,7 +459,7 @@ def test_a_checkpoint_of_another_run_is_refused_and_stays(tmp_path: Path):
         train(stream(), tmp_path, "another", lambda _: None)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
     (tmp_path / CHECKPOINT).write_bytes(before[:200])
-    with pytest.raises(TrainingError, match="is not a whole checkpoint"):
+    with pytest.raises(TrainingError, match="is not a complete checkpoint"):
         train(stream(), tmp_path, "run", lambda _: None)
 
 
@@ -468,16 +472,16 @@ def test_other_settings_are_another_run():
 def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path: Path):
     dictionary = TrainedDictionary(SMALL, random_vectors(), random_vectors())
     optimizer = torch.optim.Adam(dictionary.parameters())
-    progressed = Progressed(0, 0, 0, torch.zeros(1), torch.zeros(1))
+    state = RunState(0, 0, 0, torch.zeros(1), torch.zeros(1))
     with pytest.raises(TrainingError, match="The checkpoint was not written: Cannot write"):
-        write_checkpoint(tmp_path / "none" / "x", "run", dictionary, optimizer, progressed)
+        write_checkpoint(tmp_path / "none" / "x", "run", dictionary, optimizer, state)
 
 
 def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path):
     dictionary = TrainedDictionary(SMALL, random_vectors(), random_vectors())
     optimizer = torch.optim.Adam(dictionary.parameters())
-    progressed = Progressed(7, 3, 2, torch.ones(3, 24), torch.zeros(3, 24))
-    write_checkpoint(tmp_path / "x", "run", dictionary, optimizer, progressed)
+    state = RunState(7, 3, 2, torch.ones(3, 24), torch.zeros(3, 24))
+    write_checkpoint(tmp_path / "x", "run", dictionary, optimizer, state)
     other = TrainedDictionary(
         replace(SMALL, seed=9), random_vectors(seed=4), random_vectors(seed=5)
     )
@@ -493,10 +497,10 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path):
         ({"l0": 50.0}, "An L0 of 50 cannot be reached with 24 features per layer"),
         ({"steps": 0}, "steps must be above 0, got 0"),
         ({"batch_tokens": 512}, "256 shuffled tokens do not fill a batch of 512"),
-        ({"prefixes": (1.5,)}, "Matryoshka prefixes are shares"),
+        ({"prefixes": (1.5,)}, "Matryoshka prefixes must be shares"),
         ({"learning_rate": math.nan}, "learning_rate must be above 0, got nan"),
         ({"penalty": -1.0}, "penalty must not be below 0"),
-        ({"l0": 2.5, "sparsity": Sparsity.TOP_K}, "topk keeps a whole number of features"),
+        ({"l0": 2.5, "sparsity": Sparsity.TOP_K}, "topk needs a whole number of features"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, float], message: str):
@@ -547,19 +551,19 @@ def test_long_documents_are_cut_so_that_what_is_in_front_counts(tmp_path: Path):
 def test_a_corpus_that_is_none_is_refused(tmp_path: Path):
     with pytest.raises(TrainingError, match=r"Cannot read .*: No such file"):
         read_corpus(tmp_path / "none", toy_tokenizer(), 8)
-    with pytest.raises(TrainingError, match="holds no text: expected files ending in"):
+    with pytest.raises(TrainingError, match="has no text files: expected names ending in"):
         read_corpus(tmp_path, toy_tokenizer(), 8)
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(TrainingError, match="is not a text in UTF-8"):
+    with pytest.raises(TrainingError, match="is not UTF-8 text"):
         read_corpus(tmp_path / "a.txt", toy_tokenizer(), 8)
     (tmp_path / "a.txt").write_bytes(b"fj\0fj")
-    with pytest.raises(TrainingError, match="is not a text in UTF-8"):
+    with pytest.raises(TrainingError, match="is not UTF-8 text"):
         read_corpus(tmp_path / "a.txt", toy_tokenizer(), 8)
     (tmp_path / "a.txt").write_text("The capital of Gotham is")
-    with pytest.raises(PromptError, match="does not know 'Gotham'"):
+    with pytest.raises(PromptError, match="does not contain 'Gotham'"):
         read_corpus(tmp_path / "a.txt", atlas_tokenizer(), 8)
     (tmp_path / "a.txt").write_text("\n\n")
-    with pytest.raises(TrainingError, match="holds no tokens"):
+    with pytest.raises(TrainingError, match="has no tokens"):
         read_corpus(tmp_path / "a.txt", toy_tokenizer(), 8)
 
 
@@ -570,7 +574,7 @@ def test_samples_are_the_same_from_any_document_on():
     assert all(ids[0] == 1 and 2 not in ids[1:-1] and len(ids) <= 7 for ids in whole)
     assert {2} < {ids[-1] for ids in whole}
     assert len({tuple(ids) for ids in whole}) > 50
-    with pytest.raises(TrainingError, match="neither a first nor a last token"):
+    with pytest.raises(TrainingError, match="no BOS or EOS token"):
         sampled_corpus(Subject(single().frozen, toy_tokenizer(bos=None), single().identity), 7, 0)
 
 
@@ -611,7 +615,7 @@ def test_a_corpus_of_nothing_to_train_on_is_refused_and_not_searched_for_ever():
 def test_a_corpus_must_hold_enough():
     corpus = TextCorpus(tuple([1, 3 + n % 20, 3 + n // 20] for n in range(100)))
     require_enough(corpus, 300)
-    with pytest.raises(TrainingError, match="holds 300 tokens, one batch alone takes 301"):
+    with pytest.raises(TrainingError, match="has 300 tokens and one batch takes 301"):
         require_enough(corpus, 301)
 
 
@@ -624,26 +628,28 @@ def test_other_documents_are_another_corpus():
     assert samples[0] != samples[1]
 
 
+@pytest.mark.usefixtures("few_graphs")
 def test_a_killed_command_goes_on(model_folder: Path, tmp_path: Path):
     corpus = tmp_path / "corpus.txt"
     generator = random.Random(1)
     corpus.write_text("\n".join("".join(generator.choices("fjoidgh", k=30)) for _ in range(400)))
 
-    def command(out: Path) -> list[str]:
+    def command(out: Path) -> tuple[str, ...]:
         options = ["--width", "24", "--l0", "3", "--steps", "200", "--batch", "64"]
         options += ["--checkpoint-every", "5", "--model", str(model_folder), "--out", str(out)]
-        return [sys.executable, "-m", "headwater", "train", str(corpus), *options]
+        return "train", str(corpus), *options
 
     whole, broken = tmp_path / "whole" / "run", tmp_path / "broken" / "run"
-    subprocess.run(command(whole), check=True, capture_output=True)
-    running = subprocess.Popen(command(broken), stdout=subprocess.DEVNULL)
+    assert run(*command(whole)).exit_code == 0
+    started = [sys.executable, "-m", "headwater", *command(broken)]
+    running = subprocess.Popen(started, stdout=subprocess.DEVNULL)
     end = time.monotonic() + 60
     while not (broken / CHECKPOINT).exists() and time.monotonic() < end:
         time.sleep(0.01)
     os.kill(running.pid, signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL
     assert not (broken / "config.yaml").exists()
-    subprocess.run(command(broken), check=True, capture_output=True)
+    assert run(*command(broken)).exit_code == 0
 
     def written(folder: Path) -> dict[Path, bytes]:
         files = [path for path in folder.rglob("*") if path.is_file()]

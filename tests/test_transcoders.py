@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from circuits.attribution.local_replacement import local_replacement
 from circuits.attribution.sources import build_sources
 from circuits.attribution.targets import TargetSettings, read_targets
 from circuits.features.active import ActiveFeatures
 from circuits.features.hook_points import ReadPoint, WritePoint
-from circuits.features.nonlinearities import JumpReLU, ReLU, TopK
+from circuits.features.transcoder import JumpReLU, ReLU, TopK
 from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
 from circuits.model.subject import Subject
 from circuits.recording.record import record
@@ -74,14 +75,15 @@ def test_values_are_read_where_the_dictionary_reads(gemma: Subject, read: ReadPo
 def test_what_is_written_and_the_error_sum_to_the_mlps_contribution(
     gemma: Subject, write: WritePoint
 ):
-    recording = record(gemma.frozen, tiny_prompt())
-    features = activate(gemma, toy_dictionary(cross_layer=True, write=write))
-    sources = build_sources(gemma.frozen, recording, features)
-    for layer, entering in enumerate(sources.layers):
+    source = toy_dictionary(cross_layer=True, write=write)
+    local = local_replacement(tiny_prompt(), gemma, source, TargetSettings())
+    context = local.recording.prompt.n_prefix
+    for layer, entering in enumerate(build_sources(local).layers):
         tiles = entering.tiles
-        total = torch.zeros_like(recording.tokens)
+        total = torch.zeros_like(local.recording.tokens[context:])
         total.index_add_(0, tiles.pos, tiles.vectors.sum(1))
-        torch.testing.assert_close(total, recording.blocks[layer].contribution, **EXACT)
+        contribution = local.recording.blocks[layer].contribution[context:]
+        torch.testing.assert_close(total, contribution, **EXACT)
 
 
 def test_a_skip_is_applied_as_matrix_times_input(gemma: Subject):
@@ -108,5 +110,7 @@ def test_another_width_is_refused(gemma: Subject):
 def test_writing_beyond_the_last_layer_is_refused(gemma: Subject):
     dictionary = toy_dictionary(cross_layer=True)
     layers = (dictionary.layers[0], dictionary.layers[0], dictionary.layers[2])
-    with pytest.raises(DictionaryMismatch, match="writes to 3 layers, only 2 follow"):
+    with pytest.raises(
+        DictionaryMismatch, match="writes to 3 layers, the model has 2 from there on"
+    ):
         activate(gemma, replace(dictionary, layers=layers))

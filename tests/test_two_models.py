@@ -40,9 +40,9 @@ def test_circuits_of_two_families_share_more_than_chance():
     assert paired[" Eiffel"] == "iffel"
     assert paired[" Tower"] == " Tower"
     assert paired[" of"] == " of"
-    for score in (found.matched, found.alike, found.comparison.edges):
-        assert score.chance < 0.05
+    for score in (found.matched, found.matched_weighted, found.comparison.edges):
+        assert score.p_value < 0.05
     itself = correspond(first, first, profiles=(one, one))
-    assert itself.alike.value == pytest.approx(1.0, abs=1e-3)
+    assert itself.matched_weighted.value == pytest.approx(1.0, abs=1e-3)
     assert itself.comparison.edges.value == pytest.approx(1.0, abs=1e-3)
     assert itself.comparison.edges.value > max(itself.comparison.edges.null)

@@ -57,7 +57,7 @@ def test_another_report_is_not_replaced_by_one_that_did_not_know_it(path: Path):
     read = graphs.read_graph(path)
     graphs.keep_report(path, read, REPORT)
     graphs.keep_report(path, read, REPORT)  # it is the same
-    with pytest.raises(graphs.GraphFileError, match="has got another report while this one was"):
+    with pytest.raises(graphs.GraphFileError, match="got another report while this one was"):
         graphs.keep_report(path, read, OTHER)
     assert graphs.read_graph(path).provenance.report == REPORT
     graphs.keep_report(path, graphs.read_graph(path), OTHER)
@@ -83,7 +83,7 @@ def test_nothing_is_kept_in_another_graph(path: Path, other: Callable):
         lambda: graphs.keep_measured(path, read, [one("a")]),
         lambda: graphs.keep_report(path, read, REPORT),
     ):
-        with pytest.raises(graphs.GraphFileError, match="holds another graph by now than the one"):
+        with pytest.raises(graphs.GraphFileError, match="now holds another graph than the one"):
             keep()
     assert path.read_bytes() == before
 
@@ -170,7 +170,7 @@ def test_a_check_and_interventions_at_once_are_all_kept(
 
 
 def test_what_cannot_be_kept_is_printed(traced: Path, monkeypatch: pytest.MonkeyPatch):
-    reason = "What was found is printed only, and not kept: {}"
+    reason = "The result is printed but not stored: {}"
     another = layered(1)
     for command, module, name in (
         (("check", traced, *CHECK), headwater.cli.check, "check"),
@@ -187,7 +187,7 @@ def test_what_cannot_be_kept_is_printed(traced: Path, monkeypatch: pytest.Monkey
             with monkeypatch.context() as patch:
                 meanwhile(patch, module, name, lambda: graphs.write_graph(another, traced))
                 result = run(*command, *(["--json"] * as_json))
-            assert_refused(result, reason.format(f"{traced} holds another graph by now"))
+            assert_refused(result, reason.format(f"{traced} now holds another graph"))
             assert graphs.read_graph(traced).provenance == another.provenance
             graphs.write_graph(graph, traced)
             if as_json:

@@ -40,7 +40,7 @@ def test_a_page_of_somebody_else_is_left_alone(graph: Path):
     page = graph.with_suffix(".html")
     page.write_text("<!doctype html><p>my notes</p>")
     for named in ((), ("--html", page)):
-        assert_refused(run("view", graph, *named), "holds a page of another program, which would")
+        assert_refused(run("view", graph, *named), "would overwrite a page of another program")
         assert page.read_text() == "<!doctype html><p>my notes</p>"
 
 
@@ -86,6 +86,6 @@ def test_what_cannot_be_shown_is_refused_and_nothing_written(graph: Path, tmp_pa
     before = sorted(tmp_path.iterdir())
     assert_refused(run("view", tmp_path / "none.safetensors"), "none.safetensors")
     assert_refused(run("view", graph, "--html", tmp_path / "no" / "a.html"), "There is no folder")
-    assert_refused(run("view", graph, "--html", graph), "is what is read, and would be lost")
+    assert_refused(run("view", graph, "--html", graph), "would overwrite the input")
     assert_refused(run("view", graph, tmp_path / "none.json"), "none.json")
     assert sorted(tmp_path.iterdir()) == before

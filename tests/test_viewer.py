@@ -14,10 +14,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import graphs
-from graphs.core.descriptions import Description, Example
 from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import Description, Example
 from graphs.core.provenance import Checks, Measured
-from tests.browser import Opened, needs_chromium, viewed
+from tests.browser import Opened, needs_chromium, new_window, viewed
 from tests.graph_oracles import make_graph
 from tests.test_viewer_numbers import layered
 from viz.page.notebook import show
@@ -43,8 +43,8 @@ EDGES = {
 NAMES = [TOKEN, "token:2@1", EARLY, OTHER, "error:0@1", LATE, LOGIT, RIVAL]
 TEXAS = Description(
     label="Texas",
-    raised=(" Austin", "</script>"),
-    lowered=(" Ohio",),
+    promoted=(" Austin", "</script>"),
+    suppressed=(" Ohio",),
     frequency=0.25,
     histogram=(9, 3, 1),
     largest=2.5,
@@ -76,16 +76,24 @@ def small() -> AttributionGraph:
     )
 
 
+@pytest.fixture(scope="module")
+def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """At one address for all tests: only there are its scripts compiled already."""
+    path = tmp_path_factory.mktemp("small") / "page.html"
+    write_page(small(), path)
+    return path
+
+
 @pytest.fixture
-def small_page(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
-    write_page(small(), tmp_path / "page.html")
-    with viewed(browser, tmp_path / "page.html") as found:
+def small_page(browser: Browser, small_file: Path) -> Iterator[Opened]:
+    with viewed(browser, small_file) as found:
         found.page.evaluate("viewer.dispatch({type: 'set', view: {nodes: 1, edges: 1}})")
         yield found
 
 
 def place(page: Page, name: str, number: int = 0) -> tuple[float, float]:
-    """Where a node is in the window."""
+    """Where a node is in the window, once what was asked of the page before is drawn."""
+    settle(page)
     x, y = page.evaluate(
         """([name, number]) => {
             const scene = viewer.scene(number);
@@ -215,7 +223,7 @@ def test_what_is_known_of_a_feature_is_shown(small_page: Opened):
     click(page, LATE)
     detail = page.locator("section.detail")
     assert page.locator('[data-key="label"]').input_value() == "Texas"
-    for text in ("Austin", "</script>", "Ohio", "fires on 25.0% of tokens", "activation here"):
+    for text in ("Austin", "</script>", "Ohio", "active on 25.0% of tokens", "activation here"):
         expect(detail).to_contain_text(text)
     expect(detail.locator("mark")).to_have_attribute("title", "2.5")
     expect(detail.locator(".histogram rect")).to_have_count(3)
@@ -292,7 +300,7 @@ def test_a_search_reaches_what_is_hidden_and_says_what_hides_it(small_page: Open
     page.keyboard.press("Enter")
     settle(page)
     table = page.locator("table.nodes")
-    expect(table).to_contain_text("1 nodes are shown, and 3 found that are not")
+    expect(table).to_contain_text("1 nodes shown, 3 more found but hidden")
     hit = page.locator(f'tr:has([data-key="{OTHER}"])')
     expect(hit).to_contain_text("hidden by pruning")
     assert page.evaluate("document.activeElement.dataset.node") == "token:2@1"
@@ -521,10 +529,10 @@ def test_annotations_are_saved_and_loaded(small_page: Opened, tmp_path: Path):
     until(page, "viewer.notes.pins.length === 1")
     assert page.evaluate("viewer.notes.places") == {"g": [10, 20.5]}
     for text, said in (
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("{}", "schema_version"),
-        ('{"schema_version":1,"pins":3}', "not written"),
-        ('{"schema_version":1,"pins":[3]}', "not written"),
+        ('{"schema_version":1,"pins":3}', "not in the format"),
+        ('{"schema_version":1,"pins":[3]}', "not in the format"),
     ):
         path.write_text(text)
         page.locator("#file").set_input_files(path)
@@ -568,12 +576,11 @@ def test_the_state_survives_a_reload_and_travels_in_the_address(
     elsewhere.close()
 
 
-def test_two_windows_of_a_page_go_in_step(browser: Browser, tmp_path: Path):
-    write_page(small(), tmp_path / "page.html")
+def test_two_windows_of_a_page_go_in_step(browser: Browser, small_file: Path):
     context = browser.new_context()
     one, other = context.new_page(), context.new_page()
     for page in (one, other):
-        page.goto((tmp_path / "page.html").as_uri())
+        page.goto(small_file.as_uri())
         page.wait_for_selector("html[data-ready]")
     click(one, LATE)
     until(other, f"viewer.view.clicked[0] === '{LATE}'")
@@ -632,10 +639,10 @@ def test_dragging_moves_zooming_keeps_and_a_double_click_goes_back(small_page: O
     assert place(page, EARLY)[0] == pytest.approx(x, abs=1)
 
 
-def test_the_page_is_dark_where_the_system_is_and_by_its_button(browser: Browser, tmp_path: Path):
-    write_page(small(), tmp_path / "page.html")
-    page = browser.new_page(color_scheme="dark")
-    page.goto((tmp_path / "page.html").as_uri())
+def test_the_page_is_dark_where_the_system_is_and_by_its_button(browser: Browser, small_file: Path):
+    page = new_window(browser)
+    page.emulate_media(color_scheme="dark")
+    page.goto(small_file.as_uri())
     page.wait_for_selector("html[data-ready]")
     paper = "getComputedStyle(document.body).backgroundColor"
     assert page.evaluate(paper) == "rgb(21, 24, 30)"
@@ -651,12 +658,12 @@ def test_the_page_is_dark_where_the_system_is_and_by_its_button(browser: Browser
 
 @pytest.mark.parametrize(("width", "height"), [(720, 450), (1280, 720), (3840, 2160)])
 def test_the_page_fits_small_and_large_screens(
-    browser: Browser, tmp_path: Path, width: int, height: int
+    browser: Browser, small_file: Path, width: int, height: int
 ):
     """720 by 450 is a laptop's screen at 200 %."""
-    write_page(small(), tmp_path / "page.html")
-    page = browser.new_page(viewport={"width": width, "height": height})
-    page.goto((tmp_path / "page.html").as_uri())
+    page = new_window(browser)
+    page.set_viewport_size({"width": width, "height": height})
+    page.goto(small_file.as_uri())
     page.wait_for_selector("html[data-ready]")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     box = page.locator(".plot").bounding_box()
@@ -719,7 +726,7 @@ def test_a_page_in_a_notebook_is_the_page(browser: Browser, tmp_path: Path):
     shown = show(small())
     (tmp_path / "cell.html").write_text(shown._repr_html_())
     assert "page of" in repr(shown)
-    page = browser.new_page()
+    page = new_window(browser)
     page.goto((tmp_path / "cell.html").as_uri())
     frame = page.frame_locator("iframe")
     expect(frame.locator("html[data-ready]")).to_be_attached()
@@ -731,14 +738,13 @@ def test_a_part_of_a_large_graph_says_what_it_hides(browser: Browser, tmp_path: 
     write_page(layered(1), tmp_path / "page.html", most_nodes=12)
     with viewed(browser, tmp_path / "page.html") as found:
         expect(found.page.locator("#panel")).to_contain_text(
-            f"This page holds the 12 strongest of {len(layered(1))} nodes."
+            f"This page contains the 12 strongest of {len(layered(1))} nodes."
         )
         assert found.page.evaluate("viewer.graph.count") == 12
 
 
-def test_json_in_the_page_is_what_json_is(tmp_path: Path):
-    write_page(small(), tmp_path / "page.html")
-    text = (tmp_path / "page.html").read_text().partition('id="data">')[2].partition("</script>")[0]
+def test_json_in_the_page_is_what_json_is(small_file: Path):
+    text = small_file.read_text().partition('id="data">')[2].partition("</script>")[0]
     assert "<" not in text
     assert json.loads(text)["graphs"][0]["features"]["1/7"]["raised"] == [" Austin", "</script>"]
 
@@ -793,18 +799,18 @@ def test_what_somebody_shares_does_not_destroy_ones_own(small_page: Opened):
         None,
     ],
 )
-def test_a_state_that_makes_no_sense_is_left_aside(browser: Browser, tmp_path: Path, state: object):
-    write_page(small(), tmp_path / "page.html")
-    context = browser.new_context()
-    page = context.new_page()
+def test_a_state_that_makes_no_sense_is_left_aside(
+    browser: Browser, small_file: Path, state: object
+):
+    page = new_window(browser)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto((tmp_path / "page.html").as_uri() + hash_of(state))
+    page.goto(small_file.as_uri() + hash_of(state))
     page.wait_for_selector("html[data-ready]")
     click(page, LATE)
     assert clicked(page) == LATE
     page.wait_for_timeout(50)
-    context.close()
+    page.close()
     assert complaints == []
 
 
@@ -860,7 +866,7 @@ def test_keys_of_the_browser_stay_the_browsers(small_page: Opened):
     page.keyboard.press("Alt+d")
     assert page.evaluate("viewer.view.theme") == "auto"
     page.keyboard.press("p")  # nothing is pointed at
-    expect(page.locator("#status")).to_contain_text("First point at a node")
+    expect(page.locator("#status")).to_contain_text("Point at a node")
     page.evaluate(f"viewer.dispatch({{type: 'pin', node: '{LATE}'}})")
     page.keyboard.press("Control+z")
     assert page.evaluate("viewer.notes.pins") == []
@@ -871,7 +877,7 @@ def test_keys_of_the_browser_stay_the_browsers(small_page: Opened):
 def test_a_page_that_lacks_edges_says_so_beside_its_numbers(browser: Browser, tmp_path: Path):
     write_page(layered(1), tmp_path / "page.html", most_nodes=12)
     with viewed(browser, tmp_path / "page.html") as found:
-        expect(found.page.locator(".sliders .left")).to_contain_text("of what this page holds")
+        expect(found.page.locator(".sliders .left")).to_contain_text("of the part in this page")
         whole = graphs.prune(layered(1))
         expect(found.page.locator(".sliders .whole")).to_contain_text(
             "of the whole graph at nodes 80.0%, edges 98.0%: "
@@ -879,7 +885,7 @@ def test_a_page_that_lacks_edges_says_so_beside_its_numbers(browser: Browser, tm
             f"replacement {percent(graphs.scores(whole).replacement)}"
         )
         found.page.evaluate("viewer.dispatch({type: 'set', view: {nodes: 0.05, edges: 0.05}})")
-        expect(found.page.locator(".sliders .left")).not_to_contain_text("of what this page holds")
+        expect(found.page.locator(".sliders .left")).not_to_contain_text("of the part in this page")
     write_page(layered(1), tmp_path / "page.html")
     with viewed(browser, tmp_path / "page.html") as found:
-        expect(found.page.locator(".sliders .left")).not_to_contain_text("of what this page holds")
+        expect(found.page.locator(".sliders .left")).not_to_contain_text("of the part in this page")

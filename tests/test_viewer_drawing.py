@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, ViewportSize
 
 from graphs.core.annotations import Annotations
 from graphs.core.graph import AttributionGraph
-from tests.browser import LAPTOP, needs_chromium, viewed
+from tests.browser import LAPTOP, needs_chromium, new_window, viewed
 from tests.graph_oracles import make_graph
 from viz.page.page import write_page
 
@@ -101,7 +101,8 @@ def test_a_label_leads_to_its_own_prediction(browser: Browser, tmp_path: Path):
 
 def test_a_dark_page_is_light_on_paper_and_its_graph_a_drawing(browser: Browser, tmp_path: Path):
     write_page(predicting(2, 4), tmp_path / "page.html")
-    page = browser.new_page(color_scheme="dark")
+    page = new_window(browser)
+    page.emulate_media(color_scheme="dark")
     page.goto((tmp_path / "page.html").as_uri())
     page.wait_for_selector("html[data-ready]")
     page.evaluate(

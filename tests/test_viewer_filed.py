@@ -85,7 +85,7 @@ def test_who_changed_nothing_gets_what_the_file_now_says_and_is_told(page: Page,
     opened(page, tmp_path / "p.html", FILED)
     page.evaluate(f"viewer.dispatch({{type: 'click', node: '{LATE}'}})")
     opened(page, tmp_path / "p.html", Annotations(pins=(OTHER,)))
-    expect(page.locator("#status")).to_contain_text("have changed since you were here")
+    expect(page.locator("#status")).to_contain_text("have changed since your last visit")
     expect(page.locator("#filed")).to_be_hidden()
     assert pins(page) == [OTHER]
     page.keyboard.press("u")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, expect
 
-from graphs.core.descriptions import Description
 from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import Description
 from tests.browser import Opened, needs_chromium, viewed
 from tests.test_viewer import EARLY, LATE, OTHER, hash_of, reloaded, settle, shown, small
 from viz.page.page import write_page
@@ -90,7 +90,7 @@ def test_where_nobody_counted_there_is_no_slider(browser: Browser, tmp_path: Pat
     with viewed(browser, tmp_path / "page.html") as found:
         expect(found.page.locator(SLIDER)).to_have_count(0)
         found.page.keyboard.press("<")
-        expect(found.page.locator("#status")).to_contain_text("Nobody has counted")
+        expect(found.page.locator("#status")).to_contain_text("is unknown")
         assert found.page.evaluate("viewer.view.frequency") is None
 
 

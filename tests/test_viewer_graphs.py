@@ -28,11 +28,17 @@ def about(city: str) -> AttributionGraph:
     return replace(graph, provenance=header)
 
 
+@pytest.fixture(scope="module")
+def cities_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """At one address for all tests: only there are its scripts compiled already."""
+    path = tmp_path_factory.mktemp("cities") / "page.html"
+    write_pages([(about(city), graphs.NO_ANNOTATIONS) for city in PROMPTS], path)
+    return path
+
+
 @pytest.fixture
-def cities(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
-    shown = [(about(city), graphs.NO_ANNOTATIONS) for city in PROMPTS]
-    write_pages(shown, tmp_path / "page.html")
-    with viewed(browser, tmp_path / "page.html") as found:
+def cities(browser: Browser, cities_file: Path) -> Iterator[Opened]:
+    with viewed(browser, cities_file) as found:
         yield found
 
 

@@ -17,11 +17,19 @@ from viz.page.page import write_page
 pytestmark = needs_chromium
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pages at one address for all tests: only there are their scripts compiled already."""
+    made = tmp_path_factory.mktemp("pages")
+    write_page(small(), made / "page.html")
+    write_page(deep(), made / "deep.html")
+    return made
+
+
 @pytest.fixture
-def page(browser: Browser, tmp_path: Path) -> Iterator[Page]:
+def page(browser: Browser, folder: Path) -> Iterator[Page]:
     """A supernode of three, seen from one of its members."""
-    write_page(small(), tmp_path / "page.html")
-    with viewed(browser, tmp_path / "page.html") as found:
+    with viewed(browser, folder / "page.html") as found:
         dispatch(found.page, f"type: 'group', members: ['{EARLY}', '{OTHER}', '{LATE}'], name: 'x'")
         dispatch(found.page, f"type: 'click', node: '{LATE}'")
         yield found.page
@@ -62,7 +70,7 @@ def test_members_of_a_supernode_are_listed_and_walked(page: Page):
 
 
 def test_a_member_is_taken_out_with_the_mouse_and_put_back_by_undoing(page: Page):
-    page.get_by_role("button", name="take Texas out of x").click()
+    page.get_by_role("button", name="remove Texas from x").click()
     assert groups(page) == [("x", [EARLY, OTHER])]
     assert page.evaluate("viewer.notes.pins") == [LATE]  # it stays in the subgraph
     expect(page.locator(".part")).to_have_count(2)
@@ -230,9 +238,8 @@ def deep() -> AttributionGraph:
 
 
 @pytest.fixture
-def thirty(browser: Browser, tmp_path: Path) -> Iterator[Page]:
-    write_page(deep(), tmp_path / "deep.html")
-    with viewed(browser, tmp_path / "deep.html") as found:
+def thirty(browser: Browser, folder: Path) -> Iterator[Page]:
+    with viewed(browser, folder / "deep.html") as found:
         dispatch(found.page, "type: 'pinAll', nodes: viewer.graph.names")
         yield found.page
 

@@ -78,10 +78,10 @@ def test_a_label_is_used_on_the_page_of_another_prompt_and_says_where_it_is_from
     label(page, "the state")
     assert shown(page) == ("the state", "in the file: Texas")
     opened(page, other_prompt(), tmp_path / "two.html")
-    elsewhere = "yours for this feature, given elsewhere Forget | in the file: Texas"
+    elsewhere = "your label of this feature, from another prompt Forget | in the file: Texas"
     assert shown(page) == ("the state", elsewhere)
     assert page.evaluate("viewer.notes.labels") == {}
-    assert page.evaluate("viewer.scene(0).says(viewer.clicked())") == "the state"
+    assert page.evaluate("viewer.scene(0).markOf(viewer.clicked())") == "the state"
     page.locator('[data-key="search"]').fill("the state")
     expect(page.locator(".found")).to_contain_text("1 found")
     opened(page, of_dictionary(small(), name="another"), tmp_path / "three.html")

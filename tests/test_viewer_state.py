@@ -212,14 +212,14 @@ def test_an_address_holds_any_text_and_not_too_much(page: Page):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("null", "no schema_version 1"),
         ('{"schema_version": 2, "pins": []}', "no schema_version 1"),
-        ('{"schema_version": 1, "pins": [5]}', "not written as annotations are"),
-        ('{"schema_version": 1, "labels": {"a": 5}}', "not written as annotations are"),
-        ('{"schema_version": 1, "places": {"a": [1]}}', "not written as annotations are"),
-        ('{"schema_version": 1, "hidden": "a"}', "not written as annotations are"),
-        ('{"schema_version": 1, "groups": [{"name": "a", "members": "b"}]}', "not written"),
+        ('{"schema_version": 1, "pins": [5]}', "not in the format of annotations"),
+        ('{"schema_version": 1, "labels": {"a": 5}}', "not in the format of annotations"),
+        ('{"schema_version": 1, "places": {"a": [1]}}', "not in the format of annotations"),
+        ('{"schema_version": 1, "hidden": "a"}', "not in the format of annotations"),
+        ('{"schema_version": 1, "groups": [{"name": "a", "members": "b"}]}', "not in the format"),
     ],
 )
 def test_files_that_are_no_annotations_are_refused(page: Page, text: str, problem: str):

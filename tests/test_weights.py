@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from circuits.features.files.reading import WeightsFormatError, read_dictionary, read_transcoders
 from circuits.features.hook_points import ReadPoint, WritePoint
-from circuits.features.nonlinearities import JumpReLU, ReLU, TopK
+from circuits.features.transcoder import JumpReLU, ReLU, TopK
 from tests import format_writers as writers
 from tests.tiny import toy_dictionary
 
@@ -140,12 +140,12 @@ def damage(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("truncated", "layer_1.safetensors is not a whole file"),
-        ("empty", "layer_1.safetensors is not a whole file"),
+        ("truncated", "layer_1.safetensors is damaged or incomplete"),
+        ("empty", "layer_1.safetensors is damaged or incomplete"),
         ("missing", "layer_1.safetensors is missing"),
-        ("no config", "do not say where they read and write: give --read-at"),
+        ("no config", "do not specify where they read and write: give --read-at"),
         ("bad yaml", "cannot be read as YAML"),
-        ("list", "must hold keys and values, got list"),
+        ("list", "must contain keys and values, got list"),
     ],
 )
 def test_damaged_folders_are_refused(tmp_path: Path, name: str, message: str):
@@ -159,7 +159,7 @@ def test_damaged_folders_are_refused(tmp_path: Path, name: str, message: str):
     ("change", "message"),
     [
         (lambda t: t.pop("b_enc"), "lacks b_enc; it has"),
-        (lambda t: t["b_enc"].__setitem__(3, float("nan")), "encoder bias in .* holds NaN"),
+        (lambda t: t["b_enc"].__setitem__(3, float("nan")), "encoder bias in .* has NaN"),
         (lambda t: t.update(W_dec=torch.tensor(1.0)), r"decoder .* shape"),
         (lambda t: t.update(W_enc=torch.zeros(5)), r"encoder .* shape \(5,\)"),
         (lambda t: t.update(b_dec=torch.zeros(5)), r"encoder .* shape \(20, 16\)"),
@@ -240,7 +240,9 @@ def test_matrices_that_can_only_be_turned_are(tmp_path: Path):
 
 def test_an_unknown_folder_is_refused_and_named(tmp_path: Path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(WeightsFormatError, match=r"no dictionary in a known format \(it has notes"):
+    with pytest.raises(
+        WeightsFormatError, match=r"not a dictionary in a known format \(it has notes"
+    ):
         read_transcoders(tmp_path)
 
 
@@ -251,21 +253,21 @@ def test_an_unknown_folder_is_refused_and_named(tmp_path: Path):
             writers.saelens,
             {},
             "blocks.1/cfg.json",
-            "lacks blocks.1/cfg.json or blocks.1/config.json, which says what "
-            "blocks.1/sae_weights.safetensors is",
+            "lacks blocks.1/cfg.json or blocks.1/config.json, the config of "
+            "blocks.1/sae_weights.safetensors",
         ),
         (
             writers.sparsify,
             {"nonlinearity": "topk"},
             "layers.1.mlp/cfg.json",
-            "lacks layers.1.mlp/cfg.json, which says what layers.1.mlp/sae.safetensors is",
+            "lacks layers.1.mlp/cfg.json, the config of layers.1.mlp/sae.safetensors",
         ),
         (
             writers.openmoss,
             {},
             "layer1_transcoder_8x_k64/config.json",
             "lacks layer1_transcoder_8x_k64/cfg.json or layer1_transcoder_8x_k64/config.json, "
-            "which says what layer1_transcoder_8x_k64/sae_weights.safetensors is",
+            "the config of layer1_transcoder_8x_k64/sae_weights.safetensors",
         ),
         (
             writers.gemma_scope_2,
@@ -291,7 +293,7 @@ def test_a_config_that_is_missing_is_named_and_nothing_is_guessed_without_it(
             read(place)
         assert said in str(caught.value)
         assert "autoencoder" not in str(caught.value)
-        assert "get it from where the weights are from" in str(caught.value)
+        assert "download it with the weights" in str(caught.value)
 
 
 def test_llama_scope_weights_without_their_config_are_refused(tmp_path: Path):
@@ -299,7 +301,7 @@ def test_llama_scope_weights_without_their_config_are_refused(tmp_path: Path):
     save_file(
         {"encoder.weight": torch.zeros(2, 3)}, tmp_path / "layer_3/checkpoints/final.safetensors"
     )
-    message = "lacks layer_3/hyperparams.json, which says what layer_3/checkpoints/final.safe"
+    message = "lacks layer_3/hyperparams.json, the config of layer_3/checkpoints/final.safe"
     for read in (read_transcoders, read_dictionary):
         with pytest.raises(WeightsFormatError, match=message):
             read(tmp_path)
@@ -311,7 +313,7 @@ def test_layers_that_write_differently_need_one_word_only(tmp_path: Path):
     config = json.loads(path.read_text())
     config["hf_hook_point_out"] = "model.layers.1.mlp.output"
     path.write_text(json.dumps(config))
-    with pytest.raises(WeightsFormatError, match="do not read and write alike"):
+    with pytest.raises(WeightsFormatError, match="have different read or write points"):
         read_transcoders(tmp_path)
     read = read_transcoders(tmp_path, write=WritePoint.CONTRIBUTION)
     assert (read.read, read.write) == (ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION)

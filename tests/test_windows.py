@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import graphs
-from circuits.features.files.locations import find_place
+from circuits.features.files.locations import find_location
 from circuits.model.hub import Repository, open_repository
 from graphs.disk.files import GraphFileError, atomic_write
 from tests import windows
@@ -90,7 +90,7 @@ def test_a_graph_is_traced_tested_changed_and_exported(model_folder: Path, tmp_p
         assert b"\r" not in (tmp_path / name).read_bytes()
 
 
-@pytest.mark.usefixtures("rules")
+@pytest.mark.usefixtures("rules", "few_graphs")
 def test_a_dictionary_is_trained_goes_on_and_is_traced_with(
     model_folder: Path, corpus: Path, tmp_path: Path
 ):
@@ -114,12 +114,12 @@ def test_folders_within_a_dictionary_are_found_as_elsewhere(
         (tmp_path / "all" / f"layer_{layer}" / "width_20").mkdir(parents=True)
         (tmp_path / "all" / f"layer_{layer}" / "width_20" / "params.npz").touch()
     names = ("layer_0/width_20/params.npz", "layer_1/width_20/params.npz")
-    assert find_place(tmp_path / "all").files == names
+    assert find_location(tmp_path / "all").files == names
     for layer in range(2):
         place = tmp_path / "scope" / f"layer_{layer}" / "width_20" / "average_l0_50"
         place.mkdir(parents=True)
         (place / "params.npz").touch()
-    found = find_place(tmp_path / "scope" / "width_20" / "average_l0_60")
+    found = find_location(tmp_path / "scope" / "width_20" / "average_l0_60")
     assert found.files == ("layer_0/params.npz", "layer_1/params.npz")
     snapshot = tmp_path / "models--org--set" / "snapshots" / "0123"
     (snapshot / "layer_0").mkdir(parents=True)

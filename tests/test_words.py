@@ -7,7 +7,7 @@ import pytest
 from graphs.analysis.strengths import strengths
 from graphs.core.provenance import Checks
 from tests.graph_oracles import make_graph
-from viz.text.checked import CheckLine, check_lines, checked
+from viz.text.checked import CheckLine, check_lines, checks_line
 from viz.text.words import (
     counted,
     heading,
@@ -80,9 +80,9 @@ def test_labels_say_what_each_kind_of_node_is():
         "“ the”",
         "embedding of position 1",
         "constants at layer 0",
-        "raises “ a” “b”",
+        "promotes “ a” “b”",
         "no label",
-        "what layer 0's dictionary leaves unexplained",
+        "error of layer 0's dictionary",
         "“t0” 25.0%",
     ]
     assert [mark(graph, row) for row in (3, 4, 6)] == ["\u2068a\u2069", "", "\u2068t0\u2069 25.0%"]
@@ -134,7 +134,7 @@ def test_hover_names_no_more_than_three_inputs_and_outputs():
 def test_the_heading_is_the_prompt_without_its_opening():
     graph = make_graph(NAMES, EDGES)
     assert heading(graph) == "“\u2068<bos> the cat\u2069” → \u2068t0\u2069 100.0%"
-    header = graph.provenance.model_copy(update={"context_only": 1})
+    header = graph.provenance.model_copy(update={"n_prefix": 1})
     object.__setattr__(graph, "provenance", header)
     assert heading(graph).startswith("“\u2068the cat\u2069”")
     long = header.model_copy(update={"prompt": "<bos>" + "many words\n" * 99 + "last"})
@@ -145,12 +145,12 @@ def test_the_heading_is_the_prompt_without_its_opening():
 
 
 def test_checks_are_told_where_they_were_made():
-    assert checked(Checks()) == "no checks recorded"
+    assert checks_line(Checks()) == "no checks recorded"
     checks = Checks(conservation_max=2.14e-7, conservation_limit=1e-3, influence_resolved=0.931)
-    assert checked(checks) == (
+    assert checks_line(checks) == (
         "conservation error 2.1e-07 (limit 1e-03) · influence resolved 93.1%"
     )
-    assert checked(Checks(conservation_max=0.1, error_influence_share=0.0)) == (
+    assert checks_line(Checks(conservation_max=0.1, error_influence_share=0.0)) == (
         "conservation error 1.0e-01 · error share 0%"
     )
 
@@ -158,7 +158,7 @@ def test_checks_are_told_where_they_were_made():
 def test_the_recording_has_a_limit_of_its_own():
     checks = Checks(conservation_limit=1e-9, recording_max_difference=2.3e-7, recording_limit=1e-5)
     assert check_lines(checks) == [CheckLine("recording error", "2.3e-07 (limit 1e-05)", True)]
-    assert checked(checks) == "no checks recorded"
+    assert checks_line(checks) == "no checks recorded"
 
 
 def test_counts_tell_what_is_left_out():

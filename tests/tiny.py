@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuits.features.hook_points import ReadPoint, WritePoint
-from circuits.features.nonlinearities import JumpReLU, Nonlinearity, ReLU, TopK
-from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder import JumpReLU, Nonlinearity, ReLU, TopK, Transcoder
 from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.architectures import LAYOUTS
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
@@ -33,15 +33,35 @@ COMMON = {
 }
 GROUPED = {**COMMON, "num_key_value_heads": 2, "head_dim": 6}
 WINDOW = {"sliding_window": 3}
+SLIDING = ["sliding_attention", "sliding_attention", "full_attention"]
+EXPERTS = {"num_experts_per_tok": 2, "sliding_window": None}
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2}
 
 # name → model class, config class, config
 ARCHITECTURES = {
+    "apertus": ("ApertusForCausalLM", "ApertusConfig", GROUPED),
+    "cohere": (
+        "CohereForCausalLM",
+        "CohereConfig",
+        {**COMMON, "num_key_value_heads": 2, "logit_scale": 0.7, "use_qk_norm": True},
+    ),
+    "cohere-2": (
+        "Cohere2ForCausalLM",
+        "Cohere2Config",
+        {**GROUPED, **WINDOW, "logit_scale": 0.7, "layer_types": SLIDING},
+    ),
+    "ernie-4.5": ("Ernie4_5ForCausalLM", "Ernie4_5Config", {**GROUPED, "use_bias": True}),
+    "exaone-4": (
+        "Exaone4ForCausalLM",
+        "Exaone4Config",
+        {**GROUPED, **WINDOW, "layer_types": SLIDING},
+    ),
+    "gemma": ("GemmaForCausalLM", "GemmaConfig", GROUPED),
     "gemma-2": ("Gemma2ForCausalLM", "Gemma2Config", {**GROUPED, **WINDOW}),
     "gemma-3": (
         "Gemma3ForCausalLM",
         "Gemma3TextConfig",
-        {**GROUPED, **WINDOW, "layer_types": ["sliding_attention"] * 2 + ["full_attention"]},
+        {**GROUPED, **WINDOW, "layer_types": SLIDING},
     ),
     "gemma-3-one-kv-head": (
         "Gemma3ForCausalLM",
@@ -72,10 +92,68 @@ ARCHITECTURES = {
         "GptOssConfig",
         {**GROUPED, **WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2},
     ),
+    "granite": (
+        "GraniteForCausalLM",
+        "GraniteConfig",
+        {
+            **COMMON,
+            "num_key_value_heads": 2,
+            "residual_multiplier": 0.7,
+            "embedding_multiplier": 3.0,
+            "logits_scaling": 1.5,
+            "attention_multiplier": 0.4,
+        },
+    ),
+    "helium": (
+        "HeliumForCausalLM",
+        "HeliumConfig",
+        {**COMMON, "num_key_value_heads": 2, "head_dim": 4},
+    ),
+    "hunyuan": ("HunYuanDenseV1ForCausalLM", "HunYuanDenseV1Config", GROUPED),
     "llama": ("LlamaForCausalLM", "LlamaConfig", {**GROUPED, "attention_bias": True}),
     "mistral": ("MistralForCausalLM", "MistralConfig", {**GROUPED, **WINDOW}),
+    "mixtral": (
+        "MixtralForCausalLM",
+        "MixtralConfig",
+        {**GROUPED, **EXPERTS, "num_local_experts": 4},
+    ),
+    "olmo-2": ("Olmo2ForCausalLM", "Olmo2Config", {**COMMON, "num_key_value_heads": 2}),
+    "olmo-3": (
+        "Olmo3ForCausalLM",
+        "Olmo3Config",
+        {**COMMON, **WINDOW, "num_key_value_heads": 2, "layer_types": SLIDING},
+    ),
+    "phi-3": ("Phi3ForCausalLM", "Phi3Config", {**COMMON, "num_key_value_heads": 2}),
     "qwen-2": ("Qwen2ForCausalLM", "Qwen2Config", {**COMMON, "num_key_value_heads": 2}),
     "qwen-3": ("Qwen3ForCausalLM", "Qwen3Config", GROUPED),
+    "qwen-3-moe": (
+        "Qwen3MoeForCausalLM",
+        "Qwen3MoeConfig",
+        {
+            **GROUPED,
+            **EXPERTS,
+            "num_experts": 4,
+            "moe_intermediate_size": 8,
+            "mlp_only_layers": [1],
+        },
+    ),
+    "seed-oss": ("SeedOssForCausalLM", "SeedOssConfig", {**GROUPED, "attention_bias": True}),
+    "smollm-3": ("SmolLM3ForCausalLM", "SmolLM3Config", {**GROUPED, "no_rope_layer_interval": 2}),
+    "stablelm": (
+        "StableLmForCausalLM",
+        "StableLmConfig",
+        {**COMMON, "num_key_value_heads": 2, "use_qkv_bias": True},
+    ),
+    "stablelm-parallel": (
+        "StableLmForCausalLM",
+        "StableLmConfig",
+        {
+            **COMMON,
+            "num_key_value_heads": 2,
+            "use_parallel_residual": True,
+            "qk_layernorm": True,
+        },
+    ),
     "gpt-2": (
         "GPT2LMHeadModel",
         "GPT2Config",
@@ -96,6 +174,10 @@ ARCHITECTURES = {
         {**COMMON, "use_parallel_residual": False},
     ),
 }
+
+
+# Those whose MLPs have neurons.
+DENSE = [name for name, (of, _, _) in ARCHITECTURES.items() if not LAYOUTS[of].experts]
 
 
 def toy_tokenizer(
@@ -138,7 +220,7 @@ def tiny_model(name: str, **told: object) -> PreTrainedModel:
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
     model.set_attn_implementation("eager")
-    if name == "gpt-oss":
+    if name not in DENSE:
         model.set_experts_implementation("eager")  # the others know no float64
     return model.requires_grad_(False)
 
@@ -150,9 +232,9 @@ def tiny_subject(name: str) -> Subject:
     return Subject(frozen, toy_tokenizer(), identity)
 
 
-def tiny_prompt(ids: tuple[int, ...] = (1, 5, 9, 5, 14, 8), context_only: int = 1) -> Prompt:
+def tiny_prompt(ids: tuple[int, ...] = (1, 5, 9, 5, 14, 8), n_prefix: int = 1) -> Prompt:
     text = toy_tokenizer().decode(list(ids))
-    return Prompt(text=text, ids=ids, tokens=tuple(text), context_only=context_only)
+    return Prompt(text=text, ids=ids, tokens=tuple(text), n_prefix=n_prefix)
 
 
 def toy_dictionary(

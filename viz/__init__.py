@@ -1,13 +1,13 @@
-"""Pictures of attribution graphs: a layout, a plotly figure, a page.  No torch."""
+"""Views of attribution graphs: text for terminals, plotly figures, HTML pages.  No torch."""
 
 from viz.page.audit_page import write_audit
 from viz.page.comparison_page import write_comparison
 from viz.page.front import front_page
-from viz.page.notebook import Shown, show
+from viz.page.notebook import NotebookPage, show
 from viz.page.page import MOST_GRAPHS, served_page, write_page, write_pages
 from viz.page.part import ALLOWED_NODES, MOST_NODES
 from viz.page.prompts_page import prompt_scores, prompts_text, write_prompts
-from viz.plot.comparing import depth_profile, matched_flow, scores_beside_null
+from viz.plot.comparing import depth_profile, matched_flow, scores_with_null
 from viz.plot.figure import figure
 from viz.plot.layout import Placement, layout
 from viz.text.audited import audit_text
@@ -17,15 +17,15 @@ from viz.text.corresponding import correspondence_scores, correspondence_text
 from viz.text.described import description_text
 from viz.text.effects import effects_tables
 from viz.text.opposed import opposing_text
-from viz.text.stories import groups_text, paths_text, stories, story
+from viz.text.path_text import describe_path, describe_paths, groups_text, paths_text
 from viz.text.terminal import report_table, summary_tables
 
 __all__ = [
     "ALLOWED_NODES",
     "MOST_GRAPHS",
     "MOST_NODES",
+    "NotebookPage",
     "Placement",
-    "Shown",
     "audit_text",
     "comparison_scores",
     "comparison_text",
@@ -33,6 +33,8 @@ __all__ = [
     "correspondence_scores",
     "correspondence_text",
     "depth_profile",
+    "describe_path",
+    "describe_paths",
     "description_text",
     "effects_tables",
     "figure",
@@ -45,11 +47,9 @@ __all__ = [
     "prompt_scores",
     "prompts_text",
     "report_table",
-    "scores_beside_null",
+    "scores_with_null",
     "served_page",
     "show",
-    "stories",
-    "story",
     "summary_tables",
     "write_audit",
     "write_comparison",

@@ -1,6 +1,6 @@
-"""Known circuits: prompts of the atlas world, and the concept that must lie on the way.
+"""Known circuits: prompts of the atlas world, and the intermediate concept that each requires.
 
-A graph shows a circuit if it holds a feature whose label names the middle concept, at a middle
+A graph shows a circuit if it has a feature whose label names the middle concept, at a middle
 layer, on a path from the token that names the start to the answer.
 """
 
@@ -49,7 +49,7 @@ def known_circuits() -> tuple[KnownCircuit, ...]:
 
 
 def middle_features(graph: AttributionGraph, circuit: KnownCircuit) -> list[int]:
-    """Rows of the features that name the middle concept on a way from the start to the answer.
+    """Rows of the features that name the middle concept on a path from the start to the answer.
 
     Neither the first layer nor the last one is a middle layer.
     """
@@ -68,15 +68,15 @@ def middle_features(graph: AttributionGraph, circuit: KnownCircuit) -> list[int]
 
 
 @dataclass(frozen=True)
-class ByWay:
-    """How much of a computation goes through the middle concept, and where that is."""
+class MiddleFlow:
+    """How much influence flows through the middle concept, and at which depth."""
 
-    share: float  # of the influence that goes from the start to the answer
+    share: float  # of the influence that flows from the start to the answer
     depth: float  # relative, of the features that name the concept, by influence; nan without any
 
 
-def by_way_of_middle(graph: AttributionGraph, circuit: KnownCircuit) -> ByWay:
-    """What passes the features that name the middle concept.
+def flow_through_middle(graph: AttributionGraph, circuit: KnownCircuit) -> MiddleFlow:
+    """The flow through features that name the middle concept.
 
     Raises SelectionError if the graph has no such start or answer.
     """
@@ -85,9 +85,9 @@ def by_way_of_middle(graph: AttributionGraph, circuit: KnownCircuit) -> ByWay:
     rows = middle_features(graph, circuit)
     total = flow(graph, Ends(start, answer))
     if not rows or total == 0:
-        return ByWay(0.0, float("nan"))
+        return MiddleFlow(0.0, float("nan"))
     middle = np.isin(np.arange(len(graph)), rows)
-    return ByWay(
+    return MiddleFlow(
         share=flow(graph, Ends(start, answer, (middle,))) / total,
         depth=mean_depth(graph, np.array(rows), influence(graph)[rows]),
     )

@@ -1,4 +1,4 @@
-"""What ships inside the package: the atlas models and their dictionaries."""
+"""Paths of what ships inside the package: the atlas models and their dictionaries."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Rows of the graph: from targets down to sources, best first, at a cost that is known before."""
+"""Attribution: rows of direct effects, most influential first, at a cost estimated beforehand."""

@@ -1,13 +1,13 @@
-"""Which features will likely get rows, before any row is swept.
+"""Estimated influence of features, before any row is computed.
 
-A weight is the product of a covector and of what a source writes.  Of directions that know nothing
-of each other its size goes with both norms, so shares can be guessed from one number per pair of
-positions.  Pulled down through a block, a covector at p becomes
+A weight is the product of a covector and the vector that a source writes.  For unrelated directions
+its size is proportional to both norms, so shares can be estimated from one number per pair of
+positions.  Pulled back through a block, a covector at p has squared norms
 
     |c[q]|² = |c[p]|² [q = p] + Σ_h (pattern_h[p, q] · gain_h)² · |c[p]|²
 
-where gain_h² is the mean over covectors of some features above and of the targets: few dimensions
-carry most of a covector behind a norm's gain, so a mean over all directions is far from it.
+where gain_h² is the mean over covectors of the targets and of some features above: a norm's gain
+concentrates covectors on few dimensions, so a mean over all directions would be far off.
 """
 
 from __future__ import annotations
@@ -18,47 +18,40 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.attribution.local_replacement import LocalReplacement
 from circuits.features.active import ActiveFeatures, LinearPath
-from circuits.model.covectors import Covectors
-from circuits.model.frozen import FrozenBlock, FrozenModel
+from circuits.model.frozen import Covectors, FrozenBlock
 from circuits.recording.record import BlockRecording, Recording
 
-SAMPLED_FEATURES = 64  # of a layer, whose vectors stand for all
-SAMPLED_COVECTORS = 16
-SAMPLED_PROBES = 4  # of all these, at every position
-SAMPLED_POSITIONS = 128  # at which covectors start, the others joining the next
+SAMPLED_FEATURES = 64  # per layer, whose decoder norms represent all
+SAMPLED_COVECTORS = 16  # encoder rows per layer
+SAMPLED_PROBES = 4  # of these covectors, through linear paths at every position
+SAMPLED_POSITIONS = 128  # at which covectors start; others are merged into the next
 
 
-def likely_influence(
-    frozen: FrozenModel, recording: Recording, features: ActiveFeatures, targets: Covectors
-) -> Float[Tensor, " feat"]:
-    """Influence of each active feature on the targets, up to a factor; 0 where none can be."""
-    return _Norms(frozen, recording, features, targets).influence(targets)
+def likely_influence(local: LocalReplacement) -> Float[Tensor, " feat"]:
+    """Estimated influence of each active feature on the targets, up to a factor."""
+    return _Norms(local).influence(local.targets.covectors)
 
 
 class _Norms:
-    """How large everything is, and what blocks make of a covector's square."""
+    """Norms of all that is written, and how blocks change a covector's squared norm."""
 
-    def __init__(
-        self,
-        frozen: FrozenModel,
-        recording: Recording,
-        features: ActiveFeatures,
-        targets: Covectors,
-    ) -> None:
+    def __init__(self, local: LocalReplacement) -> None:
+        frozen, recording, features = local.frozen, local.recording, local.features
         self.n_layers, self.parallel = frozen.n_layers, frozen.parallel
         self.layer, self.pos = features.layer, features.pos
         inputs = [vectors.float().norm(dim=1) for vectors in recording.inputs]
         self.inputs: Float[Tensor, " pos"] = torch.stack(inputs).sum(0)
         self.size: Float[Tensor, " feat"] = features.activation.abs().float()  # as written
-        self.ended: list[Float[Tensor, " pos"]] = []  # errors, by layer
-        self.mixed: list[Float[Tensor, "query key"]] = []  # by attention
-        self.linear: list[Float[Tensor, " pos"]] = []  # by linear paths
-        covectors = _units(targets.covector)
+        self.errors: list[Float[Tensor, " pos"]] = []  # by layer
+        self.mixed: list[Float[Tensor, "query key"]] = []  # gains of attention
+        self.linear: list[Float[Tensor, " pos"]] = []  # gains of linear paths
+        covectors = _units(local.targets.covectors.covector)
         for layer in range(self.n_layers - 1, -1, -1):
             rows = (features.layer == layer).nonzero().flatten()
-            paths = features.rows.linear(layer)  # a path's matrix is made once, when it is used
-            self.ended.insert(0, self._write(layer, rows, recording, features, paths))
+            paths = features.rows.linear(layer)  # a path builds its matrix on first use
+            self.errors.insert(0, self._write(layer, rows, recording, features, paths))
             own = features.rows.encoder(_spread(rows, SAMPLED_COVECTORS))
             covectors = torch.cat([covectors, _units(own)])
             self.mixed.insert(0, _mixed(frozen.blocks[layer], recording.blocks[layer], covectors))
@@ -70,23 +63,23 @@ class _Norms:
         arrived = torch.zeros_like(written)
         place = (targets.layer, targets.pos)
         arrived.index_put_(place, targets.weight.to(arrived), accumulate=True)
-        reach = torch.zeros_like(written)  # influence per unit of size
+        reach = torch.zeros_like(written)  # influence per unit of norm
         for layer in range(self.n_layers, 0, -1):
             pos, weight = _starts(arrived[layer])
             norms, at_inputs = self._pulled(layer, pos)
             total = at_inputs @ self.inputs
             for below, norm in enumerate(norms):
-                total = total + norm @ (written[below] + self.ended[below])
+                total = total + norm @ (written[below] + self.errors[below])
             for below, norm in enumerate(norms):
                 reach[below] += (weight / total) @ norm
-            # All that is written here was reached from every layer above by now.
+            # By now every layer above has contributed to what arrives here.
             arrived[layer - 1] += reach[layer - 1] * written[layer - 1]
         return self.size * reach[self.layer, self.pos]
 
     def _pulled(
         self, layer: int, pos: Int[Tensor, " start"]
     ) -> tuple[list[Float[Tensor, "start pos"]], Float[Tensor, "start pos"]]:
-        """Norms of covectors on what each lower layer writes, and on the inputs."""
+        """Norms of covectors where each lower layer writes, and at the inputs."""
         squares = self.inputs.new_zeros(len(pos), len(self.inputs))
         squares[torch.arange(len(pos), device=pos.device), pos] = 1.0
         if layer < self.n_layers and not self.parallel:
@@ -99,7 +92,7 @@ class _Norms:
         return norms[::-1], squares.sqrt()
 
     def _cells(self) -> Float[Tensor, "layer pos"]:
-        """Sizes summed by layer and position; the last layer, the final residual's, has none."""
+        """Norms summed by layer and position; 0 in the last row, the final residual's."""
         cells = self.size.new_zeros((self.n_layers + 1) * len(self.inputs))
         cells.index_add_(0, self.layer * len(self.inputs) + self.pos, self.size)
         return cells.view(self.n_layers + 1, -1)
@@ -112,9 +105,9 @@ class _Norms:
         features: ActiveFeatures,
         paths: dict[int, LinearPath],
     ) -> Float[Tensor, " pos"]:
-        """Turn activations into norms at the features' own layer; norms of its errors.
+        """Turn a layer's activations into norms of what is written; returns norms of its errors.
 
-        Errors are taken to be as large as if features and skips had been written at random.
+        Errors are estimated as if features and skips had random directions.
         """
         some, pos = _spread(rows, SAMPLED_FEATURES), features.pos[rows]
         if len(some):
@@ -133,16 +126,16 @@ def _units(covectors: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_mode
 
 
 def _mixed(
-    block: FrozenBlock, seen: BlockRecording, covectors: Float[Tensor, "row d_model"]
+    block: FrozenBlock, recorded: BlockRecording, covectors: Float[Tensor, "row d_model"]
 ) -> Float[Tensor, "query key"]:
     """Σ_h (pattern_h · gain_h)², the norms' denominators included."""
     output = block.output.float().T.unflatten(0, (-1, block.d_head))
     value = block.value.float().unflatten(0, (-1, block.d_head))
     gram = (value @ value.mT).repeat_interleave(len(output) // len(value), 0)
-    heard = covectors @ output.mT  # (head, row, d_head)
-    gains = ((heard @ gram) * heard).sum(-1).mean(-1)
-    squares = torch.einsum("hqk,h->qk", seen.pattern.float().square(), gains)
-    denominators = seen.post_attention_denominator[:, None] * seen.attention_denominator
+    projected = covectors @ output.mT  # (head, row, d_head)
+    gains = ((projected @ gram) * projected).sum(-1).mean(-1)
+    squares = torch.einsum("hqk,h->qk", recorded.pattern.float().square(), gains)
+    denominators = recorded.post_attention_denominator[:, None] * recorded.attention_denominator
     return squares / denominators.float().square()
 
 
@@ -151,7 +144,7 @@ def _linear(
     like: Float[Tensor, "pos d_model"],
     covectors: Float[Tensor, "row d_model"],
 ) -> Float[Tensor, " pos"]:
-    """Squares of covectors of length 1 once they are pulled through a layer's linear paths."""
+    """Squared norms of unit covectors after a layer's linear paths."""
     gains = covectors.new_zeros(len(like))
     probes = covectors[_spread(torch.arange(len(covectors)), SAMPLED_PROBES)]
     for path in paths:
@@ -163,7 +156,7 @@ def _linear(
 def _starts(
     arrived: Float[Tensor, " pos"],
 ) -> tuple[Int[Tensor, " start"], Float[Tensor, " start"]]:
-    """Positions from which covectors start, and the influence of those that join each."""
+    """Positions from which covectors start, and the influence merged into each."""
     pos = arrived.nonzero().flatten()
     chosen = _spread(pos, SAMPLED_POSITIONS)
     joins = torch.searchsorted(chosen, pos)
@@ -172,7 +165,7 @@ def _starts(
 
 
 def _spread(items: Int[Tensor, " item"], count: int) -> Int[Tensor, " chosen"]:
-    """Some of many at even distances, the last among them."""
+    """At most `count` items at even distances, the last included."""
     if len(items) <= count:
         return items
     places = torch.arange(1, count + 1, device=items.device) * len(items) // count - 1

@@ -1,26 +1,58 @@
-"""Sparse rows: dense blocks from the sweep, thinned as they come, never nodes × nodes.
+"""Rows of a graph: which are computed, and what is kept of each.
 
-Of each row the largest weights are kept until they hold `kept_share` of the row's absolute sum.
-The rest is kept as two numbers per row, its signed and its absolute sum, so that sums close.
+Targets come first, then features best-first by partial influence.  A feature without a row can
+pass on at most the influence that has arrived at it, since shares of a row sum to at most 1 and the
+graph has no cycles.  The sum over all such features, the unresolved influence, bounds what more
+rows could change; expansion stops when it is small enough.
+
+Dense blocks from the sweep are thinned one by one, never nodes × nodes.  Of each row the largest
+weights are kept until they hold `kept_share` of the row's absolute sum.  Of the rest each row keeps
+the signed and the absolute sum, so that conservation can be checked.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
+from torch import Tensor
 
+from circuits.attribution.local_replacement import LocalReplacement
+from circuits.attribution.sources import Sources, build_sources
+from circuits.attribution.sweep import ForwardPrefix, blocks_of, build_forward_prefix, sweep_block
+from circuits.machine import each_block, workers_for
+from circuits.model.frozen import Covectors
+from circuits.progress import Progress
+from circuits.recording.attention import Attention
 from graphs.analysis.influence import carry_down
 
-RUN = 64  # neighbours in a sorted row that are summed together
+RUN = 64  # adjacent entries of a sorted row that are summed together
+OnSwept = Callable[[int], None]  # number of rows swept so far
+FIRST_ROUND = 256  # features expanded after the targets; every round doubles the rows
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """How far to expand."""
+
+    max_features: int = 4096  # largest number of features to expand
+    tolerance: float = 0.0  # stop when at most this share of influence is unresolved
+    kept_share: float = 0.999  # of each row's absolute sum, kept as edges
+    everything: bool = False  # expand every active feature, regardless of the limits above
+
+    def limit(self, n_features: int) -> int:
+        """The largest number of features to expand, of `n_features`."""
+        return n_features if self.everything else min(self.max_features, n_features)
 
 
 class ThinRows(NamedTuple):
-    """Some rows with only their largest weights."""
+    """Rows with only their largest weights."""
 
     counts: Int[ndarray, " row"]  # weights kept
     ends: Int[ndarray, " row"]  # where each row's weights end
@@ -32,7 +64,7 @@ class ThinRows(NamedTuple):
     totals: Float[ndarray, " row"]  # absolute sums of the whole rows
 
     def edges(self, row: int) -> slice:
-        """Where a row's weights are."""
+        """The slice of a row's weights."""
         return slice(self.ends[row] - self.counts[row], self.ends[row])
 
     def shares(self, row: int) -> tuple[Int[ndarray, " kept"], Float[ndarray, " kept"]]:
@@ -47,12 +79,12 @@ class SparseRows:
 
     n_nodes: int
     kept_share: float
-    nodes: list[int] = field(default_factory=list)  # whose rows these are, in order of arrival
+    nodes: list[int] = field(default_factory=list)  # whose row each is, in order of arrival
     parts: list[ThinRows] = field(default_factory=list)
     residuals: list[float] = field(default_factory=list)  # |sum - value| / absolute sum
 
     def add(self, nodes: list[int], part: ThinRows, values: Float[ndarray, " row"]) -> None:
-        """Take in rows; `values` are what each must sum to."""
+        """Add rows; `values` are what each must sum to."""
         self.nodes += nodes
         self.parts.append(part)
         miss = np.abs(part.sums - values)
@@ -72,17 +104,17 @@ class SparseRows:
         return csr_array((data, indices, ends), shape=(self.n_nodes, self.n_nodes))
 
     def influence(self, seed: Float[ndarray, " node"]) -> Float[ndarray, " node"]:
-        """Influence over the rows so far (`graphs.influence`), what was dropped counted in."""
+        """Influence over the rows so far (`graphs.influence`), by shares of the whole rows."""
         return carry_down(
             seed, ((node, *part.shares(row)) for node, part, row in reversed(self._rows_by_node()))
         )
 
     def dropped(self) -> Float[ndarray, " node"]:
-        """Signed sum of the weights left out of each row; 0 for nodes without one."""
+        """Signed sum of the weights dropped from each row; 0 for nodes without a row."""
         return self._spread([part.dropped for part in self.parts])
 
     def dropped_absolute(self) -> Float[ndarray, " node"]:
-        """Sum of their sizes."""
+        """Absolute sum of the same weights."""
         return self._spread([part.dropped_absolute for part in self.parts])
 
     def expanded(self) -> Bool[ndarray, " node"]:
@@ -103,6 +135,121 @@ class SparseRows:
         return column
 
 
+@dataclass(frozen=True)
+class Sweeper:
+    """All that is needed to compute rows on one prompt."""
+
+    local: LocalReplacement
+    attention: Attention
+    sources: Sources
+    forward_prefix: ForwardPrefix
+
+    def add_features(
+        self, chosen: Int[Tensor, " row"], rows: SparseRows, on_swept: OnSwept
+    ) -> None:
+        """Sweep these active features into `rows`."""
+        features = self.local.features
+        covectors = Covectors(
+            layer=features.layer[chosen],
+            pos=features.pos[chosen],
+            covector=features.rows.encoder(chosen),
+            weight=torch.zeros(len(chosen), device=chosen.device),
+        )
+        self.add(
+            covectors,
+            self.sources.feature_column[chosen],
+            features.value[chosen],
+            features.constant[chosen],
+            rows,
+            on_swept,
+        )
+
+    def add(
+        self,
+        covectors: Covectors,
+        nodes: Int[Tensor, " row"],
+        values: Float[Tensor, " row"],
+        constants: Float[Tensor, " row"],
+        rows: SparseRows,
+        on_swept: OnSwept,
+    ) -> None:
+        """Sweep covectors into `rows`; constants go to the bias of the layer that each reads."""
+        sources, device = self.sources, covectors.pos.device
+        bias = sources.bias_column + covectors.layer
+        blocks = blocks_of(covectors, sources, self.forward_prefix.split, workers_for(device))
+
+        def work(block: Tensor) -> ThinRows:
+            targets = covectors.take(block)
+            parts = (self.local.frozen, self.attention, sources, self.forward_prefix)
+            weights = sweep_block(*parts, targets)
+            weights[torch.arange(len(block), device=device), bias[block]] += constants[block]
+            exact = torch.float64 if weights.dtype == torch.float64 else torch.float32
+            return thin(weights.to(exact).cpu().numpy(), rows.kept_share)
+
+        done = 0
+        for block, part in zip(blocks, each_block(work, blocks, device), strict=True):
+            rows.add(nodes[block].tolist(), part, values[block].double().cpu().numpy())
+            done += len(block)
+            on_swept(done)
+
+
+def prepare_sweep(local: LocalReplacement, split: int = 0) -> Sweeper:
+    """The sweeper of a recorded prompt, with sources below `split` pushed forward to it."""
+    sources = build_sources(local)
+    attention = Attention(local.frozen, local.recording, sources.first)
+    return Sweeper(
+        local, attention, sources, build_forward_prefix(local.frozen, attention, sources, split)
+    )
+
+
+def expand(sweeper: Sweeper, settings: Expansion, progress: Progress) -> SparseRows:
+    """Rows of all targets and of the features with most influence on them."""
+    features, targets, sources = sweeper.local.features, sweeper.local.targets, sweeper.sources
+    n_columns = sources.first_column[-1]
+    rows = SparseRows(n_columns + len(targets.described), settings.kept_share)
+    target_nodes = torch.arange(n_columns, rows.n_nodes, device=sources.feature_column.device)
+    seed = np.zeros(rows.n_nodes)
+    seed[n_columns:] = targets.covectors.weight.cpu().numpy()
+    sweeper.add(
+        targets.covectors, target_nodes, targets.value, targets.constant, rows, lambda _: None
+    )
+    columns = sources.feature_column.cpu().numpy()
+    limit = settings.limit(len(features))
+    expanded = np.zeros(len(features), dtype=bool)
+    while (done := int(expanded.sum())) < limit:
+        chosen = _next_round(rows, seed, columns, expanded, limit - done, settings)
+        if len(chosen) == 0:
+            break
+        expanded[chosen] = True
+        sweeper.add_features(
+            torch.from_numpy(chosen).to(features.layer.device),
+            rows,
+            lambda swept, done=done: progress("sweep", done + swept, limit),
+        )
+    return rows
+
+
+def _next_round(
+    rows: SparseRows,
+    seed: Float[ndarray, " node"],
+    columns: Int[ndarray, " feat"],
+    expanded: ndarray,
+    budget: int,
+    settings: Expansion,
+) -> Int[ndarray, " chosen"]:
+    """The features to expand next; empty if too little influence is unresolved."""
+    unexpanded = np.flatnonzero(~expanded)
+    unbounded = settings.everything or (settings.tolerance <= 0 and len(unexpanded) <= budget)
+    if unbounded:
+        return unexpanded
+    arrived = rows.influence(seed)[columns[unexpanded]] / seed.sum()
+    if arrived.sum() <= settings.tolerance:
+        return unexpanded[:0]
+    size = min(budget, max(FIRST_ROUND, len(rows.nodes)))
+    best = np.argsort(-arrived, kind="stable")[:size]
+    return unexpanded[best[arrived[best] > 0]]
+
+
 def thin(block: Float[ndarray, "row column"], share: float) -> ThinRows:
     """Rows with the fewest weights that hold `share` of each row's absolute sum."""
     sizes = np.abs(block)
@@ -112,17 +259,17 @@ def thin(block: Float[ndarray, "row column"], share: float) -> ThinRows:
     ends = counts.cumsum()
     weights = block[kept]
     columns = np.broadcast_to(np.arange(block.shape[1], dtype=np.int32), block.shape)[kept]
-    # reduceat gives the entry itself for an empty row; such rows hold nothing.
+    # reduceat gives an entry for an empty row, whose sum is 0.
     starts, padded = ends - counts, np.append(weights, 0)
-    held = np.add.reduceat(padded, starts, dtype=np.float64) * (counts > 0)
-    held_sizes = np.add.reduceat(np.abs(padded), starts, dtype=np.float64) * (counts > 0)
+    kept_sums = np.add.reduceat(padded, starts, dtype=np.float64) * (counts > 0)
+    kept_sizes = np.add.reduceat(np.abs(padded), starts, dtype=np.float64) * (counts > 0)
     return ThinRows(
         counts=counts,
         ends=ends,
         columns=columns,
         weights=weights,
-        dropped=sums - held,
-        dropped_absolute=np.maximum(totals - held_sizes, 0.0),
+        dropped=sums - kept_sums,
+        dropped_absolute=np.maximum(totals - kept_sizes, 0.0),
         sums=sums,
         totals=totals,
     )
@@ -131,7 +278,7 @@ def thin(block: Float[ndarray, "row column"], share: float) -> ThinRows:
 def largest(
     sizes: Float[ndarray, "row column"], totals: Float[ndarray, " row"], share: float
 ) -> Bool[ndarray, "row column"]:
-    """The fewest entries per row that hold `share` of its total; ties at the edge stay.
+    """The fewest entries per row that hold `share` of its total; ties at the limit are kept.
 
     >>> largest(np.array([[5.0, 0.0, 1.0, 4.0]]), np.array([10.0]), 0.85)
     array([[ True, False, False,  True]])
@@ -139,11 +286,11 @@ def largest(
     if share >= 1.0:
         return sizes > 0
     n_rows, n_columns = sizes.shape
-    rising = np.zeros((n_rows, n_columns + -n_columns % RUN), dtype=sizes.dtype)
-    rising[:, :n_columns] = sizes
-    rising.sort(axis=1)
+    ascending = np.zeros((n_rows, n_columns + -n_columns % RUN), dtype=sizes.dtype)
+    ascending[:, :n_columns] = sizes
+    ascending.sort(axis=1)
     # The first entry that no longer fits under the budget: first its run, then its place there.
-    runs = rising.reshape(n_rows, -1, RUN)
+    runs = ascending.reshape(n_rows, -1, RUN)
     budget = ((1.0 - share) * totals)[:, None]
     up_to = runs.sum(2, dtype=np.float64).cumsum(1)
     run = np.minimum((up_to <= budget).sum(1), runs.shape[1] - 1)

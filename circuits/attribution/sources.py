@@ -1,11 +1,18 @@
 """Sources: every vector that enters the residual stream on one prompt, and its column in a row.
 
 Per layer these are the active features' decoder rows, one error per position (what the dictionary
-leaves of the MLP's contribution), and constants: biases, and MLP outputs at context-only
-positions.  Together with the embedding they sum to the model's own residual stream, so that a
+leaves of the MLP's contribution), and constants: biases, and MLP outputs at prefix positions.
+Together with the embedding they sum to the model's own residual stream, so that a
 row of direct effects sums to the target's own value.
 
 Columns are in node order: tokens, positions, biases, then layer by layer features and errors.
+
+Prefix positions come first, so they attend only to each other, and they have no features: their
+residual stream is a fixed sum of components, one per token and one per layer's constants.  Later
+positions read them through attention alone.  So they are pushed forward once, and the sweep stops
+at their values, with c the covector on these:
+
+    weight of a component = Σ_layer Σ_pos c[pos] · value(component)[layer, pos]
 """
 
 from __future__ import annotations
@@ -17,25 +24,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.attribution.prefix_positions import Context, push_forward
+from circuits.attribution.local_replacement import LocalReplacement, written_at
 from circuits.features.active import ActiveFeatures, LinearPath
-from circuits.features.decomposition import written_at
 from circuits.model.frozen import FrozenModel
-from circuits.recording.attention import attention_constant
+from circuits.recording.attention import attended, attention_constant
 from circuits.recording.record import Recording
 from graphs.core.nodes import NodeKind, NodeTable
 
-MOST_PADDING = 3  # slots per source at most
-TILE_WIDTH = 64  # sources of one position read off together at most, where positions are uneven
+MOST_PADDING = 3  # largest number of slots per source
+TILE_WIDTH = 64  # largest tile where positions have unequal numbers of sources
 
 
 @dataclass(frozen=True)
 class Tiles:
     """Vectors with a position and a column each, packed so that one batched product reads them."""
 
-    pos: Int[Tensor, " tile"]  # rising, counted from the first swept position
+    pos: Int[Tensor, " tile"]  # ascending, counted from the first swept position
     vectors: Float[Tensor, "tile width d_model"]  # zero where a tile is not full
-    slot: Int[Tensor, " source"]  # place of each source in the flattened (tile, width), rising
+    slot: Int[Tensor, " source"]  # place of each source in the flattened (tile, width), ascending
     column: Int[Tensor, " source"]
     one_per_position: bool  # tile p is position p
 
@@ -66,12 +72,12 @@ class Tiles:
 
 @dataclass(frozen=True)
 class LayerSources:
-    """What enters at one layer."""
+    """Sources that enter at one layer."""
 
     tiles: Tiles  # features, errors and constants, added by the MLP
     mlp_constant: Float[Tensor, "pos d_model"]  # the constants among the tiles
     attention_constant: Float[Tensor, "pos d_model"]  # added by attention: biases
-    has_attention_constant: bool  # whether any of it is not zero
+    has_attention_constant: bool  # whether any of it is nonzero
     linear: dict[int, LinearPath]  # by the layer that is read
     bias_column: int
 
@@ -85,20 +91,39 @@ class LayerSources:
 
 
 @dataclass(frozen=True)
+class PrefixValues:
+    """Components of the prefix positions' residual, as values of every layer's attention."""
+
+    column: Int[Tensor, " component"]
+    values: tuple[Float[Tensor, "prefix_values component"], ...]  # per layer, (pos, kv head) flat
+
+    def read(
+        self,
+        layer: int,
+        covector: Float[Tensor, "active prefix kv_heads"],
+        rows: Float[Tensor, "row column"],
+    ) -> None:
+        """Add covector · value to the columns of all components."""
+        if len(self.column):
+            weights = covector.flatten(1) @ self.values[layer]
+            rows[: len(covector)].index_add_(1, self.column, weights)
+
+
+@dataclass(frozen=True)
 class Sources:
     """All columns of a row."""
 
-    first: int  # first swept position; those before are context
+    first: int  # first swept position, after the prefix
     layers: tuple[LayerSources, ...]
     inputs: tuple[Float[Tensor, "pos d_model"], ...]  # token embeddings, position embeddings
-    context: Context
+    prefix: PrefixValues
     feature_column: Int[Tensor, " feat"]
     first_column: tuple[int, ...]  # of each layer's features, and the number of columns
     bias_column: int  # of layer 0; the final norm's and unembedding's follow the last layer's
     nodes: NodeTable  # of the columns
 
     def columns_below(self, layer: int) -> int:
-        """How many columns a target that reads at this layer can see."""
+        """Number of columns that can affect a target reading at this layer."""
         return self.first_column[layer]
 
     def read_inputs(
@@ -112,33 +137,29 @@ class Sources:
             rows[:, start : start + n_pos] = torch.einsum("tpd,pd->tp", covector, swept)
 
 
-def build_sources(
-    frozen: FrozenModel, recording: Recording, features: ActiveFeatures, first: int = 0
-) -> Sources:
-    """Place all sources of a prompt into columns.
-
-    `first` is the first position that any target needs swept: 0, or the number of context-only
-    positions if no target is at one of them.
-    """
-    length, context = len(recording.prompt), recording.prompt.context_only
+def build_sources(local: LocalReplacement) -> Sources:
+    """Assign all sources of a prompt to columns."""
+    frozen, recording, features = local.frozen, local.recording, local.features
+    first = local.first_swept
+    length, n_prefix = len(recording.prompt), recording.prompt.n_prefix
     inputs = recording.inputs
     bias = len(inputs) * length
     counts = torch.bincount(features.layer, minlength=frozen.n_layers).tolist()
     starts = [bias + frozen.n_layers + 1]
     for count in counts:
-        starts.append(starts[-1] + count + length - context)
-    # Features are sorted by layer, and every layer before puts its errors in between.
+        starts.append(starts[-1] + count + length - n_prefix)
+    # Features are sorted by layer, with the errors of each layer after its features.
     feature_column = torch.arange(len(features), device=features.layer.device)
-    feature_column = feature_column + starts[0] + features.layer * (length - context)
+    feature_column = feature_column + starts[0] + features.layer * (length - n_prefix)
     constants = list(map(attention_constant, frozen.blocks, recording.blocks))
     return Sources(
         first=first,
         layers=tuple(
-            _layer(recording, features, layer, feature_column, end, bias, first, constants[layer])
+            _layer(local, layer, feature_column, end, bias, constants[layer])
             for layer, end in enumerate(starts[1:])
         ),
         inputs=inputs,
-        context=push_forward(frozen, recording, first, constants, bias),
+        prefix=prefix_values(frozen, recording, first, constants, bias),
         feature_column=feature_column,
         first_column=tuple(starts),
         bias_column=bias,
@@ -146,31 +167,59 @@ def build_sources(
     )
 
 
-def _layer(
+def prefix_values(
+    frozen: FrozenModel,
     recording: Recording,
-    features: ActiveFeatures,
+    first: int,
+    attention_constants: list[Tensor],
+    bias_column: int,
+) -> PrefixValues:
+    """Values of the positions before `first`; components are tokens, positions and biases."""
+    length, n_layers = len(recording.prompt), frozen.n_layers
+    device = recording.tokens.device
+    inputs = recording.inputs
+    own = torch.arange(first, device=device)
+    columns = [own + length * kind for kind in range(len(inputs))]
+    columns.append(bias_column + torch.arange(n_layers, device=device))
+    residual = recording.tokens.new_zeros(len(inputs) * first + n_layers, first, frozen.d_model)
+    for kind, vectors in enumerate(inputs):
+        residual[kind * first + own, own] = vectors[:first]
+    values: list[Tensor] = []
+    for layer, (block, recorded) in enumerate(zip(frozen.blocks, recording.blocks, strict=True)):
+        value = residual @ block.value.T
+        values.append(value.flatten(1).T.contiguous())
+        residual = residual + attended(
+            block, recorded, value / recorded.attention_denominator[:first, None]
+        )
+        constant = attention_constants[layer][:first] + recorded.contribution[:first]
+        residual[len(inputs) * first + layer] += constant
+    return PrefixValues(column=torch.cat(columns), values=tuple(values))
+
+
+def _layer(
+    local: LocalReplacement,
     layer: int,
     feature_column: Int[Tensor, " feat"],
     end: int,
     bias_column: int,
-    first: int,
     attended: Float[Tensor, "pos d_model"],
 ) -> LayerSources:
-    """What a layer adds: features that write here, errors, constants."""
-    length, context = len(recording.prompt), recording.prompt.context_only
-    written = written_at(recording, features, layer)
+    """The sources of a layer: features that write here, errors, constants."""
+    recording, features, first = local.recording, local.features, local.first_swept
+    length, n_prefix = len(recording.prompt), recording.prompt.n_prefix
+    written = written_at(local, layer)
     writing, vectors, error = written.features, written.vectors, written.error
     constant, linear = written.constant, written.linear
-    # At context-only positions the MLP's whole output is a constant.
-    constant[:context] = recording.blocks[layer].contribution[:context]
+    # At prefix positions the MLP's whole output is a constant.
+    constant[:n_prefix] = recording.blocks[layer].contribution[:n_prefix]
     biased = constant[first:].any(1).nonzero()[:, 0] + first
-    pos = torch.arange(context, length, device=error.device)
+    pos = torch.arange(n_prefix, length, device=error.device)
     errors = torch.arange(end - len(pos), end, device=pos.device)
     biases = torch.full_like(biased, bias_column + layer)
     return LayerSources(
         tiles=pack_tiles(
             torch.cat([features.pos[writing], pos, biased]) - first,
-            torch.cat([vectors, error[context:], constant[biased]]),
+            torch.cat([vectors, error[n_prefix:], constant[biased]]),
             torch.cat([feature_column[writing], errors, biases]),
         ),
         mlp_constant=constant[first:],
@@ -182,12 +231,12 @@ def _layer(
 
 
 def slots(counts: Int[Tensor, " pos"]) -> int:
-    """Vectors that tiles have room for, with so many sources by position."""
+    """Number of slots of tiles with these numbers of sources by position."""
     return _slots(counts, tile_width(counts))
 
 
 def tile_width(counts: Int[Tensor, " pos"]) -> int:
-    """One tile per position where these are about even, else tiles as small as padding asks for.
+    """The width of one tile per position if sources are spread evenly, else limited by padding.
 
     On a long prompt most positions of a layer have an error and no feature.
     """
@@ -231,7 +280,7 @@ def pack_tiles(
 
 def _nodes(frozen: FrozenModel, recording: Recording, features: ActiveFeatures) -> NodeTable:
     """The nodes of the columns, in column order."""
-    length, context = len(recording.prompt), recording.prompt.context_only
+    length, n_prefix = len(recording.prompt), recording.prompt.n_prefix
     pos, none = np.arange(length), -1
     ids = np.array(recording.prompt.ids)
     parts: list[tuple] = [(NodeKind.TOKEN, none, pos, ids)]
@@ -255,7 +304,7 @@ def _nodes(frozen: FrozenModel, recording: Recording, features: ActiveFeatures) 
         parts.append(
             (NodeKind.FEATURE, layer, feature_pos[here], index[here], activation[here], value[here])
         )
-        parts.append((NodeKind.ERROR, layer, np.arange(context, length), none))
+        parts.append((NodeKind.ERROR, layer, np.arange(n_prefix, length), none))
     return node_table(parts)
 
 

@@ -11,46 +11,89 @@ with norm gains folded into W_O and W_V and the norms' scales into the pattern, 
 one matrix product per kv head, a batched product with the pattern, and one product back.  Nothing
 here is differentiated: the frozen model is linear, and this is its transpose written out.
 
-What is not needed is not computed.  Targets at one position need no later position, and targets
+Only what is needed is computed.  Targets at one position need no later position, and targets
 of one layer no higher layer: targets go in blocks sorted by position, and within a block by layer
-from the top, so that the active targets of a layer are a growing prefix.  A target that has
-crossed no attention yet lives at one position only.  Context-only positions are pushed forward
-once (`circuits.attribution.prefix_positions`) and never swept.
+from the top, so that the active targets of a layer are the first rows.  The covector of a target
+that has not crossed an attention yet is at one position only.  Prefix positions are pushed forward
+once (`circuits.attribution.sources`) and never swept.
+
+The direct effect of a low source on a high target can be split at any layer: covectors are pulled
+back to it, sources are pushed forward to it, and one product combines them.  On short prompts,
+where the lower layers have fewer sources than there are rows above, this is cheaper than pulling
+every row back to the tokens:
+
+    weight of a source = Σ_pos c[pos] · (what the source adds to the residual entering `split`)[pos]
+
+Sources at one position affect only that and later positions, and form a group; biases and prefix
+positions affect all positions, and form another.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.attribution.forward_prefix import Lower
 from circuits.attribution.sources import Sources
-from circuits.model.covectors import Covectors
-from circuits.model.frozen import FrozenModel
+from circuits.machine import each_block
+from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.attention import CACHE_POSITIONS, Attention
 
 BLOCK_POSITIONS = 12288  # targets × positions of a block, for which sources are read at once
 BLOCK_WEIGHTS = 2**24  # weights of a block before they are thinned: 64 MB in float32
-BLOCKS_PER_WORKER = 4  # more balance better, fewer multiply larger matrices
-MOST_WASTE = 0.06  # share of positions that a block may carry for targets that end before
+BLOCKS_PER_WORKER = 4  # more give a better balance, fewer give larger matrices
+MOST_WASTE = 0.06  # largest share of a block's positions that its targets do not need
+
+
+@dataclass(frozen=True)
+class SourceGroup:
+    """Sources that act from one position on, as components of the residual entering a block."""
+
+    start: int  # counted from the first swept position
+    column: Int[Tensor, " source"]
+    vectors: Float[Tensor, "source pos d_model"]  # positions from `start` on
+
+    def read(
+        self, covector: Float[Tensor, "row pos d_model"], rows: Float[Tensor, "row column"]
+    ) -> None:
+        """Add covector · vector to the columns of all sources."""
+        covectors = covector[:, self.start :].flatten(1)
+        vectors = self.vectors[:, : covector.shape[1] - self.start].flatten(1)
+        rows.index_add_(1, self.column, covectors @ vectors.T)
+
+
+@dataclass(frozen=True)
+class ForwardPrefix:
+    """All sources that enter below block `split`; empty if it is 0."""
+
+    split: int = 0
+    groups: tuple[SourceGroup, ...] = ()
+
+    def read(
+        self, covector: Float[Tensor, "row pos d_model"], rows: Float[Tensor, "row column"]
+    ) -> None:
+        """Add the weights of all lower sources, from covectors on the residual at `split`."""
+        for group in self.groups:
+            if group.start < covector.shape[1]:
+                group.read(covector, rows)
 
 
 def blocks_of(
-    targets: Covectors, sources: Sources, floor: int, workers: int
+    targets: Covectors, sources: Sources, split: int, workers: int
 ) -> list[Int[Tensor, " row"]]:
-    """Targets that are swept together, costly blocks first, each by layer from the top.
+    """Targets that are swept together, most costly block first, each by layer from the top.
 
-    Targets below `floor` never share a block with those that stop there.
+    Targets below `split` never share a block with those that stop there.
     """
     pos, layer = (targets.pos - sources.first).tolist(), targets.layer.tolist()
     largest = block_positions(sum(pos) + len(pos), workers)
     most_rows = max(1, BLOCK_WEIGHTS // len(sources.nodes))
-    order = sorted(range(len(pos)), key=lambda row: (layer[row] < floor, pos[row], -layer[row]))
-    low = next((i for i, row in enumerate(order) if layer[row] < floor), len(order))
+    order = sorted(range(len(pos)), key=lambda row: (layer[row] < split, pos[row], -layer[row]))
+    low = next((i for i, row in enumerate(order) if layer[row] < split), len(order))
     blocks = [
         block
         for part in (order[:low], order[low:])
@@ -58,7 +101,7 @@ def blocks_of(
     ]
 
     def cost(rows: list[int]) -> int:
-        crossed = sum(layer[row] - (floor if layer[row] >= floor else 0) for row in rows)
+        crossed = sum(layer[row] - (split if layer[row] >= split else 0) for row in rows)
         return crossed * (pos[rows[-1]] + 1)
 
     blocks.sort(key=cost, reverse=True)
@@ -69,23 +112,23 @@ def blocks_of(
 
 
 def block_positions(total: int, workers: int) -> int:
-    """Positions of a block, of so many: several per worker, so that none waits long at the end."""
+    """Positions of a block, of `total`: several blocks per worker, to balance their load."""
     return min(BLOCK_POSITIONS, max(CACHE_POSITIONS, total // (BLOCKS_PER_WORKER * workers)))
 
 
 def _blocks(order: list[int], pos: list[int], largest: int, most_rows: int) -> Iterator[list[int]]:
     """Rows of each block, taken in order of position.
 
-    A block carries all its targets up to the position of its latest, so a later position only
-    joins while little is carried in vain.
+    A block sweeps all its targets up to the latest position among them, so a target at a later
+    position is added only while little of that is wasted.
     """
     block: list[int] = []
     needed = 0  # positions, over the targets of the block
     for row in order:
-        carried = (len(block) + 1) * (pos[row] + 1)
+        swept = (len(block) + 1) * (pos[row] + 1)
         needed += pos[row] + 1
-        full = carried > largest or len(block) == most_rows
-        if block and (full or carried > (1 + MOST_WASTE) * needed):
+        full = swept > largest or len(block) == most_rows
+        if block and (full or swept > (1 + MOST_WASTE) * needed):
             yield block
             block, needed = [], pos[row] + 1
         block.append(row)
@@ -97,19 +140,19 @@ def sweep_block(
     frozen: FrozenModel,
     attention: Attention,
     sources: Sources,
-    lower: Lower,
+    forward_prefix: ForwardPrefix,
     targets: Covectors,
 ) -> Float[Tensor, "row column"]:
     """Rows of direct effects of one block, whose targets are sorted by layer from the top.
 
-    Columns are those of `sources`, up to the last that any target of the block can see.
+    Columns are those of `sources`, up to the last that affects any target of the block.
     """
     pos = targets.pos - sources.first
     layers = targets.layer.tolist()
     rows = targets.covector.new_zeros(len(layers), sources.columns_below(layers[0]))
     covector = targets.covector.new_zeros(len(layers), int(pos.max()) + 1, frozen.d_model)
     covector[torch.arange(len(layers), device=pos.device), pos] = targets.covector
-    crossed, bottom = 0, lower.floor if layers[-1] >= lower.floor else 0
+    crossed, bottom = 0, forward_prefix.split if layers[-1] >= forward_prefix.split else 0
     to_lower: dict[int, list[Tensor]] = {}  # what came through skips, by the layer that they read
     for layer in reversed(range(bottom, min(layers[0] + 1, frozen.n_layers))):
         entering = sources.layers[layer]
@@ -125,19 +168,95 @@ def sweep_block(
             _add(through_mlp, above)
         entering.read_attention_constant(joined, rows)
         if len(joined):
-            at_context = attention.pull_back(layer, joined, pos[: len(joined)], crossed)
-            sources.context.read(layer, at_context, rows)
+            at_prefix = attention.pull_back(layer, joined, pos[: len(joined)], crossed)
+            sources.prefix.read(layer, at_prefix, rows)
             crossed = len(joined)
         if frozen.parallel:
             _add(through_mlp, above)
     if bottom:
-        lower.read(covector, rows)
+        forward_prefix.read(covector, rows)
     else:
         sources.read_inputs(covector, rows)
     return rows
 
 
 def _add(parts: list[Tensor], covector: Float[Tensor, "row pos d_model"]) -> None:
-    """Add what skips gave to their rows, which are the first ones, in place."""
+    """Add covectors that came through skips to their rows, the first ones, in place."""
     for part in parts:
         covector[: len(part)] += part
+
+
+def build_forward_prefix(
+    frozen: FrozenModel, attention: Attention, sources: Sources, split: int
+) -> ForwardPrefix:
+    """Push all sources that enter below block `split` forward to it."""
+    if split == 0:
+        return ForwardPrefix()
+    first, length = sources.first, len(sources.inputs[0])
+
+    def group_at(start: int) -> SourceGroup:
+        return _group(frozen, attention, sources, split, start)
+
+    starts = list(range(length - first))
+    groups = each_block(group_at, starts, sources.feature_column.device)
+    return ForwardPrefix(split, (_shared_group(frozen, attention, sources, split), *groups))
+
+
+def _group(
+    frozen: FrozenModel, attention: Attention, sources: Sources, split: int, start: int
+) -> SourceGroup:
+    """Token, features and errors at one swept position."""
+    pos, length = sources.first + start, len(sources.inputs[0])
+    written = [entering.tiles.at(start) for entering in sources.layers[:split]]
+    own = [
+        (column[column >= sources.first_column[0]], vectors[column >= sources.first_column[0]])
+        for column, vectors in written
+    ]
+    inputs = torch.stack([vectors[pos] for vectors in sources.inputs])
+    kinds = torch.arange(len(inputs), device=inputs.device)
+    columns = torch.cat([kinds * length + pos, torch.cat([column for column, _ in own]).unique()])
+    residual = inputs.new_zeros(len(columns), length - pos, frozen.d_model)
+    residual[: len(inputs), 0] = inputs
+    for layer, (column, vectors) in enumerate(own):
+        # Columns are in layer order, so those that have entered come first.
+        entered = residual[: int(torch.searchsorted(columns, sources.first_column[layer]))]
+        attended = attention.push_forward(layer, entered)
+        _add_layer(frozen, sources, layer, entered, attended, pos)
+        residual[torch.searchsorted(columns, column), 0] += vectors
+    return SourceGroup(start, columns, residual)
+
+
+def _shared_group(
+    frozen: FrozenModel, attention: Attention, sources: Sources, split: int
+) -> SourceGroup:
+    """Biases and prefix tokens, which act at all swept positions."""
+    prefix, first = sources.prefix, sources.first
+    n_pos = len(sources.inputs[0]) - first
+    residual = sources.inputs[0].new_zeros(len(prefix.column), n_pos, frozen.d_model)
+    for layer, entering in enumerate(sources.layers[:split]):
+        values = prefix.values[layer].T.unflatten(1, (first, -1)) if first else None
+        attended = attention.push_forward(layer, residual, values)
+        bias = int((prefix.column == entering.bias_column).nonzero())
+        attended[bias] += entering.attention_constant
+        _add_layer(frozen, sources, layer, residual, attended, first)
+        residual[bias] += entering.mlp_constant
+    return SourceGroup(0, prefix.column, residual)
+
+
+def _add_layer(
+    frozen: FrozenModel,
+    sources: Sources,
+    layer: int,
+    residual: Float[Tensor, "component pos d_model"],
+    attended: Float[Tensor, "component pos d_model"],
+    pos: int,
+) -> None:
+    """Add attention's output and the MLP's linear path from it, in place."""
+    linear = sources.layers[layer].linear.get(layer)  # skips to other layers exclude a split
+    if linear is None:
+        residual += attended
+    elif frozen.parallel:
+        residual += attended + linear.forward(residual, pos)
+    else:
+        residual += attended
+        residual += linear.forward(residual, pos)

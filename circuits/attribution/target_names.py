@@ -1,7 +1,7 @@
-"""Naming: which token a person means.
+"""Target names: the token for a text.
 
-A text names the token that it is; `id:7365` names a vocabulary entry.  Several entries may have
-one text: then the most probable on the prompt is meant, and a sentence lists them all.
+A text names the token with this text; `id:7365` names a vocabulary entry.  If several entries have
+the text, the most probable one on the prompt is chosen, and a remark lists them.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from circuits.model.subject import Subject
 from circuits.recording.record import record
 
 DEFAULTS = TargetSettings()
-LISTED = 5  # entries that a sentence lists
+LISTED = 5  # tokens that a remark lists
 _ID = re.compile(r"id:(\d{1,18})")
 
 
-class Named(NamedTuple):
-    """A token, and what is to be said about the choice."""
+class NamedToken(NamedTuple):
+    """A token, and a remark on the choice."""
 
     token: int
-    remark: str = ""  # one sentence where several tokens have the text
+    remark: str = ""  # one sentence if several tokens have the text
 
 
-def named_token(text: str, subject: Subject, prompt: Prompt, position: int = -1) -> Named:
-    """The token of a text that is most probable at a position of the prompt.
+def named_token(text: str, subject: Subject, prompt: Prompt, position: int = -1) -> NamedToken:
+    """The token with this text that is most probable at a position of the prompt.
 
-    The model is asked only where there are several.  Raises TargetError, naming its tokens, for a
-    text that is not one token, and PromptError as `circuits.recording.record.record`.
+    The model runs only if there are several.  Raises TargetError, listing its tokens, for a text
+    that is not one token, and PromptError as `circuits.recording.record.record`.
     """
     found = candidates(text, subject.tokenizer)
     if len(found) == 1:
-        return Named(found[0])
+        return NamedToken(found[0])
     probabilities = record(subject.frozen, prompt, position).logits.double().softmax(-1)
     known = [token for token in found if token < len(probabilities)]
-    chance = {token: float(probabilities[token]) for token in known}
-    ordered = sorted(known, key=lambda token: -chance[token])
-    listed = ", ".join(f"id:{token} ({chance[token]:.2g})" for token in ordered[:LISTED])
+    by_token = {token: float(probabilities[token]) for token in known}
+    ordered = sorted(known, key=lambda token: -by_token[token])
+    listed = ", ".join(f"id:{token} ({by_token[token]:.2g})" for token in ordered[:LISTED])
     more = f" and {len(ordered) - LISTED} more" if len(ordered) > LISTED else ""
-    return Named(
+    return NamedToken(
         ordered[0],
-        f"{text!r} is the text of {len(ordered)} tokens, of which the most probable is taken: "
-        f"{listed}{more}; name another by its id.",
+        f"{text!r} is the text of {len(ordered)} tokens, of which the most probable is used: "
+        f"{listed}{more}; choose another by its id.",
     )
 
 
@@ -60,12 +60,12 @@ def named_targets(
     against: str | None = None,
     settings: TargetSettings = DEFAULTS,
 ) -> tuple[TargetSettings, tuple[str, ...]]:
-    """The settings with these targets, and sentences on what was chosen.  Raises as `named_token`.
+    """The settings with these targets, and remarks on the choice.  Raises as `named_token`.
 
-    Without texts they explain the most probable tokens.
+    Without texts the targets are the most probable tokens.
     """
-    asked = [*texts, *([] if against is None else [against])]
-    found = [named_token(text, subject, prompt, settings.position) for text in asked]
+    named = [*texts, *([] if against is None else [against])]
+    found = [named_token(text, subject, prompt, settings.position) for text in named]
     return (
         replace(
             settings,
@@ -77,11 +77,11 @@ def named_targets(
 
 
 def candidates(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """All tokens that a text may mean.  Raises TargetError, naming its tokens, if it is not one."""
+    """All tokens with a text.  Raises TargetError, listing its tokens, if it is not one."""
     if named := _ID.fullmatch(text):
         return (int(named[1]),)
     require_known(text, tokenizer)
-    # Some tokenizers put a space before a text's first word: behind a word they do not.
+    # Some tokenizers put a space before a text's first word, but not after another word.
     anchor, behind = encode(ANCHOR, tokenizer), encode(ANCHOR + text, tokenizer)
     readings = [encode(text, tokenizer)]
     if anchor and behind[: len(anchor)] == anchor:

@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.model.covectors import Covectors
-from circuits.model.frozen import FrozenModel
+from circuits.model.frozen import Covectors, FrozenModel
 from circuits.model.prompt import TargetError
 from circuits.recording.record import Recording
 from graphs.core.nodes import NodeKind
@@ -29,12 +28,12 @@ class Direction:
 
     text: str  # what it stands for
     vector: Float[Tensor, " d_model"]
-    layer: int | None = None  # block whose MLP reads the residual; None: the normalised final one
+    layer: int | None = None  # block whose MLP input it reads; None: the normalised final residual
 
 
 @dataclass(frozen=True)
 class TargetSettings:
-    """What to explain.  With no tokens and no directions: the most probable next tokens."""
+    """What to explain; without tokens and directions, the most probable next tokens."""
 
     tokens: tuple[int, ...] = ()  # vocabulary ids, each with weight 1
     against: int | None = None  # explain logit(token) - logit(against) instead, per token
@@ -64,10 +63,10 @@ def read_targets(
 ) -> Targets:
     """Directions, values and seeds of the targets; `token_texts` spells a vocabulary id.
 
-    They are read at the recording's position.  Raises TargetError for settings that make no sense
-    or do not fit the model.
+    They are read at the recording's position.  Raises TargetError for settings that are
+    inconsistent or do not fit the model.
     """
-    _require_sound(frozen, settings)
+    _require_consistent(frozen, settings)
     pos = recording.position
     if settings.directions:
         return _direction_targets(frozen, recording, settings.directions, pos)
@@ -93,30 +92,35 @@ def read_targets(
     )
 
 
-def _require_sound(frozen: FrozenModel, settings: TargetSettings) -> None:
-    """Raises TargetError for settings that make no sense or do not fit the model."""
+def _require_consistent(frozen: FrozenModel, settings: TargetSettings) -> None:
+    """Raises TargetError for settings that are inconsistent or do not fit the model."""
     named = [*settings.tokens, *([] if settings.against is None else [settings.against])]
     if len(set(named)) < len(named):
-        raise TargetError("A token is named twice: give each target once, and another --against.")
+        raise TargetError(
+            "A token is given twice: give each target once, and a different --against."
+        )
     if any(not 0 <= token < len(frozen.unembedding) for token in named):
-        raise TargetError(f"A target is not in the vocabulary of {len(frozen.unembedding)} tokens.")
+        raise TargetError(
+            f"A target is not in the vocabulary of {len(frozen.unembedding)} tokens: choose "
+            "another."
+        )
     if settings.against is not None and not settings.tokens:
-        raise TargetError("A contrast needs a token that wins: give tokens beside against.")
+        raise TargetError("--against needs a target to compare with: give at least one token.")
     if settings.directions and settings.tokens:
-        raise TargetError("Tokens and directions exclude each other: trace one, then the other.")
+        raise TargetError("Tokens and directions cannot be combined: trace them separately.")
     if settings.max_logits < 1:
-        raise TargetError(f"max_logits is {settings.max_logits}: explain at least one token.")
+        raise TargetError(f"max_logits must be at least 1, got {settings.max_logits}.")
     for direction in settings.directions:
         layer, shape = direction.layer, tuple(direction.vector.shape)
         if shape != (frozen.d_model,):
             raise TargetError(
-                f"The direction {direction.text!r} has shape {shape}, the model asks for "
+                f"The direction {direction.text!r} has shape {shape}, the model needs "
                 f"({frozen.d_model},)."
             )
         if layer is not None and not 0 <= layer < frozen.n_layers:
             raise TargetError(
-                f"The direction {direction.text!r} names layer {layer}: choose one of 0 to "
-                f"{frozen.n_layers - 1}, or None."
+                f"The direction {direction.text!r} reads layer {layer}, which does not exist: "
+                f"choose one of 0 to {frozen.n_layers - 1}, or None."
             )
 
 

@@ -1,1 +1,1 @@
-"""Whether graphs and dictionaries are true: report cards, audits, profiles."""
+"""Evaluation of graphs and dictionaries: report cards, audits, profiles."""

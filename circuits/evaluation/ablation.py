@@ -1,7 +1,6 @@
-"""Ablation: sets of the features that are active on a prompt, taken away in the model.
+"""Ablation of sets of the features that are active on a prompt, in the model.
 
-Sets are masks over all active features, whatever of them the graph still has.  The model runs
-freely.
+Sets are masks over all active features, also those pruned from the graph.  The model runs freely.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from graphs.interventions.changes import Change, Intervention
 
 
 class Ablation:
-    """The features of a prompt, and what it does to take some of them away."""
+    """The active features of a prompt, and the effect of ablating sets of them."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        active = experiment.features
+        active = experiment.local.features
         self.layer: Int[ndarray, " feat"] = active.layer.cpu().numpy()
         self.nodes = [NodeId(NodeKind.FEATURE, *place) for place in active.places()]
         self.changes = [Change(node, 0.0) for node in self.nodes]
@@ -39,67 +38,67 @@ class Ablation:
         return len(self.nodes)
 
     @cached_property
-    def raising(self) -> Int[ndarray, " feat"]:
-        """Features by what they do for the targets over all paths, weighted by the seed."""
+    def by_total_effect(self) -> Int[ndarray, " feat"]:
+        """Features by total effect on the targets, weighted by the seed, largest first."""
         graph = self.experiment.graph
         targets = graph.target_rows().tolist()
         effects = [graph.seed[row] * total_effects(graph, row) for row in targets]
         return self._ordered(np.sum(effects, axis=0))
 
     def _ordered(self, values: Float[ndarray, " node"]) -> Int[ndarray, " feat"]:
-        """Largest first; what the graph does not have counts 0."""
+        """Largest first; features that the graph does not have count as 0."""
         row = self.experiment.row.cpu().numpy()
         of_features = np.zeros(len(self.nodes))
         of_features[row[row >= 0]] = values[row >= 0]
         return np.argsort(-of_features, kind="stable")
 
     def inside(self, graph: AttributionGraph) -> Bool[ndarray, " feat"]:
-        """Those that are in a graph."""
+        """Mask of the features in a graph."""
         return np.array([node in graph for node in self.nodes])
 
-    def among(self, names: Iterable[str]) -> Bool[ndarray, " feat"]:
-        """Those of these names, as in `graphs.core.nodes`."""
-        wanted = set(names)
-        return np.array([str(node) in wanted for node in self.nodes])
+    def named(self, names: Iterable[str]) -> Bool[ndarray, " feat"]:
+        """Mask of the features with these names, as in `graphs.core.nodes`."""
+        given = set(names)
+        return np.array([str(node) in given for node in self.nodes])
 
-    def alike(
+    def random_set(
         self, chosen: Bool[ndarray, " feat"], generator: np.random.Generator
     ) -> Bool[ndarray, " feat"]:
-        """As many of every layer, at random."""
+        """A random mask with as many features of every layer."""
         found = np.zeros_like(chosen)
-        found[drawn_alike(self.layer, np.flatnonzero(chosen), generator)] = True
+        found[random_like(self.layer, np.flatnonzero(chosen), generator)] = True
         return found
 
-    def left(
+    def change_keeping(
         self, kept: list[Bool[ndarray, " feat"]], progress: Progress
     ) -> Float[ndarray, " set"]:
-        """Change of the targets' value, weighted by the seed, with only some features left."""
+        """Change of the targets' value, weighted by the seed, if only these features are kept."""
         return self.change(self.ablated([~some for some in kept], progress))
 
     def ablated(
         self, sets: list[Bool[ndarray, " feat"]], progress: Progress = ignore_progress
     ) -> Outcomes:
-        """Sets of features, each ablated together, the model running freely."""
-        made = [
+        """Outcomes of ablating each set, with the model running freely."""
+        interventions = [
             Intervention(
                 f"{int(some.sum())} features to 0",
                 tuple(self.changes[number] for number in np.flatnonzero(some).tolist()),
             )
             for some in sets
         ]
-        return intervene(self.experiment, made, Regime.FREE, progress=progress)
+        return intervene(self.experiment, interventions, Regime.FREE, progress=progress)
 
     def change(self, outcomes: Outcomes) -> Float[ndarray, " set"]:
-        """Of the targets' value, weighted by the seed."""
+        """Change of the targets' value, weighted by the seed."""
         graph = self.experiment.graph
         targets = graph.target_rows()
         return outcomes.measured[:, targets] @ graph.seed[targets] / graph.seed[targets].sum()
 
 
-def drawn_alike(
+def random_like(
     layer: Int[ndarray, " feat"], chosen: Int[ndarray, " some"], generator: np.random.Generator
 ) -> Int[ndarray, " some"]:
-    """As many rows of every layer as are chosen, at random among all of that layer."""
+    """Random rows, as many of every layer as are chosen."""
     layers, counts = np.unique(layer[chosen], return_counts=True)
     drawn = [
         generator.choice(np.flatnonzero(layer == one), count, replace=False)

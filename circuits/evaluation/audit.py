@@ -1,9 +1,9 @@
-"""Audit: why a model answers two prompts otherwise that differ in one thing.
+"""Audit: which features mediate the difference between prompts that differ in one respect.
 
-Both prompts are traced to one target.  Features are ranked by what is at stake at them: influence
-that they pass on, as far as they fire otherwise (`circuits.evaluation.contrast`).  Those with most
-at stake are tested in the model (`graphs.interventions.carriers`), each alone and all together,
-beside random ones of the same layers among all that fire otherwise.
+Both prompts are traced to one target.  Features are ranked by attribution: influence times relative
+difference of activation (`circuits.evaluation.contrast`).  The top ones are tested in the model
+(`graphs.interventions.mediators`), each alone and all together, and compared with random features
+of the same layers whose activations differ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from circuits.attribution.target_names import named_targets
 from circuits.attribution.targets import TargetSettings
-from circuits.evaluation.contrast import Differing, Place, differing
+from circuits.evaluation.contrast import AlignedFeature, DifferingFeatures, differing_features
 from circuits.features.active import FeatureSource
 from circuits.interventions.experiment import Experiment, prepare
 from circuits.interventions.intervene import Outcomes, at_targets, intervene
@@ -29,7 +29,7 @@ from graphs.comparison.compare import compare
 from graphs.core.graph import AttributionGraph
 from graphs.core.regime import Regime
 from graphs.core.report import SetReport
-from graphs.interventions.carriers import LEAST_DIFFERENCE, Answer, Audited, Carrier
+from graphs.interventions.mediators import LEAST_DIFFERENCE, Answer, Audited, Mediator
 from graphs.interventions.pairs import PromptPair
 from graphs.interventions.reporting import set_report
 
@@ -40,10 +40,10 @@ Both = tuple[Experiment, Experiment]
 class AuditSettings:
     """How pairs are compared."""
 
-    carriers: int = 20  # features with most at stake, tested alone and together
+    mediators: int = 20  # features of largest attribution, tested alone and together
     random_sets: int = 20
     seed: int = 0
-    trace: TraceSettings = field(default_factory=TraceSettings)  # but for its targets
+    trace: TraceSettings = field(default_factory=TraceSettings)  # apart from its targets
 
 
 def audit(
@@ -57,7 +57,7 @@ def audit(
     chat: bool = False,
     force: bool = False,
 ) -> tuple[Audited, tuple[AttributionGraph, AttributionGraph]]:
-    """What carries the difference, and the graphs of both prompts with what was measured.
+    """The mediating features, and the graphs of both prompts with the measured effects.
 
     Raises PromptError, TargetError and as `trace`.
     """
@@ -68,16 +68,18 @@ def audit(
     traced = TraceSettings(target, settings.trace.expansion, settings.trace.labels)
     graphs = [trace(prompt, subject, source, traced, progress, force=force) for prompt in prompts]
     both = prepare(graphs[0], subject, source), prepare(graphs[1], subject, source)
-    features = differing(*both)
-    chosen = np.argsort(-features.stake, kind="stable")[: settings.carriers]
+    features = differing_features(*both)
+    chosen = np.argsort(-features.attribution, kind="stable")[: settings.mediators]
     answers = _answer(both[0]), _answer(both[1])
     difference = answers[1].value - answers[0].value
     progress("swap", 0, 1)
     alone = _swapped(both, features, [[row] for row in chosen.tolist()])
-    known = abs(difference) >= LEAST_DIFFERENCE
-    moved = _shares(both, alone, difference) if known else np.full((len(chosen), 2), np.nan)
-    carriers = [
-        _carrier(both, features, row, shares)
+    has_difference = abs(difference) >= LEAST_DIFFERENCE
+    moved = (
+        _shares(both, alone, difference) if has_difference else np.full((len(chosen), 2), np.nan)
+    )
+    mediators = [
+        _mediator(both, features, row, shares)
         for row, shares in zip(chosen.tolist(), moved, strict=True)
     ]
     found = Audited(
@@ -85,9 +87,9 @@ def audit(
         target=graphs[0].provenance.targets[0].text,
         answers=answers,
         in_common=compare(graphs[0], graphs[1], permutations=0).features.value,
-        carriers=tuple(sorted(carriers, key=lambda one: -abs(one.share or 0.0))),
+        mediators=tuple(sorted(mediators, key=lambda one: -abs(one.share or 0.0))),
         together=_together(both, features, chosen, difference, settings)
-        if known and len(chosen)
+        if has_difference and len(chosen)
         else None,
         failures=tuple(failure for graph in graphs for failure in graph.provenance.failures),
         remarks=remarks,
@@ -102,7 +104,7 @@ def audit(
 def _target(
     pair: PromptPair, subject: Subject, prompts: list[Prompt]
 ) -> tuple[TargetSettings, tuple[str, ...]]:
-    """What the pair asks, else the first prompt's answer against the second's; and remarks."""
+    """The pair's target, else the first prompt's answer against the second's; and remarks."""
     if pair.target is not None:
         return named_targets(subject, prompts[0], [pair.target], pair.against)
     one, other = (int(record(subject.frozen, prompt).logits.argmax()) for prompt in prompts)
@@ -110,18 +112,20 @@ def _target(
 
 
 def _answer(experiment: Experiment) -> Answer:
-    probabilities = experiment.recording.logits.double().softmax(-1)
+    probabilities = experiment.local.recording.logits.double().softmax(-1)
     token = int(probabilities.argmax())
     return Answer(
         text=experiment.subject.spell(token),
         token_id=token,
         probability=min(1.0, float(probabilities[token])),
-        value=float(experiment.targets.value[0]),
+        value=float(experiment.local.targets.value[0]),
     )
 
 
-def _swapped(both: Both, features: Differing, sets: list[list[int]]) -> tuple[Outcomes, Outcomes]:
-    """Each set of features as in the other prompt, in either prompt; the model runs freely."""
+def _swapped(
+    both: Both, features: DifferingFeatures, sets: list[list[int]]
+) -> tuple[Outcomes, Outcomes]:
+    """Give each set of features the other prompt's activations, in both prompts; runs freely."""
     one, other = (
         intervene(experiment, [features.swap(rows, side) for rows in sets], Regime.FREE)
         for side, experiment in enumerate(both)
@@ -132,7 +136,7 @@ def _swapped(both: Both, features: Differing, sets: list[list[int]]) -> tuple[Ou
 def _shares(
     both: Both, outcomes: tuple[Outcomes, Outcomes], difference: float
 ) -> Float[ndarray, "set 2"]:
-    """Of the difference; nan where nothing could be changed."""
+    """Shares of the difference; nan where nothing could be changed."""
     found = np.stack(
         [
             outcome.measured[:, experiment.graph.target_rows()[0]]
@@ -145,49 +149,51 @@ def _shares(
     return found / [difference, -difference]
 
 
-def _carrier(both: Both, features: Differing, row: int, moved: Float[ndarray, " 2"]) -> Carrier:
+def _mediator(
+    both: Both, features: DifferingFeatures, row: int, moved: Float[ndarray, " 2"]
+) -> Mediator:
     place = features.places[row]
     positions = tuple(None if pos < 0 else pos for pos in (place.first, place.second))
-    return Carrier(
+    return Mediator(
         layer=place.layer,
         index=place.row,
         positions=(positions[0], positions[1]),
         tokens=(_token(both[0], positions[0]), _token(both[1], positions[1])),
-        says=_said(both, place),
+        label=_label(both, place),
         activations=(float(features.activation[row, 0]), float(features.activation[row, 1])),
         influence=(float(features.influence[row, 0]), float(features.influence[row, 1])),
-        moved=(_known(moved[0]), _known(moved[1])),
+        moved=(_or_none(moved[0]), _or_none(moved[1])),
     )
 
 
 def _token(experiment: Experiment, pos: int | None) -> str:
-    return "" if pos is None else experiment.recording.prompt.tokens[pos]
+    return "" if pos is None else experiment.local.recording.prompt.tokens[pos]
 
 
-def _said(both: Both, place: Place) -> str:
-    """What either graph says of a feature."""
-    said = ""
+def _label(both: Both, place: AlignedFeature) -> str:
+    """A feature's label in either graph; empty if neither has one."""
+    label = ""
     for side, experiment in enumerate(both):
         node, graph = place.node(side), experiment.graph
-        if not said and node is not None and node in graph:
-            said = graph.said(graph.find(node))
-    return said
+        if not label and node is not None and node in graph:
+            label = graph.label(graph.find(node))
+    return label
 
 
-def _known(share: float) -> float | None:
+def _or_none(share: float) -> float | None:
     return None if np.isnan(share) else float(share)
 
 
 def _together(
     both: Both,
-    features: Differing,
+    features: DifferingFeatures,
     chosen: Int[ndarray, " some"],
     difference: float,
     settings: AuditSettings,
 ) -> SetReport:
-    """All at once, beside random ones."""
+    """All features at once, compared with random sets."""
     generator = np.random.default_rng(settings.seed)
-    sets = [chosen, *(features.alike(chosen, generator) for _ in range(settings.random_sets))]
+    sets = [chosen, *(features.random_set(chosen, generator) for _ in range(settings.random_sets))]
     outcomes = _swapped(both, features, [rows.tolist() for rows in sets])
     shares = np.nanmean(_shares(both, outcomes, difference), axis=1)
     return set_report(len(chosen), float(shares[0]), shares[1:])

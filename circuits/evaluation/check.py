@@ -1,7 +1,7 @@
 """Check: a graph's report card, from interventions in the model (see `graphs.core.report`).
 
-Sets of features are ablated in the free regime, where the model runs by itself.  They are drawn
-from all features that are active on the prompt, whatever of them the graph still has.
+Sets of features are ablated in the free regime.  They are drawn from all features that are active
+on the prompt, also those pruned from the graph.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ from graphs.interventions.reporting import areas, effect_report, set_report
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """How much is tested."""
+    """Sizes of the tests."""
 
-    features: int = 100  # those of most influence, ablated one by one
-    strongest: int = 20  # those that raise the targets most, ablated together
+    features: int = 100  # the most influential features, ablated one by one
+    strongest: int = 20  # features of largest total effect, ablated together
     random_sets: int = 20  # for each set of features that is tested
     random_orders: int = 5  # for the curve
-    prune: PruneSettings = field(default_factory=PruneSettings)  # of a whole graph: its circuit
+    prune: PruneSettings = field(
+        default_factory=PruneSettings
+    )  # selects an unpruned graph's circuit
     seed: int = 0
 
 
@@ -49,16 +51,18 @@ def check(
     settings: CheckSettings | None = None,
     progress: Progress = ignore_progress,
 ) -> Report:
-    """Test a graph in its model.  Raises ExperimentError for one whose targets count nothing."""
+    """Test a graph in its model.  Raises ExperimentError if all seeds of its targets are 0."""
     settings = settings or CheckSettings()
     if not experiment.graph.seed.any():
-        raise ExperimentError("No target of the graph has a seed, so there is nothing to test.")
-    source = experiment.source
+        raise ExperimentError(
+            "No target of the graph has a seed, so there is nothing to test: trace again."
+        )
+    source, local = experiment.source, experiment.local
     dictionary = source.transcoders if isinstance(source, Filled) else source
     replaced = None
     if isinstance(dictionary, TranscoderSet):
         progress("replace", 0, 1)
-        replaced = replacement_report(experiment.frozen, experiment.recording, dictionary)
+        replaced = replacement_report(local.frozen, local.recording, dictionary)
     features = Ablation(experiment)
     report = Report(
         generator=f"headwater {version('headwater')}",
@@ -79,18 +83,18 @@ def _effects(
     experiment, graph = features.experiment, features.experiment.graph
     strongest = (features.nodes[number] for number in features.order.tolist())
     nodes = islice((node for node in strongest if node in graph), settings.features)
-    made = [Intervention(str(node), (Change(node, 0.0),)) for node in nodes]
-    if not made:
+    interventions = [Intervention(str(node), (Change(node, 0.0),)) for node in nodes]
+    if not interventions:
         return ()
     found: list[EffectReport] = []
     for regime in Regime:
-        outcomes = intervene(experiment, made, regime, progress=progress)
+        outcomes = intervene(experiment, interventions, regime, progress=progress)
         found.extend(effect_reports(graph, outcomes))
     return tuple(found)
 
 
 def effect_reports(graph: AttributionGraph, outcomes: Outcomes) -> tuple[EffectReport, ...]:
-    """Predicted beside measured: at the targets, and at features that are predicted to change."""
+    """Predicted and measured effects at the targets, and at features predicted to change."""
     inner = graph.nodes.is_kind(NodeKind.FEATURE) & graph.expanded
     receivers: dict[Receivers, Int[ndarray, " node"]] = {
         "targets": graph.target_rows(),
@@ -99,15 +103,17 @@ def effect_reports(graph: AttributionGraph, outcomes: Outcomes) -> tuple[EffectR
     found: list[EffectReport] = []
     for on, rows in receivers.items():
         predicted, measured = outcomes.predicted[:, rows], outcomes.measured[:, rows]
-        told = np.isfinite(predicted) & ((predicted != 0) | (on == "targets"))
-        if np.any(told):
-            measured, dropped = measured[told], _dropped(graph, rows)
-            found.append(effect_report(outcomes.regime, on, predicted[told], measured, dropped))
+        has_prediction = np.isfinite(predicted) & ((predicted != 0) | (on == "targets"))
+        if np.any(has_prediction):
+            measured, dropped = measured[has_prediction], _dropped(graph, rows)
+            found.append(
+                effect_report(outcomes.regime, on, predicted[has_prediction], measured, dropped)
+            )
     return tuple(found)
 
 
 def _dropped(graph: AttributionGraph, rows: Int[ndarray, " node"]) -> float:
-    """Share of rows that the graph has dropped."""
+    """Share of the rows' absolute sum that the graph has dropped."""
     lost = float(graph.dropped_absolute[rows].sum())
     return lost / (float(row_sizes(graph.weights)[rows].sum()) + lost or 1.0)
 
@@ -120,7 +126,7 @@ def _sets(features: Ablation, settings: CheckSettings, progress: Progress) -> di
     graph = features.experiment.graph
     pruned = "prune" in graph.provenance.settings  # a pruned graph is the circuit
     circuit = features.inside(graph if pruned else prune(graph, settings.prune))
-    alike = [features.alike(circuit, generator) for _ in range(settings.random_sets)]
+    random_sets = [features.random_set(circuit, generator) for _ in range(settings.random_sets)]
     orders = [
         features.order,
         *(generator.permutation(len(features)) for _ in range(settings.random_orders)),
@@ -128,10 +134,10 @@ def _sets(features: Ablation, settings: CheckSettings, progress: Progress) -> di
     counts = np.maximum(1, np.round(np.array(KS) * len(features))).astype(int)
     left = [_first(order, count) for order in orders for count in counts.tolist()]
     nothing = np.zeros(len(features), dtype=bool)
-    kept = [nothing, circuit, ~circuit, *alike, *(~one for one in alike), *left]
-    value = features.left(kept, progress)
+    kept = [nothing, circuit, ~circuit, *random_sets, *(~one for one in random_sets), *left]
+    value = features.change_keeping(kept, progress)
     if not value[0] < 0:
-        return {}  # all features together do not raise the targets: there is nothing to share out
+        return {}  # all features together do not promote the targets: no shares
     share = 1 - value / value[0]
     n, start = settings.random_sets, 3 + 2 * settings.random_sets
     curves = share[start:].reshape(len(orders), len(counts))
@@ -154,14 +160,14 @@ def _sets(features: Ablation, settings: CheckSettings, progress: Progress) -> di
 def _strongest(
     features: Ablation, settings: CheckSettings, progress: Progress
 ) -> StrongestReport | None:
-    """The few features that raise the targets most, ablated together, beside random ones."""
+    """Ablate the features of largest total effect together, compared with random sets."""
     if len(features) <= settings.strongest:
-        return None  # there are no others to be compared with
+        return None  # there are no others to compare with
     experiment, generator = features.experiment, np.random.default_rng(settings.seed)
     graph, targets = experiment.graph, experiment.graph.target_rows()
-    few = _first(features.raising, settings.strongest)
-    alike = [features.alike(few, generator) for _ in range(settings.random_sets)]
-    outcomes = features.ablated([few, *alike], progress)
+    few = _first(features.by_total_effect, settings.strongest)
+    random_sets = [features.random_set(few, generator) for _ in range(settings.random_sets)]
+    outcomes = features.ablated([few, *random_sets], progress)
     drop = -features.change(outcomes)
     seed = graph.seed[targets]
     top = graph.provenance.targets[int(seed.argmax())].token_id
@@ -175,8 +181,8 @@ def _strongest(
         value=float(graph.nodes.value[targets] @ seed / seed.sum()),
         drop=float(drop[0]),
         random_drop=float(drop[1:].mean()),
-        random_sd=float(drop[1:].std(ddof=1)) if len(alike) > 1 else 0.0,
-        chance=float(np.mean(drop[1:] >= drop[0])),
+        random_sd=float(drop[1:].std(ddof=1)) if len(random_sets) > 1 else 0.0,
+        null_probability=float(np.mean(drop[1:] >= drop[0])),
         probability=probability,
     )
 

@@ -1,7 +1,7 @@
-"""Differing: features that fire otherwise in two prompts of one model.
+"""Features whose activations differ between two prompts of one model.
 
-Features are brought together by their number and by positions that stand for each other; where a
-position has no partner in the other prompt, what fires there does not fire in the other.
+Features are matched by index and aligned positions; a feature at a position without a counterpart
+counts as inactive in the other prompt.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from circuits.evaluation.ablation import drawn_alike
+from circuits.evaluation.ablation import random_like
 from circuits.interventions.experiment import Experiment
 from graphs.analysis.influence import influence_shares
 from graphs.comparison.positions import align_prompts
 from graphs.core.nodes import NodeId, NodeKind
 from graphs.interventions.changes import Change, Intervention
 
-LEAST_CHANGE = 1e-3  # of an activation; less is rounding
+LEAST_CHANGE = 1e-3  # relative change of an activation; less is rounding
 
 
-class Place(NamedTuple):
-    """One feature at positions that stand for each other; -1: there is none."""
+class AlignedFeature(NamedTuple):
+    """One feature at aligned positions; -1: no such position."""
 
     layer: int
     row: int  # of the layer's dictionary
@@ -41,82 +41,90 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Differing:
-    """Features of two prompts; of every pair of numbers the first is the first prompt's."""
+class DifferingFeatures:
+    """Features of two prompts; in pairs of numbers the first belongs to the first prompt."""
 
-    places: tuple[Place, ...]
+    places: tuple[AlignedFeature, ...]
     activation: Float[ndarray, "feat 2"]
-    influence: Float[ndarray, "feat 2"]  # shares of all in either graph, 0 where it is not in it
+    influence: Float[ndarray, "feat 2"]  # share in each graph, 0 if it lacks the feature
 
     def __len__(self) -> int:
         return len(self.places)
 
     @property
-    def stake(self) -> Float[ndarray, " feat"]:
-        """Influence that is passed on otherwise: Σ influence · |a - b| / max(|a|, |b|)."""
+    def attribution(self) -> Float[ndarray, " feat"]:
+        """Influence times relative difference: Σ influence · |a - b| / max(|a|, |b|)."""
         one, other = self.activation.T
         return self.influence.sum(1) * np.abs(one - other) / np.abs(self.activation).max(1)
 
     def swap(self, rows: Iterable[int], side: int) -> Intervention:
-        """In one of the prompts these features fire as in the other."""
+        """In one prompt, set these features to their activations in the other."""
         changes: list[Change] = []
         for row in rows:
             node = self.places[row].node(side)
             if node is not None:
                 changes.append(Change(node, 0.0, float(self.activation[row, 1 - side])))
         what = f"{changes[0].node} to {changes[0].offset:g}" if len(changes) == 1 else ""
-        return Intervention(what or f"{len(changes)} features as in the other", tuple(changes))
+        return Intervention(
+            what or f"{len(changes)} features as in the other prompt", tuple(changes)
+        )
 
-    def alike(
+    def random_set(
         self, chosen: Int[ndarray, " some"], generator: np.random.Generator
     ) -> Int[ndarray, " some"]:
-        """As many of every layer, at random."""
+        """Random rows, as many of every layer as are chosen."""
         layer = np.array([place.layer for place in self.places], dtype=np.int64)
-        return drawn_alike(layer, chosen, generator)
+        return random_like(layer, chosen, generator)
 
 
-def differing(first: Experiment, second: Experiment) -> Differing:
-    """Every feature that is active in either prompt and fires otherwise in the other."""
+def differing_features(first: Experiment, second: Experiment) -> DifferingFeatures:
+    """Every feature that is active in either prompt, with another activation in the other."""
     both = first, second
-    there = align_prompts(first.graph.provenance, second.graph.provenance)
-    back = np.full(len(second.recording.prompt), -1)
-    paired = np.flatnonzero(there >= 0)
-    back[there[paired]] = paired
+    active = [one.local.features.places() for one in both]
+    to_second = align_prompts(first.graph.provenance, second.graph.provenance)
+    to_first = np.full(len(second.local.recording.prompt), -1)
+    paired = np.flatnonzero(to_second >= 0)
+    to_first[to_second[paired]] = paired
     places = sorted(
-        {Place(layer, row, pos, int(there[pos])) for layer, pos, row in first.features.places()}
-        | {Place(layer, row, int(back[pos]), pos) for layer, pos, row in second.features.places()}
+        {AlignedFeature(layer, row, pos, int(to_second[pos])) for layer, pos, row in active[0]}
+        | {AlignedFeature(layer, row, int(to_first[pos]), pos) for layer, pos, row in active[1]}
     )
-    places = [_without_context(place, both) for place in places]
+    places = [_without_prefix(place, both) for place in places]
     activation = np.stack([_activations(one, places, side) for side, one in enumerate(both)], 1)
     influence = np.stack([_influence(one, places, side) for side, one in enumerate(both)], 1)
     largest = np.abs(activation).max(1, initial=0.0)
     kept = np.flatnonzero(np.abs(activation[:, 0] - activation[:, 1]) > LEAST_CHANGE * largest)
-    return Differing(tuple(places[row] for row in kept), activation[kept], influence[kept])
+    return DifferingFeatures(tuple(places[row] for row in kept), activation[kept], influence[kept])
 
 
-def _without_context(place: Place, both: tuple[Experiment, Experiment]) -> Place:
-    """Context-only positions have no features."""
-    first, second = (one.recording.prompt.context_only for one in both)
+def _without_prefix(place: AlignedFeature, both: tuple[Experiment, Experiment]) -> AlignedFeature:
+    """Drop prefix positions, which have no features."""
+    first, second = (one.local.recording.prompt.n_prefix for one in both)
     return place._replace(
         first=place.first if place.first >= first else -1,
         second=place.second if place.second >= second else -1,
     )
 
 
-def _activations(experiment: Experiment, places: list[Place], side: int) -> Float[ndarray, " feat"]:
-    """Activations in one prompt, of features that are not active too; places are in layer order."""
-    found, device = np.zeros(len(places)), experiment.frozen.device
+def _activations(
+    experiment: Experiment, places: list[AlignedFeature], side: int
+) -> Float[ndarray, " feat"]:
+    """Activations in one prompt, 0 if inactive; places are in layer order."""
+    found, device = np.zeros(len(places)), experiment.local.frozen.device
+    rows_at = experiment.local.features.rows.at
     there = [(row, place.node(side)) for row, place in enumerate(places)]
     known = [(row, node) for row, node in there if node is not None]
     for layer, some in groupby(known, lambda one: places[one[0]].layer):
         rows, nodes = zip(*some, strict=True)
         pos, index = (torch.tensor([getattr(n, c) for n in nodes]) for c in ("pos", "index"))
-        recorded = experiment.features.rows.at(layer).recorded(pos.to(device), index.to(device))
+        recorded = rows_at(layer).recorded(pos.to(device), index.to(device))
         found[list(rows)] = recorded.double().cpu().numpy()
     return found
 
 
-def _influence(experiment: Experiment, places: list[Place], side: int) -> Float[ndarray, " feat"]:
+def _influence(
+    experiment: Experiment, places: list[AlignedFeature], side: int
+) -> Float[ndarray, " feat"]:
     graph, arrived = experiment.graph, influence_shares(experiment.graph)
     nodes = (place.node(side) for place in places)
     return np.array(

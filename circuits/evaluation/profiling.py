@@ -1,4 +1,4 @@
-"""Profiling: what a model's features do over a set of prompts (`graphs.comparison.profiles`)."""
+"""Profiling: a model's features over a set of prompts (`graphs.comparison.profiles`)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from circuits.attribution.targets import TargetSettings, read_targets
 from circuits.features.active import ActiveFeatures, FeatureSource
 from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
 from circuits.features.hybrid import Filled
+from circuits.features.labels import output_tokens, written
 from circuits.features.neuron_layer import neuron_layer
 from circuits.features.neurons import Neurons
-from circuits.features.top_tokens import output_tokens, written
 from circuits.features.transcoder_set import DictionaryMismatch
 from circuits.model.prompt import DEFAULT_RULE, Prompt, PromptError, PromptRule, read_prompt
 from circuits.model.subject import Subject
@@ -27,7 +27,7 @@ from graphs.comparison.profiles import Profile, Profiled
 from graphs.disk.files import GraphFileError, regular_file
 
 LARGEST_PROMPTS = 2**24  # bytes
-RAISED = 10  # tokens that are kept of what a feature raises
+PROMOTED = 10  # promoted tokens kept per feature
 Feature = tuple[int, int]  # layer, index
 
 
@@ -39,17 +39,17 @@ def profile(
     progress: Progress = ignore_progress,
     rule: PromptRule = DEFAULT_RULE,
 ) -> Profile:
-    """Activations and output tokens of features over prompts, of all that fire or of these.
+    """Activations and promoted tokens over prompts, of all active features or those in `wanted`.
 
-    All neurons fire, so without `wanted` they are those that `Neurons` would trace on any of the
-    prompts; they have their activations at every token all the same.
+    All neurons are active, so without `wanted` they are those that `Neurons` would trace on any of
+    the prompts; their activations are given at every token.
     Raises PromptError for no prompts or one that does not fit the model, DictionaryMismatch for a
     dictionary of another model.
     """
     if not texts:
         raise PromptError("There are no prompts: give at least one.")
     prompts = [read_prompt(text, subject.tokenizer, rule) for text in texts]
-    raised: dict[Feature, tuple[str, ...]] = {}
+    promoted: dict[Feature, tuple[str, ...]] = {}
     decoder: dict[Feature, Float[ndarray, " d_model"]] = {}
     dictionary = ""
     firing: list[Float[ndarray, "4 _fired"]] = []  # layer, index, token of all prompts, activation
@@ -61,11 +61,11 @@ def profile(
             targets = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
             found = source.activate(subject.frozen, recording, targets.covectors)
             dictionary = found.identity.name
-            _describe(subject, found, wanted, raised, decoder)
+            _describe(subject, found, wanted, promoted, decoder)
             if not isinstance(source, Neurons):
                 firing.append(_columns(found, start))
             start += len(prompt)
-        kept = sorted(raised if wanted is None else wanted)
+        kept = sorted(promoted if wanted is None else wanted)
         if isinstance(source, (Neurons, Filled)):
             firing += _neurons(subject, prompts, kept, source)
     return Profile(
@@ -78,7 +78,7 @@ def profile(
         layer=np.array([layer for layer, _ in kept], dtype=np.int64),
         index=np.array([index for _, index in kept], dtype=np.int64),
         activation=_matrix(kept, firing, start),
-        raised=tuple(raised.get(feature, ()) for feature in kept),
+        promoted=tuple(promoted.get(feature, ()) for feature in kept),
         decoder=np.array(
             [decoder.get(feature, np.zeros(subject.frozen.d_model)) for feature in kept],
             dtype=np.float32,
@@ -89,10 +89,12 @@ def profile(
 def read_texts(path: Path) -> list[str]:
     """The prompts in a file, one a line; empty lines are skipped.
 
-    Raises GraphFileError for what is no file, PromptError for one without prompts.
+    Raises GraphFileError for a path that is not a file, PromptError for a file without prompts.
     """
     if regular_file(path).stat().st_size > LARGEST_PROMPTS:
-        raise GraphFileError(f"Cannot read {path}: prompts have {LARGEST_PROMPTS:,} bytes at most.")
+        raise GraphFileError(
+            f"{path} is too large: files of prompts have at most {LARGEST_PROMPTS:,} bytes."
+        )
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -100,7 +102,7 @@ def read_texts(path: Path) -> list[str]:
         raise PromptError(f"Cannot read prompts from {path}: {reason}.") from error
     texts = [line for line in lines if line]
     if not texts:
-        raise PromptError(f"{path} has no prompts: write one a line.")
+        raise PromptError(f"{path} has no prompts: write one per line.")
     return texts
 
 
@@ -108,17 +110,17 @@ def _describe(
     subject: Subject,
     found: ActiveFeatures,
     wanted: set[Feature] | None,
-    raised: dict[Feature, tuple[str, ...]],
+    promoted: dict[Feature, tuple[str, ...]],
     decoder: dict[Feature, Float[ndarray, " d_model"]],
 ) -> None:
-    """Add what features raise and write that were not met before."""
+    """Add promoted tokens and decoder directions of features that are new."""
     pairs = zip(found.layer.tolist(), found.index.tolist(), strict=True)
-    new = {pair: row for row, pair in enumerate(pairs) if pair not in raised}
+    new = {pair: row for row, pair in enumerate(pairs) if pair not in promoted}
     if wanted is not None:
         new = {pair: row for pair, row in new.items() if pair in wanted}
     rows = np.array(list(new.values()), dtype=np.int64)
-    tokens = output_tokens(subject.frozen, found, rows, subject.spell, RAISED)
-    raised.update(zip(new, tokens, strict=True))
+    tokens = output_tokens(subject.frozen, found, rows, subject.spell, PROMOTED)
+    promoted.update(zip(new, tokens, strict=True))
     if len(rows):
         vectors = written(subject.frozen, found, torch.from_numpy(rows).to(found.layer.device))
         directions = torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()
@@ -148,8 +150,8 @@ def _neurons(
             every = neuron_layer(points, layer).activation.cpu().double().numpy()
             if index.max(initial=0) >= every.shape[1]:
                 raise DictionaryMismatch(
-                    f"Layer {layer} has {every.shape[1]:,} neurons, and none of the number "
-                    f"{index.max()}: profile features of graphs of this model's neurons."
+                    f"Layer {layer} has {every.shape[1]:,} neurons, and none with index "
+                    f"{index.max()}: profile features from graphs of this model's neurons."
                 )
             neurons = every[:, index]
             pos, which = (axis.ravel() for axis in np.indices(neurons.shape))
@@ -161,7 +163,7 @@ def _neurons(
 def _matrix(
     kept: list[Feature], firing: Sequence[Float[ndarray, "4 _fired"]], tokens: int
 ) -> csr_array:
-    """Activations of the kept features; a pair that comes twice has the later one."""
+    """Activations of the kept features by token; of duplicates the later one counts."""
     row = {feature: place for place, feature in enumerate(kept)}
     places: dict[tuple[int, int], float] = {}
     for part in firing:

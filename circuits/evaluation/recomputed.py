@@ -1,12 +1,12 @@
-"""Recomputed: some rows of a graph computed anew in its model, beside those of its file.
+"""Recomputed rows: rows of a graph computed again in its model, compared with those of its file.
 
-Sums of rows (`graphs.core.soundness`) do not see edges that changed places within a row.  So all
-targets and the expanded features of most influence are swept again, whole:
+Sums of rows (`graphs.core.soundness`) do not detect edges exchanged within a row.  So all targets
+and the most influential expanded features are swept again, with all their weights:
 
-    difference[t] = (Σ |weights[t, s] - anew[t, s]| + |lost[t] - rest[t]|) / Σ_s |anew[t, s]|
+    difference[t] = (Σ |weights[t, s] - new[t, s]| + |lost[t] - rest[t]|) / Σ_s |new[t, s]|
 
-over the edges s that the graph has, with lost = dropped_absolute and rest the absolute sum of what
-it does not have.
+over the edges s that the graph has, with lost = dropped_absolute and rest the absolute sum of the
+weights that it does not have.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
-from circuits.attribution.expand import Sweeper, prepare_sweep
-from circuits.attribution.rows import SparseRows
+from circuits.attribution.rows import SparseRows, Sweeper, prepare_sweep
 from circuits.attribution.sources import Sources
 from circuits.interventions.experiment import Experiment
 from graphs.analysis.influence import influence
@@ -26,24 +25,22 @@ from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.report import RowsReport
 
-FEATURES = 8  # whose rows are computed again, beside those of all targets
+FEATURES = 8  # whose rows are computed again, as are those of all targets
 # Sums in another order differ by 1e-13, 4e-7 and 3e-3 at most (tiny models, atlas, Gemma 3 270M on
 # one machine, November 2026); the graph may come from another device.
 LIMITS = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.05}
 
 
 def rows_report(experiment: Experiment, count: int = FEATURES) -> RowsReport:
-    """The largest difference of a row, and of what features and targets are worth."""
+    """The largest difference of a row, and of activations and values."""
     graph = experiment.graph
     features = _strongest(graph, count)
     with torch.inference_mode():
-        sweeper = prepare_sweep(
-            experiment.frozen, experiment.recording, experiment.features, experiment.targets
-        )
-        anew = _swept(experiment, sweeper, features)
+        sweeper = prepare_sweep(experiment.local)
+        new = _swept(experiment, sweeper, features)
     column = _columns(graph, sweeper.sources)
     checked = np.concatenate([graph.target_rows(), features])
-    dense = anew[column[checked]].toarray()
+    dense = new[column[checked]].toarray()
     return RowsReport(
         rows=len(checked),
         difference=max(
@@ -51,7 +48,7 @@ def rows_report(experiment: Experiment, count: int = FEATURES) -> RowsReport:
             for row, whole in zip(checked.tolist(), dense, strict=True)
         ),
         values=_values(experiment),
-        limit=LIMITS[experiment.frozen.dtype],
+        limit=LIMITS[experiment.local.frozen.dtype],
     )
 
 
@@ -65,7 +62,7 @@ def _swept(
     experiment: Experiment, sweeper: Sweeper, features: Int[ndarray, " chosen"]
 ) -> csr_array:
     """Whole rows of all targets and of these features; columns are those of the sources."""
-    targets, n_columns = experiment.targets, len(sweeper.sources.nodes)
+    targets, n_columns = experiment.local.targets, len(sweeper.sources.nodes)
     rows = SparseRows(n_columns + len(targets.described), kept_share=1.0)
     own = torch.arange(n_columns, rows.n_nodes, device=targets.covectors.pos.device)
     sweeper.add(targets.covectors, own, targets.value, targets.constant, rows, lambda _: None)
@@ -75,7 +72,7 @@ def _swept(
 
 
 def _columns(graph: AttributionGraph, sources: Sources) -> Int[ndarray, " node"]:
-    """Where each node of the graph is among sources and targets; -1 if it is not."""
+    """Column of each node of the graph among sources and targets; -1: none."""
     place = {node: column for column, node in enumerate(sources.nodes)}
     found = np.array([place.get(node, -1) for node in graph.nodes], dtype=np.int64)
     targets = graph.target_rows()
@@ -86,32 +83,34 @@ def _columns(graph: AttributionGraph, sources: Sources) -> Int[ndarray, " node"]
 def _difference(
     graph: AttributionGraph,
     row: int,
-    anew: Float[ndarray, " column"],
+    new: Float[ndarray, " column"],
     column: Int[ndarray, " node"],
 ) -> float:
-    """Of one row, as a share of its absolute sum."""
+    """Difference of one row, as a share of its absolute sum."""
     edges = slice(graph.weights.indptr[row], graph.weights.indptr[row + 1])
     places = column[graph.weights.indices[edges]]
-    there = np.where(places >= 0, anew[places], 0.0).astype(np.float64)
-    total = float(np.abs(anew, dtype=np.float64).sum())
+    there = np.where(places >= 0, new[places], 0.0).astype(np.float64)
+    total = float(np.abs(new, dtype=np.float64).sum())
     rest = total - float(np.abs(there).sum())
-    away = np.abs(graph.weights.data[edges] - there).sum() + abs(graph.dropped_absolute[row] - rest)
-    return float(away) / (total or 1.0)
+    difference = np.abs(graph.weights.data[edges] - there).sum() + abs(
+        graph.dropped_absolute[row] - rest
+    )
+    return float(difference) / (total or 1.0)
 
 
 def _values(experiment: Experiment) -> float:
     """Largest difference of an activation or a value from the model's, over the largest."""
-    graph, features = experiment.graph, experiment.features
+    graph, features = experiment.graph, experiment.local.features
     rows = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
     own = experiment.row[rows]
     pairs = (
         (graph.nodes.activation[rows], features.activation[own]),
         (graph.nodes.value[rows], features.value[own]),
-        (graph.nodes.value[graph.target_rows()], experiment.targets.value),
+        (graph.nodes.value[graph.target_rows()], experiment.local.targets.value),
     )
     found = [0.0]
-    for told, known in pairs:
-        model = known.double().cpu().numpy()
+    for stated, computed in pairs:
+        model = computed.double().cpu().numpy()
         if len(model):
-            found.append(float(np.abs(told - model).max() / (np.abs(model).max() or 1.0)))
+            found.append(float(np.abs(stated - model).max() / (np.abs(model).max() or 1.0)))
     return max(found)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuits.features.taps import tapped
+from circuits.features.mlp_hooks import mlp_hooks
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.frozen import FrozenModel
 from circuits.recording.record import Recording
@@ -34,11 +34,11 @@ class Replacement:
         last_only: bool = False,
         layers: Container[int] | None = None,
     ) -> Float[Tensor, "batch some d_vocab"]:
-        """Logits, if need be of the last position alone.
+        """Logits, of all positions or of the last one.
 
-        With `replaced`, MLPs (of `layers`, if given) give what the dictionary says there.
-        Features, what they read and what the MLPs themselves give stay in `activations`, `inputs`
-        and `outputs`.
+        Where `replaced` is True, MLPs (of `layers`, if given) return the dictionary's
+        reconstruction.  Activations, inputs and the MLPs' own outputs are kept in the attributes
+        of those names.
         """
         self.frozen.require_embedded(ids)
         self.activations, self.inputs, self.outputs = [], [], []
@@ -50,7 +50,7 @@ class Replacement:
             return torch.where(replaced[..., None], self.reconstruction(layer), output)
 
         points = self.transcoders.read, self.transcoders.write
-        with tapped(self.frozen, *points, self._encode, on_written):
+        with mlp_hooks(self.frozen, *points, self._encode, on_written):
             kept = int(last_only)  # 0 keeps all
             return self.frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
 
@@ -58,13 +58,13 @@ class Replacement:
         transcoder = self.transcoders.layers[layer]
         pre = transcoder.pre_activations(read)
         active = transcoder.nonlinearity(pre.flatten(0, 1))
-        if self.transcoders.joint is not None:  # of one layer: what others have is not yet known
+        if self.transcoders.joint is not None:  # within one layer: others have not run yet
             active = self.transcoders.joint.candidates(layer, active)
         self.activations.append(active.view_as(pre))
         self.inputs.append(read)
 
     def reconstruction(self, layer: int) -> Float[Tensor, "batch pos d_model"]:
-        """What the dictionary gives for a layer, from the features of this pass."""
+        """The dictionary's reconstruction of a layer, from the features of this pass."""
         transcoder = self.transcoders.layers[layer]
         total = transcoder.decoder_bias.to(self.activations[layer])
         for source, other in enumerate(self.transcoders.layers[: layer + 1]):
@@ -79,31 +79,31 @@ class Replacement:
 def replacement_report(
     frozen: FrozenModel, recording: Recording, transcoders: TranscoderSet
 ) -> ReplacementReport:
-    """How the prediction changes where the dictionary replaces all MLPs that it covers, or one.
+    """How the prediction changes if the dictionary replaces all MLPs that it covers, or one.
 
-    Context-only positions keep their MLPs.
+    Prefix positions keep their MLPs.
     """
     model = Replacement(frozen, transcoders.fitted(frozen))
     covered = [layer for layer, one in enumerate(transcoders.layers) if one.d_dict]
-    end = recording.position + 1  # later positions are not heard
+    end = recording.position + 1  # later positions have no effect
     ids = torch.tensor([recording.prompt.ids[:end]], device=frozen.device)
     replaced = torch.ones_like(ids, dtype=torch.bool)
-    replaced[:, : recording.prompt.context_only] = False
+    replaced[:, : recording.prompt.n_prefix] = False
     own = recording.logits.double().log_softmax(-1)
 
-    def told(layers: list[int]) -> Tensor:
+    def log_probabilities(layers: list[int]) -> Tensor:
         logits = model.logits(ids, replaced, last_only=True, layers=layers)[0, 0]
         return logits.double().log_softmax(-1)
 
     def divergence(other: Tensor) -> float:
         return float((own.exp() * (own - other)).sum().clamp(min=0))
 
-    everywhere = told(covered)
+    everywhere = log_probabilities(covered)
     return ReplacementReport(
         same_top=bool(everywhere.argmax() == own.argmax()),
         divergence=divergence(everywhere),
         per_layer=tuple(
-            divergence(told([layer])) if layer in covered else 0.0
+            divergence(log_probabilities([layer])) if layer in covered else 0.0
             for layer in range(frozen.n_layers)
         ),
     )

@@ -1,1 +1,1 @@
-"""What stands in for the MLPs: dictionaries and neurons, and which of their features fire."""
+"""Replacements of MLPs: dictionaries and neurons, and their active features."""

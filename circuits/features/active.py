@@ -1,8 +1,8 @@
-"""Active features: what fires on one prompt, whichever dictionary it comes from.
+"""The active features of one prompt, whichever dictionary they come from.
 
-The sweep sees only this: columns (layer, pos, index, activation), a value that a feature's
-incoming weights must sum to, rows to listen with and rows to write with, and what a layer's MLP
-adds linearly.  Transcoders, cross-layer transcoders and neurons all give an `ActiveFeatures`.
+The sweep uses only this: columns (layer, pos, index, activation), the value that a feature's
+incoming weights must sum to, encoder and decoder rows, and linear paths such as affine skips.
+Transcoders, cross-layer transcoders and neurons all give an `ActiveFeatures`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.features.hook_points import MlpPoints
-from circuits.model.covectors import Covectors
-from circuits.model.frozen import FrozenModel
+from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.record import Recording
-from graphs.core.descriptions import Description
+from graphs.core.nodes import Description
 from graphs.core.provenance import DictionaryIdentity
 
 
 @runtime_checkable
 class Rows(Protocol):
-    """The vectors behind active features, gathered when they are needed."""
+    """Encoder and decoder rows of active features, gathered when they are needed."""
 
     def encoder(self, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
         """Covectors on the residual that these features (rows of the columns) read.
@@ -37,21 +36,21 @@ class Rows(Protocol):
         ...
 
     def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
-        """What the dictionary adds to the residual at a layer whatever is active."""
+        """What the dictionary adds to the residual at a layer, independent of activations."""
         ...
 
     def linear(self, layer: int) -> dict[int, LinearPath]:
-        """What stays linear in a residual and is added at a layer, by the layer that is read."""
+        """Linear paths that write at a layer, by the layer that they read."""
         ...
 
     def at(self, layer: int) -> FeatureLayer:
-        """Any feature that reads at a layer, active on the prompt or not."""
+        """The features that read at a layer, active on the prompt or not."""
         ...
 
 
 @runtime_checkable
 class FeatureLayer(Protocol):
-    """The features that read at one layer, at whatever activation."""
+    """All features that read at one layer, at any activation."""
 
     @property
     def points(self) -> MlpPoints:
@@ -60,12 +59,12 @@ class FeatureLayer(Protocol):
 
     @property
     def width(self) -> int:
-        """How many there are."""
+        """Number of features."""
         ...
 
     @property
     def n_written(self) -> int:
-        """Layers that they write to, their own first."""
+        """Number of layers that they write to, counted from their own."""
         ...
 
     def recorded(
@@ -80,7 +79,7 @@ class FeatureLayer(Protocol):
         pos: Int[Tensor, " row"],
         index: Int[Tensor, " row"],
     ) -> Float[Tensor, "batch row"]:
-        """Pre-activations (of neurons activations) when the MLP's norm is given these residuals."""
+        """Pre-activations (neurons: activations) if the MLP's norm reads these residuals."""
         ...
 
     def activations(
@@ -89,22 +88,22 @@ class FeatureLayer(Protocol):
         pos: Int[Tensor, " row"],
         index: Int[Tensor, " row"],
     ) -> Float[Tensor, "batch row"]:
-        """The same after the nonlinearity."""
+        """Activations if the MLP's norm reads these residuals."""
         ...
 
     def written(
         self, offset: int, index: Int[Tensor, " row"], activation: Float[Tensor, " row"]
     ) -> Float[Tensor, "row d_model"]:
-        """What features of these activations write to the layer that is `offset` above.
+        """What features with these activations write to the layer `offset` above their own.
 
-        Before a norm that follows the MLP, where the dictionary writes there.
+        If the dictionary writes before a norm that follows the MLP, this is before the norm.
         """
         ...
 
 
 @runtime_checkable
 class LinearPath(Protocol):
-    """A linear map from the residual that an MLP reads to what an MLP adds to the residual."""
+    """A linear map from the residual that an MLP reads to the output of an MLP."""
 
     def forward(
         self, residual: Float[Tensor, "*part pos d_model"], first: int
@@ -121,7 +120,7 @@ class LinearPath(Protocol):
 
 @dataclass(frozen=True)
 class ActiveFeatures:
-    """The features that fire on one prompt: one row each, sorted by (layer, pos, index)."""
+    """The active features of one prompt: one row each, sorted by (layer, pos, index)."""
 
     layer: Int[Tensor, " feat"]  # block whose MLP input the feature reads
     pos: Int[Tensor, " feat"]  # token position, 0 = first token of the prompt
@@ -138,14 +137,14 @@ class ActiveFeatures:
         return len(self.layer)
 
     def places(self) -> list[tuple[int, int, int]]:
-        """Layer, position and index of each."""
+        """Layer, position and index of each feature."""
         columns = (self.layer.tolist(), self.pos.tolist(), self.index.tolist())
         return list(zip(*columns, strict=True))
 
 
 @runtime_checkable
 class FeatureSource(Protocol):
-    """Anything that names the active features of a recorded prompt."""
+    """Anything that gives the active features of a recorded prompt."""
 
     def activate(
         self, frozen: FrozenModel, recording: Recording, targets: Covectors
@@ -153,8 +152,8 @@ class FeatureSource(Protocol):
         """The active features; `targets` are what the graph will explain."""
         ...
 
-    def numbers(self, frozen: FrozenModel, n_tokens: int) -> int:
-        """How many numbers are held at once while the features of so many tokens are found."""
+    def peak_values(self, frozen: FrozenModel, n_tokens: int) -> int:
+        """Values in memory at once, at most, while features of `n_tokens` tokens are computed."""
         ...
 
     def describe(self, layer: int, index: int) -> Description | None:

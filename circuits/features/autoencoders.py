@@ -1,44 +1,45 @@
-"""Sparse autoencoders: features of a vector inside the model, which stand in for nothing.
+"""Sparse autoencoders: features of a vector inside the model, which replace no part of it.
 
     activation = nonlinearity(encoder · (scale · x - subtracted) + encoder_bias)
 
-They say what fires where; a graph needs transcoders.
+They show which features are active; attribution graphs need transcoders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from circuits.features.nonlinearities import Nonlinearity
-from circuits.features.transcoder import pre_activations
+from circuits.features.transcoder import Nonlinearity, pre_activations
 from circuits.features.transcoder_set import DictionaryMismatch
 from circuits.model.architectures import part
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import Prompt
+from circuits.recording.record import Hooks
 from graphs.core.provenance import DictionaryIdentity
 
 
 class Site(StrEnum):
-    """What an autoencoder rebuilds."""
+    """What an autoencoder reconstructs."""
 
-    RESIDUAL = "residual"  # the stream behind a block
-    MLP = "mlp"  # what the MLP adds to the stream
+    RESIDUAL = "residual"  # the residual stream after a block
+    MLP = "mlp"  # what the MLP adds to the residual stream
     MLP_OUTPUT = "mlp-output"  # what the MLP module returns, before a post-norm
-    ATTENTION = "attention"  # what attention adds to the stream
-    HEADS = "heads"  # outputs of all heads side by side, before W_O
-    TRANSCODER = "transcoder"  # nothing: it reads what the MLP reads and writes what that adds
+    ATTENTION = "attention"  # what attention adds to the residual stream
+    HEADS = "heads"  # outputs of all heads, concatenated, before W_O
+    TRANSCODER = "transcoder"  # no autoencoder: it reads the MLP's input, writes the MLP's output
 
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """The dictionary of one layer; matrices may lie in files."""
+    """The dictionary of one layer; matrices may be mapped from files."""
 
     layer: int
     site: Site
@@ -70,31 +71,31 @@ class AutoencoderSet:
     identity: DictionaryIdentity
 
 
-def fired(
+def autoencoder_activations(
     frozen: FrozenModel, prompt: Prompt, chosen: AutoencoderSet
 ) -> Iterator[tuple[Autoencoder, Float[Tensor, "pos d_dict"]]]:
-    """Each autoencoder and its activations on a prompt, zero where it is context only.
+    """Each autoencoder and its activations on a prompt, 0 at prefix positions.
 
-    Raises DictionaryMismatch for layers or widths that the model has not, PromptError for tokens
-    that it does not embed.
+    Raises DictionaryMismatch for layers or widths that the model does not have, PromptError for
+    tokens that it does not embed.
     """
     seen: dict[tuple[int, Site], Tensor] = {}
     ids = torch.tensor([prompt.ids], device=frozen.device)
     frozen.require_embedded(ids)
-    with torch.inference_mode(), _watched(frozen, chosen, seen):
+    with torch.inference_mode(), _site_hooks(frozen, chosen, seen):
         frozen.model(input_ids=ids, use_cache=False, logits_to_keep=1)
         for autoencoder in chosen.autoencoders:
             activations = autoencoder.activations(seen[autoencoder.layer, autoencoder.site])
-            activations[: prompt.context_only] = 0
+            activations[: prompt.n_prefix] = 0
             yield autoencoder, activations
 
 
 @contextmanager
-def _watched(
+def _site_hooks(
     frozen: FrozenModel, chosen: AutoencoderSet, seen: dict[tuple[int, Site], Tensor]
 ) -> Iterator[None]:
-    """Store what the model computes at the autoencoders' sites."""
-    with ExitStack() as stack:
+    """Within the block, store in `seen` what the model computes at the autoencoders' sites."""
+    with Hooks() as hooks:
         for autoencoder in chosen.autoencoders:
             if autoencoder.layer >= frozen.n_layers:
                 raise DictionaryMismatch(
@@ -104,38 +105,32 @@ def _watched(
             key = autoencoder.layer, autoencoder.site
             module = _module(frozen, *key)
             if autoencoder.site == Site.HEADS:
-                handle = module.register_forward_pre_hook(_keep_input(seen, key))
+                hooks.before(module, lambda given, key=key: seen.update({key: given[0]}))
             else:
-                handle = module.register_forward_hook(_keep_output(seen, key))
-            stack.callback(handle.remove)
+                added = autoencoder.site in (Site.MLP, Site.ATTENTION)
+                factor = frozen.residual_multiplier if added else 1.0
+                hooks.after(module, partial(_keep, seen, key, factor))
         yield
 
 
 def _module(frozen: FrozenModel, layer: int, site: Site) -> nn.Module:
-    layout, block = frozen.layout, frozen.modules[layer]
-    attention = part(block, layout.attention)
+    modules = frozen.blocks[layer].modules
     if site == Site.RESIDUAL:
-        return block
+        return frozen.modules[layer]
     if site == Site.HEADS:
-        return part(attention, layout.output)
+        return part(modules.attention, frozen.layout.output)
     if site == Site.ATTENTION:
-        return part(block, layout.post_attention_norm) if layout.post_attention_norm else attention
-    return part(block, layout.mlp_contribution if site == Site.MLP else layout.mlp)
+        return modules.post_attention_norm or modules.attention
+    return modules.mlp_contribution if site == Site.MLP else modules.mlp
 
 
-def _keep_input(seen: dict[tuple[int, Site], Tensor], key: tuple[int, Site]):
-    def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        del module
-        seen[key] = args[0][0]
-
-    return hook
-
-
-def _keep_output(seen: dict[tuple[int, Site], Tensor], key: tuple[int, Site]):
-    def hook(
-        module: nn.Module, args: tuple[Tensor, ...], output: Tensor | tuple[Tensor, ...]
-    ) -> None:
-        del module, args
-        seen[key] = (output[0] if isinstance(output, tuple) else output)[0]
-
-    return hook
+def _keep(
+    seen: dict[tuple[int, Site], Tensor],
+    key: tuple[int, Site],
+    factor: float,
+    given: Tensor,
+    output: Tensor,
+) -> None:
+    """Store a module's output, times the factor by which the model multiplies it."""
+    del given
+    seen[key] = output[0] * factor

@@ -9,7 +9,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.features.autoencoders import AutoencoderSet, fired
+from circuits.features.autoencoders import AutoencoderSet, autoencoder_activations
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import Prompt
@@ -56,14 +56,14 @@ def strongest(
 def _columns(
     frozen: FrozenModel, prompt: Prompt, dictionary: TranscoderSet | AutoencoderSet
 ) -> tuple[ndarray, ...]:
-    """Layer, position, index and activation of everything that fires."""
+    """Layer, position, index and activation of every active feature."""
     with torch.inference_mode():
         if isinstance(dictionary, TranscoderSet):
             features = dictionary.active(frozen, record(frozen, prompt))
             columns = [features.layer, features.pos, features.index, features.activation]
             return tuple(column.cpu().double().numpy() for column in columns)
         parts: list[Tensor] = []
-        for autoencoder, activations in fired(frozen, prompt, dictionary):
+        for autoencoder, activations in autoencoder_activations(frozen, prompt, dictionary):
             pos, index = (activations > 0).nonzero(as_tuple=True)
             layer = torch.full_like(pos, autoencoder.layer)
             values = activations[pos, index]

@@ -42,7 +42,7 @@ def by_position(
 ) -> Float[Tensor, "batch row"]:
     """What each row reads at its position: one product for all rows of a position.
 
-    `read` is given the residuals there (batch, d_model) and which rows these are.
+    `read` receives the residuals there (batch, d_model) and the indices of these rows.
     """
     found = residual.new_empty(len(residual), len(pos))
     for place in pos.unique().tolist():
@@ -71,7 +71,7 @@ class MlpPoints:
     def running_inputs(
         self, layer: int, residual: Float[Tensor, "*part d_model"]
     ) -> Float[Tensor, "*part d_model"]:
-        """What the dictionary reads of other residuals, with denominators of their own."""
+        """What the dictionary reads from other residuals, with their own denominators."""
         if self.read == ReadPoint.RESIDUAL:
             return residual
         norm = self.frozen.blocks[layer].mlp_norm
@@ -83,7 +83,7 @@ class MlpPoints:
     def linear_input(
         self, layer: int, pos: Int[Tensor, " row"], residual: Float[Tensor, "*part row d_model"]
     ) -> Float[Tensor, "*part row d_model"]:
-        """What the dictionary reads of (parts of) the residual at these positions, less biases."""
+        """What the dictionary reads from (parts of) the residual here, without biases."""
         if self.read == ReadPoint.RESIDUAL:
             return residual
         norm = self.frozen.blocks[layer].mlp_norm
@@ -130,9 +130,9 @@ class MlpPoints:
     def between(
         self, read: int, written: int, matrix: Float[Tensor, "d_model d_model"]
     ) -> Float[Tensor, "d_model d_model"]:
-        """A matrix from what is read to what is written, as one between residuals.
+        """A matrix from read to written vectors, as a map between residuals.
 
-        Gains and centring of the norms are in it; their denominators are in `scale`.
+        It includes gains and centring of the norms; their denominators are in `scale`.
         """
         norm = self.frozen.blocks[read].mlp_norm
         if self.read == ReadPoint.MLP_INPUT:
@@ -143,7 +143,7 @@ class MlpPoints:
         return matrix if post is None else post.centre(matrix.T).T * post.gain[:, None]
 
     def scale(self, read: int, written: int) -> Float[Tensor, " pos"]:
-        """What such a matrix is multiplied by at each position."""
+        """The factor of such a matrix at each position."""
         blocks = self.recording.blocks
         scale = torch.ones_like(blocks[read].mlp_denominator)
         if self.read != ReadPoint.RESIDUAL:

@@ -11,10 +11,9 @@ from torch import Tensor
 from circuits.features.active import ActiveFeatures, FeatureLayer, LinearPath, Rows
 from circuits.features.neurons import Neurons
 from circuits.features.transcoder_set import TranscoderSet
-from circuits.model.covectors import Covectors
-from circuits.model.frozen import FrozenModel
+from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.record import Recording
-from graphs.core.descriptions import Description
+from graphs.core.nodes import Description
 
 
 @dataclass(frozen=True)
@@ -60,37 +59,39 @@ class Filled:
     transcoders: TranscoderSet
     neurons: Neurons
 
-    def numbers(self, frozen: FrozenModel, n_tokens: int) -> int:
-        """Both parts', though not both at once."""
-        return max(part.numbers(frozen, n_tokens) for part in (self.transcoders, self.neurons))
+    def peak_values(self, frozen: FrozenModel, n_tokens: int) -> int:
+        """The larger of both parts, which are computed one after the other."""
+        return max(part.peak_values(frozen, n_tokens) for part in (self.transcoders, self.neurons))
 
     def describe(self, layer: int, index: int) -> Description | None:
-        """What the dictionary says about a feature; nothing is known about neurons."""
+        """The dictionary's description of a feature; None for neurons."""
         covered = layer < len(self.transcoders.layers)
         return self.transcoders.describe(layer, index) if covered else None
 
     def activate(
         self, frozen: FrozenModel, recording: Recording, targets: Covectors
     ) -> ActiveFeatures:
-        """Features that fire, and in layers without them the strongest neurons.
+        """Active features, and the strongest neurons of layers without a transcoder.
 
         Raises as `TranscoderSet.activate`.
         """
         fitted = self.transcoders.fitted(frozen)
         filled = tuple(transcoder.d_dict == 0 for transcoder in fitted.layers)
         layers = {layer for layer, empty in enumerate(filled) if empty}
-        told = fitted.activate(frozen, recording, targets)
-        own = self.neurons.activate(frozen, recording, targets, layers)
+        features = fitted.activate(frozen, recording, targets)
+        neurons = self.neurons.activate(frozen, recording, targets, layers)
         columns = [
-            torch.cat([getattr(told, name), getattr(own, name)])
+            torch.cat([getattr(features, name), getattr(neurons, name)])
             for name in ("layer", "pos", "index", "activation", "value", "constant", "last_written")
         ]
         # Both are sorted, and no layer is in both: sorting by layer alone is enough.
         order = torch.argsort(columns[0], stable=True)
-        row = torch.cat([torch.arange(len(told)), torch.arange(len(own))]).to(order)
+        row = torch.cat([torch.arange(len(features)), torch.arange(len(neurons))]).to(order)
+        second, row = order >= len(features), row[order]
+        kind = f"{features.identity.kind} and neurons"
         return ActiveFeatures(
             *(column[order] for column in columns),
-            rows=FilledRows((told.rows, own.rows), filled, order >= len(told), row[order]),
-            identity=told.identity.model_copy(update={"kind": f"{told.identity.kind} and neurons"}),
-            found=told.found + own.found,
+            rows=FilledRows((features.rows, neurons.rows), filled, second, row),
+            identity=features.identity.model_copy(update={"kind": kind}),
+            found=features.found + neurons.found,
         )

@@ -1,4 +1,4 @@
-"""The neurons of one MLP, linear in its input with factors held (see `neurons`)."""
+"""The neurons of one MLP, linear in its input with factors frozen (see `neurons`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from circuits.features.hook_points import MlpPoints, by_position
-from circuits.model.architectures import UnsupportedArchitecture, affine, optional_part, part
+from circuits.model.architectures import Layout, UnsupportedArchitecture, affine, part
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class Branch:
 
     weight: Float[Tensor, "neuron d_model"]
     bias: Float[Tensor, " neuron"]
-    factor: Float[Tensor, "pos neuron"]  # held: activation = Σ_branch factor · (weight · x + bias)
+    factor: Float[Tensor, "pos neuron"]  # activation = Σ_branch factor · (weight · x + bias)
 
 
 @dataclass(frozen=True)
 class NeuronLayer:
-    """One layer's MLP on one prompt, linear in its input with the factors held."""
+    """One layer's MLP on one prompt, linear in its input with the factors frozen."""
 
     points: MlpPoints
     layer: int
@@ -42,7 +42,7 @@ class NeuronLayer:
         )
 
     def constant(self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]) -> Tensor:
-        """What a zero residual gives: biases of the MLP and of its norm."""
+        """Activations at a zero residual, from biases of the MLP and of its norm."""
         biases = sum_tensors(
             branch.factor[pos, index] * branch.bias[index] for branch in self.branches
         )
@@ -67,7 +67,7 @@ class NeuronLayer:
         pos: Int[Tensor, " row"],
         index: Int[Tensor, " row"],
     ) -> Float[Tensor, "batch row"]:
-        """Activations: a neuron's value is what it gives."""
+        """Activations: a neuron's value is its activation."""
 
         def read(there: Tensor, rows: Tensor) -> Tensor:
             inputs, chosen = self.points.running_inputs(self.layer, there), index[rows]
@@ -111,23 +111,22 @@ def neuron_layer(points: MlpPoints, layer: int) -> NeuronLayer:
     if layout.experts:
         raise UnsupportedArchitecture(
             f"The MLPs of {type(points.frozen.model).__name__} are mixtures of experts, whose "
-            "neurons differ from token to token: give --transcoders."
+            "neurons differ per token: give --transcoders."
         )
-    mlp = part(points.frozen.modules[layer], layout.mlp)
+    mlp = points.frozen.blocks[layer].modules.mlp
     nonlinearity = part(mlp, layout.nonlinearity)
     inputs = points.inputs(layer)
-    up, up_bias = with_bias(part(mlp, layout.up))
+    gated_by, (up, up_bias) = into_neurons(mlp, layout)
     through_up = inputs @ up.T + up_bias
-    gate_module = optional_part(mlp, layout.gate)
-    if gate_module is None:
+    if gated_by is None:
         activation = nonlinearity(through_up)
-        branches = (Branch(up, up_bias, held_ratio(activation, through_up)),)
+        branches = (Branch(up, up_bias, frozen_ratio(activation, through_up)),)
     else:
-        gate, gate_bias = with_bias(gate_module)
+        gate, gate_bias = gated_by
         through_gate = inputs @ gate.T + gate_bias
         gated = nonlinearity(through_gate)
         activation = gated * through_up
-        ratio = held_ratio(gated, through_gate)
+        ratio = frozen_ratio(gated, through_gate)
         branches = (
             Branch(gate, gate_bias, 0.5 * ratio * through_up),
             Branch(up, up_bias, 0.5 * gated),
@@ -136,8 +135,19 @@ def neuron_layer(points: MlpPoints, layer: int) -> NeuronLayer:
     return NeuronLayer(points, layer, branches, nonlinearity, down, down_bias, activation)
 
 
-def held_ratio(after: Tensor, before: Tensor) -> Tensor:
-    """after / before; 0 where before is 0, since there the neuron passes nothing on."""
+def into_neurons(
+    mlp: nn.Module, layout: Layout
+) -> tuple[tuple[Tensor, Tensor] | None, tuple[Tensor, Tensor]]:
+    """Weight and bias of the gate, None without one, and of the other branch."""
+    weight, bias = with_bias(part(mlp, layout.up))
+    if layout.gate == layout.up:
+        (gate, up), (gate_bias, up_bias) = weight.chunk(2), bias.chunk(2)
+        return (gate, gate_bias), (up, up_bias)
+    return None if layout.gate is None else with_bias(part(mlp, layout.gate)), (weight, bias)
+
+
+def frozen_ratio(after: Tensor, before: Tensor) -> Tensor:
+    """after / before; 0 where before is 0, since the neuron transmits nothing there."""
     return torch.where(before == 0, 0, after / torch.where(before == 0, 1, before))
 
 

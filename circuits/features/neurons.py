@@ -1,18 +1,18 @@
-"""Neurons as features: any model can be traced with no dictionary at all.
+"""Neurons as features, so that any model can be traced without a dictionary.
 
-A neuron's activation is made linear in the MLP's input by holding factors fixed:
+A neuron's activation is made linear in the MLP's input by freezing factors:
 
-    gated MLP     a = f(g)·u    f(g) = r·g with r = f(g)/g held, then half to each branch:
+    gated MLP     a = f(g)·u    f(g) = r·g with r = f(g)/g frozen, then half to each branch:
                   a = ½ (r·u)·g + ½ f(g)·u
-    other MLP     a = f(z)      = r·z with r = f(z)/z held
+    other MLP     a = f(z)      = r·z with r = f(z)/z frozen
 
 with g, u, z affine in the input.  Both are exact at the recorded point, so a neuron's incoming
 weights sum to its activation.  Source: the half rule of RelP (arXiv 2508.21258) and of
 "Language model circuits are sparse in the neuron basis" (arXiv 2601.22594).
 
 All neurons are active, so the strongest are chosen: by |activation × gradient of the targets|,
-with the gradient taken through all MLPs under the same rule.  What is left out of a layer and
-position stays in its error node.
+with the gradient taken through all MLPs under the same rule.  Neurons that are not chosen are part
+of the error node of their layer and position.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ from circuits.features.active import ActiveFeatures, LinearPath
 from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
 from circuits.features.neuron_layer import NeuronLayer, neuron_layer
 from circuits.model.architectures import affine, part
-from circuits.model.covectors import Covectors
-from circuits.model.frozen import FrozenModel
+from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.attention import Attention
 from circuits.recording.record import Recording
-from graphs.core.descriptions import Description
+from graphs.core.nodes import Description
 from graphs.core.provenance import NEURONS, DictionaryIdentity
 
 
@@ -77,11 +76,11 @@ class Neurons:
 
     max_features: int = 4096  # strongest (layer, position, neuron) triples that become features
 
-    def numbers(self, frozen: FrozenModel, n_tokens: int) -> int:
+    def peak_values(self, frozen: FrozenModel, n_tokens: int) -> int:
         """Activations, factors of two branches and scores of all layers."""
         if frozen.layout.experts:
-            return 0  # `activate` refuses them
-        down, _ = affine(part(part(frozen.modules[0], frozen.layout.mlp), frozen.layout.down))
+            return 0  # `activate` raises for these
+        down, _ = affine(part(frozen.blocks[0].modules.mlp, frozen.layout.down))
         return 4 * frozen.n_layers * n_tokens * down.shape[1]
 
     def describe(self, layer: int, index: int) -> Description | None:
@@ -96,7 +95,7 @@ class Neurons:
         targets: Covectors,
         among: set[int] | None = None,
     ) -> ActiveFeatures:
-        """The neurons with the largest attribution to the targets, of all layers or of these.
+        """The neurons with the largest attribution to the targets, of all layers or `among` these.
 
         Raises UnsupportedArchitecture for MLPs without neurons of their own (mixtures of experts).
         """
@@ -134,10 +133,10 @@ def attribution(
     """Size of activation × gradient of every neuron, weighted over the targets."""
     points = layers[0].points
     frozen, recording = points.frozen, points.recording
-    first, length = recording.prompt.context_only, len(recording.prompt)
+    first, length = recording.prompt.n_prefix, len(recording.prompt)
     scores = layers[0].activation.new_zeros(len(layers), *layers[0].activation.shape)
     if bool((targets.pos < first).any()):
-        return scores  # a context-only position hears no neuron
+        return scores  # neurons have no effect on prefix positions
     attention = Attention(frozen, recording, first)
     covector = scores.new_zeros(len(targets.pos), length - first, frozen.d_model)
     pos = targets.pos - first

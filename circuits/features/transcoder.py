@@ -6,8 +6,10 @@ Layer l's dictionary reads its MLP's input and writes to layers l, l+1, …, l+n
     output_m     = decoder_bias_m + skip_m · input_m
                  + Σ_l (activation_l + added_{l→m}) · write_scale_{l→m} · decoder_{l→m}
 
-A per-layer transcoder is the case n_written = 1.  Matrices may lie in files, in any number type:
-encoders are converted some rows at a time, of decoders only the rows of active features are read.
+A per-layer transcoder is the case n_written = 1.  Matrices may be mapped from files, in any dtype:
+encoders are converted in blocks of rows, of decoders only rows of active features are read.
+
+Nonlinearities are ReLU, JumpReLU, and those that keep the largest of a group.
 """
 
 from __future__ import annotations
@@ -18,9 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.features.nonlinearities import Nonlinearity, ReLU
-
-CONVERTED_VALUES = 2**26  # of an encoder, at a time
+CONVERTED_VALUES = 2**26  # of an encoder, per block
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class Transcoder:
 
     @property
     def d_dict(self) -> int:
-        """Features."""
+        """Number of features."""
         return len(self.encoder_bias)
 
     @property
     def n_written(self) -> int:
-        """Layers written to."""
+        """Number of layers written to."""
         return len(self.decoders)
 
     def skip_to(self, offset: int) -> Float[Tensor, "d_model_out d_model"] | None:
-        """The matrix from what is read to the output of the layer that is `offset` above."""
+        """The matrix from this layer's input to the output of the layer `offset` above."""
         if offset == 0:
             return self.skip
         return self.higher_skips[offset - 1] if offset <= len(self.higher_skips) else None
@@ -57,22 +57,22 @@ class Transcoder:
     def pre_activations(
         self, inputs: Float[Tensor, "*batch d_model"]
     ) -> Float[Tensor, "*batch d_dict"]:
-        """What the nonlinearity is given, in the number type and on the device of the inputs."""
+        """Values before the nonlinearity, in the dtype and on the device of the inputs."""
         return pre_activations(inputs * self.read_scale, self.encoder, self.encoder_bias)
 
-    def listened(
+    def encoder_rows(
         self, index: Int[Tensor, " row"], like: Float[Tensor, ...]
     ) -> Float[Tensor, "row d_model"]:
-        """Encoder rows, as covectors on what is read."""
+        """Encoder rows, as covectors on the input."""
         return self.encoder[index.to(self.encoder.device)].to(like) * self.read_scale
 
-    def spoken(
+    def decoder_rows(
         self,
         offset: int,
         index: Int[Tensor, " row"],
         activation: Float[Tensor, " row"],
     ) -> Float[Tensor, "row d_model"]:
-        """What features of these activations write to the layer that is `offset` above."""
+        """What each feature with this activation writes to the layer `offset` above."""
         place = index.to(self.encoder.device)
         if self.added is not None:
             activation = activation + self.added[offset][place].to(activation)
@@ -83,7 +83,7 @@ class Transcoder:
     def written(
         self, offset: int, activation: Float[Tensor, "*batch d_dict"]
     ) -> Float[Tensor, "*batch d_model"]:
-        """What all features write to the layer that is `offset` above."""
+        """What all features together write to the layer `offset` above."""
         if self.added is not None:
             activation = activation + self.added[offset].to(activation) * (activation > 0)
         if self.write_scales is not None:
@@ -91,8 +91,8 @@ class Transcoder:
         return activation @ self.decoders[offset].to(activation)
 
 
-def nothing(d_model: int) -> Transcoder:
-    """The transcoder of a layer that a set does not cover: all is error."""
+def empty_transcoder(d_model: int) -> Transcoder:
+    """A transcoder without features, for layers that a set leaves out: all output is error."""
     rows = torch.zeros(0, d_model)
     return Transcoder(rows, torch.zeros(0), (rows,), torch.zeros(d_model), ReLU())
 
@@ -102,10 +102,126 @@ def pre_activations(
     encoder: Float[Tensor, "d_dict d_in"],
     bias: Float[Tensor, " d_dict"],
 ) -> Float[Tensor, "*batch d_dict"]:
-    """encoder · input + bias in the inputs' number type, some rows of the encoder at a time."""
+    """encoder · input + bias in the inputs' dtype, one block of encoder rows at a time."""
     rows = max(1, CONVERTED_VALUES // max(1, encoder.shape[1]))
     parts = [
-        torch.nn.functional.linear(inputs, some.to(inputs), biases.to(inputs))
-        for some, biases in zip(encoder.split(rows), bias.split(rows), strict=True)
+        torch.nn.functional.linear(inputs, block.to(inputs), biases.to(inputs))
+        for block, biases in zip(encoder.split(rows), bias.split(rows), strict=True)
     ]
     return torch.cat(parts, -1)
+
+
+@dataclass(frozen=True)
+class ReLU:
+    """max(pre, 0)."""
+
+    def of(self, index: Int[Tensor, " row"]) -> ReLU:
+        """The nonlinearity of these features, which do not depend on others."""
+        del index
+        return self
+
+    def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
+        return pre.relu()
+
+
+@dataclass(frozen=True)
+class JumpReLU:
+    """pre where pre > threshold, strictly, else 0; published thresholds are positive."""
+
+    threshold: Float[Tensor, " d_dict"]
+
+    def of(self, index: Int[Tensor, " row"]) -> JumpReLU:
+        """The nonlinearity of these features, which do not depend on others."""
+        return JumpReLU(self.threshold[index.to(self.threshold.device)])
+
+    def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
+        return torch.where(pre > self.threshold.to(pre), pre.relu(), 0)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The k largest of each position; `signed` keeps negative ones (circuit-tracer), else ReLU.
+
+    With a weight, size means activation times weight.
+    """
+
+    k: int
+    signed: bool = False
+    weight: Float[Tensor, " d_dict"] | None = None
+
+    def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
+        kept = pre if self.signed else pre.relu()
+        index = ranking_size(kept, self.weight).topk(min(self.k, kept.shape[-1]), dim=-1).indices
+        return torch.zeros_like(kept).scatter(-1, index, kept.gather(-1, index))
+
+
+@dataclass(frozen=True)
+class BatchTopK:
+    """The k largest per position on average over all positions, after a ReLU."""
+
+    k: int
+    weight: Float[Tensor, " d_dict"] | None = None
+
+    def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
+        kept = pre.relu()
+        size = ranking_size(kept, self.weight).flatten()
+        index = size.topk(min(self.k * len(pre), len(size))).indices
+        flat = torch.zeros_like(kept).flatten()
+        return flat.scatter(0, index, kept.flatten()[index]).view_as(kept)
+
+
+@dataclass(frozen=True)
+class GroupMax:
+    """The largest of each of k groups of neighbouring features, after a ReLU (sparsify)."""
+
+    k: int
+
+    def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
+        kept = pre.relu()
+        groups = kept.view(len(kept), self.k, -1)
+        values, index = groups.max(-1, keepdim=True)
+        return torch.zeros_like(groups).scatter(-1, index, values).view_as(kept)
+
+
+@dataclass(frozen=True)
+class JointTopK:
+    """The k features of a token, over all layers, of largest activation times decoder norm."""
+
+    k: int
+    norms: tuple[Float[Tensor, " d_dict"], ...]
+
+    def candidates(
+        self, layer: int, activation: Float[Tensor, "pos d_dict"]
+    ) -> Float[Tensor, "pos d_dict"]:
+        """Activations of one layer, 0 but for the features that may be among the k."""
+        sizes = activation * self.norms[layer].to(activation)
+        index = sizes.topk(min(self.k, sizes.shape[1]), dim=1).indices
+        return torch.zeros_like(activation).scatter(1, index, activation.gather(1, index))
+
+    def kept(
+        self,
+        layer: Int[Tensor, " feat"],
+        pos: Int[Tensor, " feat"],
+        index: Int[Tensor, " feat"],
+        activation: Float[Tensor, " feat"],
+    ) -> Int[Tensor, " kept"]:
+        """The candidates that are among the k of their position, in order."""
+        size = activation.clone()
+        for number, norm in enumerate(self.norms):
+            here = layer == number
+            size[here] *= norm[index[here].to(norm.device)].to(size)
+        order = torch.argsort(size, descending=True, stable=True)
+        order = order[torch.argsort(pos[order], stable=True)]
+        counts = torch.bincount(pos)
+        rank = torch.arange(len(order), device=pos.device) - (counts.cumsum(0) - counts)[pos[order]]
+        return order[rank < self.k].sort().values
+
+
+def ranking_size(
+    kept: Float[Tensor, "pos d_dict"], weight: Float[Tensor, " d_dict"] | None
+) -> Float[Tensor, "pos d_dict"]:
+    """The size by which features are ranked."""
+    return kept if weight is None else kept * weight.to(kept)
+
+
+Nonlinearity = ReLU | JumpReLU | TopK | BatchTopK | GroupMax

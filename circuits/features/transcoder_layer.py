@@ -1,4 +1,4 @@
-"""The features of one transcoder at whatever activation: what interventions change and measure."""
+"""The features of one transcoder at any activation, as interventions change and measure them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.features.hook_points import MlpPoints, by_position
-from circuits.features.nonlinearities import JointTopK, JumpReLU, ReLU
-from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder import JointTopK, JumpReLU, ReLU, Transcoder
 
 
 @dataclass(frozen=True)
 class TranscoderLayer:
-    """One layer's transcoder on one prompt; `pos`, `index` and `activation` are what is active."""
+    """One layer's transcoder on one prompt; `pos`, `index`, `activation` are of active features."""
 
     transcoder: Transcoder
     joint: JointTopK | None
@@ -48,7 +47,7 @@ class TranscoderLayer:
     ) -> Float[Tensor, "batch row"]:
         def read(there: Tensor, rows: Tensor) -> Tensor:
             inputs = self.points.running_inputs(self.layer, there)
-            return inputs @ self.transcoder.listened(index[rows], inputs).T
+            return inputs @ self.transcoder.encoder_rows(index[rows], inputs).T
 
         values, bias = by_position(residual, pos, read), self.transcoder.encoder_bias
         return values + bias[index.to(bias.device)].to(values)
@@ -59,12 +58,12 @@ class TranscoderLayer:
         pos: Int[Tensor, " row"],
         index: Int[Tensor, " row"],
     ) -> Float[Tensor, "batch row"]:
-        """Features that compare themselves with others are computed with all of their layer.
+        """Activations; where a top-k compares features, all features of the layer are computed.
 
-        Where features of several layers are compared, those of other layers are left out.
+        Where it compares features of several layers, those of other layers are left out.
         """
         nonlinearity = self.transcoder.nonlinearity
-        first = self.points.recording.prompt.context_only
+        first = self.points.recording.prompt.n_prefix
         if isinstance(nonlinearity, ReLU | JumpReLU) and self.joint is None:
             alone = nonlinearity.of(index)(self.values(residual, pos, index))
             return torch.where(pos < first, 0, alone)
@@ -81,6 +80,6 @@ class TranscoderLayer:
     def written(
         self, offset: int, index: Int[Tensor, " row"], activation: Float[Tensor, " row"]
     ) -> Float[Tensor, "row d_model"]:
-        """Features that are not active write nothing, not even what is added to active ones."""
-        written = self.transcoder.spoken(offset, index, activation)
+        """Decoder rows; inactive features write nothing, not even the offset of active ones."""
+        written = self.transcoder.decoder_rows(offset, index, activation)
         return torch.where((activation != 0)[:, None], written, 0)

@@ -1,22 +1,22 @@
-"""A set of transcoders: one per layer of a model, and which of their features fire."""
+"""A set of transcoders: one per layer of a model, and their active features."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.features.active import ActiveFeatures
-from circuits.features.feature_files import FeatureFiles
+from circuits.features.active import ActiveFeatures, LinearPath
 from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
-from circuits.features.nonlinearities import JointTopK
-from circuits.features.transcoder import Transcoder, nothing
-from circuits.features.transcoder_rows import TranscoderRows
-from circuits.model.covectors import Covectors
-from circuits.model.frozen import DamagedWeights, FrozenModel
+from circuits.features.labels import FeatureFiles
+from circuits.features.transcoder import JointTopK, Transcoder, empty_transcoder
+from circuits.features.transcoder_layer import TranscoderLayer
+from circuits.model.frozen import Covectors, DamagedWeights, FrozenModel
 from circuits.recording.record import Recording
-from graphs.core.descriptions import Description
+from graphs.core.nodes import Description
 from graphs.core.provenance import DictionaryIdentity
 from graphs.errors import HeadwaterError
 
@@ -36,19 +36,19 @@ class TranscoderSet:
     features: FeatureFiles | None = None  # what is known about each feature
     joint: JointTopK | None = None  # chooses among the features of all layers
     partial: bool = False  # whether the model may have more layers
-    unlisted: bool = False  # whether files may be missing: copies of which no list is known
+    unlisted: bool = False  # whether files may be missing: cached copies without a list of files
 
     @property
-    def context_only(self) -> int | None:
-        """First positions that it was not trained at; None if their tokens decide it."""
-        return self.identity.documents and self.identity.documents.context_only
+    def n_prefix(self) -> int | None:
+        """Prefix positions, which training left out; None if decided by their tokens."""
+        return self.identity.documents and self.identity.documents.n_prefix
 
     def describe(self, layer: int, index: int) -> Description | None:
-        """What the files beside the weights say about a feature."""
+        """The description of a feature in the feature files, if any."""
         return None if self.features is None else self.features.read(layer, index)
 
-    def numbers(self, frozen: FrozenModel, n_tokens: int) -> int:
-        """Pre-activations and activations of the widest layer, and a mask on the way."""
+    def peak_values(self, frozen: FrozenModel, n_tokens: int) -> int:
+        """Pre-activations and activations of the widest layer, and a temporary mask."""
         del frozen
         return 3 * n_tokens * max((layer.d_dict for layer in self.layers), default=0)
 
@@ -63,12 +63,12 @@ class TranscoderSet:
         if self.unlisted and len(covered) < frozen.n_layers:
             raise DictionaryMismatch(
                 f"The Hub cannot be reached, and the local cache has {self.identity.name!r} for "
-                f"{len(covered)} of {frozen.n_layers} layers, which may not be all: connect once, "
-                "or name the folder of one layer."
+                f"{len(covered)} of {frozen.n_layers} layers, which may not be all: go online "
+                "once, or give the folder of one layer."
             )
         if not missing:
             return self
-        return replace(self, layers=(*self.layers, *[nothing(frozen.d_model)] * missing))
+        return replace(self, layers=(*self.layers, *[empty_transcoder(frozen.d_model)] * missing))
 
     def require_fit(self, frozen: FrozenModel) -> None:
         """Raises DictionaryMismatch unless there is a transcoder of the right width per layer."""
@@ -89,18 +89,19 @@ class TranscoderSet:
             if layer + transcoder.n_written > frozen.n_layers:
                 raise DictionaryMismatch(
                     f"Layer {layer} of the dictionary {self.identity.name!r} writes to "
-                    f"{transcoder.n_written} layers, only {frozen.n_layers - layer} follow."
+                    f"{transcoder.n_written} layers, the model has {frozen.n_layers - layer} from "
+                    "there on: choose the dictionary that was trained on this model."
                 )
 
     def activate(
         self, frozen: FrozenModel, recording: Recording, targets: Covectors
     ) -> ActiveFeatures:
-        """The features of this set that fire on a recorded prompt, whatever the targets."""
+        """The active features of this set on a recorded prompt; targets do not matter."""
         del targets
         return self.active(frozen, recording)
 
     def active(self, frozen: FrozenModel, recording: Recording) -> ActiveFeatures:
-        """The features of this set that fire on a recorded prompt.
+        """The active features of this set on a recorded prompt.
 
         Raises DictionaryMismatch if it does not fit the model, DamagedWeights for NaN in it.
         """
@@ -135,22 +136,113 @@ def _active(points: MlpPoints, layer: int, transcoders: TranscoderSet) -> tuple[
     value = transcoder.pre_activations(points.inputs(layer))
     if not bool(torch.isfinite(value).all()):
         raise DamagedWeights(
-            f"Layer {layer} of {transcoders.identity.name!r} holds NaN or infinite values: its "
+            f"Layer {layer} of {transcoders.identity.name!r} has NaN or infinite values: its "
             "files are damaged or not meant for this model."
         )
-    # What is chosen among all positions is not chosen among those without features.
-    context = points.recording.prompt.context_only
+    # A nonlinearity that chooses among all positions must leave the prefix out.
+    first = points.recording.prompt.n_prefix
     activation = torch.zeros_like(value)
-    activation[context:] = transcoder.nonlinearity(value[context:])
+    activation[first:] = transcoder.nonlinearity(value[first:])
     if transcoders.joint is not None:
         activation = transcoders.joint.candidates(layer, activation)
     pos, index = activation.nonzero(as_tuple=True)
-    listened = transcoder.listened(index, value)
+    encoder_rows = transcoder.encoder_rows(index, value)
     return (
         torch.full_like(pos, layer),
         pos,
         index,
         activation[pos, index],
         value[pos, index],
-        listened @ points.constant_input(layer) + transcoder.encoder_bias.to(value)[index],
+        encoder_rows @ points.constant_input(layer) + transcoder.encoder_bias.to(value)[index],
     )
+
+
+@dataclass(frozen=True)
+class TranscoderRows:
+    """Encoder and decoder rows of a set's active features."""
+
+    transcoders: tuple[Transcoder, ...]  # by layer
+    joint: JointTopK | None
+    points: MlpPoints
+    layer: Int[Tensor, " feat"]
+    pos: Int[Tensor, " feat"]
+    index: Int[Tensor, " feat"]
+    activation: Float[Tensor, " feat"]
+
+    def encoder(self, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        rows = self.points.recording.tokens.new_empty(len(feature), self.points.frozen.d_model)
+        for layer in self.layer[feature].unique().tolist():
+            here = (self.layer[feature] == layer).nonzero()[:, 0]
+            chosen = feature[here]
+            encoder = self.transcoders[layer].encoder_rows(self.index[chosen], rows)
+            rows[here] = self.points.pull_back(layer, self.pos[chosen], encoder)
+        return rows
+
+    def decoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        rows = self.points.recording.tokens.new_empty(len(feature), self.points.frozen.d_model)
+        for source in self.layer[feature].unique().tolist():
+            here = (self.layer[feature] == source).nonzero()[:, 0]
+            chosen = feature[here]
+            rows[here] = self.transcoders[source].decoder_rows(
+                layer - source, self.index[chosen], self.activation[chosen]
+            )
+        return self.points.written(layer, self.pos[feature], rows)
+
+    def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
+        constant = self.transcoders[layer].decoder_bias.to(self.activation)
+        for source, skip in self._skips(layer).items():
+            read = self.points.constant_input(source)
+            if read.any():
+                constant = constant + skip.to(constant) @ read
+        length = len(self.points.recording.prompt)
+        positions = torch.arange(length, device=constant.device)
+        return self.points.written(layer, positions, constant.expand(length, -1))
+
+    def linear(self, layer: int) -> dict[int, LinearPath]:
+        skips = self._skips(layer).items()
+        return {source: AffineSkip(self.points, source, layer, skip) for source, skip in skips}
+
+    def at(self, layer: int) -> TranscoderLayer:
+        here = self.layer == layer
+        columns = self.pos[here], self.index[here], self.activation[here]
+        return TranscoderLayer(self.transcoders[layer], self.joint, self.points, layer, *columns)
+
+    def _skips(self, layer: int) -> dict[int, Tensor]:
+        below = enumerate(self.transcoders[: layer + 1])
+        skips = {source: transcoder.skip_to(layer - source) for source, transcoder in below}
+        return {source: skip for source, skip in skips.items() if skip is not None}
+
+
+@dataclass(frozen=True)
+class AffineSkip:
+    """A skip matrix between two layers' residuals: scale[pos] · matrix, norms included."""
+
+    points: MlpPoints
+    read: int  # layer
+    written: int
+    skip: Float[Tensor, "d_model_out d_model"]  # may be mapped from a file
+
+    @cached_property
+    def matrix(self) -> Float[Tensor, "d_model_out d_model"]:
+        """The skip with gains and centring of the norms on both sides."""
+        like = self.points.recording.tokens
+        return self.points.between(self.read, self.written, self.skip.to(like))
+
+    @cached_property
+    def scale(self) -> Float[Tensor, " pos"]:
+        """Factors from the norms' denominators; 0 at prefix positions, whose output is constant."""
+        scale = self.points.scale(self.read, self.written)
+        scale[: self.points.recording.prompt.n_prefix] = 0
+        return scale
+
+    def forward(
+        self, residual: Float[Tensor, "*part pos d_model"], first: int
+    ) -> Float[Tensor, "*part pos d_model"]:
+        scale = self.scale[first : first + residual.shape[-2]]
+        return (residual @ self.matrix.T).mul_(scale[:, None])
+
+    def transpose(
+        self, covector: Float[Tensor, "row pos d_model"], first: int
+    ) -> Float[Tensor, "row pos d_model"]:
+        scale = self.scale[first : first + covector.shape[1]]
+        return (covector @ self.matrix).mul_(scale[:, None])

@@ -1,1 +1,1 @@
-"""Graph files of every kind, told by their content, also those that only torch can read."""
+"""Graph files of every format, recognised by content, including those that need torch."""

@@ -1,4 +1,4 @@
-"""Graph files of every kind, ours and others', and what is said beside them."""
+"""Open graph files of every format, headwater's and others, with their annotations."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from graphs import (
 )
 
 SUFFIXES = (".safetensors", ".json", ".json.gz", ".pt")
-_ZIP = b"PK\x03\x04"  # what torch.save writes; no safetensors of ours begins like this
+_ZIP = b"PK\x03\x04"  # what torch.save writes; our safetensors never begin like this
 
 
 def open_graph(path: Path | str, spell: Callable[[int], str] | None = None) -> ReadGraph:
-    """A graph and its annotations: the file's beside it, else those that it holds itself.
+    """A graph and its annotations, from the annotation file next to it or else from its own file.
 
-    What a file is, its name or else its first bytes tell: our safetensors, a JSON of
-    circuit-tracer, Neuronpedia and others, as it is or in gzip, or circuit-tracer's .pt, whose
-    token ids `spell` writes.  Remarks say what had to be decided about a file of others.
+    The format follows from the name or else the first bytes: our safetensors, a JSON of
+    circuit-tracer, Neuronpedia and others, plain or gzipped, or circuit-tracer's .pt, whose token
+    ids are turned into text by `spell`.  Remarks list what was assumed about a foreign file.
 
     Raises GraphFileError if it is none of these, damaged or missing.
     """
@@ -46,12 +46,12 @@ def open_graph(path: Path | str, spell: Callable[[int], str] | None = None) -> R
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a graph file is one of ours, which can keep what is measured of it."""
+    """Whether a graph file has our format, which can store measured effects."""
     return _suffix(path) == ".safetensors"
 
 
 def _suffix(path: Path) -> str:
-    """What the file should be called, by its name or else its first bytes."""
+    """The suffix of the file's format, by its name or else its first bytes."""
     start = _start(path)
     if path.suffix == ".pt" or start.startswith(_ZIP):
         return ".pt"
@@ -66,7 +66,7 @@ def _is_json(start: bytes) -> bool:
 
 
 def _start(path: Path) -> bytes:
-    """The first bytes of a file; none where it cannot be read, which its reader will say."""
+    """The first bytes of a file; empty if it cannot be read, which the reader will report."""
     try:
         with regular_file(path).open("rb") as file:
             return file.read(9)

@@ -1,1 +1,1 @@
-"""Back to the model: features changed in it, and what that does beside what a graph predicts."""
+"""Interventions: features changed in the model, and the effects compared with predictions."""

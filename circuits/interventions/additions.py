@@ -1,8 +1,8 @@
-"""Edited: what interventions add to each layer of a pass, one intervention per copy.
+"""What interventions add to each layer of a pass, one intervention per copy of the prompt.
 
-A changed feature writes the difference of what it writes at its new and at its own activation, to
-every layer that it writes to.  Its own activation is the recorded one where its layer is held,
-else the one that it has in this pass, other edits included.
+A changed feature adds what it writes at its new activation less what it writes at its original one,
+to every layer that it writes to.  Its original activation is the recorded one if its layer is held
+at the recording, else the one in this pass, other edits included.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from circuits.recording.record import Recording
 from graphs.core.nodes import NodeKind
 from graphs.interventions.changes import Change, Intervention
 
-ROWS = 2**13  # vectors that are gathered at once
+ROWS = 2**13  # vectors gathered at once
 
 
 @dataclass(frozen=True)
 class _Changed:
-    """Features of one layer that are changed, over all copies."""
+    """Changed features of one layer, over all copies."""
 
     copy: Int[Tensor, " row"]
     pos: Int[Tensor, " row"]
@@ -37,8 +37,8 @@ class _Changed:
     offset: Float[Tensor, " row"]
 
 
-class _Sums:
-    """What is added at layers to come, by layer."""
+class _PendingSums:
+    """Pending additions, summed by layer."""
 
     def __init__(self, like: Float[Tensor, "batch pos d_model"]) -> None:
         self.like = like
@@ -61,8 +61,8 @@ class _Sums:
         return self.totals.pop(layer, None)
 
 
-class Edited:
-    """The visitor of one pass (`circuits.interventions.constrained_run.run`)."""
+class EditVisitor:
+    """The visitor of one pass, which computes additions (`constrained_run.run`)."""
 
     def __init__(
         self,
@@ -71,32 +71,34 @@ class Edited:
         hold: Hold,
         length: int,
     ) -> None:
-        """`length` of the copies may exceed the prompt's."""
+        """`length`: tokens of the copies, which may be more than the prompt's."""
         self.experiment, self.hold = experiment, hold
-        self.changed = _by_layer(experiment.recording, interventions, length)
-        like = experiment.recording.tokens[:1].expand(len(interventions), length, -1)
-        self.output, self.contribution = _Sums(like), _Sums(like)
-        self.moved: dict[int, Tensor] = {}  # by layer: residual less the recorded one
+        self.changed = _changed_by_layer(experiment.local.recording, interventions, length)
+        like = experiment.local.recording.tokens[:1].expand(len(interventions), length, -1)
+        self.output, self.contribution = _PendingSums(like), _PendingSums(like)
+        self.shift: dict[int, Tensor] = {}  # by layer: residual less the recorded one
         self._scale_errors(interventions)
-        self._push(interventions, length)
+        self._steer(interventions, length)
 
     def __call__(self, layer: int, residual: Float[Tensor, "batch pos d_model"]) -> Additions:
-        """What is added at a layer."""
+        """The additions at a layer."""
         if layer in self.changed:
             self._write(layer, residual, self.changed[layer])
         held = self.hold.at(layer)
         contribution = self.contribution.pop(layer)
         linear = self.experiment.linear
         if any(linear) and bool(held.any()):
-            self.moved[layer] = residual - self.experiment.recording.blocks[layer].mlp_residual
+            self.shift[layer] = (
+                residual - self.experiment.local.recording.blocks[layer].mlp_residual
+            )
             for read, path in linear[layer].items():
-                through = path.forward(self.moved[read] * held[:, None, None], 0)
+                through = path.forward(self.shift[read] * held[:, None, None], 0)
                 contribution = through if contribution is None else contribution + through
         return Additions(self.output.pop(layer), contribution)
 
     def _write(self, layer: int, residual: Tensor, changed: _Changed) -> None:
-        at = self.experiment.features.rows.at(layer)
-        own = self._own(layer, at, residual, changed)
+        at = self.experiment.local.features.rows.at(layer)
+        own = self._original_activations(layer, at, residual, changed)
         new = changed.factor * own + changed.offset
         for above in range(at.n_written):
             for some in torch.arange(len(own), device=own.device).split(ROWS):
@@ -104,10 +106,10 @@ class Edited:
                 vector = at.written(above, index, new[some]) - at.written(above, index, own[some])
                 self._add(layer + above, at.points, changed.copy[some], changed.pos[some], vector)
 
-    def _own(
+    def _original_activations(
         self, layer: int, at: FeatureLayer, residual: Tensor, changed: _Changed
     ) -> Float[Tensor, " row"]:
-        """The activations that are changed."""
+        """Activations of the changed features before the change."""
         held = self.hold.at(layer)[changed.copy]
         own = residual.new_empty(len(changed.pos))
         own[held] = at.recorded(changed.pos[held], changed.index[held])
@@ -128,7 +130,7 @@ class Edited:
         pos: Int[Tensor, " row"],
         vector: Float[Tensor, "row d_model"],
     ) -> None:
-        """Where a norm follows the MLP, it is held or runs."""
+        """Queue a vector; a norm after the MLP is applied here if held, else by the model."""
         if points.write == WritePoint.CONTRIBUTION:
             self.contribution.add(layer, copy, pos, vector)
             return
@@ -150,21 +152,21 @@ class Edited:
             factor = error.new_tensor([change.factor for _, change in changes])
             self.contribution.add(layer, copy, pos, (factor - 1)[:, None] * error[pos])
 
-    def _push(self, interventions: Sequence[Intervention], length: int) -> None:
-        like = self.experiment.recording.tokens
+    def _steer(self, interventions: Sequence[Intervention], length: int) -> None:
+        like = self.experiment.local.recording.tokens
         for copy, one in enumerate(interventions):
-            for push in one.pushes:
-                pos = torch.arange(push.pos, length if push.onward else push.pos + 1)
-                vector = torch.as_tensor(push.vector).to(like) * push.amount
+            for steer in one.steering:
+                pos = torch.arange(steer.pos, length if steer.onward else steer.pos + 1)
+                vector = torch.as_tensor(steer.vector).to(like) * steer.amount
                 self.contribution.add(
-                    push.layer,
+                    steer.layer,
                     torch.full_like(pos, copy).to(like.device),
                     pos.to(like.device),
                     vector.expand(len(pos), -1),
                 )
 
 
-def _by_layer(
+def _changed_by_layer(
     recording: Recording, interventions: Sequence[Intervention], length: int
 ) -> dict[int, _Changed]:
     rows: dict[int, list[tuple[int, int, int]]] = defaultdict(list)

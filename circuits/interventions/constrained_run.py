@@ -1,49 +1,49 @@
-"""Held: copies of a prompt run through the real model, with parts of it held at the recording.
+"""Constrained runs: copies of a prompt in the real model, with parts held at the recording.
 
-In a held block norms use the recorded denominators and the MLP adds what it added on the prompt;
-in all blocks attention patterns can be held.  How far blocks are held is each copy's own matter.
-Nothing here says what is changed: at every layer a visitor is shown the residual stream that the
-MLP's norm reads and says what is added there.
+In a held block norms use the recorded denominators and the MLP adds its recorded output; attention
+patterns of all blocks can be held as well.  Each copy has a last held block of its own.  Changes
+come from a visitor: at every layer it gets the residual stream that the MLP's norm reads, and
+returns what to add there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from circuits.model.architectures import affine, optional_part, part, value_projection
+from circuits.model.architectures import affine, part, value_projection
 from circuits.model.frozen import FrozenModel, Norm
 from circuits.recording.attention import mixed
-from circuits.recording.record import Recording, eager_attention, exact_norm
+from circuits.recording.record import Hooks, Recording, eager_attention, exact_norm
 
 
 @dataclass(frozen=True)
 class Hold:
-    """What is held."""
+    """Parts of the model that are held at their recorded values."""
 
     through: Int[Tensor, " batch"]  # per copy, the last block with norms and MLP held; -1: none
     patterns: bool  # attention patterns, of every block and copy
 
     def at(self, layer: int) -> Bool[Tensor, " batch"]:
-        """The copies in which this block is held; the block after the last is the final norm."""
+        """The copies in which this block is held; `n_layers` stands for the final norm."""
         return self.through >= layer
 
 
 class Additions(NamedTuple):
-    """What is added at a layer, per copy."""
+    """Additions at a layer, per copy."""
 
     output: Float[Tensor, "batch pos d_model"] | None  # to what the MLP module returns
     contribution: Float[Tensor, "batch pos d_model"] | None  # to what it adds to the residual
 
 
-class Passed(NamedTuple):
-    """What comes out."""
+class RunOutput(NamedTuple):
+    """Output of a run."""
 
     logits: Float[Tensor, "batch d_vocab"]  # at one position
     final: Float[Tensor, "batch d_model"]  # the residual that the final norm reads there
@@ -58,127 +58,89 @@ def run(
     ids: Int[Tensor, "batch pos"],
     hold: Hold,
     visit: Visit,
-) -> Passed:
-    """Run copies of a prompt; what is read is read at the recording's position, or at the last.
+) -> RunOutput:
+    """Run copies of a prompt; output is at the recording's position, or the last of longer ids.
 
-    Ids may go on beyond the recorded prompt if nothing is held.
+    Ids may continue beyond the recorded prompt only if nothing is held.
     """
     length = len(recording.prompt)
     position = recording.position if ids.shape[1] == length else ids.shape[1] - 1
     kept = torch.tensor([position], device=ids.device)
     final: list[Tensor] = []
-    with torch.no_grad(), eager_attention(frozen), ExitStack() as stack:
+    with torch.no_grad(), eager_attention(frozen), Hooks() as hooks:
         for layer in range(frozen.n_layers):
-            stack.enter_context(_block(frozen, recording, layer, hold, visit))
-        norm = part(frozen.model, frozen.layout.final_norm)
-        stack.enter_context(_before(norm, lambda x: final.append(x[:, position])))
+            _hook_block(hooks, frozen, recording, layer, hold, visit)
+        norm = frozen.final_norm_module
+        hooks.before(norm, lambda x: final.append(x[:, position]))
         held = hold.at(frozen.n_layers)
-        final_norm = frozen.final_norm
-        stack.enter_context(_norm(frozen, norm, final_norm, recording.final_denominator, held))
+        denominator = recording.final_denominator
+        hooks.after(norm, partial(_norm, frozen.final_norm, denominator, held))
         output = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
-    return Passed(output.logits[:, 0], final[0])
+    return RunOutput(output.logits[:, 0], final[0])
 
 
-@contextmanager
-def _block(
-    frozen: FrozenModel, recording: Recording, layer: int, hold: Hold, visit: Visit
-) -> Iterator[None]:
-    layout, module, block = frozen.layout, frozen.modules[layer], frozen.blocks[layer]
-    seen, held = recording.blocks[layer], hold.at(layer)
-    norms = (
-        (layout.attention_norm, block.attention_norm, seen.attention_denominator),
-        (layout.post_attention_norm, block.post_attention_norm, seen.post_attention_denominator),
-        (layout.mlp_norm, block.mlp_norm, seen.mlp_denominator),
-        (layout.post_mlp_norm, block.post_mlp_norm, seen.post_mlp_denominator),
-    )
+def _hook_block(
+    hooks: Hooks,
+    frozen: FrozenModel,
+    recording: Recording,
+    layer: int,
+    hold: Hold,
+    visit: Visit,
+) -> None:
+    block = frozen.blocks[layer]
+    modules, recorded, held = block.modules, recording.blocks[layer], hold.at(layer)
+    denominators = {
+        "attention_norm": recorded.attention_denominator,
+        "post_attention_norm": recorded.post_attention_denominator,
+        "mlp_norm": recorded.mlp_denominator,
+        "post_mlp_norm": recorded.post_mlp_denominator,
+    }
     added: list[Additions] = []  # by the visitor, before the MLP runs
-    with ExitStack() as stack:
-        mlp_norm = part(module, layout.mlp_norm)
-        stack.enter_context(_before(mlp_norm, lambda x: added.append(visit(layer, x))))
-        mlp = part(module, layout.mlp)
-        stack.enter_context(_after(mlp, lambda x: _plus(x, added[0].output)))
-        for path, norm, denominator in norms:
-            where = optional_part(module, path)
-            if where is not None and norm is not None:
-                stack.enter_context(_norm(frozen, where, norm, denominator, held))
 
-        def contribution(x: Tensor) -> Tensor:
-            own = torch.where(held[:, None, None], seen.contribution, x) if held.any() else x
-            return _plus(own, added[0].contribution)
+    def contribution(_: Tensor, output: Tensor) -> Tensor:
+        own = output * frozen.residual_multiplier
+        kept = torch.where(held[:, None, None], recorded.contribution, own) if held.any() else own
+        return _plus(kept, added[0].contribution) / frozen.residual_multiplier
 
-        stack.enter_context(_after(part(module, layout.mlp_contribution), contribution))
-        if hold.patterns:
-            attention = part(module, layout.attention)
-            stack.enter_context(_pattern(frozen, attention, seen.pattern))
-        yield
+    hooks.before(modules.mlp_reader, lambda x: added.append(visit(layer, x)))
+    hooks.after(modules.mlp, lambda _, output: _plus(output, added[0].output))
+    for name, module, norm in block.norms():
+        hooks.after(module, partial(_norm, norm, denominators[name], held))
+    hooks.after(modules.mlp_contribution, contribution)
+    if hold.patterns:
+        hooks.after(modules.attention, _held_pattern(frozen, modules.attention, recorded.pattern))
 
 
 def _plus(x: Tensor, added: Tensor | None) -> Tensor:
     return x if added is None else x + added
 
 
-def _before(module: nn.Module, look: Callable[[Tensor], object]):
-    """Show what goes into a module."""
-
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        del module
-        look(args[0] if args else kwargs["hidden_states"])
-
-    return _removed(module.register_forward_pre_hook(hook, with_kwargs=True))
-
-
-def _after(module: nn.Module, change: Callable[[Tensor], Tensor]):
-    """Change what comes out of a module; the MLP of a mixture of experts returns routes too."""
-
-    def hook(module: nn.Module, args: Any, output: Tensor | tuple[Any, ...]):
-        del module, args
-        if isinstance(output, tuple):
-            return change(output[0]), *output[1:]
-        return change(output)
-
-    return _removed(module.register_forward_hook(hook))
-
-
 def _norm(
-    frozen: FrozenModel,
-    module: nn.Module,
     norm: Norm,
-    denominator: Float[Tensor, " pos"],
+    denominator: Float[Tensor, " recorded"],
     held: Bool[Tensor, " batch"],
-):
+    given: Float[Tensor, "batch pos d_model"],
+    output: Float[Tensor, "batch pos d_model"],
+) -> Float[Tensor, "batch pos d_model"]:
     """A norm with its denominators held in some copies, and in full precision in the others."""
-    exact = exact_norm(norm) if frozen.dtype == torch.float64 else None
-
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        own = output if exact is None else exact(module, args, output)
-        if not held.any():
-            return own
-        linear = norm.linear(args[0], denominator) + norm.bias
-        return torch.where(held[:, None, None], linear.to(own), own)
-
-    return _removed(module.register_forward_hook(hook))
+    own = exact_norm(norm, given, output) if given.dtype == torch.float64 else output
+    if not held.any():
+        return own
+    linear = norm.linear(given, denominator) + norm.bias
+    return torch.where(held[:, None, None], linear.to(own), own)
 
 
-def _pattern(frozen: FrozenModel, attention: nn.Module, pattern: Float[Tensor, "head query key"]):
-    """Attention with its pattern held: values are mixed by it, whatever queries and keys say."""
+def _held_pattern(
+    frozen: FrozenModel, attention: nn.Module, pattern: Float[Tensor, "head query key"]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A hook that replaces attention's output: values mixed by the recorded pattern."""
     value, value_bias = value_projection(attention, frozen.layout, len(pattern))
     output, output_bias = affine(part(attention, frozen.layout.output))
     d_head = output.shape[1] // len(pattern)
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], given: Any) -> Any:
-        del module
-        inputs = args[0] if args else kwargs["hidden_states"]
-        values = nn.functional.linear(inputs, value, value_bias)
-        heads = mixed(pattern, values, d_head)
-        attended = nn.functional.linear(heads, output, output_bias)
-        return (attended, *given[1:]) if isinstance(given, tuple) else attended
+    def mix(given: Tensor, own: Tensor) -> Tensor:
+        del own
+        heads = mixed(pattern, nn.functional.linear(given, value, value_bias), d_head)
+        return nn.functional.linear(heads, output, output_bias)
 
-    return _removed(attention.register_forward_hook(hook, with_kwargs=True))
-
-
-@contextmanager
-def _removed(handle: Any) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        handle.remove()
+    return mix

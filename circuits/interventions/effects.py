@@ -1,4 +1,4 @@
-"""What one intervention did: at the targets, at the top tokens, at the graph's features."""
+"""Effects of one intervention: at the targets, the top tokens and the graph's features."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.interventions.effects import Effects, NodeEffect, TokenEffect
 
-SHOWN = 10  # tokens and features, unless asked for more
+SHOWN = 10  # tokens and features by default
 
 
 def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SHOWN) -> Effects:
-    """The effects of one of the interventions, with so many tokens and features."""
+    """The effects of intervention `row`, with at most `most` tokens and features."""
     graph = experiment.graph
     measured, predicted = outcomes.measured[row], outcomes.predicted[row]
     texts = dict(
@@ -27,7 +27,7 @@ def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SH
     def effect(node: int) -> NodeEffect:
         return NodeEffect(
             node=str(graph.nodes[node]),
-            text=texts.get(node) or graph.said(node),
+            text=texts.get(node) or graph.label(node),
             value=_number(graph.nodes.value[node]),
             measured=_number(measured[node]),
             predicted=_number(predicted[node]),
@@ -50,10 +50,10 @@ def _number(value: float) -> float | None:
 def _tokens(
     experiment: Experiment, outcomes: Outcomes, row: int, most: int
 ) -> tuple[TokenEffect, ...]:
-    """The most probable tokens of before and after."""
+    """The most probable tokens before and after."""
     before, after = outcomes.before.double(), outcomes.after[row].double()
     was, now = before.softmax(-1), after.softmax(-1)
-    top = [way.topk(min(most, len(way))).indices.tolist() for way in (was, now)]
+    top = [p.topk(min(most, len(p))).indices.tolist() for p in (was, now)]
     chosen = sorted({*top[0], *top[1]}, key=lambda token: -float(now[token]))
     return tuple(
         TokenEffect(
@@ -70,7 +70,7 @@ def _tokens(
 def _most_changed(
     graph: AttributionGraph, measured: Float[ndarray, " node"], most: int
 ) -> list[int]:
-    """By influence times the part of the activation that changed: a rare one's fall is no news."""
+    """Features by influence times the changed share of the activation, largest first."""
     features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE) & (measured != 0))
     part = np.abs(measured[features] / graph.nodes.activation[features])
     order = np.argsort(-influence(graph)[features] * part, kind="stable")

@@ -1,4 +1,4 @@
-"""An experiment: a graph, and the model and prompt that it is of, ready for interventions."""
+"""An experiment: a graph with its model and its prompt recorded, ready for interventions."""
 
 from __future__ import annotations
 
@@ -12,47 +12,39 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.attribution.targets import Targets, TargetSettings
+from circuits.attribution.local_replacement import LocalReplacement, local_replacement, written_at
+from circuits.attribution.targets import TargetSettings
 from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
-from circuits.features.decomposition import written_at
 from circuits.interventions.origin import ExperimentError, require_dictionary, require_model
-from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
-from circuits.pipe import read_active
-from circuits.recording.record import Recording
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Provenance
 
-AGREEMENT = 0.05  # of the largest activation: what number types may differ by
+AGREEMENT = 0.05  # of the largest activation: tolerated difference, for other dtypes
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A graph beside what it was traced from."""
+    """A graph with the model, dictionary and recording that it belongs to."""
 
     graph: AttributionGraph
     subject: Subject
     source: FeatureSource
-    recording: Recording
-    features: ActiveFeatures
-    targets: Targets
-    row: Int[Tensor, " node"]  # of each feature node among the active features, else -1
-
-    @property
-    def frozen(self) -> FrozenModel:
-        return self.subject.frozen
+    local: LocalReplacement
+    row: Int[Tensor, " node"]  # of each feature node among the active features; -1: no feature
 
     @cached_property
     def linear(self) -> tuple[dict[int, LinearPath], ...]:
         """Linear paths into each layer, by the layer that they read."""
-        return tuple(self.features.rows.linear(layer) for layer in range(self.frozen.n_layers))
+        return tuple(map(self.local.features.rows.linear, range(self.local.frozen.n_layers)))
 
     @cached_property
     def error(self) -> Callable[[int], Float[Tensor, "pos d_model"]]:
-        """What the dictionary leaves of a layer's contribution; found once per layer."""
-        return cache(lambda layer: written_at(self.recording, self.features, layer).error)
+        """Errors of a layer, by position; computed once per layer."""
+        local = self.local
+        return cache(lambda layer: written_at(local, layer).error)
 
 
 def prepare(
@@ -63,27 +55,29 @@ def prepare(
 ) -> Experiment:
     """Record a graph's prompt again and find its features.
 
-    Targets that are directions are not in a file and must be given.  Raises ExperimentError for a
-    graph of another model, dictionary or target, and as `circuits.trace`.
+    Targets that are directions are not stored in a file and must be given.  Raises ExperimentError
+    for a graph of another model, dictionary or target, and as `circuits.trace`.
     """
     header = graph.provenance
     require_model(header, subject)
     settings = targets or target_settings(header)
-    prompt = Prompt(header.prompt, header.token_ids, header.tokens, header.context_only)
+    prompt = Prompt(header.prompt, header.token_ids, header.tokens, header.n_prefix)
     with torch.inference_mode():
-        recording, read, features = read_active(prompt, subject, source, settings)
-        require_dictionary(header, features.identity)
-        row = _rows(graph, features)
+        local = local_replacement(prompt, subject, source, settings)
+        require_dictionary(header, local.features.identity)
+        row = _rows(graph, local.features)
     kinds = graph.nodes.kind[graph.target_rows()], graph.nodes.index[graph.target_rows()]
-    if not np.array_equal(kinds[1], read.index.cpu().numpy()) or np.any(kinds[0] != read.kind):
+    if not np.array_equal(kinds[1], local.targets.index.cpu().numpy()) or np.any(
+        kinds[0] != local.targets.kind
+    ):
         raise ExperimentError(
-            "The graph's targets are not those of its settings: give the settings of the trace."
+            "The graph's targets do not match its settings: give the target settings of the trace."
         )
-    return Experiment(graph, subject, source, recording, features, read, row)
+    return Experiment(graph, subject, source, local, row)
 
 
 def target_settings(header: Provenance) -> TargetSettings:
-    """What a graph explains, by its header.  Raises ExperimentError if it does not say."""
+    """Target settings of a graph, from its header.  Raises ExperimentError if it lacks them."""
     match header.settings:
         case {
             "tokens": [*tokens],
@@ -102,33 +96,33 @@ def target_settings(header: Provenance) -> TargetSettings:
             )
         case _:
             raise ExperimentError(
-                "The graph does not say which position and tokens it explains, so it is of another "
-                "program: trace the prompt with `headwater trace`."
+                "The graph does not name the position and tokens that it explains, so another "
+                "program wrote it: trace the prompt with `headwater trace`."
             )
 
 
 def _rows(graph: AttributionGraph, features: ActiveFeatures) -> Int[Tensor, " node"]:
     """Rows of the graph's features among the active ones; -1 for other nodes."""
-    nodes, wanted = graph.nodes, np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
+    nodes, feature_nodes = graph.nodes, np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
     active = {place: row for row, place in enumerate(features.places())}
     row = np.full(len(nodes), -1)
-    for node in wanted.tolist():
+    for node in feature_nodes.tolist():
         place = int(nodes.layer[node]), int(nodes.pos[node]), int(nodes.index[node])
         if place not in active:
-            raise ExperimentError(_other(graph, f"{nodes[node]} is not active in"))
+            raise ExperimentError(_mismatch(graph, f"{nodes[node]} is not active in"))
         row[node] = active[place]
     found = torch.from_numpy(row).to(features.pos.device)
-    given = nodes.activation[wanted]
-    own = features.activation[found[torch.from_numpy(wanted)]].double().cpu().numpy()
-    away = np.abs(own - given)
-    # Written so that what is no number does not agree.
-    if not np.all(away <= AGREEMENT * np.abs(given).max(initial=0.0)):
-        worst = int(wanted[np.nan_to_num(away, nan=np.inf).argmax()])
-        raise ExperimentError(_other(graph, f"{nodes[worst]} has another activation in"))
+    given = nodes.activation[feature_nodes]
+    own = features.activation[found[torch.from_numpy(feature_nodes)]].double().cpu().numpy()
+    difference = np.abs(own - given)
+    # Written so that NaN does not agree.
+    if not np.all(difference <= AGREEMENT * np.abs(given).max(initial=0.0)):
+        worst = int(feature_nodes[np.nan_to_num(difference, nan=np.inf).argmax()])
+        raise ExperimentError(_mismatch(graph, f"{nodes[worst]} has a different activation in"))
     return found
 
 
-def _other(graph: AttributionGraph, what: str) -> str:
+def _mismatch(graph: AttributionGraph, what: str) -> str:
     header = graph.provenance
     return (
         f"{what} this model and dictionary: give those that were traced, {header.model.name!r} "

@@ -1,14 +1,14 @@
-"""What a graph was traced from: its model and dictionary, by what its header says."""
+"""Load what a graph was traced from: the model and dictionary that its header names."""
 
 from __future__ import annotations
 
 import torch
 
 from circuits.atlas.shipped import ATLAS
-from circuits.attribution.expand import Expansion
+from circuits.attribution.rows import Expansion
 from circuits.features.active import FeatureSource
-from circuits.features.files.locations import PlaceError
-from circuits.features.files.source import read_source
+from circuits.features.files.locations import LocationError
+from circuits.features.files.source import SourceChoice, read_source
 from circuits.interventions.experiment import Experiment, prepare
 from circuits.interventions.origin import ExperimentError
 from circuits.model.packaged import PACKAGED
@@ -25,40 +25,42 @@ def experiment_on(
     transcoders: str | None = None,
     device: str = "cpu",
 ) -> Experiment:
-    """A graph with the model and dictionary that its header names, or these.
+    """An experiment with the model and dictionary that the graph's header names, or with these.
 
-    Raises ExperimentError if neither does, and as `read_subject`, `read_source` and `prepare`.
+    Raises ExperimentError if no model is named or given, and as `read_subject`, `read_source` and
+    `prepare`.
     """
     header = graph.provenance
     name = model or header.model.name
     if name == UNKNOWN:
-        raise ExperimentError("The graph does not say which model was traced: give --model.")
+        raise ExperimentError("The graph does not name its model: give --model.")
     # Models that ship in packages have one revision, which a later version may replace.
-    asked = None if model or name in ATLAS or name in PACKAGED else header.model.revision
+    revision = None if model or name in ATLAS or name in PACKAGED else header.model.revision
     dtype = DTYPES.get(header.dtype, torch.float32)
-    subject = read_subject(name, revision=asked, dtype=dtype, device=device)
+    subject = read_subject(name, revision=revision, dtype=dtype, device=device)
     return prepare(graph, subject, source_of(graph, subject, transcoders))
 
 
 def source_of(
     graph: AttributionGraph, subject: Subject, transcoders: str | None = None
 ) -> FeatureSource:
-    """The dictionary of a graph.  Raises ExperimentError if it cannot be found by its name."""
+    """The dictionary of a graph.  Raises ExperimentError if its name leads to none."""
     dictionary, settings = graph.provenance.dictionary, graph.provenance.settings
-    told = settings.get("max_features")
-    most = told if isinstance(told, int) else Expansion().max_features
+    stated = settings.get("max_features")
+    most = stated if isinstance(stated, int) else Expansion().max_features
     if transcoders is None and dictionary.kind == NEURONS:
-        return read_source(subject, neurons=True, max_neurons=most)
+        return read_source(subject, SourceChoice(neurons=True, max_neurons=most))
     if transcoders is None and subject.identity.name in ATLAS:
-        return read_source(subject, max_neurons=most)
+        return read_source(subject, SourceChoice(max_neurons=most))
     filled = dictionary.kind.endswith(f"and {NEURONS}")
     try:
         reference = transcoders or dictionary.name
-        return read_source(subject, reference, max_neurons=most, filled=filled)
-    except PlaceError as error:
+        choice = SourceChoice(reference, max_neurons=most, filled=filled)
+        return read_source(subject, choice)
+    except LocationError as error:
         if transcoders is not None:
             raise
         raise ExperimentError(
-            f"The dictionary of the graph, {dictionary.name!r}, is not found by that name: give "
+            f"The graph's dictionary {dictionary.name!r} was not found: give its location with "
             "--transcoders."
         ) from error

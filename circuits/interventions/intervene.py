@@ -1,14 +1,14 @@
-"""Interventions: change features in the real model, and measure what a graph predicts.
+"""Interventions: change features in the real model, and compare effects with predictions.
 
-    frozen        all blocks and the final norm are held: what is measured are direct effects
-    constrained   blocks are held up to a layer; above it the model runs, under the same patterns
+    frozen        all blocks and the final norm are held, so that only direct effects are measured
+    constrained   blocks are held up to a layer; above it the model runs, with recorded patterns
     free          the model runs, attention included
 
-A measured change is that of the value that a node's row explains: of features the pre-activation,
-of neurons the activation, of logits the logit less the mean one.  In a held block it is what the
-feature reads with the norm held.  A cross-layer feature writes its change to all its layers, in
-every regime.  Source of the regimes: "Circuit tracing: revealing computational graphs in language
-models" (2025), validation of the graphs by constrained patching.
+Changes are measured in the value that a node's row explains: a feature's pre-activation, a neuron's
+activation, a logit less the mean logit.  In a held block features are read with the norm held.  A
+cross-layer feature writes its change to all its layers, in every regime.  Source of the regimes:
+"Circuit tracing: revealing computational graphs in language models" (2025), validation of the
+graphs by constrained patching.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.interventions.additions import Edited
-from circuits.interventions.constrained_run import Hold, Passed, run
+from circuits.interventions.additions import EditVisitor
+from circuits.interventions.constrained_run import Hold, RunOutput, run
 from circuits.interventions.experiment import Experiment
-from circuits.interventions.recorder import Meter
+from circuits.interventions.recorder import Recorder
 from circuits.progress import Progress, ignore_progress
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Measured
@@ -41,15 +41,15 @@ BATCH_CHANGES = 2**20  # of all copies
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What interventions did, one row each."""
+    """Results of interventions, one row each."""
 
     interventions: tuple[Intervention, ...]
     regime: Regime
     through: tuple[int, ...]  # last block that was held; -1: none
     before: Float[Tensor, " d_vocab"]  # the model's own logits at the explained position
     after: Float[Tensor, "intervention d_vocab"]
-    measured: Float[ndarray, "intervention node"]  # change of each node's value; nan: has none
-    predicted: Float[ndarray, "intervention node"]  # by the graph; nan: it does not say
+    measured: Float[ndarray, "intervention node"]  # change of each node's value; nan: no value
+    predicted: Float[ndarray, "intervention node"]  # by the graph; nan: no prediction
 
 
 def intervene(
@@ -59,23 +59,23 @@ def intervene(
     through: int | None = None,
     progress: Progress = ignore_progress,
 ) -> Outcomes:
-    """Make interventions in the model, many in one pass.
+    """Run interventions in the model, many in one pass.
 
-    `through` is the last block that is held in the constrained regime: else the highest that an
-    intervention changes.  Raises EditError for what the model does not have.
+    `through` is the last block held in the constrained regime; by default the highest that an
+    intervention changes.  Raises EditError for features and vectors that the model does not have.
     """
     held = _held_through(experiment, interventions, regime, through)
-    _require_there(experiment, interventions)
+    _require_existing(experiment, interventions)
     after: list[Tensor] = []
     measured: list[ndarray] = []
     with torch.inference_mode():
-        for rows in _batches(interventions, len(experiment.recording.prompt)):
+        for rows in _batches(interventions, len(experiment.local.recording.prompt)):
             progress("intervene", rows.start, len(interventions))
             logits, changes = _batch(experiment, interventions[rows], regime, held[rows])
             after.append(logits)
             measured.append(changes.double().cpu().numpy())
             _require_finite(logits)
-    recording, graph = experiment.recording, experiment.graph
+    recording, graph = experiment.local.recording, experiment.graph
     return Outcomes(
         interventions=tuple(interventions),
         regime=regime,
@@ -83,12 +83,12 @@ def intervene(
         before=recording.logits,
         after=torch.cat(after) if after else recording.logits[None][:0],
         measured=np.concatenate(measured) if measured else np.zeros((0, len(graph))),
-        predicted=predict(graph, _telling(experiment, interventions), held),
+        predicted=predict(graph, _without_inactive(experiment, interventions), held),
     )
 
 
 def at_targets(experiment: Experiment, outcomes: Outcomes) -> Iterator[Measured]:
-    """Predicted beside measured at every target, as a graph stores it."""
+    """Predicted and measured effects at every target, as a graph stores them."""
     graph = experiment.graph
     for row, one in enumerate(outcomes.interventions):
         for node in graph.target_rows().tolist():
@@ -105,21 +105,21 @@ def at_targets(experiment: Experiment, outcomes: Outcomes) -> Iterator[Measured]
 def generate(
     experiment: Experiment, intervention: Intervention, n_tokens: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The next tokens, most probable first, of the model itself and under an intervention.
+    """Greedy continuations of the prompt, by the model itself and under an intervention.
 
-    The model runs freely.  The intervention holds at its positions, and where it is onward at the
-    new tokens too.  Raises EditError for more tokens than the model's context has room for.
+    The model runs freely.  The intervention applies at its positions, and if it is onward also at
+    new tokens.  Raises EditError for more tokens than fit into the model's context.
     """
-    limit, length = experiment.frozen.context_length, len(experiment.recording.prompt)
+    limit, length = experiment.local.frozen.context_length, len(experiment.local.recording.prompt)
     if limit is not None and length + n_tokens > limit:
         raise EditError(
-            f"The model's context holds {limit} tokens, the prompt has {length}: generate "
-            f"{limit - length} at most."
+            f"The model's context has {limit} tokens and the prompt {length}: generate at most "
+            f"{limit - length}."
         )
-    _require_there(experiment, [intervention])
+    _require_existing(experiment, [intervention])
     nothing = Intervention(what="nothing")
-    ids = [list(experiment.recording.prompt.ids) for _ in range(2)]
-    free = Hold(torch.full((2,), -1, device=experiment.frozen.device), patterns=False)
+    ids = [list(experiment.local.recording.prompt.ids) for _ in range(2)]
+    free = Hold(torch.full((2,), -1, device=experiment.local.frozen.device), patterns=False)
     with torch.inference_mode():
         for _ in range(n_tokens):
             passed = _pass(experiment, (nothing, intervention), free, ids, None)
@@ -135,10 +135,12 @@ def _held_through(
     regime: Regime,
     through: int | None,
 ) -> list[int]:
-    n_layers = experiment.frozen.n_layers
+    n_layers = experiment.local.frozen.n_layers
     if regime != Regime.CONSTRAINED:
         if through is not None:
-            raise EditError("Only the constrained regime holds blocks up to a layer.")
+            raise EditError(
+                "--through needs the constrained regime: leave it out, or choose that regime."
+            )
         return [n_layers if regime == Regime.FROZEN else -1] * len(interventions)
     if through is None:
         return [one.last_layer for one in interventions]
@@ -147,9 +149,9 @@ def _held_through(
     return [through] * len(interventions)
 
 
-def _require_there(experiment: Experiment, interventions: Sequence[Intervention]) -> None:
+def _require_existing(experiment: Experiment, interventions: Sequence[Intervention]) -> None:
     """Raises EditError for features and vectors that the model does not have."""
-    frozen, rows = experiment.frozen, experiment.features.rows
+    frozen, rows = experiment.local.frozen, experiment.local.features.rows
     width = cache(lambda layer: rows.at(layer).width)
     for node in (change.node for one in interventions for change in one.changes):
         if node.layer is None or node.index is None:
@@ -159,32 +161,38 @@ def _require_there(experiment: Experiment, interventions: Sequence[Intervention]
                 f"{node} is out of range: layer {node.layer} has {width(node.layer):,} features, "
                 "numbered from 0."
             )
-    for push in (push for one in interventions for push in one.pushes):
-        if np.shape(push.vector) != (frozen.d_model,):
+    for steer in (steer for one in interventions for steer in one.steering):
+        if np.shape(steer.vector) != (frozen.d_model,):
             raise EditError(
-                f"A vector has shape {np.shape(push.vector)}, the residual stream asks for "
-                f"({frozen.d_model},)."
+                f"A steering vector has shape {np.shape(steer.vector)}, the residual stream has "
+                f"({frozen.d_model},): give a vector of that size."
             )
 
 
 def _require_finite(logits: Float[Tensor, "batch d_vocab"]) -> None:
-    """Raises EditError if an intervention is more than the model's numbers can hold."""
+    """Raises EditError if an intervention makes the model's numbers overflow."""
     if not bool(torch.isfinite(logits).all()):
-        raise EditError("The model's logits are not finite under this: give smaller numbers.")
+        raise EditError(
+            "The model's logits are not finite under this intervention: use smaller values."
+        )
 
 
-def _telling(experiment: Experiment, interventions: Sequence[Intervention]) -> list[Intervention]:
-    """Without changes of features that are not active and stay so, of which a graph is silent."""
+def _without_inactive(
+    experiment: Experiment, interventions: Sequence[Intervention]
+) -> list[Intervention]:
+    """Leave out changes of inactive features that stay inactive, which a graph cannot predict."""
 
-    def tells(change: Change) -> bool:
+    def has_effect(change: Change) -> bool:
         node = change.node
         if node in experiment.graph or node.kind != NodeKind.FEATURE or change.offset != 0:
             return True
-        place = (torch.tensor([x], device=experiment.frozen.device) for x in (node.pos, node.index))
-        return bool(experiment.features.rows.at(node.layer or 0).recorded(*place) != 0)
+        place = (
+            torch.tensor([x], device=experiment.local.frozen.device) for x in (node.pos, node.index)
+        )
+        return bool(experiment.local.features.rows.at(node.layer or 0).recorded(*place) != 0)
 
     return [
-        Intervention(one.what, tuple(filter(tells, one.changes)), one.pushes)
+        Intervention(one.what, tuple(filter(has_effect, one.changes)), one.steering)
         for one in interventions
     ]
 
@@ -208,13 +216,13 @@ def _batch(
     through: Sequence[int],
 ) -> tuple[Float[Tensor, "batch d_vocab"], Float[Tensor, "batch node"]]:
     hold = Hold(
-        torch.tensor(through, device=experiment.frozen.device), patterns=regime != Regime.FREE
+        torch.tensor(through, device=experiment.local.frozen.device), patterns=regime != Regime.FREE
     )
-    meter = Meter(experiment, hold)
-    ids = [list(experiment.recording.prompt.ids)] * len(interventions)
-    passed = _pass(experiment, interventions, hold, ids, meter)
-    meter.read_targets(passed.final)
-    return passed.logits, meter.changes
+    recorder = Recorder(experiment, hold)
+    ids = [list(experiment.local.recording.prompt.ids)] * len(interventions)
+    passed = _pass(experiment, interventions, hold, ids, recorder)
+    recorder.read_targets(passed.final)
+    return passed.logits, recorder.changes
 
 
 def _pass(
@@ -222,14 +230,14 @@ def _pass(
     interventions: Sequence[Intervention],
     hold: Hold,
     ids: list[list[int]],
-    meter: Meter | None,
-) -> Passed:
-    frozen, recording = experiment.frozen, experiment.recording
-    edited = Edited(experiment, interventions, hold, len(ids[0]))
+    recorder: Recorder | None,
+) -> RunOutput:
+    frozen, recording = experiment.local.frozen, experiment.local.recording
+    edits = EditVisitor(experiment, interventions, hold, len(ids[0]))
 
     def visit(layer: int, residual: Tensor):
-        if meter is not None:
-            meter.read(layer, residual)
-        return edited(layer, residual)
+        if recorder is not None:
+            recorder.read(layer, residual)
+        return edits(layer, residual)
 
     return run(frozen, recording, torch.tensor(ids, device=frozen.device), hold, visit)

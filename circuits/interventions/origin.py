@@ -1,7 +1,7 @@
-"""Origin: whether what was loaded is what a graph's header names.
+"""Origin: whether the loaded model and dictionary are those that a graph's header names.
 
-Contents decide where both sides know them, else commits and other hashes do.  A version of a
-package names no contents, and a name may have moved.
+Fingerprints are compared if both sides have them, else commits and other hashes.  Versions of
+packages identify no contents, and a name may have changed.
 """
 
 from __future__ import annotations
@@ -18,63 +18,63 @@ _HASH = re.compile(r"([0-9a-f]{40}|sha256:[0-9a-f]{16,64})(, .*)?")
 
 
 class ExperimentError(HeadwaterError):
-    """A graph that is not of this model, dictionary and prompt."""
+    """A graph does not belong to this model, dictionary or prompt."""
 
 
 def require_model(header: Provenance, subject: Subject) -> None:
-    """Raises ExperimentError, saying in what they differ, unless the model is the header's."""
-    told, loaded = header.model, subject.identity
-    if told.n_layers != loaded.n_layers:
+    """Raises ExperimentError, naming the difference, unless the model is the header's."""
+    stated, loaded = header.model, subject.identity
+    if stated.n_layers != loaded.n_layers:
         raise ExperimentError(
-            f"The graph is of a model of {told.n_layers} layers, {loaded.name!r} has "
-            f"{loaded.n_layers}: give the model that was traced, {told.name!r}."
+            f"The graph's model has {stated.n_layers} layers and {loaded.name!r} has "
+            f"{loaded.n_layers}: give the model that was traced, {stated.name!r}."
         )
     if any(not 0 <= token < len(subject.frozen.unembedding) for token in header.token_ids):
         raise ExperimentError(
-            f"The graph's prompt has tokens that {loaded.name!r} does not know: give the model "
-            f"that was traced, {told.name!r}."
+            f"The graph's prompt has token ids that are not in the vocabulary of {loaded.name!r}: "
+            f"give the model that was traced, {stated.name!r}."
         )
-    if told.vocabulary and loaded.vocabulary and told.vocabulary != loaded.vocabulary:
-        raise ExperimentError(_otherwise("model", "vocabulary", told, loaded))
-    _require_one("model", told, loaded)
+    if stated.vocabulary and loaded.vocabulary and stated.vocabulary != loaded.vocabulary:
+        raise ExperimentError(_mismatch("model", "vocabulary", stated, loaded))
+    _require_same("model", stated, loaded)
     _require_prompt(header, subject)
 
 
 def require_dictionary(header: Provenance, loaded: DictionaryIdentity) -> None:
     """Raises ExperimentError unless the dictionary has the contents that the header names."""
-    _require_one("dictionary", header.dictionary, loaded)
+    _require_same("dictionary", header.dictionary, loaded)
 
 
-def _require_one(
+def _require_same(
     what: str,
-    told: ModelIdentity | DictionaryIdentity,
+    stated: ModelIdentity | DictionaryIdentity,
     loaded: ModelIdentity | DictionaryIdentity,
 ) -> None:
-    if told.fingerprint is not None and loaded.fingerprint is not None:
-        if told.fingerprint != loaded.fingerprint:
-            raise ExperimentError(_otherwise(what, "fingerprint", told, loaded))
+    if stated.fingerprint is not None and loaded.fingerprint is not None:
+        if stated.fingerprint != loaded.fingerprint:
+            raise ExperimentError(_mismatch(what, "fingerprint", stated, loaded))
         return
-    hashes = [_HASH.fullmatch(source.revision or "") for source in (told, loaded)]
-    if all(hashes) and told.revision != loaded.revision:
-        raise ExperimentError(_otherwise(what, "revision", told, loaded))
+    hashes = [_HASH.fullmatch(source.revision or "") for source in (stated, loaded)]
+    if all(hashes) and stated.revision != loaded.revision:
+        raise ExperimentError(_mismatch(what, "revision", stated, loaded))
 
 
-def _otherwise(
+def _mismatch(
     what: str,
     field: str,
-    told: ModelIdentity | DictionaryIdentity,
+    stated: ModelIdentity | DictionaryIdentity,
     loaded: ModelIdentity | DictionaryIdentity,
 ) -> str:
     named = {"fingerprint": "contents", "vocabulary": "vocabulary", "revision": "revision"}[field]
-    one, other = (str(getattr(source, field))[:SHOWN] for source in (told, loaded))
+    one, other = (str(getattr(source, field))[:SHOWN] for source in (stated, loaded))
     return (
-        f"The graph is of the {what} {told.name!r} with the {named} {one}, and {loaded.name!r} has "
+        f"The graph's {what} {stated.name!r} has the {named} {one}, and {loaded.name!r} has "
         f"{other}: give the one that was traced, or trace the prompt again."
     )
 
 
 def _require_prompt(header: Provenance, subject: Subject) -> None:
-    """The prompt and its tokens are what the ids say; in schema 1 pieces of characters are �."""
+    """Raises ExperimentError unless ids decode to prompt and tokens (� is a piece in schema 1)."""
     text_of = speller(subject.tokenizer)
     wrong = [
         pos
@@ -84,12 +84,13 @@ def _require_prompt(header: Provenance, subject: Subject) -> None:
     if wrong:
         pos = wrong[0]
         raise ExperimentError(
-            f"The graph has {header.tokens[pos]!r} at position {pos}, where its token id says "
-            f"{text_of(header.token_ids[pos])!r}: the file is damaged or of another vocabulary."
+            f"The graph has {header.tokens[pos]!r} at position {pos}, where its token id decodes "
+            f"to {text_of(header.token_ids[pos])!r}: the file is damaged or of another vocabulary; "
+            "trace the prompt again."
         )
-    said = str(subject.tokenizer.decode(list(header.token_ids)))
-    if said != header.prompt:
+    decoded = str(subject.tokenizer.decode(list(header.token_ids)))
+    if decoded != header.prompt:
         raise ExperimentError(
-            f"The graph is of the prompt {header.prompt!r}, and its token ids say {said!r}: the "
-            "file is damaged, trace the prompt again."
+            f"The graph's prompt is {header.prompt!r}, and its token ids decode to {decoded!r}: "
+            "the file is damaged; trace the prompt again."
         )

@@ -1,18 +1,20 @@
-"""The frozen local replacement model: what is left of a model when nonlinearities are held fixed.
+"""The frozen model: the linear maps that are left of a model when nonlinearities are held fixed.
 
-With attention patterns, norm denominators and MLP outputs held at the values of one prompt, a
-block is linear in the residual stream x (position by position, except for the pattern):
+With attention patterns, norm denominators and MLP outputs frozen at their values on one prompt, a
+block is linear in the residual stream x (per position, except for the pattern):
 
     x_mid = x + post(W_O · pattern · W_V · norm(x)) + constant          attention
     x_out = x_mid + what the MLP added on this prompt                   features, error, bias
 
-A norm with its denominator held is a linear map (LayerNorm: with centring) and a constant.
+A norm with its denominator frozen is a linear map (LayerNorm: with centring) and a constant; where
+a model has none, or a constant factor in its place, that is a norm whose denominator is 1.
 `FrozenBlock` holds the weights with the norms' gains folded in; what depends on the prompt is in
 `circuits.recording.record`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,22 +42,24 @@ class DamagedWeights(HeadwaterError):
 
 @dataclass(frozen=True)
 class Norm:
-    """RMSNorm or LayerNorm, split into a denominator and the linear map that is left."""
+    """RMSNorm or LayerNorm, split into a denominator and a linear map."""
 
     gain: Float[Tensor, " d_model"]
     bias: Float[Tensor, " d_model"]  # zero for RMSNorm
     centred: bool  # LayerNorm subtracts the mean
-    eps: float
+    eps: float | None  # None: the denominator is 1, of any residual
 
     def denominator(self, x: Float[Tensor, "*pos d_model"]) -> Float[Tensor, "*pos"]:
         """Root mean square (LayerNorm: standard deviation) of each position."""
+        if self.eps is None:
+            return torch.ones_like(x[..., 0])
         centred = self.centre(x)
         return (centred.square().mean(-1) + self.eps).sqrt()
 
     def linear(
         self, x: Float[Tensor, "... d_model"], denominator: Float[Tensor, ...]
     ) -> Float[Tensor, "... d_model"]:
-        """The norm without its bias, with the denominator held (one per position)."""
+        """The norm without its bias, with the denominator frozen (one per position)."""
         return self.centre(x) / denominator[..., None] * self.gain
 
     def transpose(
@@ -65,13 +69,40 @@ class Norm:
         return self.centre(covector * self.gain) / denominator[..., None]
 
     def centre(self, x: Float[Tensor, "*pos d_model"]) -> Float[Tensor, "*pos d_model"]:
-        """Less its mean over d_model, for LayerNorm; centring is its own transpose."""
+        """LayerNorm: x minus its mean over d_model; RMSNorm: x.  Its own transpose."""
         return x - x.mean(-1, keepdim=True) if self.centred else x
 
 
 @dataclass(frozen=True)
+class BlockModules:
+    """The model's own modules of one block; None for norms that it does not have."""
+
+    attention_norm: nn.Module | None
+    attention: nn.Module
+    post_attention_norm: nn.Module | None
+    mlp_norm: nn.Module | None
+    mlp: nn.Module
+    post_mlp_norm: nn.Module | None
+
+    @property
+    def mlp_reader(self) -> nn.Module:
+        """The module whose input is the residual stream that the MLP reads."""
+        return self.mlp if self.mlp_norm is None else self.mlp_norm
+
+    @property
+    def mlp_contribution(self) -> nn.Module:
+        """The module whose output, times the multiplier, the MLP adds to the residual stream."""
+        return self.mlp if self.post_mlp_norm is None else self.post_mlp_norm
+
+
+NORMS = ("attention_norm", "post_attention_norm", "mlp_norm", "post_mlp_norm")
+
+
+@dataclass(frozen=True)
 class FrozenBlock:
-    """Weights of one block, prompt-independent."""
+    """Modules and weights of one block, prompt-independent."""
+
+    modules: BlockModules
 
     attention_norm: Norm
     post_attention_norm: Norm | None
@@ -83,11 +114,18 @@ class FrozenBlock:
     output_constant: Float[Tensor, " d_model"]  # bias of W_O, scaled like its rows
     d_head: int
 
+    def norms(self) -> Iterator[tuple[str, nn.Module, Norm]]:
+        """Name, module and linear form of each norm that the block has."""
+        for name in NORMS:
+            module, norm = getattr(self.modules, name), getattr(self, name)
+            if module is not None and norm is not None:
+                yield name, module, norm
+
 
 class FrozenModel:
-    """A transformers model seen as linear maps.
+    """A transformers model as linear maps.
 
-    The model itself is untouched: `modules` are its own, weights here are copies with gains
+    The model itself is not changed: `modules` are its own, the weights here are copies with gains
     folded in.  Raises UnsupportedArchitecture for a class without a layout and for attention
     that is not causal, DamagedWeights for weights that are not finite.
     """
@@ -98,18 +136,18 @@ class FrozenModel:
         self.config = model.config.get_text_config()
         require_traceable(self.config, model.dtype)
         self.modules = list(part(model, self.layout.blocks).children())
-        head = model.get_output_embeddings()
-        assert isinstance(head, nn.Module)
-        weight, bias = affine(head)
-        require_finite(weight, "unembedding")
+        weight, bias = self._unembedding()
         self.unembedding: Float[Tensor, "d_vocab d_model"] = weight
         self.unembedding_bias: Float[Tensor, " d_vocab"] | None = bias
         self.unembedding_mean: Float[Tensor, " d_model"] = weight.mean(0)
-        self.softcap: float | None = self._told(self.layout.logit_softcap)
-        self.parallel = bool(self._told(self.layout.parallel_flag))
-        self.final_norm = self._norm(part(model, self.layout.final_norm))
+        self.softcap: float | None = self._config_value(self.layout.logit_softcap)
+        self.parallel = bool(self.layout.parallel)
+        self.residual_multiplier = self._factor_in_config(self.layout.residual_multiplier)
+        self.position_embedding = optional_part(model, self.layout.position_embedding)
+        self.final_norm_module = part(model, self.layout.final_norm)
+        self.final_norm = self._norm(self.final_norm_module)
         self.blocks = tuple(self._block(i, module) for i, module in enumerate(self.modules))
-        # Of recorded logits from the model's own; the first recording in float64 measures it.
+        # Relative, of recorded logits from the model's; measured by the first float64 recording.
         self.recording_difference: float | None = None
 
     @property
@@ -130,17 +168,17 @@ class FrozenModel:
 
     @property
     def context_length(self) -> int | None:
-        """Longest prompt in tokens; None if the config does not say."""
+        """Longest prompt in tokens; None if the config does not specify it."""
         return getattr(self.config, "max_position_embeddings", None)
 
     def require_embedded(self, ids: Int[Tensor, ...]) -> None:
-        """Raises PromptError for a token that the model has no embedding of."""
+        """Raises PromptError for a token id that the model does not embed."""
         table = self.model.get_input_embeddings().weight
         assert isinstance(table, Tensor)
         if int(ids.max()) >= len(table):
             raise PromptError(
-                f"The tokenizer counts to {int(ids.max()):,} and the model knows tokens up to "
-                f"{len(table) - 1:,}: the two are not of one model, get both from one place."
+                f"The tokenizer gives token id {int(ids.max()):,}, the model embeds ids up to "
+                f"{len(table) - 1:,}: use the tokenizer that belongs to the model."
             )
 
     def logits(self, final: Float[Tensor, "*pos d_model"]) -> Float[Tensor, "*pos d_vocab"]:
@@ -150,9 +188,25 @@ class FrozenModel:
             logits = logits + self.unembedding_bias
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
-    def _told(self, field: str | None) -> Any:
-        """What the config says in a field that the architecture reads; None if it reads none."""
+    def _unembedding(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias from the normalised residual to logits, logit multipliers included."""
+        head = self.model.get_output_embeddings()
+        assert isinstance(head, nn.Module)
+        weight, bias = affine(head)
+        require_finite(weight, "unembedding")
+        factor = self._factor_in_config(self.layout.logit_multiplier)
+        factor = factor / self._factor_in_config(self.layout.logit_divisor)
+        if factor == 1:
+            return weight, bias  # no copy of what may be the largest matrix
+        return weight * factor, None if bias is None else bias * factor
+
+    def _config_value(self, field: str | None) -> Any:
+        """The value of a config field; None if the layout names no field."""
         return None if field is None else getattr(self.config, field)
+
+    def _factor_in_config(self, field: str | None) -> float:
+        """The factor in a config field; 1 if the layout names no field."""
+        return 1.0 if field is None else float(self._config_value(field))
 
     def _norm(self, module: nn.Module) -> Norm:
         weight = module.weight
@@ -163,30 +217,47 @@ class FrozenModel:
         return Norm(
             gain=gain,
             bias=torch.zeros_like(gain) if bias is None else bias.detach(),
-            centred=isinstance(module, nn.LayerNorm),
+            centred=self.layout.centred,
             eps=float(eps),  # pyright: ignore[reportArgumentType]  # stubs say Module
         )
 
-    def _optional_norm(self, block: nn.Module, path: str | None) -> Norm | None:
-        module = optional_part(block, path)
-        return None if module is None else self._norm(module)
+    def _norm_before(self, module: nn.Module | None) -> Norm:
+        """A norm in front of attention or MLP; where there is none, they read the residual."""
+        return self._factor(1.0) if module is None else self._norm(module)
+
+    def _norm_behind(self, module: nn.Module | None) -> Norm | None:
+        """A norm behind attention or MLP, or a constant factor in its place."""
+        if module is not None:
+            return self._norm(module)
+        return None if self.residual_multiplier == 1 else self._factor(self.residual_multiplier)
+
+    def _factor(self, number: float) -> Norm:
+        """A constant factor as a norm whose denominator is 1."""
+        gain = torch.full_like(self.unembedding[0], number)
+        return Norm(gain, torch.zeros_like(gain), centred=False, eps=None)
 
     def _block(self, layer: int, block: nn.Module) -> FrozenBlock:
-        attention = part(block, self.layout.attention)
+        layout = self.layout
+        modules = BlockModules(
+            attention=part(block, layout.attention),
+            mlp=part(block, layout.mlp),
+            **{name: optional_part(block, getattr(layout, name)) for name in NORMS},
+        )
         n_heads = self.config.num_attention_heads
-        value, value_bias = value_projection(attention, self.layout, n_heads)
-        output, output_bias = affine(part(attention, self.layout.output))
+        value, value_bias = value_projection(modules.attention, layout, n_heads)
+        output, output_bias = affine(part(modules.attention, layout.output))
         for name, matrix in (("value", value), ("output", output)):
             require_finite(matrix, f"attention {name} matrix of layer {layer}")
-        norm = self._norm(part(block, self.layout.attention_norm))
-        post = self._optional_norm(block, self.layout.post_attention_norm)
+        norm = self._norm_before(modules.attention_norm)
+        post = self._norm_behind(modules.post_attention_norm)
         gain = torch.ones_like(output[:, 0]) if post is None else post.gain
         bias = torch.zeros_like(gain) if output_bias is None else output_bias
         return FrozenBlock(
+            modules=modules,
             attention_norm=norm,
             post_attention_norm=post,
-            mlp_norm=self._norm(part(block, self.layout.mlp_norm)),
-            post_mlp_norm=self._optional_norm(block, self.layout.post_mlp_norm),
+            mlp_norm=self._norm_before(modules.mlp_norm),
+            post_mlp_norm=self._norm_behind(modules.post_mlp_norm),
             output=(output * gain[:, None]).contiguous(),
             value=norm.centre(value * norm.gain).contiguous(),
             value_constant=value @ norm.bias + value_bias,
@@ -195,10 +266,24 @@ class FrozenModel:
         )
 
 
+@dataclass(frozen=True)
+class Covectors:
+    """Targets as covectors on the residual stream that they read."""
+
+    layer: Int[Tensor, " row"]  # block whose MLP reads that residual; n_layers: the final one
+    pos: Int[Tensor, " row"]
+    covector: Float[Tensor, "row d_model"]
+    weight: Float[Tensor, " row"]  # seed of influence; 0 for features
+
+    def take(self, rows: Int[Tensor, " kept"]) -> Covectors:
+        """Only these rows, in this order."""
+        return Covectors(self.layer[rows], self.pos[rows], self.covector[rows], self.weight[rows])
+
+
 def require_finite(weight: Tensor, name: str) -> None:
     """Raises DamagedWeights if a weight is NaN or infinite."""
     if not bool(torch.isfinite(weight).all()):
         raise DamagedWeights(
-            f"The model's {name} holds NaN or infinite values: the weights are damaged, "
-            "get them again."
+            f"The model's {name} has NaN or infinite values: the weights are damaged, "
+            "download them again."
         )

@@ -1,13 +1,13 @@
-"""A GGUF file becomes an ordinary transformers folder: config, float32 weights, tokenizer.
+"""GGUF files converted to an ordinary transformers folder: config, float32 weights, tokenizer.
 
 A GGUF file holds metadata (sizes, the whole tokenizer) and quantised tensors under names of its
-own.  Two of its conventions change numbers, and both are undone here:
+own.  Two of its conventions change weights; both are undone here:
 
     Gemma norms:    file = 1 + w         so  w = file - 1
     Llama q and k:  rows of each head are interleaved for another form of the rotary embedding
 
-transformers reads GGUF too, but only beside `accelerate`, and the tokenizers it makes differ from
-the models' own: in long runs of spaces (Gemma) and in spaces before digits (SmolLM2).
+transformers reads GGUF too, but requires `accelerate`, and its tokenizers differ from the models'
+own in long runs of spaces (Gemma) and in spaces before digits (SmolLM2).
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ _OUTER_NAMES = {
 
 
 class GgufError(HeadwaterError):
-    """A GGUF file this module has no rule for."""
+    """A GGUF file that cannot be converted."""
 
 
 def convert(source: Path, folder: Path) -> None:
     """Write the model in the GGUF file `source` into `folder` as save_pretrained would.
 
-    Raises GgufError for an architecture, tokenizer or tensor without a rule here.
+    Raises GgufError for an architecture, tokenizer or tensor that is not supported.
     """
     from gguf import GGUFReader  # of the extra `models`, so not needed for other models
 
@@ -111,8 +111,8 @@ def config_from(metadata: Metadata, *, tied: bool) -> PreTrainedConfig:
     rope = {"rope_type": "default", "rope_theta": sizes["rope.freq_base"]}
     if kind == "llama":
         return LlamaConfig(**shared, rope_parameters=rope, architectures=["LlamaForCausalLM"])
-    # A GGUF file of Gemma 3 leaves out what is the same in all sizes but 27B: every sixth layer
-    # sees everything, the others see a window and have rotary base 10 000.
+    # GGUF files of Gemma 3 leave out what is the same in all sizes but 27B: every sixth layer has
+    # full attention, the others a sliding window and rotary base 10 000.
     return Gemma3TextConfig(
         **shared,
         sliding_window=sizes["attention.sliding_window"],
@@ -149,7 +149,7 @@ def tokenizer_from(metadata: Metadata) -> PreTrainedTokenizerBase:
         )
         if key in metadata
     }
-    # Where the file does not say, scored vocabularies have BOS in front and others not.
+    # Default where the file does not specify it: BOS in front for scored vocabularies only.
     adds_bos = metadata.get("tokenizer.ggml.add_bos_token", model[0] == "llama")
     if adds_bos and "bos_token" in named:
         tokenizer.post_processor = _bos_in_front(tokenizer, named["bos_token"])
@@ -165,7 +165,7 @@ def tokenizer_from(metadata: Metadata) -> PreTrainedTokenizerBase:
 def _scored_tokenizer(tokens: Sequence[str], metadata: Metadata) -> Tokenizer:
     if metadata.get("tokenizer.ggml.add_space_prefix", True):
         raise GgufError(
-            "Expected a scored vocabulary without a space prefix, as Gemma's, got one with it; "
+            "Expected a scored vocabulary without a space prefix (as in Gemma), got one with it; "
             "give a transformers folder of this model."
         )
     vocabulary = {token: index for index, token in enumerate(tokens)}
@@ -186,7 +186,7 @@ def _scored_tokenizer(tokens: Sequence[str], metadata: Metadata) -> Tokenizer:
 
 
 def _merges(vocabulary: Mapping[str, int], scores: Sequence[float]) -> list[tuple[str, str]]:
-    """Every way to make a token of two tokens, best score first, then by the parts' ids."""
+    """Every merge of two tokens into a token, best score first, then by the parts' ids."""
     ranked = sorted(
         (-scores[index], vocabulary[left], vocabulary[right], left, right)
         for token, index in vocabulary.items()
@@ -282,5 +282,5 @@ def _architecture(metadata: Metadata) -> str:
 
 
 def _decimal(value: float) -> float:
-    """1e-06 of the float32 9.99999997e-07, as the model's authors wrote it."""
+    """The shortest decimal of a float32, such as 1e-06 for 9.99999997e-07."""
     return float(str(np.float32(value)))

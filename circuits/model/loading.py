@@ -41,7 +41,7 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     name: str  # as given to load_model
     revision: str | None  # commit on the Hub, or version of the package; None for a folder
-    folder: Path | None = None  # where its files are, if they are files of one folder
+    folder: Path | None = None  # of its files, where they are in one folder
 
 
 def load_model(
@@ -55,7 +55,7 @@ def load_model(
 
     Atlas names are those in ATLAS, packaged names those in PACKAGED.  Code inside a repository is
     never run.
-    Raises ModelNotFound, with one sentence that says what is missing and what to do.
+    Raises ModelNotFound, whose sentence names what is missing and what to do.
 
         loaded = load_model("gemma-3-270m")
         loaded.tokenizer("2+2=").input_ids   # <bos> in front, as the model expects
@@ -64,7 +64,7 @@ def load_model(
     with _quiet():
         model = _model(source, wanted, dtype)
         if dtype == torch.float64:
-            model.set_experts_implementation("eager")  # the others know no float64
+            model.set_experts_implementation("eager")  # the others do not support float64
         commit = getattr(model.config, "_commit_hash", None)
         tokenizer = _tokenizer(source, commit or wanted)
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  # lost in a decorator
@@ -85,7 +85,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def _source(name: str, revision: str | None) -> tuple[str, str | None, str | None]:
-    """Folder or name on the Hub, the revision to ask for there, and a package's version."""
+    """Folder or name on the Hub, the revision to request there, and a package's version."""
     if name in ATLAS or name in PACKAGED:
         folder, version = atlas_model(name) if name in ATLAS else converted_folder(name)
         _refuse_revision(name, revision, version)
@@ -98,33 +98,33 @@ def _source(name: str, revision: str | None) -> tuple[str, str | None, str | Non
 
 
 def _model(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
-    with _explained(source, revision, "model"):
+    with _loading_errors(source, revision, "model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision or "main",
             dtype=dtype,
             attn_implementation="eager",
             trust_remote_code=False,
-            return_dict=True,  # a config may ask for tuples
+            return_dict=True,  # a config may request tuples
             output_loading_info=True,
             # transformers would name the tensors only in a log; the check below names them.
             ignore_mismatched_sizes=True,
         )
         model, report = loaded
         if getattr(model, "_hf_peft_config_loaded", False):  # where peft is installed
-            raise ValueError("it has an adapter beside its own weights")
-    # transformers fills what the files lack with random numbers and goes on.
+            raise ValueError("it has an adapter in addition to its own weights")
+    # transformers fills missing tensors with random numbers and continues.
     unfit = sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"])
     if unfit:
         raise ModelNotFound(
-            f"The weights of {source!r} do not fit its config.json, tensors missing or of another "
-            f"shape: {len(unfit)}, the first is {unfit[0]!r}; {_ADVICE}."
+            f"The weights of {source!r} do not match its config.json (tensors that are missing or "
+            f"have another shape: {len(unfit)}, the first is {unfit[0]!r}); {_ADVICE}."
         )
     return model
 
 
 def _tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase:
-    with _explained(source, revision, "tokenizer"):
+    with _loading_errors(source, revision, "tokenizer"):
         return AutoTokenizer.from_pretrained(
             source, revision=revision or "main", trust_remote_code=False
         )
@@ -142,7 +142,7 @@ def _refuse_revision(name: str, revision: str | None, version: str | None) -> No
     if revision not in (None, version):
         only = "a folder has no revisions" if version is None else f"its only one is {version!r}"
         raise ModelNotFound(
-            f"Expected no revision for {name!r}, got {revision!r}, but {only}; leave it out."
+            f"Expected no revision for {name!r}, got {revision!r}: {only}; leave it out."
         )
 
 
@@ -154,7 +154,7 @@ _ADVICE = (
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back the bars and log lines of loading; a download, which may be long, has its bar."""
+    """Hide progress bars and log lines of loading; downloads keep their progress bars."""
     loggers = (logging, hub_logging)
     levels = [logger.get_verbosity() for logger in loggers]
     bars = logging.is_progress_bar_enabled()
@@ -173,18 +173,18 @@ def _quiet() -> Iterator[None]:
 
 
 def _set_bars(*settings: Callable[[], object]) -> None:
-    with warnings.catch_warnings(action="ignore"):  # where an environment variable has decided
+    with warnings.catch_warnings(action="ignore"):  # an environment variable may override it
         for setting in settings:
             setting()
 
 
 @contextmanager
-def _explained(source: str, revision: str | None, part: str) -> Iterator[None]:
+def _loading_errors(source: str, revision: str | None, part: str) -> Iterator[None]:
     try:
         yield
     except MemoryError:
         raise
-    except Exception as error:  # transformers and what it calls raise nearly every class
+    except Exception as error:  # transformers and its dependencies raise nearly every class
         why = _reason(source, revision, part, error)
         raise ModelNotFound(f"The {part} {source!r} cannot be loaded: {why}; {_ADVICE}.") from error
 
@@ -193,7 +193,7 @@ def _reason(source: str, revision: str | None, part: str, error: BaseException) 
     known = known_reason(error)
     with suppress(OSError):  # a name may be too long for a path
         path = Path(source)
-        # The Hub is asked again only where it has answered, with no model's config.
+        # Query the Hub again only if it answered without a model's config.
         maybe = known is None and (path.exists() or isinstance(error, ValueError))
         found = _adapter(path, revision) if maybe or known == NO_SUCH_FILE else None
         found = found or _missing(path, part)
@@ -203,9 +203,9 @@ def _reason(source: str, revision: str | None, part: str, error: BaseException) 
 
 
 def _missing(path: Path, part: str) -> str | None:
-    """What a path here is not or lacks, if it is that."""
+    """Why a local path is not a model folder, None if it looks like one."""
     if path.is_file():
-        return "it is a file, and a model is a folder of them"
+        return "it is a file, expected a folder"
     if path.is_dir() and not (path / "config.json").is_file():
         return "the folder has no config.json"
     if path.is_dir() and part == "tokenizer" and not any(path.glob("*token*")):
@@ -214,20 +214,20 @@ def _missing(path: Path, part: str) -> str | None:
 
 
 def _adapter(path: Path, revision: str | None) -> str | None:
-    """What to do with weights that are added to a model's, as LoRA's are, if these are such."""
+    """What to do with an adapter, such as a LoRA; None if the path has none."""
     if path.name.startswith("adapter_") and path.is_file():
         path = path.parent
     try:
-        config = find_adapter_config_file(str(path), revision=revision or "main")
-        told = json.loads(Path(config).read_text(encoding="utf-8")) if config else None
+        file = find_adapter_config_file(str(path), revision=revision or "main")
+        config = json.loads(Path(file).read_text(encoding="utf-8")) if file else None
     except (OSError, ValueError):
         return None
-    if not isinstance(told, dict):
+    if not isinstance(config, dict):
         return None
-    base, kind = (told.get(key) for key in ("base_model_name_or_path", "peft_type"))
-    named = repr(base) if isinstance(base, str) and base else "a model that it does not name"
-    called = kind if isinstance(kind, str) and kind.isalnum() else "PEFT"
+    base, kind = (config.get(key) for key in ("base_model_name_or_path", "peft_type"))
+    model = repr(base) if isinstance(base, str) and base else "an unnamed model"
+    method = kind if isinstance(kind, str) and kind.isalnum() else "PEFT"
     return (
-        f"it is an adapter ({called}) of {named}, to be merged into that "
+        f"it is an adapter ({method}) of {model}, merge it into that "
         "first (peft: merge_and_unload, save_pretrained)"
     )

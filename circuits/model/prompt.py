@@ -1,9 +1,9 @@
-"""Text to `Prompt`: token ids, their strings, and which first positions are context only.
+"""Text to `Prompt`: token ids, their strings, and the number of prefix positions.
 
-A context-only position carries no features and no error: dictionaries are not trained there and
-its MLP outputs do not depend on the prompt.  They are the fixed opening of a Gemma 3 chat prompt,
-else the first position where it holds a special token, such as BOS.  Both are decided by token
-ids, never by the model's name.  Training, profiles, audits and traces all decide it here.
+Prefix positions carry no features and no errors: dictionaries are not trained there and their MLP
+outputs do not depend on the prompt.  They are the fixed opening of a Gemma 3 chat prompt, else the
+first position if it holds a special token such as BOS.  Token ids decide, never the model's name.
+Training, profiles, audits and traces all use these functions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from circuits.model.packaged import first_sentence
 from circuits.model.spelling import ANCHOR, speller
-from graphs.core.opening import Bos, ContextRule, Opening
+from graphs.core.opening import Bos, Opening, PrefixRule
 from graphs.errors import HeadwaterError
 
 # <bos><start_of_turn>user\n in Gemma 3's vocabulary; Gemma Scope 2 leaves these positions out.
@@ -34,10 +34,10 @@ class TargetError(HeadwaterError):
 
 @dataclass(frozen=True)
 class PromptRule:
-    """How texts become prompts; the defaults are the tokenizer's own manners."""
+    """How texts become prompts; by default as the tokenizer does it."""
 
     bos: Bos = Bos.AUTO
-    context_only: int | None = None  # first positions; None: by their tokens
+    n_prefix: int | None = None  # prefix positions; None: decided by their tokens
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Prompt:
     text: str  # decoded from the ids, special tokens included
     ids: tuple[int, ...]
     tokens: tuple[str, ...]  # one string per position
-    context_only: int  # number of first positions without features and errors
-    opening: Opening | None = None  # why it begins so; None if it was not made from a text
+    n_prefix: int  # number of first positions without features and errors
+    opening: Opening | None = None  # how its beginning was decided; None if not made from a text
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,12 +64,11 @@ def read_prompt(
     *,
     chat: bool = False,
 ) -> Prompt:
-    """Tokenise a prompt; it begins as the rule says, by default as the tokenizer begins texts.
+    """Tokenise a prompt; `rule` decides about BOS and prefix, by default as the tokenizer does.
 
     With `chat`, the text becomes a user's turn in the tokenizer's chat template, which has its
     own opening.  Raises PromptError for a text without tokens, for `chat` without a template, and
-    for a rule that asks for BOS without one or for more context-only positions than there are
-    tokens.
+    for a rule that requires a BOS token that does not exist or more prefix positions than tokens.
     """
     if not encode(text, tokenizer):  # a line break or a space is a token of most vocabularies
         raise PromptError(f"The prompt {text[:20]!r} has no tokens: give a text of at least one.")
@@ -80,20 +79,20 @@ def read_prompt(
     require_known(text, tokenizer)
     typed = encode(text, tokenizer)
     front = opening_ids(tokenizer, rule.bos, chat=chat)
-    prompt = prompt_from_ids(behind(front, typed), tokenizer, rule.context_only)
+    prompt = prompt_from_ids(with_opening(front, typed), tokenizer, rule.n_prefix)
     return replace(prompt, opening=_opening(prompt, typed, tokenizer, rule))
 
 
 def _chat(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """A user's turn in the chat template, which is a program of whoever made the tokenizer."""
+    """The text as a user's turn in the tokenizer's chat template."""
     turns = [{"role": "user", "content": text}]
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
     except MemoryError:
         raise
-    except Exception as error:  # jinja2's, and whatever the template comes upon
+    except Exception as error:  # jinja2's, and any that the template's code raises
         raise PromptError(
-            "The tokenizer's chat template does not take this prompt "
+            "The tokenizer's chat template fails on this prompt "
             f"({first_sentence(error)}): leave out --chat."
         ) from error
 
@@ -101,9 +100,9 @@ def _chat(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
 def opening_ids(
     tokenizer: PreTrainedTokenizerBase, bos: Bos = Bos.AUTO, *, chat: bool = False
 ) -> tuple[int, ...]:
-    """What goes in front of a text.  Raises PromptError for BOS if the tokenizer has none.
+    """Token ids in front of a text.  Raises PromptError for BOS if the tokenizer has none.
 
-    A chat template has its own opening, to which tokenizers add nothing by themselves.
+    A chat template has its own opening, to which tokenizers add nothing.
     """
     if bos == Bos.NEVER or (chat and bos == Bos.AUTO):
         return ()
@@ -112,7 +111,7 @@ def opening_ids(
         if not own:
             raise PromptError("This tokenizer has no BOS token: leave out --bos always.")
         return own
-    # It may put other tokens behind a text as well, such as EOS: they are not asked for.
+    # The tokenizer may also append tokens to a text, such as EOS, which are left out.
     plain = encode(ANCHOR, tokenizer)
     whole = [int(token) for token in tokenizer(ANCHOR, verbose=False)["input_ids"]]
     starts = range(len(whole) - len(plain) + 1)
@@ -121,24 +120,24 @@ def opening_ids(
 
 
 def own_bos(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """BOS, where the tokenizer has one."""
+    """The id of BOS, if the tokenizer has one."""
     bos = tokenizer.bos_token_id
     return (bos,) if isinstance(bos, int) else ()  # an id of 0 is an id
 
 
-def behind(front: tuple[int, ...], ids: list[int]) -> list[int]:
-    """Token ids with these in front, unless they begin with them."""
-    return ids if tuple(ids[: len(front)]) == front else [*front, *ids]
+def with_opening(opening: tuple[int, ...], ids: list[int]) -> list[int]:
+    """Token ids with an opening in front, unless they begin with it."""
+    return ids if tuple(ids[: len(opening)]) == opening else [*opening, *ids]
 
 
 def _opening(
     prompt: Prompt, typed: list[int], tokenizer: PreTrainedTokenizerBase, rule: PromptRule
 ) -> Opening:
-    """How a prompt came to begin as it does."""
+    """How the beginning of a prompt was decided."""
     own = own_bos(tokenizer)
-    by_tokens, reason = _context_only(prompt.ids, tokenizer)
-    if by_tokens != prompt.context_only:
-        reason = ContextRule.ASKED
+    by_tokens, reason = _prefix_of(prompt.ids, tokenizer)
+    if by_tokens != prompt.n_prefix:
+        reason = PrefixRule.ASKED
     if len(prompt) > len(typed):
         return Opening(asked=rule.bos, bos="added", rule=reason)
     if not own:
@@ -148,18 +147,18 @@ def _opening(
 
 
 def prompt_from_ids(
-    ids: list[int], tokenizer: PreTrainedTokenizerBase, context_only: int | None = None
+    ids: list[int], tokenizer: PreTrainedTokenizerBase, n_prefix: int | None = None
 ) -> Prompt:
     """A prompt of exactly these token ids.
 
-    Raises PromptError if there are none, or fewer than are to be context only.
+    Raises PromptError if there are none, or fewer than prefix positions.
     """
     if not ids:
         raise PromptError("The prompt has no tokens: give a text of at least one token.")
-    if context_only is not None and context_only > len(ids):
+    if n_prefix is not None and n_prefix > len(ids):
         raise PromptError(
-            f"The prompt has {len(ids)} tokens, of which {context_only} cannot be context only: "
-            "choose fewer."
+            f"The prompt has {len(ids)} tokens, fewer than the {n_prefix} prefix positions given: "
+            "give fewer."
         )
     text_of = speller(tokenizer)
     spelled = {token: text_of(token) for token in set(ids)}
@@ -167,43 +166,41 @@ def prompt_from_ids(
         text=str(tokenizer.decode(ids)),
         ids=tuple(ids),
         tokens=tuple(spelled[token] for token in ids),
-        context_only=context_only_positions(ids, tokenizer, context_only),
+        n_prefix=count_prefix(ids, tokenizer, n_prefix),
     )
 
 
-def context_only_positions(
+def count_prefix(
     ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, asked: int | None = None
 ) -> int:
-    """How many first positions are context only: as many as asked for, else by their tokens."""
-    return _context_only(ids, tokenizer)[0] if asked is None else min(asked, len(ids))
+    """Number of prefix positions: as given, else decided by their tokens."""
+    return _prefix_of(ids, tokenizer)[0] if asked is None else min(asked, len(ids))
 
 
-def _context_only(
-    ids: Sequence[int], tokenizer: PreTrainedTokenizerBase
-) -> tuple[int, ContextRule]:
-    """How many first positions are context only by their tokens, and why."""
+def _prefix_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> tuple[int, PrefixRule]:
+    """Number of prefix positions by their tokens, and the rule that decided it."""
     opening = GEMMA_3_CHAT_OPENING
     if tuple(ids[: len(opening)]) == opening:
         mark = tokenizer.convert_ids_to_tokens(opening[1])
         if mark == GEMMA_3_CHAT_MARK:  # other vocabularies have other tokens under these ids
-            return len(opening), ContextRule.CHAT
+            return len(opening), PrefixRule.CHAT
     if ids[0] in tokenizer.all_special_ids or ids[0] in _marked_special(tokenizer):
-        return 1, ContextRule.SPECIAL
-    return 0, ContextRule.ORDINARY
+        return 1, PrefixRule.SPECIAL
+    return 0, PrefixRule.ORDINARY
 
 
 @lru_cache(maxsize=4)
 def _marked_special(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Ids that the tokenizer's file marks as special, whether or not they have a name.
 
-    Where a BOS is taken from a tokenizer (`bos_token: null`), it is still one of them.
+    A BOS that a tokenizer's config removes (`bos_token: null`) is still among them.
     """
     added = tokenizer.added_tokens_decoder
     return frozenset(token for token, content in added.items() if content.special)
 
 
 def require_known(text: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises PromptError, naming them, if the text has words that the vocabulary lacks."""
+    """Raises PromptError that names the words of a text that the vocabulary lacks."""
     if tokenizer.unk_token_id is None or tokenizer.unk_token_id not in encode(text, tokenizer):
         return
     read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
@@ -212,21 +209,21 @@ def require_known(text: str, tokenizer: PreTrainedTokenizerBase) -> None:
         for token, (start, end) in zip(read["input_ids"], read["offset_mapping"], strict=True)
         if token == tokenizer.unk_token_id
     ]
-    # A text may spell the token itself: GPT-2's is its end of text.
+    # A text may contain the unknown token itself: GPT-2's is its end of text.
     unknown = list(dict.fromkeys(piece for piece in pieces if piece != tokenizer.unk_token))
     if unknown:
         raise PromptError(
-            f"The model's vocabulary does not know {', '.join(map(repr, unknown))}: "
+            f"The model's vocabulary does not contain {', '.join(map(repr, unknown))}: "
             "use words that it was trained on."
         )
 
 
 def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a text, with no special tokens added.  Raises PromptError if it is no text."""
+    """Token ids of a text, without special tokens.  Raises PromptError if it is not valid UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise PromptError(f"{text!r} is not a text in UTF-8: give one that is.") from None
-    # Whether the text is too long is for the model to say, not for the tokenizer to log.
+        raise PromptError(f"{text!r} is not valid UTF-8: give a text that is.") from None
+    # The model's context length is checked elsewhere, so the tokenizer need not warn about it.
     ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
     return [int(token) for token in ids]  # pyright: ignore[reportArgumentType]  # stubs allow nested lists

@@ -1,11 +1,11 @@
 """Spelling: the text of a vocabulary entry, and the entries of a text.
 
-Tokens of byte-level vocabularies may end within a character.  Their bytes that are no whole
-character are written as SentencePiece names them, `<0xF0>`, so that tokens can be told apart:
+Tokens of byte-level vocabularies may end within a character.  Bytes that do not form a whole
+character are written in SentencePiece's notation, `<0xF0>`, so that tokens stay distinct:
 
     🇫 on SmolLM2, three tokens         " <0xF0><0x9F>"  "<0x87>"  "<0xAB>"
 
-Several entries may still have one text, as a newline and the byte 10 in Gemma's vocabulary.
+Several entries may still share a text, such as the newline and byte 10 in Gemma's vocabulary.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from hashlib import sha256
 
 from transformers import PreTrainedTokenizerBase
 
-ANCHOR = "a"  # any word that every vocabulary holds
+ANCHOR = "a"  # a word of every vocabulary
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-_PIECE = "\ufffd"  # what decoders write for bytes that are no whole character
+_PIECE = "\ufffd"  # what decoders write for bytes that do not form a whole character
 _ESCAPED = re.compile("[\udc80-\udcff]")
 
 
@@ -39,27 +39,28 @@ def speller(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], str]:
 
 
 def _decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[int], str]:
-    """The text of a token, in which pieces of characters are all alike.
+    """The text of single tokens, in which every partial character is �.
 
-    Decoders of SentencePiece vocabularies drop a text's first space, so tokens are decoded behind
-    another.
+    Decoders of SentencePiece vocabularies drop a text's first space, so tokens are decoded after
+    another token.
     """
     anchor = [int(token) for token in tokenizer.encode(ANCHOR, add_special_tokens=False)]  # pyright: ignore[reportArgumentType]  # stubs allow nested lists
     alone = str(tokenizer.decode(anchor))
 
     def decoded(token: int) -> str:
         both = str(tokenizer.decode([*anchor, token]))
-        behind = both.startswith(alone)
-        return both.removeprefix(alone) if behind else str(tokenizer.decode([token]))
+        complete = both.startswith(alone)
+        return both.removeprefix(alone) if complete else str(tokenizer.decode([token]))
 
     return decoded
 
 
 def entries(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """All vocabulary entries whose text this is, in rising order.
+    """All vocabulary entries with this text, in ascending order.
 
-    A text of whole characters has few forms in a vocabulary, which are looked up; where it has
-    pieces, all entries are spelled.  A text with � means all that other programs write so.
+    A text of whole characters has few forms in a vocabulary, which are looked up; for partial
+    characters all entries are compared.  � matches every partial character, as other programs
+    write them all so.
     """
     text_of = _decoder(tokenizer) if _PIECE in text else speller(tokenizer)
     if _PIECE in text or _BYTE.search(text):
@@ -70,14 +71,14 @@ def entries(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 
 def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Names a vocabulary: the same for tokenizers in which every id is the same token."""
+    """Digest of a vocabulary: equal for tokenizers in which every id is the same token."""
     known = sorted((entry, token) for token, entry in tokenizer.get_vocab().items())
     text = "\0".join(f"{entry} {token}" for entry, token in known)
     return f"sha256:{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _forms(text: str) -> set[str]:
-    """How vocabularies write a text: as it is, in bytes, and SentencePiece's or BERT's way."""
+    """Forms of a text in vocabularies: plain, byte-level, SentencePiece's and BERT's."""
     raw = text.encode("utf-8", "surrogatepass")
     forms = {text, text.removeprefix(" "), text.replace(" ", "▁"), f"▁{text}", f"##{text}"}
     forms.add("".join(_LETTERS[byte] for byte in raw))
@@ -87,7 +88,7 @@ def _forms(text: str) -> set[str]:
 
 
 def _with_bytes(text: str, token: int, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text with its bytes, if the vocabulary tells them."""
+    """The text with bytes for partial characters, if they can be read from the vocabulary."""
     raw = str(tokenizer.convert_ids_to_tokens(token))
     if one := _BYTE.fullmatch(raw):
         content = bytes.fromhex(one[1])
@@ -102,7 +103,7 @@ def _with_bytes(text: str, token: int, tokenizer: PreTrainedTokenizerBase) -> st
 def _byte_letters() -> dict[int, str]:
     """The letter of each byte in byte-level vocabularies, as in GPT-2's encoder.
 
-    Bytes that are printed in Latin-1 are themselves, the others follow behind it.
+    Bytes that are printable in Latin-1 stand for themselves, the others for U+0100 and following.
     """
     printed = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printed]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -18,28 +17,25 @@ from graphs.errors import HeadwaterError
 
 
 class DeviceError(HeadwaterError):
-    """torch cannot compute there."""
+    """torch cannot use the device."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The model that is traced, with its spelling and its name."""
+    """The model that is traced, with its tokenizer and its identity."""
 
     frozen: FrozenModel
     tokenizer: PreTrainedTokenizerBase
     identity: ModelIdentity
+    spell: Callable[[int], str] = field(init=False, repr=False)  # the text of a vocabulary id
 
-    @cached_property
-    def spell(self) -> Callable[[int], str]:
-        """The text of a vocabulary id (`circuits.model.spelling`)."""
-        return speller(self.tokenizer)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spell", speller(self.tokenizer))
 
 
 def usable_device(name: str) -> torch.device:
     """The CPU or a GPU that torch can compute on.  Raises DeviceError for anything else."""
-    refusal = (
-        f"The device {name!r} cannot be used here: choose cpu, or cuda where torch finds a GPU."
-    )
+    refusal = f"The device {name!r} is not available: choose cpu, or cuda if torch finds a GPU."
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -1,1 +1,1 @@
-"""One forward pass of a model on a prompt, and its attention held as it was there."""
+"""One forward pass of a model on a prompt, and its frozen attention."""

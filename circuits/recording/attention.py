@@ -2,12 +2,12 @@
 
 With norm gains folded into W_O and W_V and the norms' scales into the pattern, a layer is
 
-    pull back   c[k]      += Σ_heads Σ_q pattern[h, q, k] · (c[q] · W_O[h]) · W_V[h]
-    push on     added[q]   = Σ_heads Σ_k pattern[h, q, k] · W_O[h] · (W_V[h] · x[k])
+    pull back      c[k]    += Σ_heads Σ_q pattern[h, q, k] · (c[q] · W_O[h]) · W_V[h]
+    push forward   added[q] = Σ_heads Σ_k pattern[h, q, k] · W_O[h] · (W_V[h] · x[k])
 
 one matrix product per kv head, a batched product with the pattern, and one product back.
-In the class positions count from the first that is swept; those before are context
-(`circuits.attribution.prefix_positions`), which swept positions hear through values alone.
+In `Attention`, positions count from the first that is swept.  Those before it are prefix positions
+(`circuits.attribution.sources`), which swept positions read through their values only.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 from circuits.model.frozen import FrozenBlock, FrozenModel
 from circuits.recording.record import BlockRecording, Recording
 
-CACHE_POSITIONS = 2048  # positions that cross an attention together: enough for gemm, in cache
-KEY_CHUNK = 64  # keys mixed at once; queries before them see nothing of them
+CACHE_POSITIONS = 2048  # positions per chunk: enough for a fast product, few enough for the cache
+KEY_CHUNK = 64  # keys mixed at once; earlier queries do not attend to them
 
 
 def mixed(
@@ -35,33 +35,35 @@ def mixed(
 
 
 def attended(
-    block: FrozenBlock, seen: BlockRecording, values: Float[Tensor, "*part key kv_heads"]
+    block: FrozenBlock, recorded: BlockRecording, values: Float[Tensor, "*part key kv_heads"]
 ) -> Float[Tensor, "*part key d_model"]:
-    """What attention adds at the first positions, given its values there, constants left out."""
+    """What attention adds at the first positions, given its values there, without constants."""
     n_pos = values.shape[-2]
-    heads = mixed(seen.pattern[:, :n_pos, :n_pos], values, block.d_head)
-    return (heads @ block.output.T) / seen.post_attention_denominator[:n_pos, None]
+    heads = mixed(recorded.pattern[:, :n_pos, :n_pos], values, block.d_head)
+    return (heads @ block.output.T) / recorded.post_attention_denominator[:n_pos, None]
 
 
-def attention_constant(block: FrozenBlock, seen: BlockRecording) -> Float[Tensor, "pos d_model"]:
+def attention_constant(
+    block: FrozenBlock, recorded: BlockRecording
+) -> Float[Tensor, "pos d_model"]:
     """What attention adds to a zero residual stream."""
     if not (block.value_constant.any() or block.output_constant.any()):
-        return torch.zeros_like(seen.contribution)  # most models have no biases here
-    values = block.value_constant.expand(len(seen.contribution), -1)
-    output = block.output_constant / seen.post_attention_denominator[:, None]
-    return attended(block, seen, values) + output
+        return torch.zeros_like(recorded.contribution)  # most models have no biases here
+    values = block.value_constant.expand(len(recorded.contribution), -1)
+    output = block.output_constant / recorded.post_attention_denominator[:, None]
+    return attended(block, recorded, values) + output
 
 
 def attended_transposed(
-    block: FrozenBlock, seen: BlockRecording, covector: Float[Tensor, "row pos d_model"]
+    block: FrozenBlock, recorded: BlockRecording, covector: Float[Tensor, "row pos d_model"]
 ) -> Float[Tensor, "row pos d_model"]:
     """Covectors on what attention adds, as covectors on the residual that it reads."""
     n_kv = len(block.value) // block.d_head
-    heads = (covector / seen.post_attention_denominator[:, None]) @ block.output
+    heads = (covector / recorded.post_attention_denominator[:, None]) @ block.output
     heads = heads.unflatten(2, (-1, block.d_head))
-    values = torch.einsum("hqk,tqhd->tkhd", seen.pattern, heads)
+    values = torch.einsum("hqk,tqhd->tkhd", recorded.pattern, heads)
     values = values.unflatten(2, (n_kv, -1)).sum(3).flatten(2)  # query heads share a kv head
-    return (values @ block.value) / seen.attention_denominator[:, None]
+    return (values @ block.value) / recorded.attention_denominator[:, None]
 
 
 class Attention:
@@ -72,19 +74,19 @@ class Attention:
         self.output: list[Tensor] = []  # per layer (kv_head, d_model, group * d_head)
         self.value: list[Tensor] = []  # per layer (kv_head, d_head, d_model)
         self.mixing: list[Tensor] = []  # per layer (kv_head, key, query * group), query from first
-        self.last_query: list[list[int]] = []  # per layer and key chunk: queries that see it
-        for block, seen in zip(frozen.blocks, recording.blocks, strict=True):
-            length = seen.pattern.shape[1]
+        self.last_query: list[list[int]] = []  # per layer and key chunk: last that attends to it
+        for block, recorded in zip(frozen.blocks, recording.blocks, strict=True):
+            length = recorded.pattern.shape[1]
             value = block.value.unflatten(0, (-1, block.d_head))
-            scaled = seen.pattern / seen.post_attention_denominator[:, None]
-            scaled = (scaled / seen.attention_denominator)[:, first:]
+            scaled = recorded.pattern / recorded.post_attention_denominator[:, None]
+            scaled = (scaled / recorded.attention_denominator)[:, first:]
             mixing = scaled.unflatten(0, (len(value), -1)).permute(0, 3, 2, 1)
             self.output.append(
                 block.output.unflatten(1, (len(value), -1)).transpose(0, 1).contiguous()
             )
             self.value.append(value)
             self.mixing.append(mixing.reshape(len(value), length, -1))
-            self.last_query.append(_last_queries(seen.pattern[:, first:, first:]))
+            self.last_query.append(_last_queries(recorded.pattern[:, first:, first:]))
 
     def pull_back(
         self,
@@ -92,31 +94,32 @@ class Attention:
         covector: Float[Tensor, "row pos d_model"],
         pos: Int[Tensor, " row"],
         crossed: int,
-    ) -> Float[Tensor, "row context kv_heads"]:
-        """Add to covectors above a layer's attention what they are below it, in place.
+    ) -> Float[Tensor, "row prefix kv_heads"]:
+        """Pull covectors back through a layer's attention and add the result to them, in place.
 
-        Positions count from `first`.  Rows from `crossed` on are zero but at their own `pos`.
+        Positions count from `first`.  Rows from `crossed` on are nonzero only at their own `pos`.
         Returns covectors on the values of the positions before `first`.
         """
         n_chunks = -(-covector.shape[0] * covector.shape[1] // CACHE_POSITIONS)
         step = -(-len(covector) // n_chunks)  # chunks of equal size: a small last one is slow
-        context = [
+        prefix = [
             self._pull_back(
                 layer, covector[i : i + step], pos[i : i + step], min(max(crossed - i, 0), step)
             )
             for i in range(0, len(covector), step)
         ]
-        return torch.cat(context)
+        return torch.cat(prefix)
 
     def push_forward(
         self,
         layer: int,
         residual: Float[Tensor, "component pos d_model"],
-        context: Float[Tensor, "component context kv_heads"] | None = None,
+        prefix: Float[Tensor, "component prefix kv_heads"] | None = None,
     ) -> Float[Tensor, "component pos d_model"]:
         """What a layer's attention adds to the last positions, given the residual at these.
 
-        `context` holds values of the positions before `first`, and needs a residual from there on.
+        `prefix` has the values of the positions before `first`; with it, the residual must cover
+        all positions from there on.
         """
         n_components, n_pos, _ = residual.shape
         added = torch.zeros_like(residual)
@@ -124,23 +127,23 @@ class Attention:
         for head, (mixing, output, value) in enumerate(
             zip(self.mixing[layer], self.output[layer], self.value[layer], strict=True)
         ):
-            heard = residual @ value.T
-            if context is not None:
-                heard = torch.cat([context.unflatten(2, (-1, len(value)))[:, :, head], heard], 1)
+            values = residual @ value.T
+            if prefix is not None:
+                values = torch.cat([prefix.unflatten(2, (-1, len(value)))[:, :, head], values], 1)
             group = output.shape[1] // len(value)
-            pattern = mixing[len(mixing) - heard.shape[1] :, mixing.shape[1] - n_pos * group :]
-            heads = torch.bmm(pattern.T.expand(n_components, -1, -1), heard)
+            pattern = mixing[len(mixing) - values.shape[1] :, mixing.shape[1] - n_pos * group :]
+            heads = torch.bmm(pattern.T.expand(n_components, -1, -1), values)
             flat.addmm_(heads.view(len(flat), -1), output.T)
         return added
 
     def _pull_back(
         self, layer: int, covector: Tensor, pos: Int[Tensor, " row"], crossed: int
-    ) -> Float[Tensor, "row context kv_heads"]:
+    ) -> Float[Tensor, "row prefix kv_heads"]:
         n_rows, n_pos, d_model = covector.shape
         d_head = self.value[layer].shape[1]
         own = covector[torch.arange(crossed, n_rows, device=pos.device), pos[crossed:]]
         below: list[Tensor] = []  # per kv head (row, pos, d_head)
-        context: list[Tensor] = []  # per kv head (row, context, d_head)
+        prefix: list[Tensor] = []  # per kv head (row, prefix, d_head)
         for mixing, output in zip(self.mixing[layer], self.output[layer], strict=True):
             group = output.shape[1] // d_head
             heads = covector[:crossed].view(-1, d_model) @ output
@@ -153,11 +156,11 @@ class Attention:
             self._mix(layer, mixing[self.first :], heads, swept[:crossed])
             swept[crossed:] = of_own[:, self.first :]
             below.append(swept)
-            context.append(torch.cat([torch.bmm(before, heads), of_own[:, : self.first]]))
+            prefix.append(torch.cat([torch.bmm(before, heads), of_own[:, : self.first]]))
         flat = covector.view(-1, d_model)
         for swept, value in zip(below, self.value[layer], strict=True):
             flat.addmm_(swept.view(-1, d_head), value)
-        return torch.cat(context, 2)
+        return torch.cat(prefix, 2)
 
     def _mix(
         self,
@@ -166,7 +169,7 @@ class Attention:
         heads: Float[Tensor, "active some_queries d_head"],
         below: Float[Tensor, "active pos d_head"],
     ) -> None:
-        """Pattern · heads into `below`, chunk by chunk of keys, each from the queries it hears."""
+        """Pattern · heads into `below`, per chunk of keys, over the queries that attend to it."""
         n_rows, n_queries, _ = heads.shape
         n_pos = below.shape[1]
         group = n_queries // n_pos
@@ -180,9 +183,9 @@ class Attention:
 
 def _last_queries(pattern: Float[Tensor, "head query key"]) -> list[int]:
     """Per chunk of keys, the last query that attends to any of them (sliding windows end)."""
-    seen = pattern.amax(0) > 0
+    attends = pattern.amax(0) > 0
     last: list[int] = []
-    for start in range(0, seen.shape[1], KEY_CHUNK):
-        queries = seen[:, start : start + KEY_CHUNK].any(1).nonzero()
+    for start in range(0, attends.shape[1], KEY_CHUNK):
+        queries = attends[:, start : start + KEY_CHUNK].any(1).nonzero()
         last.append(int(queries[-1]) if len(queries) else start)
     return last

@@ -1,4 +1,4 @@
-"""Recording: one forward pass of the plain model, keeping what the linear view needs.
+"""Recording: one forward pass of the model, keeping what the frozen model needs.
 
 Hooks on the model's own modules store attention patterns, norm denominators, MLP inputs and
 outputs, the embedding that enters layer 0 and the logits; they are removed when the pass ends.
@@ -7,27 +7,27 @@ Everything afterwards is plain linear algebra on these tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from circuits.model.architectures import optional_part, part
-from circuits.model.frozen import FrozenBlock, FrozenModel, Norm, require_finite
+from circuits.model.frozen import FrozenModel, Norm, require_finite
 from circuits.model.prompt import Prompt, PromptError
 
 
 @dataclass(frozen=True)
 class BlockRecording:
-    """One block's nonlinearities on one prompt."""
+    """One block's attention pattern, norm denominators and MLP vectors on one prompt."""
 
     pattern: Float[Tensor, "head query key"]  # after softmax, mask and window
     attention_denominator: Float[Tensor, " pos"]
-    post_attention_denominator: Float[Tensor, " pos"]  # one where there is no such norm
+    post_attention_denominator: Float[Tensor, " pos"]  # 1 where there is no such norm
     mlp_residual: Float[Tensor, "pos d_model"]  # what the MLP's norm reads
     mlp_denominator: Float[Tensor, " pos"]
     mlp_input: Float[Tensor, "pos d_model"]  # normalised, with gain
@@ -57,13 +57,13 @@ class Recording:
 def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording:
     """Run the model once on a prompt; logits are kept at one position.
 
-    Raises PromptError as `require_possible`, DamagedWeights if logits are not finite.
+    Raises PromptError as `require_recordable`, DamagedWeights if logits are not finite.
     """
-    require_possible(frozen, prompt, position)
+    require_recordable(frozen, prompt, position)
     kept = torch.tensor([position % len(prompt)], device=frozen.device)
     seen: dict[str, Tensor] = {}
     ids = torch.tensor([prompt.ids], device=frozen.device)
-    with torch.no_grad(), eager_attention(frozen), _hooks(frozen, seen):
+    with torch.no_grad(), eager_attention(frozen), _recording_hooks(frozen, seen):
         output = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
     require_finite(output.logits, "output (its logits)")
     if frozen.dtype == torch.float64 and frozen.recording_difference is None:
@@ -71,7 +71,7 @@ def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording
     entering, learned = seen["embedding"], seen.get("position_embedding")
     return Recording(
         prompt=prompt,
-        blocks=tuple(_block_recording(i, block, seen) for i, block in enumerate(frozen.blocks)),
+        blocks=tuple(_block_recording(frozen, layer, seen) for layer in range(frozen.n_layers)),
         tokens=entering if learned is None else entering - learned,
         positions=learned,
         final_residual=seen["final_norm"],
@@ -82,10 +82,10 @@ def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording
 
 
 def _difference(frozen: FrozenModel, ids: Tensor, kept: Tensor, recorded: Tensor) -> float:
-    """Largest difference of a recorded logit from those of an untouched pass, over the largest.
+    """Relative difference of recorded logits from those of a pass without hooks.
 
-    In float64 the recording puts its own norms in the place of the model's, so that wrong ones
-    would change the logits and everything that is compared with them alike.
+    In float64 the recording replaces the model's norms by its own; wrong ones would change the
+    logits and everything that is compared with them alike.
     """
     with torch.no_grad():
         own = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
@@ -93,15 +93,15 @@ def _difference(frozen: FrozenModel, ids: Tensor, kept: Tensor, recorded: Tensor
 
 
 def relative_difference(found: Float[Tensor, "*any"], own: Float[Tensor, "*any"]) -> float:
-    """Largest difference from the model's own numbers, over the largest of these, if not 0."""
+    """max |found - own| / max |own|, where `own` are the model's numbers; over 1 if all are 0."""
     return float((found - own).abs().max()) / (float(own.abs().max()) or 1.0)
 
 
-def require_possible(frozen: FrozenModel, prompt: Prompt, position: int) -> None:
-    """Whether the model can run on a prompt and be asked at one position of it.
+def require_recordable(frozen: FrozenModel, prompt: Prompt, position: int) -> None:
+    """Raises PromptError unless the model can be recorded on a prompt at one position.
 
-    Raises PromptError for a prompt longer than the model's context or without that position, or
-    of tokens that the model does not embed.
+    That is, for a prompt longer than the model's context or without that position, or with tokens
+    that the model does not embed.
     """
     limit = frozen.context_length
     if limit is not None and len(prompt) > limit:
@@ -116,11 +116,13 @@ def require_possible(frozen: FrozenModel, prompt: Prompt, position: int) -> None
     frozen.require_embedded(torch.tensor(prompt.ids))
 
 
-def _block_recording(layer: int, block: FrozenBlock, seen: dict[str, Tensor]) -> BlockRecording:
-    residual = seen[f"{layer}.mlp_norm"]
+def _block_recording(frozen: FrozenModel, layer: int, seen: dict[str, Tensor]) -> BlockRecording:
+    block, residual = frozen.blocks[layer], seen[f"{layer}.mlp_residual"]
     return BlockRecording(
         pattern=seen[f"{layer}.pattern"],
-        attention_denominator=block.attention_norm.denominator(seen[f"{layer}.attention_norm"]),
+        attention_denominator=_denominator(
+            block.attention_norm, seen.get(f"{layer}.attention_norm"), residual
+        ),
         post_attention_denominator=_denominator(
             block.post_attention_norm, seen.get(f"{layer}.post_attention_norm"), residual
         ),
@@ -130,7 +132,7 @@ def _block_recording(layer: int, block: FrozenBlock, seen: dict[str, Tensor]) ->
         post_mlp_denominator=_denominator(
             block.post_mlp_norm, seen.get(f"{layer}.post_mlp_norm"), residual
         ),
-        contribution=seen[f"{layer}.contribution"],
+        contribution=seen[f"{layer}.contribution"] * frozen.residual_multiplier,
     )
 
 
@@ -142,7 +144,7 @@ def _denominator(norm: Norm | None, x: Tensor | None, like: Tensor) -> Float[Ten
 
 @contextmanager
 def eager_attention(frozen: FrozenModel) -> Iterator[None]:
-    """Eager attention for the pass, since only it returns patterns."""
+    """Within the block, eager attention, the only implementation that returns patterns."""
     before = frozen.model.config._attn_implementation
     if before is None or before == "eager":
         yield
@@ -154,72 +156,77 @@ def eager_attention(frozen: FrozenModel) -> Iterator[None]:
         frozen.model.set_attn_implementation(before)
 
 
+class Hooks(ExitStack):
+    """Hooks on modules of a model, removed on leaving the `with` block."""
+
+    def before(self, module: nn.Module, look: Callable[[Tensor], object]) -> None:
+        """Call `look` with the module's input, before it runs."""
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            look(_first_argument(args, kwargs))
+
+        self.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+    def after(
+        self, module: nn.Module, change: Callable[[Tensor, Tensor], Tensor | None], part: int = 0
+    ) -> None:
+        """Call `change` with the module's input and output; what it returns replaces the output.
+
+        None changes nothing.  If the module returns several values, as attention returns its
+        pattern and a mixture of experts its routing, the output is value `part` of them.
+        """
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            parts = output if isinstance(output, tuple) else (output,)
+            replacement = change(_first_argument(args, kwargs), parts[part])
+            if replacement is None:
+                return None
+            replaced = (*parts[:part], replacement, *parts[part + 1 :])
+            return replaced if isinstance(output, tuple) else replacement
+
+        self.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
+
+
+def _first_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The first argument, which blocks and attention may receive by name."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
 @contextmanager
-def _hooks(frozen: FrozenModel, seen: dict[str, Tensor]) -> Iterator[None]:
-    """Store what passes through the modules in `seen`, without the batch axis."""
-    layout = frozen.layout
-    with ExitStack() as stack:
+def _recording_hooks(frozen: FrozenModel, seen: dict[str, Tensor]) -> Iterator[None]:
+    """Within the block, store inputs and outputs of modules in `seen`, without the batch axis."""
+    with Hooks() as hooks:
 
-        def keep_input(module: nn.Module | None, name: str) -> None:
-            if module is not None:
-                hook = _store_input(seen, name)
-                handle = module.register_forward_pre_hook(hook, with_kwargs=True)
-                stack.callback(handle.remove)
+        def keep_input(module: nn.Module, name: str) -> None:
+            hooks.before(module, lambda given: seen.update({name: given[0].detach()}))
 
-        def keep_output(module: nn.Module | None, name: str, index: int | None = None) -> None:
-            if module is not None:
-                stack.callback(module.register_forward_hook(_store(seen, name, index)).remove)
+        def keep_output(module: nn.Module, name: str, part: int = 0) -> None:
+            hooks.after(module, lambda _, output: seen.update({name: output[0].detach()}), part)
 
-        def exact(module: nn.Module | None, norm: Norm | None) -> None:
-            if module is not None and norm is not None and frozen.dtype == torch.float64:
-                stack.callback(module.register_forward_hook(exact_norm(norm)).remove)
+        def keep_norm(module: nn.Module, norm: Norm, name: str) -> None:
+            keep_input(module, name)
+            if frozen.dtype == torch.float64:
+                hooks.after(module, partial(exact_norm, norm))
 
         keep_input(frozen.modules[0], "embedding")
-        keep_output(optional_part(frozen.model, layout.position_embedding), "position_embedding")
-        final = part(frozen.model, layout.final_norm)
-        keep_input(final, "final_norm")
-        exact(final, frozen.final_norm)
-        for layer, (module, block) in enumerate(zip(frozen.modules, frozen.blocks, strict=True)):
-            norms = {
-                "attention_norm": (layout.attention_norm, block.attention_norm),
-                "post_attention_norm": (layout.post_attention_norm, block.post_attention_norm),
-                "mlp_norm": (layout.mlp_norm, block.mlp_norm),
-                "post_mlp_norm": (layout.post_mlp_norm, block.post_mlp_norm),
-            }
-            for name, (path, norm) in norms.items():
-                keep_input(optional_part(module, path), f"{layer}.{name}")
-                exact(optional_part(module, path), norm)
-            keep_output(part(module, layout.attention), f"{layer}.pattern", 1)
-            keep_output(part(module, layout.mlp_norm), f"{layer}.mlp_input")
-            keep_output(part(module, layout.mlp_contribution), f"{layer}.contribution")
+        if frozen.position_embedding is not None:
+            keep_output(frozen.position_embedding, "position_embedding")
+        keep_norm(frozen.final_norm_module, frozen.final_norm, "final_norm")
+        for layer, block in enumerate(frozen.blocks):
+            for name, module, norm in block.norms():
+                keep_norm(module, norm, f"{layer}.{name}")
+            keep_output(block.modules.attention, f"{layer}.pattern", 1)
+            keep_input(block.modules.mlp_reader, f"{layer}.mlp_residual")
+            keep_input(block.modules.mlp, f"{layer}.mlp_input")
+            keep_output(block.modules.mlp_contribution, f"{layer}.contribution")
         yield
 
 
-def _store_input(seen: dict[str, Tensor], name: str):
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        del module
-        seen[name] = (args[0] if args else kwargs["hidden_states"])[0].detach()
+def exact_norm(norm: Norm, given: Tensor, output: Tensor) -> Tensor:
+    """A norm's output in the dtype of its input, in place of the module's output.
 
-    return hook
-
-
-def _store(seen: dict[str, Tensor], name: str, index: int | None):
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor | tuple[Any, ...]) -> None:
-        del module, args
-        # The MLP of a mixture of experts returns its routing as well.
-        value = output[index or 0] if isinstance(output, tuple) else output
-        seen[name] = value[0].detach()
-
-    return hook
-
-
-def exact_norm(norm: Norm):
-    """A hook that computes a norm in the number type of its input."""
-
-    # transformers computes RMSNorm in float32 whatever the dtype; in float64 that rounding would
-    # be the only term that the linear view does not account for.
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        del module, output
-        return norm.linear(args[0], norm.denominator(args[0])) + norm.bias
-
-    return hook
+    transformers computes RMSNorm in float32 for every dtype; in float64 that rounding would be
+    the only term that the frozen model does not account for.
+    """
+    del output
+    return norm.linear(given, norm.denominator(given)) + norm.bias

@@ -1,7 +1,7 @@
 """What a model's MLPs read and write on a corpus, streamed and shuffled across documents.
 
 Nothing is stored on disk.  A pool of activations is filled, shuffled by a generator that depends
-on the seed and on where the pool starts alone, and cut into batches; so any pool can be made again.
+only on the seed and the pool's first document, and cut into batches, so any pool can be recomputed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from circuits.features.hook_points import ReadPoint, WritePoint
-from circuits.features.taps import tapped
+from circuits.features.mlp_hooks import mlp_hooks
 from circuits.model.frozen import FrozenModel
-from circuits.model.prompt import context_only_positions
+from circuits.model.prompt import count_prefix
 from circuits.training.corpus import Corpus, has_features, is_held_out
 from circuits.training.settings import TrainingError, TrainSettings
 
-LEFT_OUT = 10_000  # documents in a row that cannot be trained on, until the corpus is refused
+LEFT_OUT = 10_000  # documents in a row without training tokens at which a corpus is refused
 PASS_TOKENS = 8192  # tokens that go through the model together
 
 
@@ -42,8 +42,8 @@ class Activations:
 class Pool:
     """Shuffled activations of some documents."""
 
-    first: int  # document that it starts with
-    next: int  # document after its last
+    first: int  # its first document
+    next: int  # the document after its last
     activations: Activations
 
 
@@ -56,10 +56,10 @@ class Stream:
         tokenizer: PreTrainedTokenizerBase,
         corpus: Corpus,
         settings: TrainSettings,
-        context_only: int | None = None,
+        n_prefix: int | None = None,
     ) -> None:
         self.frozen, self.tokenizer, self.corpus = frozen, tokenizer, corpus
-        self.settings, self.context_only = settings, context_only
+        self.settings, self.n_prefix = settings, n_prefix
 
     def pools(self, first: int) -> Iterator[Pool]:
         """The pool that starts with document `first`, and those after it."""
@@ -67,22 +67,22 @@ class Stream:
             pool = self.pool(first)
             first = pool.next
             yield pool
-            del pool  # before there is another: each takes gigabytes
+            del pool  # free it before the next: each takes gigabytes
 
     def pool(self, first: int) -> Pool:
-        """Documents from `first` on until enough tokens are seen; held-out ones are left out.
+        """Enough documents from `first` on to fill a pool, without held-out ones.
 
         Raises TrainingError if the corpus has hardly any other.
         """
-        wanted = self.settings.shuffled_tokens
+        size = self.settings.shuffled_tokens
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + first)
-        place = torch.randperm(wanted, generator=generator).to(self.frozen.device)
-        shape = (self.frozen.n_layers, wanted, self.frozen.d_model)
+        place = torch.randperm(size, generator=generator).to(self.frozen.device)
+        shape = (self.frozen.n_layers, size, self.frozen.d_model)
         whole = Activations(*(torch.empty(shape, device=place.device) for _ in range(2)))
         filled, last = 0, first
-        for batch, number in _passes(self._trained(first), min(PASS_TOKENS, wanted)):
+        for batch, number in _passes(self._trained(first), min(PASS_TOKENS, size)):
             filled, last = self._fill(whole, place, batch, filled), number
-            if filled == wanted:
+            if filled == size:
                 break
         return Pool(first, last + 1, whole)
 
@@ -93,26 +93,26 @@ class Stream:
         documents: list[list[int]],
         filled: int,
     ) -> int:
-        """Put what the MLPs do on these documents into place; how many tokens there are now."""
-        ids, kept = padded(documents, self.tokenizer, self.frozen.device, self.context_only)
+        """Add the activations of these documents; returns the number of tokens filled."""
+        ids, kept = padded(documents, self.tokenizer, self.frozen.device, self.n_prefix)
         settings = self.settings
         vectors = mlp_vectors(self.frozen, ids, settings.read, settings.write)
         rows = place[filled : filled + int(kept.sum())]
         for target, layers in zip((whole.inputs, whole.outputs), vectors, strict=True):
-            for layer, seen in enumerate(layers):
-                target[layer, rows] = seen[kept][: len(rows)].float()
+            for layer, vector in enumerate(layers):
+                target[layer, rows] = vector[kept][: len(rows)].float()
         return filled + len(rows)
 
     def _trained(self, first: int) -> Iterator[tuple[int, list[int]]]:
         """Documents that are not held out and give activations, with their numbers."""
         left_out = 0
         for number, ids in zip(count(first), self.corpus.documents(first), strict=False):
-            if is_held_out(ids) or not has_features(ids, self.tokenizer, self.context_only):
+            if is_held_out(ids) or not has_features(ids, self.tokenizer, self.n_prefix):
                 left_out += 1
                 if left_out == LEFT_OUT:
                     raise TrainingError(
                         f"{LEFT_OUT:,} documents in a row are empty or held out for the report: "
-                        "give a corpus with more different texts."
+                        "give a corpus with more distinct texts."
                     )
             else:
                 left_out = 0
@@ -122,7 +122,7 @@ class Stream:
 def _passes(
     documents: Iterator[tuple[int, list[int]]], tokens: int
 ) -> Iterator[tuple[list[list[int]], int]]:
-    """Documents of so many tokens for one pass each, and the number of the last."""
+    """Documents of about `tokens` tokens for one pass each, and the number of the last."""
     batch: list[list[int]] = []
     for number, ids in documents:
         batch.append(ids)
@@ -135,15 +135,14 @@ def padded(
     documents: list[list[int]],
     tokenizer: PreTrainedTokenizerBase,
     device: torch.device,
-    context_only: int | None = None,
+    n_prefix: int | None = None,
 ) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
-    """Ids filled up behind, and where features may be: after what is context only, before that."""
+    """Right-padded ids, and which positions may have features: neither prefix nor padding."""
     longest = max(map(len, documents))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in documents])
     place = torch.arange(longest)
     counted = [
-        (place >= context_only_positions(row, tokenizer, context_only)) & (place < len(row))
-        for row in documents
+        (place >= count_prefix(row, tokenizer, n_prefix)) & (place < len(row)) for row in documents
     ]
     return ids.to(device), torch.stack(counted).to(device)
 
@@ -156,7 +155,7 @@ def mlp_vectors(
     inputs, outputs = list[Tensor](), list[Tensor]()
     with (
         torch.inference_mode(),
-        tapped(
+        mlp_hooks(
             frozen,
             read,
             write,

@@ -1,6 +1,7 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped.
+"""Checkpoints: all that a run needs to resume as if it had never stopped.
 
-One safetensors file, written beside and renamed, so that an interrupted write loses nothing.
+One safetensors file, written under another name and renamed, so that an interrupted write loses
+nothing.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from graphs.disk.locks import locked
 
 
 @dataclass
-class Progressed:
-    """How far a run is, beside its parameters."""
+class RunState:
+    """The state of a run, apart from its parameters."""
 
-    step: int  # steps that are done
-    document: int  # with which the current pool starts
-    batch: int  # of that pool, the next
+    step: int  # steps done
+    document: int  # first of the current pool
+    batch: int  # next batch of that pool
     silent: Tensor  # (layer, feat) tokens since a feature fired
     frequency: Tensor  # (layer, feat) running share of tokens on which it fires
 
@@ -38,19 +39,19 @@ def write_checkpoint(
     run: str,
     dictionary: nn.Module,
     optimizer: torch.optim.Optimizer,
-    progressed: Progressed,
+    state: RunState,
 ) -> None:
-    """Store the run of this name.
+    """Store the run with this name.
 
-    Raises TrainingError if it cannot, also where another run keeps its own; what was there stays.
+    Raises TrainingError if the file cannot be written or is another run's; it is then unchanged.
     """
     tensors = {f"parameter.{name}": value for name, value in dictionary.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
-    tensors |= {"silent": progressed.silent, "frequency": progressed.frequency}
+    for number, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+    tensors |= {"silent": state.silent, "frequency": state.frequency}
     # One entry, since safetensors writes several in any order.
-    told = [run, progressed.step, progressed.document, progressed.batch]
-    metadata = {"run": json.dumps(told)}
+    entry = [run, state.step, state.document, state.batch]
+    metadata = {"run": json.dumps(entry)}
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with locked(path):
@@ -59,13 +60,16 @@ def write_checkpoint(
                     _progress(path, file, run)
             with atomic_write(path) as temporary:
                 save_file(stored, temporary, metadata)
-    except (GraphFileError, SafetensorError) as error:  # safetensors has its own for a full disk
-        said = str(error).rstrip(".")
-        raise TrainingError(f"The checkpoint was not written: {said}.") from error
+    except (
+        GraphFileError,
+        SafetensorError,
+    ) as error:  # safetensors has its own error for a full disk
+        message = str(error).rstrip(".")
+        raise TrainingError(f"The checkpoint was not written: {message}.") from error
 
 
 def stored_run(path: Path) -> str | None:
-    """The name of the run that a checkpoint is of; None if there is none to be read."""
+    """The name of the run that a checkpoint belongs to; None if no checkpoint can be read."""
     try:
         with safe_open(path, "pt") as file:
             return json.loads((file.metadata() or {}).get("run", "[null]"))[0]
@@ -78,11 +82,11 @@ def read_checkpoint(
     run: str,
     dictionary: nn.Module,
     optimizer: torch.optim.Optimizer,
-) -> Progressed:
-    """Put a stored run's parameters into place.  Raises TrainingError if it is another run's."""
+) -> RunState:
+    """Load a stored run's parameters and state.  Raises TrainingError if it is another run's."""
     with _opened(path) as file:
         step, document, batch = _progress(path, file, run)
-        # Copies: Windows replaces no file that is mapped, and this one is written next.
+        # Copies: Windows cannot replace a mapped file, and this one is written next.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # no mapping
     parameters = {
         name.removeprefix("parameter."): tensor
@@ -97,8 +101,8 @@ def read_checkpoint(
             state["state"].setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict(state)
     device = next(dictionary.parameters()).device
-    seen = (tensors[name].to(device) for name in ("silent", "frequency"))
-    return Progressed(step, document, batch, *seen)
+    counters = (tensors[name].to(device) for name in ("silent", "frequency"))
+    return RunState(step, document, batch, *counters)
 
 
 @contextmanager
@@ -111,7 +115,7 @@ def _opened(path: Path) -> Generator[Any]:
     except (SafetensorError, OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise TrainingError(
-            f"{path} is not a whole checkpoint ({first}): write to another folder."
+            f"{path} is not a complete checkpoint ({first}): write to another folder."
         ) from error
 
 

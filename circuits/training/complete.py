@@ -1,4 +1,4 @@
-"""A run from end to end: trained, written beside its feature files, and measured as written."""
+"""A complete run: a dictionary is trained, written with feature files, and read and measured."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from itertools import islice
 from pathlib import Path
 
-from circuits.features.feature_files import write_feature_files
 from circuits.features.files.reading import read_transcoders
+from circuits.features.labels import write_feature_files
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
@@ -16,7 +16,7 @@ from circuits.training.corpus import held_out
 from circuits.training.describe import describe
 from circuits.training.export import write_transcoders
 from circuits.training.loop import Logged, train
-from circuits.training.report import DOCUMENTS, Report, report
+from circuits.training.report import DOCUMENTS, TrainingReport, report
 from circuits.training.run import Run
 from circuits.training.settings import Kind, TrainSettings
 from graphs.core.provenance import DictionaryIdentity
@@ -37,24 +37,24 @@ def train_and_measure(
     out: Path,
     progress: Progress = ignore_progress,
     checkpoint_every: int = 1000,
-) -> Report:
+) -> TrainingReport:
     """Write a dictionary, its feature files and `report.json` into a folder.
 
-    Goes on from the folder's checkpoint.  Raises TrainingError as `train`, GraphFileError for
+    Resumes from the folder's checkpoint.  Raises TrainingError as `train`, GraphFileError for
     files that cannot be written.
     """
-    context_only = run.documents.context_only
-    measured = held_out(run.corpus, subject.tokenizer, DOCUMENTS, context_only)
+    n_prefix = run.documents.n_prefix
+    documents_held_out = held_out(run.corpus, subject.tokenizer, DOCUMENTS, n_prefix)
 
-    def tell(logged: Logged) -> None:
-        told = (
+    def on_step(logged: Logged) -> None:
+        text = (
             f"loss {logged.loss:.3f} · L0 {logged.l0:.1f} · explained {logged.explained:.1%} "
             f"· dead {logged.dead:.1%}"
         )
-        progress(told, logged.step, settings.steps)
+        progress(text, logged.step, settings.steps)
 
-    stream = Stream(subject.frozen, subject.tokenizer, run.corpus, settings, context_only)
-    layers = train(stream, out, run.name, tell, checkpoint_every)
+    stream = Stream(subject.frozen, subject.tokenizer, run.corpus, settings, n_prefix)
+    layers = train(stream, out, run.name, on_step, checkpoint_every)
     identity = DictionaryIdentity(
         kind=NAMES[settings.kind], name=out.resolve().name, documents=run.documents
     )
@@ -67,8 +67,8 @@ def train_and_measure(
     documents = list(islice(run.corpus.documents(0), DESCRIBED))
     write_feature_files(out, identity.name, describe(subject, written, documents))
     progress("report", 0, 1)
-    found = report(subject, written, measured)
+    found = report(subject, written, documents_held_out)
     with atomic_write(out / "report.json") as temporary:
-        text = json.dumps(found.as_json(), indent=1)
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        content = json.dumps(found.as_json(), indent=1)
+        temporary.write_text(content, encoding="utf-8", newline="\n")
     return found

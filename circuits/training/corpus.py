@@ -1,7 +1,7 @@
 """Documents to train on: lines of a text file, files of a folder, or the model's own samples.
 
 A corpus is an endless sequence of token ids, the same every time it is read from the same
-document on, so that a run that was interrupted goes on where it was.
+document on, so that an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from circuits.machine.memory import free_bytes, gigabytes
+from circuits.machine import free_bytes, gigabytes
 from circuits.model.frozen import FrozenModel
-from circuits.model.prompt import behind, context_only_positions, encode, opening_ids, require_known
+from circuits.model.prompt import count_prefix, encode, opening_ids, require_known, with_opening
 from circuits.model.subject import Subject
 from circuits.training.settings import TrainingError
 from graphs.core.opening import Bos
@@ -28,12 +28,12 @@ from graphs.disk.files import GraphFileError, reason, regular_file
 
 SUFFIXES = (".txt", ".md", ".rst", ".text")
 SAMPLES_AT_ONCE = 64
-TOKENISED = 16  # bytes of memory that a byte of text takes: a token of four has 32, and more
-HELD_OUT = 20  # one in so many documents is for the report
+TOKENISED = 16  # bytes of memory per byte of text: a token of four bytes takes 32 or more
+HELD_OUT = 20  # one in this many documents is for the report
 
 
 def is_held_out(ids: list[int]) -> bool:
-    """Whether a document is for the report alone: decided by its content, so is its double."""
+    """Whether a document is for the report alone, by its content, so that duplicates agree."""
     return crc32(np.array(ids, dtype=np.int64).tobytes()) % HELD_OUT == 0
 
 
@@ -46,13 +46,13 @@ class Corpus(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Names the content: runs on other documents are other runs."""
+        """Identifies the content: a run on other documents is another run."""
         ...
 
 
 @dataclass(frozen=True)
 class TextCorpus:
-    """Tokenised documents in memory, over and over."""
+    """Tokenised documents in memory, repeated without end."""
 
     ids: tuple[list[int], ...]
 
@@ -70,11 +70,11 @@ class TextCorpus:
 
 @dataclass(frozen=True)
 class SampledCorpus:
-    """What the model itself says after its first token, at temperature 1."""
+    """Samples of the model itself after its first token, at temperature 1."""
 
     frozen: FrozenModel
-    start: int  # the token that every sample is drawn behind
-    front: tuple[int, ...]  # what stands there in a document; empty if prompts begin without it
+    start: int  # the token that every sample continues
+    front: tuple[int, ...]  # what documents begin with in its place; empty if without
     length: int
     seed: int
 
@@ -84,7 +84,7 @@ class SampledCorpus:
             yield from self._block(block)[skipped:]
 
     def fingerprint(self) -> str:
-        """What the samples follow from, beside the model."""
+        """What determines the samples, apart from the model."""
         return f"samples of {self.length} tokens after {self.start}, seed {self.seed}"
 
     def _block(self, block: int) -> list[list[int]]:
@@ -99,15 +99,15 @@ class SampledCorpus:
             while ids.shape[1] < self.length and not bool(ended.all()):
                 output = self.frozen.model(input_ids=latest, past_key_values=cache, use_cache=True)
                 cache = output.past_key_values
-                shares = output.logits[:, -1].float().softmax(-1)
-                latest = torch.multinomial(shares, 1, generator=generator)
+                probabilities = output.logits[:, -1].float().softmax(-1)
+                latest = torch.multinomial(probabilities, 1, generator=generator)
                 ids = torch.cat([ids, latest], 1)
                 ended |= torch.isin(latest[:, 0].cpu(), ends)
         return [[*self.front, *_until(row, set(ends.tolist()))[1:]] for row in ids.tolist()]
 
 
 def _until(ids: list[int], ends: set[int]) -> list[int]:
-    """Ids up to the first end after the start, which is left in."""
+    """Ids up to and including the first end token after the start."""
     for place, token in enumerate(ids[1:], 1):
         if token in ends:
             return ids[: place + 1]
@@ -119,14 +119,14 @@ def read_corpus(
 ) -> TextCorpus:
     """Every line of a file, or every text file of a folder, cut to `length` tokens.
 
-    Raises TrainingError for a path that cannot be read, is no text or holds no tokens, and
+    Raises TrainingError for a path that cannot be read, is not text or has no tokens, and
     PromptError for words that the vocabulary lacks.
     """
     if _is_folder(path):
         files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
         if not files:
             raise TrainingError(
-                f"{path} holds no text: expected files ending in {', '.join(SUFFIXES)}."
+                f"{path} has no text files: expected names ending in {', '.join(SUFFIXES)}."
             )
         texts = [_read(file) for file in files]
     else:
@@ -137,15 +137,15 @@ def read_corpus(
     for text in texts:
         ids = token_ids(text, tokenizer, front)[len(front) :]
         starts = range(0, len(ids), step)
-        pieces += [behind(front, ids[start : start + step]) for start in starts]
+        pieces += [with_opening(front, ids[start : start + step]) for start in starts]
     if not pieces:
-        raise TrainingError(f"{path} holds no tokens: give a text.")
+        raise TrainingError(f"{path} has no tokens: give a text that is not empty.")
     return TextCorpus(tuple(pieces))
 
 
 def token_ids(text: str, tokenizer: PreTrainedTokenizerBase, front: tuple[int, ...]) -> list[int]:
-    """Ids of a document, behind these.  Raises PromptError for words that the vocabulary lacks."""
-    ids = behind(front, encode(text, tokenizer))
+    """Ids of a document after `front`.  Raises PromptError for words that the vocabulary lacks."""
+    ids = with_opening(front, encode(text, tokenizer))
     if tokenizer.unk_token_id in ids:
         require_known(text, tokenizer)
     return ids
@@ -156,8 +156,8 @@ def require_enough(corpus: TextCorpus, least: int) -> None:
     tokens = sum(map(len, corpus.ids))
     if tokens < least:
         raise TrainingError(
-            f"The corpus holds {tokens:,} tokens, one batch alone takes {least:,}: give more text "
-            "or train with smaller batches."
+            f"The corpus has {tokens:,} tokens and one batch takes {least:,}: give more text or "
+            "train with smaller batches."
         )
 
 
@@ -165,31 +165,29 @@ def held_out(
     corpus: Corpus,
     tokenizer: PreTrainedTokenizerBase,
     count: int,
-    context_only: int | None = None,
+    n_prefix: int | None = None,
 ) -> list[list[int]]:
-    """The first documents that no pool holds, each once; none that is context only.
+    """The first held-out documents with tokens after the prefix, without duplicates.
 
     Raises TrainingError if there is none.
     """
     found: dict[tuple[int, ...], None] = {}
     for ids in islice(corpus.documents(0), 2 * count * HELD_OUT):
-        if is_held_out(ids) and has_features(ids, tokenizer, context_only):
+        if is_held_out(ids) and has_features(ids, tokenizer, n_prefix):
             found.setdefault(tuple(ids))
             if len(found) == count:
                 break
     if not found:
         raise TrainingError(
-            f"No document of the corpus is held out for the report, which takes one in {HELD_OUT} "
-            "by its content: give a corpus with more different texts."
+            "No document of the corpus is held out for the report, as one in "
+            f"{HELD_OUT} would be on average: give a corpus with more distinct texts."
         )
     return [list(ids) for ids in found]
 
 
-def has_features(
-    ids: list[int], tokenizer: PreTrainedTokenizerBase, context_only: int | None
-) -> bool:
-    """Whether a document has tokens that are not context only."""
-    return len(ids) > 0 and len(ids) > context_only_positions(ids, tokenizer, context_only)
+def has_features(ids: list[int], tokenizer: PreTrainedTokenizerBase, n_prefix: int | None) -> bool:
+    """Whether a document has tokens after its prefix."""
+    return len(ids) > 0 and len(ids) > count_prefix(ids, tokenizer, n_prefix)
 
 
 def _is_folder(path: Path) -> bool:
@@ -204,8 +202,8 @@ def _read(path: Path) -> str:
         size = regular_file(path).stat().st_size
         if TOKENISED * size > free_bytes():
             raise TrainingError(
-                f"{path} has {gigabytes(size)} and takes {TOKENISED} times as much memory when it "
-                "is tokenised: give a part of it, or a dataset on the Hub."
+                f"{path} has {gigabytes(size)}, and tokenising it takes {TOKENISED} times as much "
+                "memory: give a part of it, or a dataset on the Hub."
             )
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -215,18 +213,18 @@ def _read(path: Path) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise TrainingError(f"{path} is not a text in UTF-8: give one that is.")
+        raise TrainingError(f"{path} is not UTF-8 text: convert it to UTF-8.")
     return text
 
 
 def sampled_corpus(subject: Subject, length: int, seed: int, bos: Bos = Bos.AUTO) -> SampledCorpus:
-    """The model's own samples.  Raises TrainingError without a token to start from."""
+    """The model's own samples.  Raises TrainingError if there is no token to start from."""
     tokenizer = subject.tokenizer
     front = opening_ids(tokenizer, bos)
     candidates = (*front, tokenizer.bos_token_id, tokenizer.eos_token_id)
     start = next((token for token in candidates if isinstance(token, int)), None)
     if start is None:
         raise TrainingError(
-            "This tokenizer has neither a first nor a last token to sample from: give a corpus."
+            "The tokenizer has no BOS or EOS token to start samples from: give a corpus."
         )
     return SampledCorpus(subject.frozen, start, front, length + 1 - len(front), seed)

@@ -1,4 +1,4 @@
-"""What a run trains on, by what a person asks for: a file, a folder, a dataset or samples."""
+"""Choice of a corpus: a file, a folder, a dataset on the Hub or the model's own samples."""
 
 from __future__ import annotations
 

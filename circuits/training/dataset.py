@@ -22,7 +22,7 @@ CONVERTED = "refs/convert/parquet"  # where the Hub keeps its own conversion of 
 
 @dataclass(frozen=True)
 class DatasetCorpus:
-    """Rows of a dataset, each the beginning of a text; over and over."""
+    """Rows of a dataset, each the beginning of a text; repeated without end."""
 
     name: str
     files: tuple[str, ...]
@@ -31,12 +31,12 @@ class DatasetCorpus:
     tokenizer: PreTrainedTokenizerBase
     length: int  # tokens per document at most
     front: tuple[int, ...]  # what documents begin with
-    rows: dict[str, int] = field(default_factory=dict[str, int])  # per file, once it is known
+    rows: dict[str, int] = field(default_factory=dict[str, int])  # per file, once known
 
     def documents(self, first: int) -> Iterator[list[int]]:
         """Token ids of row `first` and all that follow, without end.
 
-        Raises TrainingError if a file cannot be fetched or read, or if there are no rows.
+        Raises TrainingError if a file cannot be downloaded or read, or if there are no rows.
         """
         skipped = first
         while True:
@@ -50,11 +50,11 @@ class DatasetCorpus:
                 raise TrainingError(f"The dataset {self.name!r} has no rows: give another corpus.")
 
     def fingerprint(self) -> str:
-        """The dataset at its commit, and what is read of it."""
+        """The dataset at its commit, and the part that is read."""
         return f"{self.name} at {self.revision}, {self.length} tokens of {self.column}"
 
     def _texts(self, name: str, skipped: int) -> Iterator[str]:
-        """Texts of one file, after so many; a missing one is empty."""
+        """Texts of one file after the first `skipped`; a missing one is empty."""
         from pyarrow import ArrowException
 
         file = self._open(name)
@@ -85,14 +85,14 @@ class DatasetCorpus:
         ]
         if self.column not in texts:
             raise TrainingError(
-                f"{self.name} has no texts in a column {self.column!r}: choose with --column one "
-                f"of {', '.join(texts) or 'another dataset'}."
+                f"{self.name} has no text column {self.column!r}: choose with --column one of "
+                f"{', '.join(texts) or 'another dataset'}."
             )
         return file
 
     def _damaged(self, name: str) -> TrainingError:
         return TrainingError(
-            f"{name} of {self.name} is not a whole parquet file: remove it from the cache."
+            f"{name} of {self.name} is not a complete parquet file: remove it from the cache."
         )
 
     def _ids(self, text: str) -> list[int]:
@@ -108,17 +108,17 @@ def dataset_corpus(
 ) -> DatasetCorpus:
     """The dataset of this name on the Hub.
 
-    Raises TrainingError if it cannot be reached, holds no parquet files or pyarrow is missing.
+    Raises TrainingError if it cannot be reached, has no parquet files or pyarrow is missing.
     """
     if find_spec("pyarrow") is None:
         raise TrainingError('Datasets need pyarrow; run: pip install "headwater[train]"')
     for revision in ("main", CONVERTED):
         try:
             info = HfApi().dataset_info(name, revision=revision)
-        except Exception as error:  # the client's own, its transport's, and those of bad names
+        except Exception as error:  # of the client, its transport, and invalid names
             raise TrainingError(
-                f"The dataset {name!r} cannot be had from the Hugging Face Hub "
-                f"({reason(error)}): give the name of one that can, a file or a folder."
+                f"The dataset {name!r} could not be loaded from the Hugging Face Hub "
+                f"({reason(error)}): give another dataset, a file or a folder."
             ) from error
         names = sorted(file.rfilename for file in info.siblings or ())
         parquet = [file for file in names if file.endswith(".parquet")]
@@ -127,12 +127,14 @@ def dataset_corpus(
             files = tuple(training or parquet)
             front = opening_ids(tokenizer, bos)
             return DatasetCorpus(name, files, str(info.sha), column, tokenizer, length, front)
-    raise TrainingError(f"The dataset {name!r} holds no parquet files: give another corpus.")
+    raise TrainingError(f"The dataset {name!r} has no parquet files: give another corpus.")
 
 
 def fetched(name: str, file: str, revision: str) -> Path:
-    """A file of a dataset in the local cache.  Raises TrainingError if it cannot be fetched."""
+    """A dataset's file in the local cache.  Raises TrainingError if it cannot be downloaded."""
     try:
         return Path(hf_hub_download(name, file, repo_type="dataset", revision=revision))
     except Exception as error:  # as above
-        raise TrainingError(f"{file} of {name!r} cannot be fetched: {reason(error)}.") from error
+        raise TrainingError(
+            f"{file} of {name!r} could not be downloaded: {reason(error)}."
+        ) from error

@@ -1,12 +1,12 @@
-"""Describe every feature of a dictionary: where it fires, what it says, a label from both.
+"""Describe every feature of a dictionary: where it fires, what it promotes, a label from both.
 
-A label needs no language model.  It names the tokens at which the feature fires, the words that set
-its texts apart from others, and the tokens nearest to what it writes at its own layer:
+A label needs no language model.  It names the tokens at which the feature fires, the words that
+distinguish its texts from others, and the tokens that it promotes most at its own layer:
 
     is · Austin, Lone Star State, Alamo → Texas
 
-A feature across layers often takes back above what it says at its own layer, so the tokens that it
-raises in the end are kept beside, and are not what it is called by.
+A cross-layer feature often cancels at higher layers what it promotes at its own, so the tokens that
+it promotes over all layers are stored as well but are not part of the label.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from circuits.features.hook_points import WritePoint
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject
 from circuits.training.activations import padded
-from graphs.core.descriptions import Description, Example
+from graphs.core.nodes import Description, Example
 
 EXAMPLES = 3  # per feature, each from another document
-TOKENS = 8  # raised and lowered
+TOKENS = 8  # promoted and suppressed
 BINS = 20  # of the histogram
-STRONG = 0.5  # of the largest activation: what counts for the label
+STRONG = 0.5  # of the largest activation: least that counts for the label
 NAMED = 3  # tokens in a label
-SAID = 2  # tokens in a label that the feature says
-TOPICS = 5  # words in a label that set the feature's texts apart
-COMMON = 0.05  # share of the feature's texts that such a word is in at least
-LIFT = 4.0  # times as often as in all texts
+PROMOTED = 2  # promoted tokens in a label
+TOPICS = 5  # words in a label that distinguish the feature's texts
+COMMON = 0.05  # smallest share of the feature's texts that contain such a word
+LIFT = 4.0  # smallest ratio of that share to the share of all texts
 BATCH = 64  # documents
 
 Spell = Callable[[int], str]  # a token's text
@@ -69,7 +69,7 @@ class Texts:
 
     @cached_property
     def presence(self) -> csr_array:
-        """1 where a document (row) holds a token (column) at all."""
+        """1 where a document (row) contains a token (column)."""
         shape = (len(self.start), int(self.ids.max()) + 1)
         counts = csr_array((np.ones(len(self.ids)), (self.document, self.ids)), shape=shape)
         counts.sum_duplicates()
@@ -77,8 +77,8 @@ class Texts:
         return counts
 
     @cached_property
-    def holding(self) -> Float[ndarray, " id"]:
-        """How many documents hold a token."""
+    def n_documents(self) -> Float[ndarray, " id"]:
+        """Number of documents that contain a token."""
         return self.presence.sum(axis=0)
 
 
@@ -87,19 +87,21 @@ def describe(
 ) -> Iterator[list[Description | None]]:
     """Per layer, every feature's description on these documents; None if it never fires.
 
-    Documents that come more than once count once.
+    Duplicates of a document count once.
     """
-    once = [list(ids) for ids in dict.fromkeys(map(tuple, documents))]
-    texts, fired = _fired(subject, transcoders, once)
+    distinct = [list(ids) for ids in dict.fromkeys(map(tuple, documents))]
+    texts, fired = _fired(subject, transcoders, distinct)
     spell = cache(subject.spell)
     for layer, firings in enumerate(fired):
         written = transcoders.layers[layer].n_written
-        said, _ = _outputs(subject, transcoders, layer, 1, spell)
-        raised, lowered = _outputs(subject, transcoders, layer, written, spell)
+        own, _ = _outputs(subject, transcoders, layer, 1, spell)
+        promoted, suppressed = _outputs(subject, transcoders, layer, written, spell)
         count = transcoders.layers[layer].d_dict
         bounds = np.searchsorted(firings.feature, np.arange(count + 1))
         yield [
-            _description(spell, texts, firings, slice(start, end), said[i], raised[i], lowered[i])
+            _description(
+                spell, texts, firings, slice(start, end), own[i], promoted[i], suppressed[i]
+            )
             for i, (start, end) in enumerate(pairwise(bounds.tolist()))
         ]
 
@@ -109,9 +111,9 @@ def _description(
     texts: Texts,
     firings: Fired,
     part: slice,
-    said: tuple[str, ...],
-    raised: tuple[str, ...],
-    lowered: tuple[str, ...],
+    own: tuple[str, ...],  # promoted at its own layer
+    promoted: tuple[str, ...],
+    suppressed: tuple[str, ...],
 ) -> Description | None:
     """One feature, whose firings are this part of its layer's."""
     tokens, activations = firings.token[part], firings.activation[part]
@@ -120,10 +122,10 @@ def _description(
     where = _where(spell, texts, tokens, activations)
     largest = float(activations.max())
     return Description(
-        label=f"{where} → {', '.join(word.strip() for word in said[:SAID])}",
-        said=said,
-        raised=raised,
-        lowered=lowered,
+        label=f"{where} → {', '.join(word.strip() for word in own[:PROMOTED])}",
+        promoted_at_own_layer=own,
+        promoted=promoted,
+        suppressed=suppressed,
         frequency=len(tokens) / len(texts.ids),
         histogram=tuple(np.histogram(activations, BINS, (0, largest))[0].tolist()),
         largest=largest,
@@ -141,9 +143,7 @@ def _fired(
     start = np.concatenate([[0], np.cumsum(lengths)])
     for first in range(0, len(documents), BATCH):
         batch = documents[first : first + BATCH]
-        ids, counted = padded(
-            batch, subject.tokenizer, subject.frozen.device, transcoders.context_only
-        )
+        ids, counted = padded(batch, subject.tokenizer, subject.frozen.device, transcoders.n_prefix)
         model.logits(ids, None, last_only=True)
         for layer, activations in enumerate(model.activations):
             row, pos, feature = (activations * counted[..., None]).nonzero(as_tuple=True)
@@ -169,7 +169,7 @@ def _sorted(columns: list[tuple[Tensor, Tensor, Tensor]]) -> Fired:
 def _outputs(
     subject: Subject, transcoders: TranscoderSet, layer: int, written: int, spell: Spell
 ) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Tokens that each feature of a layer raises and lowers most by its first writes, directly."""
+    """Tokens that each feature promotes and suppresses most by its first writes, directly."""
     frozen, transcoder = subject.frozen, transcoders.layers[layer]
     vectors = frozen.unembedding.new_zeros(transcoder.d_dict, frozen.d_model)
     for offset in range(written):
@@ -180,12 +180,12 @@ def _outputs(
         vectors = vectors + rows
     directions = frozen.final_norm.centre(vectors) * frozen.final_norm.gain
     count = min(TOKENS, len(frozen.unembedding))
-    raised, lowered = list[list[int]](), list[list[int]]()
+    promoted, suppressed = list[list[int]](), list[list[int]]()
     for rows in directions.split(256):
         logits = rows @ frozen.unembedding.T
-        raised += logits.topk(count, dim=1).indices.tolist()
-        lowered += (-logits).topk(count, dim=1).indices.tolist()
-    return _spelled(raised, spell), _spelled(lowered, spell)
+        promoted += logits.topk(count, dim=1).indices.tolist()
+        suppressed += (-logits).topk(count, dim=1).indices.tolist()
+    return _spelled(promoted, spell), _spelled(suppressed, spell)
 
 
 def _spelled(rows: list[list[int]], spell: Spell) -> list[tuple[str, ...]]:
@@ -198,7 +198,7 @@ def _examples(
     tokens: Int[ndarray, " firing"],
     activations: Float[ndarray, " firing"],
 ) -> tuple[Example, ...]:
-    """The documents in which the feature is strongest, whole."""
+    """The documents in which the feature is most active, whole."""
     order = np.argsort(-activations, kind="stable")
     documents = list(dict.fromkeys(texts.document[tokens[order]].tolist()))[:EXAMPLES]
     examples: list[Example] = []
@@ -218,7 +218,7 @@ def _where(
     tokens: Int[ndarray, " firing"],
     activations: Float[ndarray, " firing"],
 ) -> str:
-    """The tokens at which a feature fires, and what else sets its texts apart."""
+    """The tokens at which a feature fires, and words that distinguish its texts."""
     strong = tokens[activations >= STRONG * activations.max()]
     named = [token for token, _ in Counter(texts.ids[strong].tolist()).most_common(NAMED)]
     topics = [token for token in _topics(texts, strong) if token not in named]
@@ -227,14 +227,14 @@ def _where(
 
 
 def _topics(texts: Texts, strong: Int[ndarray, " firing"]) -> list[int]:
-    """Tokens that go with these firings: in many of their documents, and in few others.
+    """Tokens that occur in many documents of these firings and in few others.
 
-    By the share of the firings' documents that hold the token, times the share of the token's
-    documents that are among them.
+    Ranked by the share of the firings' documents that contain the token, times the share of the
+    token's documents that are among them.
     """
     documents = np.unique(texts.document[strong])
     together = texts.presence[documents].sum(axis=0)
-    share, usual = together / len(documents), texts.holding / len(texts.start)
-    telling = np.flatnonzero((share >= COMMON) & (share >= LIFT * usual))
-    score = share[telling] * together[telling] / texts.holding[telling]
-    return telling[np.argsort(-score, kind="stable")][:TOPICS].tolist()
+    share, usual = together / len(documents), texts.n_documents / len(texts.start)
+    specific = np.flatnonzero((share >= COMMON) & (share >= LIFT * usual))
+    score = share[specific] * together[specific] / texts.n_documents[specific]
+    return specific[np.argsort(-score, kind="stable")][:TOPICS].tolist()

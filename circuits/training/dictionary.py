@@ -1,4 +1,4 @@
-"""Dictionaries while they are trained: in normalised units, decoders by the layer they write to.
+"""Dictionaries in training: in normalised units, decoders by the layer that they write to.
 
     pre_l    = encoder_l · (x_l - mean_l) / scale_l + bias_l
     output_m = (Σ_{l ≤ m} activation_l · decoder_{l→m} + skip_m · input_m + bias_m) · scale'_m
@@ -6,9 +6,9 @@
 
 `folded` gives plain transcoders with means and scales folded in.
 
-Features start as examples: one that explains a token alone, chosen far from the others.  From
-random directions training ends with codes in which many features stand for a concept together;
-they explain as much and say nothing (benchmarks/README.md has the numbers).
+Features are initialised from examples: each explains one token alone, chosen far from the others.
+From random directions training ends with codes in which many features share a concept; they explain
+as much variance but cannot be interpreted (benchmarks/README.md has the numbers).
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from circuits.features.nonlinearities import JumpReLU
-from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder import JumpReLU, Transcoder
 from circuits.training.settings import Kind, TrainSettings
 
 EVERY = slice(None)
-EXAMPLE_TOKENS = 16_384  # among which features are looked for
+EXAMPLE_TOKENS = 16_384  # from which examples are chosen
 RIDGE = 0.1  # of the mean variance
-CALIBRATION_TOKENS = 2048  # on which first thresholds are set
+CALIBRATION_TOKENS = 2048  # on which initial thresholds are set
 
 
 class Scales(nn.Module):
-    """Per layer the mean of a vector and the root mean square of what is left."""
+    """Per layer the mean of vectors, and the root mean square after centring."""
 
     mean: Tensor  # (layer, d_model)
     scale: Tensor  # (layer,)
@@ -36,8 +35,8 @@ class Scales(nn.Module):
     def __init__(self, vectors: Float[Tensor, "layer token d_model"]) -> None:
         super().__init__()
         mean = vectors.mean(1)
-        left = vectors - mean[:, None]
-        scale = left.square().mean((1, 2)).sqrt()
+        centred = vectors - mean[:, None]
+        scale = centred.square().mean((1, 2)).sqrt()
         self.register_buffer("mean", mean)
         self.register_buffer("scale", torch.where(scale > 0, scale, 1.0))
 
@@ -90,7 +89,7 @@ class TrainedDictionary(nn.Module):
         inputs: Float[Tensor, "layer token d_model"],
         outputs: Float[Tensor, "layer token d_model"],
     ) -> None:
-        """Initialised for inputs and outputs of these sizes."""
+        """Initialise from these inputs and outputs."""
         super().__init__()
         n_layers, _, d_model = inputs.shape
         generator = torch.Generator().manual_seed(settings.seed)
@@ -122,7 +121,7 @@ class TrainedDictionary(nn.Module):
 
     @torch.no_grad()
     def _start_at(self, share: float, inputs: Float[Tensor, "layer token d_model"]) -> None:
-        """Thresholds that every feature passes on this share of tokens."""
+        """Set thresholds that every feature exceeds on this share of tokens."""
         pre = self.pre_activations(self.inputs.apply_to(inputs))
         count = max(1, round((1 - share) * pre.shape[1]))
         self.log_threshold.copy_(pre.kthvalue(count, dim=1).values.clamp(min=1e-3).log())
@@ -140,7 +139,7 @@ class TrainedDictionary(nn.Module):
     def written(
         self, activations: Float[Tensor, "layer batch some"], some: slice | Tensor = EVERY
     ) -> Float[Tensor, "layer batch d_model"]:
-        """What features add to the normalised outputs; `some` says which ones are given."""
+        """What features add to the normalised outputs; `some` selects which ones are given."""
         outputs: list[Tensor] = []
         for layer, decoder in enumerate(self.decoders):
             rows = activations[self.sources(layer)].transpose(0, 1).flatten(1)
@@ -166,7 +165,7 @@ class TrainedDictionary(nn.Module):
 
     @torch.no_grad()
     def normalise_decoders(self) -> None:
-        """Give every feature's decoder norm 1; its encoder and threshold take the size over."""
+        """Scale every feature's decoder to norm 1, and its encoder and threshold to compensate."""
         norms = self.decoder_norms().clamp(min=1e-12)
         for layer, decoder in enumerate(self.decoders):
             decoder /= norms[self.sources(layer), :, None]
@@ -176,7 +175,7 @@ class TrainedDictionary(nn.Module):
 
     @torch.no_grad()
     def folded(self, threshold: Float[Tensor, "layer feat"]) -> tuple[Transcoder, ...]:
-        """Plain transcoders of the model's own inputs and outputs, with these thresholds."""
+        """Plain transcoders of the model's unnormalised vectors, with these thresholds."""
         n_layers = len(self.decoders)
         read, wrote = self.inputs, self.outputs
         layers: list[Transcoder] = []

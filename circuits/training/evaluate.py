@@ -1,4 +1,4 @@
-"""How well a dictionary stands in for a model's MLPs on documents that it was not trained on."""
+"""How well a dictionary replaces a model's MLPs, on documents that it was not trained on."""
 
 from __future__ import annotations
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from circuits.features.files.circuit_tracer import DOCUMENTS
 from circuits.features.files.hook_names import READ_POINTS, WRITE_POINTS
-from circuits.features.nonlinearities import JumpReLU
-from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder import JumpReLU, Transcoder
 from circuits.features.transcoder_set import TranscoderSet
 from graphs.disk.files import atomic_write, make_folder
 
@@ -45,7 +44,7 @@ def write_transcoders(
         "scan": transcoders.identity.name,
     }
     documents = transcoders.identity.documents
-    if documents is not None:  # circuit-tracer takes no notice of it
+    if documents is not None:  # ignored by circuit-tracer
         config[DOCUMENTS] = documents.model_dump(mode="json")
     with atomic_write(folder / "config.yaml") as temporary:
         text = yaml.safe_dump(config, sort_keys=False)

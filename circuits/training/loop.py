@@ -1,7 +1,7 @@
-"""The training loop: batches in, a dictionary out, with checkpoints that it goes on from.
+"""The training loop: from batches to a dictionary, with checkpoints to resume from.
 
-All randomness comes from the seed and from how far the run is, so a run that was killed and
-started again ends with the same bits as one that was not.
+All randomness comes from the seed and the position in the run, so a run that was killed and resumed
+ends with the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from torch import Tensor
 
 from circuits.features.transcoder import Transcoder
 from circuits.training.activations import Activations, Stream
-from circuits.training.checkpoint import Progressed, read_checkpoint, write_checkpoint
+from circuits.training.checkpoint import RunState, read_checkpoint, write_checkpoint
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.losses import Step, step_loss
 from circuits.training.settings import Sparsity, TrainingError, TrainSettings
 from circuits.training.sparsity import kth_largest
-from graphs.disk.bounded import json_value
-from graphs.disk.files import atomic_write, file_text, new_folder, reason
+from graphs.disk.files import atomic_write, file_text, json_value, new_folder, reason
 
 CHECKPOINT = "checkpoint.run"  # safetensors, but no part of the dictionary
 LOG = "log.jsonl"
 LOG_EVERY = 50  # steps
 NORMALISE_EVERY = 10  # steps; norms move little in between
-FREQUENCY_MEMORY = 0.999  # of the running share of tokens, per step
+FREQUENCY_MEMORY = 0.999  # decay per step of the running share of tokens
 
 
 @dataclass(frozen=True)
@@ -45,21 +44,21 @@ class Logged:
     learning_rate: float
 
 
-Tell = Callable[[Logged], None]
+OnStep = Callable[[Logged], None]
 
 
 def train(
     stream: Stream,
     folder: Path,
     run: str,
-    tell: Tell,
+    on_step: OnStep,
     checkpoint_every: int = 1000,
 ) -> tuple[Transcoder, ...]:
-    """Train on a stream; go on from the folder's checkpoint if there is one.
+    """Train on a stream; resume from the folder's checkpoint if there is one.
 
-    Before the first checkpoint nothing is written: by it a run knows its folder.  Raises
-    TrainingError for a checkpoint of another run, if files cannot be written and if the loss is no
-    longer finite; then the last checkpoint is as it was.
+    Nothing is written before the first checkpoint, which marks the folder as this run's.  Raises
+    TrainingError for a checkpoint of another run, if files cannot be written, and if the loss is no
+    longer finite; the last checkpoint is then unchanged.
     """
     settings = stream.settings
     torch.manual_seed(settings.seed)
@@ -67,45 +66,45 @@ def train(
     optimizer = torch.optim.Adam(dictionary.parameters(), lr=settings.learning_rate, fused=True)
     path = folder / CHECKPOINT
     if path.exists():
-        progressed = read_checkpoint(path, run, dictionary, optimizer)
+        state = read_checkpoint(path, run, dictionary, optimizer)
     else:
         shape = dictionary.encoder_bias.detach()
-        progressed = Progressed(0, 0, 0, torch.zeros_like(shape), torch.zeros_like(shape))
-    _forget_after(folder / LOG, progressed.step)
-    lines: list[Logged] = []  # that wait for the first checkpoint
-    for batch, document, number in _batches(stream, progressed):
-        if progressed.step >= settings.steps:
+        state = RunState(0, 0, 0, torch.zeros_like(shape), torch.zeros_like(shape))
+    _truncate_log(folder / LOG, state.step)
+    lines: list[Logged] = []  # pending until the first checkpoint
+    for batch, document, number in _batches(stream, state):
+        if state.step >= settings.steps:
             break
-        logged = _step(dictionary, optimizer, settings, batch, progressed)
-        progressed.step += 1
-        progressed.document, progressed.batch = document, number + 1
-        tell(logged)
-        if progressed.step % LOG_EVERY == 0 or progressed.step == settings.steps:
+        logged = _step(dictionary, optimizer, settings, batch, state)
+        state.step += 1
+        state.document, state.batch = document, number + 1
+        on_step(logged)
+        if state.step % LOG_EVERY == 0 or state.step == settings.steps:
             lines.append(logged)
         if lines and path.exists():
             _append(folder / LOG, lines)
-        if progressed.step % checkpoint_every == 0 or progressed.step == settings.steps:
+        if state.step % checkpoint_every == 0 or state.step == settings.steps:
             with new_folder(folder):
-                write_checkpoint(path, run, dictionary, optimizer, progressed)
+                write_checkpoint(path, run, dictionary, optimizer, state)
             _append(folder / LOG, lines)
-    return dictionary.folded(thresholds(dictionary, stream, progressed.document))
+    return dictionary.folded(thresholds(dictionary, stream, state.document))
 
 
 def _initial(stream: Stream) -> TrainedDictionary:
-    """The dictionary before its first step, for the sizes that the first pool has."""
+    """The dictionary before its first step, initialised from the first pool."""
     first = stream.pool(0).activations
     return TrainedDictionary(stream.settings, first.inputs, first.outputs)
 
 
-def _batches(stream: Stream, progressed: Progressed) -> Iterator[tuple[Activations, int, int]]:
-    """Batches from where the run is: activations, first document of the pool, number in it."""
-    size, skipped = stream.settings.batch_tokens, progressed.batch
-    for pool in stream.pools(progressed.document):
+def _batches(stream: Stream, state: RunState) -> Iterator[tuple[Activations, int, int]]:
+    """Batches from the run's position: activations, first document of the pool, number in it."""
+    size, skipped = stream.settings.batch_tokens, state.batch
+    for pool in stream.pools(state.document):
         for number in range(skipped, pool.activations.inputs.shape[1] // size):
             batch = pool.activations.take(slice(number * size, (number + 1) * size))
             yield batch, pool.first, number
         skipped = 0
-        del pool  # before there is another
+        del pool  # free it before the next
 
 
 def _step(
@@ -113,31 +112,31 @@ def _step(
     optimizer: torch.optim.Optimizer,
     settings: TrainSettings,
     batch: Activations,
-    progressed: Progressed,
+    state: RunState,
 ) -> Logged:
-    rate, pressure = schedule(settings, progressed.step)
+    rate, penalty_share = schedule(settings, state.step)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    dead = progressed.silent > settings.dead_after
+    dead = state.silent > settings.dead_after
     step = step_loss(
-        dictionary, settings, batch.inputs, batch.outputs, dead, progressed.frequency, pressure
+        dictionary, settings, batch.inputs, batch.outputs, dead, state.frequency, penalty_share
     )
     optimizer.zero_grad()
     step.loss.backward()
     size = torch.nn.utils.clip_grad_norm_(dictionary.parameters(), 1.0)
     if not math.isfinite(float(step.loss.detach()) + float(size)):
         raise TrainingError(
-            f"After {progressed.step} steps the loss or its gradient is no longer finite: choose a "
-            "lower rate; the last checkpoint is as it was."
+            f"After {state.step} steps the loss or its gradient is no longer finite: choose a "
+            "lower learning rate; the last checkpoint is unchanged."
         )
     optimizer.step()
-    if settings.sparsity != Sparsity.TANH and progressed.step % NORMALISE_EVERY == 0:
+    if settings.sparsity != Sparsity.TANH and state.step % NORMALISE_EVERY == 0:
         dictionary.normalise_decoders()
     share = (step.activations > 0).float().mean(1)
     n_tokens = step.activations.shape[1]
-    progressed.silent = torch.where(share > 0, 0, progressed.silent + n_tokens)
-    progressed.frequency += (1 - FREQUENCY_MEMORY) * (share - progressed.frequency)
-    return _logged(step, share, dead, rate, progressed.step + 1)
+    state.silent = torch.where(share > 0, 0, state.silent + n_tokens)
+    state.frequency += (1 - FREQUENCY_MEMORY) * (share - state.frequency)
+    return _logged(step, share, dead, rate, state.step + 1)
 
 
 def _logged(step: Step, share: Tensor, dead: Tensor, rate: float, number: int) -> Logged:
@@ -152,7 +151,7 @@ def _logged(step: Step, share: Tensor, dead: Tensor, rate: float, number: int) -
 
 
 def schedule(settings: TrainSettings, step: int) -> tuple[float, float]:
-    """Learning rate and pressure of the penalties: both rise, at the end the rate falls to 0."""
+    """Learning rate and weight of the penalties: both warm up; at the end the rate falls to 0."""
     done = step / settings.steps
     rising = min(1.0, (done + 1 / settings.steps) / settings.warm_up) if settings.warm_up else 1.0
     falling = min(1.0, (1 - done) / settings.cool_down) if settings.cool_down else 1.0
@@ -165,8 +164,8 @@ def thresholds(
 ) -> Float[Tensor, "layer feat"]:
     """Thresholds of the finished dictionary: learned, or those that keep as many as the top k.
 
-    Top k takes the k largest of a token, or of a batch; above one threshold per layer, or one for
-    all, lie as many on average.  It is the mean over the batches of a pool.
+    Top k keeps the k largest of a token, or of a batch; one threshold per layer, or one for all,
+    keeps as many on average.  It is the mean over the batches of a pool.
     """
     settings, learned = stream.settings, dictionary.log_threshold.exp()
     if settings.sparsity in (Sparsity.JUMP_RELU, Sparsity.TANH):
@@ -184,7 +183,7 @@ def thresholds(
 
 
 def _append(path: Path, lines: list[Logged]) -> None:
-    """Write lines to the log, and forget that they waited."""
+    """Append lines to the log, and clear the list."""
     try:
         with path.open("a", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(asdict(logged)) + "\n" for logged in lines)
@@ -193,8 +192,8 @@ def _append(path: Path, lines: list[Logged]) -> None:
     lines.clear()
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop lines of steps that will be done again, and what is no line.
+def _truncate_log(path: Path, step: int) -> None:
+    """Drop lines of steps that will be repeated, and damaged lines.
 
     Raises GraphFileError if the log cannot be read or written.
     """

@@ -1,4 +1,4 @@
-"""What a step of training minimises, and what it tells."""
+"""The loss of a training step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SATURATION = 4.0  # of the tanh penalty: a feature that writes a quarter of a un
 
 @dataclass(frozen=True)
 class Step:
-    """One batch: the loss, and what the features did."""
+    """One batch: the loss, and the features' activations."""
 
     loss: Float[Tensor, ""]
     activations: Float[Tensor, "layer batch feat"]
@@ -31,9 +31,9 @@ def step_loss(
     outputs: Float[Tensor, "layer batch d_model"],
     dead: Bool[Tensor, "layer feat"],
     frequency: Float[Tensor, "layer feat"],
-    pressure: float,
+    penalty_share: float,
 ) -> Step:
-    """The loss of one batch; `pressure` is how much of the penalties counts, 0 to 1.
+    """The loss of one batch; `penalty_share`, 0 to 1, scales the sparsity penalty.
 
     reconstruction  mean over layers of |output - reconstruction|² / |output|²
     sparsity        jumprelu: (L0 / target - 1)²
@@ -61,15 +61,15 @@ def step_loss(
         part = outputs - linear - written(activations[..., first], first)
         loss = loss + _relative(part, outputs).mean() / len(settings.prefixes)
     penalty = _penalty(settings, dictionary, activations, pre, threshold)
-    loss = loss + pressure * settings.penalty * penalty
+    loss = loss + penalty_share * settings.penalty * penalty
     often = (frequency > settings.high_frequency).to(pre.dtype)[:, None]
     loss = loss + settings.frequency_penalty * (activations * often).mean((0, 1)).sum()
     if settings.revival > 0 and bool(dead.any()):
         some = dead.any(0).nonzero()[:, 0]
-        asleep = torch.where(dead[:, None, some], pre[..., some], -torch.inf)
-        woken = written(top_k(asleep, max(1, round(settings.l0))), some)
-        wanted = error.detach()
-        loss = loss + settings.revival * _relative(wanted - woken, wanted).mean()
+        inactive = torch.where(dead[:, None, some], pre[..., some], -torch.inf)
+        revived = written(top_k(inactive, max(1, round(settings.l0))), some)
+        remaining = error.detach()
+        loss = loss + settings.revival * _relative(remaining - revived, remaining).mean()
     return Step(loss, activations.detach(), unexplained.detach())
 
 

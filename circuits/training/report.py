@@ -1,4 +1,4 @@
-"""The report at the end of a run: the finished dictionary on documents that were held out."""
+"""The report at the end of a run: the finished dictionary on held-out documents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 import graphs
-from circuits.attribution.expand import Expansion
+from circuits.attribution.rows import Expansion
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.prompt import prompt_from_ids
 from circuits.model.subject import Subject
@@ -18,14 +18,14 @@ from circuits.training.activations import padded
 from circuits.training.evaluate import Fidelity, fidelity
 
 DOCUMENTS = 128  # held-out documents that are measured
-PASS_LOGITS = 2**27  # values that one pass may give
+PASS_LOGITS = 2**27  # largest number of logits of a pass
 GRAPHS = 20  # held-out documents that are traced
 TRACED_TOKENS = 24  # of each, at most: complete graphs grow with the square of their tokens
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a dictionary is worth."""
+class TrainingReport:
+    """Quality of a dictionary."""
 
     fidelity: Fidelity
     replacement: float | None  # mean scores of complete graphs (`graphs.scores`)
@@ -37,17 +37,19 @@ class Report:
         return asdict(self)
 
 
-def report(subject: Subject, transcoders: TranscoderSet, documents: list[list[int]]) -> Report:
+def report(
+    subject: Subject, transcoders: TranscoderSet, documents: list[list[int]]
+) -> TrainingReport:
     """Measure a dictionary on held-out documents (`corpus.held_out`)."""
-    context_only = transcoders.context_only
-    measured = fidelity(subject.frozen, transcoders, _passes(subject, documents, context_only))
+    n_prefix = transcoders.n_prefix
+    measured = fidelity(subject.frozen, transcoders, _passes(subject, documents, n_prefix))
     settings = TraceSettings(expansion=Expansion(everything=True), labels=0)
     beginnings = [ids[:TRACED_TOKENS] for ids in documents]
-    long_enough = [ids for ids in beginnings if len(ids) > max(2, context_only or 0)]
+    long_enough = [ids for ids in beginnings if len(ids) > max(2, n_prefix or 0)]
     scores = [
         graphs.scores(
             trace(
-                prompt_from_ids(ids, subject.tokenizer, context_only),
+                prompt_from_ids(ids, subject.tokenizer, n_prefix),
                 subject,
                 transcoders,
                 settings,
@@ -55,7 +57,7 @@ def report(subject: Subject, transcoders: TranscoderSet, documents: list[list[in
         )
         for ids in long_enough[:GRAPHS]
     ]
-    return Report(
+    return TrainingReport(
         fidelity=measured,
         replacement=float(np.mean([s.replacement for s in scores])) if scores else None,
         completeness=float(np.mean([s.completeness for s in scores])) if scores else None,
@@ -64,11 +66,11 @@ def report(subject: Subject, transcoders: TranscoderSet, documents: list[list[in
 
 
 def _passes(
-    subject: Subject, documents: list[list[int]], context_only: int | None
+    subject: Subject, documents: list[list[int]], n_prefix: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Documents in passes whose logits fit into memory: ids and where features may be."""
+    """Passes whose logits fit into memory: ids, and which positions may have features."""
     longest = max(map(len, documents))
     count = max(1, PASS_LOGITS // (longest * len(subject.frozen.unembedding)))
     for start in range(0, len(documents), count):
         batch = documents[start : start + count]
-        yield padded(batch, subject.tokenizer, subject.frozen.device, context_only)
+        yield padded(batch, subject.tokenizer, subject.frozen.device, n_prefix)

@@ -1,4 +1,4 @@
-"""A run of training: its documents, how they begin, and the name that its checkpoint is kept by."""
+"""A training run: its documents, how they begin, and the name that identifies its checkpoint."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ ReadCorpus = Callable[[Bos], Corpus]
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained on."""
+    """A corpus, and the name of the run on it."""
 
     corpus: Corpus
-    documents: DocumentOpening  # how they begin, as the dictionary will say
+    documents: DocumentOpening  # how they begin, as the dictionary will state
     name: str
-    as_begun: bool = False  # with BOS, which is not what was asked for: it was begun so
+    resumed_with_bos: bool = False  # as it began, although BOS is not the present default
 
 
 def chosen_run(
     read: ReadCorpus, subject: Subject, settings: TrainSettings, rule: PromptRule, out: Path
 ) -> Run:
-    """The run that is asked for; without a word on BOS, a run in the folder goes on as it began."""
+    """The requested run; if BOS is not specified, a run in the folder resumes as it began."""
     run = _run(read, subject, settings, rule)
     begun = stored_run(out / CHECKPOINT)
     if rule.bos == Bos.AUTO and begun not in (None, run.name) and own_bos(subject.tokenizer):
-        # Before there was a choice, BOS was in front wherever the tokenizer has one.
+        # Before there was an option, BOS was prepended if the tokenizer has one.
         before = _run(read, subject, settings, replace(rule, bos=Bos.ALWAYS))
-        return replace(before, as_begun=True) if before.name == begun else run
+        return replace(before, resumed_with_bos=True) if before.name == begun else run
     return run
 
 
 def _run(read: ReadCorpus, subject: Subject, settings: TrainSettings, rule: PromptRule) -> Run:
     identity, corpus = subject.identity, read(rule.bos)
     front = opening_ids(subject.tokenizer, rule.bos)
-    # Only what is unlike the one rule that there was at first, so that its runs keep their names.
+    # Part of the name: only deviations from the original rule, so that earlier runs keep theirs.
     changed: list[str] = []
     if front != own_bos(subject.tokenizer):
         changed.append(f"documents begin with {list(front)}")
-    if rule.context_only is not None:
-        changed.append(f"{rule.context_only} first positions are context only")
+    if rule.n_prefix is not None:
+        changed.append(f"{rule.n_prefix} first positions are context only")
     return Run(
         corpus=corpus,
-        documents=DocumentOpening(bos=bool(front), context_only=rule.context_only),
+        documents=DocumentOpening(bos=bool(front), n_prefix=rule.n_prefix),
         name=settings.run_name(
             identity.name,
             str(identity.revision),

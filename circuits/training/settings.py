@@ -13,7 +13,7 @@ from graphs.errors import HeadwaterError
 
 
 class TrainingError(HeadwaterError):
-    """A training run cannot work as it was asked for."""
+    """A training run cannot work as requested."""
 
 
 class Kind(StrEnum):
@@ -31,12 +31,12 @@ class Sparsity(StrEnum):
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """One run.  Raises TrainingError for numbers that do not go together."""
+    """One run.  Raises TrainingError for numbers that are invalid or inconsistent."""
 
     kind: Kind = Kind.CROSS_LAYER
     sparsity: Sparsity = Sparsity.BATCH_TOP_K
     d_dict: int = 4096  # features per layer
-    l0: float = 20.0  # active features per layer and token that are aimed at
+    l0: float = 20.0  # target of active features per layer and token
     steps: int = 10_000
     batch_tokens: int = 2048
     learning_rate: float = 1e-3
@@ -44,7 +44,9 @@ class TrainSettings:
     cool_down: float = 0.25  # share of steps over which the rate falls to 0
     penalty: float = 1.0  # weight of the L0 or tanh penalty
     bandwidth: float = 0.05  # of the straight-through kernel, in units of normalised inputs
-    prefixes: tuple[float, ...] = ()  # Matryoshka: shares of the dictionary that must do alone
+    prefixes: tuple[
+        float, ...
+    ] = ()  # Matryoshka: shares of the dictionary that must reconstruct alone
     dead_after: int = 200_000  # tokens without firing after which a feature is dead
     revival: float = 1 / 32  # weight of the loss that lets dead features explain the error
     high_frequency: float = 0.1  # share of tokens above which firing is penalised
@@ -64,12 +66,12 @@ class TrainSettings:
         if self.l0 > self.d_dict:
             raise TrainingError(
                 f"An L0 of {self.l0:g} cannot be reached with {self.d_dict} features per layer: "
-                "ask for fewer active features or for a wider dictionary."
+                "choose fewer active features or a wider dictionary."
             )
         if self.sparsity == Sparsity.TOP_K and self.l0 != round(self.l0):
             raise TrainingError(
-                f"topk keeps a whole number of features per token, got {self.l0:g}: choose one, or "
-                "batch-topk."
+                f"topk needs a whole number of features per token, got {self.l0:g}: round it, or "
+                "choose batch-topk."
             )
         if self.shuffled_tokens < self.batch_tokens:
             raise TrainingError(
@@ -77,9 +79,9 @@ class TrainSettings:
                 f"{self.batch_tokens}: shuffle at least as many."
             )
         if not all(0 < share < 1 for share in self.prefixes):
-            raise TrainingError("Matryoshka prefixes are shares between 0 and 1.")
+            raise TrainingError("Matryoshka prefixes must be shares between 0 and 1.")
 
     def run_name(self, *subject: str) -> str:
-        """Names a run with these settings on a model and a corpus: others have other names."""
-        told = json.dumps([asdict(self), *subject])
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        """A name for a run with these settings on a model and a corpus, unique to them."""
+        text = json.dumps([asdict(self), *subject])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What makes a dictionary sparse: straight-through thresholds, or the largest of a batch.
+"""Sparsity of dictionaries: straight-through thresholds, or the largest of a batch.
 
 A threshold has no gradient where it matters, so a rectangle of width `bandwidth` stands in for
 the delta function of its step (JumpReLU SAEs, arXiv 2407.14435):
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SAMPLED = 101  # one in so many values; prime, so that it meets every feature
+SAMPLED = 101  # one in this many values; prime, so that every feature is sampled
 
 
 class _JumpReLU(torch.autograd.Function):
@@ -80,7 +80,7 @@ def batch_top_k(
 ) -> Float[Tensor, "layer batch feat"]:
     """The largest positive features, k per layer and token on average over the batch.
 
-    Layers share the budget, so that each takes what it is worth (BatchTopK, arXiv 2412.06410).
+    Layers share the budget, so that each uses what it needs (BatchTopK, arXiv 2412.06410).
     """
     positive = pre.relu()
     count = min(int(k * pre.shape[0] * pre.shape[1]), positive.numel())
@@ -88,9 +88,9 @@ def batch_top_k(
 
 
 def kth_largest(values: Float[Tensor, " value"], count: int) -> Float[Tensor, ""]:
-    """The value that `count` values reach.
+    """The `count`-th largest value.
 
-    Most values are far below it, so a sample says which ones need not be sorted.
+    Most values are far below it, so a sample shows which ones need not be sorted.
     """
     sample = values[::SAMPLED]
     rank = min(len(sample), 2 * count // SAMPLED + 16)

@@ -1,1 +1,1 @@
-"""One graph read: influence, pruning, scores, paths."""
+"""Analysis of one graph: influence, pruning, scores, paths."""

@@ -1,9 +1,9 @@
 """Flow: how much influence goes from one set of nodes to another, over all paths.
 
-Influence is followed down from the targets.  What enters the upper set is counted where it enters
-first, and from there until it first meets the next set: the waypoints, the uppermost first, and
-at last the lower set.  So nothing is counted twice, and a flow is a share of all influence on the
-graph's targets.
+Influence is followed down from the targets.  It is counted where it first enters the upper set, and
+from there where it first reaches the next one: the waypoints, the uppermost first, and finally the
+lower set.  So nothing is counted twice, and a flow is a share of all influence on the graph's
+targets.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from graphs.analysis.influence import carried, graph_shares, influence
-from graphs.core.graph import AttributionGraph, row_sizes
+from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS
 
 
 @dataclass(frozen=True)
 class Ends:
-    """From where to where, as masks of nodes."""
+    """The sets between which paths or flow are measured, as masks of nodes."""
 
     sources: Bool[ndarray, " node"]
     targets: Bool[ndarray, " node"]
@@ -29,12 +29,12 @@ class Ends:
 
     @property
     def stages(self) -> tuple[Bool[ndarray, " node"], ...]:
-        """What is met below the targets, one set after the other."""
+        """The sets below the targets, from the top down."""
         return (*reversed(self.through), self.sources)
 
 
-def whole(graph: AttributionGraph) -> Ends:
-    """From all tokens and positions to all that the graph explains."""
+def inputs_to_targets(graph: AttributionGraph) -> Ends:
+    """From all tokens and position embeddings to all targets of the graph."""
     return Ends(graph.nodes.is_kind(*INPUT_KINDS), graph.nodes.is_kind(*TARGET_KINDS))
 
 
@@ -48,19 +48,19 @@ def flow(graph: AttributionGraph, ends: Ends) -> float:
 
 
 def entering(graph: AttributionGraph, nodes: Bool[ndarray, " node"]) -> Float[ndarray, " node"]:
-    """Influence at each of these nodes that came past none of the others, in units of the seed."""
+    """Influence at each of these nodes that passed through none of the others, in units of seed."""
     return _passed(graph, graph.seed, nodes)
 
 
 def necessity(graph: AttributionGraph) -> Float[ndarray, " node"]:
-    """Share of the influence that inputs have which is lost without a node.
+    """Share of the influence of inputs that is lost without a node.
 
         reached[t]   = Σ_s share[t, s] · reached[s],   1 at inputs
         necessity[n] = (influence[n] + seed[n]) · reached[n] / Σ seed · reached
 
-    0 everywhere where no input has influence.
+    0 everywhere if no input has influence.
     """
-    totals = row_sizes(graph.weights) + graph.dropped_absolute
+    totals = graph.row_totals()
     arrived = influence(graph) + graph.seed
     reached = graph.nodes.is_kind(*INPUT_KINDS).astype(np.float64)
     start = graph.weights.indptr
@@ -73,11 +73,11 @@ def necessity(graph: AttributionGraph) -> Float[ndarray, " node"]:
 
 
 def path_lengths(graph: AttributionGraph) -> Float[ndarray, " length"]:
-    """Share of all influence that inputs have along paths of 1, 2, … edges.
+    """Share of all influence that reaches inputs along paths of 1, 2, … edges.
 
-    Where they are short, the answer is direct.  The shares sum to the replacement of a graph whose
-    other influence ends at errors.  Source: path-length influence in "Circuit tracing: revealing
-    computational graphs in language models" (2025).
+    The shares sum to the replacement score of a graph whose other influence ends at errors.
+    Source: path-length influence in "Circuit tracing: revealing computational graphs in language
+    models" (2025).
     """
     shares, inputs = graph_shares(graph), graph.nodes.is_kind(*INPUT_KINDS)
     passed = graph.seed / (float(graph.seed.sum()) or 1.0)
@@ -90,7 +90,7 @@ def path_lengths(graph: AttributionGraph) -> Float[ndarray, " length"]:
 def _passed(
     graph: AttributionGraph, start: Float[ndarray, " node"], wanted: Bool[ndarray, " node"]
 ) -> Float[ndarray, " node"]:
-    """What of the mass that starts at nodes first meets each wanted one."""
-    totals = row_sizes(graph.weights) + graph.dropped_absolute
+    """Influence from `start` at each wanted node that passed through no other wanted node."""
+    totals = graph.row_totals()
     arrived = carried(graph.weights, totals, start, ends=wanted) + start
     return np.where(wanted, arrived, 0.0)

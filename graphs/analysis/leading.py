@@ -1,8 +1,8 @@
-"""The few highest of very many scores, without sorting them all.
+"""The highest of very many scores, up to a share of their sum, without sorting them all.
 
-Scores are not negative, so the order of their bits is their own.  They are summed by their top 16
-bits, which tells in which narrow range of values the wanted share of the sum is reached; only the
-scores in that range are sorted.  Scores come in parts, twice, and are never all in memory.
+Scores are not negative, so their bit patterns have the same order.  They are summed by their top 16
+bits, which gives the narrow range of values in which the share is reached; only the scores in that
+range are sorted.  Scores come in parts, twice, and are never all in memory.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-RANGES = 2**15  # values that share their top 16 bits, the sign's being 0
+RANGES = 2**15  # one for each value of the top 16 bits, the sign being 0
 
 
 def leading(
     parts: Callable[[], Iterable[Float[ndarray, " part"]]], threshold: float
 ) -> Bool[ndarray, " score"]:
-    """The shortest prefix of the highest scores that reaches a share of their sum.
+    """Mask of the fewest highest scores that reach a share of the total.
 
-    `parts` gives the same scores in the same order each time it is called.  Of equal scores those
-    that come first lead; scores of 0 never do.
+    `parts` gives the same scores in the same order each time it is called.  Of equal scores the
+    first are taken; scores of 0 never are.
 
     >>> leading(lambda: [np.array([1.0, 5.0]), np.array([4.0, 0.0])], 0.85)
     array([False,  True,  True, False])
@@ -36,7 +36,7 @@ def leading(
     total = higher[0]
     if threshold <= 0.0 or total <= 0.0:
         return _joined([np.zeros(len(part), dtype=bool) for part in parts()])
-    # The highest range from which on the share is reached.
+    # The highest range at which the share is reached.
     at = int(np.flatnonzero(higher / total >= threshold)[-1])
     above = higher[at + 1] if at + 1 < RANGES else 0.0
     kept: list[ndarray] = []

@@ -1,13 +1,13 @@
-"""Paths: along which chains of nodes influence went.
+"""Paths: the strongest chains of direct effects, by influence.
 
     share of a path = start · Π share[t, s]
 
-where `start` is the share of all influence that enters at its uppermost node.  Followed down from
-the targets, influence splits into paths, so the shares of all paths between two sets of nodes sum
-to the flow between them (`graphs.flow`).  The graph has no cycles: the strongest path to every
-node is found in one pass over the rows.  The next ones are found by recursive enumeration
-(Jiménez and Marzal 1999), which lists what Yen's algorithm lists and visits only nodes of paths
-that it lists.
+where `start` is the share of all influence that enters at its uppermost node.  Influence splits
+into paths on its way down from the targets, so the shares of all paths between two sets of nodes
+sum to the flow between them (`graphs.flow`).  The graph has no cycles: the strongest path to every
+node is found in one pass over the rows.  The next ones are found by recursive enumeration (Jiménez
+and Marzal 1999), which lists what Yen's algorithm lists and visits only nodes of paths that it
+lists.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from numpy import ndarray
 from scipy.sparse import csc_array
 
 from graphs.analysis.flow import Ends, entering, flow
-from graphs.core.graph import AttributionGraph, row_sizes
+from graphs.core.graph import AttributionGraph
 
-State = tuple[int, int]  # a row, and how many of the sets below the targets have been met
+State = tuple[int, int]  # a row, and how many of the sets below the targets have been reached
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Path:
 
     @property
     def sign(self) -> int:
-        """Whether the source raises (1) or lowers (-1) the target along this path."""
+        """1 if the source raises the target along this path, -1 if it lowers it."""
         return -1 if sum(weight < 0 for weight in self.weights) % 2 else 1
 
 
@@ -66,32 +66,32 @@ def strongest_paths(graph: AttributionGraph, ends: Ends, k: int = 10) -> Paths:
 
 @dataclass(frozen=True)
 class _Step:
-    """The n-th best way to a state: from which way to which state it comes."""
+    """The n-th best partial path to a state, as the last step of another one."""
 
     value: float
     before: State | None  # None: the path starts here
-    rank: int  # which of the ways to `before`
+    rank: int  # of the partial path to `before`
 
 
 class _Search:
-    """Recursive enumeration of the best ways from the targets down to each state."""
+    """Recursive enumeration of the best partial paths from the targets down to each state."""
 
     def __init__(self, graph: AttributionGraph, ends: Ends) -> None:
         self.graph = graph
-        totals = row_sizes(graph.weights) + graph.dropped_absolute
+        totals = graph.row_totals()
         self.totals = np.where(totals > 0, totals, 1.0)
         total = float(graph.seed.sum())
         self.start = entering(graph, ends.targets) / total if total > 0 else graph.seed
         self.after = _stages_after(ends.stages, len(graph))
         self.best_value = self._best_values()
         self.columns = csc_array(graph.weights)
-        self.ways: dict[State, list[_Step]] = {}
-        self.waiting: dict[State, list[tuple[float, int, int, int]]] = {}
-        self.shares: dict[int, dict[int, float]] = {}  # of nodes in the rows that they feed
-        self.exhausted = set[State]()  # to which there are no more ways
+        self.found: dict[State, list[_Step]] = {}  # partial paths, best first
+        self.queued: dict[State, list[tuple[float, int, int, int]]] = {}  # heaps of candidates
+        self.shares: dict[int, dict[int, float]] = {}  # of nodes in the rows of their targets
+        self.exhausted = set[State]()  # states without further partial paths
 
     def best(self, k: int) -> tuple[Path, ...]:
-        """The strongest paths that met all sets."""
+        """The strongest paths that reach all sets."""
         last = len(self.after)
         ended = np.flatnonzero(self.best_value[last])
         heap = [(-float(self.best_value[last, row]), int(row), 0) for row in ended]
@@ -100,13 +100,13 @@ class _Search:
         while heap and len(found) < k:
             _, row, rank = heapq.heappop(heap)
             found.append(self._path((row, last), rank))
-            following = self._way((row, last), rank + 1)
+            following = self._partial_path((row, last), rank + 1)
             if following is not None:
                 heapq.heappush(heap, (-following.value, row, rank + 1))
         return tuple(found)
 
     def _best_values(self) -> Float[ndarray, "stage node"]:
-        """Value of the strongest way to every state, from the last row to the first."""
+        """Value of the strongest partial path to every state, from the last row to the first."""
         weights, first = self.graph.weights, self.after[0]
         values = np.zeros((len(self.after) + 1, len(self.graph)))
         values[first, np.arange(len(first))] = self.start
@@ -119,51 +119,51 @@ class _Search:
                 values[places] = np.maximum(values[places], values[stage, row] * shares)
         return values
 
-    def _way(self, state: State, rank: int) -> _Step | None:
-        """The way of this rank to a state, the best being 0; None if there are fewer.
+    def _partial_path(self, state: State, rank: int) -> _Step | None:
+        """The partial path of this rank to a state, the best being 0; None if there are fewer.
 
-        The next way to a state needs the next one to the state before it, and so on up to the
-        targets: what waits for what is a list, since chains may be longer than Python recurses.
+        The next one to a state needs the next one to the state before it, and so on up to the
+        targets.  A list holds the pending requests: chains may exceed Python's recursion limit.
         """
-        wanted = [(state, rank)]
-        while wanted:
-            following = self._next_way(*wanted[-1])
-            if following is None:
-                wanted.pop()
+        pending = [(state, rank)]
+        while pending:
+            needed = self._extend(*pending[-1])
+            if needed is None:
+                pending.pop()
             else:
-                wanted.append(following)
-        ways = self.ways[state]
-        return ways[rank] if rank < len(ways) else None
+                pending.append(needed)
+        found = self.found[state]
+        return found[rank] if rank < len(found) else None
 
-    def _next_way(self, state: State, rank: int) -> tuple[State, int] | None:
-        """Find ways to a state up to this rank; what has to be found first, if anything has."""
-        ways = self.ways.setdefault(state, [])
-        while len(ways) <= rank and state not in self.exhausted:
-            if not ways:
-                self.waiting[state] = self._candidates(state)
-            elif (before := ways[-1].before) is not None:
-                following = before, ways[-1].rank + 1
+    def _extend(self, state: State, rank: int) -> tuple[State, int] | None:
+        """Find partial paths to a state up to a rank; returns what must be found first, or None."""
+        found = self.found.setdefault(state, [])
+        while len(found) <= rank and state not in self.exhausted:
+            if not found:
+                self.queued[state] = self._candidates(state)
+            elif (before := found[-1].before) is not None:
+                following = before, found[-1].rank + 1
                 if not self._is_known(*following):
                     return following
-                self._push(state, *following)
-            if self.waiting[state]:
-                value, row, stage, used = heapq.heappop(self.waiting[state])
-                ways.append(_Step(-value, (row, stage) if row >= 0 else None, used))
+                self._queue_next(state, *following)
+            if self.queued[state]:
+                value, row, stage, used = heapq.heappop(self.queued[state])
+                found.append(_Step(-value, (row, stage) if row >= 0 else None, used))
             else:
                 self.exhausted.add(state)
         return None
 
     def _is_known(self, state: State, rank: int) -> bool:
-        """Whether the way of a rank, or that there is none, has been found."""
-        return state in self.exhausted or rank < len(self.ways.get(state, ()))
+        """Whether the partial path of a rank is known, or known not to exist."""
+        return state in self.exhausted or rank < len(self.found.get(state, ()))
 
     def _candidates(self, state: State) -> list[tuple[float, int, int, int]]:
-        """The best way through every node that the state's node feeds."""
+        """The best partial path through every target of the state's node."""
         node, stage = state
         heap: list[tuple[float, int, int, int]] = []
         if self.start[node] > 0 and self.after[0, node] == stage:
             heap.append((-float(self.start[node]), -1, -1, 0))
-        rows, shares = self._fed(node)
+        rows, shares = self._outputs(node)
         for before in np.flatnonzero(self.after[:, node] == stage):
             values = self.best_value[before, rows] * shares
             heap += [
@@ -174,41 +174,41 @@ class _Search:
         heapq.heapify(heap)
         return heap
 
-    def _push(self, state: State, before: State, rank: int) -> None:
-        """Let the next best way through a node wait, if there is one."""
-        ways = self.ways[before]
-        if rank < len(ways):
+    def _queue_next(self, state: State, before: State, rank: int) -> None:
+        """Queue the next best partial path through a node, if there is one."""
+        found = self.found[before]
+        if rank < len(found):
             node = state[0]
             if node not in self.shares:
-                rows, shares = self._fed(node)
+                rows, shares = self._outputs(node)
                 self.shares[node] = dict(zip(rows.tolist(), shares.tolist(), strict=True))
-            value = ways[rank].value * self.shares[node][before[0]]
-            heapq.heappush(self.waiting[state], (-value, *before, rank))
+            value = found[rank].value * self.shares[node][before[0]]
+            heapq.heappush(self.queued[state], (-value, *before, rank))
 
-    def _fed(self, node: int) -> tuple[Int[ndarray, " row"], Float[ndarray, " row"]]:
-        """Rows that a node feeds, and its share in each."""
+    def _outputs(self, node: int) -> tuple[Int[ndarray, " row"], Float[ndarray, " row"]]:
+        """Rows of a node's targets, and its share in each."""
         edges = slice(self.columns.indptr[node], self.columns.indptr[node + 1])
         rows, sizes = self.columns.indices[edges], np.abs(self.columns.data[edges])
         return rows, sizes.astype(np.float64) / self.totals[rows]
 
     def _path(self, state: State, rank: int) -> Path:
-        way = self._way(state, rank)
-        assert way is not None  # whoever asks has seen its value
-        share, nodes, weights = way.value, [state[0]], list[float]()
-        while way.before is not None:
+        step = self._partial_path(state, rank)
+        assert step is not None  # the caller knows its value
+        share, nodes, weights = step.value, [state[0]], list[float]()
+        while step.before is not None:
             edges = slice(*self.columns.indptr[[nodes[-1], nodes[-1] + 1]])
-            place = np.searchsorted(self.columns.indices[edges], way.before[0])
+            place = np.searchsorted(self.columns.indices[edges], step.before[0])
             weights.append(float(self.columns.data[edges][place]))
-            nodes.append(way.before[0])
-            way = self._way(way.before, way.rank)
-            assert way is not None
+            nodes.append(step.before[0])
+            step = self._partial_path(step.before, step.rank)
+            assert step is not None
         return Path(tuple(nodes), share, tuple(weights))
 
 
 def _stages_after(
     stages: tuple[Bool[ndarray, " node"], ...], n_nodes: int
 ) -> Int[ndarray, "stage node"]:
-    """How many sets have been met once a node is entered with so many met before."""
+    """Number of sets reached after entering a node, by the number reached before."""
     after = np.empty((len(stages), n_nodes), dtype=np.int64)
     following = np.full(n_nodes, len(stages))
     for stage in range(len(stages) - 1, -1, -1):

@@ -1,22 +1,22 @@
-"""Pruning: the few nodes and edges that carry most of the influence.
+"""Pruning: the nodes and edges that carry most of the influence.
 
-    nodes:  the most influential ones whose influence sums to `node_threshold` of the total,
-            and always tokens, positions and targets
-    edges:  score[t, s] = share[t, s] · (influence[t] + seed[t]); the highest ones whose scores
-            sum to `edge_threshold` of the total
+    nodes:  the most influential ones, up to `node_threshold` of the total influence, and always
+            tokens, positions and targets
+    edges:  score[t, s] = share[t, s] · (influence[t] + seed[t]); the highest ones, up to
+            `edge_threshold` of the total score
     then    features, errors and biases without an outgoing edge and features without an incoming
-            edge are removed until none is left; a feature that was never expanded needs no
+            edge are removed until there are none; a feature that was not expanded needs no
             incoming edge, since its row is unknown
 
-Ties are broken by node order, and by row, then column for edges.  A prefix is as short as
-possible, so threshold 0 keeps nothing that is not always kept, and threshold 1 everything that
-has any influence.  What rows lose is counted in `dropped` and `dropped_absolute`.
+Ties are broken by node order, and by row, then column for edges.  The kept part is as
+small as possible, so threshold 0 keeps only what is always kept, and threshold 1 everything that
+has any influence.  Weights that rows lose are added to `dropped` and `dropped_absolute`.
 
 Source: "Circuit tracing: revealing computational graphs in language models" (2025), appendix on
-graph pruning, which has 0.8 and 0.98 and keeps errors; circuit-tracer prunes errors and keeps
+graph pruning, with thresholds 0.8 and 0.98 and errors kept; circuit-tracer prunes errors and keeps
 all nodes tied at a threshold.  Both measure edges on the kept nodes only (`edge_scores="kept"`);
-OpenMOSS measures on the full graph, which we take since a lower threshold then always gives a
-part of what a higher one gives.
+OpenMOSS measures on the full graph; so do we, since a lower threshold then always gives a subset
+of what a higher one gives.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ DEFAULTS = PruneSettings()
 def prune(graph: AttributionGraph, settings: PruneSettings = DEFAULTS) -> AttributionGraph:
     """The part of a graph that carries most of the influence on its targets.
 
-    The settings are recorded in the header under `settings["prune"]`.  Nodes keep their order.  A
-    report card of the whole graph is none of the part's.
+    The settings are recorded in the header under `settings["prune"]`.  Nodes keep their order.  The
+    report is removed: it is of the full graph.
     With `edge_scores="full"` the result is monotone in both thresholds, with "kept" in the edge
     threshold only.
     """
@@ -76,8 +76,8 @@ def prune(graph: AttributionGraph, settings: PruneSettings = DEFAULTS) -> Attrib
 def cumulative_influence(graph: AttributionGraph) -> Float[ndarray, " node"]:
     """Share of all influence up to and including each node, the most influential node first.
 
-    Small is important: nodes up to 0.8 are those that prune keeps at 0.8, and nodes without any
-    influence have 1.  This is what Neuronpedia's files call `influence`.
+    Small values are the important nodes: those up to 0.8 are kept at threshold 0.8, and nodes
+    without influence have 1.  This is what Neuronpedia's files call `influence`.
     """
     order, fraction = _ranked(influence(graph))
     result = np.empty_like(fraction)
@@ -108,7 +108,7 @@ def _leading_edges(
 def edge_scores(
     weights: csr_array, totals: Float[ndarray, " node"], arrived: Float[ndarray, " node"]
 ) -> Iterator[Float[ndarray, " part"]]:
-    """Share of each edge times what arrives at its target, some rows at a time."""
+    """Share of each edge times the influence and seed of its target, in batches of rows."""
     for rows, start, end in row_parts(weights):
         counts = weights.indptr[rows + 1] - weights.indptr[rows]
         sizes, sums = np.abs(weights.data[start:end], dtype=np.float64), totals[rows]
@@ -137,17 +137,17 @@ def connected(
     source: Int[ndarray, " left"],
     keep_errors: bool,
 ) -> tuple[Bool[ndarray, " node"], Int[ndarray, " kept"]]:
-    """Of these nodes and edges the largest part in which every node has the edges that it needs.
+    """The largest subset of these nodes and edges in which every node has the edges that it needs.
 
-    Edges are kept by their places among those that are given.
+    Edges are returned as places in `target` and `source`.
     """
     always = graph.nodes.is_kind(*always_kept(keep_errors))
     needs_input = graph.nodes.is_kind(NodeKind.FEATURE) & graph.expanded
     left = np.arange(len(target))
     while True:
-        feeds, fed = np.zeros_like(nodes), np.zeros_like(nodes)
-        feeds[source], fed[target] = True, True
-        stays = nodes & (always | (feeds & (fed | ~needs_input)))
+        has_output, has_input = np.zeros_like(nodes), np.zeros_like(nodes)
+        has_output[source], has_input[target] = True, True
+        stays = nodes & (always | (has_output & (has_input | ~needs_input)))
         if np.array_equal(stays, nodes):
             return nodes, left
         nodes, still = stays, stays[source] & stays[target]
@@ -163,7 +163,7 @@ def always_kept(keep_errors: bool) -> tuple[NodeKind, ...]:
 def _ranked(
     scores: Float[ndarray, " item"],
 ) -> tuple[Int[ndarray, " item"], Float[ndarray, " item"]]:
-    """Highest score first, and the share of the sum up to each; 1 where there is nothing."""
+    """Order by falling score, and the share of the sum up to each; 1 if all scores are 0."""
     order = np.argsort(-scores, kind="stable")
     upto = np.cumsum(scores[order])
     return order, upto / upto[-1] if np.any(scores) else np.ones_like(upto)

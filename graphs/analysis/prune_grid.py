@@ -1,8 +1,8 @@
-"""Grid: how much of a graph pruning leaves at many thresholds, and what that explains.
+"""Pruning at a grid of thresholds: sizes and scores of the pruned graphs.
 
 The same numbers as `len`, `nnz` and `scores` of `prune` at each pair of thresholds.  A lower
-threshold keeps a part of what a higher one keeps, so each point begins with what the one above it
-left, and nearly all points are small.
+threshold keeps a subset of what a higher one keeps, so each point starts from the edges of the one
+above it, and most points are cheap.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from graphs.analysis.influence import carried, graph_shares, influence
+from graphs.analysis.influence import graph_shares, influence
 from graphs.analysis.leading import leading
 from graphs.analysis.prune import always_kept, connected, edge_scores
-from graphs.analysis.scores import Scores, shared_out
-from graphs.core.graph import AttributionGraph, edge_targets, row_sizes
+from graphs.analysis.scores import Scores, scores_from
+from graphs.core.graph import AttributionGraph, edge_targets
 from graphs.core.nodes import INPUT_KINDS, NodeKind
 
 
 @dataclass(frozen=True)
 class PruneGrid:
-    """What is left at each threshold of nodes (rows) and of edges (columns)."""
+    """Sizes and scores at each threshold of nodes (rows) and of edges (columns)."""
 
     n_nodes: Int[ndarray, "at_nodes at_edges"]
     n_edges: Int[ndarray, "at_nodes at_edges"]
@@ -38,7 +38,7 @@ def prune_grid(
     edge_thresholds: Sequence[float],
     keep_errors: bool = False,
 ) -> PruneGrid:
-    """What pruning leaves at each pair of thresholds; both are rising, from 0 to 1."""
+    """Sizes and scores at each pair of thresholds; both are rising, from 0 to 1."""
     shape = (len(node_thresholds), len(edge_thresholds))
     found = PruneGrid(np.zeros(shape, int), np.zeros(shape, int), np.zeros(shape), np.zeros(shape))
     flow = _Flow.of(graph)
@@ -65,22 +65,21 @@ def prune_grid(
 def _leading_edges(
     graph: AttributionGraph, thresholds: Sequence[float]
 ) -> Iterator[Bool[ndarray, " edge"]]:
-    totals = row_sizes(graph.weights) + graph.dropped_absolute
-    arrived = carried(graph.weights, totals, graph.seed) + graph.seed
-    scores = list(edge_scores(graph.weights, totals, arrived))
+    arrived = influence(graph) + graph.seed
+    scores = list(edge_scores(graph.weights, graph.row_totals(), arrived))
     return (leading(lambda: scores, threshold) for threshold in thresholds)
 
 
 @dataclass(frozen=True)
 class _Flow:
-    """Edges in the order in which influence goes along them, the farthest from inputs first."""
+    """Edges in the order in which influence passes through them, the farthest from inputs first."""
 
     edge: Int[ndarray, " edge"]  # place among the weights
     source: Int[ndarray, " edge"]
     target: Int[ndarray, " edge"]
     share: Float[ndarray, " edge"]
-    depth: Int[ndarray, " edge"]  # of the target; edges into one depth do not feed each other
-    fed: Bool[ndarray, " node"]  # whether anything feeds a node
+    depth: Int[ndarray, " edge"]  # of the target; edges of one depth are independent
+    has_input: Bool[ndarray, " node"]
 
     @classmethod
     def of(cls, graph: AttributionGraph) -> _Flow:
@@ -88,11 +87,11 @@ class _Flow:
         order = np.argsort(-depth[target], kind="stable")
         target = target[order]
         share = graph_shares(graph).data[order]
-        fed = row_sizes(graph.weights) + graph.dropped_absolute > 0
-        return cls(order, graph.weights.indices[order], target, share, depth[target], fed)
+        has_input = graph.row_totals() > 0
+        return cls(order, graph.weights.indices[order], target, share, depth[target], has_input)
 
     def scores(self, graph: AttributionGraph, left: Int[ndarray, " left"]) -> Scores:
-        """Scores of a graph with only these edges: what rows lost counts as error."""
+        """Scores of a graph with only these edges; weights that rows lost count as error."""
         source, target, share = self.source[left], self.target[left], self.share[left]
         count, errors = len(graph), graph.nodes.is_kind(NodeKind.ERROR)
         arrived = graph.seed.astype(np.float64)
@@ -101,13 +100,13 @@ class _Flow:
             arrived = arrived + np.bincount(source[part], passed, count)
         lost = np.maximum(1.0 - np.bincount(target, share, count), 0.0)
         inputs = graph.nodes.is_kind(*INPUT_KINDS)
-        return shared_out(
-            arrived, inputs, errors, float((arrived * lost)[self.fed & ~errors].sum())
+        return scores_from(
+            arrived, inputs, errors, float((arrived * lost)[self.has_input & ~errors].sum())
         )
 
 
 def _depths(graph: AttributionGraph) -> Int[ndarray, " node"]:
-    """Length of the longest path to each node: what feeds a node has a lower one."""
+    """Length of the longest path to each node; sources of a node have a lower depth."""
     depth = np.zeros(len(graph), dtype=np.int64)
     start, source = graph.weights.indptr, graph.weights.indices
     for row in np.flatnonzero(np.diff(start)).tolist():

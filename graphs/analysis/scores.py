@@ -1,17 +1,17 @@
-"""Scores: how much of an output a graph explains.
+"""Replacement and completeness scores of a graph.
 
     arrived[t]   = influence[t] + seed[t]
     replacement  = influence of inputs / (influence of inputs + influence of errors)
     completeness = sum_t (1 − sum_{s in errors} share[t, s]) · arrived[t] / sum_t arrived[t]
                  = 1 − influence of errors / sum_t arrived[t]
 
-Inputs are token and position nodes.  Influence that ends at biases, or that waits at features
-which were never expanded, is neither input nor error: it counts in no part of replacement and as
-explained in completeness.  Both are from 0 to 1, and 0 where nothing is to be divided.
+Inputs are token and position nodes.  Influence that ends at biases, or that is unresolved, is
+neither input nor error: replacement ignores it, and completeness counts it as explained.  Both are
+from 0 to 1, and 0 where the denominator is 0.
 
 Source: "Circuit tracing: revealing computational graphs in language models" (2025); the same as
-circuit-tracer's for a full graph.  For a part of a graph two conventions are in use, and they
-give different numbers: see `scores`.
+circuit-tracer's for a full graph.  For a part of a graph two conventions are in use, which give
+different numbers: see `scores`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeKind
 
 @dataclass(frozen=True)
 class Scores:
-    """Two shares from 0 to 1: paths that end at inputs, and inputs of nodes that are explained."""
+    """Replacement and completeness, from 0 to 1."""
 
-    replacement: float  # of the influence that ends at inputs or errors, what ends at inputs
-    completeness: float  # of what arrives at nodes, what does not come from errors
+    replacement: float  # of the influence that ends at inputs or errors, the share at inputs
+    completeness: float  # of the influence that arrives at nodes, the share not from errors
 
 
 def scores(
@@ -43,20 +43,20 @@ def scores(
 ) -> Scores:
     """Replacement and completeness of a graph, or of the nodes `kept` in it (None: all).
 
-    Inputs and targets always belong to the part.  What is not kept is treated as follows.
+    Inputs and targets are always kept.  The other nodes are treated as follows.
 
-    absorbed      A dropped feature or bias becomes an error: all that it sends counts as error,
+    absorbed      A dropped feature or bias becomes an error: all its outputs count as error,
                   whether or not its layer and position have an error node.  Errors count as
-                  errors, kept or not, and so does what a row lost (`dropped_absolute`).  So a
-                  part never scores better than the whole, both scores only rise when more is
+                  errors, kept or not, and so do dropped weights (`dropped_absolute`).  So a
+                  part never scores better than the full graph, both scores only rise when more is
                   kept, and a pruned graph scores like its nodes in the full graph.
     renormalised  Dropped features and biases vanish, and so does `dropped_absolute`; rows are
-                  divided by what is left of them.  An error is in the part if it has an edge to
-                  a kept node that is no error, whatever `kept` says of it.
+                  renormalised.  An error is kept if it has an edge to a kept node other than
+                  an error, whatever `kept` says of it.
 
-    "absorbed" is the convention of EleutherAI's attribute and of Neuronpedia's score worker, but
-    for one thing: they add signed weights into the error node, where opposite signs cancel and
-    hide what was dropped; we add sizes.  "renormalised" is that of Neuronpedia's page, where
+    "absorbed" is the convention of EleutherAI's attribute and of Neuronpedia's score worker, except
+    that they add signed weights into the error node, where opposite signs cancel and hide what
+    was dropped; we add absolute weights.  "renormalised" is that of Neuronpedia's page, where
     `kept` are the pinned nodes.  On a full graph with nothing dropped the two agree.
 
     Raises ValueError if `kept` does not have one entry per node.
@@ -74,10 +74,10 @@ def scores(
 def _absorbed(graph: AttributionGraph, kept: Bool[ndarray, " node"]) -> Scores:
     always = graph.nodes.is_kind(*INPUT_KINDS, *TARGET_KINDS)
     errors = graph.nodes.is_kind(NodeKind.ERROR) | ~(kept | always)
-    totals = row_sizes(graph.weights) + graph.dropped_absolute
+    totals = graph.row_totals()
     arrived = carried(graph.weights, totals, graph.seed, ends=errors) + graph.seed
     inputs = graph.nodes.is_kind(*INPUT_KINDS)
-    return shared_out(arrived, inputs, errors, lost_influence(graph, arrived, errors))
+    return scores_from(arrived, inputs, errors, lost_influence(graph, arrived, errors))
 
 
 def _renormalised(graph: AttributionGraph, kept: Bool[ndarray, " node"]) -> Scores:
@@ -88,25 +88,25 @@ def _renormalised(graph: AttributionGraph, kept: Bool[ndarray, " node"]) -> Scor
     part = np.where(errors, linked, kept | graph.nodes.is_kind(*INPUT_KINDS, *TARGET_KINDS))
     weights = select_edges(graph.weights, np.repeat(part, counts) & part[source])
     arrived = carried(weights, row_sizes(weights), graph.seed) + graph.seed
-    return shared_out(arrived, graph.nodes.is_kind(*INPUT_KINDS), errors, 0.0)
+    return scores_from(arrived, graph.nodes.is_kind(*INPUT_KINDS), errors, 0.0)
 
 
 def lost_influence(
     graph: AttributionGraph, arrived: Float[ndarray, " node"], errors: Bool[ndarray, " node"]
 ) -> float:
-    """What of the influence that arrives at nodes went to weights that their rows lost."""
-    totals = row_sizes(graph.weights) + graph.dropped_absolute
+    """The influence that goes to dropped weights."""
+    totals = graph.row_totals()
     lost = np.divide(graph.dropped_absolute, totals, out=np.zeros_like(totals), where=totals > 0)
     return float(np.sum((arrived * lost)[~errors]))
 
 
-def shared_out(
+def scores_from(
     arrived: Float[ndarray, " part"],
     inputs: Bool[ndarray, " part"],
     errors: Bool[ndarray, " part"],
     lost: float,
 ) -> Scores:
-    """Scores from what arrives at each part and what was lost on the way, which counts as error."""
+    """Scores from the influence at each part and the influence `lost`, which counts as error."""
     at_inputs = float(arrived[inputs].sum())
     at_errors = float(arrived[errors].sum()) + lost
     anywhere = float(arrived.sum()) + lost

@@ -1,12 +1,12 @@
-"""Selection: nodes named by a person.
+"""Selection: nodes by name.
 
-feature:12/345@7     one node, as it is written everywhere (`graphs.core.nodes`)
+feature:12/345@7     one node, by its canonical name (`graphs.core.nodes`)
 feature:12/345       this feature at all positions
-token: Dallas        tokens or logits that say so, with or without the blank in front
+token: Dallas        tokens or logits with this text, with or without the leading space
 token, error, …      all nodes of a kind
 layer:12             all features and errors of a layer
-group:Texas          what a person grouped under this name; supernode:Texas is the same
-concept:Texas        features whose label names it, or that raise this token most
+group:Texas          the user's group of this name; supernode:Texas is the same
+concept:Texas        features whose label names it, or that promote this token most
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KINDS = {kind.word: kind for kind in NodeKind}
 
 
 class SelectionError(HeadwaterError):
-    """A name that selects no node; the text is one sentence that says what would."""
+    """A name selects no node; the message is one sentence that says what would."""
 
 
 def select(
@@ -44,14 +44,14 @@ def select(
         found = _of_kind(graph, KINDS[kind], name, rest)
     else:
         raise SelectionError(
-            f"{name!r} names no node: expected {', '.join(KINDS)}, layer:N, group:NAME or "
+            f"{name!r} does not name a node: expected {', '.join(KINDS)}, layer:N, group:NAME or "
             "concept:NAME, a node as in feature:12/345@7, or a text as in token:Dallas."
         )
     return found
 
 
 def names_concept(graph: AttributionGraph, row: int, concept: str) -> bool:
-    """Whether a feature's label names a concept; without a label, the token that it raises most."""
+    """Whether a feature's label names a concept; without a label, its most promoted token."""
     description = graph.description(row)
     if description is None:
         return [token.strip() for token in graph.output_tokens.get(row, ())][:1] == [concept]
@@ -75,7 +75,7 @@ def _of_kind(
         found[[row for row, text in texts.items() if rest in (text, text.strip())]] = True
         if not np.any(found) and texts:
             known = ", ".join(repr(text) for text in list(texts.values())[:12])
-            raise SelectionError(f"No {kind.word} says {rest!r}: the graph has {known}.")
+            raise SelectionError(f"No {kind.word} has the text {rest!r}: the graph has {known}.")
     if not np.any(found):
         raise SelectionError(f"This graph of {len(graph)} nodes has no {name}.")
     return found
@@ -97,19 +97,19 @@ def _row(graph: AttributionGraph, name: str) -> int:
 
 
 def _texts(graph: AttributionGraph, kind: NodeKind) -> dict[int, str]:
-    """What the nodes of a kind say, by row; empty for kinds without a text."""
+    """Texts of the nodes of a kind, by row; empty for kinds without texts."""
     if kind == NodeKind.TOKEN:
         rows = np.flatnonzero(graph.nodes.is_kind(kind)).tolist()
         return {row: graph.token_text(int(graph.nodes.pos[row])) for row in rows}
     if kind in TARGET_KINDS:
-        told = zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True)
-        return {row: target.text for row, target in told if graph.nodes.kind[row] == kind}
+        pairs = zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True)
+        return {row: target.text for row, target in pairs if graph.nodes.kind[row] == kind}
     return {}
 
 
 def _layer(graph: AttributionGraph, name: str, rest: str) -> Bool[ndarray, " node"]:
     if not re.fullmatch(r"\d{1,6}", rest):
-        raise SelectionError(f"{name!r} names no layer: expected a number, as in layer:12.")
+        raise SelectionError(f"{name!r} does not name a layer: expected a number, as in layer:12.")
     inner = graph.nodes.is_kind(NodeKind.FEATURE, NodeKind.ERROR)
     found = inner & (graph.nodes.layer == int(rest))
     if not np.any(found):

@@ -1,11 +1,11 @@
-"""Strengths: which nodes and which edges of a graph carry most of its influence.
+"""Strengths: influence of each node and each edge of a graph.
 
     share[t, s]   = weights[t, s] / (sum_s |weights[t, s]| + dropped_absolute[t])
     influence     = influence of the node / sum of seed
     arrived       = influence + seed / sum of seed
     carried[t, s] = |share[t, s]| · arrived[t]
 
-All are parts of what reaches the targets, from 0 to 1; only share has a sign.
+All are shares from 0 to 1; only `share` has a sign.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from graphs.core.graph import AttributionGraph, edge_targets
 
 @dataclass(frozen=True)
 class Strengths:
-    """What each node and each edge of a graph carries; edges are in the order of the weights."""
+    """Influence of each node and each edge; edges are in the order of the weights."""
 
-    influence: Float[ndarray, " node"]  # part of all influence that passes through the node
-    arrived: Float[ndarray, " node"]  # the same, and for targets their part of the seed
-    target: Int[ndarray, " edge"]  # row of the node that the edge points to
-    source: Int[ndarray, " edge"]  # row of the node that it comes from
-    share: Float[ndarray, " edge"]  # part of the target's input, signed
-    carried: Float[ndarray, " edge"]  # part of all influence that takes this edge
+    influence: Float[ndarray, " node"]  # share of all influence that passes through the node
+    arrived: Float[ndarray, " node"]  # the same, and for targets their share of the seed
+    target: Int[ndarray, " edge"]  # row of the edge's target
+    source: Int[ndarray, " edge"]  # row of the edge's source
+    share: Float[ndarray, " edge"]  # signed weight over the absolute sum of the target's row
+    carried: Float[ndarray, " edge"]  # share of all influence that passes through the edge
 
     def inputs(self, count: int) -> dict[int, list[int]]:
         """The edges with the largest shares into each node, by the node's row."""
@@ -57,7 +57,7 @@ def strengths(graph: AttributionGraph) -> Strengths:
 
 
 def strongest(strength: Float[ndarray, " item"], count: int) -> Int[ndarray, " chosen"]:
-    """The `count` strongest items, strongest first; of equal ones the first.
+    """The `count` strongest items, strongest first; ties in order.
 
     >>> strongest(np.array([1.0, 3.0, 2.0, 3.0]), 3)
     array([1, 3, 2])
@@ -66,7 +66,7 @@ def strongest(strength: Float[ndarray, " item"], count: int) -> Int[ndarray, " c
 
 
 def ranks(group: Int[ndarray, " item"], strength: Float[ndarray, " item"]) -> Int[ndarray, " item"]:
-    """Rank of each item within its group: 0 is the strongest, of equal ones the first.
+    """Rank of each item within its group: 0 is the strongest; ties in order.
 
     >>> ranks(np.array([7, 4, 7, 7]), np.array([1.0, 2.0, 5.0, 1.0]))
     array([1, 0, 0, 2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.opening import Opening
 from graphs.core.provenance import Checks, Sink
+from graphs.core.records import as_json
 from graphs.core.report import Report
 
 
@@ -25,13 +26,13 @@ class TargetLine:
     node: str
     text: str
     probability: float | None  # None for contrasts and vectors, and where it is not known
-    weight: float  # its share of what the graph explains
-    value: float | None  # what its row sums to; None in graphs of others
+    weight: float  # its share of the seed
+    value: float | None  # sum of its row; None in graphs of other programs
 
 
 @dataclass(frozen=True)
 class NodeLine:
-    """One strong node."""
+    """One of the most influential nodes."""
 
     node: str
     layer: int | None  # None for tokens
@@ -39,24 +40,24 @@ class NodeLine:
     pos: int
     activation: float | None  # None for tokens
     influence: float  # share of all influence that passes through the node
-    output_tokens: tuple[str, ...]  # what it raises most
-    label: str  # a person's, or the dictionary's; may be empty
+    output_tokens: tuple[str, ...]  # tokens that it promotes most
+    label: str  # the user's, or the dictionary's; may be empty
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The graph in numbers and its strongest nodes, layers from the top, tokens last."""
+    """Numbers of a graph and its most influential nodes, layers from the top, tokens last."""
 
     model: str
     dictionary: str
     dtype: str
     tokens: tuple[str, ...]
-    context_only: int
+    n_prefix: int
     opening: Opening | None
     sinks: tuple[Sink, ...] | None
-    mismatches: tuple[str, ...]  # how the prompt begins unlike the dictionary's documents
+    mismatches: tuple[str, ...]  # of the prompt's opening and the dictionary's documents
     targets: tuple[TargetLine, ...]
-    remarks: tuple[str, ...]  # what a reader of the numbers has to know
+    remarks: tuple[str, ...]  # caveats of the numbers
     strongest: tuple[NodeLine, ...]
     n_nodes: int
     n_features: int
@@ -69,7 +70,7 @@ class Summary:
     def as_json(self) -> dict[str, object]:
         """The same as JSON-ready data."""
         return {
-            **asdict(self),
+            **as_json(self, {"n_prefix": "context_only"}),
             "opening": self.opening and self.opening.model_dump(mode="json"),
             "sinks": None if self.sinks is None else [sink.model_dump() for sink in self.sinks],
             "checks": self.checks.model_dump(),
@@ -82,7 +83,7 @@ def summarise(
 ) -> Summary:
     """The graph's targets, its `per_layer` strongest features per layer, scores and checks.
 
-    A person's labels stand in place of the dictionary's.
+    The user's labels replace the dictionary's.
     """
     source, total = graph.provenance, float(graph.seed.sum()) or 1.0
     return Summary(
@@ -90,7 +91,7 @@ def summarise(
         dictionary=source.dictionary.name,
         dtype=source.dtype,
         tokens=source.tokens,
-        context_only=source.context_only,
+        n_prefix=source.n_prefix,
         opening=source.opening,
         sinks=source.sinks,
         mismatches=source.mismatches,
@@ -104,7 +105,7 @@ def summarise(
             )
             for row, target in zip(graph.target_rows(), source.targets, strict=True)
         ),
-        remarks=weights_said(graph),
+        remarks=weight_remarks(graph),
         strongest=_strongest(graph, per_layer, annotations),
         n_nodes=len(graph),
         n_features=int(graph.nodes.is_kind(NodeKind.FEATURE).sum()),
@@ -116,16 +117,16 @@ def summarise(
     )
 
 
-def weights_said(graph: AttributionGraph) -> tuple[str, ...]:
-    """How much predictions count of which the file of another program says no probability."""
+def weight_remarks(graph: AttributionGraph) -> tuple[str, ...]:
+    """How targets without a probability, in files of other programs, are weighted."""
     known = [target.probability is not None for target in graph.provenance.targets]
     seeds = graph.seed[graph.target_rows()]
     if all(known):
         return ()
     if not any(known) and np.all(seeds == seeds[0]):
-        return ("No probability of a prediction is known: all count the same.",)
+        return ("The probabilities of the predictions are unknown: all have the same weight.",)
     unknown = f"{known.count(False):,} of {len(known):,} predictions"
-    return (f"{unknown} have no known probability and count nothing.",)
+    return (f"{unknown} have an unknown probability and weight 0.",)
 
 
 def _strongest(
@@ -138,7 +139,7 @@ def _strongest(
     groups = [np.flatnonzero(features & (graph.nodes.layer == layer)) for layer in layers]
     groups.append(np.flatnonzero(graph.nodes.is_kind(NodeKind.TOKEN)))
     return tuple(
-        _line(graph, node, float(reached[node]), annotations.said(graph, node))
+        _line(graph, node, float(reached[node]), annotations.label(graph, node))
         for group in groups
         for node in _first(group, reached, per_layer)
     )
@@ -150,7 +151,7 @@ def _first(nodes: Int[ndarray, " some"], reached: Float[ndarray, " node"], count
     return [int(node) for node in best if reached[node] > 0]
 
 
-def _line(graph: AttributionGraph, node: int, reached: float, said: str | None) -> NodeLine:
+def _line(graph: AttributionGraph, node: int, reached: float, own: str | None) -> NodeLine:
     identity = graph.nodes[node]
     pos = int(graph.nodes.pos[node])
     description = graph.description(node)
@@ -162,7 +163,7 @@ def _line(graph: AttributionGraph, node: int, reached: float, said: str | None) 
         activation=_known(float(graph.nodes.activation[node])),
         influence=reached,
         output_tokens=graph.output_tokens.get(node, ()),
-        label=said or ("" if description is None else description.label),
+        label=own or ("" if description is None else description.label),
     )
 
 

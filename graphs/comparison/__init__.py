@@ -1,1 +1,1 @@
-"""Several graphs side by side: which positions and nodes stand for each other, and the rest."""
+"""Comparison of graphs: aligned positions, matched nodes, overlap, consensus."""

@@ -1,15 +1,15 @@
-"""Comparing two graphs of one dictionary: two prompts, or one prompt traced twice.
+"""Comparison of two graphs of one dictionary: two prompts, or one prompt traced twice.
 
     jaccard = Σ min(a, b) / Σ max(a, b)
 
 over all features of either graph, a and b being a feature's influence as a share of all, or over
-all edges, a and b being the share of all influence that goes along the edge; what a graph does not
-have is 0.  Edges that both have are also compared by Spearman's rank correlation of these shares
-with the signs of their weights.
+all edges, a and b being the share of all influence that goes along the edge; both are 0 for a
+feature or edge that a graph lacks.  Edges of both graphs are also compared by Spearman's rank
+correlation of these shares with the signs of their weights.
 
-Two circuits of one model overlap whatever the prompts, so every score comes beside what it is when
-features of the second graph are exchanged at random for features of either graph at the same
-layer and position: the null.
+Two circuits of one model overlap whatever the prompts, so every score has a null: its distribution
+when features of the second graph are exchanged at random for features of either graph at the same
+layer and position.
 """
 
 from __future__ import annotations
@@ -33,42 +33,42 @@ PERMUTATIONS = 200
 
 @dataclass(frozen=True)
 class Score:
-    """A number and what it is by chance."""
+    """A score and its null distribution."""
 
-    value: float  # nan where there is too little to compare
+    value: float  # nan if there is too little to compare
     null: tuple[float, ...]
 
     @property
-    def known(self) -> tuple[float, ...]:
-        """What chance gave where there was enough to compare."""
+    def known_null(self) -> tuple[float, ...]:
+        """The null distribution without nan, which are draws with too little to compare."""
         return tuple(value for value in self.null if not np.isnan(value))
 
     @property
-    def expected(self) -> float:
-        """The mean of what chance gave; nan if that is unknown."""
-        return float(np.mean(self.known)) if self.known else float("nan")
+    def null_mean(self) -> float:
+        """Mean of the null; nan if it is unknown."""
+        return float(np.mean(self.known_null)) if self.known_null else float("nan")
 
     @property
-    def chance(self) -> float:
-        """How likely chance gives as much: (1 + those at least as large) / (1 + all); or nan."""
-        if np.isnan(self.value) or not self.known:
+    def p_value(self) -> float:
+        """(1 + draws of the null at least as large) / (1 + draws); nan if unknown."""
+        if np.isnan(self.value) or not self.known_null:
             return float("nan")
-        larger = sum(value >= self.value for value in self.known)
-        return (1 + larger) / (1 + len(self.known))
+        larger = sum(value >= self.value for value in self.known_null)
+        return (1 + larger) / (1 + len(self.known_null))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two graphs side by side."""
+    """Matched nodes of two graphs, and scores of overlap."""
 
-    positions: Int[ndarray, " pos"]  # of the second prompt, for each of the first; -1: none
+    positions: Int[ndarray, " pos"]  # in the second prompt, for each of the first; -1: none
     match: Match
     influence: Float[ndarray, "pair 2"]  # shares of all, in either graph
-    only_first: Int[ndarray, " one"]  # rows without a partner
+    only_first: Int[ndarray, " one"]  # rows without a match
     only_second: Int[ndarray, " other"]
     features: Score  # weighted Jaccard of features
     edges: Score  # weighted Jaccard of edges
-    ranks: Score  # Spearman of edges that both have; nan for fewer than three
+    ranks: Score  # Spearman over edges of both graphs; nan for fewer than three
 
 
 def compare(
@@ -78,9 +78,9 @@ def compare(
     permutations: int = PERMUTATIONS,
     seed: int = 0,
 ) -> Comparison:
-    """Match two graphs of one dictionary by identity and say how much they share.
+    """Match two graphs of one dictionary by identity and score their overlap.
 
-    `positions` are aligned by their tokens unless they are given (`graphs.comparison.positions`).
+    `positions` are aligned by their tokens by default (`graphs.comparison.positions`).
     """
     if positions is None:
         positions = align_prompts(first.provenance, second.provenance)
@@ -97,20 +97,19 @@ def scored(
     second: AttributionGraph,
     positions: Int[ndarray, " pos"],
     match: Match,
-    by_chance: Iterable[Int[ndarray, " node"]],
+    null_matches: Iterable[Int[ndarray, " node"]],
     kinds: tuple[NodeKind, ...] = tuple(NodeKind),
 ) -> Comparison:
-    """Scores of a match, beside those of other places for the second graph's nodes.
+    """Scores of a match, with the null given by other places of the second graph's nodes.
 
-    Edges count that run between nodes of these kinds.
-    A place is the partner's row, or for nodes without a partner any from `len(first)` on, each
-    node at another.
+    A place is the row of the matched node; nodes without a match have distinct places from
+    `len(first)` on.  Only edges between nodes of these kinds count.
     """
     size = len(first) + len(second)
     one = _Flows(first, kinds).at(np.arange(len(first)), size)
     flows = _Flows(second, kinds)
     values = _scores(one, flows.at(places_of(first, second, match), size))
-    null = [_scores(one, flows.at(place, size)) for place in by_chance]
+    null = [_scores(one, flows.at(place, size)) for place in null_matches]
     features, edges, ranks = (
         Score(value, tuple(sorted(sample[which] for sample in null)))
         for which, value in enumerate(values)
@@ -130,10 +129,10 @@ def scored(
 
 @dataclass(frozen=True)
 class _Placed:
-    """Influence at nodes of the union of two graphs, and along edges between them."""
+    """Influence at nodes of the union of two graphs, and along its edges."""
 
     nodes: Float[ndarray, " union"]
-    edges: Int[ndarray, " edge"]  # one number for the ends of each
+    edges: Int[ndarray, " edge"]  # one number for source and target
     flow: Float[ndarray, " edge"]  # with the sign of the weight
 
 
@@ -144,13 +143,13 @@ class _Flows:
         arrived, counts = influence_shares(graph), graph.nodes.is_kind(*kinds)
         flow = edge_influence(graph, arrived)
         target, source = edge_targets(flow), flow.indices
-        carries = (flow.data > 0) & counts[target] & counts[source]
-        self.flow = np.where(graph.weights.data < 0, -flow.data, flow.data)[carries]
-        self.target, self.source = target[carries], source[carries]
+        counted = (flow.data > 0) & counts[target] & counts[source]
+        self.flow = np.where(graph.weights.data < 0, -flow.data, flow.data)[counted]
+        self.target, self.source = target[counted], source[counted]
         self.at_features = np.where(graph.nodes.is_kind(NodeKind.FEATURE), arrived, 0.0)
 
     def at(self, place: Int[ndarray, " node"], size: int) -> _Placed:
-        """The same in the union, where each node has its place."""
+        """Influence in the union of both graphs, with each node at its place."""
         nodes = np.zeros(size)
         nodes[place] = self.at_features
         return _Placed(nodes, place[self.target] * size + place[self.source], self.flow)
@@ -171,7 +170,7 @@ def _scores(first: _Placed, second: _Placed) -> tuple[float, float, float]:
 
 
 def rank_correlation(a: Float[ndarray, " item"], b: Float[ndarray, " item"]) -> float:
-    """Spearman's, ties sharing their mean rank; nan for fewer than three or where all are equal.
+    """Spearman's, ties have their mean rank; nan for fewer than three or if all are equal.
 
     >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 8.0, 27.0]))
     1.0
@@ -191,7 +190,7 @@ def _jaccard(both: float, one: float, other: float) -> float:
 def places_of(
     first: AttributionGraph, second: AttributionGraph, match: Match
 ) -> Int[ndarray, " node"]:
-    """Where the second graph's nodes are in the union: at their partner, or behind all."""
+    """Places of the second graph's nodes in the union: at their match, or after all others."""
     place = len(first) + np.arange(len(second))
     place[match.second] = match.first
     return place
@@ -203,15 +202,15 @@ def _cells(
     positions: Int[ndarray, " pos"],
     place: Int[ndarray, " node"],
 ) -> Int[ndarray, " union"]:
-    """Layer and position of every feature in the union as one number; -1 for all else."""
+    """Layer and position of every feature in the union as one number; -1 for other nodes."""
     cells = np.full(len(first) + len(second), -1)
     length = len(positions) + len(second.provenance.tokens)
-    # Positions of the second prompt as those of the first, or behind them.
-    back = len(positions) + np.arange(len(second.provenance.tokens))
+    # Positions of the second prompt as aligned positions of the first, or after all of them.
+    aligned_to = len(positions) + np.arange(len(second.provenance.tokens))
     aligned = np.flatnonzero(positions >= 0)
-    back[positions[aligned]] = aligned
+    aligned_to[positions[aligned]] = aligned
     for graph, rows, own in (
-        (second, place, back),
+        (second, place, aligned_to),
         (first, np.arange(len(first)), np.arange(len(positions))),
     ):
         features = graph.nodes.is_kind(NodeKind.FEATURE)
@@ -221,7 +220,7 @@ def _cells(
 
 
 def _shuffled(cells: Int[ndarray, " union"], rng: np.random.Generator) -> Int[ndarray, " union"]:
-    """A new place for every node, within its cell; nodes without a cell stay."""
+    """A random place within its cell for every node; nodes without a cell keep theirs."""
     place = np.arange(len(cells))
     inside = np.flatnonzero(cells >= 0)
     ordered = inside[np.argsort(cells[inside], kind="stable")]

@@ -1,15 +1,14 @@
-"""Concepts: groups of features, and where two models have them.
+"""Concepts: groups of features, paired between two graphs.
 
-Groups of two graphs are one concept where most of their matched features are each other's: the
-influence that groups share through matched features is made as large as can be (the Hungarian
-problem).  What a group says of itself then need not be spelled alike in both.
+Groups of two graphs are paired so that the influence at matched features that are in both groups of
+a pair is largest in total (assignment problem, Hungarian algorithm).  Names of groups play no part.
 
 Paths overlap as far as they go through the same concepts:
 
     overlap = Σ min(a, b) / Σ max(a, b)
 
-a and b being the shares of the influence on the predictions that each chain of concepts, tokens
-and matched features carries, over the strongest paths of both graphs.
+over chains of concepts, tokens and matched features, a and b being the share of the influence on
+the predictions along each chain, among the strongest paths of either graph.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.optimize import linear_sum_assignment
 
-from graphs.analysis.flow import whole
+from graphs.analysis.flow import inputs_to_targets
 from graphs.analysis.influence import influence_shares
 from graphs.analysis.paths import Path, strongest_paths
 from graphs.comparison.compare import Score
@@ -40,7 +39,7 @@ PATHS = 200  # of each graph, whose chains are compared
 class Appearance:
     """A concept in one graph."""
 
-    name: str  # of the group there
+    name: str  # of its group
     features: int
     influence: float  # share of all
     depth: float  # relative, by influence: 0 is the first layer, 1 the last
@@ -48,11 +47,11 @@ class Appearance:
 
 @dataclass(frozen=True)
 class Concept:
-    """A group of either graph and its counterpart, if it has one."""
+    """A group of either graph and the paired group, if there is one."""
 
     first: Appearance | None
     second: Appearance | None
-    shared: float  # mean influence that goes through matched features of both
+    shared: float  # mean influence at matched features that are in both groups
 
 
 def concepts(
@@ -61,18 +60,20 @@ def concepts(
     match: Match,
     groups: tuple[Groups, Groups],
 ) -> list[Concept]:
-    """All concepts, the one with most influence first."""
+    """All concepts, most influential first."""
     arrived = (influence_shares(first), influence_shares(second))
-    shown = [
+    appearances = [
         [_appearance(graph, own, name, rows) for name, rows in side.items()]
         for graph, own, side in zip((first, second), arrived, groups, strict=True)
     ]
     shared = _shared(arrived, match, groups)
     pairs = _paired(shared)
-    found = [Concept(shown[0][i], shown[1][j], float(shared[i, j])) for i, j in pairs]
+    found = [Concept(appearances[0][i], appearances[1][j], float(shared[i, j])) for i, j in pairs]
     used = [{pair[side] for pair in pairs} for side in (0, 1)]
-    found += [Concept(one, None, 0.0) for i, one in enumerate(shown[0]) if i not in used[0]]
-    found += [Concept(None, other, 0.0) for j, other in enumerate(shown[1]) if j not in used[1]]
+    found += [Concept(one, None, 0.0) for i, one in enumerate(appearances[0]) if i not in used[0]]
+    found += [
+        Concept(None, other, 0.0) for j, other in enumerate(appearances[1]) if j not in used[1]
+    ]
     return sorted(found, key=lambda concept: -_influence(concept))
 
 
@@ -80,11 +81,13 @@ def path_overlap(
     first: AttributionGraph,
     second: AttributionGraph,
     match: Match,
-    by_chance: Sequence[Match],
+    null_matches: Sequence[Match],
     groups: tuple[Groups, Groups],
 ) -> Score:
-    """How far the strongest paths go through the same concepts; 1 where neither has any."""
-    listed = [strongest_paths(graph, whole(graph), PATHS).listed for graph in (first, second)]
+    """Overlap of the strongest paths by concepts, with its null; 1 if neither graph has paths."""
+    listed = [
+        strongest_paths(graph, inputs_to_targets(graph), PATHS).listed for graph in (first, second)
+    ]
     arrived = (influence_shares(first), influence_shares(second))
 
     def overlap(matched: Match) -> float:
@@ -94,25 +97,25 @@ def path_overlap(
             _chains(paths, own, side)
             for paths, own, side in zip(listed, steps, ("first", "second"), strict=True)
         )
-        every = {**one, **other}  # a set of texts would be summed in another order each time
+        every = {**one, **other}  # in a fixed order, unlike a set of strings
         shares = [(one.get(chain, 0.0), other.get(chain, 0.0)) for chain in every]
         most = sum(map(max, shares))
         return sum(map(min, shares)) / most if most > 0 else 1.0
 
-    return Score(overlap(match), tuple(sorted(map(overlap, by_chance))))
+    return Score(overlap(match), tuple(sorted(map(overlap, null_matches))))
 
 
 def _steps(
     match: Match, pairs: list[tuple[int, int]], groups: tuple[Groups, Groups]
 ) -> tuple[dict[int, str], dict[int, str]]:
-    """What a node is on the way: a concept, a matched node, or what only one graph has."""
-    known = (dict(pairs), {j: i for i, j in pairs})
+    """Step of each node on a path: a concept, a matched node, or a node of one graph only."""
+    paired = (dict(pairs), {j: i for i, j in pairs})
     steps: tuple[dict[int, str], dict[int, str]] = ({}, {})
     for number, rows in enumerate(groups[0].values()):
-        step = f"both {number}" if number in known[0] else f"first {number}"
+        step = f"both {number}" if number in paired[0] else f"first {number}"
         steps[0].update(dict.fromkeys(rows.tolist(), step))
     for number, rows in enumerate(groups[1].values()):
-        step = f"both {known[1][number]}" if number in known[1] else f"second {number}"
+        step = f"both {paired[1][number]}" if number in paired[1] else f"second {number}"
         steps[1].update(dict.fromkeys(rows.tolist(), step))
     for one, other in zip(match.first.tolist(), match.second.tolist(), strict=True):
         if one not in steps[0] and other not in steps[1]:
@@ -123,7 +126,7 @@ def _steps(
 def _chains(
     paths: tuple[Path, ...], steps: Mapping[int, str], side: str
 ) -> dict[tuple[str, ...], float]:
-    """Share of each chain of steps; neighbours that are one step count once."""
+    """Share of each chain of steps; consecutive nodes of one step count once."""
     found: dict[tuple[str, ...], float] = defaultdict(float)
     for path in paths:
         named = (steps.get(row, f"{side} node {row}") for row in path.nodes)
@@ -136,7 +139,7 @@ def _shared(
     match: Match,
     groups: tuple[Groups, Groups],
 ) -> Float[ndarray, "one other"]:
-    """Mean influence of matched features that are in both groups."""
+    """Mean influence at matched features, by the pair of groups that they are in."""
     mean = (arrived[0][match.first] + arrived[1][match.second]) / 2
     one = _number(groups[0], len(arrived[0]), match.first)
     other = _number(groups[1], len(arrived[1]), match.second)
@@ -147,7 +150,7 @@ def _shared(
 
 
 def _number(groups: Groups, count: int, rows: Int[ndarray, " _pair"]) -> Int[ndarray, " _pair"]:
-    """The number of the group in which each of these nodes is, or -1."""
+    """Number of the group of each of these nodes, or -1."""
     number = np.full(count, -1)
     for place, members in enumerate(groups.values()):
         number[members] = place

@@ -1,14 +1,13 @@
 """Consensus: what graphs of one dictionary on several prompts have in common.
 
-For every node and every edge that at least two graphs have: in which share of the prompts it
-appears, and the mean influence at the node or along the edge, 0 where it does not appear.  The
-interval is that of means over prompts drawn with replacement (percentile bootstrap): it says how
-far the mean may be from that over all prompts of this kind.
+For every node and every edge that at least two graphs have: the share of prompts in which it
+appears, and the mean influence at the node or along the edge, counted as 0 where it does not
+appear.  The interval of the mean is a percentile bootstrap over prompts.
 
 Prompts are aligned with the first one by their tokens (`graphs.comparison.positions`); nodes at
-positions that stand for none of the first prompt are left out, and `left_out` says how much
-influence they had.  Tokens are one node at each position, whatever they say, and predictions are
-`target:RANK@POS`, the most probable being 0: prompts of one kind differ in both.
+positions without an aligned position in the first prompt are left out, and `left_out` is their mean
+share of influence.  Prompts of one kind differ in tokens and predictions, so a token is one node
+per position, whatever its text, and predictions are `target:RANK@POS`, the most probable being 0.
 """
 
 from __future__ import annotations
@@ -24,46 +23,46 @@ from graphs.analysis.influence import edge_influence, influence_shares
 from graphs.comparison.matching import identity_keys
 from graphs.comparison.positions import align_prompts
 from graphs.core.graph import AttributionGraph, edge_targets
-from graphs.core.identity import one_dictionary
+from graphs.core.identity import same_dictionary
 from graphs.core.nodes import NodeId, NodeKind
 
-SAMPLES = 1000  # of prompts, drawn for the intervals
-COLUMNS = 4096  # whose intervals are computed at once
+SAMPLES = 1000  # bootstrap samples of prompts
+COLUMNS = 4096  # intervals computed at once
 
 
 @dataclass(frozen=True)
 class Common:
-    """Nodes or edges over all prompts, one row each."""
+    """Statistics of nodes or edges over all prompts, one row each."""
 
     present: Float[ndarray, " row"]  # share of prompts
-    mean: Float[ndarray, " row"]  # influence as a share of all; of edges signed
-    low: Float[ndarray, " row"]  # ends of the interval of the mean
+    mean: Float[ndarray, " row"]  # influence as a share of all; signed for edges
+    low: Float[ndarray, " row"]  # bounds of the interval of the mean
     high: Float[ndarray, " row"]
 
 
 @dataclass(frozen=True)
 class Consensus:
-    """What several graphs have in common; rows are sorted by the size of their mean."""
+    """What several graphs have in common; rows are sorted by the absolute value of the mean."""
 
     nodes: tuple[NodeId, ...]  # positions are those of the first prompt
     at_nodes: Common
     ends: tuple[tuple[NodeId, NodeId], ...]  # source and target of each edge
     along_edges: Common
-    left_out: float  # mean share of influence at nodes that align with none
+    left_out: float  # mean share of influence at nodes without an aligned position
 
 
 def consensus(graphs: Sequence[AttributionGraph], level: float = 0.95, seed: int = 0) -> Consensus:
-    """Nodes and edges that at least two graphs have, with intervals of this level.
+    """Nodes and edges that at least two graphs have, with intervals at this confidence level.
 
     Raises ValueError for fewer than two graphs, for graphs of several dictionaries and for a level
     that is not between 0 and 1.
     """
     if len(graphs) < 2:
-        raise ValueError(f"A consensus needs at least two graphs, got {len(graphs)}.")
+        raise ValueError(f"Expected at least two graphs, got {len(graphs)}.")
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must be between 0 and 1, got {level}.")
-    if not all(one_dictionary(graphs[0], graph) for graph in graphs):
-        raise ValueError("A consensus needs graphs of one dictionary.")
+    if not all(same_dictionary(graphs[0], graph) for graph in graphs):
+        raise ValueError("Expected graphs of one dictionary.")
     prompts = [_Prompt(graph, graphs[0]) for graph in graphs]
     every = sorted({key for prompt in prompts for key in prompt.keys if key is not None})
     place = {key: number for number, key in enumerate(every)}
@@ -82,11 +81,11 @@ def consensus(graphs: Sequence[AttributionGraph], level: float = 0.95, seed: int
     )
 
 
-Table = tuple[Int[ndarray, " _row"], Float[ndarray, " _row"]]  # what is there, and its number
+Table = tuple[Int[ndarray, " _row"], Float[ndarray, " _row"]]  # keys and their values
 
 
 class _Prompt:
-    """One graph, its nodes named as in the first."""
+    """One graph, with nodes named by their aligned positions in the first."""
 
     def __init__(self, graph: AttributionGraph, first: AttributionGraph) -> None:
         self.graph = graph
@@ -99,11 +98,11 @@ class _Prompt:
             if pos >= 0:
                 self.keys[row] = (int(NodeKind.TARGET), -1, pos, rank)
         self.arrived = influence_shares(graph)
-        lost = np.array([key is None for key in self.keys], dtype=bool)
-        self.left_out = float(self.arrived[lost].sum() / (self.arrived.sum() or 1.0))
+        unaligned = np.array([key is None for key in self.keys], dtype=bool)
+        self.left_out = float(self.arrived[unaligned].sum() / (self.arrived.sum() or 1.0))
 
     def tables(self, place: dict[tuple[int, ...], int]) -> tuple[Table, Table]:
-        """Influence at nodes, and along edges, whose number is target · nodes + source."""
+        """Influence at nodes and along edges; the key of an edge is target · nodes + source."""
         number = np.array([-1 if key is None else place[key] for key in self.keys], dtype=np.int64)
         known = number >= 0
         sizes = edge_influence(self.graph, self.arrived)
@@ -117,29 +116,29 @@ class _Prompt:
 def _common(
     tables: list[Table], drawn: Int[ndarray, "sample prompt"], level: float
 ) -> tuple[list[int], Common]:
-    """What at least two tables have, the largest mean first."""
-    found, counts = np.unique(np.concatenate([what for what, _ in tables]), return_counts=True)
+    """Keys in at least two tables, and their statistics, largest absolute mean first."""
+    found, counts = np.unique(np.concatenate([keys for keys, _ in tables]), return_counts=True)
     found, counts = found[counts > 1], counts[counts > 1]
     rows = np.zeros((len(tables), len(found)))
-    for row, (what, numbers) in zip(rows, tables, strict=True):
-        place = np.searchsorted(found, what)
-        there = place < len(found)
-        there[there] = found[place[there]] == what[there]
-        row[place[there]] = numbers[there]
+    for row, (keys, values) in zip(rows, tables, strict=True):
+        place = np.searchsorted(found, keys)
+        shared = place < len(found)
+        shared[shared] = found[place[shared]] == keys[shared]
+        row[place[shared]] = values[shared]
     mean = rows.mean(0)
     order = np.lexsort((found, -np.abs(mean)))
     rows, weights = rows[:, order], drawn / len(tables)
-    ends = np.empty((2, len(found)))
+    bounds = np.empty((2, len(found)))
     tails = [(1 - level) / 2, (1 + level) / 2]
     for start in range(0, len(found), COLUMNS):
         part = slice(start, start + COLUMNS)
-        ends[:, part] = np.quantile(weights @ rows[:, part], tails, axis=0)
-    common = Common(counts[order] / len(tables), mean[order], ends[0], ends[1])
+        bounds[:, part] = np.quantile(weights @ rows[:, part], tails, axis=0)
+    common = Common(counts[order] / len(tables), mean[order], bounds[0], bounds[1])
     return found[order].tolist(), common
 
 
 def _node(key: tuple[int, ...]) -> NodeId:
-    """The node of a key; a token is named by its position, since it may differ."""
+    """The node of a key; a token is named by its position alone, since it may differ."""
     kind, *fields = key
     layer, pos, index = (None if field < 0 else field for field in fields)
     if kind == NodeKind.TOKEN:

@@ -1,16 +1,16 @@
-"""Many prompts: two models, or two dictionaries of one, traced on the same prompts.
+"""Comparison over many prompts: two models, or two dictionaries of one, on the same prompts.
 
     score = mean over prompts of the score of the two graphs of a prompt
-    null  = the same mean once the second model's graphs are in another order, so that no graph is
-            beside one of its own prompt
+    null  = the same mean with the second model's graphs permuted, so that no graph is paired with
+            one of its own prompt
 
-Two graphs of one prompt may be alike only because any two graphs of these models are.  What a score
-has beyond this null is about the prompt.  Scores are those of `graphs.compare` for one dictionary,
-else those of `graphs.correspond`.
+Any two graphs of two models have something in common.  What a score has beyond this null is
+specific to the prompt.  Scores are those of `graphs.compare` for one dictionary, else those of
+`graphs.correspond`.
 
-Beside what two graphs share stands how each computes: how many features it has, at which relative
-depth they are (0 the first layer, 1 the last, by influence), how many edges its paths from tokens
-to predictions have, and which share of the influence takes one edge only.
+Traits describe each graph by itself: the number of features, their mean relative depth (0 the first
+layer, 1 the last, by influence), the mean number of edges on paths from tokens to predictions, and
+the share of influence over a single edge.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from graphs.comparison.compare import Comparison, Score, compare
 from graphs.comparison.correspond import Correspondence, CorrespondSettings, correspond
 from graphs.comparison.evidence import Profiles, mean_depth
 from graphs.core.graph import AttributionGraph
-from graphs.core.identity import one_dictionary
+from graphs.core.identity import same_dictionary
 from graphs.core.nodes import NodeKind
 
 SHUFFLES = 20
-SAMPLES = 1000  # of prompts, drawn for the intervals
+SAMPLES = 1000  # bootstrap samples of prompts
 
 
 @dataclass(frozen=True)
-class Across:
-    """Two models over many prompts; each score by its name."""
+class PromptSetComparison:
+    """Scores and traits of two models over many prompts, by name."""
 
-    scores: dict[str, Score]  # mean over prompts, beside shuffled prompts
-    each: dict[str, Float[ndarray, " prompt"]]  # nan where a pair is too small for the score
+    scores: dict[str, Score]  # mean over prompts; the null is from shuffled prompts
+    per_prompt: dict[str, Float[ndarray, " prompt"]]  # nan if a pair has too little to compare
     traits: dict[str, Float[ndarray, "prompt 2"]]  # of both graphs of each prompt
 
 
 def traits(graph: AttributionGraph) -> dict[str, float]:
-    """How a graph computes, by name; nan where it has no features or no path."""
+    """Traits of a graph, by name; nan if it has no features or no path."""
     rows = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
     lengths = path_lengths(graph)
     reached = float(lengths.sum())
@@ -61,7 +61,7 @@ def traits(graph: AttributionGraph) -> dict[str, float]:
 def interval(
     values: Float[ndarray, " prompt"], level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """In which the mean over all prompts of this kind lies (percentile bootstrap); nan: unknown."""
+    """Confidence interval of the mean over prompts (percentile bootstrap); nan if unknown."""
     known = values[~np.isnan(values)]
     if not len(known):
         return float("nan"), float("nan")
@@ -70,29 +70,31 @@ def interval(
     return float(low), float(high)
 
 
-def across_prompts(
+def compare_prompt_sets(
     first: Sequence[AttributionGraph],
     second: Sequence[AttributionGraph],
     settings: CorrespondSettings | None = None,
     profiles: Profiles | None = None,
     shuffles: int = SHUFFLES,
-) -> Across:
-    """Compare the graphs of each prompt, and those of different prompts.
+) -> PromptSetComparison:
+    """Compare the two graphs of each prompt, with a null from graphs of different prompts.
 
-    The graphs of a prompt have one place in both lists.  Raises ValueError for lists of different
-    lengths or without graphs, and for fewer than two prompts with shuffles.
+    The graphs of a prompt are at the same place in both lists.  Raises ValueError for lists of
+    different lengths or without graphs, and for fewer than two prompts with shuffles.
     """
     if len(first) != len(second) or not first:
-        raise ValueError(f"Expected as many graphs of both, got {len(first)} and {len(second)}.")
+        raise ValueError(
+            f"Expected two lists of the same length, got {len(first)} and {len(second)} graphs."
+        )
     if shuffles and len(first) < 2:
-        raise ValueError("Shuffling prompts needs at least two.")
+        raise ValueError("Expected at least two prompts to shuffle, got one.")
     chosen = settings or CorrespondSettings()
-    alone = CorrespondSettings(chosen.weights, chosen.least, permutations=0)
+    without_null = CorrespondSettings(chosen.weights, chosen.min_similarity, permutations=0)
     known: dict[tuple[int, int], dict[str, float]] = {}
 
     def pair(one: int, other: int) -> dict[str, float]:
         if (one, other) not in known:
-            known[one, other] = _scores(first[one], second[other], alone, profiles)
+            known[one, other] = _scores(first[one], second[other], without_null, profiles)
         return known[one, other]
 
     def means(order: Sequence[int]) -> dict[str, float]:
@@ -100,13 +102,13 @@ def across_prompts(
         return {name: known_mean(np.array([row[name] for row in found])) for name in found[0]}
 
     values = means(range(len(first)))
-    null = [means(order) for order in _elsewhere(len(first), shuffles, chosen.seed)]
-    return Across(
+    null = [means(order) for order in _derangements(len(first), shuffles, chosen.seed)]
+    return PromptSetComparison(
         scores={
             name: Score(value, tuple(sorted(sample[name] for sample in null)))
             for name, value in values.items()
         },
-        each={
+        per_prompt={
             name: np.array([pair(place, place)[name] for place in range(len(first))])
             for name in values
         },
@@ -127,7 +129,7 @@ def _scores(
     settings: CorrespondSettings,
     profiles: Profiles | None,
 ) -> dict[str, float]:
-    if one_dictionary(first, second):
+    if same_dictionary(first, second):
         return _compared(compare(first, second, permutations=0))
     return _corresponding(correspond(first, second, settings, profiles))
 
@@ -143,20 +145,20 @@ def _compared(found: Comparison) -> dict[str, float]:
 def _corresponding(found: Correspondence) -> dict[str, float]:
     return {
         "matched": found.matched.value,
-        "alike": found.alike.value,
+        "alike": found.matched_weighted.value,
         "edges": found.comparison.edges.value,
         "ranks": found.comparison.ranks.value,
     }
 
 
 def known_mean(values: Float[ndarray, " prompt"]) -> float:
-    """Of those that are known; nan if none is."""
+    """Mean of the values that are not nan; nan if there are none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _elsewhere(count: int, shuffles: int, seed: int) -> Iterator[list[int]]:
-    """Random orders in which nothing keeps its place."""
+def _derangements(count: int, shuffles: int, seed: int) -> Iterator[list[int]]:
+    """Random orders without a fixed point."""
     rng = np.random.default_rng(seed)
     for _ in range(shuffles):
         cycle: Int[ndarray, " prompt"] = rng.permutation(count)

@@ -1,14 +1,14 @@
-"""Matching: which node of one graph is which of another.
+"""Matching: pairs of nodes of two graphs.
 
-With one dictionary, features are matched by layer, index and position, where positions stand for
-each other as `graphs.comparison.positions` says; errors by layer and position, biases by layer.
-With two, features are matched by their similarity (`graphs.comparison.evidence`) such that the sum
-of what it is above `least` is as large as can be (the Hungarian problem), and errors and biases not
-at all.
+With one dictionary, features are matched by layer, index and aligned position
+(`graphs.comparison.positions`), errors by layer and position, biases by layer.  With two, features
+are matched by similarity (`graphs.comparison.evidence`) so that the sum of similarity above
+`min_similarity` is largest (assignment problem, Hungarian algorithm); errors and biases are not
+matched.
 
-Tokens are matched by position alone and may differ: that is what a contrast prompt changes.
-Predictions are matched by their id in one vocabulary, else by their text, then by their text
-without blanks, and then the most probable of those that are left with each other.
+Tokens are matched by position alone and may differ, as they do in contrast prompts.  Predictions
+are matched by id within one vocabulary, else by text, then by text without surrounding blanks, and
+the rest in order of probability.
 """
 
 from __future__ import annotations
@@ -21,29 +21,23 @@ from numpy import ndarray
 from scipy.optimize import linear_sum_assignment
 
 from graphs.core.graph import AttributionGraph
-from graphs.core.identity import one_vocabulary
+from graphs.core.identity import same_vocabulary
 from graphs.core.nodes import TARGET_KINDS, NodeKind
 from graphs.core.provenance import Target
 
 
 @dataclass(frozen=True)
 class Match:
-    """Rows of nodes that are the same; a node is in one pair at most."""
+    """Rows of matched nodes; a node is in at most one pair."""
 
     first: Int[ndarray, " pair"]
     second: Int[ndarray, " pair"]
-
-    def of_first(self, count: int) -> Int[ndarray, " node"]:
-        """For every node of the first graph its partner's row, or -1."""
-        partner = np.full(count, -1)
-        partner[self.first] = self.second
-        return partner
 
 
 def match_by_identity(
     first: AttributionGraph, second: AttributionGraph, positions: Int[ndarray, " pos"]
 ) -> Match:
-    """Pairs of nodes; `positions` has the second prompt's position for each of the first's."""
+    """Pairs of nodes; `positions` is the second prompt's position for each of the first, or -1."""
     there = {key: row for row, key in enumerate(identity_keys(second)) if key is not None}
     pairs = [
         (row, there[key])
@@ -60,13 +54,13 @@ def match_by_similarity(
     second: AttributionGraph,
     positions: Int[ndarray, " pos"],
     similarity: Float[ndarray, "one other"],
-    least: float,
+    min_similarity: float,
 ) -> Match:
     """Pairs of nodes of two models; rows and columns of `similarity` are features in order."""
     ones, others = (
         np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE)) for graph in (first, second)
     )
-    above = np.maximum(similarity - least, 0.0, dtype=np.float64, order="C")
+    above = np.maximum(similarity - min_similarity, 0.0, dtype=np.float64, order="C")
     paired = np.stack(linear_sum_assignment(above, maximize=True))
     paired = paired[:, above[tuple(paired)] > 0]
     pairs = list(zip(ones[paired[0]].tolist(), others[paired[1]].tolist(), strict=True))
@@ -78,25 +72,27 @@ def match_by_similarity(
 def identity_keys(
     graph: AttributionGraph, positions: Int[ndarray, " pos"] | None = None
 ) -> list[tuple[int, ...] | None]:
-    """What makes a node the same in another graph, as (kind, layer, pos, index).
+    """Key of each node, (kind, layer, pos, index), equal for the same node of another graph.
 
-    None for targets and for nodes at positions that have none there.
+    None for targets and for nodes at positions without an aligned position.
     """
     nodes = graph.nodes
     index = np.where(nodes.is_kind(NodeKind.FEATURE), nodes.index, -1)
     pos = nodes.pos
     if positions is not None:
         pos = np.where(pos >= 0, positions[np.maximum(pos, 0)], -1)
-    lost = ((pos < 0) & (nodes.pos >= 0)) | nodes.is_kind(*TARGET_KINDS)
+    unmatched = ((pos < 0) & (nodes.pos >= 0)) | nodes.is_kind(*TARGET_KINDS)
     columns = (nodes.kind, nodes.layer, pos, index)
     rows: list[list[int]] = np.stack(columns, axis=1).tolist()
-    return [None if gone else tuple(row) for row, gone in zip(rows, lost.tolist(), strict=True)]
+    return [
+        None if skip else tuple(row) for row, skip in zip(rows, unmatched.tolist(), strict=True)
+    ]
 
 
 def _tokens(
     first: AttributionGraph, second: AttributionGraph, positions: Int[ndarray, " pos"]
 ) -> list[tuple[int, int]]:
-    """Tokens at positions that stand for each other; of several the last, which knows most."""
+    """Tokens at aligned positions; of several aligned to one, the last, with most context."""
     at = [
         {int(graph.nodes.pos[row]): int(row) for row in np.flatnonzero(is_token)}
         for graph in (first, second)
@@ -109,7 +105,7 @@ def _tokens(
 
 
 def _targets(first: AttributionGraph, second: AttributionGraph) -> list[tuple[int, int]]:
-    """Predictions of one token or text, then the most probable of those left with each other."""
+    """Pairs of targets: by token or text, the remaining ones in order of probability."""
     left = [
         sorted(
             zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True),
@@ -118,7 +114,7 @@ def _targets(first: AttributionGraph, second: AttributionGraph) -> list[tuple[in
         for graph in (first, second)
     ]
     pairs: list[tuple[int, int]] = []
-    exact = _entry if one_vocabulary(first.provenance, second.provenance) else _text
+    exact = _entry if same_vocabulary(first.provenance, second.provenance) else _text
     for key in (exact, _bare_text):
         known = {key(target): row for row, target in reversed(left[1])}
         for row, target in left[0]:

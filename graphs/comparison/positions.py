@@ -1,19 +1,20 @@
-"""Positions: which tokens of two prompts stand for each other.
+"""Alignment of the positions of two prompts.
 
-As many equal tokens as can be in order stand for each other, and of the others as many as can
-be, by slot.  Slots are filled from the right, since the last token of a name knows all of it.
+As many equal tokens as possible are aligned in order, then as many of the others as possible
+between them.  Those are aligned from the right, since the last token of a name sees all of it.
 
     The capital of the state containing Dallas      is
     The capital of the state containing Los Angeles is        Dallas ↔ Angeles
 
-Tokens of one vocabulary are equal if their ids are, since several may be written alike.  Prompts of
-two have no tokens in common to go by: they align by the bytes of their text, a token with the one
-that ends at the same byte or, if there is none, the one in which it ends.
+Tokens of one vocabulary are equal if their ids are, since different tokens may have the same text.
+Prompts of two vocabularies are aligned by the bytes of their text: a token with the one that ends
+at the same byte or, if there is none, the one that contains its last byte.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 from itertools import accumulate, product, takewhile
 
@@ -21,23 +22,23 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from graphs.core.identity import one_vocabulary, token_keys
+from graphs.core.identity import same_vocabulary, token_keys
 from graphs.core.provenance import Provenance
 
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # how a token that ends within a character is written
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # text of a token that ends within a character
 
 
 def align_tokens(
     first: tuple[str, ...] | tuple[int, ...], second: tuple[str, ...] | tuple[int, ...]
 ) -> Int[ndarray, " pos"]:
-    """For each position of the first prompt the one of the second that stands for it, or -1.
+    """Aligned position in the second prompt for each position of the first, or -1.
 
     >>> align_tokens(("the", "big", "cat"), ("the", "very", "old", "cat")).tolist()
     [0, 2, 3]
     >>> align_tokens(("a", "b", "c"), ("a", "c")).tolist()
     [0, -1, 1]
     """
-    equal = 1 + min(len(first), len(second))  # worth more than all slots together
+    equal = 1 + min(len(first), len(second))  # more than all pairs of unequal tokens together
     best = np.zeros((len(first) + 1, len(second) + 1), dtype=np.int64)
     for one, other in product(range(len(first)), range(len(second))):
         paired = best[one, other] + (equal if first[one] == second[other] else 1)
@@ -57,7 +58,7 @@ def align_tokens(
 
 
 def align_characters(first: tuple[str, ...], second: tuple[str, ...]) -> Int[ndarray, " pos"]:
-    """The same for two spellings of one text; -1 where a token's last byte has no partner.
+    """Alignment of two tokenizations of a text; -1 if a token's last byte has no partner.
 
     >>> align_characters(("The", " Eif", "fel"), ("<s>", "The", " Eiffel", " Tower")).tolist()
     [1, 2, 2]
@@ -75,15 +76,15 @@ def align_characters(first: tuple[str, ...], second: tuple[str, ...]) -> Int[nda
 
 
 def align_prompts(first: Provenance, second: Provenance) -> Int[ndarray, " pos"]:
-    """By tokens if one vocabulary cut both prompts (`graphs.core.identity`), else by their text."""
-    if one_vocabulary(first, second):
+    """Alignment by tokens if both have one vocabulary (`graphs.core.identity`), else by text."""
+    if same_vocabulary(first, second):
         return align_tokens(*token_keys(first, second))
     return align_characters(first.tokens, second.tokens)
 
 
 def _bytes(token: str) -> bytes:
     """The bytes of a token's text."""
-    parts = _BYTE.split(token)  # texts, with hexadecimal numbers between them
+    parts = _BYTE.split(token)  # text and hexadecimal numbers, alternating
     return b"".join(
         bytes.fromhex(part) if place % 2 else part.encode("utf-8", "surrogatepass")
         for place, part in enumerate(parts)
@@ -91,9 +92,9 @@ def _bytes(token: str) -> bytes:
 
 
 def _byte_partners(one: bytes, other: bytes) -> Int[ndarray, " byte"]:
-    """For each byte of a text the place of its partner in the other text, or -1.
+    """Place of the partner of each byte in the other text, or -1.
 
-    Characters stand for each other as a whole: many have some of their bytes in common.
+    Only whole characters are aligned: different ones may have some bytes in common.
     """
     texts = [text.decode("utf-8", "surrogateescape") for text in (one, other)]
     widths = [[len(letter.encode("utf-8", "surrogateescape")) for letter in t] for t in texts]
@@ -105,21 +106,29 @@ def _byte_partners(one: bytes, other: bytes) -> Int[ndarray, " byte"]:
 
 
 def _letters(one: str, other: str) -> Int[ndarray, " letter"]:
-    """For each letter of a text the place of its partner in the other text, or -1."""
+    """Place of the partner of each character in the other text, or -1."""
     partner = np.full(len(one), -1)
-    ahead = _agreeing(one, other)
-    behind = _agreeing(one[ahead:][::-1], other[ahead:][::-1])
-    partner[:ahead] = np.arange(ahead)
-    if behind:
-        partner[-behind:] = np.arange(len(other) - behind, len(other))
-    middle = one[ahead : len(one) - behind], other[ahead : len(other) - behind]
+    prefix, suffix = common_ends(one, other)
+    partner[:prefix] = np.arange(prefix)
+    if suffix:
+        partner[-suffix:] = np.arange(len(other) - suffix, len(other))
+    middle = one[prefix : len(one) - suffix], other[prefix : len(other) - suffix]
     for block in SequenceMatcher(None, *middle, autojunk=False).get_matching_blocks():
-        start = ahead + block.a
-        partner[start : start + block.size] = ahead + block.b + np.arange(block.size)
+        start = prefix + block.a
+        partner[start : start + block.size] = prefix + block.b + np.arange(block.size)
     return partner
 
 
-def _agreeing(one: str, other: str) -> int:
-    """How many characters two texts have in common from their beginning."""
+def common_ends(one: Sequence[str], other: Sequence[str]) -> tuple[int, int]:
+    """Lengths of the common prefix of two sequences and of the common suffix behind it.
+
+    >>> common_ends("the cat sat", "the dog sat")
+    (4, 4)
+    """
+    prefix = _common_prefix(one, other)
+    return prefix, _common_prefix(one[prefix:][::-1], other[prefix:][::-1])
+
+
+def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
     pairs = zip(one, other, strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -1,10 +1,10 @@
-"""Profiles: what features do over a set of prompts, so that those of two models can be compared.
+"""Profiles: activations of features over a set of prompts, to compare features of two models.
 
 A file is safetensors with the key `headwater-profile` in its metadata, a JSON text:
 
     {"schema_version": 1, "model": …, "dictionary": …,
      "prompts": [{"text": …, "tokens": [TOKEN, …]}, …],
-     "raised": [[TOKEN, …], …]}          of each feature, most raised first
+     "raised": [[TOKEN, …], …]}          promoted tokens of each feature, most promoted first
 
 and the arrays, for F features and T tokens of all prompts, one prompt after the other:
 
@@ -12,9 +12,9 @@ and the arrays, for F features and T tokens of all prompts, one prompt after the
     activation.indptr          int [F+1]   a sparse matrix [feature, token], as weights in
     activation.indices         int [E]     `graphs.formats.storage`
     activation.data            float [E]
-    decoder                    float [F,D] direction in which each writes into the residual, all
-                               written layers together, of length 1; 0 where it never fired; may be
-                               missing
+    decoder                    float [F,D] unit vector that each writes to the residual stream,
+                               summed over the layers it writes to; 0 for features that were never
+                               active; optional
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors_numpy
@@ -57,7 +57,7 @@ _DECODER = "decoder"
 
 
 class Profiled(BaseModel):
-    """A prompt and how the model cuts it."""
+    """A prompt and its tokens in the model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,18 +66,20 @@ class Profiled(BaseModel):
 
 
 class _Header(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_by_name=True, validate_by_alias=True)
 
     schema_version: Literal[1] = SCHEMA
     model: str
     dictionary: str
     prompts: tuple[Profiled, ...]
-    raised: tuple[tuple[str, ...], ...]
+    promoted: tuple[tuple[str, ...], ...] = Field(
+        validation_alias="raised", serialization_alias="raised"
+    )
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Features over prompts.  Raises ValueError where its parts do not fit together."""
+    """Activations of features over prompts.  Raises ValueError for inconsistent fields."""
 
     model: str
     dictionary: str
@@ -85,8 +87,8 @@ class Profile:
     layer: Int[ndarray, " feat"]
     index: Int[ndarray, " feat"]
     activation: csr_array  # [feature, token of all prompts, one after the other]
-    raised: tuple[tuple[str, ...], ...]  # tokens that each feature raises, the most raised first
-    decoder: Float[ndarray, "_feat d_model"] | None = None  # unit directions in which each writes
+    promoted: tuple[tuple[str, ...], ...]  # tokens of each feature, most promoted first
+    decoder: Float[ndarray, "_feat d_model"] | None = None  # unit vectors that features write
 
     def __post_init__(self) -> None:
         tokens = sum(len(prompt.tokens) for prompt in self.prompts)
@@ -95,27 +97,27 @@ class Profile:
                 f"activation must be {len(self.layer)} features × {tokens} tokens, got "
                 f"{self.activation.shape}."
             )
-        if not len(self.layer) == len(self.index) == len(self.raised):
+        if not len(self.layer) == len(self.index) == len(self.promoted):
             raise ValueError(
-                f"layer, index and raised must have one length, got {len(self.layer)}, "
-                f"{len(self.index)} and {len(self.raised)}."
+                f"layer, index and promoted must have the same length, got {len(self.layer)}, "
+                f"{len(self.index)} and {len(self.promoted)}."
             )
         if not np.all(np.isfinite(self.activation.data)):
-            raise ValueError("Activations must be finite.")
+            raise ValueError("activation must be finite.")
         if self.decoder is None:
             return
         if self.decoder.ndim != 2 or len(self.decoder) != len(self.layer):
             raise ValueError(
-                f"decoder must have a row for each of {len(self.layer)} features, has the shape "
+                f"decoder must have a row for each of {len(self.layer)} features, got shape "
                 f"{self.decoder.shape}."
             )
         if not np.all(np.isfinite(self.decoder)):
-            raise ValueError("Decoders must be finite.")
+            raise ValueError("decoder must be finite.")
 
     def rows(
         self, layer: Int[ndarray, " wanted"], index: Int[ndarray, " wanted"]
     ) -> Int[ndarray, " wanted"]:
-        """Rows of these features; -1 for those that it does not have."""
+        """Rows of these features in the profile; -1 for features that are not in it."""
         keys = zip(self.layer.tolist(), self.index.tolist(), strict=True)
         place = {key: row for row, key in enumerate(keys)}
         wanted = zip(layer.tolist(), index.tolist(), strict=True)
@@ -130,9 +132,9 @@ def correlations(
 ) -> Float[ndarray, "one other"]:
     """Pearson correlation of features over the prompts that both profiles have.
 
-    Tokens that stand for each other (`graphs.comparison.positions.align_characters`) are one place,
-    where a feature has the largest of its activations.  nan for a feature that is the same
-    everywhere and where there are no such prompts.
+    Aligned tokens (`graphs.comparison.positions.align_characters`) are one place, at which the
+    largest activation of a feature counts.  nan for constant features and if the profiles have no
+    prompts in common.
     """
     places = _places(first, second)
     if not np.any(places[0] >= 0):
@@ -146,12 +148,12 @@ def correlations(
 
 
 def write_profile(profile: Profile, path: Path | str) -> None:
-    """Write a profile, whole or not at all.  Raises GraphFileError if that cannot be."""
+    """Write a profile atomically.  Raises GraphFileError if the file cannot be written."""
     header = _Header(
         model=profile.model,
         dictionary=profile.dictionary,
         prompts=profile.prompts,
-        raised=profile.raised,
+        promoted=profile.promoted,
     )
     matrix = profile.activation
     arrays = (profile.layer, profile.index, matrix.indptr, matrix.indices, matrix.data)
@@ -159,10 +161,10 @@ def write_profile(profile: Profile, path: Path | str) -> None:
     if profile.decoder is not None:
         named[_DECODER] = np.ascontiguousarray(profile.decoder)
     with atomic_write(path) as temporary:
-        metadata = {_KEY: to_json(header).decode()}
+        metadata = {_KEY: to_json(header, by_alias=True).decode()}
         try:
             untyped(safetensors_numpy).save_file(named, temporary, metadata)
-        except SafetensorError as error:  # its own for a full disk
+        except SafetensorError as error:  # raised also for a full disk
             raise GraphFileError(f"Cannot write {path}: {error}.") from error
 
 
@@ -173,7 +175,7 @@ def read_profile(path: Path | str) -> Profile:
         with untyped(safe_open)(file, framework="np") as opened:
             metadata: dict[str, str] = opened.metadata() or {}
             if _KEY not in metadata:
-                raise GraphFileError(f"{path} is not a profile: make one with headwater profile.")
+                raise GraphFileError(f"{path} is not a profile: create one with headwater profile.")
             raw: Any = from_json(metadata[_KEY], allow_inf_nan=False)
             refuse_newer(path, raw.get("schema_version"), SCHEMA)
             header = _Header.model_validate(raw)
@@ -192,34 +194,35 @@ def read_profile(path: Path | str) -> Profile:
             layer,
             index,
             matrix,
-            header.raised,
+            header.promoted,
             decoder,
         )
     except GraphFileError:
         raise
     except ValidationError as error:
-        raise GraphFileError(f"{path} holds no profile: {first_problem(error)}.") from error
+        raise GraphFileError(f"{path} is not a valid profile: {first_problem(error)}.") from error
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).rstrip(".")
-        raise GraphFileError(f"{path} holds no sound profile: {reason}.") from error
+        raise GraphFileError(f"{path} is not a valid profile: {reason}.") from error
 
 
 def profile_of(graph: AttributionGraph, path: Path | str) -> Profile:
-    """The profile in a file.  Raises GraphFileError if it is not of the graph's features."""
+    """The profile in a file.  Raises GraphFileError if it is of another dictionary."""
     profile, header = read_profile(path), graph.provenance
     if (profile.model, profile.dictionary) != (header.model.name, header.dictionary.name):
         raise GraphFileError(
-            f"{path} is of {profile.dictionary!r} in {profile.model!r}, the graph has features of "
-            f"{header.dictionary.name!r} in {header.model.name!r}: profile that dictionary."
+            f"{path} profiles {profile.dictionary!r} in {profile.model!r}, but the graph has "
+            f"features of {header.dictionary.name!r} in {header.model.name!r}: profile that "
+            "dictionary."
         )
     return profile
 
 
 def _of_kind(name: str, array: ndarray, kinds: tuple[str, ...]) -> ndarray:
-    """The array.  Raises ValueError if it is not one row of numbers of these kinds."""
+    """The array.  Raises ValueError if it is not 1D with one of these dtypes."""
     if array.ndim != 1 or str(array.dtype) not in kinds:
         raise ValueError(
-            f"{name} must be one row of {' or '.join(kinds)}, got {array.dtype} of shape "
+            f"{name} must be a 1D array of {' or '.join(kinds)}, got {array.dtype} of shape "
             f"{array.shape}"
         )
     return array
@@ -228,7 +231,7 @@ def _of_kind(name: str, array: ndarray, kinds: tuple[str, ...]) -> ndarray:
 def _places(
     first: Profile, second: Profile
 ) -> tuple[Int[ndarray, " _token"], Int[ndarray, " _token"]]:
-    """For the tokens of each profile the number of the place at which they are, or -1."""
+    """Number of the place of each token of both profiles, or -1."""
     starts = [_starts(profile) for profile in (first, second)]
     known = {prompt.text: number for number, prompt in reversed(list(enumerate(second.prompts)))}
     one, other = (np.full(int(begins[-1]), -1) for begins in starts)

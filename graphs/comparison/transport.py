@@ -1,10 +1,10 @@
-"""Transport: how the influence of one graph can be moved onto another, structure included.
+"""Transport plans between the features of two graphs, by similarity and structure.
 
-Unbalanced fused Gromov-Wasserstein: a plan of how much of the influence of each feature of one
-graph goes to each of the other, such that it goes to like features, and features that feed each
-other go to features that do.  What has no counterpart may stay behind, at a price.  An assignment
-asks which single feature is like it; a plan also finds a feature that another model has split in
-two, and its mass says how much of the influence has a counterpart at all.
+Unbalanced fused Gromov-Wasserstein: a plan for how much of the influence of each feature of one
+graph is moved to each feature of the other, such that it moves to similar features and connected
+features move to connected ones.  Influence without a counterpart may stay unmoved, at a cost.
+Unlike an assignment a plan can map one feature to two, and its mass is the share of influence that
+has a counterpart at all.
 
 Source: Thual et al., "Aligning individual brains with fused unbalanced Gromov-Wasserstein" (2022),
 in the implementation of the POT library.
@@ -24,18 +24,18 @@ from numpy import ndarray
 from graphs.analysis.influence import graph_shares, influence_shares
 from graphs.core.graph import AttributionGraph
 
-MOST_FEATURES = 200  # of each graph, the strongest; the cost grows with the third power
-LEFT_BEHIND = 0.5  # price of influence that goes nowhere
-BLUR = 1e-3  # entropy of the plan
+MOST_FEATURES = 200  # strongest of each graph; time grows with the third power
+UNMOVED_COST = 0.5  # of influence without a counterpart
+ENTROPY = 1e-3  # regularisation of the plan
 
 
 @dataclass(frozen=True)
 class Transport:
-    """A plan between features of two graphs."""
+    """A transport plan between features of two graphs."""
 
     first: Int[ndarray, " one"]  # places in the list of features
     second: Int[ndarray, " other"]
-    plan: Float[ndarray, "one other"]  # influence that goes, as a share of all at features
+    plan: Float[ndarray, "one other"]  # influence that is moved, as a share of all at features
 
     @property
     def mass(self) -> float:
@@ -43,7 +43,7 @@ class Transport:
         return float(np.minimum(1.0, self.plan.sum()))
 
     def agreement(self, pairs: Int[ndarray, "pair 2"]) -> float:
-        """Share of what goes that goes between these pairs; nan if nothing goes."""
+        """Share of the moved influence that moves between these pairs; nan if none is moved."""
         total = float(self.plan.sum())
         if total <= 0:
             return float("nan")
@@ -65,7 +65,7 @@ def transport(
     rows: tuple[Int[ndarray, " one"], Int[ndarray, " other"]],
     similarity: Float[ndarray, "one other"],
 ) -> Transport:
-    """The plan for the strongest features of both graphs; empty where one has no influence."""
+    """The plan for the strongest features of both graphs; 0 if one has no influence."""
     ot = _pot()
     graphs = (first, second)
     chosen: list[Int[ndarray, " _kept"]] = []
@@ -85,26 +85,26 @@ def transport(
             plan: ndarray = ot.gromov.fused_unbalanced_gromov_wasserstein(
                 *structures,
                 *masses,
-                reg_marginals=LEFT_BEHIND,
-                epsilon=BLUR,
+                reg_marginals=UNMOVED_COST,
+                epsilon=ENTROPY,
                 alpha=1.0,
                 M=1.0 - similarity[np.ix_(*chosen)],
                 unbalanced_solver="mm",
                 max_iter=20,
                 max_iter_ot=100,
             )[0]
-    except ValueError:  # where so little is alike that the plan's numbers underflow
+    except ValueError:  # if similarities are so small that the plan underflows
         plan = np.full(tuple(map(len, chosen)), np.nan)
     return Transport(chosen[0], chosen[1], np.asarray(plan, dtype=np.float64))
 
 
 def _structure(graph: AttributionGraph, rows: Int[ndarray, " _kept"]) -> Float[ndarray, "a b"]:
-    """Shares that features have in each other, both ways: who feeds whom, and how much."""
+    """Strength of the connection of each pair of features, in both directions."""
     inner = graph_shares(graph)[rows][:, rows].toarray()
     return np.sqrt(inner + inner.T)
 
 
 def _pot():  # a module
-    """The POT library, without torch, which it would import with everything else it can use."""
+    """The POT library, kept from importing torch."""
     os.environ.setdefault("POT_BACKEND_DISABLE_PYTORCH", "1")
     return import_module("ot")

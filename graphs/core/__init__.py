@@ -1,1 +1,1 @@
-"""What a graph is: nodes, weights, where it came from, and what people say about it."""
+"""What a graph is: nodes, weights, provenance and annotations."""

@@ -1,16 +1,16 @@
-"""Annotations: what people say about a graph, in a file of its own beside it.
+"""Annotations: pins, labels and groups that people add to a graph, in a file beside it.
 
-`dallas.safetensors` has `dallas.annotations.json`, which holds
+The annotations of `dallas.safetensors` are in `dallas.annotations.json`:
 
     {"schema_version": 1,
-     "pins": ["feature:3/77@4", …],                          nodes of a person's own subgraph
+     "pins": ["feature:3/77@4", …],                          nodes pinned to the user's subgraph
      "labels": {"feature:3/77@4": "Texas", "3/78": "state"},  of a node, or of a feature anywhere
      "groups": [{"name": "Texas", "members": ["feature:3/77@4", …], "automatic": false}, …],
-     "places": {"Texas": [310.0, 42.0]},         of groups and nodes in the page's subgraph, pixels
-     "hidden": ["feature:0/5@2", …]}                             nodes that the page does not show
+     "places": {"Texas": [310.0, 42.0]},         of groups and nodes in the subgraph, pixels
+     "hidden": ["feature:0/5@2", …]}                             nodes that the page hides
 
-Nodes are written as in `graphs.core.nodes`.  They need not be in the graph, so that annotations
-serve a pruned graph and the full one.  A node is in one group at most.
+Nodes have their names of `graphs.core.nodes`.  They need not be in the graph, so the same
+annotations fit a pruned graph and the full one.  A node is in one group at most.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ Place = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Group(Record):
-    """Nodes that play one role: a supernode."""
+    """A supernode: nodes that are read as one."""
 
     name: str = Field(min_length=1)
     members: tuple[NodeName, ...]
-    automatic: bool = False  # made by a program, so a person's own may take its members
+    automatic: bool = False  # found by a program; a user's group may take its members
 
 
 class Annotations(Record):
-    """Pins, labels, groups and places.
+    """Pins, labels, groups, places and hidden nodes.
 
-    Raises ValidationError for two groups of one name or node.
+    Raises ValidationError for two groups with the same name or a node in common.
     """
 
     schema_version: Literal[1] = SCHEMA
@@ -69,14 +69,17 @@ class Annotations(Record):
     def _once(self) -> Annotations:
         names = Counter(group.name for group in self.groups)
         members = Counter(member for group in self.groups for member in group.members)
-        for what, counts in (("groups have the name", names), ("members are", members)):
+        for what, counts in (
+            ("several groups are called", names),
+            ("several groups contain", members),
+        ):
             twice = [name for name, count in counts.items() if count > 1]
             if twice:
-                raise ValueError(f"several {what} {twice[0]!r}")
+                raise ValueError(f"{what} {twice[0]!r}")
         return self
 
     def with_automatic(self, groups: tuple[Group, ...]) -> Annotations:
-        """The same with these automatic groups, which leave a person's own members alone."""
+        """A copy with these automatic groups, without members of the user's own groups."""
         own = tuple(group for group in self.groups if not group.automatic)
         taken = {member for group in own for member in group.members}
         names = FreeNames(group.name for group in own)
@@ -89,7 +92,7 @@ class Annotations(Record):
         return self.model_copy(update={"groups": (*own, *left)})
 
     def rows(self, graph: AttributionGraph) -> dict[str, Int[ndarray, " _member"]]:
-        """Rows of each group's members that are in a graph; groups without any are left out."""
+        """Rows of each group's members in a graph; groups without members there are left out."""
         place = {str(node): row for row, node in enumerate(graph.nodes)}
         found = {
             group.name: np.array(
@@ -100,11 +103,11 @@ class Annotations(Record):
         return {name: rows for name, rows in found.items() if len(rows)}
 
     def group_names(self, graph: AttributionGraph) -> dict[int, str]:
-        """Rows of a graph that are in a group, and its name."""
+        """Name of the group of each grouped row of a graph."""
         return {row: name for name, rows in self.rows(graph).items() for row in rows.tolist()}
 
-    def said(self, graph: AttributionGraph, row: int) -> str | None:
-        """A person's label of a node, if there is one."""
+    def label(self, graph: AttributionGraph, row: int) -> str | None:
+        """The user's label of a node or its feature, if there is one."""
         node = graph.nodes[row]
         return self.labels.get(str(node), self.labels.get(f"{node.layer}/{node.index}"))
 
@@ -113,7 +116,7 @@ NO_ANNOTATIONS = Annotations()
 
 
 def annotations_path(graph: Path | str) -> Path:
-    """Where the annotations of a graph file lie.
+    """The path of the annotations of a graph file.
 
     >>> annotations_path("runs/dallas.safetensors").name
     'dallas.annotations.json'
@@ -121,7 +124,7 @@ def annotations_path(graph: Path | str) -> Path:
     'dallas.annotations.json'
     """
     path = Path(str(graph).removesuffix(".gz"))
-    # Of a folder there are none.
+    # A path without a name has none.
     return path.with_name(path.stem + ANNOTATIONS_SUFFIX) if path.name else path
 
 
@@ -134,21 +137,23 @@ def read_annotations(path: Path | str) -> Annotations:
             refuse_newer(path, cast(dict[str, Any], raw).get("schema_version"), SCHEMA)
         return Annotations.model_validate(raw)
     except ValidationError as error:
-        raise GraphFileError(f"{path} holds no annotations: {first_problem(error)}.") from error
+        raise GraphFileError(
+            f"{path} does not hold annotations: {first_problem(error)}."
+        ) from error
     except GraphFileError:
         raise
     except ValueError as error:
-        raise GraphFileError(f"{path} is no JSON: {error}.") from error
+        raise GraphFileError(f"{path} is not JSON: {error}.") from error
 
 
 def write_annotations(annotations: Annotations, path: Path | str) -> None:
-    """Write annotations, whole or not at all.  Raises GraphFileError if that cannot be."""
+    """Write annotations atomically.  Raises GraphFileError if that fails."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(to_json(annotations, indent=1) + b"\n")
 
 
 class FreeNames:
-    """Names of which each is given away once, numbered where it was taken."""
+    """Gives out unique names, numbering those that are taken."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._taken = set(taken)

@@ -1,13 +1,13 @@
-"""An attribution graph: nodes, sparse direct effects between them, and where they came from.
+"""An attribution graph: nodes, sparse direct effects between them, and provenance.
 
     weights[target, source] = direct effect of source on target, signed, in units of the target
 
-Nodes are in topological order, so weights is strictly lower triangular.  A row is complete when
-it was expanded: then
+Nodes are in topological order, so weights is strictly lower triangular.  The row of an expanded
+node is complete:
 
     weights[t].sum() + dropped[t] = nodes.value[t]
 
-where `dropped` holds what was left out of the row to keep it sparse.  Rows of sources and of
+where `dropped` is the sum of the weights left out to keep the row sparse.  Rows of sources and of
 features that were not expanded are empty.
 """
 
@@ -23,34 +23,33 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
-from graphs.core.descriptions import Description
 from graphs.core.imported import Imported
-from graphs.core.nodes import TARGET_KINDS, NodeId, NodeKind, NodeTable
+from graphs.core.nodes import TARGET_KINDS, Description, NodeId, NodeKind, NodeTable
 from graphs.core.provenance import Measured, Provenance
 from graphs.core.report import Report
 
-EDGES_AT_ONCE = 2**22  # summed by row together
+EDGES_AT_ONCE = 2**22  # summed at a time
 _FEATURE = re.compile(r"(0|[1-9]\d*)/(0|[1-9]\d*)")
 
 
 @dataclass(frozen=True)
 class AttributionGraph:
-    """Who feeds whom on one prompt.  Raises ValueError if the parts do not fit together."""
+    """Nodes and direct effects on one prompt.  Raises ValueError if the parts are inconsistent."""
 
     nodes: NodeTable
-    weights: csr_array  # weights[target, source]; rows are sorted and name a source once
-    seed: Float[ndarray, " node"]  # weight of each logit or target node, mostly its probability
+    weights: csr_array  # weights[target, source]; columns of a row are sorted and unique
+    seed: Float[ndarray, " node"]  # weight of each logit or target node, by default its probability
     dropped: Float[ndarray, " node"]  # signed sum of the weights left out of each row
     dropped_absolute: Float[ndarray, " node"]  # sum of their sizes
     expanded: Bool[ndarray, " node"]  # whether the node's row was computed
     provenance: Provenance
     output_tokens: Mapping[int, tuple[str, ...]] = field(
         default_factory=dict[int, tuple[str, ...]]
-    )  # node → tokens that it raises most
+    )  # node → tokens that it promotes most
     descriptions: Mapping[str, Description] = field(
         default_factory=dict[str, Description]
-    )  # LAYER/INDEX → what is known about that feature beyond this prompt
-    imported: Imported | None = None  # the JSON that it was read from, while it is all of it
+    )  # LAYER/INDEX → description of that feature over many prompts
+    imported: Imported | None = None  # the JSON that it was read from, while unchanged
 
     def __post_init__(self) -> None:
         self._check_lengths()
@@ -59,7 +58,9 @@ class AttributionGraph:
             object.__setattr__(self, "weights", _canonical(self.weights))
         self._check_numbers()
         if self.imported is not None and not self.imported.fits(len(self), self.weights.nnz):
-            raise ValueError("What is kept of the imported file is about other nodes or edges.")
+            raise ValueError(
+                "The data kept of the imported file does not match the graph's nodes or edges."
+            )
 
     def _check_lengths(self) -> None:
         count = len(self.nodes)
@@ -71,30 +72,32 @@ class AttributionGraph:
                     f"{name} has {len(getattr(self, name))} entries for {count} nodes."
                 )
         if any(not 0 <= node < count for node in self.output_tokens):
-            raise ValueError("output_tokens names a node that is not there.")
+            raise ValueError(f"output_tokens has a row outside the {count} nodes.")
         wrong = [key for key in self.descriptions if not _FEATURE.fullmatch(key)]
         if wrong:
-            raise ValueError(f"A description is of LAYER/INDEX, got {wrong[0]!r}.")
+            raise ValueError(f"Keys of descriptions are LAYER/INDEX, got {wrong[0]!r}.")
 
     def _check_nodes(self) -> None:
         tokens, ids = len(self.provenance.tokens), len(self.provenance.token_ids)
-        if tokens != ids or self.provenance.context_only > tokens:
+        if tokens != ids or self.provenance.n_prefix > tokens:
             raise ValueError(
                 f"The header has {tokens} tokens, {ids} token ids and "
-                f"{self.provenance.context_only} context-only positions, which do not fit."
+                f"{self.provenance.n_prefix} prefix positions, which is inconsistent."
             )
         if len(self.provenance.targets) != len(self.target_rows()):
             raise ValueError(
-                f"The header names {len(self.provenance.targets)} targets, the nodes hold "
+                f"The header names {len(self.provenance.targets)} targets, the nodes have "
                 f"{len(self.target_rows())}."
             )
+        if any(sink.pos >= tokens for sink in self.provenance.sinks or ()):
+            raise ValueError("An attention sink is at a position outside the prompt.")
         for name, column, limit in (
             ("position", self.nodes.pos, len(self.provenance.tokens)),
             ("layer", self.nodes.layer, self.provenance.model.n_layers + 1),
         ):
             if len(column) and column.max() >= limit:
                 node = self.nodes[int(column.argmax())]
-                raise ValueError(f"{node} is out of place: its {name} must be below {limit}.")
+                raise ValueError(f"{node} is out of range: its {name} must be below {limit}.")
         if self.nodes.has_duplicates():
             raise ValueError("Two nodes have the same id.")
 
@@ -108,19 +111,23 @@ class AttributionGraph:
         with np.errstate(over="ignore"):
             totals = [float(np.abs(column).sum()) for column in numbers]
         if not np.all(np.isfinite(totals)):
-            raise ValueError("A weight is not finite, or weights are too large to be added.")
+            raise ValueError("A weight is not finite, or a sum of weights overflows.")
         if np.any(np.isinf(self.nodes.activation)) or np.any(np.isinf(self.nodes.value)):
             raise ValueError("An activation or value is infinite.")
         smallest = float(np.min(self.seed, initial=1.0, where=self.seed > 0))
         if smallest < np.finfo(np.float64).tiny:
-            raise ValueError(f"A seed of {smallest:g} is too small to be computed with.")
+            raise ValueError(
+                f"A seed of {smallest:g} is too small: it is below the normal range of float64."
+            )
         if np.any(self.dropped_absolute < 0):
-            raise ValueError("dropped_absolute is a sum of sizes and cannot be negative.")
+            raise ValueError(
+                "dropped_absolute is a sum of absolute weights and cannot be negative."
+            )
         wrong = (self.seed < 0) | ((self.seed != 0) & ~self.nodes.is_kind(*TARGET_KINDS))
         if np.any(wrong):
             row = int(np.argmax(wrong))
             raise ValueError(
-                "Only logit and target nodes carry seed, and none below 0: "
+                "Only logit and target nodes have seed, and none below 0: "
                 f"{self.nodes[row]} has {self.seed[row]:g}."
             )
 
@@ -142,13 +149,13 @@ class AttributionGraph:
         return self._positions[identity]
 
     def description(self, row: int) -> Description | None:
-        """What is known about the feature at a row beyond this prompt, if anything."""
+        """The description of the feature at a row, if there is one."""
         if self.nodes.kind[row] != NodeKind.FEATURE:
             return None
         return self.descriptions.get(f"{self.nodes.layer[row]}/{self.nodes.index[row]}")
 
-    def said(self, row: int) -> str:
-        """A node in a few words: its label, or the tokens that it raises; may be empty."""
+    def label(self, row: int) -> str:
+        """The dictionary's label of a node, or the tokens that it promotes; may be empty."""
         description = self.description(row)
         if description is not None and description.label:
             return description.label
@@ -158,12 +165,16 @@ class AttributionGraph:
         """The prompt's token at a position."""
         return self.provenance.tokens[pos]
 
+    def row_totals(self) -> Float[ndarray, " node"]:
+        """Absolute sum of each row, what was dropped from it included, in float64."""
+        return row_sizes(self.weights) + self.dropped_absolute
+
     def target_rows(self) -> Int[ndarray, " target"]:
         """Rows of the logit and target nodes, in the order of `provenance.targets`."""
         return np.flatnonzero(self.nodes.is_kind(*TARGET_KINDS))
 
     def with_weights(self, weights: csr_array) -> AttributionGraph:
-        """The same nodes with fewer edges; what a row loses moves to `dropped`."""
+        """The same nodes with fewer edges; weights that a row loses are added to `dropped`."""
         lost = row_sums(self.weights) - row_sums(weights)
         lost_absolute = row_sizes(self.weights) - row_sizes(weights)
         return replace(
@@ -175,18 +186,18 @@ class AttributionGraph:
         )
 
     def with_measured(self, measured: Iterable[Measured]) -> AttributionGraph:
-        """The same with what interventions measured; what was measured before is replaced."""
+        """A copy with measured effects, which replace those of the same intervention and target."""
         known = {(one.what, one.regime, one.target): one for one in self.provenance.measured}
         known |= {(one.what, one.regime, one.target): one for one in measured}
-        told = {"measured": tuple(known.values())}
-        return replace(self, provenance=self.provenance.model_copy(update=told))
+        update = {"measured": tuple(known.values())}
+        return replace(self, provenance=self.provenance.model_copy(update=update))
 
     def with_report(self, report: Report) -> AttributionGraph:
-        """The same with how it fared in the model."""
+        """A copy with a report of tests in the model."""
         return replace(self, provenance=self.provenance.model_copy(update={"report": report}))
 
     def take(self, nodes: Int[ndarray, " kept"]) -> AttributionGraph:
-        """Only these nodes, in rising order; what a row loses moves to `dropped`."""
+        """Only these nodes, in rising order; weights that a row loses are added to `dropped`."""
         if np.any(np.diff(nodes) <= 0):
             raise ValueError("Nodes must be taken in rising order, each once.")
         inside = np.zeros(len(self), dtype=bool)
@@ -215,7 +226,7 @@ class AttributionGraph:
             imported=inner.imported if len(nodes) == len(self) else None,
             provenance=self.provenance.model_copy(update={"targets": targets}),
             output_tokens=tokens,
-            descriptions={key: said for key, said in self.descriptions.items() if key in keys},
+            descriptions={key: one for key, one in self.descriptions.items() if key in keys},
         )
 
 
@@ -233,14 +244,14 @@ def _row_sums(weights: csr_array, of: np.ufunc) -> Float[ndarray, " node"]:
     sums = np.zeros(weights.shape[0])
     for rows, start, end in row_parts(weights):
         numbers = of(weights.data[start:end])
-        with np.errstate(over="ignore"):  # an infinite sum tells its reader
+        with np.errstate(over="ignore"):  # callers check for infinite sums
             starts = weights.indptr[rows] - start
             sums[rows] = np.add.reduceat(numbers, starts, dtype=np.float64)
     return sums
 
 
 def row_parts(weights: csr_array) -> Iterator[tuple[Int[ndarray, " row"], int, int]]:
-    """Rows with edges, some at a time, and where their edges start and end.
+    """Rows with edges, in batches, with the start and end of each batch's edges.
 
     A graph of 10⁸ edges leaves no room for a second copy of its weights.
     """
@@ -251,7 +262,7 @@ def row_parts(weights: csr_array) -> Iterator[tuple[Int[ndarray, " row"], int, i
 
 
 def edge_targets(weights: csr_array) -> Int[ndarray, " edge"]:
-    """Row of each stored weight, as `weights.indices` is the column.
+    """Row of each stored weight, as `weights.indices` is its column.
 
     >>> edge_targets(csr_array([[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [1.0, -3.0, 0.0]]))
     array([1, 2, 2])
@@ -260,7 +271,7 @@ def edge_targets(weights: csr_array) -> Int[ndarray, " edge"]:
 
 
 def select_edges(weights: csr_array, kept: Bool[ndarray, " edge"]) -> csr_array:
-    """The same matrix with only these of its stored weights, dtype and order unchanged."""
+    """The same matrix with some of its stored weights only, dtype and order unchanged."""
     ends = np.searchsorted(np.flatnonzero(kept), weights.indptr)
     arrays = (weights.data[kept], weights.indices[kept], ends)
     return csr_array(arrays, shape=weights.shape)

@@ -1,7 +1,7 @@
-"""Identity: whether two graphs are of one model, one dictionary, one vocabulary.
+"""Identity: whether two graphs have the same model, dictionary or vocabulary.
 
-Headers of schema 2 name contents by digests, which decide where both headers have them.  Else
-names do: everything that both say must be the same.
+Headers of schema 2 hold digests of contents, which decide where both headers have them.  Otherwise
+all fields that schema 1 has must agree.
 """
 
 from __future__ import annotations
@@ -18,55 +18,56 @@ from graphs.core.provenance import (
 )
 
 
-def one_dictionary(first: AttributionGraph, second: AttributionGraph) -> bool:
-    """Whether features are the same by their numbers.
+def same_dictionary(first: AttributionGraph, second: AttributionGraph) -> bool:
+    """Whether the same layer and index mean the same feature in both graphs.
 
-    Neurons are if the model is; a dictionary is of its features wherever it is used, as in a base
-    model and its chat model.  One that is unknown is never the same as another.
+    Neurons need the same model; dictionaries need not, as for a base model and its chat model.
+    Unknown dictionaries are never the same.
     """
     one, other = first.provenance, second.provenance
     if UNKNOWN in (one.dictionary.name, other.dictionary.name):
         return False
     if NEURONS in (one.dictionary.kind, other.dictionary.kind):
-        return one.dictionary == other.dictionary and one_source(one.model, other.model)
-    return one_source(one.dictionary, other.dictionary)
+        return one.dictionary == other.dictionary and same_source(one.model, other.model)
+    return same_source(one.dictionary, other.dictionary)
 
 
-def one_source(
+def same_source(
     first: ModelIdentity | DictionaryIdentity, second: ModelIdentity | DictionaryIdentity
 ) -> bool:
-    """Whether two headers name one model, or one dictionary."""
+    """Whether two headers name the same model or the same dictionary."""
     if first.fingerprint is not None and second.fingerprint is not None:
         return first.fingerprint == second.fingerprint
-    return _named(first) == _named(second)
+    return _schema_1_fields(first) == _schema_1_fields(second)
 
 
-def one_vocabulary(first: Provenance, second: Provenance) -> bool:
+def same_vocabulary(first: Provenance, second: Provenance) -> bool:
     """Whether an id is the same token in both.
 
-    Where a header does not name its vocabulary, one model has one; and else the prompts tell: of
-    the texts that are one token in each, all have the same id in both, and there are some.
+    Where a header has no digest of its vocabulary, the same model has the same.  For different
+    models the prompts decide: they share token texts, and every shared text has the same id in
+    both.
     """
     one, other = first.model, second.model
     if one.vocabulary is not None and other.vocabulary is not None:
         return one.vocabulary == other.vocabulary
-    if one.name != UNKNOWN and one_source(one, other):
+    if one.name != UNKNOWN and same_source(one, other):
         return True
-    known = _only_entries(first)
-    same = [known[text] == entry for text, entry in _only_entries(second).items() if text in known]
+    known = _unique_ids(first)
+    same = [known[text] == entry for text, entry in _unique_ids(second).items() if text in known]
     return bool(same) and all(same)
 
 
 def token_keys(
     first: Provenance, second: Provenance
 ) -> tuple[tuple[int, ...], tuple[int, ...]] | tuple[tuple[str, ...], tuple[str, ...]]:
-    """What tells the tokens of two prompts apart: ids of one vocabulary, else their texts.
+    """Keys by which the tokens of two prompts are compared: ids in one vocabulary, else texts.
 
-    Several tokens of a byte-level vocabulary may be written alike.  A graph of another program may
-    lack some ids.
+    Texts are ambiguous: tokens of a byte-level vocabulary may share one.  A graph of another
+    program may lack some ids.
     """
     ids = first.token_ids, second.token_ids
-    if one_vocabulary(first, second) and min([0, *ids[0], *ids[1]]) == 0:
+    if same_vocabulary(first, second) and min([0, *ids[0], *ids[1]]) == 0:
         return ids
     return first.tokens, second.tokens
 
@@ -80,16 +81,16 @@ def feature_numbering(graph: AttributionGraph) -> tuple[dict[str, Any], ...] | N
     if header.dictionary.name == UNKNOWN:
         return None
     about = (header.dictionary, *([header.model] if header.dictionary.kind == NEURONS else []))
-    return tuple(map(_named, about))
+    return tuple(map(_schema_1_fields, about))
 
 
-def _named(source: ModelIdentity | DictionaryIdentity) -> dict[str, Any]:
-    """What headers of schema 1 say as well."""
+def _schema_1_fields(source: ModelIdentity | DictionaryIdentity) -> dict[str, Any]:
+    """The fields that headers of schema 1 have too."""
     return source.model_dump(exclude={"fingerprint", "vocabulary", "documents"})
 
 
-def _only_entries(header: Provenance) -> dict[str, int]:
-    """Texts that are one token of the prompt, whose id is known, and that id."""
+def _unique_ids(header: Provenance) -> dict[str, int]:
+    """Token texts of the prompt that have exactly one known id, and that id."""
     entries: dict[str, set[int]] = {}
     for text, entry in zip(header.tokens, header.token_ids, strict=True):
         entries.setdefault(text, set()).add(entry)

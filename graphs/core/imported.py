@@ -1,9 +1,9 @@
-"""What a graph keeps of the file that it was read from, so that an export gives it back.
+"""The JSON file that a graph was read from, kept so that an export is lossless.
 
-Programs write more than a graph: ids and labels, who made it and how, what a person did in the
-viewer, and the influence of nodes in a larger graph, of which the file holds a part.  All of it is
-kept as it was, but for the links, which are the graph's own edges.  A graph with fewer nodes or
-edges is another one and keeps nothing.
+Files of other programs hold more than a graph: ids and labels, origin and settings, what a user did
+in the viewer, and the influence of nodes in a larger graph of which the file is a part.  All of it
+is kept as it was, except the links, which are the graph's own edges.  A graph with fewer nodes or
+edges keeps nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from numpy import ndarray
 
 @dataclass(frozen=True, eq=False)
 class Imported:
-    """A JSON as it was read, and where its nodes and links are in the graph."""
+    """A JSON text, and the rows and edges of its nodes and links in the graph."""
 
     text: bytes  # without our own key and without links that are edges of the graph
-    rows: Int[ndarray, " node"]  # of each of its nodes, the row
-    links: Int[ndarray, " link"]  # of each of its links, the edge as stored; -1: the next in text
+    rows: Int[ndarray, " node"]  # of each node in the text
+    links: Int[ndarray, " link"]  # of each link, the stored edge; -1: the next link in `text`
 
     def fits(self, nodes: int, edges: int) -> bool:
-        """Whether it is about a graph of so many nodes and edges."""
+        """Whether it describes a graph with these numbers of nodes and edges."""
         kept = self.links[self.links != -1]
         return np.array_equal(np.sort(self.rows), np.arange(nodes)) and np.array_equal(
             np.sort(kept), np.arange(edges)

@@ -1,8 +1,7 @@
-"""Merging annotations: what two people made of the same ones, put together.
+"""Merging annotations: a three-way merge of two edits of the same annotations.
 
-Whatever one of them left as it was is as the other made it.  Pins and hidden nodes can always be
-put together; where both changed one label, group or place, each in another way, nobody can tell
-what is meant.
+Where only one side changed something, that change is taken.  Pins and hidden nodes always merge; a
+label, group or place that both sides changed differently is a conflict.
 """
 
 from __future__ import annotations
@@ -20,47 +19,47 @@ V = TypeVar("V")
 
 
 class MergeConflict(HeadwaterError):
-    """Two people said different things of one thing; the text is one sentence."""
+    """Both sides changed the same entry differently; the message is one sentence."""
 
 
-def merged(read: Annotations, there: Annotations, own: Annotations) -> Annotations:
-    """What two people made of `read`: one of them is `there` already, the other brings `own`.
+def merged(base: Annotations, stored: Annotations, own: Annotations) -> Annotations:
+    """Both the changes from `base` to `stored` and those from `base` to `own`.
 
-    Where there is nothing by now, nothing of `own` goes.  Raises MergeConflict if both changed one
-    label, group or place, or grouped one node.
+    If `stored` is empty, all of `own` is kept.  Raises MergeConflict if both changed one label,
+    group or place, or put one node into different groups.
     """
-    if there in (read, NO_ANNOTATIONS):
+    if stored in (base, NO_ANNOTATIONS):
         return own
-    groups = [{group.name: group for group in side.groups} for side in (read, there, own)]
+    groups = [{group.name: group for group in side.groups} for side in (base, stored, own)]
     try:
         return Annotations(
-            pins=_members(read.pins, there.pins, own.pins),
-            labels=_entries("label of", read.labels, there.labels, own.labels),
+            pins=_members(base.pins, stored.pins, own.pins),
+            labels=_entries("label of", base.labels, stored.labels, own.labels),
             groups=tuple(_entries("group", *groups).values()),
-            places=_entries("place of", read.places, there.places, own.places),
-            hidden=_members(read.hidden, there.hidden, own.hidden),
+            places=_entries("place of", base.places, stored.places, own.places),
+            hidden=_members(base.hidden, stored.hidden, own.hidden),
         )
-    except ValidationError as error:  # a node in two groups, each made by one of them
+    except ValidationError as error:  # a node in two groups, one of each side
         problem = first_problem(error).removeprefix("Value error, ")
-        raise MergeConflict(f"Together with what has changed in the file, {problem}.") from error
+        raise MergeConflict(f"Cannot merge with the changes in the file: {problem}.") from error
 
 
 def _members(
-    read: tuple[str, ...], there: tuple[str, ...], own: tuple[str, ...]
+    base: tuple[str, ...], stored: tuple[str, ...], own: tuple[str, ...]
 ) -> tuple[str, ...]:
-    kept = [name for name in there if name in own or name not in read]
-    return tuple(dict.fromkeys([*kept, *(name for name in own if name not in read)]))
+    kept = [name for name in stored if name in own or name not in base]
+    return tuple(dict.fromkeys([*kept, *(name for name in own if name not in base)]))
 
 
 def _entries(
-    what: str, read: Mapping[str, V], there: Mapping[str, V], own: Mapping[str, V]
+    what: str, base: Mapping[str, V], stored: Mapping[str, V], own: Mapping[str, V]
 ) -> dict[str, V]:
     result: dict[str, V] = {}
-    for name in dict.fromkeys([*there, *own]):
-        old, theirs, mine = (side.get(name) for side in (read, there, own))
+    for name in dict.fromkeys([*stored, *own]):
+        old, theirs, mine = (side.get(name) for side in (base, stored, own))
         if mine not in (old, theirs) and theirs != old:
             raise MergeConflict(
-                f"The {what} {name!r} was changed in the file meanwhile, and differently here."
+                f"The {what} {name!r} was changed both here and in the file, in different ways."
             )
         value = theirs if mine == old else mine
         if value is not None:

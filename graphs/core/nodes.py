@@ -1,4 +1,4 @@
-"""Nodes: what a graph is made of, and the one spelling of their names.
+"""Nodes of a graph, their canonical names, and descriptions of features.
 
 A node is a value, `NodeId(kind, layer, pos, index)`.  Its text form is canonical and
 `NodeId.parse` is the inverse of `str`:
@@ -10,6 +10,9 @@ A node is a value, `NodeId(kind, layer, pos, index)`.  Its text form is canonica
     error:5@3          what layer 5's dictionary leaves unexplained at position 3
     logit:4@7          vocabulary entry 4, predicted at position 7
     target:0@7         any other direction at position 7: a contrast or a vector
+
+A description is what is known of a feature over many prompts: its label, promoted tokens and top
+activations.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from enum import IntEnum
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from pydantic import Field, model_validator
+
+from graphs.core.records import Record
 
 
 class NodeKind(IntEnum):
@@ -43,9 +49,9 @@ class NodeKind(IntEnum):
 INPUT_KINDS = (NodeKind.TOKEN, NodeKind.POSITION)
 TARGET_KINDS = (NodeKind.LOGIT, NodeKind.TARGET)
 
-MOST = 10**18 - 1  # of a layer, position or index
+MOST = 10**18 - 1  # largest layer, position or index
 _NUMBER = "(?:0|[1-9][0-9]{0,17})"  # one spelling per number, up to MOST
-_SPELLING = {  # which of layer, pos, index a kind has, and how they are written
+_SPELLING = {  # which of layer, pos, index a kind has, in what form
     NodeKind.TOKEN: "{index}@{pos}",
     NodeKind.POSITION: "{pos}",
     NodeKind.BIAS: "{layer}",
@@ -66,7 +72,7 @@ _PATTERNS = {
 
 @dataclass(frozen=True, order=True)
 class NodeId:
-    """Which node this is; fields that a kind does not have are None.
+    """Identity of a node; fields that its kind does not have are None.
 
     >>> NodeId.parse("feature:12/345@7")
     NodeId(kind=<NodeKind.FEATURE: 3>, layer=12, pos=7, index=345)
@@ -85,7 +91,7 @@ class NodeId:
 
     @classmethod
     def parse(cls, text: str) -> NodeId:
-        """The node that `text` names.  Raises ValueError for anything but a canonical name."""
+        """The node with a canonical name.  Raises ValueError for any other text."""
         for kind, pattern in _PATTERNS.items():
             if match := pattern.fullmatch(text):
                 return cls(kind, **{name: int(value) for name, value in match.groupdict().items()})
@@ -99,7 +105,7 @@ class NodeId:
 class NodeTable:
     """All nodes of a graph as columns, in topological order; -1 stands for a missing field.
 
-    Raises ValueError if the columns differ in length or a node has other fields than its kind.
+    Raises ValueError if columns differ in length or a node lacks fields of its kind or has others.
     """
 
     kind: Int[ndarray, " node"]  # NodeKind
@@ -107,7 +113,7 @@ class NodeTable:
     pos: Int[ndarray, " node"]  # token position, 0 = first token of the prompt; -1: none
     index: Int[ndarray, " node"]  # row of the dictionary, vocabulary id, or target number
     activation: Float[ndarray, " node"]  # features: after the nonlinearity; nan elsewhere
-    value: Float[ndarray, " node"]  # what incoming weights must sum to, where known; else nan
+    value: Float[ndarray, " node"]  # sum of incoming weights, where known; else nan
 
     def __post_init__(self) -> None:
         lengths = {name: len(column) for name, column in self.columns().items()}
@@ -115,17 +121,19 @@ class NodeTable:
             raise ValueError(f"Node columns must have one length, got {lengths}.")
         unknown = (self.kind < 0) | (self.kind >= len(NodeKind))
         if np.any(unknown):
-            raise ValueError(f"There is no node kind {self.kind[unknown][0]}.")
+            raise ValueError(f"Unknown node kind {self.kind[unknown][0]}.")
         fields = np.stack([self.layer, self.pos, self.index], axis=1)
         if np.any(fields > MOST):
-            raise ValueError(f"Numbers of nodes go up to {MOST:,}, got {fields.max():,}.")
+            raise ValueError(
+                f"Layers, positions and indices go up to {MOST:,}, got {fields.max():,}."
+            )
         wrong = np.any((fields >= 0) != _HAS[self.kind], axis=1) | np.any(fields < -1, axis=1)
         if np.any(wrong):
             node = int(np.flatnonzero(wrong)[0])
             kind = NodeKind(int(self.kind[node]))
             raise ValueError(
-                f"Node {node} is written {kind.word}:{_SPELLING[kind]} and its other fields are "
-                f"-1, got layer {self.layer[node]}, pos {self.pos[node]}, "
+                f"Node {node} has the form {kind.word}:{_SPELLING[kind]}, with -1 in all other "
+                f"fields, got layer {self.layer[node]}, pos {self.pos[node]}, "
                 f"index {self.index[node]}."
             )
 
@@ -164,3 +172,38 @@ class NodeTable:
 
 def _node_id(kind: int, *fields: int) -> NodeId:
     return NodeId(NodeKind(kind), *(None if field < 0 else field for field in fields))
+
+
+class Example(Record):
+    """One text, and the feature's activation at each of its tokens."""
+
+    tokens: tuple[str, ...]
+    activations: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Example:
+        if len(self.tokens) != len(self.activations):
+            raise ValueError(
+                f"Expected one activation per token, got {len(self.activations)} for "
+                f"{len(self.tokens)} tokens."
+            )
+        return self
+
+
+class Description(Record):
+    """Description of one feature of a dictionary."""
+
+    label: str  # in a few words; may be empty
+    promoted_at_own_layer: tuple[str, ...] = Field(  # by what it writes at its own layer alone
+        default=(), validation_alias="said", serialization_alias="said"
+    )
+    promoted: tuple[str, ...] = Field(  # tokens whose logits it raises most, over all layers
+        default=(), validation_alias="raised", serialization_alias="raised"
+    )
+    suppressed: tuple[str, ...] = Field(  # tokens whose logits it lowers most
+        default=(), validation_alias="lowered", serialization_alias="lowered"
+    )
+    frequency: float | None = Field(default=None, ge=0.0, le=1.0)  # share of tokens it fires on
+    histogram: tuple[int, ...] = ()  # activations above 0 in equal bins up to the largest
+    largest: float | None = None  # activation
+    examples: tuple[Example, ...] = ()  # strongest first

@@ -1,7 +1,7 @@
-"""Openings: how prompts, and the documents that a dictionary was trained on, begin.
+"""Openings: how a prompt begins, and how the documents began that a dictionary was trained on.
 
-A model treats the first token like no other, so that it matters whether BOS stands there, and
-whether features are looked for at it.  Both sides are recorded, and what differs is said.
+Models treat the first token differently from all others, so it matters whether it is BOS and
+whether it has features.  Both are recorded for prompt and dictionary, and differences are reported.
 """
 
 from __future__ import annotations
@@ -15,30 +15,29 @@ from graphs.core.records import Record
 
 
 class Bos(StrEnum):
-    """When BOS is put in front of a text that does not begin with it."""
+    """When BOS is prepended to a text that does not begin with it."""
 
-    AUTO = "auto"  # when the tokenizer does so by itself
+    AUTO = "auto"  # when the tokenizer does so by default
     NEVER = "never"
     ALWAYS = "always"
 
 
-class ContextRule(StrEnum):
-    """Why first positions are context only, without features and errors, or why none is."""
+class PrefixRule(StrEnum):
+    """Why first positions are prefix positions, without features and errors, or why none is."""
 
     CHAT = "chat"  # they hold the fixed opening of a chat
     SPECIAL = "special"  # the first holds a special token
-    ORDINARY = "ordinary"  # none is: the first token is an ordinary one
-    ASKED = "asked"  # a person gave their number, and it is another than these rules give
+    ORDINARY = "ordinary"  # there are none: the first token is an ordinary one
+    ASKED = "asked"  # the user gave a number that differs from what these rules give
 
 
 class Opening(Record):
     """How a prompt begins."""
 
     asked: Bos
-    # BOS was put in front; the text has it; it has not, though the tokenizer knows one; it knows
-    # none.
+    # BOS was prepended; the text begins with it; neither; the tokenizer has no BOS.
     bos: Literal["added", "typed", "left out", "unknown"]
-    rule: ContextRule
+    rule: PrefixRule
 
     @property
     def has_bos(self) -> bool:
@@ -46,42 +45,44 @@ class Opening(Record):
 
 
 class DocumentOpening(Record):
-    """How documents begin that a dictionary was trained on."""
+    """How the documents begin that a dictionary was trained on."""
 
     bos: bool
-    context_only: int | None = Field(default=None, ge=0)  # first positions; None: by the rules
+    n_prefix: int | None = Field(  # number of prefix positions; None: by the rules
+        default=None, ge=0, validation_alias="context_only", serialization_alias="context_only"
+    )
 
 
 def mismatches(
-    documents: DocumentOpening | None, opening: Opening | None, context_only: int
+    documents: DocumentOpening | None, opening: Opening | None, n_prefix: int
 ) -> tuple[str, ...]:
-    """One sentence per thing in which a prompt begins otherwise than a dictionary's documents."""
+    """One sentence per difference between the openings of a prompt and of training documents."""
     if documents is None or opening is None:
         return ()
     found: list[str] = []
     if documents.bos and not opening.has_bos:
         found.append(
             "The dictionary was trained on documents that begin with BOS, the prompt does not: "
-            "--bos always puts it in front."
+            "use --bos always."
         )
     if opening.has_bos and not documents.bos:
         found.append(
             "The dictionary was trained on documents without BOS, the prompt begins with it: "
-            "--bos never leaves it out."
+            "use --bos never."
         )
-    trained, asked = documents.context_only, opening.rule == ContextRule.ASKED
+    trained, asked = documents.n_prefix, opening.rule == PrefixRule.ASKED
     if trained is None and asked:
         found.append(
-            "The dictionary was trained with special tokens alone as context only, the prompt has "
-            f"{_positions(context_only)} so: leave out --context-only."
+            "The dictionary was trained with only special tokens as prefix, the prompt has one of "
+            f"{_positions(n_prefix)}: leave out --prefix."
         )
-    if trained is not None and trained != context_only:
+    if trained is not None and trained != n_prefix:
         found.append(
-            f"The dictionary was trained with {_positions(trained)} as context only, the prompt "
-            f"has {context_only}: give --context-only {trained}."
+            f"The dictionary was trained with a prefix of {_positions(trained)}, the prompt has "
+            f"one of {n_prefix}: use --prefix {trained}."
         )
     return tuple(found)
 
 
 def _positions(count: int) -> str:
-    return f"{count} first position{'s' * (count != 1)}"
+    return f"{count} position{'s' * (count != 1)}"

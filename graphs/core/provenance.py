@@ -1,10 +1,7 @@
-"""Provenance: where a graph came from and how far it can be trusted.
+"""Provenance: the JSON header of a graph file, with the graph's origin and checks.
 
-These are the only pydantic models of the package: they are the JSON header of the graph file,
-so bytes from outside are checked here and nowhere else.
-
-Schema 2 (November 2026) names the vocabulary and the contents of model and dictionary; a header of
-schema 1 is read as one of schema 2 that leaves these open.
+Schema 2 (November 2026) adds digests of the vocabulary and of the contents of model and dictionary;
+a header of schema 1 is read as one of schema 2 without these.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     JsonValue,
-    model_validator,
 )
 
 from graphs.core.opening import DocumentOpening, Opening, mismatches
@@ -24,9 +20,9 @@ from graphs.core.regime import Regime
 from graphs.core.report import Report
 
 SCHEMA_VERSION = 2
-NEURONS = "neurons"  # kind of dictionary: the model's own
-MOST_LAYERS = 10_000  # far more than any model has, and few enough to be counted one by one
-UNKNOWN = "unknown"  # what a file of another program does not say
+NEURONS = "neurons"  # kind of dictionary: the model's own neurons
+MOST_LAYERS = 10_000  # far more than any model has, and few enough to loop over
+UNKNOWN = "unknown"  # names that a file of another program does not give
 
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -36,45 +32,45 @@ TokenId = Annotated[int, Field(ge=-1, lt=10**18)]
 class ModelIdentity(Record):
     """The language model that was traced."""
 
-    name: str  # what was given to --model
+    name: str  # the value of --model
     architecture: str  # transformers class
     revision: str | None = None  # commit of the repository or version of the package
     n_layers: int = Field(ge=1, le=MOST_LAYERS)
-    vocabulary: str | None = None  # digest of all tokens and their ids; None: not known
-    fingerprint: str | None = None  # digest of config and weights, whole files; None: not known
+    vocabulary: str | None = None  # digest of all tokens and their ids; None: unknown
+    fingerprint: str | None = None  # digest of config and weight files; None: unknown
 
 
 class DictionaryIdentity(Record):
-    """Where the features come from."""
+    """The dictionary that the features come from."""
 
-    kind: str  # neurons, transcoder, cross-layer transcoder; imported graphs keep their word
+    kind: str  # neurons, transcoder, cross-layer transcoder; imported: as the file has it
     name: str
     revision: str | None = None
-    fingerprint: str | None = None  # digest of all that is read, whole files; None: not known
-    documents: DocumentOpening | None = None  # how those it was trained on begin; None: not known
+    fingerprint: str | None = None  # digest of all files that are read; None: unknown
+    documents: DocumentOpening | None = None  # how training documents begin; None: unknown
 
 
 class Sink(Record):
-    """A position without BOS or the like whose residual stream is far larger than the others'."""
+    """An attention sink outside the prefix: a position with a far larger residual stream."""
 
     pos: int = Field(ge=0)
-    layer: int = Field(ge=0)  # whose MLP reads the residual that is largest
+    layer: int = Field(ge=0)  # whose MLP input is the largest
     ratio: float = Field(ge=0.0)  # its norm over the median of all positions
-    influence: float = Field(ge=0.0)  # share of all features' influence that the position's have
+    influence: float = Field(ge=0.0)  # share of all feature influence at this position
 
 
 class Target(Record):
     """One traced output."""
 
-    text: str  # the token, or what the direction is
+    text: str  # the token, or a description of the direction
     token_id: TokenId | None = None  # vocabulary entry; None for contrasts and vectors
-    probability: Probability | None  # model's own; 1 for contrasts and vectors; None: not known
+    probability: Probability | None  # model's own; 1 for contrasts and vectors; None: unknown
 
 
 class Measured(Record):
-    """One intervention in the model, beside what the graph says of it."""
+    """The predicted and the measured effect of an intervention on one target."""
 
-    what: str = Field(min_length=1)  # in words, as in "feature:12/345@7 to 0"
+    what: str = Field(min_length=1)  # description, as in "feature:12/345@7 to 0"
     regime: Regime
     target: str  # the logit or target node, as in graphs.core.nodes
     predicted: float | None  # change of the target's value by the graph's edges; None: unknown
@@ -82,22 +78,22 @@ class Measured(Record):
 
 
 class Checks(Record):
-    """What the trace measured about itself; None where it does not apply or was not measured."""
+    """Numerical checks of a trace; None where one does not apply or was not measured."""
 
     conservation_max: float | None = None  # largest |sum of row - value| / sum of |row|
     conservation_median: float | None = None
-    conservation_limit: float | None = None  # of these and replay; above it the graph fails
+    conservation_limit: float | None = None  # of these and replay; above it the check fails
     replay_max_difference: float | None = None  # replayed minus recorded logits, relative
     recording_max_difference: float | None = None  # recorded minus model's own logits, relative
-    recording_limit: float | None = None  # above it the graph fails
-    influence_resolved: float | None = None  # 1 - mass that waits at features not expanded
-    error_influence_share: float | None = None  # of all influence that ends at inputs or errors
+    recording_limit: float | None = None  # above it the check fails
+    influence_resolved: float | None = None  # 1 - unresolved influence, as a share
+    error_influence_share: float | None = None  # of the influence at inputs and errors
     active_features: int | None = None  # before selection
     expanded_features: int | None = None
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One sentence per check that does not hold."""
+        """One sentence per failed check."""
         measured = (
             (
                 self.conservation_max,
@@ -114,8 +110,8 @@ class Checks(Record):
             (
                 self.recording_max_difference,
                 self.recording_limit,
-                "Recording fails: a logit of the model as it was recorded differs from the model's "
-                "own by {:.1e} of the largest, the limit is {:.0e}.",
+                "Recording fails: a logit of the recorded run differs from that of the model alone "
+                "by {:.1e} of the largest, the limit is {:.0e}.",
             ),
         )
         return tuple(
@@ -126,7 +122,7 @@ class Checks(Record):
 
 
 def _upgraded(version: Any) -> Any:
-    """The present schema for the first one, whose fields all have their meaning still."""
+    """Schema 1 as the current schema: all its fields have kept their meaning."""
     return SCHEMA_VERSION if type(version) is int and version == 1 else version
 
 
@@ -140,28 +136,24 @@ class Provenance(Record):
     dtype: str
     prompt: str  # as it was tokenised, with special tokens
     tokens: tuple[str, ...]  # one string per position
-    token_ids: tuple[TokenId, ...]  # -1: not known
-    context_only: int = Field(default=0, ge=0)  # first positions, without features and errors
-    opening: Opening | None = None  # None: not known
-    sinks: tuple[Sink, ...] | None = None  # attention sinks; None: not looked for
+    token_ids: tuple[TokenId, ...]  # -1: unknown
+    n_prefix: int = Field(  # number of prefix positions, without features and errors
+        default=0, ge=0, validation_alias="context_only", serialization_alias="context_only"
+    )
+    opening: Opening | None = None  # None: unknown
+    sinks: tuple[Sink, ...] | None = None  # attention sinks; None: not computed
     targets: tuple[Target, ...]  # in the order of the graph's logit and target nodes
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     checks: Checks = Checks()
     measured: tuple[Measured, ...] = ()
     report: Report | None = None  # of `headwater check`
 
-    @model_validator(mode="after")
-    def _sinks_in_the_prompt(self) -> Provenance:
-        if any(sink.pos >= len(self.tokens) for sink in self.sinks or ()):
-            raise ValueError("a sink is at a position that the prompt does not have")
-        return self
-
     @property
     def mismatches(self) -> tuple[str, ...]:
-        """One sentence per way in which the prompt begins unlike the dictionary's documents."""
-        return mismatches(self.dictionary.documents, self.opening, self.context_only)
+        """One sentence per difference between the openings of prompt and training documents."""
+        return mismatches(self.dictionary.documents, self.opening, self.n_prefix)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One sentence per check of the trace or in the model that does not hold."""
+        """One sentence per failed check, of the trace or of the report."""
         return (*self.checks.failures, *(self.report.failures if self.report else ()))

@@ -1,4 +1,4 @@
-"""Regimes: what is held at the values of the prompt while an intervention runs."""
+"""Regimes: what is frozen while an intervention runs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from enum import StrEnum
 
 
 class Regime(StrEnum):
-    """In the order of how much is held."""
+    """From the most to the least that is frozen."""
 
-    FROZEN = "frozen"  # patterns, norms and MLP outputs: direct effects are left
-    CONSTRAINED = "constrained"  # the same up to a block, above it patterns alone
+    FROZEN = "frozen"  # attention patterns, norm denominators, MLP outputs: direct effects only
+    CONSTRAINED = "constrained"  # the same up to a block, attention patterns alone above it
     FREE = "free"  # nothing

@@ -1,24 +1,24 @@
-"""Report: how a graph fared in the model that it is of.  Part of the graph file's header.
+"""Report: tests of a graph in its model.  Part of the graph file's header.
 
-    rows          some rows are computed anew, and so are activations
-    effects       each top feature is ablated alone: predicted beside measured, at every target
-                  and at every feature that it is predicted to change
+    rows          some rows and activations are recomputed
+    effects       each top feature is ablated alone; predicted and measured effects are compared at
+                  every target and at every feature that it is predicted to change
     necessity     the pruned circuit's features are ablated together
     sufficiency   all other features are ablated together
-    strongest     the few features that raise the targets most (`graphs.opposing`) are ablated
-    curve         only the k % of features with the most influence are left, for ten k
+    strongest     the features that raise the targets most (`graphs.opposing`) are ablated
+    curve         only the k % of features with the most influence are kept, for ten values of k
 
 With m the value of the targets, weighted by the graph's seed, and all features ablated as the
-ground (errors, tokens and biases stay):
+baseline (errors, tokens and biases stay):
 
-    faithfulness  f(C) = (m(C) - m(nothing)) / (m(all) - m(nothing))     C: features that are left
+    faithfulness  f(C) = (m(C) - m(nothing)) / (m(all) - m(nothing))     C: features that are kept
     necessity     (m(all) - m(all but C)) / (m(all) - m(nothing))
     CPR           ∫ f(k) dk, higher is better          CMD   ∫ |1 - f(k)| dk, lower is better
 
-The integrals are by trapezoid over k from 0 to 1.  Sets are beside random ones with as many
-features of every layer.  Source of f, CPR and CMD: MIB (arXiv 2504.13151), which has edges where
-we have features; of effects: "Circuit tracing" (2025), which has a rank correlation of 0.72 between
-features.
+The integrals are by trapezoid over k from 0 to 1.  Sets are compared with random sets of as many
+features per layer.  Sources: for f, CPR and CMD, MIB (arXiv 2504.13151), which ablates edges where
+we ablate features; for effects, "Circuit tracing" (2025), which reports a rank correlation of 0.72
+between features.
 """
 
 from __future__ import annotations
@@ -34,61 +34,65 @@ Receivers = Literal["targets", "features"]
 KS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # shares of features, as in MIB
 LEAST_RANK = 0.5  # rank correlation of predicted and measured effects
 LEAST_SIGN = 0.75  # share of effects of the predicted sign
-LARGEST_MISS = 1e-3  # of frozen effects, beyond what rows have dropped
-MOST_CHANCE = 0.05  # share of random sets that do as well as the circuit
+LARGEST_MISS = 1e-3  # relative error of frozen effects, beyond what rows have dropped
+MOST_NULL_PROBABILITY = 0.05  # share of random sets that do as well as the circuit
 
 
 class RowsReport(Record):
-    """The file's rows and numbers beside those of the model, as they are now."""
+    """Rows and values of the file compared with those recomputed in the model."""
 
-    rows: int = Field(ge=0)  # that were computed anew
-    difference: float = Field(ge=0.0)  # largest of a row, of its absolute sum
-    values: float = Field(ge=0.0)  # largest of an activation or value, of the largest
+    rows: int = Field(ge=0)  # that were recomputed
+    difference: float = Field(ge=0.0)  # largest of a row, relative to its absolute sum
+    values: float = Field(ge=0.0)  # largest of an activation or value, relative to the largest
     limit: float  # of both
 
 
 class EffectReport(Record):
-    """Predicted beside measured effects of ablating single features, in one regime."""
+    """Predicted and measured effects of ablating single features, in one regime."""
 
     regime: Regime
     on: Receivers
     effects: int = Field(ge=0)  # pairs of an ablated feature and what it is predicted to change
-    dropped: float  # share of the receivers' rows that the graph has dropped
+    dropped: float  # share of the rows of `on` that the graph has dropped
     rank_correlation: float | None  # Spearman's; None where all are equal
     same_sign: float | None  # share
     error: float | None  # sum of |measured - predicted| over sum of |measured|
 
     @property
     def name(self) -> str:
-        """Of the check."""
+        """Name of the check."""
         return f"effects.{self.regime}.{self.on}"
 
 
 class SetReport(Record):
-    """What one set of features does, beside random sets."""
+    """The effect of one set of features, and of random sets."""
 
     features: int = Field(ge=0)
-    share: float  # of what all features together do
+    share: float  # of the effect of all features together
     random_mean: float
     random_sd: float
-    chance: float = Field(ge=0.0, le=1.0)  # share of random sets that do as much or more
+    null_probability: float = Field(  # share of random sets with an effect at least as large
+        ge=0.0, le=1.0, validation_alias="chance", serialization_alias="chance"
+    )
 
 
 class StrongestReport(Record):
-    """What is lost without the few that raise the targets most, beside as many random ones."""
+    """What ablating the features that raise the targets most takes away, and random sets."""
 
     features: int = Field(ge=0)
     value: float  # of the targets, weighted by the seed, with all features
     drop: float  # of that value
     random_drop: float  # mean
     random_sd: float
-    chance: float = Field(ge=0.0, le=1.0)  # share of random sets that take away as much or more
-    # Of the most probable target: with all, without these, mean without random ones.
+    null_probability: float = Field(  # share of random sets that take away at least as much
+        ge=0.0, le=1.0, validation_alias="chance", serialization_alias="chance"
+    )
+    # Of the most probable target: with all features, without these, mean without random sets.
     probability: tuple[float, float, float] | None
 
 
 class CurveReport(Record):
-    """Faithfulness of the most influential features, beside random orders."""
+    """Faithfulness of circuits of growing size, by influence and in random orders."""
 
     shares: tuple[float, ...]  # of the features, from 0 to 1
     faithfulness: tuple[float, ...]
@@ -99,15 +103,15 @@ class CurveReport(Record):
 
 
 class ReplacementReport(Record):
-    """The dictionary in the place of the MLPs, errors left out."""
+    """The model with the dictionary in place of its MLPs, without errors."""
 
-    same_top: bool  # whether the most probable next token stays
-    divergence: float  # KL of the replaced model from the model, in nats
+    same_top: bool  # whether the most probable next token is the same
+    divergence: float  # KL of the replacement model from the model, in nats
     per_layer: tuple[float, ...]  # the same with one layer replaced at a time
 
 
 class Report(Record):
-    """All of it; None where a graph has nothing to test."""
+    """All tests; None where a graph has nothing to test."""
 
     generator: str  # program and version
     rows: RowsReport | None = None
@@ -120,39 +124,41 @@ class Report(Record):
 
     @property
     def problems(self) -> tuple[tuple[str, str], ...]:
-        """Checks that do not hold: a name, as in `effects.frozen.targets`, and one sentence."""
+        """Failed checks: a name, as in `effects.frozen.targets`, and one sentence."""
         found = [("rows", sentence) for sentence in _changed(self.rows)]
         found += [(one.name, sentence) for one in self.effects for sentence in _missed(one)]
-        for name, said, one in (
+        for name, test, one in (
             ("necessity", "ablating the pruned circuit", self.necessity),
             ("sufficiency", "keeping the pruned circuit alone", self.sufficiency),
         ):
-            if one is not None and one.chance > MOST_CHANCE:
+            if one is not None and one.null_probability > MOST_NULL_PROBABILITY:
                 sentence = (
-                    f"{name.capitalize()} fails: {said} does {one.share:.0%} of what all features "
-                    f"do, and {one.chance:.0%} of random sets of its size and layers do as much; "
-                    f"the limit is {MOST_CHANCE:.0%}."
+                    f"{name.capitalize()} fails: {test} has {one.share:.0%} of the effect of all "
+                    f"features, and {one.null_probability:.0%} of random sets of the same size and "
+                    "layers have at least as large an effect; the limit is "
+                    f"{MOST_NULL_PROBABILITY:.0%}."
                 )
                 found.append((name, sentence))
         few = self.strongest
-        if few is not None and few.chance > MOST_CHANCE:
+        if few is not None and few.null_probability > MOST_NULL_PROBABILITY:
             sentence = (
                 f"Strongest fails: ablating the {few.features:,} features that raise the targets "
-                f"most takes away {few.drop:.2f}, and {few.chance:.0%} of random sets of their "
-                f"layers take away as much; the limit is {MOST_CHANCE:.0%}."
+                f"most takes away {few.drop:.2f}, and {few.null_probability:.0%} of random sets of "
+                "the same size and layers take away at least as much; the limit is "
+                f"{MOST_NULL_PROBABILITY:.0%}."
             )
             found.append(("strongest", sentence))
         if self.replacement is not None and not self.replacement.same_top:
             sentence = (
-                "Replacement fails: with the dictionary in the place of all MLPs the most probable "
-                f"token is another, {self.replacement.divergence:.2f} nats away."
+                "Replacement fails: with the dictionary in place of all MLPs the most probable "
+                f"token changes; the divergence is {self.replacement.divergence:.2f} nats."
             )
             found.append(("replacement", sentence))
         return tuple(found)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """One sentence per check that does not hold."""
+        """One sentence per failed check."""
         return tuple(sentence for _, sentence in self.problems)
 
 
@@ -160,8 +166,8 @@ def _changed(rows: RowsReport | None) -> list[str]:
     found: list[str] = []
     if rows is not None and rows.difference > rows.limit:
         found.append(
-            f"Rows fail: computed anew, a row differs from the file's by {rows.difference:.1e} of "
-            f"its absolute sum, the limit is {rows.limit:.0e}: the file was changed."
+            f"Rows fail: a recomputed row differs from the file's by {rows.difference:.1e} of its "
+            f"absolute sum, the limit is {rows.limit:.0e}: the file was changed."
         )
     if rows is not None and rows.values > rows.limit:
         found.append(
@@ -175,21 +181,21 @@ def _changed(rows: RowsReport | None) -> list[str]:
 def _missed(one: EffectReport) -> list[str]:
     found: list[str] = []
     limit = LARGEST_MISS + one.dropped
-    said = f"{one.regime.capitalize()} effects on {one.on} fail"
+    check = f"{one.regime.capitalize()} effects on {one.on} fail"
     if one.regime == Regime.FROZEN and one.error is not None and one.error > limit:
         found.append(
-            f"{said}: with everything held they miss what is predicted by {one.error:.1e} of their "
-            f"size, the limit is {limit:.1e}."
+            f"{check}: with everything frozen, predicted and measured effects differ by "
+            f"{one.error:.1e} of their size, the limit is {limit:.1e}."
         )
     if one.regime == Regime.CONSTRAINED:
         if one.rank_correlation is not None and one.rank_correlation < LEAST_RANK:
             found.append(
-                f"{said}: predicted and measured have a rank correlation of "
+                f"{check}: predicted and measured effects have a rank correlation of "
                 f"{one.rank_correlation:.2f}, the limit is {LEAST_RANK}."
             )
         if one.same_sign is not None and one.same_sign < LEAST_SIGN:
             found.append(
-                f"{said}: {one.same_sign:.0%} have the predicted sign, the limit is "
+                f"{check}: {one.same_sign:.0%} have the predicted sign, the limit is "
                 f"{LEAST_SIGN:.0%}."
             )
     return found

@@ -1,12 +1,12 @@
-"""Soundness: what a graph says about itself holds, or its file is not what was written.
+"""Soundness: consistency of a graph file, to detect damage.
 
-A trace measures by how much its rows miss their values (`Checks.conservation_max`), and whatever
-pruning takes from a row is counted as dropped.  So in every file of such a graph, for each row t,
+A trace measures by how much its rows miss their values (`Checks.conservation_max`), and pruning
+counts what it removes from a row as dropped.  So in every file of such a graph, for each row t,
 
     |sum(weights[t]) + dropped[t] - value[t]| <= conservation_max * (sum |weights[t]| + lost[t])
 
-with lost = dropped_absolute.  Its numbers are known, its seeds are probabilities, or 1 for what a
-person named, and its tokens are those of its header.
+with lost = dropped_absolute.  Activations and values are finite, seeds are probabilities, or 1 for
+targets that the user named, and tokens are those of the header.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _ROUNDING = 1e-9  # of sums in another order, relative
 
 
 def require_sound(graph: AttributionGraph) -> None:
-    """Raise ValueError, with the first node at fault, for a graph that was not traced like this.
+    """Raise ValueError, naming the first faulty node, for a graph that is inconsistent.
 
-    Graphs of other programs, which have no rows that were checked, are let through.
+    Graphs of other programs have no conservation check and always pass.
     """
     if graph.provenance.checks.conservation_max is None:
         return
@@ -41,11 +41,11 @@ def _require_known(graph: AttributionGraph) -> None:
         ("activation", nodes.activation, features),
         ("value", nodes.value, graph.expanded),
     ):
-        _refuse(graph, needed & ~np.isfinite(column), f"has no {name} that is a number")
+        _refuse(graph, needed & ~np.isfinite(column), f"has no finite {name}")
     targets = np.zeros(len(graph), dtype=bool)
     targets[graph.target_rows()] = True
     filled = np.diff(graph.weights.indptr) > 0
-    _refuse(graph, (filled | targets) & ~graph.expanded, "has a row, and is marked as if not")
+    _refuse(graph, (filled | targets) & ~graph.expanded, "has a row but is not marked as expanded")
 
 
 def _require_tokens(graph: AttributionGraph) -> None:
@@ -53,13 +53,13 @@ def _require_tokens(graph: AttributionGraph) -> None:
     tokens: Int[ndarray, " token"] = np.flatnonzero(nodes.is_kind(NodeKind.TOKEN))
     wrong = np.zeros(len(graph), dtype=bool)
     wrong[tokens] = nodes.index[tokens] != ids[nodes.pos[tokens]]
-    _refuse(graph, wrong, "is another token than the header has at its position")
+    _refuse(graph, wrong, "differs from the header's token at its position")
 
 
 def _require_seeds(graph: AttributionGraph) -> None:
     rows = graph.target_rows()
-    told = [target.probability for target in graph.provenance.targets]
-    probabilities = np.array([np.nan if one is None else one for one in told])
+    known = [target.probability for target in graph.provenance.targets]
+    probabilities = np.array([np.nan if one is None else one for one in known])
     seeds: Float[ndarray, " target"] = graph.seed[rows]
     if np.allclose(seeds, 1.0, rtol=_ROUNDING, atol=0.0):
         return
@@ -77,12 +77,12 @@ def _require_rows(graph: AttributionGraph) -> None:
     if np.any(wrong):
         row = int(np.argmax(wrong))
         raise ValueError(
-            f"{graph.nodes[row]} has weights that sum to {sums[row]:.6g} and the value "
-            f"{graph.nodes.value[row]:.6g}, which the trace had found equal: get the file anew."
+            f"{graph.nodes[row]} has weights that sum to {sums[row]:.6g} but the value "
+            f"{graph.nodes.value[row]:.6g}: the file is damaged, get it again."
         )
 
 
 def _refuse(graph: AttributionGraph, wrong: Bool[ndarray, " node"], what: str) -> None:
     if np.any(wrong):
         row = int(np.argmax(wrong))
-        raise ValueError(f"{graph.nodes[row]} {what}: the file is damaged, get it anew.")
+        raise ValueError(f"{graph.nodes[row]} {what}: the file is damaged, get it again.")

@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, locked while they change, read in bounded memory."""
+"""Files: atomic writes, locks, and reads in bounded memory."""

@@ -1,8 +1,8 @@
-"""Files: written whole or not at all, and refused with one sentence.
+"""Files: atomic writes, checked reads, and errors of one sentence.
 
-A file is written under a temporary name in its own folder, flushed to the disk and then renamed:
-whoever opens the final name sees the old file or the new one, never a part of either.  A symbolic
-link stays, and what it leads to is replaced.
+A file is written under a temporary name in its own folder, flushed to disk and then renamed:
+whoever opens the final name sees the old file or the new one, never a partial one.  A symbolic link
+stays; the file that it points to is replaced.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import codecs
 import os
 import stat
+import zlib
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
-from graphs.disk.bounded import json_memory, unpacked
 from graphs.disk.leftovers import remove_leftovers, temporary_path
 from graphs.errors import HeadwaterError
 
@@ -26,7 +28,7 @@ _GZIP = b"\x1f\x8b\x08"
 
 
 class GraphFileError(HeadwaterError):
-    """A graph file cannot be read or written; the text is one sentence that says why."""
+    """A graph file cannot be read or written; the message is one sentence that says why."""
 
 
 @contextmanager
@@ -53,15 +55,15 @@ def atomic_write(path: Path | str) -> Generator[Path]:
         _flush_folder(final.parent)
     except GraphFileError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: what is no JSON or no text
+    except (OSError, ValueError) as error:  # ValueError: content that cannot be encoded
         raise GraphFileError(f"Cannot write {path}: {reason(error)}.") from error
     finally:
-        with suppress(OSError):  # it is the file by now
+        with suppress(OSError):  # already renamed
             temporary.unlink()
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it.  Raises GraphFileError if that cannot be."""
+    """Make a folder and its parents.  Raises GraphFileError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -70,31 +72,31 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Generator[None]:
-    """As `make_folder`; if the block fails, folders that were made for it go again."""
+    """As `make_folder`; if the block fails, the new folders are removed if they are empty."""
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     make_folder(path)
     try:
         yield
     except BaseException:
         for folder in made:
-            with suppress(OSError):  # there is something in it
+            with suppress(OSError):  # not empty
                 folder.rmdir()
         raise
 
 
 def real_path(path: Path | str) -> Path:
-    """The file behind symbolic links, which need not be there.
+    """The path with symbolic links resolved; it need not exist.
 
-    Raises OSError or ValueError for a name that cannot be one, and for links in a circle.
+    Raises OSError or ValueError for an invalid name and for a cycle of links.
     """
     final = Path(os.path.realpath(path))
     if final.is_symlink():
-        raise OSError("it is a link that leads to itself")
+        raise OSError("it is a symbolic link to itself")
     return final
 
 
 def file_text(path: Path | str) -> bytes:
-    """Everything in a file.  Raises GraphFileError if it is missing, a folder or unreadable."""
+    """The bytes of a file.  Raises GraphFileError if it is missing, a folder or unreadable."""
     try:
         return regular_file(path).read_bytes()
     except OSError as error:
@@ -102,24 +104,24 @@ def file_text(path: Path | str) -> bytes:
 
 
 def is_packed(start: bytes) -> bool:
-    """Whether a file that begins with these 9 bytes or more is packed with gzip.
+    """Whether a file that begins with these bytes, 9 or more, is compressed with gzip.
 
-    A safetensors file may begin with the same 8, the length of its header, but then comes `{`.
+    A safetensors file may begin with the same 8 bytes, the length of its header, but then has `{`.
     """
     return start.startswith(_GZIP) and start[8:9] != b"{"
 
 
 def json_text(path: Path | str) -> bytes:
-    """A JSON file, as it is or in gzip, of a size that is read in bounded time and memory.
+    """The bytes of a JSON file, plain or gzipped.
 
-    Raises GraphFileError if it is missing or unreadable, larger than LARGEST_JSON or likely to take
-    more than MOST_MEMORY, since small values take many times their text.
+    Raises GraphFileError if it is missing or unreadable, larger than LARGEST_JSON, or likely to
+    take more than MOST_MEMORY: small values take many times the size of their text.
     """
     size = regular_file(path).stat().st_size
     if size > LARGEST_JSON:
         raise GraphFileError(
-            f"{path} has {size / 2**20:,.0f} MiB, JSON of up to {LARGEST_JSON // 2**20} MiB is "
-            "read: prune the graph and export it again."
+            f"{path} has {size / 2**20:,.0f} MiB, and the limit for JSON is "
+            f"{LARGEST_JSON // 2**20} MiB: prune the graph and export it again."
         )
     text = file_text(path)
     if is_packed(text):
@@ -137,30 +139,28 @@ def json_text(path: Path | str) -> bytes:
 
 
 def regular_file(path: Path | str) -> Path:
-    """The path of a file that is there.  Raises GraphFileError for anything else."""
+    """The path of an existing file.  Raises GraphFileError for anything else."""
     file = Path(path)
     try:
         mode = file.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise GraphFileError(f"Cannot read {path}: {reason(error)}.") from error
     if not stat.S_ISREG(mode):
-        raise GraphFileError(f"Cannot read {path}: it is not a file.")
+        raise GraphFileError(f"Cannot read {path}: it is not a regular file.")
     return file
 
 
 def refuse_newer(path: Path | str, version: object, known: int) -> None:
-    """Raise GraphFileError if only a later headwater can know the schema version of a file.
-
-    `known` is the newest version that this one knows of files of that kind.
-    """
+    """Raise GraphFileError for a schema version above `known`, the newest supported."""
     if isinstance(version, int) and known < version < 10**9:
         raise GraphFileError(
-            f"{path} has schema {version}, this headwater reads up to {known}: upgrade headwater."
+            f"{path} has schema {version}, but this version of headwater reads up to {known}: "
+            "upgrade headwater."
         )
 
 
 def first_problem(error: ValidationError, inside: str = "") -> str:
-    """The first of pydantic's complaints as `place: what is wrong`; `inside` begins the place.
+    """The first validation error as `place: what is wrong`; `inside` is prepended to the place.
 
     >>> from graphs.core.provenance import Target
     >>> try:
@@ -175,20 +175,20 @@ def first_problem(error: ValidationError, inside: str = "") -> str:
 
 
 def reason(error: OSError | ValueError) -> str:
-    """What the error says in one line without a full stop."""
+    """The error's message in one line, without a full stop."""
     if isinstance(error, ValidationError):
         return first_problem(error)
     return ((error.strerror if isinstance(error, OSError) else None) or str(error)).rstrip(".")
 
 
 def _reserve(path: Path | str) -> tuple[Path, Path, int]:
-    """Where to write, a temporary file there, and the permissions that the final one shall have."""
+    """The final path, a temporary file beside it, and the permissions for the final file."""
     try:
         final = real_path(path)
         if final.exists() and not final.is_file():
-            raise GraphFileError(f"Cannot write {path}: it is there and is not a file.")
+            raise GraphFileError(f"Cannot write {path}: it exists and is not a regular file.")
         if not final.parent.is_dir():
-            raise GraphFileError(f"Cannot write {path}: there is no folder {final.parent}.")
+            raise GraphFileError(f"Cannot write {path}: the folder {final.parent} does not exist.")
         remove_leftovers(final.parent)
         temporary = temporary_path(final.parent)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -201,7 +201,8 @@ def _reserve(path: Path | str) -> tuple[Path, Path, int]:
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)  # Windows flushes nothing that was opened for reading
+    # Windows does not flush files that are open for reading only.
+    descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -209,10 +210,57 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(path: Path) -> None:
-    """Make a new name last, where folders can be flushed: not on Windows and some mounts."""
+    """Make the rename durable where folders can be flushed: not on Windows and some mounts."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+_PER_VALUE, _PER_CONTAINER = 64, 300  # bytes of memory, measured with pydantic 2.14
+
+
+def unpacked(packed: bytes, largest: int) -> bytes:
+    """Decompress gzip or zlib data, never to more than `largest` bytes.
+
+    Raises ValueError if it is damaged, in several parts or larger.
+
+    >>> import gzip
+    >>> unpacked(gzip.compress(b"abc"), 3)
+    b'abc'
+    >>> unpacked(gzip.compress(b"abcd"), 3)
+    Traceback (most recent call last):
+    ...
+    ValueError: it decompresses to more than 3 bytes, the limit
+    """
+    unpacker = zlib.decompressobj(wbits=47)  # detects gzip or zlib by the first bytes
+    try:
+        content = unpacker.decompress(packed, largest + 1)
+    except zlib.error as error:
+        raise ValueError("its compressed data is damaged") from error
+    if len(content) > largest:
+        raise ValueError(f"it decompresses to more than {largest:,} bytes, the limit")
+    if not unpacker.eof:
+        raise ValueError("its compressed data is truncated")
+    if unpacker.unused_data.strip(b"\0"):  # some programs pad with zeros
+        raise ValueError("it has extra bytes after its compressed data")
+    return content
+
+
+def json_memory(text: bytes) -> int:
+    """Upper estimate of the memory, in bytes, that the values of a JSON text take."""
+    values, containers = (sum(map(text.count, signs)) for signs in ((b",", b":"), (b"{", b"[")))
+    return _PER_VALUE * values + _PER_CONTAINER * containers
+
+
+def json_value(text: bytes, most: int = 2**30) -> Any:
+    """The value of a JSON text.
+
+    Raises ValueError if it is not JSON, is nested too deeply, or may take more than `most` bytes of
+    memory.
+    """
+    if json_memory(text) > most:
+        raise ValueError(f"it would take more than {most:,} bytes of memory")
+    return from_json(text)

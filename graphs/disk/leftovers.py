@@ -1,10 +1,10 @@
-"""Temporary names that say whose they are, so that what a killed process left is removed later.
+"""Temporary names that identify their process, so that leftovers of killed processes are removed.
 
     .headwater-MACHINE-PROCESS-RANDOM.tmp
 
-MACHINE is a digest of the machine's name and, of containers that share it, of the one in which
-processes are counted.  What a process of this machine left that no longer runs is removed by the
-next write into the folder; what anybody else is writing, or may be, is left alone.
+MACHINE is a digest of the machine's name and, since containers may share that, of the PID
+namespace.  Files of a process of this machine that no longer runs are removed by the next write
+into the folder; files that another process is writing, or may be writing, are left alone.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ _NAME = re.compile(r"\.headwater-(?P<machine>[0-9a-f]{8})-(?P<process>[0-9]{1,10
 
 
 def temporary_path(folder: Path) -> Path:
-    """A free name in a folder, of this process."""
+    """An unused name in a folder, for this process."""
     return folder / f".headwater-{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
 
 
 @contextmanager
 def temporary_folder(folder: Path) -> Generator[Path]:
-    """A folder in a folder while the block lasts.  Raises OSError if it cannot be made."""
+    """A temporary folder inside a folder, removed at the end.  Raises OSError if that fails."""
     remove_leftovers(folder)
     temporary = temporary_path(folder)
     temporary.mkdir()
     try:
         yield temporary
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # Windows keeps what is still mapped
+        shutil.rmtree(temporary, ignore_errors=True)  # Windows cannot remove mapped files
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a name is one of ours for a short while, of a file or of a lock."""
+    """Whether a name is that of a temporary file or a lock of headwater."""
     return path.name.startswith(".headwater-")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes of this machine left in a folder that no longer run."""
+    """Remove temporary files in a folder whose process, of this machine, no longer runs."""
     try:
         paths = list(folder.iterdir())
-    except OSError:  # whoever writes there will say so
+    except OSError:  # the write that follows reports it
         return
     for path in paths:
         match = _NAME.fullmatch(path.name)
@@ -66,17 +66,17 @@ def remove_leftovers(folder: Path) -> None:
 @cache
 def _machine() -> str:
     try:
-        processes = Path("/proc/self/ns/pid").stat().st_ino  # a number for each container
+        processes = Path("/proc/self/ns/pid").stat().st_ino  # differs between containers
     except OSError:
         processes = 0
     return sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
 
 
 def _runs(process: int) -> bool:
-    """Whether a process runs; where that cannot be known, it may."""
+    """Whether a process runs; True where that cannot be determined."""
     try:
         if os.name == "posix":
-            os.kill(process, 0)  # knows of other users' processes, which /proc may hide
+            os.kill(process, 0)  # sees other users' processes, which /proc may hide
         return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
     except (ProcessLookupError, OverflowError, psutil.NoSuchProcess):
         return False

@@ -1,7 +1,7 @@
-"""Locks: one process at a time changes a file that is already there.
+"""Locks: one process at a time changes an existing file.
 
-The lock is a file beside it, which goes when the lock is released; what a killed process leaves is
-taken over and removed by the next that locks.
+The lock is a file in the same folder, removed on release; the lock file of a killed process is
+taken over and removed by the next process that locks.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 @contextmanager
 def locked(path: Path | str) -> Generator[None]:
-    """No other such block for this file runs meanwhile, in this process or another.
+    """Hold the lock of a file, against other threads and processes.
 
-    On a mount that knows no locks the block runs without.  Raises GraphFileError if the lock
-    cannot be made, or is held for longer than PATIENCE.
+    On a mount without locks the block runs unlocked.  Raises GraphFileError if the lock cannot be
+    made, or is held by another for longer than PATIENCE.
     """
     lock = _acquired(path)
     try:
@@ -33,21 +33,21 @@ def locked(path: Path | str) -> Generator[None]:
     finally:
         if lock is not None:
             with suppress(OSError):  # Windows removes it on release
-                Path(lock.lock_file).unlink()  # first: whoever waits sees it gone, makes another
+                Path(lock.lock_file).unlink()  # before release: a waiter then makes a new one
             lock.release()
 
 
 def _acquired(path: Path | str) -> BaseFileLock | None:
     try:
         final = real_path(path)
-        if not final.parent.is_dir():  # the lock would make it
-            raise GraphFileError(f"Cannot write {path}: there is no folder {final.parent}.")
+        if not final.parent.is_dir():  # FileLock would create it
+            raise GraphFileError(f"Cannot write {path}: the folder {final.parent} does not exist.")
         name = sha256(final.name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         lock = FileLock(final.with_name(f".headwater-{name}.lock"))
         lock.acquire(timeout=PATIENCE)
     except Timeout as error:
         raise GraphFileError(
-            f"{path} is being changed by another process: try again when that is done."
+            f"{path} is locked by another process that changes it: try again when that is done."
         ) from error
     except GraphFileError:
         raise

@@ -1,4 +1,4 @@
-"""What numpy saved, read only where a header keeps its word about what follows it."""
+"""Files in numpy's .npy format, read only if the header agrees with the size of the data."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 @dataclass(frozen=True)
 class Form:
-    """What a header says of the numbers behind it."""
+    """The header of an array: type, shape and order of the numbers after it."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
-    by_column: bool
+    by_column: bool  # Fortran order
     start: int  # bytes before the first number
 
     @property
@@ -33,29 +33,31 @@ class Form:
 
 
 def form_of(file: Any, size: int) -> Form:
-    """The form of an array in an open .npy file of so many bytes, read up to its numbers.
+    """Read the header of an open .npy file of `size` bytes.
 
-    Raises ValueError for anything but plain numbers that fill the file.
+    Raises ValueError unless plain numbers follow that fill the file.
     """
     version = npy.read_magic(file)
     if version not in _HEADERS:
-        raise ValueError(f"it has version {version} of numpy's format, 1.0 and 2.0 are read")
+        raise ValueError(f"it has version {version} of numpy's format, expected 1.0 or 2.0")
     shape, by_column, dtype = _HEADERS[version](file)
     form = Form(dtype, shape, by_column, file.tell())
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
     if min(shape, default=0) < 0 or form.start + form.size != size:
-        raise ValueError(f"its header says {form.size:,} bytes, it has {size - form.start:,}")
+        raise ValueError(f"its header declares {form.size:,} bytes, it has {size - form.start:,}")
     return form
 
 
 def read_vector(path: Path | str) -> Float[ndarray, " _dim"]:
     """The vector of real numbers in a .npy file.
 
-    Raises GraphFileError for what is no file, OSError and ValueError for any other content.
+    Raises GraphFileError if there is no such file, OSError or ValueError for other content.
     """
     with regular_file(path).open("rb") as file:
         form = form_of(file, regular_file(path).stat().st_size)
         if form.dtype.kind not in "fiu" or len(form.shape) != 1:
-            raise ValueError(f"it has the shape {form.shape} of {form.dtype}")
+            raise ValueError(
+                f"expected a vector of real numbers, got shape {form.shape} of {form.dtype}"
+            )
         return np.frombuffer(file.read(form.size), form.dtype).astype(np.float64)

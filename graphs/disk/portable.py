@@ -1,4 +1,4 @@
-"""Names of files that every system takes: Windows keeps some for its devices, with any ending."""
+"""File names that are valid on every system: Windows reserves some, with any suffix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
 
 
 def portable(name: str) -> str:
-    """The name, with a _ before it if Windows takes it for a device's.
+    """The name, prefixed with _ if Windows reserves it for a device.
 
     >>> portable("dallas"), portable("Aux"), portable("con.safetensors")
     ('dallas', '_Aux', '_con.safetensors')

@@ -1,1 +1,1 @@
-"""Files of graphs: ours, and those of other programs."""
+"""Graph files: headwater's own format and those of other programs."""

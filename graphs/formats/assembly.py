@@ -1,8 +1,8 @@
-"""A graph out of another program's nodes and links, which come in its order and by its names.
+"""Builds a graph from another program's nodes and links, given in that program's order.
 
-Our order is topological.  Theirs is kept if it is one too, else inputs come first, then layers,
-then targets.  Where the file's own text is given, the graph remembers which of its nodes and edges
-stood where in it.
+Nodes of a graph are in topological order.  The order of the file is kept if it is topological;
+otherwise inputs come first, then layers, then targets.  If the text of the file is given, the graph
+records which of its nodes and edges was at which place in the file.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeT
 
 @dataclass(frozen=True)
 class Links:
-    """Direct effects by rows of a list of nodes; -1 is a node that is not in the list."""
+    """Direct effects between rows of a list of nodes; -1 is a node outside the list."""
 
     source: Int[ndarray, " link"]
     target: Int[ndarray, " link"]
-    weight: Float[ndarray, " link"]  # in the dtype that the graph shall have
+    weight: Float[ndarray, " link"]  # in the dtype of the graph to build
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What is known of each node, in the list's order; nan where a number is not."""
+    """Values of each node, in the order of the list; nan where a number is unknown."""
 
     activation: Float[ndarray, " node"]
     value: Float[ndarray, " node"]
@@ -42,12 +42,12 @@ class Columns:
     expanded: Bool[ndarray, " node"]
 
 
-def columns_of_others(
+def imported_columns(
     ids: list[NodeId], activation: Float[ndarray, " node"], seed: Float[ndarray, " node"]
 ) -> Columns:
-    """What a file of another program leaves open: 0 for what rows lost, nan for values.
+    """Columns for a file without them: dropped weights are 0, values are nan.
 
-    Every feature counts as expanded: what such a file leaves out of a row was pruned, not unknown.
+    Every feature counts as expanded: an edge that such a file leaves out was pruned, not unknown.
     """
     computed = (NodeKind.FEATURE, *TARGET_KINDS)
     return Columns(
@@ -63,16 +63,16 @@ def columns_of_others(
 def assemble(
     ids: list[NodeId], links: Links, columns: Columns, text: bytes | None = None, **more: Any
 ) -> AttributionGraph:
-    """The graph of these nodes and links.
+    """The graph with these nodes and links.
 
-    `text` is what the file says beside them, `more` are the graph's provenance, output tokens and
-    descriptions; output tokens are by place in the list.  A link from outside counts in `dropped`,
-    one to the outside is none of the graph's.
+    `text` is the rest of the file; `more` holds the graph's provenance, output tokens (by place in
+    the list) and descriptions.  A link whose source is outside the list counts in `dropped`; one
+    whose target is outside is ignored.
 
-    Raises ValueError that names the first node or link at fault: two nodes that are the same, two
-    links between the same nodes, a link that runs against the order of layers or in a cycle.
+    Raises ValueError that names the first invalid node or link: a duplicate node, a second link
+    between the same nodes, a link against the order of layers or one that closes a cycle.
     """
-    _refuse_twice(ids)
+    _refuse_duplicates(ids)
     inside = (links.source >= 0) & (links.target >= 0)
     order = _order(ids, links, inside)
     place = np.argsort(order)
@@ -81,10 +81,10 @@ def assemble(
     if weights.nnz != np.count_nonzero(inside):
         _refuse_parallel(ids, links, inside)
     from_outside = (links.source < 0) & (links.target >= 0)
-    lost, lost_weight = links.target[from_outside], links.weight[from_outside].astype(np.float64)
+    target, weight = links.target[from_outside], links.weight[from_outside].astype(np.float64)
     dropped, dropped_absolute = columns.dropped.copy(), columns.dropped_absolute.copy()
-    np.add.at(dropped, lost, lost_weight)
-    np.add.at(dropped_absolute, lost, abs(lost_weight))
+    np.add.at(dropped, target, weight)
+    np.add.at(dropped_absolute, target, abs(weight))
     output_tokens = more.pop("output_tokens", {})
     return AttributionGraph(
         nodes=_table(ids, columns).take(order),
@@ -102,13 +102,13 @@ def assemble(
 def _edges(
     inside: Bool[ndarray, " link"], ends: tuple[Int[ndarray, " edge"], Int[ndarray, " edge"]]
 ) -> Int[ndarray, " link"]:
-    """The edge of each link, as weights are stored: by target, then source; -1 for the others."""
+    """Edge number of each link, edges sorted by target, then source; -1 for links outside."""
     edges = np.full(len(inside), -1, dtype=np.int64)
     edges[inside] = np.argsort(np.lexsort((ends[1], ends[0])))
     return edges
 
 
-def _refuse_twice(ids: list[NodeId]) -> None:
+def _refuse_duplicates(ids: list[NodeId]) -> None:
     first: dict[NodeId, int] = {}
     for row, node in enumerate(ids):
         if first.setdefault(node, row) != row:
@@ -117,9 +117,9 @@ def _refuse_twice(ids: list[NodeId]) -> None:
 
 def _refuse_parallel(ids: list[NodeId], links: Links, inside: Bool[ndarray, " link"]) -> None:
     pairs = links.target * len(ids) + links.source
-    again = inside.copy()
-    again[np.flatnonzero(inside)[np.unique(pairs[inside], return_index=True)[1]]] = False
-    link = int(np.flatnonzero(again)[0])
+    repeated = inside.copy()
+    repeated[np.flatnonzero(inside)[np.unique(pairs[inside], return_index=True)[1]]] = False
+    link = int(np.flatnonzero(repeated)[0])
     source, target = ids[int(links.source[link])], ids[int(links.target[link])]
     raise ValueError(f"Link {link} is the second one from {source} to {target}.")
 
@@ -127,7 +127,7 @@ def _refuse_parallel(ids: list[NodeId], links: Links, inside: Bool[ndarray, " li
 def _order(
     ids: list[NodeId], links: Links, inside: Bool[ndarray, " link"]
 ) -> Int[ndarray, " node"]:
-    """Rows in topological order: the list's if it is one, else inputs, layers, targets."""
+    """Rows in topological order: as listed if that is topological, else inputs, layers, targets."""
     if np.all(links.source[inside] < links.target[inside]):
         return np.arange(len(ids))
     stage = [0 if n.kind in INPUT_KINDS else 2 if n.kind in TARGET_KINDS else 1 for n in ids]
@@ -135,26 +135,26 @@ def _order(
     kind = [0 if node.kind in TARGET_KINDS else int(node.kind) for node in ids]
     order = np.lexsort((kind, layer, stage))
     place = np.argsort(order)
-    against = inside & (place[links.source] >= place[links.target])
-    if np.any(against):
-        _refuse_against(ids, links, inside, int(np.flatnonzero(against)[0]))
+    backward = inside & (place[links.source] >= place[links.target])
+    if np.any(backward):
+        _refuse_backward(ids, links, inside, int(np.flatnonzero(backward)[0]))
     return order
 
 
-def _refuse_against(
+def _refuse_backward(
     ids: list[NodeId], links: Links, inside: Bool[ndarray, " link"], link: int
 ) -> None:
     source, target = int(links.source[link]), int(links.target[link])
-    found = f"Link {link} runs from {ids[source]} to {ids[target]}"
+    stated = f"Link {link} runs from {ids[source]} to {ids[target]}"
     ones = np.ones(np.count_nonzero(inside), dtype=np.int8)
     ends = (links.source[inside], links.target[inside])
-    # A cycle is two nodes that reach each other: a part that is strongly connected.
+    # Two nodes on a cycle reach each other: they are in one strongly connected component.
     parts = connected_components(
         csr_array((ones, ends), shape=(len(ids), len(ids))), connection="strong"
     )[1]
     if parts[source] == parts[target]:
-        raise ValueError(f"{found} and closes a cycle; a graph of direct effects has none.")
-    raise ValueError(f"{found}, against the order of layers.")
+        raise ValueError(f"{stated} and closes a cycle; a graph of direct effects has none.")
+    raise ValueError(f"{stated}, against the order of layers.")
 
 
 def _table(ids: list[NodeId], columns: Columns) -> NodeTable:

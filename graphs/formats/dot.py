@@ -1,8 +1,8 @@
-"""Graphs as DOT, the language of Graphviz: layers from bottom to top, for `dot -Tsvg`.
+"""Graphs in DOT, the language of Graphviz: layers from bottom to top, for `dot -Tsvg`.
 
-Kinds differ by shape, and a node is the wider the more influence it has; supernodes are clusters.
-An edge is the wider the larger its share of what arrives at its target, and red and dashed if its
-effect is negative.
+The shape of a node is its kind, the width of its outline its influence; supernodes are clusters.
+The width of an edge is its share of its target's inputs; edges with a negative effect are red and
+dashed.
 
 Source: https://graphviz.org/doc/info/lang.html
 """
@@ -35,13 +35,13 @@ _THICKEST = 6.0  # points, of a line
 def write_dot(
     graph: AttributionGraph, path: Path | str, annotations: Annotations = NO_ANNOTATIONS
 ) -> None:
-    """Write a graph as DOT.  Raises GraphFileError if that cannot be."""
+    """Write a graph as DOT.  Raises GraphFileError if the file cannot be written."""
     with atomic_write(path) as temporary:
         temporary.write_text(to_dot(graph, annotations), encoding="utf-8", newline="\n")
 
 
 def to_dot(graph: AttributionGraph, annotations: Annotations = NO_ANNOTATIONS) -> str:
-    """A graph as DOT: one line per node and per edge, nodes by their names."""
+    """A graph as DOT text: one line per node and per edge, nodes named `str(NodeId)`."""
     lines = [
         f"digraph {_quoted(graph.provenance.prompt)} {{",
         '  rankdir=BT; node [fontname="sans-serif"]; edge [arrowsize=0.5];',
@@ -90,6 +90,6 @@ def _edges(graph: AttributionGraph) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """A text in quotes: a backslash would begin an escape, a line break would end the line."""
+    """A quoted DOT string, with backslashes, quotes and line breaks escaped."""
     plain = text.replace("\\", "\\\\").replace('"', '\\"').replace("\0", "\ufffd")
     return '"' + plain.replace("\n", "\\n").replace("\r", "\\r") + '"'

@@ -1,10 +1,10 @@
 """Graphs for other programs: networkx, node-link JSON, GraphML and GEXF.
 
-Nodes are named `str(NodeId)`, edges run from source to target and carry `weight`.  A node has
+Nodes are named `str(NodeId)`; edges run from source to target and have a `weight`.  A node has
 `kind`, `label` and `influence`, and where they apply `layer`, `pos`, `index`, `activation`,
-`value`, `seed`, `group` and `pinned`; what does not apply is left out, since GraphML knows no null
-and JSON no nan.  No program reads more, so a graph does not come back from these: what rows lost,
-which features were expanded, output tokens, descriptions and most of the header stay behind.
+`value`, `seed`, `group` and `pinned`; attributes that do not apply are left out, since GraphML has
+no null and JSON no nan.  These formats are for export only: dropped weights, which features were
+expanded, output tokens, descriptions and most of the header are not in them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:  # networkx's own class takes no parameters
     NamedDiGraph = nx.DiGraph
 
-# What XML 1.0 cannot hold, not even escaped; tokenizers have tokens for such bytes.
+# Characters that XML 1.0 cannot hold even escaped; vocabularies contain tokens with them.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -68,51 +68,51 @@ def write_graphml(
     graph: AttributionGraph, path: Path | str, annotations: Annotations = NO_ANNOTATIONS
 ) -> None:
     """Write GraphML; characters that XML cannot hold become U+FFFD.  Raises GraphFileError."""
-    drawn = _for_xml(to_networkx(graph, annotations))
+    exported = _for_xml(to_networkx(graph, annotations))
     with atomic_write(path) as temporary:
-        nx.write_graphml_xml(drawn, temporary)
+        nx.write_graphml_xml(exported, temporary)
 
 
 def write_gexf(
     graph: AttributionGraph, path: Path | str, annotations: Annotations = NO_ANNOTATIONS
 ) -> None:
-    """Write GEXF 1.2 for Gephi, which has no place for model and prompt.
+    """Write GEXF 1.2 for Gephi; the format has no field for model and prompt.
 
     Characters that XML cannot hold become U+FFFD.  Raises GraphFileError.
     """
-    drawn = _for_xml(to_networkx(graph, annotations))
+    exported = _for_xml(to_networkx(graph, annotations))
     with atomic_write(path) as temporary:
-        nx.write_gexf(drawn, temporary, version="1.2draft")
+        nx.write_gexf(exported, temporary, version="1.2draft")
 
 
 def node_labels(graph: AttributionGraph, annotations: Annotations = NO_ANNOTATIONS) -> list[str]:
-    """What nodes say to a reader: a person's label, else token, target, label or output tokens."""
+    """Label of each node: a person's, else its token, target text, description or output tokens."""
     targets = dict(zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True))
     labels: list[str] = []
     for row, node in enumerate(graph.nodes):
-        said = annotations.said(graph, row)
-        if said:
-            labels.append(said)
+        own = annotations.label(graph, row)
+        if own:
+            labels.append(own)
         elif row in targets:
             labels.append(targets[row].text)
         elif node.kind == NodeKind.TOKEN:
             assert node.pos is not None
             labels.append(graph.token_text(node.pos))
         else:
-            labels.append(graph.said(row) or str(node))
+            labels.append(graph.label(row) or str(node))
     return labels
 
 
-def _for_xml(drawn: NamedDiGraph) -> NamedDiGraph:
-    for attributes in (drawn.graph, *(drawn.nodes[name] for name in drawn)):
+def _for_xml(exported: NamedDiGraph) -> NamedDiGraph:
+    for attributes in (exported.graph, *(exported.nodes[name] for name in exported)):
         for key, value in attributes.items():
             if isinstance(value, str):
                 attributes[key] = _NOT_XML.sub("\ufffd", value)
-    return drawn
+    return exported
 
 
 def _attributes(graph: AttributionGraph, annotations: Annotations) -> list[dict[str, Any]]:
-    """One dictionary per node, without what does not apply."""
+    """Attributes of each node; those that do not apply are left out."""
     numbers: dict[str, list[float]] = {
         "activation": graph.nodes.activation.tolist(),
         "value": graph.nodes.value.tolist(),

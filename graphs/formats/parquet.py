@@ -4,9 +4,9 @@
                          dropped_absolute expanded label group pinned
     NAME.edges.parquet   source target weight
 
-Nodes are in topological order and named `str(NodeId)`, as the ends of edges are; what a node does
-not have is null.  The schema's metadata has the header as JSON under the key `headwater`.  Written
-by pyarrow, which comes with `pip install headwater[parquet]`.
+Nodes are in topological order and named `str(NodeId)`, as are sources and targets of edges; fields
+that do not apply are null.  The schema's metadata holds the header as JSON under the key
+`headwater`.  Needs pyarrow: `pip install headwater[parquet]`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SUFFIX = ".parquet"
 
 
 def parquet_paths(path: Path | str) -> tuple[Path, Path]:
-    """Where the tables of nodes and of edges go.
+    """Paths of the node table and the edge table.
 
     >>> [file.name for file in parquet_paths("dallas.parquet")]
     ['dallas.nodes.parquet', 'dallas.edges.parquet']
@@ -48,7 +48,7 @@ def write_parquet(
     Raises GraphFileError if a file cannot be written or pyarrow is not installed.
     """
     try:
-        arrow: Any = import_module("pyarrow")  # it comes without types
+        arrow: Any = import_module("pyarrow")  # has no type stubs
         parquet: Any = import_module("pyarrow.parquet")
     except ImportError as error:
         raise GraphFileError(
@@ -69,7 +69,7 @@ def write_parquet(
     return files
 
 
-_Column = tuple[Any, ndarray | None]  # values, and where they are null
+_Column = tuple[Any, ndarray | None]  # values, and a mask of nulls
 
 
 def _nodes(graph: AttributionGraph, annotations: Annotations) -> dict[str, _Column]:

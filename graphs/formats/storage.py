@@ -1,4 +1,4 @@
-"""Our graph file: arrays in safetensors, with a JSON header.  No pickle, nothing is executed.
+"""headwater's graph file: arrays in safetensors with a JSON header, no pickle, no code.
 
 The file is a safetensors file (https://github.com/huggingface/safetensors: 8 bytes of header
 length, a JSON header, then little-endian arrays).  Its metadata has the key `headwater`; the
@@ -9,28 +9,27 @@ value is a JSON text:
      "descriptions": {"LAYER/INDEX": {"label": …, "examples": […], …}, …}}
 
 `provenance` is `graphs.core.provenance.Provenance`, a description
-`graphs.core.descriptions.Description`; NODE is a row number, and descriptions may be missing.  The
+`graphs.core.nodes.Description`; NODE is a row number, and descriptions may be missing.  The
 arrays, for N nodes and E edges, "int" being any signed integer and "float" float32 or float64:
 
     kind layer pos index          int [N]    the columns of `graphs.core.nodes.NodeTable`;
     activation value              float [N]  kind is a number of `NodeKind`, -1 a missing field
     seed dropped dropped_absolute float [N]  as in `graphs.core.graph.AttributionGraph`
     expanded                      bool [N]
-    weights.indptr                int [N+1]  edges into node t are weights.indptr[t] up to, not
-    weights.indices               int [E]    with, weights.indptr[t+1]; indices are their
-    weights.data                  float [E]  sources, rising and below t, and data their weights
+    weights.indptr                int [N+1]  edges into node t are weights.indptr[t] to
+    weights.indices               int [E]    weights.indptr[t+1] - 1; indices are their
+    weights.data                  float [E]  sources, ascending and below t, data their weights
 
-A graph that was read from a JSON of circuit-tracer, Neuronpedia or others, and is all of it, has as
-well, as in `graphs.core.imported.Imported`:
+A whole graph that was read from a JSON of circuit-tracer, Neuronpedia or others also has, as in
+`graphs.core.imported.Imported`:
 
     imported.text                 U8 [B]     the JSON, without links that are edges
-    imported.rows                 int [N]    the node of each of its nodes
-    imported.links                int [L]    the edge of each of its links, -1 where it is none
+    imported.rows                 int [N]    row of each node of the JSON
+    imported.links                int [L]    edge number of each link of the JSON, -1 for none
 
-A writer must write all of the others.  A reader must refuse a file that breaks any of this, that
-does not hold what its own checks say (`graphs.core.soundness`), or that has a higher schema_version
-than it knows, and may ignore other arrays.  Arrays come back with the dtype and the bits with which
-they were written.
+A writer must write all other arrays.  A reader must refuse a file that breaks any of this, that
+fails its own checks (`graphs.core.soundness`), or that has a higher schema_version than it knows;
+it may ignore other arrays.  Reading returns arrays with the dtype and the bits that were written.
 """
 
 from __future__ import annotations
@@ -46,10 +45,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors_numpy
 from scipy.sparse import csr_array
 
-from graphs.core.descriptions import Description
 from graphs.core.graph import AttributionGraph
 from graphs.core.imported import Imported
-from graphs.core.nodes import NodeTable
+from graphs.core.nodes import Description, NodeTable
 from graphs.core.provenance import SCHEMA_VERSION, Provenance
 from graphs.core.soundness import require_sound
 from graphs.disk.files import (
@@ -92,9 +90,9 @@ class _Header(BaseModel):
 
 
 def write_graph(graph: AttributionGraph, path: Path | str) -> None:
-    """Write a graph to our file, whole or not at all; a file that is there is replaced.
+    """Write a graph to a file atomically; an existing file is replaced.
 
-    Raises GraphFileError if the file cannot be written; what was there then stays as it was.
+    Raises GraphFileError if the file cannot be written; an existing file is then unchanged.
     """
     dense = {name: np.ascontiguousarray(array) for name, array in arrays_of(graph).items()}
     with atomic_write(path) as temporary:
@@ -116,16 +114,16 @@ def write_graph(graph: AttributionGraph, path: Path | str) -> None:
         with temporary.open("rb") as file:
             if int.from_bytes(file.read(8), "little") > _LONGEST_HEADER:
                 raise GraphFileError(
-                    f"Cannot write {path}: its output tokens and settings take more than "
-                    f"{_LONGEST_HEADER // 10**6} MB, prune the graph first."
+                    f"Cannot write {path}: output tokens and settings take more than "
+                    f"{_LONGEST_HEADER // 10**6} MB; prune the graph first."
                 )
 
 
 def read_graph(path: Path | str) -> AttributionGraph:
-    """The graph in our file, exactly as it was written.
+    """The graph in a file, exactly as it was written.
 
-    Raises GraphFileError if the file is missing, is of another format, is damaged, or is of a
-    newer schema than this version of headwater knows.
+    Raises GraphFileError if the file is missing, has another format, is damaged, or has a
+    newer schema than this version of headwater reads.
     """
     file = regular_file(path)
     try:
@@ -146,12 +144,12 @@ def read_graph(path: Path | str) -> AttributionGraph:
         )
         require_sound(graph)
     except ValueError as error:
-        raise GraphFileError(f"{path} does not hold a sound graph: {error}") from error
+        raise GraphFileError(f"{path} does not contain a valid graph: {error}") from error
     return graph
 
 
 def arrays_of(graph: AttributionGraph) -> dict[str, ndarray]:
-    """All that a graph's file holds beside the header."""
+    """The arrays of a graph's file, by name."""
     arrays = graph.nodes.columns() | {name: getattr(graph, name) for name in _GRAPH_COLUMNS}
     return arrays | {name: getattr(graph.weights, name.partition(".")[2]) for name in _EDGE_ARRAYS}
 
@@ -163,12 +161,12 @@ def _dtype_code(array: ndarray) -> str:
 
 
 def untyped(part: object) -> Any:
-    """The same; safetensors has types for a part of itself only."""
+    """The argument as Any: the type stubs of safetensors are incomplete."""
     return part
 
 
 def _checked(path: Path | str, file: Any) -> tuple[_Header, dict[str, ndarray]]:
-    """Header and arrays, once dtypes and shapes are as the format says."""
+    """Header and arrays, with dtypes and shapes checked against the format."""
     metadata: dict[str, str] | None = file.metadata()
     header = _header(path, metadata[_KEY] if metadata and _KEY in metadata else None)
     missing = sorted(_ARRAYS.keys() - set(file.keys()))
@@ -189,7 +187,7 @@ def _checked(path: Path | str, file: Any) -> tuple[_Header, dict[str, ndarray]]:
             )
     arrays: dict[str, ndarray] = {name: file.get_tensor(name) for name in _ARRAYS}
     if np.any(arrays["expanded"].view(np.uint8) > 1):
-        raise GraphFileError(f"{path}: expanded holds bytes other than 0 and 1.")
+        raise GraphFileError(f"{path}: expanded must hold only the bytes 0 and 1.")
     return header, arrays
 
 
@@ -202,7 +200,7 @@ def _imported_arrays(imported: Imported) -> dict[str, ndarray]:
 
 
 def _imported(path: Path | str, file: Any) -> Imported | None:
-    """What is kept of the JSON that the graph was read from, if anything is."""
+    """The parts kept of the JSON that the graph was read from, if any."""
     missing = sorted(_IMPORTED.keys() - set(file.keys()))
     if len(missing) == len(_IMPORTED):
         return None
@@ -211,19 +209,19 @@ def _imported(path: Path | str, file: Any) -> Imported | None:
     for name, dtypes in _IMPORTED.items():
         form = file.get_slice(name)
         if form.get_dtype() not in dtypes or len(form.get_shape()) != 1:
-            raise GraphFileError(f"{path}: {name} must be one row of {' or '.join(dtypes)}.")
+            raise GraphFileError(f"{path}: {name} must be a 1D array of {' or '.join(dtypes)}.")
     text, rows, links = (file.get_tensor(name) for name in _IMPORTED)
     return Imported(text.tobytes(), rows, links)
 
 
 def _header(path: Path | str, text: str | None) -> _Header:
     if text is None:
-        raise GraphFileError(f"{path} is a safetensors file, but not of headwater.")
+        raise GraphFileError(f"{path} is a safetensors file, but not a headwater graph.")
     try:
         raw: Any = from_json(text, allow_inf_nan=False)
         version: Any = raw["provenance"]["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise GraphFileError(f"{path} has no header that can be read.") from error
+        raise GraphFileError(f"{path} has no readable header.") from error
     refuse_newer(path, version, SCHEMA_VERSION)
     try:
         return _Header.model_validate(raw)
@@ -232,15 +230,15 @@ def _header(path: Path | str, text: str | None) -> _Header:
 
 
 def _weights(arrays: dict[str, ndarray]) -> csr_array:
-    """The matrix, checked before scipy, which trusts its arrays.  Raises ValueError."""
+    """The weights, checked here because scipy trusts its arrays.  Raises ValueError."""
     start, source = arrays["weights.indptr"], arrays["weights.indices"]
     count = len(start) - 1
     if start[0] != 0 or start[-1] != len(source) or np.any(start[1:] < start[:-1]):
-        raise ValueError("weights.indptr does not rise from 0 to the number of edges.")
+        raise ValueError("weights.indptr must ascend from 0 to the number of edges.")
     if len(source) and not 0 <= source.min() <= source.max() < count:
-        raise ValueError("weights.indices names a node that is not there.")
+        raise ValueError("weights.indices refers to a node that does not exist.")
     first = np.zeros(len(source) + 1, dtype=bool)
     first[start] = True  # the first edge of each row may have any source
     if not np.all((source[1:] > source[:-1]) | first[1:-1]):
-        raise ValueError("weights.indices does not rise within a row.")
+        raise ValueError("weights.indices must ascend within a row.")
     return csr_array((arrays["weights.data"], source, start), shape=(count, count))

@@ -1,10 +1,10 @@
-"""How much each target of another program's graph counts: its seed, and its probability if any.
+"""Seeds and probabilities of the targets of another program's graph.
 
-predictions   the model's probability is both
-directions    that somebody made have a weight, any number, whose size is the seed: influence
-              knows no sign; their probability is 1, as that of our own contrasts
-unknown       if no target has a probability, or all have 0, which stands for "not known" in
-              these files, all have the same seed, or nothing would have any influence
+predictions          seed and probability are the model's probability
+custom directions    have a weight, any number; the seed is its size, since influence has no sign,
+                     and the probability 1, as for headwater's own contrasts
+unknown              if no target has a probability, or all have 0, which means "unknown" in these
+                     files, all get the same seed: otherwise nothing would have influence
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import NamedTuple
 _ROUNDING = 1e-6  # of float32 sums
 
 
-class Weighed(NamedTuple):
-    """Of each target, in the order in which they were given."""
+class TargetSeeds(NamedTuple):
+    """Seed and probability of each target, in the order given."""
 
     seeds: list[float]
-    probabilities: list[float | None]  # None: not known
-    remarks: tuple[str, ...]  # sentences on what had to be decided
+    probabilities: list[float | None]  # None: unknown
+    remarks: tuple[str, ...]  # sentences about assumptions that were made
 
 
 def is_probability(number: float) -> bool:
@@ -33,29 +33,29 @@ def is_probability(number: float) -> bool:
     return 0.0 <= number <= 1.0 + _ROUNDING
 
 
-def weighed(numbers: Sequence[float | None], made: Sequence[bool]) -> Weighed:
-    """Seeds and probabilities of targets, of which those that are `made` are directions.
+def target_seeds(numbers: Sequence[float | None], custom: Sequence[bool]) -> TargetSeeds:
+    """Seeds and probabilities of targets; those that are `custom` are custom directions.
 
-    A number that can be no probability of a prediction is left as it is: headers refuse it.
-    Raises ValueError if weights cannot be added.
+    A prediction's number outside [0, 1] is passed through: the header refuses it.
+    Raises ValueError if the sum of the weights is infinite.
 
-    >>> weighed([0.75, None, -2.0], [False, False, True]).seeds
+    >>> target_seeds([0.75, None, -2.0], [False, False, True]).seeds
     [0.75, 0.0, 2.0]
-    >>> weighed([None, 0.0], [False, False])[:2]
+    >>> target_seeds([None, 0.0], [False, False])[:2]
     ([1.0, 1.0], [None, None])
     """
     if not any(numbers):
-        remark = "No target has a probability or a weight: all count the same."
-        known = [1.0 if own else None for own in made]
-        return Weighed([1.0] * len(known), known, (remark,) if known else ())
-    pairs = list(zip(numbers, made, strict=True))
+        remark = "No target has a probability or a weight: all get the same weight."
+        probabilities = [1.0 if own else None for own in custom]
+        return TargetSeeds([1.0] * len(custom), probabilities, (remark,) if custom else ())
+    pairs = list(zip(numbers, custom, strict=True))
     seeds = [abs(number or 0.0) if own else _rounded(number or 0.0) for number, own in pairs]
     if math.isinf(sum(seeds)):
-        raise ValueError("The weights of its targets are too large to be added.")
+        raise ValueError("The weights of the targets are too large: their sum is infinite.")
     probabilities = [
         1.0 if own else None if number is None else _rounded(number) for number, own in pairs
     ]
-    return Weighed(seeds, probabilities, tuple(_remarks(pairs)))
+    return TargetSeeds(seeds, probabilities, tuple(_remarks(pairs)))
 
 
 def _rounded(number: float) -> float:
@@ -63,12 +63,12 @@ def _rounded(number: float) -> float:
 
 
 def _remarks(pairs: list[tuple[float | None, bool]]) -> Iterator[str]:
-    open_ = sum(number is None for number, own in pairs if not own)
-    if open_:
-        yield f"{open_:,} of {len(pairs):,} targets have no probability and count nothing."
+    unknown = sum(number is None for number, own in pairs if not own)
+    if unknown:
+        yield f"{unknown:,} of {len(pairs):,} targets have no probability and get weight 0."
     weights = [number or 0.0 for number, own in pairs if own]
     if not all(map(is_probability, weights)):
-        yield "Targets have weights in the place of probabilities: each counts as much as its own."
+        yield "Targets have weights instead of probabilities: each counts by its own weight."
     below = sum(weight < 0 for weight in weights)
     if below:
-        yield f"Of weights below 0 ({below:,} of {len(pairs):,}) the size counts."
+        yield f"{below:,} of {len(pairs):,} weights are negative: their absolute values are used."

@@ -1,7 +1,7 @@
-"""Updates: what is said about a graph is written into its files as they are now.
+"""Updates: results and annotations are written into the current version of a graph's files.
 
-Between reading a file and keeping something in it minutes may pass, in which others write.  So the
-file is read again, and changed and written under a lock; what has come meanwhile stays.
+Minutes may pass between reading a file and writing to it, and other processes may write meanwhile.
+So the file is read again, changed and written under a lock; changes of others are kept.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from graphs.formats.storage import arrays_of, read_graph, write_graph
 def keep_measured(
     path: Path | str, read: AttributionGraph, measured: Iterable[Measured]
 ) -> AttributionGraph:
-    """The graph as its file has it now, with what interventions on `read` measured.
+    """Add measurements of interventions on `read` to its file, and return the updated graph.
 
-    Raises GraphFileError if the file cannot be read or written, or holds another graph by now.
+    Raises GraphFileError if the file cannot be read or written, or now holds another graph.
     """
     return _changed(path, read, lambda now: now.with_measured(measured))
 
 
 def keep_report(path: Path | str, read: AttributionGraph, report: Report) -> AttributionGraph:
-    """The graph as its file has it now, with the report on `read`.
+    """Add the report on `read` to its file, and return the updated graph.
 
-    Raises GraphFileError as `keep_measured`, and if the file has got another report meanwhile.
+    Raises GraphFileError as `keep_measured`, and if another report was written meanwhile.
     """
 
     def change(now: AttributionGraph) -> AttributionGraph:
         if now.provenance.report not in (read.provenance.report, report):
             raise GraphFileError(
-                f"{path} has got another report while this one was made: check it again to "
-                "replace that."
+                f"{path} got another report while this one was made: run the check again to "
+                "replace it."
             )
         return now.with_report(report)
 
@@ -54,29 +54,29 @@ def keep_report(path: Path | str, read: AttributionGraph, report: Report) -> Att
 def update_annotations(
     path: Path | str, change: Callable[[Annotations], Annotations]
 ) -> Annotations:
-    """Write what `change` makes of the annotations in a file, and return it; none are nothing.
+    """Apply `change` to the annotations in a file and return them; a missing file has none.
 
     Raises GraphFileError if the file cannot be read or written, and what `change` raises.
     """
     with locked(path):
-        there = Path(path).exists()
-        now = read_annotations(path) if there else NO_ANNOTATIONS
+        exists = Path(path).exists()
+        now = read_annotations(path) if exists else NO_ANNOTATIONS
         changed = change(now)
-        if changed != now or not there:
+        if changed != now or not exists:
             write_annotations(changed, path)
         return changed
 
 
 def keep_annotations(annotations: Annotations, graph: Path | str) -> bool:
-    """Write what is said about a graph beside its new file, unless something is said there.
+    """Write annotations next to a new graph file, unless it already has some.
 
-    Says whether it is.  Raises GraphFileError as `update_annotations`.
+    Returns whether they were written.  Raises GraphFileError as `update_annotations`.
     """
     if annotations == NO_ANNOTATIONS:
         return False
     kept = update_annotations(
         annotations_path(graph),
-        lambda there: annotations if there == NO_ANNOTATIONS else there,
+        lambda existing: annotations if existing == NO_ANNOTATIONS else existing,
     )
     return kept is annotations
 
@@ -90,7 +90,7 @@ def _changed(
         now = read_graph(path)
         if not _is_same(read, now):
             raise GraphFileError(
-                f"{path} holds another graph by now than the one that was tested: test it again."
+                f"{path} now holds another graph than the one that was tested: run the test again."
             )
         changed = change(now)
         write_graph(changed, path)
@@ -98,9 +98,9 @@ def _changed(
 
 
 def _is_same(one: AttributionGraph, other: AttributionGraph) -> bool:
-    """Whether two graphs are equal to the bit, whatever was found out about them in the model."""
-    open_ = {"measured": (), "report": None}
-    headers = [graph.provenance.model_copy(update=open_) for graph in (one, other)]
+    """Whether two graphs are equal bit by bit, apart from measurements and the report."""
+    cleared = {"measured": (), "report": None}
+    headers = [graph.provenance.model_copy(update=cleared) for graph in (one, other)]
     arrays = [
         {name: (array.dtype, array.tobytes()) for name, array in arrays_of(graph).items()}
         for graph in (one, other)

@@ -1,1 +1,1 @@
-"""Features of one role as groups, and graphs of groups."""
+"""Groups of features that play one role, and graphs of groups."""

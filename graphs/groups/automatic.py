@@ -1,4 +1,4 @@
-"""Automatic groups beside a person's own, in annotations and in the file beside a graph."""
+"""Automatic groups, added to the user's own in annotations or in a graph's annotations file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.formats.updates import update_annotations
 from graphs.groups.collapse import collapse
-from graphs.groups.grouping import GroupSettings, find_groups, named
+from graphs.groups.grouping import GroupSettings, find_groups, named_groups
 
 
 def with_groups(
@@ -18,32 +18,32 @@ def with_groups(
     settings: GroupSettings | None = None,
     profile: Profile | None = None,
 ) -> Annotations:
-    """A person's groups, and automatic ones of what is left.
+    """The annotations with automatic groups of the features that the user has not grouped.
 
-    Raises CyclicGroups if a person's groups feed each other, TooManyFeatures as `find_groups`.
+    Raises CyclicGroups if the user's groups feed each other, TooManyFeatures as `find_groups`.
     """
     own = {group.name for group in annotations.groups if not group.automatic}
     kept = {name: rows for name, rows in annotations.rows(graph).items() if name in own}
     collapse(graph, kept)
     found = find_groups(graph, settings or GroupSettings(), tuple(kept.values()), profile)
-    return annotations.with_automatic(named(graph, found))
+    return annotations.with_automatic(named_groups(graph, found))
 
 
 def keep_groups(
-    graph: AttributionGraph, annotations: Annotations, beside: Path | str
+    graph: AttributionGraph, annotations: Annotations, graph_file: Path | str
 ) -> Annotations:
-    """What lies beside a graph now, with the automatic groups of `annotations`.
+    """Write the automatic groups of `annotations` to the annotations file of a graph file.
 
-    A graph of another program holds annotations itself, which go along where none lie beside it.
-    Raises CyclicGroups if groups there feed each other by now, GraphFileError as
-    `update_annotations`.
+    Without such a file all of `annotations` is written, which files of other programs may hold
+    themselves.  Raises CyclicGroups if the user's groups in the file feed each other,
+    GraphFileError as `update_annotations`.
     """
-    made = tuple(group for group in annotations.groups if group.automatic)
+    automatic = tuple(group for group in annotations.groups if group.automatic)
 
-    def change(there: Annotations) -> Annotations:
-        said = annotations if there == NO_ANNOTATIONS else there
-        changed = said.with_automatic(made)
+    def change(stored: Annotations) -> Annotations:
+        base = annotations if stored == NO_ANNOTATIONS else stored
+        changed = base.with_automatic(automatic)
         collapse(graph, changed.rows(graph))
         return changed
 
-    return update_annotations(beside, change)
+    return update_annotations(graph_file, change)

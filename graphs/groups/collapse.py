@@ -1,14 +1,14 @@
-"""Collapsing: a graph of groups, in which no influence is lost.
+"""Collapsing: a graph of groups that conserves influence.
 
     flow[T, S]  = Σ_{t in T, s in S} (influence[t] + seed[t]) · share[t, s]      for groups T ≠ S
     arrived[T]  = Σ_{t in T} seed[t] + Σ_{T'} flow[T', T]
 
-Every node that is in no group is a group of its own.  What flows inside a group is not seen, so a
-group's `arrived` counts what enters it once, and inputs have in the collapsed graph the influence
-that they have in the full one.  All numbers are shares of the influence on the graph's targets.
+Every node in no group is a group of its own.  Flow inside a group is left out, so `arrived` counts
+what enters a group once, and inputs have the same influence as in the full graph.  All numbers are
+shares of the influence on the graph's targets.
 
-Grouping nodes of several layers may let two groups feed each other: such groups are refused, since
-a collapsed graph with a cycle has no paths to follow.
+Groups of nodes of several layers may feed each other: this is an error, since paths need a graph
+without cycles.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 
 from graphs.analysis.influence import edge_influence, influence_shares
-from graphs.analysis.scores import Scores, lost_influence, shared_out
+from graphs.analysis.scores import Scores, lost_influence, scores_from
 from graphs.core.graph import AttributionGraph, edge_targets
 from graphs.core.nodes import INPUT_KINDS, NodeKind
 from graphs.errors import HeadwaterError
 
 
 class CyclicGroups(HeadwaterError):
-    """Groups feed each other; the text names them."""
+    """Groups feed each other; the message names them."""
 
 
 @dataclass(frozen=True)
 class Collapsed:
-    """Groups in topological order, and what flows between them."""
+    """Groups in topological order, and the flow between them."""
 
-    names: tuple[str, ...]  # of a group, or `str(NodeId)` of a node that is in none
+    names: tuple[str, ...]  # of a group, or `str(NodeId)` of a node in no group
     members: tuple[Int[ndarray, " _member"], ...]  # rows of the full graph
     arrived: Float[ndarray, " group"]  # share of all influence that enters
-    flow: csr_array  # flow[target, source]: share of all influence that goes along an edge
+    flow: csr_array  # flow[target, source]: share of all influence
     net: csr_array  # the same, where weights of opposite sign cancel
     scores: Scores
 
@@ -49,7 +49,7 @@ class Collapsed:
 
 
 def collapse(graph: AttributionGraph, groups: Mapping[str, Int[ndarray, " _member"]]) -> Collapsed:
-    """The graph with the nodes of each group made one.
+    """The graph with the nodes of each group merged into one.
 
     Raises CyclicGroups for groups that feed each other and ValueError for a node in two groups.
     """
@@ -78,7 +78,7 @@ def collapse(graph: AttributionGraph, groups: Mapping[str, Int[ndarray, " _membe
 def _parts(
     graph: AttributionGraph, groups: Mapping[str, Int[ndarray, " _member"]]
 ) -> tuple[list[Int[ndarray, " _member"]], list[str]]:
-    """Rows and name of every group, then of every node that is in none."""
+    """Rows and name of every group, then of every node in no group."""
     grouped = np.zeros(len(graph), dtype=np.int64)
     for rows in groups.values():
         np.add.at(grouped, rows, 1)
@@ -95,7 +95,7 @@ def _flows(
     count: int,
     reached: Float[ndarray, " node"],
 ) -> tuple[csr_array, csr_array]:
-    """What flows between different parts, by size and signed."""
+    """Flow between different parts, absolute and signed."""
     along = edge_influence(graph, reached)
     sizes = along.data
     signed = np.where(graph.weights.data < 0, -sizes, sizes)
@@ -109,17 +109,17 @@ def _flows(
 
 
 def _topological(flow: csr_array, names: list[str]) -> Int[ndarray, " group"]:
-    """Sources before targets, and otherwise as they come.  Raises CyclicGroups."""
-    drawn: nx.DiGraph[int] = nx.DiGraph()
-    drawn.add_nodes_from(range(len(names)))
-    drawn.add_edges_from(zip(flow.indices.tolist(), edge_targets(flow).tolist(), strict=True))
+    """Sources before targets, otherwise in the given order.  Raises CyclicGroups."""
+    between: nx.DiGraph[int] = nx.DiGraph()
+    between.add_nodes_from(range(len(names)))
+    between.add_edges_from(zip(flow.indices.tolist(), edge_targets(flow).tolist(), strict=True))
     try:
-        order = list(nx.lexicographical_topological_sort(drawn))
+        order = list(nx.lexicographical_topological_sort(between))
     except nx.NetworkXUnfeasible as error:
-        cycle: list[int] = next(nx.simple_cycles(drawn))
-        told = " → ".join(repr(names[number]) for number in (*cycle, cycle[0]))
+        cycle: list[int] = next(nx.simple_cycles(between))
+        path = " → ".join(repr(names[number]) for number in (*cycle, cycle[0]))
         raise CyclicGroups(
-            f"Groups feed each other, {told}: split one of them, so that all of it comes before or "
+            f"Groups feed each other, {path}: split one of them so that each part comes before or "
             "after the others."
         ) from error
     return np.array(order, dtype=np.int64)
@@ -139,7 +139,7 @@ def _scores(
     arrived: Float[ndarray, " group"],
     reached: Float[ndarray, " node"],
 ) -> Scores:
-    """As `graphs.scores` has them: parts of nothing but errors are errors, of inputs inputs."""
+    """As `graphs.scores`: a part of errors only is an error, one of inputs only is an input."""
     errors = graph.nodes.is_kind(NodeKind.ERROR)
     inputs = graph.nodes.is_kind(*INPUT_KINDS)
     lost = lost_influence(graph, reached, errors)
@@ -147,4 +147,4 @@ def _scores(
     def wholly(kept: Bool[ndarray, " node"]) -> Bool[ndarray, " group"]:
         return np.bincount(part[~kept], minlength=len(arrived)) == 0
 
-    return shared_out(arrived, wholly(inputs), wholly(errors), lost)
+    return scores_from(arrived, wholly(inputs), wholly(errors), lost)

@@ -1,24 +1,23 @@
-"""Grouping: features that play one role, found by what they do on this prompt.
+"""Grouping: features that play one role on this prompt, by correlation clustering.
 
-Groups are sought that make
+Groups maximise
 
     Σ over pairs in one group   (similarity[i, j] − tightness) · size[i] · size[j]
 
-large, where size is influence: pairs more similar than `tightness` belong together, and strong
-features matter more than weak ones.  This is correlation clustering; from features that stand
-alone the two groups whose union gains most are made one, until none gains or all that would
-make a cycle in the collapsed graph.
+where size is influence: pairs more similar than `tightness` belong together, and influential
+features matter more.  The search is greedy: starting from single features, the two groups whose
+union gains most are merged, until no union gains without making a cycle in the collapsed graph.
 
-similarity is a mean, by the weights of `GroupSettings`, of what is known of both features:
+similarity is a mean, weighted by `GroupSettings`, of the evidence that is known of both features:
 
-    profile   cosine of all edges in and out, as shares of the influence that they carry
-    decoders  cosine of the directions in which they write, 0 if it is negative
-    words     overlap of their labels' words, or of the tokens that they raise
+    profile   cosine of all edges in and out, as shares of influence
+    decoders  cosine of decoder rows, 0 if it is negative
+    words     overlap of the words of their labels, or of the tokens that they promote
     layers    1 − distance / band, 0 beyond the band
 
 Decoders are not in a graph file but in a profile of the dictionary (`graphs.comparison.profiles`).
 
-Features at different positions are never grouped: they hold things of different tokens.
+Features at different positions are never grouped: they represent different tokens.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 
 from graphs.analysis.influence import edge_influence, graph_shares, influence, influence_shares
-from graphs.comparison.likeness import cosines, shared_words
 from graphs.comparison.profiles import Profile
+from graphs.comparison.similarities import cosines, word_overlap
 from graphs.core.annotations import Group
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
@@ -41,32 +40,32 @@ from graphs.errors import HeadwaterError
 
 
 class TooManyFeatures(HeadwaterError):
-    """A graph is too large to compare all its features with each other."""
+    """A graph has too many features to compare them all with each other."""
 
 
 @dataclass(frozen=True)
 class GroupSettings:
-    """What counts as similar.  Raises ValueError for numbers out of range."""
+    """How features are compared.  Raises ValueError for numbers out of range."""
 
-    tightness: float = 0.7  # similarity from which a pair gains
+    tightness: float = 0.7  # similarity above which a pair gains
     profile: float = 0.5  # weights of the kinds of evidence
     decoders: float = 0.3
     words: float = 0.3
     layers: float = 0.2
-    band: int = 6  # layers; features further apart have nothing from `layers`
+    band: int = 6  # layers; `layers` is 0 for features further apart
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.tightness <= 1.0:
             raise ValueError(f"tightness must be from 0 to 1, got {self.tightness}.")
         weights = (self.profile, self.decoders, self.words, self.layers)
         if min(weights) < 0 or sum(weights) <= 0:
-            raise ValueError(f"Weights of evidence must not be negative nor all 0, got {weights}.")
+            raise ValueError(f"Weights of evidence must not be negative or all 0, got {weights}.")
         if self.band < 1:
             raise ValueError(f"band must be at least 1, got {self.band}.")
 
 
 DEFAULTS = GroupSettings()
-MOST_FEATURES = 4000  # a pair of features is a number
+MOST_FEATURES = 4000  # memory grows with the square
 
 
 def find_groups(
@@ -75,16 +74,16 @@ def find_groups(
     own: Sequence[Int[ndarray, " _member"]] = (),
     profile: Profile | None = None,
 ) -> list[Int[ndarray, " _member"]]:
-    """Rows of groups of two features or more, the group with most influence first.
+    """Rows of groups of two or more features, the group with most influence first.
 
-    A person's `own` groups stay as they are, and none is found that makes a cycle with them.
-    `profile` is of the graph's dictionary, for its decoders.
+    The user's `own` groups stay as they are, and no group makes a cycle with them.  `profile` is of
+    the graph's dictionary and gives its decoder rows.
     Raises TooManyFeatures for a graph of more than MOST_FEATURES.
     """
     rows = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
     if len(rows) > MOST_FEATURES:
         raise TooManyFeatures(
-            f"Groups are found among up to {MOST_FEATURES:,} features, this graph has "
+            f"Grouping compares up to {MOST_FEATURES:,} features, this graph has "
             f"{len(rows):,}: prune it first."
         )
     size = influence(graph)
@@ -98,8 +97,10 @@ def find_groups(
     return sorted(groups, key=lambda group: (-float(size[group].sum()), int(group[0])))
 
 
-def named(graph: AttributionGraph, groups: Sequence[Int[ndarray, " _member"]]) -> tuple[Group, ...]:
-    """Groups of rows as annotations, named after what their strongest member says."""
+def named_groups(
+    graph: AttributionGraph, groups: Sequence[Int[ndarray, " _member"]]
+) -> tuple[Group, ...]:
+    """Groups of rows as annotations, named after their most influential member."""
     size = influence(graph)
     return tuple(
         Group(
@@ -117,18 +118,18 @@ def similarity(
     settings: GroupSettings = DEFAULTS,
     profile: Profile | None = None,
 ) -> Float[ndarray, "feat feat"]:
-    """How alike features are, from 0 to 1; what is not known of both counts for nothing."""
+    """Similarity of features, from 0 to 1; evidence that is not known of both has no weight."""
     layer = graph.nodes.layer[rows].astype(np.float64)
     near = np.clip(1.0 - np.abs(layer[:, None] - layer) / settings.band, 0.0, 1.0)
     total = settings.profile * _profiles(graph, rows) + settings.layers * near
     weight = np.full_like(total, settings.profile + settings.layers)
-    said = [graph.said(int(row)) for row in rows]
-    overlap, both = shared_words(said, said)
+    labels = [graph.label(int(row)) for row in rows]
+    overlap, both = word_overlap(labels, labels)
     total += settings.words * overlap * both
     weight += settings.words * both
     if profile is not None and profile.decoder is not None and len(profile.decoder):
-        alike, known = _decoders(graph, rows, profile, profile.decoder)
-        total += settings.decoders * alike * known
+        cosine, known = _decoders(graph, rows, profile, profile.decoder)
+        total += settings.decoders * cosine * known
         weight += settings.decoders * known
     return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
 
@@ -146,7 +147,7 @@ def _decoders(
     profile: Profile,
     decoder: Float[ndarray, "row d_model"],
 ) -> tuple[Float[ndarray, "feat feat"], Bool[ndarray, "feat feat"]]:
-    """Cosine of the directions in which features write, where it is known of both."""
+    """Cosine of decoder rows, not below 0, and whether both rows are known."""
     place = profile.rows(graph.nodes.layer[rows], graph.nodes.index[rows])
     vectors = decoder[np.maximum(place, 0)].astype(np.float64)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -156,21 +157,21 @@ def _decoders(
 
 
 def _profiles(graph: AttributionGraph, rows: Int[ndarray, " feat"]) -> Float[ndarray, "feat feat"]:
-    """Mean cosine of what features are fed by and of what they feed."""
+    """Mean cosine of features' inputs and of their outputs."""
     along = edge_influence(graph, influence_shares(graph))
     sides = (graph_shares(graph)[rows], csr_array(along.T)[rows])
-    fed, feeding = (cosines(side, side) for side in map(csr_array, sides))
-    return (fed + feeding) / 2
+    inputs, outputs = (cosines(side, side) for side in map(csr_array, sides))
+    return (inputs + outputs) / 2
 
 
 def _feeds(graph: AttributionGraph, rows: Int[ndarray, " feat"]) -> Bool[ndarray, "source target"]:
-    """Which feature has an edge to which."""
+    """Whether a feature has an edge to another."""
     inner = csr_array(graph.weights[rows][:, rows])
     return inner.toarray().T != 0
 
 
 class _Merger:
-    """Groups that are made one as long as it gains and makes no cycle."""
+    """Greedy merging of groups while it gains and makes no cycle."""
 
     def __init__(
         self, gain: Float[ndarray, "group group"], feeds: Bool[ndarray, "source target"]
@@ -180,11 +181,11 @@ class _Merger:
         self.gain, self.feeds = gain, feeds
         np.fill_diagonal(self.gain, -np.inf)
         self.open = self.gain.copy()  # without pairs that would make a cycle
-        self.near = [np.flatnonzero(np.isfinite(row)) for row in gain]  # what may ever be one
-        self.before = _ancestors(feeds)  # before[group, other]: other leads to group
+        self.near = [np.flatnonzero(np.isfinite(row)) for row in gain]  # candidates for merging
+        self.before = _ancestors(feeds)  # before[group, other]: a path leads from other to group
 
     def fix(self, group: Int[ndarray, " _member"]) -> None:
-        """Make these one, which is then left alone."""
+        """Merge these into a group that is not changed any more."""
         for other in group[1:].tolist():
             self._merge(int(group[0]), other)
         for gains in (self.gain, self.open):
@@ -192,7 +193,7 @@ class _Merger:
         self.fixed += group[:1].tolist()
 
     def run(self) -> list[list[int]]:
-        """Members of all groups that were not fixed."""
+        """Merge, and return the members of all groups that were not fixed."""
         best = self.open.argmax(1) if len(self.open) else np.zeros(0, dtype=np.int64)
         value = self.open[np.arange(len(best)), best]
         while len(value) and value.max() > 0:
@@ -205,7 +206,7 @@ class _Merger:
                 self._merge(one, other)
                 changed = np.flatnonzero((best == one) | (best == other))
                 changed = np.union1d(changed, [one, other])
-                # Of the others only the way to the merged group is new.
+                # For the others only the gain with the merged group changed.
                 better = self.open[:, one] > value
                 best[better], value[better] = one, self.open[better, one]
             best[changed] = self.open[changed].argmax(1)
@@ -215,21 +216,21 @@ class _Merger:
         return [members for members in self.members if members]
 
     def _would_cycle(self, one: int, other: int) -> bool:
-        """Whether one leads to the other by way of a third."""
+        """Whether a path leads from one to the other through a third."""
         return bool(
             np.any(self.feeds[one] & self.before[other])
             or np.any(self.feeds[other] & self.before[one])
         )
 
     def _merge(self, one: int, other: int) -> None:
-        """Put a group into another."""
+        """Merge `other` into `one`."""
         self.members[one] += self.members[other]
         self.members[other] = []
         near = np.append(self.near[one], one)
         self.gain[one] += self.gain[other]
         self.gain[near, one] = self.gain[one, near]
         self.gain[one, one] = -np.inf
-        self.open[one] = self.gain[one]  # a cycle may have become inner
+        self.open[one] = self.gain[one]  # a former cycle may now lie inside the group
         self.open[near, one] = self.gain[one, near]
         for gains in (self.gain, self.open):
             gains[other] = gains[near, other] = -np.inf
@@ -243,7 +244,7 @@ class _Merger:
 
 
 def _ancestors(feeds: Bool[ndarray, "source target"]) -> Bool[ndarray, "group other"]:
-    """All that leads to each feature; features are in topological order."""
+    """The ancestors of each feature; features are in topological order."""
     own = np.packbits(feeds.T, axis=1)  # eight at a time
     before = np.zeros_like(own)
     for feature, sources in enumerate(feeds.T):

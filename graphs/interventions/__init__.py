@@ -1,1 +1,1 @@
-"""What is changed in a model, said in a graph's nodes, and what the graph predicts of it."""
+"""Interventions by names of a graph's nodes, and the effects that the graph predicts."""

@@ -1,7 +1,7 @@
-"""Changes: which nodes edits change (`graphs.interventions.edits`), and how.
+"""Changes: edits (`graphs.interventions.edits`) resolved to nodes of a graph.
 
-Whatever the edits are called, each node's new activation is factor · own + offset, and no node is
-edited twice: so their order is of no matter.
+Every edit sets a node's new activation to factor · own + offset, and no node is edited twice, so
+the order of edits does not matter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from graphs.comparison.positions import align_prompts
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeId, NodeKind
-from graphs.interventions.edits import Add, Edit, EditError, Push, Scale, Set, Swap
+from graphs.interventions.edits import Add, Edit, EditError, Scale, Set, Steer, Swap
 
 
 @dataclass(frozen=True)
@@ -27,28 +27,28 @@ class Change:
     node: NodeId
     factor: float
     offset: float = 0.0
-    onward: bool = False  # at every new token too
+    onward: bool = False  # also at every new token
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """Changes that are made together, each of another node."""
+    """Changes that are made together, each of a different node."""
 
-    what: str  # in words
+    what: str  # description
     changes: tuple[Change, ...] = ()
-    pushes: tuple[Push, ...] = ()
+    steering: tuple[Steer, ...] = ()
 
     @property
     def last_layer(self) -> int:
         """The highest layer at which something is changed; -1 if nothing is."""
-        layers = [change.node.layer for change in self.changes] + [p.layer for p in self.pushes]
+        layers = [change.node.layer for change in self.changes] + [p.layer for p in self.steering]
         return max((layer for layer in layers if layer is not None), default=-1)
 
 
 def intervention(
     graph: AttributionGraph, edits: Iterable[Edit], annotations: Annotations = NO_ANNOTATIONS
 ) -> Intervention:
-    """Edits together, by the nodes that they change.
+    """The intervention that makes these edits together.
 
     Raises EditError for numbers that are not finite, for nodes that have no activation and for two
     edits of one node, SelectionError for names that select nothing.
@@ -57,7 +57,7 @@ def intervention(
     changes: dict[NodeId, tuple[Change, Edit]] = {}
     for edit in given:
         _require_finite(edit)
-        if isinstance(edit, Push):
+        if isinstance(edit, Steer):
             _require_place(graph, edit)
             continue
         for change in _changes(graph, edit, annotations):
@@ -70,7 +70,7 @@ def intervention(
     return Intervention(
         what="; ".join(map(str, given)) or "nothing",
         changes=tuple(change for change, _ in changes.values()),
-        pushes=tuple(edit for edit in given if isinstance(edit, Push)),
+        steering=tuple(edit for edit in given if isinstance(edit, Steer)),
     )
 
 
@@ -95,7 +95,7 @@ def _changes(
 def _named(
     graph: AttributionGraph, name: str, annotations: Annotations
 ) -> Iterator[tuple[NodeId, bool]]:
-    """The nodes of a name, and whether each holds for new tokens too."""
+    """The nodes that a name selects, and whether each is also changed at new tokens."""
     onward = name.endswith("+")
     nodes = _nodes(graph, name.removesuffix("+"), annotations)
     if not onward:
@@ -115,15 +115,15 @@ def _named(
 def _nodes(graph: AttributionGraph, name: str, annotations: Annotations) -> list[NodeId]:
     node = _feature(name)
     if node is not None and node.pos is not None:
-        context, length = graph.provenance.context_only, len(graph.provenance.tokens)
-        if not context <= node.pos < length:
+        prefix, length = graph.provenance.n_prefix, len(graph.provenance.tokens)
+        if not prefix <= node.pos < length:
             raise EditError(
-                f"{node} is at no position with features: choose one of {context} to {length - 1}."
+                f"{node} is at a position without features: choose one of {prefix} to {length - 1}."
             )
         if node.layer is not None and node.layer >= graph.provenance.model.n_layers:
             raise EditError(
-                f"{node} is in no layer of the model, which has {graph.provenance.model.n_layers}, "
-                "numbered from 0."
+                f"{node} is in a layer that the model does not have: its layers are 0 to "
+                f"{graph.provenance.model.n_layers - 1}."
             )
         return [node]
     chosen = select(graph, name, annotations.rows(graph))
@@ -145,15 +145,16 @@ def _swapped(graph: AttributionGraph, swap: Swap, annotations: Annotations) -> I
     place = align_prompts(swap.graph.provenance, graph.provenance)
 
     def both(one: str, other: str) -> tuple[dict[NodeId, float], dict[NodeId, float]]:
-        """Activations here, and of the other prompt at the positions that stand for its own."""
-        there = _activations(swap.graph, other, swap.annotations).items()
-        at = [
-            (node, -1 if node.pos is None else int(place[node.pos]), value) for node, value in there
+        """Activations in this prompt, and those of the other prompt at the aligned positions."""
+        theirs = _activations(swap.graph, other, swap.annotations).items()
+        aligned = [
+            (node, -1 if node.pos is None else int(place[node.pos]), value)
+            for node, value in theirs
         ]
         moved = {
             replace(node, pos=pos): value
-            for node, pos, value in at
-            if pos >= graph.provenance.context_only
+            for node, pos, value in aligned
+            if pos >= graph.provenance.n_prefix
         }
         return _activations(graph, one, annotations), moved
 
@@ -166,8 +167,8 @@ def _swapped(graph: AttributionGraph, swap: Swap, annotations: Annotations) -> I
         )
     if not moved:
         raise EditError(
-            f"{swap.other!r} is at no position of the other prompt that stands for one of this "
-            f"prompt, or at no layer at which {swap.one!r} is: take two prompts of one form."
+            f"{swap.other!r} is at no position of the other prompt that is aligned with this "
+            f"prompt, or at no layer of {swap.one!r}: use two prompts of the same form."
         )
     for node in {**own, **moved}:
         value = moved.get(node, 0.0)
@@ -176,7 +177,7 @@ def _swapped(graph: AttributionGraph, swap: Swap, annotations: Annotations) -> I
 
 
 def _full(graph: AttributionGraph, name: str, annotations: Annotations) -> str:
-    """A bare name as that of a kind, of a group, or else of a concept."""
+    """A bare name with its prefix: a kind, a group, or else a concept."""
     if ":" in name or name in KINDS:
         return name
     return f"group:{name}" if name in annotations.rows(graph) else f"concept:{name}"
@@ -185,11 +186,11 @@ def _full(graph: AttributionGraph, name: str, annotations: Annotations) -> str:
 def _activations(
     graph: AttributionGraph, name: str, annotations: Annotations
 ) -> dict[NodeId, float]:
-    """The features of a name."""
+    """Activations of the features that a name selects."""
     chosen = select(graph, name, annotations.rows(graph))
     rows = np.flatnonzero(chosen & graph.nodes.is_kind(NodeKind.FEATURE)).tolist()
     if not rows:
-        raise SelectionError(f"{name!r} selects no feature: a swap is of features.")
+        raise SelectionError(f"{name!r} selects no feature, and only features can be swapped.")
     return {graph.nodes[row]: float(graph.nodes.activation[row]) for row in rows}
 
 
@@ -200,16 +201,16 @@ def _places(features: Iterable[NodeId]) -> set[tuple[int | None, int | None]]:
 def _require_finite(edit: Edit) -> None:
     numbers = [value for value in vars(edit).values() if isinstance(value, int | float)]
     finite = all(map(isfinite, numbers))
-    if isinstance(edit, Push):
+    if isinstance(edit, Steer):
         finite = finite and bool(np.all(np.isfinite(edit.vector)))
     if not finite:
-        raise EditError(f"{str(edit)!r} holds a number that is not finite: give another.")
+        raise EditError(f"{str(edit)!r} contains a number that is not finite: give a finite one.")
 
 
-def _require_place(graph: AttributionGraph, push: Push) -> None:
+def _require_place(graph: AttributionGraph, steer: Steer) -> None:
     n_layers, length = graph.provenance.model.n_layers, len(graph.provenance.tokens)
-    if not (0 <= push.layer < n_layers and 0 <= push.pos < length):
+    if not (0 <= steer.layer < n_layers and 0 <= steer.pos < length):
         raise EditError(
-            f"{str(push)!r} is out of place: layers are 0 to {n_layers - 1}, positions 0 to "
+            f"{str(steer)!r} is out of range: layers are 0 to {n_layers - 1}, positions 0 to "
             f"{length - 1}."
         )

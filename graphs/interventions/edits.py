@@ -1,13 +1,13 @@
-"""Edits: what an intervention changes, said in names of a graph's nodes.
+"""Edits: the changes of an intervention, by names of a graph's nodes.
 
-    Set("feature:12/345@7", 0)         the activation is 0
-    Scale("supernode:Texas", -1)       of each feature -1 times its own; errors can be scaled too
-    Add("concept:Texas", 2.5)          2.5 more
-    Swap("Texas", "California", other) the first off, the second as active as in another graph
-    Push(4, 7, vector, 2.0)            2 · vector more in the residual stream behind block 4
+    Set("feature:12/345@7", 0)         set the activation to 0
+    Scale("supernode:Texas", -1)       multiply activations by -1; errors can be scaled too
+    Add("concept:Texas", 2.5)          add 2.5 to activations
+    Swap("Texas", "California", other) ablate the first, set the second as in another graph
+    Steer(4, 7, vector, 2.0)           add 2 · vector to the residual stream behind block 4
 
-Names are those of `graphs.select`; a feature at a position need not be active there.  A `+` behind
-a name, or `onward` of a push, means that position and all later ones, new tokens too.
+Names are those of `graphs.select`; a feature at a position need not be active there.  A `+` after a
+name, or `onward` of Steer, means that position and all later ones, including new tokens.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from graphs.errors import HeadwaterError
 
 
 class EditError(HeadwaterError):
-    """Edits that cannot be made; the text is one sentence that says what can."""
+    """Edits that cannot be made; the message is one sentence that says what can."""
 
 
 @dataclass(frozen=True)
 class Set:
-    """Features get this activation."""
+    """Set features to an activation."""
 
     nodes: str
     value: float
@@ -44,7 +44,7 @@ class Set:
 
 @dataclass(frozen=True)
 class Scale:
-    """Features and errors become this many times what they are."""
+    """Multiply features and errors by a factor."""
 
     nodes: str
     factor: float
@@ -60,7 +60,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Add:
-    """Features get so much more activation."""
+    """Add an amount to the activation of features."""
 
     nodes: str
     amount: float
@@ -75,8 +75,8 @@ class Add:
 
 
 @dataclass(frozen=True)
-class Push:
-    """amount · vector is added to the residual stream behind a block."""
+class Steer:
+    """Add amount · vector to the residual stream behind a block."""
 
     layer: int
     pos: int
@@ -90,21 +90,20 @@ class Push:
 
 @dataclass(frozen=True)
 class Swap:
-    """What one name selects is off; what the other selects in another graph is on as it is there.
+    """Ablate what `one` selects, and set what `other` selects to its activations in another graph.
 
-    A bare name is a group, or else a concept.  Two concepts say where, and matching what: at every
-    layer and position at which each is in its graph, this prompt's features become the other's.
-    Positions are those that stand for each other in the two prompts.  With a `+` behind the one,
-    what is changed at the last position is so at new tokens too.
+    A bare name is a group, or else a concept.  Two concepts only say where: at every layer and
+    aligned position at which both occur, all features take their activations from the other graph.
+    With a `+` after `one`, changes at the last position also apply to new tokens.
     """
 
     one: str
     other: str
-    graph: AttributionGraph  # in which the other is
+    graph: AttributionGraph  # in which `other` is selected
     annotations: Annotations = NO_ANNOTATIONS  # of that graph
 
     def __str__(self) -> str:
         return f"{self.one} > {self.other}"
 
 
-Edit = Set | Scale | Add | Push | Swap
+Edit = Set | Scale | Add | Steer | Swap

@@ -1,4 +1,4 @@
-"""Effects: what one intervention did in the model, beside what the graph says of it."""
+"""Effects: measured and predicted changes of one intervention."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from graphs.core.regime import Regime
 
 @dataclass(frozen=True)
 class NodeEffect:
-    """One target or feature; None where the graph or the model does not say."""
+    """One target or feature; None where a value is unknown."""
 
     node: str
-    text: str  # the target's token, or what the feature says
-    value: float | None  # on the prompt itself
+    text: str  # the target's token, or the feature's label
+    value: float | None  # without the intervention
     measured: float | None  # change
     predicted: float | None  # change
 
@@ -31,11 +31,11 @@ class TokenEffect:
 
 @dataclass(frozen=True)
 class Effects:
-    """One intervention."""
+    """All effects of one intervention."""
 
-    what: str  # in words
+    what: str  # description
     regime: Regime
-    through: int  # last block that was held; -1: none
+    through: int  # last frozen block; -1: none
     targets: tuple[NodeEffect, ...]  # in the order of the graph
     tokens: tuple[TokenEffect, ...]  # most probable before or after
-    features: tuple[NodeEffect, ...]  # those that changed most of what they pass on
+    features: tuple[NodeEffect, ...]  # those whose outputs changed most

@@ -1,10 +1,10 @@
-"""Pairs: two prompts that differ in one thing, and a file of many.
+"""Pairs of prompts that differ in one thing, and files of such pairs.
 
     {"first": "…", "second": "…", "name": "…", "kind": "…", "target": " …", "against": " …"}
 
-A line of JSON is a pair.  Both prompts are needed, the rest may be left out: a name of its own,
-the kind of thing in which the two differ (a name, a group, a wrapper, a hint), and what is asked
-of both prompts, a token or why that token and not another.
+Each line of JSON is a pair.  Both prompts are required, the rest is optional: a name, the kind of
+thing in which the two differ (a name, a group, a wrapper, a hint), and the target of both prompts:
+a token, or the difference of two tokens.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pydantic import Field, ValidationError, model_validator
 from graphs.core.records import Record
 from graphs.disk.files import first_problem, json_text
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$"  # of a folder, on every system
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$"  # valid as a folder's name on every system
 
 
 class PromptPair(Record):
-    """Two prompts and what is asked of them."""
+    """Two prompts and the target that they are compared by."""
 
     first: str = Field(min_length=1)
     second: str = Field(min_length=1)
@@ -36,14 +36,14 @@ class PromptPair(Record):
         if self.first == self.second:
             raise ValueError("the two prompts are the same")
         if self.against is not None and self.target is None:
-            raise ValueError("against needs a target, the token that wins over it")
+            raise ValueError("against needs a target, the token that it is compared with")
         return self
 
     @property
-    def called(self) -> str:
-        """Its name, or one made of its prompts.
+    def identifier(self) -> str:
+        """Its name, or one made from a digest of its fields.
 
-        >>> PromptPair(first="a", second="b").called
+        >>> PromptPair(first="a", second="b").identifier
         'pair-8baa54bb'
         """
         text = f"{self.first}\0{self.second}\0{self.target}\0{self.against}"
@@ -53,7 +53,7 @@ class PromptPair(Record):
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the file: a pair, or why it is none."""
+    """A line of the file: a pair, or the problem with it."""
 
     number: int  # from 1
     pair: PromptPair | None
@@ -61,7 +61,7 @@ class Line:
 
 
 def read_pairs(path: Path | str) -> tuple[Line, ...]:
-    """All lines that are not blank; one that is no pair says why, and the others are read.
+    """All lines that are not blank, each with its pair or its problem.
 
     Raises GraphFileError if the file is missing, unreadable or too large.
     """
@@ -74,11 +74,12 @@ def read_pairs(path: Path | str) -> tuple[Line, ...]:
             pair = PromptPair.model_validate_json(text)
         except ValidationError as error:
             reason = first_problem(error).removeprefix("Value error, ")
-            lines.append(Line(number, None, f"Line {number} is no pair: {reason}."))
+            lines.append(Line(number, None, f"Line {number} is not a pair: {reason}."))
             continue
-        earlier = known.setdefault(pair.called.lower(), number)
+        earlier = known.setdefault(pair.identifier.lower(), number)
         if earlier != number:
-            problem = f"Line {number} is called {pair.called!r} as line {earlier} is: name it anew."
+            name = pair.identifier
+            problem = f"Line {number} has the same name as line {earlier}, {name!r}: rename it."
             lines.append(Line(number, None, problem))
             continue
         lines.append(Line(number, pair))

@@ -1,16 +1,16 @@
-"""Prediction: what a graph says an intervention will change.
+"""Prediction: the effects of an intervention, computed from a graph's weights.
 
-A changed source passes on its direct effects in proportion:
+Direct effects of a changed source change in proportion:
 
     change[t] = Σ_s weights[t, s] · relative[s]          relative[s] = new / old - 1
 
-In a layer that is held, features stay as they are unless they are edited, so this is all.  Above
-it a feature follows what reaches it, and passes it on:
+In frozen layers features stay as they are unless they are edited, so this is all.  Above them a
+feature follows its inputs and passes the change on:
 
     relative[s] = change[s] / activation[s]
 
-which takes every feature as linear and as long active as it is needed; the model need not agree,
-and how far it does is what interventions measure.  Features without a row pass nothing on.
+which assumes that features stay linear and active; interventions measure how far the model agrees.
+Features without a row do not follow their inputs.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from graphs.interventions.changes import Intervention
 def predict(
     graph: AttributionGraph, interventions: Sequence[Intervention], through: Sequence[int]
 ) -> Float[ndarray, "intervention node"]:
-    """Change of every feature's and target's value; the layers up to `through` are held.
+    """Change of every feature's and target's value, with the layers up to `through` frozen.
 
-    Held at `graph.provenance.model.n_layers` or above is the whole model.  nan: the graph does not
-    say, since the intervention changes what is not in it, or the node has no row.
+    From `graph.provenance.model.n_layers` on, the whole model is frozen.  nan: unknown, since the
+    intervention changes nodes outside the graph, or the node has no row.
     """
     nodes = graph.nodes
     factor, offset, known = _edited(graph, interventions)
@@ -41,14 +41,14 @@ def predict(
     shift = np.divide(offset, activation, out=np.zeros_like(offset), where=offset != 0)
     relative = factor - 1 + shift
     change = np.zeros_like(relative)
-    held = np.asarray(through)
+    frozen = np.asarray(through)
     features = nodes.is_kind(NodeKind.FEATURE) & graph.expanded
     for layer in range(graph.provenance.model.n_layers):
         rows = np.flatnonzero(features & (nodes.layer == layer))
         if len(rows) == 0:
             continue
         change[rows] = graph.weights[rows] @ relative
-        runs = layer > held
+        runs = layer > frozen
         follows = 1 + change[rows] / activation[rows]
         relative[rows] = np.where(
             runs,
@@ -57,9 +57,9 @@ def predict(
         )
     targets = graph.target_rows()
     change[targets] = graph.weights[targets] @ relative
-    told = np.zeros(len(graph), dtype=bool)
-    told[targets] = True
-    change[~(told | features)] = np.nan
+    predicted = features.copy()
+    predicted[targets] = True
+    change[~predicted] = np.nan
     change[:, ~known] = np.nan
     return change.T
 
@@ -69,12 +69,12 @@ def _edited(
 ) -> tuple[
     Float[ndarray, "node intervention"], Float[ndarray, "node intervention"], Bool[ndarray, " one"]
 ]:
-    """Factors, offsets, and whether the graph holds all that an intervention changes."""
+    """Factors, offsets, and whether all nodes that an intervention changes are in the graph."""
     factor = np.ones((len(graph), len(interventions)))
     offset = np.zeros_like(factor)
     known = np.ones(len(interventions), dtype=bool)
     for column, one in enumerate(interventions):
-        known[column] = not one.pushes
+        known[column] = not one.steering
         for change in one.changes:
             if change.node in graph:
                 row = graph.find(change.node)

@@ -1,4 +1,4 @@
-"""The numbers of a report (`graphs.core.report`), from what was predicted and what was measured."""
+"""Numbers of a report (`graphs.core.report`), from predicted and measured effects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def effect_report(
     measured: Float[ndarray, " effect"],
     dropped: float = 0.0,
 ) -> EffectReport:
-    """How well predictions did.
+    """Agreement of predicted and measured effects.
 
     >>> predicted, measured = np.array([1.0, 2.0, -1.0]), np.array([2.0, 4.0, 2.0])
     >>> found = effect_report(Regime.FREE, "targets", predicted, measured)
@@ -40,13 +40,13 @@ def effect_report(
 
 
 def set_report(features: int, share: float, random: Float[ndarray, " one"]) -> SetReport:
-    """One set beside random ones."""
+    """The effect of one set compared with random sets."""
     return SetReport(
         features=features,
         share=share,
         random_mean=float(random.mean()),
         random_sd=float(random.std(ddof=1)) if len(random) > 1 else 0.0,
-        chance=float(np.mean(random >= share)),
+        null_probability=float(np.mean(random >= share)),
     )
 
 

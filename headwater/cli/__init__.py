@@ -1,1 +1,1 @@
-"""The command line: one file per group of commands, which alone sees circuits, graphs and viz."""
+"""The command line: one file per command or group of commands."""

@@ -1,4 +1,4 @@
-"""The app that commands register themselves with; how they end is `headwater.terminal.ending`'s."""
+"""The app with which commands register; `headwater.terminal.ending` defines exit codes."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ from headwater.cli.options import (
     TracedTranscoders,
 )
 from headwater.opened import open_graph
-from headwater.outputs.kept import why_not_kept
+from headwater.outputs.kept import storing_error
 from headwater.outputs.places import Kind, output_to, require_outputs
-from headwater.terminal.printing import errors, output, print_json, say
+from headwater.terminal.printing import errors, output, print_json, print_line
 
 # Defaults come from the settings, so that they cannot differ.
 SETTINGS, PRUNING = CheckSettings(), graphs.PruneSettings()
@@ -37,11 +37,16 @@ SETTINGS, PRUNING = CheckSettings(), graphs.PruneSettings()
 def check_command(
     graph: GraphPath,
     features: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Features of most influence, each ablated alone.")
+        int,
+        typer.Option(min=1, max=MOST, help="Features of highest influence, each ablated alone."),
     ] = SETTINGS.features,
     random_sets: Annotated[
         int,
-        typer.Option(min=1, max=MOST_DRAWN, help="Random sets of the circuit's size and layers."),
+        typer.Option(
+            min=1,
+            max=MOST_DRAWN,
+            help="Random sets of the circuit's size and layers, for the null.",
+        ),
     ] = SETTINGS.random_sets,
     node_threshold: NodeThreshold = PRUNING.node_threshold,
     edge_threshold: EdgeThreshold = PRUNING.edge_threshold,
@@ -50,7 +55,7 @@ def check_command(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Test a graph in its model and keep the report in its file: is it true?"""
+    """Test in the model whether a graph holds, and store the report in the graph's file."""
     read, ours = open_graph(graph).graph, is_ours(graph)
     if ours:
         require_outputs(output_to(graph, Kind.GRAPH), model, transcoders)
@@ -63,17 +68,17 @@ def check_command(
         progress("load", 0, 1)
         report = check(experiment_on(read, model, transcoders, device), settings, progress)
     failures = read.with_report(report).provenance.failures
-    refusal = why_not_kept(lambda: graphs.keep_report(graph, read, report)) if ours else None
+    problem = storing_error(lambda: graphs.keep_report(graph, read, report)) if ours else None
     if as_json:
-        told = {"report": report.model_dump(mode="json"), "failures": failures}
-        print_json({**told, "file": str(graph) if ours and refusal is None else None})
+        file = str(graph) if ours and problem is None else None
+        print_json({"report": report.model_dump(mode="json"), "failures": failures, "file": file})
     else:
         output.print(viz.report_table(report))
         for failure in failures:
-            say(failure, "bold red")
-        if refusal is None:
-            said = f"graph: {graph}" if ours else f"{graph} is of another program: nothing is kept."
-            say(said)
-    if refusal is not None:
-        raise refusal
+            print_line(failure, "bold red")
+        if problem is None:
+            foreign = f"{graph} is another program's file: the report is not stored in it."
+            print_line(f"graph: {graph}" if ours else foreign)
+    if problem is not None:
+        raise problem
     raise typer.Exit(1 if failures else 0)

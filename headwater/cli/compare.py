@@ -17,43 +17,44 @@ from headwater.cli.usage import UsageError
 from headwater.graph_folders import compare_folders, finite, refuse_profiles, score_numbers
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
-from headwater.terminal.printing import output, print_json, say
+from headwater.terminal.printing import output, print_json, print_line
 
 CORRESPOND = graphs.CorrespondSettings()  # defaults, so that they cannot differ
-PLANS = 10  # transport plans that tell what chance gives; each takes as long as all else
+PLANS = 10  # transport plans for the null; each takes as long as the rest of the comparison
 
 
 @app.command("compare")
 def compare_command(
     first: Annotated[Path, typer.Argument(help="Graph file, or a folder of graphs.")],
     second: Annotated[
-        Path, typer.Argument(help="What to compare it with; graphs of folders pair by their names.")
+        Path, typer.Argument(help="What to compare it with; graphs in folders are paired by name.")
     ],
     profile: Annotated[
         list[Path] | None,
         typer.Option(help="Profiles of both dictionaries, in the order of the graphs."),
     ] = None,
     least: Annotated[
-        float, typer.Option(help="How alike features of two dictionaries must be to be matched.")
-    ] = CORRESPOND.least,
+        float, typer.Option(help="Least similarity at which features of two dictionaries match.")
+    ] = CORRESPOND.min_similarity,
     permutations: Annotated[
         int | None,
         typer.Option(
             min=0,
             max=MOST_DRAWN,
-            help="Random exchanges (of folders: orders) that tell what chance is.",
+            help="Random exchanges (for folders: orders) that give the null.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MOST, help="Of the random exchanges.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST, help="Seed of the random exchanges.")] = 0,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Of two models: also move influence as a transport plan.")
+        bool,
+        typer.Option("--plan", help="For two models: also find a transport plan of influence."),
     ] = False,
     html: Annotated[Path | None, typer.Option(help="Write a page with figures here.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two graphs, of two prompts or of two models: what both have and what is chance.
+    """Compare two graphs, of two prompts or of two models, and test their overlap against a null.
 
-    Two folders are compared prompt by prompt, beside what graphs of different prompts give.
+    Two folders are compared prompt by prompt; graphs of different prompts give the null.
     """
     page = output_to(html, Kind.PAGE, "--html")
     require_outputs(page, *graph_files(first, second), *(profile or ()))
@@ -61,30 +62,32 @@ def compare_command(
         raise UsageError(f"Expected --profile twice or not at all, got it {len(profile)} times.")
     if not 0.0 <= least < 1.0:
         raise UsageError(f"--least must be from 0 to below 1, got {least}.")
-    settings = graphs.CorrespondSettings(least=least, plans=PLANS if plan else 0, seed=seed)
+    settings = graphs.CorrespondSettings(
+        min_similarity=least, plans=PLANS if plan else 0, seed=seed
+    )
     read = [graphs.read_profile(path) for path in profile or ()]
     profiles = (read[0], read[1]) if read else None
     if first.is_dir() or second.is_dir():
         if plan:
-            raise UsageError("--plan is of two graphs, not of folders: leave it out.")
+            raise UsageError("--plan is for two graphs, not for folders: leave it out.")
         shuffles = graphs.SHUFFLES if permutations is None else permutations
-        said, text = compare_folders(first, second, settings, profiles, shuffles, html)
+        found, text = compare_folders(first, second, settings, profiles, shuffles, html)
     else:
         pair = open_graph(first), open_graph(second)
-        if graphs.one_dictionary(pair[0].graph, pair[1].graph):
+        if graphs.same_dictionary(pair[0].graph, pair[1].graph):
             refuse_profiles(profiles)
             count = graphs.PERMUTATIONS if permutations is None else permutations
-            said, text = _two_prompts(pair, count, seed, html)
+            found, text = _two_prompts(pair, count, seed, html)
         else:
             if permutations is not None:
                 settings = replace(settings, permutations=permutations)
-            said, text = _two_models(pair, settings, profiles, html)
+            found, text = _two_models(pair, settings, profiles, html)
     if as_json:
-        print_json({**said, "page": None if html is None else str(html)})
+        print_json({**found, "page": None if html is None else str(html)})
         return
     output.print(text)
     if html is not None:
-        say(f"page: {html}")
+        print_line(f"page: {html}")
 
 
 Pair = tuple[graphs.ReadGraph, graphs.ReadGraph]
@@ -112,7 +115,7 @@ def _two_models(
     found = graphs.correspond(one, other, settings, profiles)
     groups = _groups(*pair)
     listed = graphs.concepts(one, other, found.comparison.match, groups)
-    paths = graphs.path_overlap(one, other, found.comparison.match, found.by_chance, groups)
+    paths = graphs.path_overlap(one, other, found.comparison.match, found.null_matches, groups)
     if html is not None:
         scores = viz.correspondence_scores(found, paths)
         viz.write_comparison(one, other, scores, listed, html)
@@ -121,7 +124,7 @@ def _two_models(
 
 
 def _groups(*pair: graphs.ReadGraph) -> tuple[graphs.Groups, graphs.Groups]:
-    """A person's groups of both graphs, and automatic ones."""
+    """The groups of both graphs: those in their annotations, and automatic ones."""
     one, other = (
         graphs.with_groups(read.graph, read.annotations).rows(read.graph) for read in pair
     )
@@ -160,25 +163,24 @@ def _corresponding(
     paths: graphs.Score,
 ) -> dict[str, Any]:
     compared = _compared(one, other, found.comparison)
-    likeness = {
+    similarity = {
         (int(row), int(partner)): value
         for (row, partner), value in zip(found.pairs, found.similarity.tolist(), strict=True)
     }
     match = found.comparison.match
     for entry, row, partner in zip(compared["both"], match.first, match.second, strict=True):
-        entry["alike"] = likeness.get((int(row), int(partner)))
+        entry["alike"] = similarity.get((int(row), int(partner)))
     compared["scores"] |= {
         "matched": score_numbers(found.matched),
-        "alike": score_numbers(found.alike),
+        "alike": score_numbers(found.matched_weighted),
         "paths": score_numbers(paths),
     }
-    if found.moved is not None:
-        mass, agreement = map(score_numbers, found.moved)
+    if found.transported is not None:
+        mass, agreement = map(score_numbers, found.transported)
         compared["scores"] |= {"moved": mass, "moved_alike": agreement}
     return compared | {
         "evidence": [
-            {name: finite(value) for name, value in asdict(kind).items()}
-            for kind in found.witnesses
+            {name: finite(value) for name, value in asdict(kind).items()} for kind in found.evidence
         ],
         "shift": found.shift,
         "shift_curve": found.shift_curve().tolist(),

@@ -1,4 +1,4 @@
-"""Commands about dictionaries: which are published, and which of their features fire."""
+"""Commands about dictionaries: which are published, and which of their features are active."""
 
 from __future__ import annotations
 
@@ -19,32 +19,34 @@ from circuits.model.prompt import DEFAULT_RULE, PromptRule, read_prompt
 from circuits.model.subject import read_subject
 from circuits.progress import progress_bar
 from headwater.cli.app import app
-from headwater.cli.opening_remarks import say_mismatches
+from headwater.cli.opening_remarks import remark_mismatches
 from headwater.cli.options import (
     MOST,
     AsJson,
     BosRule,
     Chat,
-    ContextOnly,
     Device,
     DType,
     Model,
+    PrefixLength,
     Revision,
     Type,
 )
 from headwater.cli.prompted import Prompted, PromptFile, given_prompt
 from headwater.cli.trace import DEFAULT_MODEL
 from headwater.cli.usage import UsageError
-from headwater.terminal.printing import errors, output, print_json, say
+from headwater.terminal.printing import errors, output, print_json, print_line
 from viz.text.words import visible
 
 
 @app.command("dictionaries")
 def dictionaries_command(
-    model: Annotated[str, typer.Option(help="Only those of models with this in their name.")] = "",
+    model: Annotated[
+        str, typer.Option(help="Only dictionaries of models whose name contains this.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List published dictionaries: what --transcoders takes, for which model, how large."""
+    """List published dictionaries: the name for --transcoders, model, kind and size."""
     chosen = [entry for entry in published_sets() if model.lower() in entry.model.lower()]
     if as_json:
         print_json({"dictionaries": [asdict(entry) for entry in chosen]})
@@ -74,7 +76,8 @@ def features_command(
         str | None, typer.Option(help="Transcoders or autoencoders: a folder or a name on the Hub.")
     ] = None,
     site: Annotated[
-        Site | None, typer.Option(help="What autoencoders rebuild, if their files do not say.")
+        Site | None,
+        typer.Option(help="What the autoencoders reconstruct, if their files do not say."),
     ] = None,
     layer: Annotated[list[int] | None, typer.Option(help="Only this layer; repeatable.")] = None,
     top: Annotated[
@@ -82,12 +85,12 @@ def features_command(
     ] = 3,
     chat: Chat = False,
     bos: BosRule = DEFAULT_RULE.bos,
-    context_only: ContextOnly = DEFAULT_RULE.context_only,
+    n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """List which features of a dictionary fire where on a prompt."""
+    """List the features of a dictionary that are active on a prompt, by position."""
     given = given_prompt(prompt, prompt_file)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
@@ -95,17 +98,18 @@ def features_command(
         reference = dictionary or shipped_transcoders(subject)
         if reference is None:
             raise UsageError(
-                "Say which features with --dictionary: a folder, or a name on the Hub."
+                "No transcoders ship with this model: give --dictionary, a folder or a name on the "
+                "Hub."
             )
         read = read_dictionary(reference, site=site)
-        text = read_prompt(given, subject.tokenizer, PromptRule(bos, context_only), chat=chat)
-        say_mismatches([text], read)
+        text = read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
+        remark_mismatches([text], read)
         firings = strongest(subject.frozen, text, read, set(layer or ()), top)
     if as_json:
         print_json({"tokens": list(text.tokens), "features": [asdict(f) for f in firings]})
         return
     kind = "autoencoders" if isinstance(read, AutoencoderSet) else read.identity.kind
-    say(f"{subject.identity.name} · {read.identity.name} · {kind}", "bold")
+    print_line(f"{subject.identity.name} · {read.identity.name} · {kind}", "bold")
     output.print(_firing_table(text.tokens, firings))
 
 

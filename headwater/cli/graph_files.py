@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +28,7 @@ from headwater.cli.summary import scores_of_part, show_summary
 from headwater.cli.usage import UsageError
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, Output, graph_files, output_to, require_outputs
-from headwater.terminal.printing import output, print_json, remark, say
+from headwater.terminal.printing import output, print_json, print_line, remark
 
 MIB = 2**20
 WRITERS: dict[Format, Callable[[graphs.AttributionGraph, Path, graphs.Annotations], object]] = {
@@ -47,13 +46,14 @@ def show_command(
     graph: GraphPath,
     per_layer: Annotated[int, typer.Option(min=1, max=MOST, help="Features shown per layer.")] = 3,
     feature: Annotated[
-        str | None, typer.Option(help="LAYER/INDEX: what is known about this feature instead.")
+        str | None, typer.Option(help="LAYER/INDEX: show the description of this feature instead.")
     ] = None,
     why: Annotated[
-        str | None, typer.Option(help="TOKEN: what raises this prediction and what lowers it.")
+        str | None,
+        typer.Option(help="TOKEN: show the features that promote or suppress this prediction."),
     ] = None,
     rival: Annotated[
-        str | None, typer.Option("--not", help="TOKEN: of --why, and not this one.")
+        str | None, typer.Option("--not", help="TOKEN: with --why, contrast with this prediction.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,7 +61,7 @@ def show_command(
     if feature is not None and why is not None:
         raise UsageError("--feature and --why exclude each other: give one of them.")
     if rival is not None and why is None:
-        raise UsageError("--not needs --why: say which prediction wins over it.")
+        raise UsageError("--not needs --why: give the prediction to contrast it with.")
     read, annotations, _ = open_graph(graph)
     if feature is not None:
         show_feature(read, feature, as_json)
@@ -79,7 +79,7 @@ def show_feature(graph: graphs.AttributionGraph, name: str, as_json: bool) -> No
     if description is None:
         known = ", ".join(sorted(graph.descriptions)[:3])
         raise UsageError(
-            f"The graph holds no description of {name!r}: "
+            f"The graph has no description of {name!r}: "
             + (
                 f"name one of its {len(graph.descriptions)} described features, as in {known}."
                 if known
@@ -95,12 +95,12 @@ def show_feature(graph: graphs.AttributionGraph, name: str, as_json: bool) -> No
 def show_opposing(
     graph: graphs.AttributionGraph, target: str, rival: str | None, as_json: bool
 ) -> None:
-    """Print what speaks for a prediction, against it, and against its rival."""
+    """Print the features that promote a prediction, suppress it, or suppress its rival."""
     found = graphs.opposing(graph, target, rival)
-    for said in found.remarks:
-        remark(said)
+    for sentence in found.remarks:
+        remark(sentence)
     if as_json:
-        print_json(asdict(found))
+        print_json(found.as_json())
         return
     output.print(viz.opposing_text(found, target, rival))
 
@@ -112,13 +112,14 @@ def prune_command(
     edge_threshold: EdgeThreshold = PRUNE.edge_threshold,
     keep_errors: KeepErrors = False,
     edge_scores: Annotated[
-        EdgeScores, typer.Option(help="full: ranked once; kept: again on kept nodes, as published.")
+        EdgeScores,
+        typer.Option(help="full: rank edges on the full graph; kept: on kept nodes, as published."),
     ] = EdgeScores.FULL,
     out: Annotated[Path | None, typer.Option(help="Write the pruned graph here.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page of it here.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Keep the nodes and edges that carry most influence."""
+    """Keep the nodes and edges with most influence."""
     outputs = (*output_to(out, Kind.GRAPH), *output_to(html, Kind.PAGE, "--html"))
     require_outputs(outputs, *graph_files(graph))
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors, edge_scores.value)
@@ -145,14 +146,18 @@ def export_command(
     edge_threshold: EdgeThreshold = PRUNE.edge_threshold,
     keep_errors: KeepErrors = False,
     slug: Annotated[
-        str | None, typer.Option(help="Name on Neuronpedia; else as read or the file's.")
+        str | None,
+        typer.Option(help="Name on Neuronpedia; default: as imported, else the file's name."),
     ] = None,
     scan: Annotated[
-        str | None, typer.Option(help="Neuronpedia's id of the model; else as read.")
+        str | None,
+        typer.Option(help="Neuronpedia's id of the model; default: as imported, else by its name."),
     ] = None,
     largest: Annotated[
         int,
-        typer.Option(min=1, max=MOST, help="MiB that Neuronpedia's file may have; pruned to fit."),
+        typer.Option(
+            min=1, max=MOST, help="Largest file for Neuronpedia in MiB; the graph is pruned to fit."
+        ),
     ] = graphs.LARGEST_UPLOAD // MIB,
     as_json: AsJson = False,
 ) -> None:
@@ -163,24 +168,24 @@ def export_command(
     whole, annotations, _ = open_graph(graph)
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors)
     part = whole if full else graphs.prune(whole, settings)
-    said: list[str] = []
+    complaints: list[str] = []
     if format == Format.NEURONPEDIA:
         upload = graphs.Upload(slug or None, scan or None, None if full else node_threshold)
         part = graphs.write_neuronpedia(part, out, upload, annotations, whole, largest * MIB)
-        said = graphs.complaints(part, out, upload)
+        complaints = graphs.upload_problems(part, out, upload)
     else:
         WRITERS[format](part, out, annotations)
     if as_json:
         counts = {"n_nodes": len(part), "n_edges": part.weights.nnz, **graphs.hidden(part, whole)}
-        print_json({**counts, "files": [str(file) for file in files], "complaints": said})
+        print_json({**counts, "files": [str(file) for file in files], "complaints": complaints})
         return
     text = (
         f"{len(part):,} of {len(whole):,} nodes and {part.weights.nnz:,} of "
         f"{whole.weights.nnz:,} edges in {' and '.join(map(str, files))}"
     )
-    say(text)
-    for sentence in said:
-        say(sentence)
+    print_line(text)
+    for sentence in complaints:
+        print_line(sentence)
 
 
 @app.command("import")
@@ -189,26 +194,25 @@ def import_command(
     out: Annotated[Path, typer.Option(help="Write the graph here (.safetensors).")],
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="Model whose tokenizer spells the tokens of a .pt, which has none."),
+        typer.Option(help="Model whose tokenizer decodes the token ids of a .pt file."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a graph of another program into one of ours, with its notes beside it."""
+    """Convert another program's graph to ours, with its annotations in a file beside it."""
     require_outputs(output_to(out, Kind.GRAPH), *graph_files(graph), tokenizer)
-    beside = graphs.annotations_path(out)
+    annotations_file = graphs.annotations_path(out)
     if tokenizer is not None and graph.suffix != ".pt":
-        raise UsageError("--tokenizer is for .pt files, which have no tokens: leave it out.")
+        raise UsageError("--tokenizer is for .pt files, which have token ids only: leave it out.")
     spelled_by = None if tokenizer is None else load_tokenizer(tokenizer)
     spell = None if spelled_by is None else partial(spell_token, tokenizer=spelled_by)
     read, annotations, _ = open_graph(graph, spell)
     graphs.write_graph(read, out)
-    noted = graphs.keep_annotations(annotations, out)
+    stored = graphs.keep_annotations(annotations, out)
     if as_json:
-        files = [str(out), *([str(beside)] if noted else [])]
+        files = [str(out), *([str(annotations_file)] if stored else [])]
         print_json({"n_nodes": len(read), "n_edges": read.weights.nnz, "files": files})
         return
     text = f"{len(read):,} nodes and {read.weights.nnz:,} edges in {out}"
-    say(text)
+    print_line(text)
     if annotations != graphs.NO_ANNOTATIONS:
-        said = f"annotations: {beside}" + ("" if noted else " (kept as they were)")
-        say(said)
+        print_line(f"annotations: {annotations_file}{'' if stored else ' (existing file kept)'}")

@@ -1,4 +1,4 @@
-"""The command that changes features in the model: intervene."""
+"""The command that edits features in the model: intervene."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from headwater.cli.options import MOST, AsJson, Device, GraphPath, TracedModel, 
 from headwater.cli.reading import SELECTION
 from headwater.cli.usage import UsageError
 from headwater.opened import open_graph
-from headwater.outputs.kept import why_not_kept
+from headwater.outputs.kept import storing_error
 from headwater.outputs.places import Kind, output_to, require_outputs
-from headwater.terminal.printing import errors, output, print_json, say
+from headwater.terminal.printing import errors, output, print_json, print_line
 
 
 @app.command("intervene")
@@ -34,49 +34,55 @@ def intervene_command(
     graph: GraphPath,
     set_to: Annotated[
         list[str] | None,
-        typer.Option("--set", help=f"NODES=NUMBER: the activation of {SELECTION}; NODES+ for new."),
+        typer.Option(
+            "--set",
+            help=f"NODES=NUMBER: set activations. NODES: {SELECTION}; NODES+ adds later positions.",
+        ),
     ] = None,
     scale: Annotated[
-        list[str] | None, typer.Option(help="NODES=NUMBER: so many times, errors too.")
+        list[str] | None, typer.Option(help="NODES=NUMBER: multiply activations, or errors.")
     ] = None,
-    add: Annotated[list[str] | None, typer.Option(help="NODES=NUMBER: so much more.")] = None,
-    push: Annotated[
+    add: Annotated[list[str] | None, typer.Option(help="NODES=NUMBER: add to activations.")] = None,
+    steer: Annotated[
         list[str] | None,
-        typer.Option(help="LAYER@POS:FILE.npy=NUMBER: so many of a vector behind that block."),
+        typer.Option(
+            help="LAYER@POS:FILE.npy=NUMBER: add NUMBER times the vector to the residual stream "
+            "behind that block."
+        ),
     ] = None,
     swap: Annotated[
         list[str] | None,
-        typer.Option(help="ONE>OTHER: one off, the other as in --with, as in Texas>California."),
+        typer.Option(help="ONE>OTHER, as in Texas>California: ablate ONE, set OTHER as in --with."),
     ] = None,
-    beside: Annotated[
-        Path | None, typer.Option("--with", help="Graph in which the other of --swap is.")
+    other_graph: Annotated[
+        Path | None, typer.Option("--with", help="Graph in which OTHER of --swap is active.")
     ] = None,
     regime: Annotated[
         Regime,
-        typer.Option(help="What is held: everything, up to a block, or nothing."),
+        typer.Option(help="What is frozen: everything, the blocks up to one, or nothing."),
     ] = Regime.CONSTRAINED,
     through: Annotated[
-        int | None, typer.Option(help="Block up to which; else the highest that is changed.")
+        int | None, typer.Option(help="Last frozen block; default: the highest with an edit.")
     ] = None,
     each: Annotated[
-        bool, typer.Option("--each", help="Every edit an intervention of its own.")
+        bool, typer.Option("--each", help="Make each edit an intervention of its own.")
     ] = False,
     new_tokens: Annotated[
         int,
         typer.Option(
-            "--generate", min=0, max=MOST, help="Tokens to go on with, model running freely."
+            "--generate", min=0, max=MOST, help="Tokens to generate, with nothing frozen."
         ),
     ] = 0,
-    top: Annotated[int, typer.Option(min=1, max=MOST, help="Tokens and features shown.")] = SHOWN,
+    top: Annotated[int, typer.Option(min=1, max=MOST, help="Tokens and features to show.")] = SHOWN,
     save: Annotated[
-        bool, typer.Option("--save", help="Keep predicted and measured in the graph file.")
+        bool, typer.Option("--save", help="Store predicted and measured effects in the graph file.")
     ] = False,
     model: TracedModel = None,
     transcoders: TracedTranscoders = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Change features in the model itself, and compare with what the graph predicts."""
+    """Edit features in the model itself, and compare the effects with the graph's predictions."""
     read, annotations, _ = open_graph(graph)
     if save:
         _require_ours(graph)
@@ -85,50 +91,50 @@ def intervene_command(
         *(graphs.Set(*_named(text, "--set")) for text in set_to or ()),
         *(graphs.Scale(*_named(text, "--scale")) for text in scale or ()),
         *(graphs.Add(*_named(text, "--add")) for text in add or ()),
-        *(_push(text) for text in push or ()),
-        *_swaps(swap or [], beside),
+        *(_steer(text) for text in steer or ()),
+        *_swaps(swap or [], other_graph),
     ]
     if not edits:
-        raise UsageError("Nothing is changed: give --set, --scale, --add, --push or --swap.")
+        raise UsageError("There is no edit: give --set, --scale, --add, --steer or --swap.")
     if each and new_tokens:
-        raise UsageError("--generate goes on from one intervention: leave out --each.")
+        raise UsageError("--generate needs a single intervention: leave out --each.")
     parts = [[edit] for edit in edits] if each else [edits]
-    made = [graphs.intervention(read, part, annotations) for part in parts]
+    interventions = [graphs.intervention(read, part, annotations) for part in parts]
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         experiment = experiment_on(read, model, transcoders, device)
-        outcomes = intervene(experiment, made, regime, through, progress)
-        texts = _generated(experiment, made[0], new_tokens) if new_tokens else None
-    told = [effects(experiment, outcomes, row, top) for row in range(len(made))]
+        outcomes = intervene(experiment, interventions, regime, through, progress)
+        texts = _generated(experiment, interventions[0], new_tokens) if new_tokens else None
+    shown = [effects(experiment, outcomes, row, top) for row in range(len(interventions))]
     measured = at_targets(experiment, outcomes)
-    refusal = why_not_kept(lambda: graphs.keep_measured(graph, read, measured)) if save else None
-    file = str(graph) if save and refusal is None else None
+    problem = storing_error(lambda: graphs.keep_measured(graph, read, measured)) if save else None
+    file = str(graph) if save and problem is None else None
     if as_json:
         print_json(
             {
-                "interventions": [asdict(one) for one in told],
+                "interventions": [asdict(one) for one in shown],
                 "generated": texts,
                 "file": file,
             }
         )
     else:
-        for one in told:
+        for one in shown:
             output.print(viz.effects_tables(one))
             output.print()
         if texts is not None:
-            say(f"before: {texts['before']}")
-            say(f"after:  {texts['after']}")
+            print_line(f"before: {texts['before']}")
+            print_line(f"after:  {texts['after']}")
         if file is not None:
-            say(f"graph: {file}")
-    if refusal is not None:
-        raise refusal
+            print_line(f"graph: {file}")
+    if problem is not None:
+        raise problem
 
 
 def _require_ours(graph: Path) -> None:
     if not is_ours(graph):
         raise UsageError(
-            f"{graph} is a file of another program, which cannot hold what is measured: make it "
-            "ours with `headwater import` first."
+            f"{graph} is another program's file, in which measurements cannot be stored: convert "
+            "it with `headwater import` first."
         )
 
 
@@ -147,13 +153,13 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _push(text: str) -> graphs.Push:
+def _steer(text: str) -> graphs.Steer:
     place, _, rest = text.partition(":")
-    file, amount = _named(rest, "--push") if "=" in rest else ("", nan)
+    file, amount = _named(rest, "--steer") if "=" in rest else ("", nan)
     layer, _, pos = place.partition("@")
     if not file or not layer.isdecimal() or not pos.removesuffix("+").isdecimal():
         raise UsageError(
-            f"--push expects LAYER@POS:FILE.npy=NUMBER, as in 4@7:direction.npy=2, got {text!r}."
+            f"--steer expects LAYER@POS:FILE.npy=NUMBER, as in 4@7:direction.npy=2, got {text!r}."
         )
     try:
         vector = read_vector(file)
@@ -161,19 +167,19 @@ def _push(text: str) -> graphs.Push:
         raise
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{file} is no vector that numpy wrote ({error}): save one with numpy.save."
+            f"{file} is not a vector saved by numpy ({error}): save one with numpy.save."
         ) from error
-    return graphs.Push(
+    return graphs.Steer(
         int(layer), int(pos.removesuffix("+")), vector, amount, onward=pos.endswith("+")
     )
 
 
-def _swaps(texts: list[str], beside: Path | None) -> list[graphs.Swap]:
+def _swaps(texts: list[str], other_graph: Path | None) -> list[graphs.Swap]:
     if not texts:
         return []
-    if beside is None:
+    if other_graph is None:
         raise UsageError("--swap needs --with: a graph of a prompt in which the other is active.")
-    other, annotations, _ = open_graph(beside)
+    other, annotations, _ = open_graph(other_graph)
     swaps: list[graphs.Swap] = []
     for text in texts:
         one, sign, two = (part.strip() for part in text.partition(">"))
@@ -183,7 +189,9 @@ def _swaps(texts: list[str], beside: Path | None) -> list[graphs.Swap]:
     return swaps
 
 
-def _generated(experiment: Experiment, made: graphs.Intervention, n_tokens: int) -> dict[str, str]:
-    before, after = generate(experiment, made, n_tokens)
+def _generated(
+    experiment: Experiment, intervention: graphs.Intervention, n_tokens: int
+) -> dict[str, str]:
+    before, after = generate(experiment, intervention, n_tokens)
     decode = experiment.subject.tokenizer.decode
     return {"before": str(decode(list(before))), "after": str(decode(list(after)))}

@@ -1,4 +1,4 @@
-"""What commands say when prompts begin unlike the documents that a dictionary was trained on."""
+"""Remarks on prompts that begin unlike the documents that a dictionary was trained on."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from graphs.core.opening import DocumentOpening, mismatches
 from headwater.terminal.printing import remark
 
 
-def say_mismatches(prompts: Iterable[Prompt], source: FeatureSource | AutoencoderSet) -> None:
-    """One sentence per way in which any of the prompts does, on standard error."""
+def remark_mismatches(prompts: Iterable[Prompt], source: FeatureSource | AutoencoderSet) -> None:
+    """Print each difference once, on standard error."""
     documents = _documents(source)
-    say_once(
+    remark_once(
         sentence
         for prompt in prompts
-        for sentence in mismatches(documents, prompt.opening, prompt.context_only)
+        for sentence in mismatches(documents, prompt.opening, prompt.n_prefix)
     )
 
 
-def say_once(sentences: Iterable[str]) -> None:
-    """Sentences on standard error, each once."""
+def remark_once(sentences: Iterable[str]) -> None:
+    """Print sentences on standard error, each once."""
     for sentence in dict.fromkeys(sentences):
         remark(sentence)
 

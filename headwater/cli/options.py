@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from circuits.atlas.shipped import ATLAS
+from circuits.features.files.source import SourceChoice
 from circuits.features.hook_points import ReadPoint, WritePoint
 from circuits.model.packaged import PACKAGED
 from graphs import Bos
 
-MOST = 10**9  # of anything: beyond it no library counts
-MOST_DRAWN = 100_000  # random sets and orders, each of which is as much work as what it is beside
+MOST = 10**9  # upper limit of integer options, below what overflows in libraries
+MOST_DRAWN = 100_000  # random sets or orders, each as much work as what it is compared with
 
 
 class DType(StrEnum):
@@ -53,17 +54,20 @@ Transcoders = Annotated[
     str | None,
     typer.Option(
         help="Transcoders: a folder, owner/name/folder on the Hub (see `headwater "
-        "dictionaries`), or a YAML list of files; without it the shipped ones or neurons."
+        "dictionaries`), or a YAML list of files; default: those that ship with the model, "
+        "else neurons."
     ),
 ]
 ReadAt = Annotated[
-    ReadPoint | None, typer.Option(help="Where the transcoders read, if not where they say.")
+    ReadPoint | None, typer.Option(help="Where the transcoders read; default: as their files say.")
 ]
 WriteAt = Annotated[
-    WritePoint | None, typer.Option(help="Where they write, if not where they say.")
+    WritePoint | None,
+    typer.Option(help="Where the transcoders write; default: as their files say."),
 ]
 Fill = Annotated[
-    Features | None, typer.Option(help="What stands in layers without transcoders; else errors.")
+    Features | None,
+    typer.Option(help="Features in layers without transcoders; default: errors only."),
 ]
 FeatureKind = Annotated[
     Features | None, typer.Option("--features", help="Trace the model's own MLP neurons.")
@@ -73,7 +77,7 @@ TargetTokens = Annotated[
     typer.Option("--target", help="Token to explain, a text or id:NUMBER; may be repeated."),
 ]
 Against = Annotated[
-    str | None, typer.Option(help="Explain why --target and not this token: logit difference.")
+    str | None, typer.Option(help="Explain the difference of two logits: --target less this token.")
 ]
 Position = Annotated[
     int,
@@ -82,35 +86,49 @@ Position = Annotated[
     ),
 ]
 MaxLogits = Annotated[
-    int, typer.Option(min=1, max=MOST, help="Most probable tokens to explain at most.")
+    int,
+    typer.Option(min=1, max=MOST, help="Explain at most this many of the most probable tokens."),
 ]
 Mass = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Probability that the explained tokens hold.")
+    float,
+    typer.Option(
+        min=0.0, max=1.0, help="Explain the most probable tokens up to this total probability."
+    ),
 ]
-MaxFeatures = Annotated[int, typer.Option(min=0, max=MOST, help="Features to expand at most.")]
+MaxFeatures = Annotated[
+    int, typer.Option(min=0, max=MOST, help="Expand at most this many features.")
+]
 Tolerance = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Stop when this share of influence waits.")
+    float,
+    typer.Option(
+        min=0.0, max=1.0, help="Stop when no more than this share of influence is unresolved."
+    ),
 ]
 KeptShare = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Share of each row's absolute sum kept as edges.")
 ]
 Everything = Annotated[
-    bool, typer.Option("--all", help="Expand every feature (of neurons: all chosen).")
+    bool, typer.Option("--all", help="Expand every feature (of neurons: all that are chosen).")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Try what memory is not likely to hold.")]
-Chat = Annotated[bool, typer.Option("--chat", help="Put the text into the chat template.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Run even if memory will probably not suffice.")
+]
+Chat = Annotated[bool, typer.Option("--chat", help="Apply the chat template to the text.")]
 BosRule = Annotated[
-    Bos, typer.Option("--bos", help="BOS in front: auto is what the tokenizer does by itself.")
+    Bos, typer.Option("--bos", help="BOS in front of the text; auto: as the tokenizer does.")
 ]
-ContextOnly = Annotated[
+PrefixLength = Annotated[
     int | None,
-    typer.Option(min=0, help="First positions without features, whatever their tokens."),
+    typer.Option("--prefix", min=0, help="Number of prefix positions; default: by their tokens."),
 ]
-Type = Annotated[DType, typer.Option("--dtype", help="Number type of model and sweep.")]
+Type = Annotated[DType, typer.Option("--dtype", help="Data type of model and sweep.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
-TracedModel = Annotated[str | None, typer.Option("--model", help="If not by the graph's name.")]
+TracedModel = Annotated[
+    str | None, typer.Option("--model", help="Model; default: the one that the graph names.")
+]
 TracedTranscoders = Annotated[
-    str | None, typer.Option("--transcoders", help="If not found by the graph's name.")
+    str | None,
+    typer.Option("--transcoders", help="Transcoders; default: those that the graph names."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 NodeThreshold = Annotated[
@@ -120,3 +138,22 @@ EdgeThreshold = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Share of edge scores that kept edges hold.")
 ]
 KeepErrors = Annotated[bool, typer.Option("--keep-errors", help="Never prune error nodes.")]
+
+
+def source_choice(
+    transcoders: str | None,
+    features: Features | None,
+    max_features: int,
+    read_at: ReadPoint | None,
+    write_at: WritePoint | None,
+    fill: Features | None,
+) -> SourceChoice:
+    """The choice that the options of a command make."""
+    return SourceChoice(
+        transcoders,
+        neurons=features is not None,
+        max_neurons=max_features,
+        read=read_at,
+        write=write_at,
+        filled=fill is not None,
+    )

@@ -1,4 +1,4 @@
-"""The command that profiles a model's features over prompts."""
+"""The command that records feature activations over prompts: profile."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from circuits.model.prompt import DEFAULT_RULE, PromptRule, read_prompt
 from circuits.model.subject import read_subject
 from circuits.progress import progress_bar
 from headwater.cli.app import app
-from headwater.cli.opening_remarks import say_mismatches
+from headwater.cli.opening_remarks import remark_mismatches
 from headwater.cli.options import (
     AsJson,
     BosRule,
-    ContextOnly,
     Device,
     DType,
     FeatureKind,
     Fill,
     MaxFeatures,
+    PrefixLength,
     ReadAt,
     Revision,
     Transcoders,
     Type,
     WriteAt,
+    source_choice,
 )
 from headwater.cli.trace import EXPANSION
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
-from headwater.terminal.printing import errors, print_json, say
+from headwater.terminal.printing import errors, print_json, print_line
 
 
 @app.command("profile")
 def profile_command(
     model: Annotated[str, typer.Argument(help="Model, as for `headwater trace --model`.")],
-    prompts: Annotated[Path, typer.Argument(help="Text file with one prompt a line.")],
+    prompts: Annotated[Path, typer.Argument(help="Text file with one prompt per line.")],
     out: Annotated[Path, typer.Option(help="Write the profile here (.safetensors).")],
     of: Annotated[
-        list[Path] | None, typer.Option(help="Only features of this graph; repeatable.")
+        list[Path] | None, typer.Option(help="Only the features of this graph; repeatable.")
     ] = None,
     revision: Revision = None,
     transcoders: Transcoders = None,
@@ -53,12 +54,12 @@ def profile_command(
     features: FeatureKind = None,
     max_features: MaxFeatures = EXPANSION.max_features,
     bos: BosRule = DEFAULT_RULE.bos,
-    context_only: ContextOnly = DEFAULT_RULE.context_only,
+    n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Record what features do over prompts, so that `headwater compare` can match two models."""
+    """Record feature activations over prompts, by which `headwater compare` matches two models."""
     read = (prompts, *graph_files(*(of or ())), model, transcoders)
     require_outputs(output_to(out, Kind.PROFILE), *read)
     texts = read_texts(prompts)
@@ -67,20 +68,13 @@ def profile_command(
         graph = open_graph(path).graph
         nodes = graph.nodes.take(graph.nodes.is_kind(graphs.NodeKind.FEATURE).nonzero()[0])
         wanted |= set(zip(nodes.layer.tolist(), nodes.index.tolist(), strict=True))
+    choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
-        source = read_source(
-            subject,
-            transcoders,
-            neurons=features is not None,
-            max_neurons=max_features,
-            read=read_at,
-            write=write_at,
-            filled=fill is not None,
-        )
-        rule = PromptRule(bos, context_only)
-        say_mismatches((read_prompt(text, subject.tokenizer, rule) for text in texts), source)
+        source = read_source(subject, choice)
+        rule = PromptRule(bos, n_prefix)
+        remark_mismatches((read_prompt(text, subject.tokenizer, rule) for text in texts), source)
         made = profile(subject, source, texts, wanted if of else None, progress, rule)
     graphs.write_profile(made, out)
     counts = {
@@ -92,4 +86,4 @@ def profile_command(
         print_json({**counts, "file": str(out)})
         return
     text = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    say(f"{text} in {out}")
+    print_line(f"{text} in {out}")

@@ -1,7 +1,7 @@
 """The text to trace: on the command line, in a file, or on standard input.
 
-What the command line can hold has an end, 128 KiB for one argument on Linux, and a shell takes the
-last line breaks off what it puts there.
+An argument has at most 128 KiB on Linux, and command substitution in a shell strips line breaks at
+the end; a file has neither limit.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ STANDARD_INPUT = "-"
 Prompted = Annotated[
     str | None,
     typer.Argument(
-        help="Text to trace, or - for standard input; put -- before one that starts with a dash."
+        help="Text to trace, or - for standard input; -- precedes a text that starts with a dash."
     ),
 ]
 PromptFile = Annotated[
     str | None,
     typer.Option(
-        help="Read the text from this file (- for standard input): UTF-8, kept as it is but for "
-        "one line break at its end."
+        help="Read the text from this UTF-8 file (- for standard input), without the line break "
+        "at its end."
     ),
 ]
 
 
 def given_prompt(prompt: str | None, file: str | None) -> str:
-    """The text, from wherever it comes.  Raises UsageError if it is not given once, as text."""
+    """The text, from argument, file or standard input.  Raises UsageError unless one is given."""
     if prompt is not None and file is not None:
-        raise UsageError("The prompt is given twice: leave out --prompt-file, or the other.")
+        raise UsageError("The prompt is given twice: leave out --prompt-file or the argument.")
     if prompt is None and file is None:
         raise UsageError("There is no prompt: give a text, or a file with --prompt-file.")
     if prompt is not None and prompt != STANDARD_INPUT:
         return prompt
-    # What an editor or `echo` ends the last line with is not meant.
+    # An editor or `echo` ends the last line with a break that is not part of the prompt.
     return re.sub(r"\r?\n\Z", "", _text(*_read(STANDARD_INPUT if file is None else file)))
 
 
 def _read(source: str) -> tuple[str, bytes]:
-    """Where the bytes come from, to name it, and no more of them than a prompt may have."""
+    """Name of the source for messages, and its bytes, one more than allowed at most."""
     try:
         if source == STANDARD_INPUT:
             return "standard input", sys.stdin.buffer.read(LARGEST_PROMPT + 1)

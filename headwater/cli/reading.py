@@ -16,7 +16,7 @@ from headwater.cli.options import MOST, AsJson, GraphPath
 from headwater.cli.usage import UsageError
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, output_to, require_outputs
-from headwater.terminal.printing import output, print_json, say
+from headwater.terminal.printing import output, print_json, print_line
 
 # Defaults come from the settings, so that they cannot differ.
 GROUPING = graphs.GroupSettings()
@@ -31,17 +31,18 @@ def paths_command(
         list[str] | None, typer.Option("--from", help=f"Where paths start: {SELECTION}.")
     ] = None,
     targets: Annotated[
-        list[str] | None, typer.Option("--to", help="Where they end; else all that is explained.")
+        list[str] | None, typer.Option("--to", help="Where paths end; default: all targets.")
     ] = None,
     through: Annotated[
-        list[str] | None, typer.Option(help="What they pass; several in their order on the way.")
+        list[str] | None,
+        typer.Option(help="What paths pass through; several in their order along the path."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=MOST_PATHS, help="How many paths.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, max=MOST_PATHS, help="Number of paths.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """List the strongest paths from tokens to predictions, and tell them in words."""
+    """List the strongest paths from tokens to predictions, with a description of each."""
     read, annotations, _ = open_graph(graph)
-    ends = graphs.whole(read)
+    ends = graphs.inputs_to_targets(read)
     groups = annotations.rows(read)
 
     def chosen(names: list[str] | None, otherwise: np.ndarray) -> np.ndarray:
@@ -55,7 +56,7 @@ def paths_command(
     )
     found = graphs.strongest_paths(read, ends, k)
     if as_json:
-        told = viz.stories(read, (path.nodes for path in found.listed), annotations)
+        descriptions = viz.describe_paths(read, (path.nodes for path in found.listed), annotations)
         print_json(
             {
                 "flow": found.flow,
@@ -66,9 +67,11 @@ def paths_command(
                         "share": path.share,
                         "sign": path.sign,
                         "coverage": covered,
-                        "story": story,
+                        "story": description,
                     }
-                    for path, covered, story in zip(found.listed, found.coverage, told, strict=True)
+                    for path, covered, description in zip(
+                        found.listed, found.coverage, descriptions, strict=True
+                    )
                 ],
             }
         )
@@ -81,26 +84,26 @@ def group_command(
     graph: GraphPath,
     tightness: Annotated[
         float,
-        typer.Option(min=0.0, max=1.0, help="Similarity that features of a group have."),
+        typer.Option(min=0.0, max=1.0, help="Least similarity of features in a group."),
     ] = GROUPING.tightness,
     profile: Annotated[
-        Path | None, typer.Option(help="Profile of the dictionary: compare decoders as well.")
+        Path | None, typer.Option(help="Profile of the dictionary: compare decoder rows as well.")
     ] = None,
     save: Annotated[
         bool, typer.Option("--save", help="Write the groups into the annotations beside the graph.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Group features that play one role; a person's own groups stay as they are."""
+    """Group features that play the same role; groups made by hand are kept."""
     read, annotations, _ = open_graph(graph)
-    beside = graphs.annotations_path(graph)
+    annotations_file = graphs.annotations_path(graph)
     if save:
-        require_outputs(output_to(beside, Kind.ANNOTATIONS, "--save"), profile)
+        require_outputs(output_to(annotations_file, Kind.ANNOTATIONS, "--save"), profile)
     known = None if profile is None else graphs.profile_of(read, profile)
     settings = graphs.GroupSettings(tightness=tightness)
     annotations = graphs.with_groups(read, annotations, settings, known)
     if save:
-        annotations = graphs.keep_groups(read, annotations, beside)
+        annotations = graphs.keep_groups(read, annotations, annotations_file)
     collapsed = graphs.collapse(read, annotations.rows(read))
     whole = graphs.scores(read)
     if as_json:
@@ -109,14 +112,14 @@ def group_command(
                 "groups": [group.model_dump(mode="json") for group in annotations.groups],
                 "arrived": dict(zip(collapsed.names, collapsed.arrived.tolist(), strict=True)),
                 "scores": {"collapsed": asdict(collapsed.scores), "full": asdict(whole)},
-                "file": str(beside) if save else None,
+                "file": str(annotations_file) if save else None,
             }
         )
         return
     automatic = {group.name: group.automatic for group in annotations.groups}
     output.print(viz.groups_text(read, collapsed, whole, automatic))
     if save:
-        say(f"annotations: {beside}")
+        print_line(f"annotations: {annotations_file}")
 
 
 @app.command("consensus")
@@ -124,11 +127,11 @@ def consensus_command(
     files: Annotated[
         list[Path], typer.Argument(metavar="GRAPHS", help="Graph files of one dictionary.")
     ],
-    top: Annotated[int, typer.Option(min=1, max=MOST, help="Nodes and edges shown.")] = 15,
-    level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    top: Annotated[int, typer.Option(min=1, max=MOST, help="Nodes and edges to show.")] = 15,
+    level: Annotated[float, typer.Option(help="Confidence level of the intervals.")] = 0.95,
     as_json: AsJson = False,
 ) -> None:
-    """Say what graphs of several prompts have in common, with intervals over the prompts."""
+    """Find what graphs of several prompts have in common, with intervals over the prompts."""
     if len(files) < 2:
         raise UsageError(f"Expected at least two graph files, got {len(files)}.")
     if not 0.0 < level < 1.0:
@@ -137,10 +140,10 @@ def consensus_command(
     for file, graph in zip(files, read, strict=True):
         if graph.provenance.dictionary.name == graphs.UNKNOWN:
             raise UsageError(
-                f"{file} does not say of which dictionary its features are, so they cannot be "
-                "found in the others: leave it out."
+                f"{file} does not name the dictionary of its features, so they cannot be found "
+                "in the other graphs: leave it out."
             )
-        if not graphs.one_dictionary(read[0], graph):
+        if not graphs.same_dictionary(read[0], graph):
             raise UsageError(
                 f"{files[0]} has features of {_of(read[0])}, {file} of {_of(graph)}: "
                 "trace all with one dictionary."

@@ -1,4 +1,4 @@
-"""The command that answers in the browser: serve."""
+"""The command that runs the local server: serve."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 import typer
 
 import graphs
-from circuits.attribution.expand import Expansion
+from circuits.attribution.rows import Expansion
 from circuits.features.active import FeatureSource
-from circuits.features.files.source import read_source
+from circuits.features.files.source import SourceChoice, read_source
 from circuits.interventions.effects import effects
 from circuits.interventions.experiment import prepare
 from circuits.interventions.intervene import at_targets, intervene
@@ -28,61 +28,63 @@ from graphs.disk.locks import locked
 from headwater.cli.app import app
 from headwater.cli.options import (
     BosRule,
-    ContextOnly,
     Device,
     DType,
     MaxFeatures,
     Model,
+    PrefixLength,
     Revision,
     Transcoders,
     Type,
 )
 from headwater.cli.trace import DEFAULT_MODEL, EXPANSION
 from headwater.cli.usage import UsageError
-from headwater.server.asked import AskedIntervention, Workshop
 from headwater.server.jobs import Jobs
-from headwater.terminal.printing import errors, say
+from headwater.server.requests import InterventionRequest, Workspace
+from headwater.terminal.printing import errors, print_line
 
 HOST = "127.0.0.1"
-IN_PAGE = 6  # tokens and features that a page tells of an intervention
+IN_PAGE = 6  # tokens and features that a page shows for an intervention
 _NEEDED = ("starlette", "uvicorn")
 
 
 @app.command("serve")
 def serve_command(
-    folder: Annotated[Path, typer.Argument(help="Where graphs are and where they go.")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder from which graphs are read and to which they go.")
+    ] = Path(),
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
     transcoders: Transcoders = None,
     max_features: MaxFeatures = EXPANSION.max_features,
     bos: BosRule = DEFAULT_RULE.bos,
-    context_only: ContextOnly = DEFAULT_RULE.context_only,
+    n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8765,
 ) -> None:
-    """Trace prompts from the browser: a server for this machine alone."""
+    """Trace prompts and edit features in the browser: a server for this machine alone."""
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(f"{' and '.join(missing)} missing: pip install 'headwater[serve]'.")
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder: make it first, or name another.")
+        raise UsageError(f"{folder} is not a folder: create it, or give another.")
     settings = TraceSettings(expansion=Expansion(max_features=max_features))
-    rule = PromptRule(bos, context_only)
+    rule = PromptRule(bos, n_prefix)
     with _listen(port) as listener:  # before the model is read, which may take long
         with progress_bar(errors) as progress:
             progress("load", 0, 1)
             subject = read_subject(
                 model, revision=revision, dtype=getattr(torch, dtype), device=device
             )
-            source = read_source(subject, transcoders, max_neurons=max_features)
-            opening_ids(subject.tokenizer, bos)  # refuses what no prompt could have
-        _run(folder, ModelWorkshop(folder, subject, source, settings, rule), listener, model)
+            source = read_source(subject, SourceChoice(transcoders, max_neurons=max_features))
+            opening_ids(subject.tokenizer, bos)  # raises if there is no BOS to put in front
+        _run(folder, ModelWorkspace(folder, subject, source, settings, rule), listener, model)
 
 
 @dataclass(frozen=True)
-class ModelWorkshop:
-    """One model and dictionary; graphs go into a folder."""
+class ModelWorkspace:
+    """One model and dictionary, and a folder for graphs."""
 
     folder: Path
     subject: Subject
@@ -91,7 +93,7 @@ class ModelWorkshop:
     rule: PromptRule = DEFAULT_RULE
 
     def trace(self, prompt: str, report: Progress) -> str:
-        """Write the graph of a prompt; the name of its file."""
+        """Write the graph of a prompt; returns the name of its file."""
         text = read_prompt(prompt, self.subject.tokenizer, self.rule)
         graph = trace(text, self.subject, self.source, self.settings, report)
         with locked(self.folder / "graph"):  # another server may find the same name free
@@ -99,25 +101,25 @@ class ModelWorkshop:
             graphs.write_graph(graph, path)
         return path.stem
 
-    def intervene(self, path: Path, asked: AskedIntervention, report: Progress) -> object:
-        """What an intervention on a graph does; the graph's file keeps what is measured.
+    def intervene(self, path: Path, request: InterventionRequest, report: Progress) -> object:
+        """The effects of an intervention; measurements are stored in the graph's file.
 
         Raises ExperimentError for a graph of another model or dictionary.
         """
         graph = graphs.read_graph(path)
-        edits = [edit.edit() for edit in asked.edits]
-        made = graphs.intervention(graph, edits, asked.annotations)
+        edits = [edit.edit() for edit in request.edits]
+        intervention = graphs.intervention(graph, edits, request.annotations)
         report("prepare", 0, 1)
         experiment = prepare(graph, self.subject, self.source)
-        outcomes = intervene(experiment, [made], asked.regime, progress=report)
+        outcomes = intervene(experiment, [intervention], request.regime, progress=report)
         measured = tuple(at_targets(experiment, outcomes))
         graphs.keep_measured(path, graph, measured)
-        told = asdict(effects(experiment, outcomes, 0, IN_PAGE))
-        return {**told, "stored": [one.model_dump(mode="json") for one in measured]}
+        found = asdict(effects(experiment, outcomes, 0, IN_PAGE))
+        return {**found, "stored": [one.model_dump(mode="json") for one in measured]}
 
 
 def free_path(folder: Path, prompt: str) -> Path:
-    """A file for a graph, named after the prompt, that is not there yet."""
+    """A new file name for a graph, after the last words of the prompt."""
     words = re.findall(r"\w+", prompt.lower())[-8:]
     name = graphs.portable("-".join(words)[:60].strip("-") or "graph")
     path, number = folder / f"{name}.safetensors", 1
@@ -135,18 +137,18 @@ def _listen(port: int) -> socket.socket:
         listener.listen()
     except OSError as error:
         listener.close()
-        raise UsageError(f"Port {port} is taken: give --port another, or 0 for any.") from error
+        raise UsageError(f"Port {port} is in use: give another --port, or 0 for any.") from error
     return listener
 
 
-def _run(folder: Path, workshop: Workshop, listener: socket.socket, model: str) -> None:
-    from headwater.server.site import server, site  # of the extra `serve`, which not everybody has
+def _run(folder: Path, workspace: Workspace, listener: socket.socket, model: str) -> None:
+    from headwater.server.site import server, site  # needs the extra `serve`
 
     port, token = listener.getsockname()[1], secrets.token_urlsafe(32)
     jobs = Jobs()
-    say(f"http://{HOST}:{port}/?token={token}  (Ctrl-C ends it)")
+    print_line(f"http://{HOST}:{port}/?token={token}  (Ctrl-C stops it)")
     try:
-        server(site(folder, jobs, workshop, port, model, token)).run(sockets=[listener])
+        server(site(folder, jobs, workspace, port, model, token)).run(sockets=[listener])
     finally:
         jobs.close()
         listener.close()

@@ -1,4 +1,4 @@
-"""What a command prints about a graph."""
+"""The summary of a graph that commands print."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 import graphs
 import viz
-from headwater.terminal.printing import output, print_json, say
+from headwater.terminal.printing import output, print_json, print_line
 
 
 def show_summary(
@@ -20,7 +20,7 @@ def show_summary(
     scores: dict[str, graphs.Scores] | None = None,
     annotations: graphs.Annotations = graphs.NO_ANNOTATIONS,
 ) -> None:
-    """Print a graph's summary, scores of its parts and what was written."""
+    """Print a graph's summary, scores of its parts and the files that were written."""
     summary = graphs.summarise(graph, per_layer, annotations)
     files = {name: str(path) for name, path in written.items() if path is not None}
     if as_json:
@@ -29,9 +29,11 @@ def show_summary(
         return
     output.print(viz.summary_tables(summary))
     for name, found in (scores or {}).items():
-        say(f"{name}: replacement {found.replacement:.3f}, completeness {found.completeness:.3f}")
+        print_line(
+            f"{name}: replacement {found.replacement:.3f}, completeness {found.completeness:.3f}"
+        )
     for name, path in files.items():
-        say(f"{name}: {path}")
+        print_line(f"{name}: {path}")
 
 
 def scores_of_part(

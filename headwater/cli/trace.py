@@ -11,23 +11,22 @@ import typer
 
 import graphs
 import viz
-from circuits.attribution.expand import Expansion
+from circuits.attribution.rows import Expansion
 from circuits.attribution.target_names import named_targets
 from circuits.attribution.targets import TargetSettings
 from circuits.features.files.source import read_source
-from circuits.machine.memory import gigabytes
+from circuits.machine import gigabytes
 from circuits.model.prompt import DEFAULT_RULE, PromptRule, read_prompt
 from circuits.model.subject import read_subject
 from circuits.pipe import TraceSettings, estimate_trace, trace
 from circuits.progress import progress_bar
 from headwater.cli.app import app
-from headwater.cli.opening_remarks import say_mismatches, say_once
+from headwater.cli.opening_remarks import remark_mismatches, remark_once
 from headwater.cli.options import (
     Against,
     AsJson,
     BosRule,
     Chat,
-    ContextOnly,
     Device,
     DType,
     Everything,
@@ -40,6 +39,7 @@ from headwater.cli.options import (
     MaxLogits,
     Model,
     Position,
+    PrefixLength,
     ReadAt,
     Revision,
     TargetTokens,
@@ -47,6 +47,7 @@ from headwater.cli.options import (
     Transcoders,
     Type,
     WriteAt,
+    source_choice,
 )
 from headwater.cli.prompted import Prompted, PromptFile, given_prompt
 from headwater.cli.summary import show_summary
@@ -81,7 +82,7 @@ def trace_command(
     everything: Everything = False,
     chat: Chat = False,
     bos: BosRule = DEFAULT_RULE.bos,
-    context_only: ContextOnly = DEFAULT_RULE.context_only,
+    n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
     force: Force = False,
@@ -89,33 +90,26 @@ def trace_command(
     html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Trace a prompt: which features, at which layers and tokens, made the prediction."""
+    """Trace a prompt: which features, at which layers and tokens, led to the prediction."""
     written = (*output_to(out, Kind.GRAPH), *output_to(html, Kind.PAGE, "--html"))
     require_outputs(written, model, transcoders, prompt_file)
     given = given_prompt(prompt, prompt_file)
     require_consistent(
         transcoders=transcoders, features=features, targets=target or [], against=against
     )
+    choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
         expansion = Expansion(max_features, tolerance, kept_share, everything)
-        source = read_source(
-            subject,
-            transcoders,
-            neurons=features is not None,
-            max_neurons=max_features,
-            read=read_at,
-            write=write_at,
-            filled=fill is not None,
-        )
-        text = read_prompt(given, subject.tokenizer, PromptRule(bos, context_only), chat=chat)
-        say_mismatches([text], source)
-        asked = TargetSettings(
+        source = read_source(subject, choice)
+        text = read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
+        remark_mismatches([text], source)
+        target_settings = TargetSettings(
             position=position, probability_mass=probability_mass, max_logits=max_logits
         )
-        targets, remarks = named_targets(subject, text, target or (), against, asked)
-        say_once(remarks)
+        targets, remarks = named_targets(subject, text, target or (), against, target_settings)
+        remark_once(remarks)
         settings = TraceSettings(targets, expansion)
         graph = trace(text, subject, source, settings, progress, force=force)
         progress("write", 0, 1)
@@ -147,36 +141,29 @@ def estimate_command(
     everything: Everything = False,
     chat: Chat = False,
     bos: BosRule = DEFAULT_RULE.bos,
-    context_only: ContextOnly = DEFAULT_RULE.context_only,
+    n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Say what a trace will cost: features, rows, seconds and peak memory."""
+    """Estimate what a trace will cost: features, rows, seconds and peak memory."""
     given = given_prompt(prompt, prompt_file)
     require_consistent(
         transcoders=transcoders, features=features, targets=target or [], against=against
     )
+    choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
         expansion = Expansion(max_features=max_features, everything=everything)
-        source = read_source(
-            subject,
-            transcoders,
-            neurons=features is not None,
-            max_neurons=max_features,
-            read=read_at,
-            write=write_at,
-            filled=fill is not None,
-        )
-        text = read_prompt(given, subject.tokenizer, PromptRule(bos, context_only), chat=chat)
-        say_mismatches([text], source)
-        asked = TargetSettings(
+        source = read_source(subject, choice)
+        text = read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
+        remark_mismatches([text], source)
+        target_settings = TargetSettings(
             position=position, probability_mass=probability_mass, max_logits=max_logits
         )
-        targets, remarks = named_targets(subject, text, target or (), against, asked)
-        say_once(remarks)
+        targets, remarks = named_targets(subject, text, target or (), against, target_settings)
+        remark_once(remarks)
         cost = estimate_trace(text, subject, source, TraceSettings(targets, expansion), progress)
     if as_json:
         print_json(asdict(cost))

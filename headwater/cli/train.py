@@ -16,7 +16,7 @@ from circuits.progress import progress_bar
 from circuits.training.complete import train_and_measure
 from circuits.training.corpus_choice import chosen_corpus
 from circuits.training.loop import CHECKPOINT
-from circuits.training.report import Report
+from circuits.training.report import TrainingReport
 from circuits.training.run import chosen_run
 from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
 from headwater.cli.app import app
@@ -24,16 +24,16 @@ from headwater.cli.options import (
     MOST,
     AsJson,
     BosRule,
-    ContextOnly,
     Device,
     DType,
     Model,
+    PrefixLength,
     Revision,
     Type,
 )
 from headwater.cli.trace import DEFAULT_MODEL
 from headwater.outputs.places import require_folder
-from headwater.terminal.printing import errors, output, print_json, remark, say
+from headwater.terminal.printing import errors, output, print_json, print_line, remark
 
 DEFAULTS = TrainSettings()
 
@@ -50,9 +50,9 @@ def train_command(
     ] = False,
     model: Model = DEFAULT_MODEL,
     revision: Revision = None,
-    kind: Annotated[Kind, typer.Option(help="What to train.")] = DEFAULTS.kind,
+    kind: Annotated[Kind, typer.Option(help="Kind of dictionary.")] = DEFAULTS.kind,
     sparsity: Annotated[
-        Sparsity, typer.Option(help="What makes features rare.")
+        Sparsity, typer.Option(help="How sparsity is enforced.")
     ] = DEFAULTS.sparsity,
     width: Annotated[
         int, typer.Option(min=1, max=2**24, help="Features per layer.")
@@ -63,27 +63,26 @@ def train_command(
         int, typer.Option(min=1, max=2**24, help="Tokens per step.")
     ] = DEFAULTS.batch_tokens,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = DEFAULTS.learning_rate,
-    prefix: Annotated[
-        list[float] | None, typer.Option(help="Matryoshka: share that must do alone; repeatable.")
+    matryoshka: Annotated[
+        list[float] | None,
+        typer.Option(help="Share of the features that must reconstruct alone; repeatable."),
     ] = None,
     column: Annotated[str, typer.Option(help="Column of a dataset that holds texts.")] = "text",
     length: Annotated[
         int, typer.Option(min=2, max=MOST, help="Tokens per document at most.")
     ] = 256,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**31, help="Of everything random.")
-    ] = DEFAULTS.seed,
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Random seed.")] = DEFAULTS.seed,
     checkpoint_every: Annotated[
         int, typer.Option(min=1, max=MOST, help="Steps between checkpoints.")
     ] = 1000,
     bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="Products with decoders in bfloat16.")
+        bool, typer.Option("--bfloat16", help="Compute products with decoders in bfloat16.")
     ] = DEFAULTS.bfloat16,
     penalty: Annotated[
         float, typer.Option(help="Weight of the penalty of jumprelu and tanh.")
     ] = DEFAULTS.penalty,
     bandwidth: Annotated[
-        float, typer.Option(help="Of the straight-through thresholds.")
+        float, typer.Option(help="Bandwidth of the straight-through estimator of thresholds.")
     ] = DEFAULTS.bandwidth,
     shuffled: Annotated[
         int,
@@ -92,12 +91,12 @@ def train_command(
         ),
     ] = DEFAULTS.shuffled_tokens,
     bos: BosRule = DEFAULT_RULE.bos,
-    context_only: ContextOnly = DEFAULT_RULE.context_only,
+    n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Train transcoders for a model; the same command goes on after an interruption."""
+    """Train transcoders for a model; the same command continues after an interruption."""
     settings = TrainSettings(
         kind=kind,
         sparsity=sparsity,
@@ -109,15 +108,15 @@ def train_command(
         learning_rate=rate,
         penalty=penalty,
         bandwidth=bandwidth,
-        prefixes=tuple(prefix or ()),
+        prefixes=tuple(matryoshka or ()),
         bfloat16=bfloat16,
         seed=seed,
     )
     if (corpus is None) == (not sample):
         raise TrainingError("Give a corpus or --sample-from-model, and not both.")
-    if context_only is not None and context_only >= length:
+    if n_prefix is not None and n_prefix >= length:
         raise TrainingError(
-            f"--context-only {context_only} leaves nothing of documents of {length} tokens: choose "
+            f"--prefix {n_prefix} leaves no tokens of documents of {length}: choose "
             "fewer positions."
         )
     require_folder(out, CHECKPOINT, corpus, model)
@@ -125,9 +124,9 @@ def train_command(
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
         read = partial(chosen_corpus, corpus, subject, settings, length, column)
-        run = chosen_run(read, subject, settings, PromptRule(bos, context_only), out)
-        if run.as_begun:
-            remark(f"The run in {out} was begun with BOS in front of its documents and goes on so.")
+        run = chosen_run(read, subject, settings, PromptRule(bos, n_prefix), out)
+        if run.resumed_with_bos:
+            remark(f"The run in {out} continues with BOS in front of documents, as it was begun.")
         found = train_and_measure(subject, run, settings, out, progress, checkpoint_every)
     if as_json:
         print_json(found.as_json())
@@ -135,7 +134,7 @@ def train_command(
     show_report(found, out)
 
 
-def show_report(found: Report, out: Path) -> None:
+def show_report(found: TrainingReport, out: Path) -> None:
     """Print a report as a table."""
     fidelity = found.fidelity
     table = Table(box=None)
@@ -147,13 +146,13 @@ def show_report(found: Report, out: Path) -> None:
         unexplained, l0, dead = numbers
         table.add_row(str(layer), f"{unexplained:.3f}", f"{l0:.1f}", f"{dead:.1%}")
     output.print(table)
-    say(
+    print_line(
         f"all MLPs replaced: same next token {fidelity.agreement:.1%}, KL {fidelity.divergence:.3f}"
         f" nats, over {fidelity.tokens:,} held-out tokens"
     )
     if found.replacement is not None:
-        say(
+        print_line(
             f"{found.traced} graphs: replacement {found.replacement:.3f}, "
             f"completeness {found.completeness:.3f}"
         )
-    say(f"dictionary: {out}")
+    print_line(f"dictionary: {out}")

@@ -1,4 +1,4 @@
-"""Usage that cannot work, refused before any work starts."""
+"""Checks of options that depend on each other, made before any work starts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from graphs.errors import HeadwaterError
 
 
 class UsageError(HeadwaterError):
-    """Options that do not go together."""
+    """Options that contradict each other."""
 
 
 def require_consistent(
     *, transcoders: str | None, features: str | None, targets: list[str], against: str | None
 ) -> None:
-    """Raises UsageError for options that do not go together."""
+    """Raises UsageError for options that contradict each other."""
     if transcoders is not None and features is not None:
         raise UsageError("--transcoders and --features exclude each other: give one of them.")
     if against is not None and not targets:
-        raise UsageError("--against needs --target: say which token wins over it.")
+        raise UsageError("--against needs --target: give the token to explain.")

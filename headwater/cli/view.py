@@ -14,25 +14,25 @@ from headwater.cli.options import AsJson, GraphPath
 from headwater.cli.usage import UsageError
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
-from headwater.terminal.printing import print_json, say
+from headwater.terminal.printing import print_json, print_line
 
 
 @app.command("view")
 def view_command(
     graph: GraphPath,
     others: Annotated[
-        list[Path] | None, typer.Argument(help="Graphs to compare it with, in the same page.")
+        list[Path] | None, typer.Argument(help="Graphs to compare it with, on the same page.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write the page here; else beside the graph.")
+        Path | None, typer.Option(help="Write the page here; default: beside the graph.")
     ] = None,
     nodes: Annotated[
-        int, typer.Option(min=1, max=viz.ALLOWED_NODES, help="Nodes in the page at most.")
+        int, typer.Option(min=1, max=viz.ALLOWED_NODES, help="Nodes on the page at most.")
     ] = viz.MOST_NODES,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a page of a graph, or of several to be compared: one file that opens anywhere."""
+    """Make a page of a graph, or of several to compare: one HTML file without dependencies."""
     paths = [graph, *(others or [])]
     if len(paths) > viz.MOST_GRAPHS:
         raise UsageError(
@@ -47,4 +47,4 @@ def view_command(
     if as_json:
         print_json({"page": str(page)})
         return
-    say(f"page: {page}")
+    print_line(f"page: {page}")

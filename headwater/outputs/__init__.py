@@ -1,1 +1,1 @@
-"""Where commands may write, so that no input and no file of another kind is lost."""
+"""Where commands may write: never over an input or a file of another kind."""

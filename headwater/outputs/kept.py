@@ -1,4 +1,4 @@
-"""Keeping what took minutes to find: where a file does not take it, it is printed all the same."""
+"""Storing results that took minutes: if that fails, they are printed before the error is."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from graphs import GraphFileError
 
 
-def why_not_kept(keep: Callable[[], object]) -> GraphFileError | None:
-    """Keep something; the error to be raised once it is printed, if that cannot be."""
+def storing_error(store: Callable[[], object]) -> GraphFileError | None:
+    """Store a result; returns the error, if any, to raise after the result is printed."""
     try:
-        keep()
+        store()
     except GraphFileError as error:
-        return GraphFileError(f"What was found is printed only, and not kept: {error}")
+        return GraphFileError(f"The result is printed but not stored: {error}")
     return None

@@ -1,4 +1,4 @@
-"""What a file holds, by its content: whether it may be replaced by an output of a kind."""
+"""The kind of a file by its content, which decides whether an output may replace it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 
 from graphs import GraphFileError, read_annotations
 
-_HEAD = 4096  # bytes within which a file says what it is
+_HEAD = 4096  # bytes at the start that determine the kind of a file
 
 
 class Kind(StrEnum):
-    """What commands write, in words."""
+    """What commands write, as messages name it."""
 
     GRAPH = "a graph of headwater"
     PROFILE = "a profile of headwater"
@@ -33,7 +33,7 @@ class Kind(StrEnum):
 _JSON = "JSON of another kind"
 _FLAGS = re.DOTALL | re.IGNORECASE
 _HEADERS = {"headwater": Kind.GRAPH, "headwater-profile": Kind.PROFILE}
-# Of texts, by how they begin.  A page names its generator, which is of our own pages alone.
+# Kinds of texts by their first characters.  The generator that a page names marks our own.
 _BEGINNINGS: tuple[tuple[str, str], ...] = (
     # An imported graph is exported with the keys that it had, in their order.
     (r'\{\s*"metadata"\s*:\s*\{.*"(nodes|links)"\s*:', Kind.NEURONPEDIA),
@@ -51,7 +51,7 @@ _BEGINNINGS: tuple[tuple[str, str], ...] = (
 
 
 def kind_of(path: Path) -> str | None:
-    """What a file holds, a `Kind` or other words; None for an empty file.  Raises OSError."""
+    """The kind of a file, a `Kind` or a description; None for an empty file.  Raises OSError."""
     with path.open("rb") as file:
         start = file.read(_HEAD)
     if not start:
@@ -68,7 +68,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def _is_our_table(path: Path) -> bool:
-    """Whether a Parquet file has our header; without pyarrow nobody can tell, nor write one."""
+    """Whether a Parquet file has our header; False without pyarrow, which writing needs too."""
     try:
         metadata = import_module("pyarrow.parquet").read_schema(path).metadata
     except (ImportError, OSError, ValueError):  # its own errors are ValueErrors
@@ -87,7 +87,7 @@ def _of_tensors(path: Path) -> str:
 
 def _of_text(path: Path, start: bytes) -> str:
     try:
-        text, _ = codecs.utf_8_decode(start.removeprefix(codecs.BOM_UTF8))  # up to a part of a sign
+        text, _ = codecs.utf_8_decode(start.removeprefix(codecs.BOM_UTF8))  # may end in half a sign
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:

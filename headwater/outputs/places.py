@@ -1,7 +1,7 @@
-"""Outputs: where a command may write, asked before it begins.
+"""Outputs: where a command may write, checked before it begins.
 
-No output is an input, whatever links lead to it; nor does it replace a file whose content is of
-another kind than its own.  A folder that is written to is new, empty or of the same run.
+No output may be an input, under any link, or replace a file whose content is of another kind.  A
+folder that is written to has to be new, empty or of the same run.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ class Output:
 
 
 def output_to(path: Path | None, kind: Kind, option: str = "--out") -> tuple[Output, ...]:
-    """The output of an option, if it is given; a graph brings the annotations beside it."""
+    """The outputs of an option, none if it is not given; a graph has annotations beside it."""
     if path is None:
         return ()
-    beside = (Output(annotations_path(path), Kind.ANNOTATIONS, option),)
-    return (Output(path, kind, option), *(beside if kind == Kind.GRAPH else ()))
+    annotations = (Output(annotations_path(path), Kind.ANNOTATIONS, option),)
+    return (Output(path, kind, option), *(annotations if kind == Kind.GRAPH else ()))
 
 
 def graph_files(*graphs: Path) -> tuple[Path, ...]:
-    """What is read of graphs: their files, and the annotations beside them."""
+    """The files that reading graphs touches: the graphs and the annotations beside them."""
     return tuple(path for graph in graphs for path in (graph, annotations_path(graph)))
 
 
 def require_outputs(outputs: Sequence[Output], *inputs: Path | str | None) -> None:
-    """Raises UsageError or GraphFileError if outputs cannot be written or would replace anything.
+    """Raises UsageError or GraphFileError if outputs cannot be written or would overwrite files.
 
-    Inputs are what a command reads: files, and what may be one or a name on the Hub.
+    Inputs are what a command reads: paths, and strings that are a path or a name on the Hub.
     """
     for number, output in enumerate(outputs):
         try:
@@ -64,11 +64,11 @@ def require_outputs(outputs: Sequence[Output], *inputs: Path | str | None) -> No
 def require_folder(folder: Path, mark: str, *inputs: Path | str | None) -> None:
     """Raises UsageError or GraphFileError unless a folder is new, empty or has the file `mark`.
 
-    By this a run knows its own folder, with which it goes on; no input may lie in it.
+    The mark identifies the folder of a run that can continue; no input may lie in it.
     """
     try:
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is a file: give --out the name of a folder.")
+            raise UsageError(f"{folder} is a file: give --out a folder.")
         above = next((one for one in (folder, *folder.parents) if one.exists()), folder)
         if not above.is_dir():
             raise GraphFileError(f"Cannot write to the folder {folder}: {above} is a file.")
@@ -80,8 +80,8 @@ def require_folder(folder: Path, mark: str, *inputs: Path | str | None) -> None:
             for other in sorted(folder.iterdir()):
                 if not is_temporary(other):
                     raise UsageError(
-                        f"{folder} has files of something else, as {other.name}: give --out a "
-                        "folder of its own."
+                        f"{folder} has other files in it, such as {other.name}: give --out a new "
+                        "or empty folder."
                     )
     except OSError as error:  # a name that is too long, a folder that may not be entered
         raise GraphFileError(f"Cannot write to the folder {folder}: {reason(error)}.") from error
@@ -97,44 +97,43 @@ def _require_apart(folder: Path, inputs: Iterable[Path]) -> None:
 def _require_place(path: Path) -> None:
     final = real_path(path)
     if final.is_dir():
-        raise GraphFileError(f"{path} is a folder: give the name of a file.")
+        raise GraphFileError(f"{path} is a folder: give a file name.")
     if final.exists() and not final.is_file():
-        raise GraphFileError(f"{path} is there and is not a file: give another name.")
+        raise GraphFileError(f"{path} exists and is not a file: give another name.")
     if not final.parent.is_dir():
-        raise GraphFileError(f"There is no folder {final.parent}: make it first.")
+        raise GraphFileError(f"There is no folder {final.parent}: create it first.")
     if not os.access(final.parent, os.W_OK):
         raise GraphFileError(f"{final.parent} cannot be written to: choose another folder.")
 
 
 def _require_name(output: Output) -> None:
-    """Whether what is written there would be taken for something else when it is read."""
+    """Raises UsageError for a name by which the file would be read as another kind."""
     path = output.path
     if output.kind == Kind.GRAPH and path.suffix in (".json", ".pt"):
         raise UsageError(
-            f"{path} would be taken for a file of another program: name it "
+            f"{path} would be read as another program's file: name it "
             f"{path.with_suffix('.safetensors').name}."
         )
     if output.kind != Kind.ANNOTATIONS and path.name.endswith(ANNOTATIONS_SUFFIX):
         raise UsageError(
-            f"{path} would be taken for the annotations of a graph: give {output.option} another "
-            "name."
+            f"{path} would be read as annotations of a graph: give {output.option} another name."
         )
 
 
 def _require_other(output: Output, inputs: Iterable[Path | str | None]) -> None:
-    if output.kind == Kind.ANNOTATIONS:  # those that are there stay, or are added to
+    if output.kind == Kind.ANNOTATIONS:  # existing ones are kept or added to
         return
     if any(_is_same(output.path, read) for read in _paths(inputs)):
         raise UsageError(
-            f"{output.path} is what is read, and would be lost: give {output.option} another name."
+            f"Writing {output.path} would overwrite the input: give {output.option} another name."
         )
 
 
 def _require_kind(output: Output) -> None:
-    held = kind_of(output.path) if output.path.exists() else None
-    if held not in (None, output.kind):
+    existing = kind_of(output.path) if output.path.exists() else None
+    if existing not in (None, output.kind):
         raise UsageError(
-            f"{output.path} holds {held}, which would be lost: give {output.option} another name."
+            f"Writing {output.path} would overwrite {existing}: give {output.option} another name."
         )
 
 
@@ -143,7 +142,7 @@ def _paths(inputs: Iterable[Path | str | None]) -> Iterable[Path]:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Whether two names lead to one file, through links of any kind; it need not be there."""
+    """Whether two paths lead to the same file, through links of any kind; it need not exist."""
     try:
         return one.samefile(other)
     except (OSError, ValueError):

@@ -1,1 +1,1 @@
-"""`headwater serve`: pages and answers for the person at this machine alone."""
+"""`headwater serve`: the local server, for the user of this machine alone."""

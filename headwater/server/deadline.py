@@ -1,6 +1,6 @@
-"""Deadline: a request that does not arrive whole and in time is refused, its connection closed.
+"""Deadline: a request that is not complete in time is refused and its connection closed.
 
-uvicorn waits for the rest of a request as long as somebody holds the connection.
+uvicorn waits for the rest of a request for as long as the client keeps the connection open.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headwater.server.guard import HEADERS
 
 
 class Deadline(H11Protocol):
-    """A connection on which every request has so long to arrive, headers and body."""
+    """A connection with a time limit for each request, headers and body."""
 
     seconds: ClassVar[float] = 30.0
     _clock: asyncio.TimerHandle | None = None
@@ -35,15 +35,15 @@ class Deadline(H11Protocol):
         self._watch()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP, in place of uvicorn's answer, which fails where one is under way."""
+        """Refuse what is not HTTP; uvicorn's own answer fails during another response."""
         del msg
-        self._refuse(HTTPStatus.BAD_REQUEST, "This is no request in HTTP/1.1.")
+        self._refuse(HTTPStatus.BAD_REQUEST, "Not a valid HTTP/1.1 request.")
 
     def _watch(self) -> None:
         """Start the clock with the first byte of a request, stop it with the last."""
-        begun = self.cycle is None or bool(self.conn.trailing_data[0])  # the first is due at once
-        waits = self.conn.their_state
-        if waits is h11.SEND_BODY or (waits is h11.IDLE and begun):
+        begun = self.cycle is None or bool(self.conn.trailing_data[0])  # first: from connecting
+        state = self.conn.their_state
+        if state is h11.SEND_BODY or (state is h11.IDLE and begun):
             if self._clock is None:
                 self._clock = self.loop.call_later(self.seconds, self._too_late)
         else:
@@ -57,11 +57,11 @@ class Deadline(H11Protocol):
     def _too_late(self) -> None:
         self._refuse(
             HTTPStatus.REQUEST_TIMEOUT,
-            f"The request did not arrive whole within {self.seconds:g} seconds.",
+            f"The request was not complete within {self.seconds:g} seconds.",
         )
 
     def _refuse(self, status: HTTPStatus, sentence: str) -> None:
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # nothing is answered yet
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # no response has begun
             body = json.dumps({"error": sentence}).encode()
             headers = [
                 *HEADERS.items(),

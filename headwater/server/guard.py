@@ -1,15 +1,15 @@
-"""Guard: who may use `headwater serve`, decided before anything is computed, opened or listed.
+"""Guard: access control of `headwater serve`, before anything is computed, opened or listed.
 
-Any page in a browser can ask a port of this machine, and so can any account of this machine.  A
+Any page in a browser can send requests to a local port, and so can any account of this machine.  A
 request is answered if
 
-    Host             is ours, which a name that somebody points at this machine is not
-    Origin           where there is one, is ours
-    Sec-Fetch-Site   where there is one, says that a page of ours asks, or a person by an address
+    Host             is ours, so that DNS rebinding fails
+    Origin           is ours or absent
+    Sec-Fetch-Site   is absent or says that the request comes from our page or the address bar
     token            is in the cookie, or in `Authorization: token …`
 
-The address that the command prints has the token in it.  Opening that leaves the cookie in the
-browser, and leads to the same address without it.
+The address that the command prints contains the token.  Opening it sets the cookie and redirects to
+the same address without the token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from viz.html.document import SERVED_POLICY
 
 HEADERS = {
     "Content-Security-Policy": f"{SERVED_POLICY}; frame-ancestors 'none'",
-    "X-Frame-Options": "DENY",  # what frame-ancestors says, for older browsers
+    "X-Frame-Options": "DENY",  # as frame-ancestors, for older browsers
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -41,7 +41,7 @@ NEEDS_TOKEN = (
 
 
 class Guard:
-    """An application for those who have the token, with the headers that its answers need."""
+    """An application behind the token, with security headers on all its responses."""
 
     def __init__(self, app: ASGIApp, port: int, token: str) -> None:
         self.app, self.token = app, token
@@ -58,17 +58,17 @@ class Guard:
         await (answer or self.app)(scope, receive, send_with_headers)
 
     def _answer(self, request: Request) -> Response | None:
-        """A refusal, or the way in; None for who is in."""
+        """A refusal, or the redirect that sets the cookie; None if the request may pass."""
         refusal = self._foreign(request)
         if refusal is None:
             if request.method == "GET" and self._is_token(request.query_params.get("token")):
-                return self._way_in(request)
-            if self._is_in(request):
+                return self._redirect(request)
+            if self._has_token(request):
                 return None
         return refuse(request, HTTPStatus.FORBIDDEN, refusal or NEEDS_TOKEN)
 
     def _foreign(self, request: Request) -> str | None:
-        """Why a request is none of a page or a person at this machine, if it is none."""
+        """Why a request is not from our pages or the address bar; None if it is."""
         hosts, origins = (request.headers.getlist(name) for name in ("host", "origin"))
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return f"This server answers to {' and '.join(sorted(self.hosts))} only."
@@ -83,18 +83,18 @@ class Guard:
             )
         return None
 
-    def _is_in(self, request: Request) -> bool:
+    def _has_token(self, request: Request) -> bool:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         return self._is_token(request.cookies.get(self.cookie)) or (
             scheme.lower() == "token" and self._is_token(token.strip())
         )
 
-    def _is_token(self, told: str | None) -> bool:
-        # As bytes: of strings, only ASCII can be compared.
-        return told is not None and compare_digest(told.encode(), self.token.encode())
+    def _is_token(self, given: str | None) -> bool:
+        # As bytes: compare_digest takes only ASCII strings.
+        return given is not None and compare_digest(given.encode(), self.token.encode())
 
-    def _way_in(self, request: Request) -> Response:
-        # One slash, for two would lead to another host.
+    def _redirect(self, request: Request) -> Response:
+        # One slash: two would name another host.
         address = f"/{quote(request.scope['path'].lstrip('/'))}"
         answer = RedirectResponse(address, HTTPStatus.SEE_OTHER)
         answer.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
@@ -102,7 +102,7 @@ class Guard:
 
 
 def refuse(request: Request, status: HTTPStatus, sentence: str) -> Response:
-    """One sentence: plain for a person who opens an address, else as JSON."""
+    """A response with one sentence: plain text for a browser's address bar, else JSON."""
     if "text/html" in request.headers.get("accept", ""):
         return PlainTextResponse(sentence, status)
     return JSONResponse({"error": sentence}, status)

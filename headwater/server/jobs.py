@@ -1,4 +1,4 @@
-"""Jobs: what is asked of the model, done one at a time in a thread of its own.
+"""Jobs: traces and interventions, run one at a time in a thread of their own.
 
 A model that is traced or edited has hooks in it, so nothing else may run on it meanwhile.
 """
@@ -14,22 +14,22 @@ from typing import Literal
 from circuits.progress import Progress
 from graphs.errors import HeadwaterError
 
-Work = Callable[[Progress], object]  # gives what was made, as JSON
-MOST_WAITING = 20
-MOST_REMEMBERED = 200
+Work = Callable[[Progress], object]  # returns its result, as JSON
+MOST_QUEUED = 20
+MOST_STORED = 200
 
 
 class Cancelled(Exception):
-    """Somebody no longer wants what is being done."""
+    """The job was cancelled."""
 
 
 class QueueFull(HeadwaterError):
-    """Too many jobs wait."""
+    """Too many jobs are queued."""
 
 
 @dataclass
 class Job:
-    """One trace or intervention, and how far it is."""
+    """One trace or intervention, and its progress."""
 
     number: int
     what: str  # in words
@@ -46,7 +46,7 @@ class Job:
 
 
 class Jobs:
-    """A queue.  What work raises is told; the queue goes on."""
+    """A queue.  If a job raises, its error is stored and the queue continues."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="job")
@@ -55,12 +55,12 @@ class Jobs:
 
     def add(self, what: str, work: Work) -> Job:
         """Put work at the end of the queue.  Raises QueueFull."""
-        waiting = sum(job.state == "waiting" for job in self._jobs.values())
-        if waiting >= MOST_WAITING:
-            raise QueueFull(f"{waiting} jobs wait already: cancel one, or wait.")
+        queued = sum(job.state == "waiting" for job in self._jobs.values())
+        if queued >= MOST_QUEUED:
+            raise QueueFull(f"{queued} jobs are queued already: cancel one, or wait.")
         self._number += 1
         job = self._jobs[self._number] = Job(self._number, what, work)
-        for old in list(self._jobs)[:-MOST_REMEMBERED]:
+        for old in list(self._jobs)[:-MOST_STORED]:
             if self._jobs[old].state not in ("waiting", "running"):
                 del self._jobs[old]
         self._thread.submit(self._run, job)
@@ -70,13 +70,13 @@ class Jobs:
         return self._jobs.get(number)
 
     def cancel(self, job: Job) -> None:
-        """A job that waits is never begun; one that runs stops at its next step."""
+        """Drop a queued job; stop a running one at its next progress report."""
         job.unwanted.set()
         if job.state == "waiting":
             job.state = "cancelled"
 
     def close(self) -> None:
-        """Stop what runs and begin nothing more."""
+        """Stop the running job and drop the others."""
         for job in self._jobs.values():
             job.unwanted.set()
         self._thread.shutdown(cancel_futures=True)
@@ -98,5 +98,5 @@ class Jobs:
             job.state = "cancelled"
         except HeadwaterError as error:
             job.state, job.error = "failed", str(error)
-        except Exception as error:  # the server stays, and says what went wrong
+        except Exception as error:  # a fault in a job must not end the server
             job.state, job.error = "failed", f"{type(error).__name__}: {error}"

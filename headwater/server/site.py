@@ -1,16 +1,16 @@
-"""Site: the pages and answers of `headwater serve`, for the person at this machine alone.
+"""Site: the pages and JSON responses of `headwater serve`.
 
-    GET    /                            type a prompt, watch progress, choose a graph
+    GET    /                            front page: enter a prompt, watch progress, choose a graph
     GET    /graphs                      names of the graphs in the folder
-    GET    /graphs/NAME                 the page of one
-    PUT    /graphs/NAME/annotations     put its annotations into what lies beside it
-    POST   /graphs/NAME/interventions   {"edits": …}: put an intervention into the queue
-    POST   /traces                      {"prompt": …}: put a trace into the queue
-    GET    /jobs/NUMBER                 how far it is, and what it made
+    GET    /graphs/NAME                 the page of a graph
+    PUT    /graphs/NAME/annotations     save its annotations in the file beside it
+    POST   /graphs/NAME/interventions   {"edits": …}: queue an intervention
+    POST   /traces                      {"prompt": …}: queue a trace
+    GET    /jobs/NUMBER                 progress and result of a job
     DELETE /jobs/NUMBER                 cancel it
 
-Who may ask is decided before, by `headwater.server.guard`.  Names are those of files in the folder
-and of nothing else; bodies are bounded.
+Access is checked before, by `headwater.server.guard`.  A name can only be that of a file in the
+folder; bodies are bounded.
 """
 
 from __future__ import annotations
@@ -33,10 +33,15 @@ from starlette.types import ASGIApp
 import graphs
 import viz
 from headwater.opened import open_graph
-from headwater.server.asked import Asked, AskedAnnotations, AskedIntervention, Workshop
 from headwater.server.deadline import Deadline
 from headwater.server.guard import Guard, refuse
 from headwater.server.jobs import Job, Jobs, QueueFull, Work
+from headwater.server.requests import (
+    AnnotationsRequest,
+    InterventionRequest,
+    TraceRequest,
+    Workspace,
+)
 
 LARGEST_BODY = 2**21
 VERSION = version("headwater")
@@ -46,7 +51,7 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class Refused(Exception):
-    """A request that is answered with one sentence."""
+    """A request that is refused, with a status and one sentence."""
 
     def __init__(self, status: HTTPStatus, sentence: str) -> None:
         super().__init__(sentence)
@@ -54,10 +59,10 @@ class Refused(Exception):
 
 
 def site(
-    folder: Path, jobs: Jobs, workshop: Workshop, port: int, model: str, token: str
+    folder: Path, jobs: Jobs, workspace: Workspace, port: int, model: str, token: str
 ) -> ASGIApp:
-    """The application over a folder of graphs, for those who have the token."""
-    pages = _Pages(folder, jobs, workshop, model)
+    """The application over a folder of graphs, behind its token."""
+    pages = _Pages(folder, jobs, workspace, model)
     answers = Starlette(
         routes=[
             Route("/", pages.front),
@@ -74,7 +79,7 @@ def site(
 
 
 def server(answers: ASGIApp) -> uvicorn.Server:
-    """What listens for an application, and leaves nobody half a request to hold it with."""
+    """A uvicorn server for the application, with a deadline on every request."""
     return uvicorn.Server(
         uvicorn.Config(answers, http=Deadline, ws="none", proxy_headers=False, log_level="error")
     )
@@ -86,16 +91,16 @@ def _refused(request: Request, error: Exception) -> Response:
 
 
 def _gone(request: Request, error: Exception) -> Response:
-    """For nobody: who asked has left in the middle of an upload."""
+    """The client left during an upload; nobody reads this response."""
     del request, error
     return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
 class _Pages:
-    """What is answered."""
+    """The request handlers."""
 
-    def __init__(self, folder: Path, jobs: Jobs, workshop: Workshop, model: str) -> None:
-        self.folder, self.jobs, self.workshop, self.model = folder, jobs, workshop, model
+    def __init__(self, folder: Path, jobs: Jobs, workspace: Workspace, model: str) -> None:
+        self.folder, self.jobs, self.workspace, self.model = folder, jobs, workspace, model
 
     async def front(self, request: Request) -> Response:
         del request
@@ -106,7 +111,7 @@ class _Pages:
         return JSONResponse(self._names())
 
     def graph(self, request: Request) -> Response:
-        """In a thread of its own: a large graph takes a second."""
+        """Not a coroutine, so that starlette runs it in a thread: a large graph takes a second."""
         path = self._path(request)
         try:
             read, annotations, _ = open_graph(path)
@@ -115,35 +120,37 @@ class _Pages:
         return HTMLResponse(viz.served_page(read, annotations))
 
     async def annotate(self, request: Request) -> Response:
-        """Nothing, or what is kept if the file has changed meanwhile and keeps that as well."""
-        beside = graphs.annotations_path(self._path(request))
-        if beside.resolve().parent != self.folder.resolve():
-            raise Refused(HTTPStatus.FORBIDDEN, f"{beside.name} is a link out of this folder.")
-        asked = await _body(request, AskedAnnotations)
+        """Merge annotations into the file; returns the result if others changed it meanwhile."""
+        annotations_file = graphs.annotations_path(self._path(request))
+        if annotations_file.resolve().parent != self.folder.resolve():
+            raise Refused(
+                HTTPStatus.FORBIDDEN, f"{annotations_file.name} is a link out of this folder."
+            )
+        received = await _body(request, AnnotationsRequest)
         try:
-            kept = await run_in_threadpool(
+            merged = await run_in_threadpool(
                 graphs.update_annotations,
-                beside,
-                lambda there: graphs.merged(asked.read, there, asked.own),
+                annotations_file,
+                lambda there: graphs.merged(received.read, there, received.own),
             )
         except graphs.MergeConflict as error:
-            sentence = f"{str(error).rstrip('.')}: load the page anew, which shows both."
+            sentence = f"{str(error).rstrip('.')}: reload the page, which shows both."
             raise Refused(HTTPStatus.CONFLICT, sentence) from error
         except graphs.GraphFileError as error:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-        if kept == asked.own:
+        if merged == received.own:
             return Response(status_code=HTTPStatus.NO_CONTENT)
-        return JSONResponse(kept.model_dump(mode="json"))
+        return JSONResponse(merged.model_dump(mode="json"))
 
     async def trace(self, request: Request) -> Response:
-        asked = await _body(request, Asked)
-        return self._queued(asked.prompt, lambda report: self.workshop.trace(asked.prompt, report))
+        prompt = (await _body(request, TraceRequest)).prompt
+        return self._queued(prompt, lambda report: self.workspace.trace(prompt, report))
 
     async def intervene(self, request: Request) -> Response:
         path = self._path(request)
-        asked = await _body(request, AskedIntervention)
-        what = "; ".join(str(edit.edit()) for edit in asked.edits)
-        return self._queued(what, lambda report: self.workshop.intervene(path, asked, report))
+        received = await _body(request, InterventionRequest)
+        what = "; ".join(str(edit.edit()) for edit in received.edits)
+        return self._queued(what, lambda report: self.workspace.intervene(path, received, report))
 
     def _queued(self, what: str, work: Work) -> Response:
         try:
@@ -159,10 +166,10 @@ class _Pages:
         return JSONResponse(job.as_json())
 
     def _job(self, request: Request) -> Job:
-        told: str = request.path_params["number"]
-        job = self.jobs.find(int(told)) if _NUMBER.fullmatch(told) else None
+        number: str = request.path_params["number"]
+        job = self.jobs.find(int(number)) if _NUMBER.fullmatch(number) else None
         if job is None:
-            raise Refused(HTTPStatus.NOT_FOUND, f"There is no job {told:.20}.")
+            raise Refused(HTTPStatus.NOT_FOUND, f"There is no job {number:.20}.")
         return job
 
     def _names(self) -> list[str]:
@@ -178,7 +185,7 @@ class _Pages:
         return path
 
     def _is_ours(self, path: Path) -> bool:
-        """Whether this is a file in the folder, and no link that leads out of it."""
+        """Whether this is a file in the folder, not a link that leads out of it."""
         return path.is_file() and path.resolve().parent == self.folder.resolve()
 
 
@@ -186,11 +193,11 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 async def _body(request: Request, kind: type[Body]) -> Body:
-    """What a request holds.  Raises Refused for too much of it, or anything else."""
-    told = request.headers.get("content-type", "")
-    if told.partition(";")[0] != "application/json":  # forms of other sites cannot send this
+    """The body of a request.  Raises Refused if it is too large or of another kind."""
+    content_type = request.headers.get("content-type", "")
+    if content_type.partition(";")[0] != "application/json":  # which foreign forms cannot send
         raise Refused(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Expected application/json, got {told!r}."
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Expected application/json, got {content_type!r}."
         )
     content = bytearray()
     async for piece in request.stream():
@@ -204,5 +211,5 @@ async def _body(request: Request, kind: type[Body]) -> Body:
     except ValidationError as error:
         raise Refused(
             HTTPStatus.UNPROCESSABLE_ENTITY,
-            f"The request is no {kind.__name__}: {graphs.first_problem(error)}.",
+            f"The request is not a valid {kind.__name__}: {graphs.first_problem(error)}.",
         ) from error

@@ -1,1 +1,1 @@
-"""What is printed, and how a command ends, whatever happens."""
+"""Printing to a terminal, exit codes and error messages."""

@@ -8,13 +8,13 @@ import sys
 from headwater.terminal.readable import ReadableConsole
 from viz.text.words import one_line
 
-# Where there is no terminal there is no width either: wide enough for a whole line.
+# Without a terminal there is no width: wide enough for a whole line.
 _WIDTH = None if sys.stdout is not None and sys.stdout.isatty() else 160
 output = ReadableConsole(highlight=False, emoji=False, markup=False, width=_WIDTH)
 errors = ReadableConsole(stderr=True, highlight=False, emoji=False, markup=False, soft_wrap=True)
 
 
-def say(text: str, style: str = "") -> None:
+def print_line(text: str, style: str = "") -> None:
     """One line on standard output, however long."""
     output.print(one_line(text), style=style, soft_wrap=True)
 

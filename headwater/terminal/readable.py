@@ -1,9 +1,9 @@
-"""Readable: what is printed or logged is shown by a terminal, and nothing in it is obeyed.
+"""Readable: control sequences in printed or logged text are shown, never executed by the terminal.
 
-Names, labels and tokens come from files of others; a control sequence in one could write to the
-clipboard, hide what was said or say something else.  So all text passes `viz.text.words.readable`
-on its way out: what rich draws before it is styled, and everything else, logs and warnings of
-libraries included, as it is written.
+Names, labels and tokens come from others' files; a control sequence in one could write to the
+clipboard, or hide or replace earlier output.  So all text passes `viz.text.words.readable`: what
+rich draws before it is styled, and everything else, logs and warnings of libraries included, when
+it is written.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from graphs.errors import HeadwaterError
 from viz.text.words import readable
 
 NAMES = {"stdout": "standard output", "stderr": "standard error"}
-_CURSOR_UP = "\x1b[A"  # alone it is of a library's progress bar, and so is a return in front
-_PLAIN = {  # our own signs where an encoding lacks them
+_CURSOR_UP = "\x1b[A"  # libraries' progress bars write it alone, and put a return in front
+_PLAIN = {  # replacements of our own characters in encodings that lack them
     **dict.fromkeys("\u2068\u2069", ""),
     **dict.fromkeys("“”", '"'),
     **dict.fromkeys("−–·", "-"),
@@ -39,11 +39,11 @@ _PLAIN = {  # our own signs where an encoding lacks them
 
 
 class OutputError(HeadwaterError):
-    """Standard output or error takes nothing more."""
+    """Standard output or error cannot be written to."""
 
 
 class ReadableConsole(Console):
-    """A console that draws readable text; styles and cursor are rich's own."""
+    """A console that makes text readable; styles and cursor movements are rich's own."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -53,7 +53,7 @@ class ReadableConsole(Console):
 
 
 class Stream:
-    """A stream that says in one sentence why it takes nothing more."""
+    """A stream that raises OutputError when it cannot be written to."""
 
     def __init__(self, stream: TextIOBase, name: str) -> None:
         self._stream, self._name = stream, name
@@ -73,18 +73,18 @@ class Stream:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:  # whoever read has read enough
+        except BrokenPipeError:  # the reader closed it
             raise
         except OSError as error:
             raise OutputError(f"Cannot write to {self._name}: {error.strerror}.") from error
 
 
 class ReadableStream(Stream):
-    """A stream to which only readable text gets."""
+    """A stream that makes all text readable."""
 
     @property
     def rich_proxied_file(self) -> Stream:
-        """Where rich writes; its consoles here are readable themselves."""
+        """Where rich writes; our consoles make text readable themselves."""
         return Stream(self._stream, self._name)
 
     def write(self, text: str) -> int:
@@ -99,7 +99,7 @@ class ReadableStream(Stream):
 
 @contextmanager
 def readable_streams() -> Iterator[None]:
-    """Put readable streams in the place of standard output and error, for loggers too."""
+    """Replace standard output and error by readable streams, for loggers too."""
     codecs.register_error("headwater", _plainly)
     plain = {name: getattr(sys, name) for name in NAMES}
     for stream in plain.values():
@@ -114,7 +114,7 @@ def readable_streams() -> Iterator[None]:
 
 
 def _exchange(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Let whoever writes to an old stream write to a new one."""
+    """Replace old streams by new ones in `sys` and in logging handlers."""
     for name, stream in new.items():
         setattr(sys, name, stream)
     for logger in (logging.root, *logging.root.manager.loggerDict.values()):
@@ -125,7 +125,7 @@ def _exchange(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:
-    """What is written for characters that an encoding lacks."""
+    """The replacement of characters that an encoding lacks."""
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]
     written = (_PLAIN.get(c, c.encode("ascii", "backslashreplace").decode()) for c in lacking)

@@ -1,8 +1,8 @@
 // @ts-check
-// Front: ask for traces, watch them, cancel them, open what they made.
+// Front: start traces, follow or cancel them, and open their graphs.
 "use strict";
 
-const EVERY = 300; // milliseconds between two looks at a trace
+const EVERY = 300; // milliseconds between two polls of a trace
 
 /** @typedef {{number: number, what: string, state: string, stage: string, part: number, made: string | null, error: string | null}} Job */
 
@@ -12,9 +12,9 @@ const place = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 /** @param {string} path @param {RequestInit} [asked] */
 async function answer(path, asked) {
   const found = await fetch(path, asked);
-  const told = await found.json();
-  if (!found.ok) throw new Error(told.error ?? found.statusText);
-  return told;
+  const data = await found.json();
+  if (!found.ok) throw new Error(data.error ?? found.statusText);
+  return data;
 }
 
 /** @param {string} name */
@@ -38,10 +38,10 @@ async function listGraphs() {
 function showJob(line, job) {
   const prompt = document.createElement("bdi");
   prompt.textContent = job.what;
-  const told = document.createElement("span");
-  told.textContent = job.error ?? (job.state === "running" ? job.stage : job.state);
-  told.className = job.error ? "fails" : "quiet";
-  line.replaceChildren(prompt, told);
+  const status = document.createElement("span");
+  status.textContent = job.error ?? ({ running: job.stage, waiting: "queued" }[job.state] ?? job.state);
+  status.className = job.error ? "fails" : "quiet";
+  line.replaceChildren(prompt, status);
   if (job.state === "waiting" || job.state === "running") {
     const bar = document.createElement("progress");
     if (job.part > 0) bar.value = job.part;

@@ -1,1 +1,1 @@
-"""One HTML file that needs nothing else."""
+"""Self-contained HTML files."""

@@ -1,4 +1,4 @@
-"""Columns: arrays of numbers as they stand in a page's JSON, base64 of little-endian bytes."""
+"""Columns: arrays of numbers in a page's JSON, as base64 of little-endian bytes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Document: one HTML file that needs nothing else.
+"""Document: a self-contained HTML file.
 
-The script of plotly is inside, and a content security policy forbids the page to load anything,
-so it opens as well in ten years.
+plotly's script is included, and a content security policy forbids the page to load anything, so it
+works offline and for years.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from viz.text.words import visible
 
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 INK, GREY, PALE = "#1f2430", "#626a76", "#eceef1"
-GENERATOR = "headwater"  # of the page, whoever traced the graph
+GENERATOR = "headwater"  # of the page, not of the graph
 SIDE = 64  # margin in pixels
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
-SERVED_POLICY = f"{PAGE_POLICY}; connect-src 'self'"  # a page of a server asks only that
+SERVED_POLICY = f"{PAGE_POLICY}; connect-src 'self'"  # a served page may contact its server only
 _CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
-    "responsive": False,  # the size of a figure is what it needs
+    "responsive": False,  # figures have a fixed size
     "scrollZoom": False,
     "showSendToCloud": False,  # plotly.js 4 has a button that uploads the figure
     "typesetMath": False,  # a token with dollar signs is not a formula
@@ -53,15 +53,15 @@ def document(title: str, generator: str, style: str, body: str, policy: str = PA
 
 
 def write_document(text: str, path: Path | str) -> None:
-    """Write a page, whole or not at all.  Raises GraphFileError."""
+    """Write a page atomically.  Raises GraphFileError."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def plot(figure: object, name: str, filename: str, *, with_script: bool = True) -> str:
-    """A plotly figure as HTML; the first of a page brings plotly's script.
+    """A plotly figure as HTML; the first of a page includes plotly's script.
 
-    The same figure and name give the same text.
+    The same figure and name always give the same text.
     """
     saved = {"toImageButtonOptions": {"format": "svg", "filename": filename}}
     return _untyped(figure).to_html(
@@ -70,5 +70,5 @@ def plot(figure: object, name: str, filename: str, *, with_script: bool = True) 
 
 
 def _untyped(part: object) -> Any:
-    """The same; plotly has types for a part of itself only."""
+    """The argument as Any: plotly's types are incomplete."""
     return part

@@ -1,1 +1,1 @@
-"""Graphs as pages."""
+"""HTML pages of graphs, comparisons and audits."""

@@ -1,4 +1,4 @@
-"""Audit page: all pairs of an audit, with links to the page of each, as one HTML file."""
+"""Audit page: all pairs of an audit, with links to the page of each pair, as one HTML file."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from graphs.interventions.carriers import Audited
+from graphs.interventions.mediators import Audited
 from viz.html.document import GENERATOR, GREY, document, write_document
 from viz.page.comparison_page import PAGE_STYLE, html_table
 from viz.text.audited import (
-    CARRIER_HEADINGS,
     FEATURE_HEADINGS,
     KIND_HEADINGS,
+    MEDIATOR_HEADINGS,
     PAIR_HEADINGS,
     PAIR_NUMBERS,
     audit_title,
-    carrier_cells,
     feature_rows,
     kind_rows,
+    mediator_cells,
     pair_cells,
 )
 from viz.text.words import visible
 
-_FEATURES = 200  # in the table, those that move most
+_FEATURES = 200  # in the table, those with the largest effect
 _STYLE = f"""{PAGE_STYLE}
   body {{ width: auto; max-width: 1500px; }}
   section {{ overflow-x: auto; }}
@@ -32,15 +32,16 @@ _STYLE = f"""{PAGE_STYLE}
   .prompt {{ margin: 4px 0 4px 16px; white-space: pre-wrap; overflow-wrap: anywhere; }}
   .note, details caption {{ color: {GREY}; }}
 """
-_MEANING = """<p class="note">Carried: the share of the difference in the explained value that moves
-when the features with most at stake take the activations of the other prompt, all at once, the
-model running freely; beside it random features of the same layers that fire otherwise too.</p>"""
+_MEANING = """<p class="note">Mediated: the share of the difference in the explained value that is
+reproduced when the features with the largest attribution to it all get their activations from the
+other prompt and nothing else is frozen.  Null: the same with random features of the same layers
+whose activations also differ, as mean ± sd.</p>"""
 
 
 def write_audit(
     found: Sequence[Audited], pages: Sequence[str], problems: Sequence[str], path: Path | str
 ) -> None:
-    """Write the page of an audit, whole or not at all; `pages` are addresses of the pairs' pages.
+    """Write the page of an audit atomically; `pages` are addresses of the pairs' pages.
 
     Raises GraphFileError.
     """
@@ -65,22 +66,22 @@ def _pairs(found: Sequence[Audited], pages: Sequence[str]) -> str:
 
 def _features(found: Sequence[Audited]) -> str:
     rows = feature_rows(found)
-    caption = "Features that carry the differences"
+    caption = "Mediating features"
     if len(rows) > _FEATURES:
         caption += f": {_FEATURES} of {len(rows):,}"
     return html_table(caption, FEATURE_HEADINGS, rows[:_FEATURES], {1, 2, 3, 4})
 
 
 def _pair(one: Audited) -> str:
-    rows = [carrier_cells(carrier) for carrier in one.carriers]
-    caption = "Features with most at stake; in either prompt, what each carries alone"
+    rows = [mediator_cells(mediator) for mediator in one.mediators]
+    caption = "Features with the largest attribution, and the share that each mediates alone"
     prompts = "\n".join(
         f'<p class="prompt">{escape(visible(text))}</p>'
         for text in (one.pair.first, one.pair.second)
     )
-    table = html_table(caption, CARRIER_HEADINGS, rows, numbers={3, 4, 5, 6})
+    table = html_table(caption, MEDIATOR_HEADINGS, rows, numbers={3, 4, 5, 6})
     return f"""<details>
-<summary>{escape(visible(one.pair.called))}</summary>
+<summary>{escape(visible(one.pair.identifier))}</summary>
 {prompts}
 <section>{table}</section>
 {"".join(f"<p>{escape(failure)}</p>" for failure in one.failures)}

@@ -1,4 +1,4 @@
-"""Comparison page: two graphs side by side as one HTML file."""
+"""Comparison page: scores, depth profiles and concepts of two graphs as one HTML file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graphs.comparison.compare import Score
 from graphs.comparison.concepts import Concept
 from graphs.core.graph import AttributionGraph
 from viz.html.document import FONT, GENERATOR, GREY, INK, PALE, document, plot, write_document
-from viz.plot.comparing import depth_profile, matched_flow, scores_beside_null
+from viz.plot.comparing import depth_profile, matched_flow, scores_with_null
 from viz.text.compared import score_cells
 from viz.text.corresponding import appearance_cells
 from viz.text.words import heading, visible
@@ -38,7 +38,7 @@ def write_comparison(
     concepts: Sequence[Concept],
     path: Path | str,
 ) -> None:
-    """Write a comparison as one HTML file, whole or not at all.  Raises GraphFileError."""
+    """Write a comparison atomically as one HTML file.  Raises GraphFileError."""
     text = comparison_page(first, second, scores, concepts)
     write_document(text, path)
 
@@ -49,13 +49,13 @@ def comparison_page(
     scores: Mapping[str, Score],
     concepts: Sequence[Concept],
 ) -> str:
-    """A comparison as the text of one HTML file; `scores` have the names that are shown."""
+    """A comparison as HTML; `scores` are by displayed name."""
     graphs = (first, second)
     names = tuple(graph.provenance.model.name for graph in graphs)
-    told = "\n".join(f'<p class="graph">{escape(heading(graph))}</p>' for graph in graphs)
+    headings = "\n".join(f'<p class="graph">{escape(heading(graph))}</p>' for graph in graphs)
     body = f"""<h1>{escape(visible(names[0]))} and {escape(visible(names[1]))}</h1>
-{told}
-{plot(scores_beside_null(scores), "scores", "scores")}
+{headings}
+{plot(scores_with_null(scores), "scores", "scores")}
 {_scores(scores)}
 {plot(depth_profile(graphs, names), "depth", "influence-by-depth", with_script=False)}
 {plot(matched_flow(concepts, names), "concepts", "concepts", with_script=False)}
@@ -66,7 +66,7 @@ def comparison_page(
 
 def _scores(scores: Mapping[str, Score]) -> str:
     rows = [(name, *score_cells(score)) for name, score in scores.items()]
-    return html_table("Scores", ("score", "value", "by chance", "p"), rows, numbers={1, 2, 3})
+    return html_table("Scores", ("score", "value", "null", "p"), rows, numbers={1, 2, 3})
 
 
 def _concepts(concepts: Sequence[Concept], names: tuple[str, ...]) -> str:
@@ -86,9 +86,9 @@ def html_table(
     numbers: set[int],
     links: Sequence[str] = (),
 ) -> str:
-    """A table whose cells are texts; `numbers` are the columns that are set to the right.
+    """An HTML table of text cells; columns in `numbers` are aligned right.
 
-    `links` are addresses to which the first cells of the rows lead.
+    `links` are link targets of the first cell of each row.
     """
 
     def cells(row: Sequence[str], tag: str, link: str = "") -> str:

@@ -1,9 +1,9 @@
-"""Differences: what feeds one prediction more than another.
+"""Differences: inputs of the difference of two predictions.
 
     sizes[a, b] = sum_s |weights[a, s] − weights[b, s]|
 
-Rows are linear in their target, so the row of a difference is the difference of the rows; its
-sizes, over the sources of the whole graph, are what shares of the difference are shares of.
+Rows are linear in their target, so the row of a difference is the difference of the rows; sizes,
+over the sources of the whole graph, are the denominators of shares of the difference.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from numpy import ndarray
 
 from graphs.core.graph import AttributionGraph
 
-MOST_TARGETS = 50  # whose rows a page holds whole
-MOST_INTO_TARGETS = 50_000  # edges, beside the strongest: 0.8 MB of a page
+MOST_TARGETS = 50  # with complete rows in a page
+MOST_INTO_TARGETS = 50_000  # edges in addition to the strongest: 0.8 MB of a page
 
 
 def whole_targets(graph: AttributionGraph, kept: Bool[ndarray, " node"]) -> Int[ndarray, " whole"]:
-    """Targets, most probable first, all of whose inputs from these nodes a page has room for."""
+    """Targets, most probable first, whose inputs from these nodes all fit into a page."""
     targets = graph.target_rows()
     first = targets[np.argsort(-graph.seed[targets], kind="stable")][:MOST_TARGETS]
     rows = graph.weights[first]
@@ -30,7 +30,7 @@ def whole_targets(graph: AttributionGraph, kept: Bool[ndarray, " node"]) -> Int[
 def difference_sizes(
     graph: AttributionGraph, targets: Int[ndarray, " whole"]
 ) -> Float[ndarray, "whole whole"]:
-    """How much feeds the difference of each two targets, from all nodes of the graph."""
+    """Absolute sum of the difference of each two targets' rows, over the whole graph."""
     rows = graph.weights[targets]
     sources = np.unique(rows.indices)
     dense = rows[:, sources].toarray().astype(np.float64)

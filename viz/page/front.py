@@ -1,4 +1,4 @@
-"""Front: the first page of the local server."""
+"""Front: the start page of the local server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FRONT = Path(__file__).parents[1] / "front"
 
 
 def front_page(model: str, generator: str) -> str:
-    """Type a prompt, watch its trace, choose a graph."""
+    """The start page: enter a prompt, follow its trace, open a graph."""
     body, style, script = (
         (_FRONT / f"front.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
     )

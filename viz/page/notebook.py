@@ -1,4 +1,4 @@
-"""Notebook: the page in the output of a cell."""
+"""Notebook: a graph's page as the output of a cell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from viz.page.page import page_text
 
 
 @dataclass(frozen=True)
-class Shown:
+class NotebookPage:
     """A page that notebooks display as the value of a cell."""
 
     page: str
@@ -32,10 +32,10 @@ def show(
     *others: AttributionGraph,
     annotations: Annotations = NO_ANNOTATIONS,
     height: int = 760,
-) -> Shown:
-    """The page of a graph, or of several to be compared, in a frame of this height in pixels.
+) -> NotebookPage:
+    """The page of a graph, or of several to compare, in a frame of this height in pixels.
 
-    `annotations` are of the first graph.
+    `annotations` are those of the first graph.
     """
-    beside = [(other, NO_ANNOTATIONS) for other in others]
-    return Shown(page_text([(graph, annotations), *beside]), height)
+    compared = [(other, NO_ANNOTATIONS) for other in others]
+    return NotebookPage(page_text([(graph, annotations), *compared]), height)

@@ -1,8 +1,8 @@
-"""Page: attribution graphs as one HTML file that needs nothing else.
+"""Page: attribution graphs as a self-contained HTML file.
 
-The page is `viz/viewer`, put together: its body, its style, its scripts in the order in which they
-build on each other, plotly's script, and the graphs as JSON.  Without JavaScript a table of the
-strongest nodes is left.
+The page consists of the files of `viz/viewer` (body, style, scripts in order of dependence),
+plotly's script, and the graphs as JSON.  Without JavaScript it shows a table of the strongest
+nodes.
 """
 
 from __future__ import annotations
@@ -26,16 +26,15 @@ from viz.page.payload import as_json, graph_data, placed
 from viz.text.words import heading, label, number, percent, position_text
 
 TABLE_ROWS = 50
-MOST_GRAPHS = 8  # of a page: all pairs of them are matched beforehand
+MOST_GRAPHS = 8  # of a page: all pairs are matched in advance
 
 VIEWER = Path(__file__).parents[1] / "viewer"
-# Values, what is drawn of them, pieces of the page, the page: each builds on those before it, and
-# all share one scope, as scripts of a page do.
+# Values, drawing, panels, page: each depends only on those before it, and all share one scope.
 _ORDER = """
 numbers data pruning paths parts places state filed mine storage
 elements pens drawing labels focus
 plot lists members detail intervening subgraph boxes panels
-viewer frequency graphs controls render deeds printing keys start
+viewer frequency graphs controls render actions printing keys start
 """
 SCRIPTS = tuple(_ORDER.split())
 
@@ -46,10 +45,10 @@ def write_page(
     annotations: Annotations = NO_ANNOTATIONS,
     most_nodes: int = MOST_NODES,
 ) -> None:
-    """Write a graph as one HTML file, whole or not at all; a file that is there is replaced.
+    """Write a graph atomically as one HTML file; an existing file is replaced.
 
-    Of a graph with more nodes the strongest `most_nodes` are in it, and the page says so.
-    Raises GraphFileError, with the path in its text, if the file cannot be written.
+    A larger graph is reduced to its strongest `most_nodes` nodes, and the page states it.
+    Raises GraphFileError, which names the path, if the file cannot be written.
     """
     write_document(page_text([(graph, annotations)], most_nodes), path)
 
@@ -59,7 +58,7 @@ def write_pages(
     path: Path | str,
     most_nodes: int = MOST_NODES,
 ) -> None:
-    """Write several graphs as one HTML file, in which any of them can be compared with any other.
+    """Write several graphs as one HTML file, in which any two can be compared.
 
     Raises GraphFileError as `write_page` does, and ValueError for more than MOST_GRAPHS.
     """
@@ -67,7 +66,7 @@ def write_pages(
 
 
 def served_page(graph: AttributionGraph, annotations: Annotations) -> str:
-    """A graph as a page of the local server, which keeps its annotations."""
+    """A graph as a page of the local server, which stores its annotations."""
     return page_text([(graph, annotations)], served=True)
 
 
@@ -77,7 +76,7 @@ def page_text(
     *,
     served: bool = False,
 ) -> str:
-    """Graphs as the text of one HTML file; two are shown side by side, of more the first."""
+    """Graphs as HTML; two are shown side by side, of more than two only the first."""
     if not 1 <= len(shown) <= MOST_GRAPHS:
         raise ValueError(f"A page holds from 1 to {MOST_GRAPHS} graphs, got {len(shown)}.")
     parts = [part(graph, most_nodes) for graph, _ in shown]
@@ -103,7 +102,7 @@ def _body(parts: Sequence[Part], data: object) -> str:
     scripts = "\n".join(f"<script>\n{_file(f'{name}.js')}</script>" for name in SCRIPTS)
     tables = "\n".join(map(_table, parts))
     return f"""{_file("viewer.html")}
-<noscript>The page needs JavaScript; what follows does not.
+<noscript>This page needs JavaScript; the table below works without it.
 {tables}</noscript>
 <script type="application/json" id="data">{as_json(data)}</script>
 <script type="text/plain" id="plotly">{get_plotlyjs()}</script>
@@ -117,8 +116,8 @@ def _file(name: str) -> str:
 def _table(held: Part) -> str:
     rows = strongest(held.strengths.arrived, TABLE_ROWS).tolist()
     body = "\n".join(_table_row(held.graph, held.strengths, row) for row in rows)
-    which = f"The {len(rows)} nodes with the most influence, of {held.n_nodes:,}"
-    which = which if len(rows) < held.n_nodes else "All nodes by influence"
+    which = f"the {len(rows)} most influential of {held.n_nodes:,} nodes"
+    which = which if len(rows) < held.n_nodes else "all nodes by influence"
     return f"""<table>
 <caption>{escape(heading(held.graph))}: {which}</caption>
 <thead><tr><th scope="col">node</th><th scope="col">label</th><th scope="col">token</th>\

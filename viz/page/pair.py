@@ -1,9 +1,9 @@
-"""Pair: what a page needs to show two of its graphs side by side.
+"""Pair: the data of a page for two of its graphs side by side.
 
     difference[n] = (own − partner) / (own + partner)     own: share of influence; 1 without partner
 
-Tokens that stand for each other share a column.  Graphs of one dictionary are matched by identity,
-those of two by evidence.
+Aligned tokens share a column.  Graphs of one dictionary are matched by identity, those of two by
+evidence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from graphs.comparison.correspond import CorrespondSettings, correspond
 from graphs.comparison.matching import Match, match_by_identity
 from graphs.comparison.positions import align_prompts
 from graphs.core.graph import AttributionGraph
-from graphs.core.identity import one_dictionary
+from graphs.core.identity import same_dictionary
 from viz.html.columns import columns
 from viz.page.part import Part
 from viz.page.payload import level_data, placed_together
@@ -26,7 +26,7 @@ from viz.plot.layout import BIAS
 
 
 def pair_data(first: Part, second: Part) -> list[dict[str, Any]]:
-    """For both graphs the partner of each node, the difference, columns and layouts."""
+    """Partner of each node, difference, columns and layouts, for both graphs."""
     positions = align_prompts(first.graph.provenance, second.graph.provenance)
     match = _match(first.graph, second.graph, positions)
     slots = _shared_columns(positions, len(second.graph.provenance.tokens))
@@ -53,7 +53,7 @@ def pair_data(first: Part, second: Part) -> list[dict[str, Any]]:
 def _match(
     one: AttributionGraph, other: AttributionGraph, positions: Int[ndarray, " pos"]
 ) -> Match:
-    if one_dictionary(one, other):
+    if same_dictionary(one, other):
         return match_by_identity(one, other, positions)
     return correspond(one, other, CorrespondSettings(permutations=0)).comparison.match
 
@@ -61,7 +61,7 @@ def _match(
 def _shared_columns(
     positions: Int[ndarray, " pos"], n_second: int
 ) -> tuple[Int[ndarray, " pos"], Int[ndarray, " other"]]:
-    """A column for each token of both prompts, the same for tokens that stand for each other."""
+    """Columns of the tokens of both prompts, the same for aligned tokens."""
     first = np.full(len(positions), -1)
     second = np.full(n_second, -1)
     column = 0
@@ -78,11 +78,11 @@ def _shared_columns(
 
 
 def _matched(first: Part, second: Part, match: Match) -> list[dict[str, Any]]:
-    """For both graphs the partner of each node of the page, and the difference."""
+    """Partner of each node on the page, and difference, for both graphs."""
     sides = ((first, second, match.first, match.second), (second, first, match.second, match.first))
     found: list[dict[str, Any]] = []
     for one, other, own, there in sides:
-        number = np.full(len(other.graph) + 1, -1)  # the last for a node without a partner
+        number = np.full(len(other.graph) + 1, -1)  # the last entry is for nodes without a partner
         number[other.rows] = np.arange(len(other.rows))
         partner = np.full(len(one.graph), -1)
         partner[own] = there

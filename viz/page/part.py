@@ -1,12 +1,12 @@
-"""Part: what of a graph a page holds, the strongest nodes and edges, and when pruning drops them.
+"""Part: the part of a graph in a page, and the thresholds at which pruning drops its members.
 
-    before[n] = share of all influence that more influential nodes hold
-    before[e] = share of all edge scores that edges with higher scores hold
+    before[n] = share of all influence at more influential nodes
+    before[e] = share of all edge scores at edges with higher scores
 
-A node or edge is kept at a threshold that its `before` is below, and at threshold 1 if it has any
-influence at all: that is how `graphs.prune` chooses.  All numbers are those of the whole graph.
-Beside the strongest edges a part has every edge from its nodes to the targets, so that differences
-of predictions are exact; those that carry nothing stand after all others, with `before` 2.
+As in `graphs.prune`, a node or edge is kept if its `before` is below the threshold, and at
+threshold 1 if it has any influence.  All numbers refer to the whole graph.  In addition to the
+strongest edges a part has every edge from its nodes to the targets, so that differences of
+predictions are exact; those without influence come last, with `before` 2.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from graphs.core.graph import AttributionGraph, row_sizes, row_sums, select_edge
 from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS
 from viz.page.differences import difference_sizes, whole_targets
 
-MOST_NODES, ALLOWED_NODES = 2000, 10_000  # shown unless asked for more, and at most
+MOST_NODES, ALLOWED_NODES = 2000, 10_000  # default and maximum
 MOST_EDGES = 50_000
 _ROUNDING = 1e-9  # of sums of shares
-_NEVER = 2.0  # stands before edges that no threshold keeps
-_MOST_RANKED = 20_000_000  # edges; of more the strongest are found by pruning first
-_ROUGHLY = PruneSettings(node_threshold=0.99, edge_threshold=0.98, keep_errors=True)
+_NEVER = 2.0  # `before` of edges that no threshold keeps
+_MOST_RANKED = 20_000_000  # edges; larger graphs are pruned first
+_PREPRUNING = PruneSettings(node_threshold=0.99, edge_threshold=0.98, keep_errors=True)
 
 
 @dataclass(frozen=True)
@@ -38,31 +38,33 @@ class Part:
 
     graph: AttributionGraph
     strengths: Strengths
-    rows: Int[ndarray, " kept"]  # rising
+    rows: Int[ndarray, " kept"]  # ascending
     node_before: Float[ndarray, " kept"]
     edges: Int[ndarray, " edge"]  # strongest first
     edge_before: Float[ndarray, " edge"]
-    source: Int[ndarray, " edge"]  # number among the rows
+    source: Int[ndarray, " edge"]  # index among the rows
     target: Int[ndarray, " edge"]
-    n_nodes: int  # of the graph as it came
+    n_nodes: int  # of the given graph
     n_edges: int
-    roughly: bool  # whether `graph` is not the whole graph
-    exact_nodes: float  # thresholds up to which pruning the part is pruning the graph
+    prepruned: bool  # whether `graph` is not the whole graph
+    exact_nodes: float  # thresholds up to which pruning the part equals pruning the graph
     exact_edges: float
-    whole: Int[ndarray, " whole"]  # targets with all edges from the rows, as numbers among these
-    differences: Float[ndarray, "whole whole"]  # what feeds the difference of two of them
+    whole: Int[ndarray, " whole"]  # targets with all edges from the rows, as indices among these
+    differences: Float[
+        ndarray, "whole whole"
+    ]  # absolute sum of the difference of two of their rows
 
 
 def part(graph: AttributionGraph, most_nodes: int = MOST_NODES) -> Part:
     """The strongest nodes, with all inputs and targets, and the strongest edges among them.
 
-    Raises ValueError if more than ALLOWED_NODES are asked for.
+    Raises ValueError for more than ALLOWED_NODES.
     """
     if not 1 <= most_nodes <= ALLOWED_NODES:
         raise ValueError(f"A page holds from 1 to {ALLOWED_NODES} nodes, got {most_nodes}.")
-    given, roughly = graph, graph.weights.nnz > _MOST_RANKED
-    if roughly:
-        graph = _roughly_pruned(graph)
+    given, prepruned = graph, graph.weights.nnz > _MOST_RANKED
+    if prepruned:
+        graph = _prepruned(graph)
     measured = strengths(graph)
     always = graph.nodes.is_kind(*INPUT_KINDS, *TARGET_KINDS)
     first = np.where(always, np.inf, measured.arrived)
@@ -90,17 +92,19 @@ def part(graph: AttributionGraph, most_nodes: int = MOST_NODES) -> Part:
         target=number[measured.target[edges]],
         n_nodes=len(given),
         n_edges=given.weights.nnz,
-        roughly=roughly,
-        exact_nodes=0.0 if roughly else float(node_before[number < 0].min(initial=1.0) - _ROUNDING),
-        exact_edges=0.0 if roughly else float(before[weaker].min(initial=1.0) - _ROUNDING),
+        prepruned=prepruned,
+        exact_nodes=0.0
+        if prepruned
+        else float(node_before[number < 0].min(initial=1.0) - _ROUNDING),
+        exact_edges=0.0 if prepruned else float(before[weaker].min(initial=1.0) - _ROUNDING),
         whole=number[whole],
-        differences=difference_sizes(given, _rows_in(given, graph)[whole] if roughly else whole),
+        differences=difference_sizes(given, _rows_in(given, graph)[whole] if prepruned else whole),
     )
 
 
-def _roughly_pruned(graph: AttributionGraph) -> AttributionGraph:
-    """What carries nearly all influence, and all edges from its nodes to targets."""
-    pruned = prune(graph, _ROUGHLY)
+def _prepruned(graph: AttributionGraph) -> AttributionGraph:
+    """The part with nearly all influence, and all edges from its nodes to targets."""
+    pruned = prune(graph, _PREPRUNING)
     rows = _rows_in(graph, pruned)
     weights = pruned.weights
     targets = pruned.target_rows()
@@ -131,7 +135,7 @@ def _nodes_before(graph: AttributionGraph) -> Float[ndarray, " node"]:
 
 
 def _before(scores: Float[ndarray, " edge"]) -> Float[ndarray, " edge"]:
-    """Share of the sum that stands before each score, highest first."""
+    """Share of the sum before each score, highest first."""
     upto = np.cumsum(scores)
     total = float(upto[-1]) if len(upto) and upto[-1] > 0 else 1.0
     return (upto - scores) / total

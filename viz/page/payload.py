@@ -1,8 +1,8 @@
-"""Payload: all that a page knows about a graph, as JSON.
+"""Payload: the data of a page about a graph, as JSON.
 
-Numbers are columns; texts are made visible here, so that the page shows what it gets.  Nodes are
-in the graph's order; edges are in order of what they carry, strongest first, and name their ends by
-number among the nodes.
+Numbers are columns; texts are made visible here, so that the page can show them as they are.  Nodes
+are in the graph's order; edges are sorted by influence, strongest first, with source and target as
+indices among the nodes.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ from numpy import ndarray
 
 from graphs.analysis.prune import DEFAULTS, prune
 from graphs.analysis.scores import scores
-from graphs.analysis.summary import weights_said
+from graphs.analysis.summary import weight_remarks
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
-from graphs.core.descriptions import Description
-from graphs.core.graph import AttributionGraph, row_sizes
+from graphs.core.graph import AttributionGraph
 from graphs.core.identity import feature_numbering
-from graphs.core.nodes import TARGET_KINDS, NodeKind
+from graphs.core.nodes import TARGET_KINDS, Description, NodeKind
 from graphs.formats.neuronpedia.pages import feature_page
-from graphs.groups.grouping import MOST_FEATURES, find_groups, named
+from graphs.groups.grouping import MOST_FEATURES, find_groups, named_groups
 from viz.html.columns import columns
 from viz.page.part import Part
 from viz.page.whole import whole_grid
-from viz.plot.layout import Cast, Placement, place_together
+from viz.plot.layout import LayoutNodes, Placement, place_together
 from viz.text.checked import header_lines
 from viz.text.words import heading, label, mark, origin, visible
 
@@ -41,8 +40,8 @@ _LEVELS = (
     0.95,
 )  # thresholds up to which nodes have a layout
 _MOST_AT_FIRST = 400  # nodes
-_WIDE, _HIGH = 52.0, 20.0  # units that a small graph is spread over: pixels are for the marks
-_ROOM = 2_850_000  # characters of a graph; what is known of weak features gives way
+_WIDE, _HIGH = 52.0, 20.0  # units that a small graph is spread over; few, so that markers are large
+_ROOM = 2_850_000  # characters per graph; descriptions of weak features are left out first
 
 
 def graph_data(
@@ -50,10 +49,10 @@ def graph_data(
     levels: Sequence[tuple[Int[ndarray, " _in"], Placement]],
     annotations: Annotations = NO_ANNOTATIONS,
 ) -> dict[str, Any]:
-    """One graph; `levels` are sets of the part's nodes that have a layout together, rising."""
+    """Data of a graph; `levels` are growing sets of the part's nodes with their layouts."""
     graph, header = part.graph, part.graph.provenance
     whole = scores(graph)
-    partial = len(part.rows) < part.n_nodes or _carried(part) < 1.0
+    partial = len(part.rows) < part.n_nodes or _influence_held(part) < 1.0
     data: dict[str, Any] = {
         "heading": heading(graph),
         "origin": origin(graph),
@@ -80,12 +79,14 @@ def graph_data(
     }
     features, without = _features(part, _ROOM - len(as_json(data)))
     if without:
-        data["remarks"].append(f"Examples of {without:,} weak features are not in this page.")
+        data["remarks"].append(
+            f"Examples of {without:,} weak features are not included in this page."
+        )
     return {**data, "features": features}
 
 
 def placed(part: Part) -> list[tuple[Int[ndarray, " _in"], Placement]]:
-    """Layouts of a graph that stands alone."""
+    """Layouts of a graph that is shown alone."""
     own = part.graph.nodes.pos[part.rows]
     return [(rows, placements[0]) for (rows,), placements in placed_together((part, own))]
 
@@ -93,14 +94,14 @@ def placed(part: Part) -> list[tuple[Int[ndarray, " _in"], Placement]]:
 def placed_together(
     *parts: tuple[Part, Int[ndarray, " _kept"]],
 ) -> list[tuple[tuple[Int[ndarray, " _in"], ...], tuple[Placement, ...]]]:
-    """For each level the nodes of each part and where they go; columns are given and shared."""
+    """Nodes of each part and their places, for each level; columns are given and common."""
     found: list[tuple[tuple[Int[ndarray, " _in"], ...], tuple[Placement, ...]]] = []
     for upto in (*_LEVELS, np.inf):
         chosen = tuple(np.flatnonzero(_reached(part, upto)) for part, _ in parts)
         if found and all(map(np.array_equal, found[-1][0], chosen)):
             continue
-        casts = [
-            Cast(
+        nodes = [
+            LayoutNodes(
                 part.graph.nodes.take(part.rows[rows]),
                 part.graph.provenance.model.n_layers,
                 part.strengths.arrived[part.rows[rows]],
@@ -108,18 +109,18 @@ def placed_together(
             )
             for (part, columns), rows in zip(parts, chosen, strict=True)
         ]
-        found.append((chosen, place_together(*casts, wide=_WIDE, high=_HIGH)))
+        found.append((chosen, place_together(*nodes, wide=_WIDE, high=_HIGH)))
     return found
 
 
 def as_json(data: object) -> str:
-    """JSON for a script element: it holds no end of one, and no number that JSON lacks."""
+    """JSON that is safe inside a script element; raises ValueError for nan and infinity."""
     text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 
 
 def _opening(part: Part) -> float:
-    """The threshold at which the page opens: that of pruning, or lower for few enough nodes."""
+    """Initial node threshold of the page: that of pruning, or lower to show fewer nodes."""
     before = np.sort(part.node_before)
     if len(before) <= _MOST_AT_FIRST or before[_MOST_AT_FIRST] >= DEFAULTS.node_threshold:
         return DEFAULTS.node_threshold
@@ -132,14 +133,14 @@ def _reached(part: Part, upto: float) -> ndarray:
 
 
 def _key(graph: AttributionGraph) -> str:
-    """The same for all graphs that annotations of one of them fit."""
+    """Key that is equal for graphs whose annotations are interchangeable."""
     header = graph.provenance
     parts = (header.model.name, header.dictionary.name, header.token_ids, header.tokens)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _dictionary_key(graph: AttributionGraph) -> str | None:
-    """The same for all graphs of `one_dictionary`, which share labels; None: it is unknown."""
+    """Key that is equal for graphs of one dictionary, which share labels; None if unknown."""
     numbering = feature_numbering(graph)
     if numbering is None:
         return None
@@ -148,37 +149,39 @@ def _dictionary_key(graph: AttributionGraph) -> str | None:
 
 
 def _remarks(part: Part) -> list[str]:
-    said = list(weights_said(part.graph))
+    remarks = list(weight_remarks(part.graph))
     if len(part.rows) < part.n_nodes:
-        said.append(f"This page holds the {len(part.rows):,} strongest of {part.n_nodes:,} nodes.")
+        remarks.append(
+            f"This page contains the {len(part.rows):,} strongest of {part.n_nodes:,} nodes."
+        )
     if len(part.edges) < part.n_edges:
-        said.append(
-            f"Of {part.n_edges:,} edges it holds {len(part.edges):,}, the strongest and those to "
-            f"predictions, which carry {_carried(part):.1%} of what edges carry."
+        remarks.append(
+            f"Of {part.n_edges:,} edges it contains {len(part.edges):,}, the strongest and those "
+            f"to predictions, with {_influence_held(part):.1%} of the influence along edges."
         )
     targets = len(part.graph.target_rows())
     if len(part.whole) < targets and len(part.edges) < part.n_edges:
-        said.append(
-            f"All inputs from these nodes are here for the {len(part.whole):,} most probable of "
-            f"{targets:,} predictions; differences of others lack weak inputs."
+        remarks.append(
+            f"The {len(part.whole):,} most probable of {targets:,} predictions have all inputs "
+            "from these nodes; differences of others lack weak inputs."
         )
-    return said
+    return remarks
 
 
-def _carried(part: Part) -> float:
-    """What the part's edges carry of what all edges carry."""
-    carried = part.strengths.carried
-    held = np.zeros(len(carried), dtype=bool)
+def _influence_held(part: Part) -> float:
+    """Share of the influence along all edges that is along the part's edges."""
+    influence = part.strengths.carried
+    held = np.zeros(len(influence), dtype=bool)
     held[part.edges] = True
-    if not np.any(carried[~held] > 0):
+    if not np.any(influence[~held] > 0):
         return 1.0
-    return float(carried[held].sum() / carried.sum())
+    return float(influence[held].sum() / influence.sum())
 
 
 def _nodes(part: Part) -> dict[str, Any]:
     graph, rows = part.graph, part.rows
     nodes = graph.nodes.take(rows)
-    totals = row_sizes(graph.weights) + graph.dropped_absolute
+    totals = graph.row_totals()
     seed = graph.seed / (float(graph.seed.sum()) or 1.0)
     numbers: list[int] = rows.tolist()
     return {
@@ -202,14 +205,14 @@ def _nodes(part: Part) -> dict[str, Any]:
 
 
 def _frequency(graph: AttributionGraph, row: int) -> float:
-    """Share of tokens on which a feature fires; NaN where nobody knows."""
+    """Share of tokens on which a feature is active; nan if unknown."""
     description = graph.description(row)
     known = None if description is None else description.frequency
     return np.nan if known is None else known
 
 
 def _mark(graph: AttributionGraph, row: int) -> str | None:
-    """A few letters beside a node; None: its label, where somebody described it."""
+    """Short text next to a node; None means its label, if it has a description."""
     description = graph.description(row)
     if description is not None and description.label:
         return None
@@ -227,7 +230,7 @@ def _edges(part: Part) -> dict[str, Any]:
 
 
 def level_data(part: Part, rows: Int[ndarray, " _in"], placement: Placement) -> dict[str, Any]:
-    """Places of these nodes; the others have none."""
+    """Data of a layout of these nodes."""
     return {
         **columns(
             nodes=rows.astype(np.uint16 if len(part.rows) <= 2**16 else np.int32),
@@ -246,7 +249,7 @@ def level_data(part: Part, rows: Int[ndarray, " _in"], placement: Placement) -> 
 
 
 def _features(part: Part, room: int) -> tuple[dict[str, Any], int]:
-    """What is known of features, strongest first, in so many characters; how many lack examples."""
+    """Descriptions of features up to `room` characters, strongest first; how many lack examples."""
     graph = part.graph
     order = part.rows[np.argsort(-part.strengths.arrived[part.rows], kind="stable")]
     found: dict[str, Any] = {}
@@ -257,8 +260,8 @@ def _features(part: Part, room: int) -> tuple[dict[str, Any], int]:
         if description is None or key in found:
             continue
         brief = description.model_copy(update={"examples": (), "histogram": ()})
-        for told in (description, brief):
-            data = _described(told)
+        for version in (description, brief):
+            data = _described(version)
             size = len(json.dumps(data, ensure_ascii=False)) + len(key)
             if size <= room:
                 found[key] = data
@@ -271,9 +274,9 @@ def _features(part: Part, room: int) -> tuple[dict[str, Any], int]:
 def _described(description: Description) -> dict[str, Any]:
     return {
         "label": visible(description.label) if description.label else "",
-        "said": [visible(token) for token in description.said],
-        "raised": [visible(token) for token in description.raised],
-        "lowered": [visible(token) for token in description.lowered],
+        "said": [visible(token) for token in description.promoted_at_own_layer],
+        "raised": [visible(token) for token in description.promoted],
+        "lowered": [visible(token) for token in description.suppressed],
         "frequency": description.frequency,
         "histogram": list(description.histogram),
         "largest": description.largest,
@@ -288,11 +291,11 @@ def _described(description: Description) -> dict[str, Any]:
 
 
 def _suggested(graph: AttributionGraph, annotations: Annotations) -> list[dict[str, Any]]:
-    """Automatic groups among the features that pruning leaves; a person's own stay as they are."""
+    """Automatic groups among the features left by pruning, apart from a person's own groups."""
     pruned = prune(graph)
     if np.sum(pruned.nodes.is_kind(NodeKind.FEATURE)) > MOST_FEATURES:
         return []
     own = Annotations(groups=tuple(g for g in annotations.groups if not g.automatic))
-    groups = named(pruned, find_groups(pruned, own=list(own.rows(pruned).values())))
+    groups = named_groups(pruned, find_groups(pruned, own=list(own.rows(pruned).values())))
     automatic = (group for group in own.with_automatic(groups).groups if group.automatic)
     return [group.model_dump(mode="json") for group in automatic]

@@ -1,1 +1,1 @@
-"""Graphs as plotly figures."""
+"""Plotly figures of graphs and comparisons."""

@@ -1,4 +1,4 @@
-"""Figures of a comparison: influence by depth, concepts and counterparts, scores by chance."""
+"""Figures of a comparison: influence by depth, concepts of both graphs, scores and nulls."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from graphs.core.nodes import NodeKind
 from viz.html.document import FONT, GREY, INK, PALE
 from viz.text.words import short, visible
 
-FIRST, SECOND, _ONLY = "#0072B2", "#D55E00", "#b8bec7"  # of Okabe and Ito, and a grey
+FIRST, SECOND, _ONLY = "#0072B2", "#D55E00", "#b8bec7"  # Okabe-Ito colours, and a grey
 _WIDTH = 1100
-_LONGEST = 40  # letters of a concept
+_LONGEST = 40  # characters of a concept
 
 
 def depth_profile(
     sides: Sequence[AttributionGraph | Sequence[AttributionGraph]], names: Sequence[str]
 ) -> go.Figure:
-    """Share of influence that arrives at the features of each layer, by relative depth.
+    """Share of influence at the features of each layer, by relative depth.
 
     A side is one graph, or the graphs of one model on several prompts, which are averaged.
     """
-    drawn: Any = go.Figure()  # plotly has types for a part of itself only
+    drawn: Any = go.Figure()  # plotly's types are incomplete
     styles = zip((FIRST, SECOND), ("circle", "square"), ("solid", "dash"), strict=True)
     for side, name, (colour, symbol, dash) in zip(sides, names, styles, strict=False):
         graphs = [side] if isinstance(side, AttributionGraph) else side
@@ -50,14 +50,14 @@ def depth_profile(
         )
     drawn.update_xaxes(title="depth, from the first layer to the last", range=[-0.03, 1.03])
     drawn.update_yaxes(title="influence at features", tickformat=".0%", rangemode="tozero")
-    return _styled(drawn, "Where influence is", 360)
+    return _styled(drawn, "Influence by depth", 360)
 
 
 def matched_flow(concepts: Sequence[Concept], names: Sequence[str]) -> go.Figure:
-    """Concepts of one graph on the left, of the other on the right, and what they share between."""
+    """Concepts of one graph on the left, of the other on the right, shared influence between."""
     title = escape(f"Concepts of {visible(names[0])} (left) and of {visible(names[1])} (right)")
     if not concepts:
-        return _nothing(title, "Neither graph has features that share a concept.")
+        return _empty(title, "Neither graph has concepts.")
     sides = ([c.first for c in concepts], [c.second for c in concepts])
     places: list[Appearance] = [side for column in sides for side in column if side is not None]
     ones = [place for place, concept in enumerate(concepts) if concept.first is not None]
@@ -74,9 +74,11 @@ def matched_flow(concepts: Sequence[Concept], names: Sequence[str]) -> go.Figure
         (FIRST if row < len(ones) else SECOND) if row in paired else _ONLY
         for row in range(len(places))
     ]
-    # What has no counterpart flows into nothing, so that its bar shows how much it is.
-    nothing = len(places)
-    alone = [(row, nothing) if row < len(ones) else (nothing, row) for row in range(len(places))]
+    # Unpaired concepts flow into an invisible node, so that their bars have the right size.
+    invisible = len(places)
+    alone = [
+        (row, invisible) if row < len(ones) else (invisible, row) for row in range(len(places))
+    ]
     alone = [pair for row, pair in enumerate(alone) if row not in paired]
     sizes = [places[min(pair)].influence for pair in alone]
     drawn: Any = go.Figure(
@@ -88,7 +90,7 @@ def matched_flow(concepts: Sequence[Concept], names: Sequence[str]) -> go.Figure
                 "pad": 14,
                 "thickness": 14,
                 "line": {"width": 0},
-                "customdata": [_told(side) for side in places] + ["no counterpart"],
+                "customdata": [_hover(side) for side in places] + ["no counterpart"],
                 "hovertemplate": "%{customdata}<extra></extra>",
             },
             link={
@@ -104,37 +106,37 @@ def matched_flow(concepts: Sequence[Concept], names: Sequence[str]) -> go.Figure
     return _styled(drawn, title, 140 + 34 * max(len(ones), len(others), 3))
 
 
-def scores_beside_null(scores: Mapping[str, Score]) -> go.Figure:
-    """Each score as a mark, and every score that chance gave as a small one."""
-    drawn: Any = go.Figure()  # plotly has types for a part of itself only
-    told = {name: score for name, score in scores.items() if not np.isnan(score.value)}
-    chance = [(name, value) for name, score in told.items() for value in score.null]
+def scores_with_null(scores: Mapping[str, Score]) -> go.Figure:
+    """Each score as a large mark, and the draws of its null as small ones."""
+    drawn: Any = go.Figure()  # plotly's types are incomplete
+    known = {name: score for name, score in scores.items() if not np.isnan(score.value)}
+    null = [(name, value) for name, score in known.items() for value in score.null]
     drawn.add_scatter(
-        x=[value for _, value in chance],
-        y=[escape(name) for name, _ in chance],
+        x=[value for _, value in null],
+        y=[escape(name) for name, _ in null],
         mode="markers",
-        name="by chance",
+        name="null",
         marker={"color": GREY, "size": 6, "opacity": 0.3, "symbol": "line-ns-open"},
-        hovertemplate="%{x:.3f} by chance<extra></extra>",
+        hovertemplate="null: %{x:.3f}<extra></extra>",
     )
     drawn.add_scatter(
-        x=[score.value for score in told.values()],
-        y=list(map(escape, told)),
+        x=[score.value for score in known.values()],
+        y=list(map(escape, known)),
         mode="markers",
-        name="found",
+        name="score",
         marker={"color": SECOND, "size": 11, "symbol": "diamond"},
-        customdata=[score.chance for score in told.values()],
+        customdata=[score.p_value for score in known.values()],
         hovertemplate="%{x:.3f}, p = %{customdata:.3f}<extra></extra>",
     )
     drawn.update_yaxes(autorange="reversed", type="category")
     drawn.update_xaxes(zeroline=True, zerolinecolor=PALE)
-    return _styled(drawn, "Scores beside chance", 140 + 34 * max(1, len(told)))
+    return _styled(drawn, "Scores and their nulls", 140 + 34 * max(1, len(known)))
 
 
-def _nothing(title: str, said: str) -> go.Figure:
-    """A figure that says why it is empty: plotly fails on a diagram without bars."""
+def _empty(title: str, reason: str) -> go.Figure:
+    """An empty figure with the reason as text: plotly fails on a Sankey diagram without bars."""
     drawn: Any = go.Figure()
-    drawn.add_annotation(text=said, showarrow=False, font={"color": GREY})
+    drawn.add_annotation(text=reason, showarrow=False, font={"color": GREY})
     drawn.update_xaxes(visible=False)
     drawn.update_yaxes(visible=False)
     return _styled(drawn, title, 180)
@@ -149,7 +151,7 @@ def _by_layer(graph: AttributionGraph) -> Float[ndarray, " layer"]:
     )
 
 
-def _told(side: Appearance) -> str:
+def _hover(side: Appearance) -> str:
     return (
         f"{escape(visible(side.name))}<br>{side.features:,} features, {side.influence:.1%} of "
         f"influence, depth {side.depth:.2f}"

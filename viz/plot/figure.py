@@ -1,7 +1,7 @@
 """Figure: an attribution graph as one plotly figure.
 
-A marker per node: its place is its token and layer, its shape its kind, its area its influence.
-A line per edge that carries much influence: its colour is its sign, its strength its rank.
+A marker per node: position is token and layer, shape is kind, area is influence.
+A line per edge with much influence: colour is sign, opacity and width are rank.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from viz.html.document import FONT, GREY, INK, PALE, SIDE
 from viz.plot.labels import LETTERS, Label, highest, text_width
 from viz.plot.layout import BIAS
 from viz.plot.scene import Scene, scene
-from viz.text.checked import checked
+from viz.text.checked import checks_line
 from viz.text.words import counted, heading, hover_lines, origin, short
 
 _RIGHT = 84  # margin in pixels, for texts over the outputs
 
-# Colours of Okabe and Ito, which colour-blind readers tell apart.
+# Okabe-Ito colours, distinguishable for colour-blind readers.
 _POSITIVE, _NEGATIVE = "#0072B2", "#D55E00"
 _SIGNS = ((1, "positive effect", _POSITIVE), (-1, "negative effect", _NEGATIVE))
-_STRENGTHS = (  # up to which rank, width in pixels, opacity
+_STRENGTHS = (  # relative rank, width in pixels, opacity
     (0.1, 1.8, 0.75),
     (0.4, 1.2, 0.38),
     (1.0, 0.8, 0.17),
@@ -46,7 +46,7 @@ _TITLE, _SMALL, _TICK = 19.0, 12.0, 12.0  # type in pixels
 _HEAD = 84  # pixels of title and subtitle
 _LEGEND = 40
 _POINTS = 20  # of a curve
-_BOW, _LARGEST_BOW = 0.06, 2.0  # how far a steep edge bends aside, to miss nodes in its column
+_BOW, _LARGEST_BOW = 0.06, 2.0  # sideways bend of steep edges, to avoid nodes in their column
 _AXIS = {
     "showgrid": False,
     "showline": False,
@@ -57,7 +57,7 @@ _AXIS = {
 
 
 def figure(graph: AttributionGraph) -> go.Figure:
-    """A graph as a plotly figure; of more than 3000 nodes the strongest are drawn."""
+    """A graph as a plotly figure with at most the 3000 strongest nodes."""
     drawn = scene(graph)
     return go.Figure(
         {"data": [*_edge_traces(drawn), *_node_traces(drawn)], "layout": _frame(drawn)}
@@ -134,20 +134,20 @@ def _curves(
     x, y = drawn.placement.x, drawn.placement.y
     across, up = x[target] - x[source], y[target] - y[source]
     part = np.append(np.linspace(0.0, 1.0, _POINTS), np.nan)
-    eased = part * (1 + part * (3 - 2 * part)) / 2  # leaves and arrives a little steeper
+    eased = part * (1 + part * (3 - 2 * part)) / 2  # steeper at both ends
     bow = np.minimum(_BOW * up, _LARGEST_BOW) * np.exp(-abs(across) / 4)
     curve = x[source] + across * eased + bow * 4 * part * (1 - part)
     return curve.ravel(), (y[source] + up * part).ravel()
 
 
 def _frame(drawn: Scene) -> dict[str, Any]:
-    """Everything around the traces."""
+    """The figure's layout: title, axes, margins, annotations."""
     width, height = drawn.size
     names, angle, below = _token_names(drawn)
     above = drawn.output_labels()
     lines = _subtitle(drawn)
     top = _HEAD + 16 * (len(lines) - 2)
-    # Texts over the outputs must lie within the axes: plotly drops those that do not.
+    # Labels above the outputs must lie within the axes: plotly drops others.
     height, width = max(height, highest(above)), width + _RIGHT
     bottom = below + _LEGEND
     small = {"family": FONT, "size": _SMALL, "color": INK}
@@ -178,7 +178,7 @@ def _frame(drawn: Scene) -> dict[str, Any]:
 def _axes(
     drawn: Scene, width: float, height: float, names: list[str], angle: int
 ) -> dict[str, Any]:
-    """Axes over so many pixels, with tokens below and layers at the left."""
+    """Axes of this size in pixels, with tokens below and layers at the left."""
     return {
         "xaxis": {
             **_AXIS,
@@ -226,11 +226,11 @@ def _subtitle(drawn: Scene) -> list[str]:
         f'<b><span style="color:{_NEGATIVE}">{markup(f)}</span></b>'
         for f in graph.provenance.failures
     ]
-    return [markup(" · ".join(counts)), markup(checked(checks)), *failures]
+    return [markup(" · ".join(counts)), markup(checks_line(checks)), *failures]
 
 
 def _token_names(drawn: Scene) -> tuple[list[str], int, int]:
-    """Tick texts, their angle, and the pixels that they need below the plot."""
+    """Tick labels, their angle, and their height below the plot in pixels."""
     names = [
         "bias" if pos == BIAS else short(drawn.graph.token_text(pos), 14)
         for pos in drawn.placement.columns.tolist()

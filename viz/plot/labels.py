@@ -1,8 +1,8 @@
-"""Labels: short texts beside markers, only where they can be read.
+"""Labels: short texts at markers, placed without overlaps.
 
-All in pixels from the lower left corner of the plot.  A text beside its marker gets the first of
-eight places at which it covers no marker and no other text, or none; texts above a row of
-markers are slanted, and the weaker of two that would touch is left out.
+Units are pixels from the lower left corner of the plot.  A text next to its marker gets the first
+of eight places at which it covers no marker and no other text, or is left out; texts above a row of
+markers are slanted, and of two that would touch the weaker is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy import ndarray
 from viz.text.words import letters
 
 LETTERS = 11.0  # size of the type
-_SLANTS = (45.0, 60.0, 75.0)  # degrees; the closer the markers, the steeper
+_SLANTS = (45.0, 60.0, 75.0)  # degrees; steeper for closer markers
 _LINE = 14.0  # height of a text
 _AWAY = 2.0  # between a marker and its text
 _SIDES = ((0, 1), (1, 0), (-1, 0), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))  # right, up
@@ -27,7 +27,7 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 @dataclass(frozen=True)
 class Marker:
-    """What a text belongs to."""
+    """Marker of a label."""
 
     x: float
     y: float
@@ -36,7 +36,7 @@ class Marker:
 
 @dataclass(frozen=True)
 class Label:
-    """A text and its middle; it rises to the right by `angle` degrees."""
+    """A text, its centre, and its slope to the right in degrees."""
 
     text: str
     x: float
@@ -45,16 +45,16 @@ class Label:
 
 
 def text_width(text: str, size: float = LETTERS) -> float:
-    """About how wide a text is in a sans serif face."""
+    """Approximate width of a text in a sans serif font."""
     return 0.57 * size * letters(text)
 
 
 def labels_beside(
-    asked: list[tuple[Marker, str]], markers: Float[ndarray, "marker 4"], area: Box
+    wanted: list[tuple[Marker, str]], markers: Float[ndarray, "marker 4"], area: Box
 ) -> list[Label]:
-    """Those texts that find a place, the first asked for first; `markers` are boxes."""
+    """Labels that fit, in order of priority; `markers` are boxes."""
     taken, labels = markers, list[Label]()
-    for marker, text in asked:
+    for marker, text in wanted:
         width = text_width(text) + 4
         for right, up in _SIDES:
             away = (marker.radius + _AWAY) / (1 if right == 0 or up == 0 else hypot(1, 1))
@@ -68,19 +68,19 @@ def labels_beside(
     return labels
 
 
-def labels_above(asked: list[tuple[Marker, str]], area: Box) -> list[Label]:
-    """Texts over markers of one row: level for a single one, else slanted to the right."""
-    if len(asked) == 1:
-        ((marker, text),) = asked
+def labels_above(wanted: list[tuple[Marker, str]], area: Box) -> list[Label]:
+    """Labels above a row of markers: horizontal for a single one, else slanted to the right."""
+    if len(wanted) == 1:
+        ((marker, text),) = wanted
         half = text_width(text) / 2
         x = max(area[0] + half, min(marker.x, area[2] - half))
         return [Label(text, x, marker.y + marker.radius + _AWAY + _LINE / 2)]
-    starts = np.array([marker.x for marker, _ in asked])
+    starts = np.array([marker.x for marker, _ in wanted])
     gap = np.diff(np.unique(starts)).min(initial=np.inf)
     slant = next((a for a in _SLANTS if gap * sin(radians(a)) >= LETTERS), _SLANTS[-1])
     across, up = cos(radians(slant)), sin(radians(slant))
     labels, used = list[Label](), list[float]()
-    for marker, text in asked:
+    for marker, text in wanted:
         if all(abs(marker.x - x) * up >= LETTERS for x in used):
             used.append(marker.x)
             middle = marker.radius + _AWAY + text_width(text) / 2
@@ -89,12 +89,12 @@ def labels_above(asked: list[tuple[Marker, str]], area: Box) -> list[Label]:
 
 
 def highest(labels: list[Label]) -> float:
-    """The upper end of the highest text; 0 without texts."""
+    """Upper end of the highest label; 0 without labels."""
     return max((label.y + _rise(label) for label in labels), default=0.0)
 
 
 def is_free(box: Box, taken: Float[ndarray, "box 4"], area: Box) -> bool:
-    """Whether a box lies in the area and overlaps none of the boxes that are taken.
+    """Whether a box lies in the area and overlaps no occupied box.
 
     >>> taken, area = np.array([[3.0, 0.0, 4.0, 1.0]]), (0.0, 0.0, 9.0, 9.0)
     >>> is_free((0.0, 0.0, 3.0, 1.0), taken, area), is_free((0.0, 0.0, 4.0, 1.0), taken, area)
@@ -107,6 +107,6 @@ def is_free(box: Box, taken: Float[ndarray, "box 4"], area: Box) -> bool:
 
 
 def _rise(label: Label) -> float:
-    """From the middle of a text to its upper end."""
+    """Height of a label's upper end above its centre."""
     angle = radians(label.angle)
     return (text_width(label.text) * sin(angle) + _LINE * cos(angle)) / 2

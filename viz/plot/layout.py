@@ -1,15 +1,15 @@
-"""Layout: where the nodes of a graph go, by arithmetic alone.
+"""Layout: deterministic placement of the nodes of a graph.
 
-A column per token position, a row per layer; a cell is where they meet.  The unit of length is
-the distance of two neighbours in a cell, so nodes do not overlap while a marker is at most one
-unit wide.  Within a cell the strongest node is first: left, and in the upper line where the
-nodes of a cell take several.
+A column per token position, a row per layer; a cell is their intersection.  The unit of length is
+the distance of neighbouring nodes in a cell, so markers at most one unit wide do not overlap.
+Within a cell the strongest node is first: left, and in the top line if the nodes of a cell need
+several lines.
 
     input     token and position nodes, the lowest row
     0, 1, …   features, errors and biases by layer, and `final` for biases after the last layer
     output    logit and target nodes, the highest row
 
-Biases have no position: they are the leftmost column.  Positions without a node have no column.
+Biases have no position and are in the leftmost column.  Positions without nodes have no column.
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeTable
 
 BIAS = -1  # the column of nodes without a position
-WIDE, HIGH = 76.0, 38.0  # units that a small graph is spread over, 1400 by 700 pixels at 18
-_MOST_SLOTS = 100  # cells are broken into lines where columns would be wider than this together,
-_SLOTS_PER_COLUMN = 3  # and in long prompts wider than this on average
+WIDE, HIGH = (
+    76.0,
+    38.0,
+)  # units that a small graph is spread over: 1400 by 700 pixels at 18 per unit
+_MOST_SLOTS = 100  # cells are split into lines if all columns together would be wider than this,
+_SLOTS_PER_COLUMN = 3  # and for long prompts if they would be wider than this on average
 _COLUMN_GAP, _ROW_GAP = 1.0, 0.6  # least units between two columns or rows
 _BIAS_GAP = 2.0  # around the bias column, which stays narrow
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the nodes of a graph go, in units; x runs to the right and y upwards from 0."""
+    """Places of nodes, in units; x runs to the right and y upwards from 0."""
 
     x: Float[ndarray, " node"]
     y: Float[ndarray, " node"]
@@ -50,32 +53,34 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Cast:
-    """Nodes to be placed: the strongest of a cell goes first."""
+class LayoutNodes:
+    """Nodes to be placed, the strongest of a cell first."""
 
     nodes: NodeTable
     n_layers: int
     strength: Float[ndarray, " node"]
-    column: Int[ndarray, " node"]  # which column each is in, rising to the right; BIAS: its own
+    column: Int[ndarray, " node"]  # column of each, ascending to the right; BIAS: the bias column
 
 
 def layout(graph: AttributionGraph) -> Placement:
-    """Where the nodes of a graph go, those with the most influence first in each cell."""
+    """Places of the nodes of a graph, most influential first in each cell."""
     return place(graph.nodes, graph.provenance.model.n_layers, influence(graph) + graph.seed)
 
 
 def place(nodes: NodeTable, n_layers: int, strength: Float[ndarray, " node"]) -> Placement:
-    """Where nodes go, the strongest first in each cell."""
-    return place_together(Cast(nodes, n_layers, strength, nodes.pos))[0]
+    """Places of nodes, the strongest first in each cell."""
+    return place_together(LayoutNodes(nodes, n_layers, strength, nodes.pos))[0]
 
 
-def place_together(*casts: Cast, wide: float = WIDE, high: float = HIGH) -> tuple[Placement, ...]:
-    """Where nodes go, with the same columns for all casts.
+def place_together(
+    *graphs: LayoutNodes, wide: float = WIDE, high: float = HIGH
+) -> tuple[Placement, ...]:
+    """Places of nodes of several graphs with common columns.
 
     Small graphs are spread over `wide` by `high` units.
     """
-    columns = np.unique(np.concatenate([cast.column for cast in casts]))
-    grids = [_Grid.of(cast, columns) for cast in casts]
+    columns = np.unique(np.concatenate([one.column for one in graphs]))
+    grids = [_Grid.of(one, columns) for one in graphs]
     busiest = np.stack([grid.count.max(axis=1, initial=0) for grid in grids]).max(axis=0)
     slots = _slots(busiest)
     widths = _widths(slots, columns == BIAS, wide)
@@ -84,7 +89,7 @@ def place_together(*casts: Cast, wide: float = WIDE, high: float = HIGH) -> tupl
 
 @dataclass(frozen=True)
 class _Grid:
-    """Which cell each node is in, and how many nodes a cell has."""
+    """Cell of each node, and number of nodes of each cell."""
 
     rows: tuple[str, ...]
     row: Int[ndarray, " node"]
@@ -93,13 +98,13 @@ class _Grid:
     rank: Int[ndarray, " node"]  # within its cell
 
     @classmethod
-    def of(cls, cast: Cast, columns: Int[ndarray, " column"]) -> _Grid:
-        rows, row = _rows(cast.nodes, cast.n_layers)
-        column = np.searchsorted(columns, cast.column)
+    def of(cls, placed: LayoutNodes, columns: Int[ndarray, " column"]) -> _Grid:
+        rows, row = _rows(placed.nodes, placed.n_layers)
+        column = np.searchsorted(columns, placed.column)
         cell = column * len(rows) + row
         count = np.bincount(cell, minlength=len(columns) * len(rows))
         return cls(
-            rows, row, column, count.reshape(len(columns), len(rows)), ranks(cell, cast.strength)
+            rows, row, column, count.reshape(len(columns), len(rows)), ranks(cell, placed.strength)
         )
 
     def placed(
@@ -132,7 +137,7 @@ class _Grid:
 
 
 def _rows(nodes: NodeTable, n_layers: int) -> tuple[tuple[str, ...], Int[ndarray, " node"]]:
-    """Names of the rows from below, and the row of each node."""
+    """Names of the rows, bottom to top, and the row of each node."""
     after = ("final",) if nodes.layer.max(initial=-1) >= n_layers else ()
     names = ("input", *map(str, range(n_layers)), *after, "output")
     row = np.where(nodes.is_kind(*INPUT_KINDS), 0, nodes.layer + 1)
@@ -140,7 +145,7 @@ def _rows(nodes: NodeTable, n_layers: int) -> tuple[tuple[str, ...], Int[ndarray
 
 
 def _slots(busiest: Int[ndarray, " column"]) -> Int[ndarray, " column"]:
-    """Nodes side by side in each column: in as few lines per cell as the width allows."""
+    """Nodes per line in each column, with as few lines per cell as the width allows."""
     most = max(_MOST_SLOTS, _SLOTS_PER_COLUMN * len(busiest))
     lines, slots = 1, busiest
     while slots.sum() > most:
@@ -152,7 +157,7 @@ def _slots(busiest: Int[ndarray, " column"]) -> Int[ndarray, " column"]:
 def _widths(
     slots: Int[ndarray, " column"], is_bias: Bool[ndarray, " column"], wide: float
 ) -> Float[ndarray, " column"]:
-    """Slots and gaps of each column; what a small graph leaves of the width is shared out."""
+    """Width of each column: slots and gap; spare width of a small graph is distributed."""
     spare = wide - slots.sum() - _BIAS_GAP * is_bias.sum()
     return slots + np.where(is_bias, _BIAS_GAP, max(_COLUMN_GAP, spare / max(1, np.sum(~is_bias))))
 

@@ -1,6 +1,6 @@
-"""Scene: which nodes, edges and texts of a graph are drawn, where, and how large.
+"""Scene: the nodes, edges and labels of a graph that are drawn, their places and sizes.
 
-Numbers are those of the whole graph, also where only the strongest nodes of it are drawn.
+Numbers refer to the whole graph, also if only its strongest nodes are drawn.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from viz.text.words import mark
 
 MOST_NODES = 3000
 MOST_EDGES = 400
-MOST_LABELS = 12  # features with a text beside them
+MOST_LABELS = 12  # features with a label
 
 _PLOT = (1256.0, 650.0)  # pixels of a small graph, without margins
-_LEAST_UNIT = 9.0  # pixels; graphs that need more room get a larger plot
-_LARGEST, _SMALLEST = 18.0, 0.4  # diameter in pixels, and of the smallest as a part of it
+_LEAST_UNIT = 9.0  # pixels; larger graphs get a larger plot
+_LARGEST, _SMALLEST = 18.0, 0.4  # diameter in pixels; smallest relative to largest
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A graph, measured and placed, with the scale of the drawing."""
+    """A graph with influences, places and the scale of the drawing."""
 
     graph: AttributionGraph
     strengths: Strengths
-    rows: Int[ndarray, " drawn"]  # nodes that are drawn, rising
-    placement: Placement  # of these
+    rows: Int[ndarray, " drawn"]  # nodes that are drawn, ascending
+    placement: Placement  # of the drawn nodes
     unit: tuple[float, float]  # pixels per unit of the placement, to the right and up
     edges: Int[ndarray, " edge"]  # edges that are drawn, strongest first
-    source: Int[ndarray, " edge"]  # number of their source among the drawn nodes
+    source: Int[ndarray, " edge"]  # index of the source among the drawn nodes
     target: Int[ndarray, " edge"]
 
     @property
@@ -47,9 +47,9 @@ class Scene:
 
     @property
     def diameter(self) -> Float[ndarray, " drawn"]:
-        """Pixels of each marker: what its area exceeds the smallest by is the node's influence.
+        """Diameter of each marker in pixels; its area is linear in the node's influence.
 
-        The most influential node that is no target is the largest, and targets are no larger.
+        The most influential node that is not a target is the largest; targets are at most as large.
         """
         largest = min(_LARGEST, self.unit[0] - 1, self.unit[1] - 1)
         most = self.strengths.influence.max(initial=0.0) or 1.0
@@ -57,38 +57,38 @@ class Scene:
         return largest * np.sqrt(_SMALLEST**2 + (1 - _SMALLEST**2) * part)
 
     def output_labels(self) -> list[Label]:
-        """Texts over the targets."""
+        """Labels above the targets."""
         kinds = self.graph.nodes.is_kind(*TARGET_KINDS)
-        return labels_above(self._asked(np.flatnonzero(kinds[self.rows])), (0.0, 0.0, *self.size))
+        return labels_above(self._wanted(np.flatnonzero(kinds[self.rows])), (0.0, 0.0, *self.size))
 
     def feature_labels(self) -> list[Label]:
-        """Texts beside the strongest features."""
+        """Labels of the strongest features."""
         features = np.flatnonzero(self.graph.nodes.is_kind(NodeKind.FEATURE)[self.rows])
         chosen = strongest(self.strengths.arrived[self.rows[features]], MOST_LABELS)
         x, y, radius = self._pixels()
         boxes = np.stack([x - radius, y - radius, x + radius, y + radius], axis=1)
-        return labels_beside(self._asked(features[chosen]), boxes, (0.0, 0.0, *self.size))
+        return labels_beside(self._wanted(features[chosen]), boxes, (0.0, 0.0, *self.size))
 
-    def _asked(self, nodes: Int[ndarray, " asked"]) -> list[tuple[Marker, str]]:
+    def _wanted(self, nodes: Int[ndarray, " asked"]) -> list[tuple[Marker, str]]:
         x, y, radius = self._pixels()
         order = nodes[np.argsort(-self.strengths.arrived[self.rows[nodes]], kind="stable")].tolist()
-        asked = [
+        wanted = [
             (
                 Marker(float(x[node]), float(y[node]), float(radius[node])),
                 mark(self.graph, int(self.rows[node])),
             )
             for node in order
         ]
-        return [(marker, text) for marker, text in asked if text]
+        return [(marker, text) for marker, text in wanted if text]
 
     def _pixels(self) -> tuple[Float[ndarray, " drawn"], ...]:
-        """Middle and radius of each marker in pixels from the lower left corner."""
+        """Centre and radius of each marker in pixels from the lower left corner."""
         across, up = self.unit
         return self.placement.x * across, self.placement.y * up, self.diameter / 2
 
 
 def scene(graph: AttributionGraph) -> Scene:
-    """What is drawn of a graph: the strongest nodes, and the strongest edges between them."""
+    """The drawn part of a graph: the strongest nodes, and the strongest edges between them."""
     measured = strengths(graph)
     rows = np.sort(strongest(measured.arrived, MOST_NODES))
     placement = place(

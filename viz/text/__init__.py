@@ -1,1 +1,1 @@
-"""Graphs in words and tables, for a terminal."""
+"""Text and tables for a terminal."""

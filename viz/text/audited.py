@@ -1,14 +1,14 @@
-"""An audit in words: pairs of prompts, kinds of pairs, features that recur."""
+"""Text of an audit: tables of prompt pairs, kinds of pairs and recurring features."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from graphs.interventions.carriers import Answer, Audited, Carrier, by_kind, recurring
+from graphs.comparison.positions import common_ends
+from graphs.interventions.mediators import Answer, Audited, Mediator, by_kind, recurring
 from viz.text.terminal import plain_table
 from viz.text.words import percent, short, visible
 
@@ -16,18 +16,18 @@ SHOWN = 15  # pairs and features in a terminal
 PAIR_HEADINGS = (
     "pair",
     "first",
-    "says",
+    "predicts",
     "second",
-    "says",
+    "predicts",
     "explained",
     "difference",
-    "carried",
-    "by chance",
+    "mediated",
+    "null",
 )
 PAIR_NUMBERS = {6, 7, 8}  # columns
-KIND_HEADINGS = ("kind", "pairs", "say otherwise", "difference", "carried", "by chance")
-FEATURE_HEADINGS = ("feature", "pairs", "moves", "carries", "same way", "most in", "says")
-CARRIER_HEADINGS = (
+KIND_HEADINGS = ("kind", "pairs", "predictions differ", "difference", "mediated", "null")
+FEATURE_HEADINGS = ("feature", "pairs", "effect", "mediated", "same sign", "largest in", "label")
+MEDIATOR_HEADINGS = (
     "feature",
     "first at",
     "second at",
@@ -35,19 +35,19 @@ CARRIER_HEADINGS = (
     "influence",
     "in first",
     "in second",
-    "says",
+    "label",
 )
-_PART, _SAYS = 32, 80  # letters of a cell in a terminal
+_PART, _LABEL = 32, 80  # characters of a cell in a terminal
 
 
 def audit_text(found: Sequence[Audited]) -> RenderableType:
-    """What carries the differences, for a terminal."""
-    pairs = plain_table(*PAIR_HEADINGS, right=("difference", "carried", "by chance"))
+    """An audit for a terminal."""
+    pairs = plain_table(*PAIR_HEADINGS, right=("difference", "mediated", "null"))
     for one in found[:SHOWN]:
         pairs.add_row(*_texts(pair_cells(one), _PART))
     parts: list[RenderableType] = [Text(audit_title(found), style="bold"), "", pairs]
     if len(found) > SHOWN:
-        parts.append(Text(f"and {len(found) - SHOWN:,} more pairs in the page", style="dim"))
+        parts.append(Text(f"and {len(found) - SHOWN:,} more pairs on the page", style="dim"))
     if any(one.pair.kind for one in found):
         kinds = plain_table(*KIND_HEADINGS, right=KIND_HEADINGS[1:])
         for cells in kind_rows(found):
@@ -55,15 +55,15 @@ def audit_text(found: Sequence[Audited]) -> RenderableType:
         parts += ["", kinds]
     features = plain_table(*FEATURE_HEADINGS, right=FEATURE_HEADINGS[1:5])
     for cells in feature_rows(found)[:SHOWN]:
-        features.add_row(*_texts(cells, _SAYS))
+        features.add_row(*_texts(cells, _LABEL))
     return Group(*parts, "", features)
 
 
 def audit_title(found: Sequence[Audited]) -> str:
-    """How many pairs, and how many are answered otherwise."""
-    otherwise = sum(one.says_otherwise for one in found)
+    """Number of pairs, and of those with different predictions."""
+    differ = sum(one.answers_differ for one in found)
     word = "pair" if len(found) == 1 else "pairs"
-    return f"{len(found):,} {word} of prompts, {otherwise:,} answered otherwise"
+    return f"{len(found):,} {word} of prompts, {differ:,} with different predictions"
 
 
 def _texts(cells: tuple[str, ...], length: int) -> list[Text]:
@@ -71,18 +71,17 @@ def _texts(cells: tuple[str, ...], length: int) -> list[Text]:
 
 
 def _cell(text: str, length: int) -> str:
-    """Plain texts stay so that they can be searched for and copied."""
+    """Short ASCII text stays as it is, so that it can be searched for and copied."""
     shown = visible(text)
     return shown if shown.isascii() and len(shown) <= length else short(text, length)
 
 
 def pair_cells(one: Audited) -> tuple[str, ...]:
-    """A pair in a row of a table; here and below texts are as they are, whoever shows them sees
-    to what cannot be printed."""
+    """Row of a pair; here and below text is raw, and callers make it printable."""
     first, second = differing_parts(one.pair.first, one.pair.second)
     together = one.together
     return (
-        one.pair.called,
+        one.pair.identifier,
         first,
         _answer(one.answers[0]),
         second,
@@ -95,50 +94,50 @@ def pair_cells(one: Audited) -> tuple[str, ...]:
 
 
 def kind_rows(found: Sequence[Audited]) -> list[tuple[str, ...]]:
-    """Kinds of pairs."""
+    """Rows of the kinds of pairs."""
     return [
         (
             kind.kind or "without",
             f"{kind.pairs:,}",
-            f"{kind.otherwise:,}",
+            f"{kind.answers_differ:,}",
             f"{kind.difference:.2f}",
             "" if kind.together is None else f"{kind.together:.0%}",
-            "" if kind.by_chance is None else f"{kind.by_chance:.0%}",
+            "" if kind.null is None else f"{kind.null:.0%}",
         )
         for kind in by_kind(found)
     ]
 
 
 def feature_rows(found: Sequence[Audited]) -> list[tuple[str, ...]]:
-    """Features that recur."""
+    """Rows of the recurring features."""
     return [
         (
             one.feature,
             f"{one.pairs:,}",
             f"{one.moved:.2f}",
             f"{one.share:+.1%}",
-            f"{one.same_way:.0%}",
+            f"{one.same_sign:.0%}",
             one.largest,
-            one.says,
+            one.label,
         )
         for one in recurring(found)
     ]
 
 
-def carrier_cells(one: Carrier) -> tuple[str, ...]:
-    """A carrier in a row of a table."""
+def mediator_cells(one: Mediator) -> tuple[str, ...]:
+    """Row of a mediating feature."""
     return (
         one.feature,
         *("" if pos is None else f"{token} at {pos}" for pos, token in _at(one)),
         " | ".join(f"{value:.3g}" for value in one.activations),
         " | ".join(map(percent, one.influence)),
         *("" if share is None else f"{share:+.1%}" for share in one.moved),
-        one.says,
+        one.label,
     )
 
 
 def differing_parts(first: str, second: str) -> tuple[str, str]:
-    """Two texts without the words with which both begin and end.
+    """Two texts without their common first and last words.
 
     >>> differing_parts("The state of Dallas is", "The state of Los Angeles is")
     ('… Dallas …', '… Los Angeles …')
@@ -146,14 +145,13 @@ def differing_parts(first: str, second: str) -> tuple[str, str]:
     ('…', 'Tell me: …')
     """
     one, other = first.split(" "), second.split(" ")
-    ahead = _agreeing(one, other)
-    behind = _agreeing(one[ahead:][::-1], other[ahead:][::-1])
+    prefix, suffix = common_ends(one, other)
     shown = [
         " ".join(
             [
-                *["…"][: bool(ahead)],
-                *words[ahead : len(words) - behind],
-                *["…"][: bool(behind)],
+                *["…"][: bool(prefix)],
+                *words[prefix : len(words) - suffix],
+                *["…"][: bool(suffix)],
             ]
         )
         for words in (one, other)
@@ -161,11 +159,7 @@ def differing_parts(first: str, second: str) -> tuple[str, str]:
     return shown[0], shown[1]
 
 
-def _agreeing(one: list[str], other: list[str]) -> int:
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
-
-
-def _at(one: Carrier) -> list[tuple[int | None, str]]:
+def _at(one: Mediator) -> list[tuple[int | None, str]]:
     return list(zip(one.positions, one.tokens, strict=True))
 
 

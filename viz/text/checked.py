@@ -1,4 +1,4 @@
-"""Checks in words: what a trace measured about itself, and how the graph fared in the model."""
+"""Text of checks: a trace's checks of itself, and tests of its graph in the model."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ REPLAY, RECORDING = "replay error", "recording error"
 
 @dataclass(frozen=True)
 class CheckLine:
-    """One thing that the trace measured about itself."""
+    """One check and its result."""
 
     name: str
     text: str
-    holds: bool | None  # None where nothing is demanded
+    holds: bool | None  # None if there is no limit
 
 
 def check_lines(checks: Checks) -> list[CheckLine]:
-    """What the trace measured about itself, line by line."""
+    """The trace's checks of itself, one line each."""
     lines: list[CheckLine] = []
     for name, miss, limit in (
         ("conservation error", checks.conservation_max, checks.conservation_limit),
@@ -43,57 +43,57 @@ def check_lines(checks: Checks) -> list[CheckLine]:
     return lines
 
 
-def checked(checks: Checks) -> str:
-    """What the trace measured about itself, in one line."""
+def checks_line(checks: Checks) -> str:
+    """The trace's checks of itself, in one line."""
     lines = [line for line in check_lines(checks) if line.name not in (REPLAY, RECORDING)]
     return " · ".join(f"{line.name} {line.text}" for line in lines) or "no checks recorded"
 
 
 def header_lines(header: Provenance) -> list[CheckLine]:
-    """All that a header says: of the trace, of how the prompt begins, and of tests in the model."""
-    begins: list[CheckLine] = []
+    """All checks in a header: of the trace, of the start of the prompt, and in the model."""
+    notes: list[CheckLine] = []
     if header.opening is not None:
-        said = opening_text(header.opening, header.context_only)
-        begins.append(CheckLine("prompt", said, None))
+        text = opening_text(header.opening, header.n_prefix)
+        notes.append(CheckLine("prompt", text, None))
     for sink in header.sinks or ():
-        begins.append(CheckLine("prompt", sink_text(sink, header.tokens[sink.pos]), None))
-    begins += [CheckLine("dictionary", said, None) for said in header.mismatches]
+        notes.append(CheckLine("prompt", sink_text(sink, header.tokens[sink.pos]), None))
+    notes += [CheckLine("dictionary", mismatch, None) for mismatch in header.mismatches]
     reported = report_lines(header.report) if header.report else []
-    return check_lines(header.checks) + begins + reported
+    return check_lines(header.checks) + notes + reported
 
 
 def report_lines(report: Report) -> list[CheckLine]:
-    """How a graph fared in the model, line by line."""
+    """Tests of a graph in the model, one line each."""
     problems = {name for name, _ in report.problems}
     lines: list[CheckLine] = []
     if report.rows is not None:
         rows = report.rows
-        said = (
+        text = (
             f"{rows.rows:,} rows within {rows.difference:.1e} of their sums · "
             f"values within {rows.values:.1e}"
         )
-        lines.append(CheckLine("computed anew", said, "rows" not in problems))
+        lines.append(CheckLine("recomputed", text, "rows" not in problems))
     for one in report.effects:
-        # Of the free model nothing is demanded: it may always make up for what is taken away.
+        # No limit for the free model: it may always compensate for an ablation.
         holds = None if one.regime == Regime.FREE else one.name not in problems
         lines.append(CheckLine(f"effects on {one.on}, {one.regime}", _effects(one), holds))
     for name, one in (("necessity", report.necessity), ("sufficiency", report.sufficiency)):
         if one is not None:
             lines.append(CheckLine(name, _set(one), name not in problems))
     if report.strongest is not None:
-        said = _strongest(report.strongest)
-        lines.append(CheckLine("strongest", said, "strongest" not in problems))
+        text = _strongest(report.strongest)
+        lines.append(CheckLine("strongest", text, "strongest" not in problems))
     if report.curve is not None:
         curve = report.curve
-        said = (
+        text = (
             f"CPR {curve.cpr:.2f} (random {curve.random_cpr:.2f}) · "
             f"CMD {curve.cmd:.2f} (random {curve.random_cmd:.2f})"
         )
-        lines.append(CheckLine("faithfulness", said, None))
+        lines.append(CheckLine("faithfulness", text, None))
     if report.replacement is not None:
-        top = "same top token" if report.replacement.same_top else "another top token"
-        said = f"{top} · {report.replacement.divergence:.2g} nats"
-        lines.append(CheckLine("replacement", said, "replacement" not in problems))
+        top = "same top token" if report.replacement.same_top else "different top token"
+        text = f"{top} · {report.replacement.divergence:.2g} nats"
+        lines.append(CheckLine("replacement", text, "replacement" not in problems))
     return lines
 
 
@@ -115,7 +115,7 @@ def _set(one: SetReport) -> str:
 
 def _strongest(one: StrongestReport) -> str:
     parts = [
-        f"without the {one.features:,} strongest −{one.drop:.2f} of {one.value:.2f} "
+        f"ablating the {one.features:,} strongest: −{one.drop:.2f} of {one.value:.2f} "
         f"(random −{one.random_drop:.2f} ± {one.random_sd:.2f})"
     ]
     if one.probability is not None:

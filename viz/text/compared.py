@@ -1,4 +1,4 @@
-"""Two graphs side by side, for a terminal."""
+"""Text of a comparison of two graphs of one dictionary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from graphs.comparison.compare import Comparison, Score
 from graphs.core.graph import AttributionGraph
 from graphs.core.identity import token_keys
 from graphs.core.nodes import NodeKind
-from viz.text.stories import said_of
+from viz.text.path_text import label_of
 from viz.text.terminal import plain_table
 from viz.text.words import percent, quoted
 
@@ -21,7 +21,7 @@ from viz.text.words import percent, quoted
 def comparison_text(
     first: AttributionGraph, second: AttributionGraph, found: Comparison, count: int = 10
 ) -> RenderableType:
-    """Scores beside their nulls, aligned tokens that differ, and what changed most."""
+    """Scores with their nulls, aligned tokens that differ, and the features that changed most."""
     return Group(
         scores_table(comparison_scores(found)),
         "",
@@ -32,7 +32,7 @@ def comparison_text(
 
 
 def comparison_scores(found: Comparison) -> dict[str, Score]:
-    """The scores by the names under which they are shown."""
+    """Scores by their displayed names."""
     return {
         "features in common, by influence": found.features,
         "edges in common, by influence": found.edges,
@@ -41,25 +41,25 @@ def comparison_scores(found: Comparison) -> dict[str, Score]:
 
 
 def scores_table(scores: Mapping[str, Score]) -> RenderableType:
-    """Each score beside what chance gives, and how likely chance gives as much."""
-    lines = plain_table("score", "value", "by chance", "p", right=("value", "by chance", "p"))
+    """Each score with its null, as mean ± sd, and its p-value."""
+    lines = plain_table("score", "value", "null", "p", right=("value", "null", "p"))
     for name, score in scores.items():
         lines.add_row(*map(Text, (name, *score_cells(score))))
     return lines
 
 
 def score_cells(score: Score) -> tuple[str, str, str]:
-    """The score, what chance gives, and how likely it gives as much; empty if not known."""
+    """Value, null as mean ± sd, and p-value of a score; empty if unknown."""
     if np.isnan(score.value):
         return "too few", "", ""
-    around = f"{score.expected:.3f} ± {np.std(score.known):.3f}" if score.known else ""
-    return f"{score.value:.3f}", around, f"{score.chance:.3f}" if score.known else ""
+    null = f"{score.null_mean:.3f} ± {np.std(score.known_null):.3f}" if score.known_null else ""
+    return f"{score.value:.3f}", null, f"{score.p_value:.3f}" if score.known_null else ""
 
 
 def positions_text(
     first: AttributionGraph, second: AttributionGraph, found: Comparison
 ) -> RenderableType:
-    """Tokens that stand for each other and differ, and those that stand alone."""
+    """Aligned tokens that differ, and tokens without an aligned one."""
     ones, others = first.provenance.tokens, second.provenance.tokens
     keys = token_keys(first.provenance, second.provenance)
     partners: list[int] = found.positions.tolist()
@@ -70,16 +70,16 @@ def positions_text(
     ]
     alone = [quoted(token) for token, there in zip(ones, partners, strict=True) if there < 0]
     alone += [quoted(others[pos]) for pos in sorted(set(range(len(others))) - set(partners))]
-    told = [f"tokens that differ: {', '.join(pairs)}"] if pairs else ["the same tokens"]
+    lines = [f"tokens that differ: {', '.join(pairs)}"] if pairs else ["the same tokens"]
     if alone:
-        told.append(f"tokens that stand for none: {', '.join(alone)}")
-    return Group(*map(Text, told))
+        lines.append(f"tokens without an aligned one: {', '.join(alone)}")
+    return Group(*map(Text, lines))
 
 
 def _changes(
     first: AttributionGraph, second: AttributionGraph, found: Comparison, count: int
 ) -> RenderableType:
-    """Features whose influence differs most."""
+    """Table of the features whose influence differs most."""
     lines = plain_table(
         "feature", "first", "second", "change", "", right=("first", "second", "change")
     )
@@ -96,5 +96,5 @@ def _changes(
         change = percent(abs(after - before))
         sign = "+" if after > before else "−"
         cells = (str(graph.nodes[row]), percent(before), percent(after), f"{sign}{change}")
-        lines.add_row(*map(Text, cells), Text(said_of(graph, row)))
+        lines.add_row(*map(Text, cells), Text(label_of(graph, row)))
     return lines

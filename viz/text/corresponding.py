@@ -1,4 +1,4 @@
-"""Two models side by side, for a terminal."""
+"""Text of a comparison of two models."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from graphs.comparison.concepts import Appearance, Concept
 from graphs.comparison.correspond import Correspondence
 from graphs.core.graph import AttributionGraph
 from viz.text.compared import comparison_scores, positions_text, scores_table
-from viz.text.stories import said_of
+from viz.text.path_text import label_of
 from viz.text.terminal import plain_table
 from viz.text.words import one_line, percent, short
 
-_LONGEST = 28  # letters of a name
+_LONGEST = 28  # characters of a name
 
 
 def correspondence_text(
@@ -26,7 +26,7 @@ def correspondence_text(
     paths: Score,
     count: int = 10,
 ) -> RenderableType:
-    """Scores beside their nulls, evidence, depth, concepts and the strongest matched features."""
+    """Scores with their nulls, evidence, depth, concepts and the strongest matched features."""
     names = [one_line(graph.provenance.model.name) for graph in (first, second)]
     head = Text(f"{names[0]} and {names[1]}: {len(found.pairs)} features matched", style="bold")
     return Group(
@@ -36,7 +36,7 @@ def correspondence_text(
         "",
         scores_table(correspondence_scores(found, paths)),
         "",
-        _witnesses(found),
+        _evidence(found),
         "",
         _concepts(concepts, names, count),
         "",
@@ -45,28 +45,28 @@ def correspondence_text(
 
 
 def correspondence_scores(found: Correspondence, paths: Score) -> dict[str, Score]:
-    """The scores by the names under which they are shown."""
+    """Scores by their displayed names."""
     scores = {
         "influence at matched features": found.matched,
-        "the same, by how alike they are": found.alike,
+        "the same, weighted by similarity": found.matched_weighted,
         **comparison_scores(found.comparison),
         "paths through the same concepts": paths,
     }
-    if found.moved is not None:
-        scores["influence that a plan moves"] = found.moved[0]
-        scores["of that, to the matched feature"] = found.moved[1]
+    if found.transported is not None:
+        scores["influence moved by the plan"] = found.transported[0]
+        scores["of that, to matched features"] = found.transported[1]
     return scores
 
 
 def _shift(found: Correspondence) -> str:
     if len(found.pairs) == 0:
-        return "no features are alike enough"
+        return "no features are similar enough to be matched"
     depth = abs(found.shift)
     where = "deeper in the second" if found.shift > 0 else "deeper in the first"
     return f"matched features are on average {percent(depth)} of the depth {where}"
 
 
-def _witnesses(found: Correspondence) -> RenderableType:
+def _evidence(found: Correspondence) -> RenderableType:
     lines = plain_table(
         "evidence",
         "weight",
@@ -75,7 +75,7 @@ def _witnesses(found: Correspondence) -> RenderableType:
         "any pair",
         right=("weight", "known", "matched", "any pair"),
     )
-    for kind in found.witnesses:
+    for kind in found.evidence:
         matched = "" if np.isnan(kind.matched) else f"{kind.matched:.2f}"
         cells = (kind.name, f"{kind.weight:g}", percent(kind.known), matched)
         lines.add_row(*map(Text, (*cells, f"{kind.anywhere:.2f}")))
@@ -83,20 +83,20 @@ def _witnesses(found: Correspondence) -> RenderableType:
 
 
 def _concepts(concepts: list[Concept], names: list[str], count: int) -> RenderableType:
-    """Groups of features and their counterparts."""
+    """Table of concepts of both graphs."""
     numbers = ("n", "influence", "depth", "n ", "influence ", "depth ")
     lines = plain_table(names[0], *numbers[:3], names[1], *numbers[3:], right=numbers)
     for concept in concepts[:count]:
         cells: list[str] = []
         for side in (concept.first, concept.second):
-            name, *told = appearance_cells(side)
-            cells += [name if side is None else short(name, _LONGEST), *told]
+            name, *numbers_of_side = appearance_cells(side)
+            cells += [name if side is None else short(name, _LONGEST), *numbers_of_side]
         lines.add_row(*map(Text, cells))
     return lines
 
 
 def appearance_cells(side: Appearance | None) -> tuple[str, str, str, str]:
-    """A concept's name in one graph, its features, influence and depth."""
+    """Name, number of features, influence and depth of a concept in one graph."""
     if side is None:
         return "–", "", "", ""
     return side.name, f"{side.features:,}", percent(side.influence), f"{side.depth:.2f}"
@@ -105,7 +105,7 @@ def appearance_cells(side: Appearance | None) -> tuple[str, str, str, str]:
 def _pairs(
     first: AttributionGraph, second: AttributionGraph, found: Correspondence, count: int
 ) -> RenderableType:
-    """Matched features of most influence."""
+    """Table of the most influential matched features."""
     lines = plain_table(
         "first",
         "",
@@ -113,8 +113,8 @@ def _pairs(
         "second",
         " ",
         "influence ",
-        "alike",
-        right=("influence", "influence ", "alike"),
+        "similarity",
+        right=("influence", "influence ", "similarity"),
     )
     influence = found.influence()
     for place in np.argsort(-influence.sum(axis=1), kind="stable")[:count].tolist():
@@ -122,10 +122,10 @@ def _pairs(
         a, b = (float(share) for share in influence[place])
         cells = (
             str(first.nodes[one]),
-            said_of(first, one),
+            label_of(first, one),
             percent(a),
             str(second.nodes[other]),
-            said_of(second, other),
+            label_of(second, other),
             percent(b),
             f"{found.similarity[place]:.2f}",
         )

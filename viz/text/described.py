@@ -1,35 +1,35 @@
-"""What is known about one feature beyond the prompt, for a terminal."""
+"""Text of a feature's description: label, tokens and top activations."""
 
 from __future__ import annotations
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from graphs.core.descriptions import Description, Example
+from graphs.core.nodes import Description, Example
 from viz.text.words import one_line, visible
 
-STRONG = 0.5  # of an example's largest activation: tokens that are marked
+STRONG = 0.5  # tokens with this share of an example's largest activation are marked
 
 
 def description_text(name: str, description: Description) -> RenderableType:
-    """A feature's label, the tokens that it raises and lowers, and where it fires most."""
+    """A feature's label, promoted and suppressed tokens, and top activations."""
     lines = [Text(one_line(f"{name}  {description.label}"), style="bold")]
     for title, tokens in (
-        ("says at its own layer", description.said),
-        ("raises", description.raised),
-        ("lowers", description.lowered),
+        ("promotes at its own layer", description.promoted_at_own_layer),
+        ("promotes", description.promoted),
+        ("suppresses", description.suppressed),
     ):
         if tokens:
             spelled = ", ".join(f"'{visible(token)}'" for token in tokens)
             lines.append(Text(f"{title}: {spelled}"))
     if description.frequency is not None:
         largest = "" if description.largest is None else f", at most {description.largest:.2f}"
-        lines.append(Text(f"fires on {description.frequency:.2%} of tokens{largest}"))
+        lines.append(Text(f"active on {description.frequency:.2%} of tokens{largest}"))
     return Group(*lines, *map(_example, description.examples))
 
 
 def _example(example: Example) -> Text:
-    """The text, its strong tokens marked, behind the largest activation."""
+    """Largest activation, and the text with strong tokens marked."""
     largest = max(example.activations, default=0.0)
     text = Text(f"{largest:8.2f}  ")
     for token, activation in zip(example.tokens, example.activations, strict=True):

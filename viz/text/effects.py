@@ -1,4 +1,4 @@
-"""What an intervention did, as tables in a terminal."""
+"""Tables of the effects of an intervention."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ from viz.text.terminal import plain_table
 from viz.text.words import one_line, visible
 
 
-def effects_tables(told: Effects) -> RenderableType:
-    """Targets, next tokens and features, before and after."""
-    held = f", blocks held up to {told.through}" if told.regime == Regime.CONSTRAINED else ""
-    head = Text(one_line(f"{told.what}  ({told.regime}{held})"), style="bold")
+def effects_tables(effects: Effects) -> RenderableType:
+    """Changes of targets, next tokens and features."""
+    frozen = (
+        f", blocks up to {effects.through} frozen" if effects.regime == Regime.CONSTRAINED else ""
+    )
+    head = Text(one_line(f"{effects.what}  ({effects.regime}{frozen})"), style="bold")
     targets = plain_table(
         "explained", "value", "change", "predicted", right=("value", "change", "predicted")
     )
-    for one in told.targets:
+    for one in effects.targets:
         targets.add_row(Text(visible(one.text)), *_numbers(one))
     tokens = plain_table(
         "next token", "before", "after", "logit", right=("before", "after", "logit")
     )
-    for token in told.tokens:
+    for token in effects.tokens:
         numbers = f"{token.before:.3f}", f"{token.after:.3f}", f"{token.logit:+.3f}"
         tokens.add_row(*map(Text, (visible(token.text), *numbers)))
     parts: list[RenderableType] = [head, "", targets, "", tokens]
-    if told.features:
+    if effects.features:
         features = plain_table(
             "feature",
-            "says",
+            "label",
             "value",
             "change",
             "predicted",
             right=("value", "change", "predicted"),
         )
-        for one in told.features:
+        for one in effects.features:
             features.add_row(Text(one.node), Text(visible(one.text)), *_numbers(one))
         parts += ["", features]
     return Group(*parts)

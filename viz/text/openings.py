@@ -1,39 +1,39 @@
-"""How a prompt begins, in words: BOS, what is context only, and tokens that draw attention."""
+"""Text about the start of a prompt: BOS, prefix positions, attention sinks."""
 
 from __future__ import annotations
 
-from graphs.core.opening import Bos, ContextRule, Opening
+from graphs.core.opening import Bos, Opening, PrefixRule
 from graphs.core.provenance import Sink
 from viz.text.words import percent, quoted
 
 
-def opening_text(opening: Opening, context_only: int) -> str:
-    """BOS and context-only positions of a prompt, in one short line."""
-    return f"{_bos(opening)} · {_context_only(opening.rule, context_only)}"
+def opening_text(opening: Opening, n_prefix: int) -> str:
+    """BOS and prefix positions of a prompt, in one short line."""
+    return f"{_bos(opening)} · {_prefix(opening.rule, n_prefix)}"
 
 
 def _bos(opening: Opening) -> str:
-    by_itself = opening.asked == Bos.AUTO
+    is_default = opening.asked == Bos.AUTO
     match opening.bos:
         case "added":
-            return "BOS added by the tokenizer" if by_itself else "BOS added, as asked"
+            return "BOS added by the tokenizer" if is_default else "BOS added, as requested"
         case "typed":
-            return "BOS stands in the text"
+            return "BOS is in the text"
         case "left out":
-            return "no BOS: the tokenizer adds none" if by_itself else "no BOS, as asked"
+            return "no BOS: the tokenizer adds none" if is_default else "no BOS, as requested"
         case "unknown":
             return "no BOS: the tokenizer has none"
 
 
-def _context_only(rule: ContextRule, count: int) -> str:
+def _prefix(rule: PrefixRule, count: int) -> str:
     positions = {0: "none", 1: "position 0"}.get(count, f"first {count} positions")
     why = {
-        ContextRule.CHAT: ", the opening of a chat",
-        ContextRule.SPECIAL: ", a special token",
-        ContextRule.ASKED: ", as asked",
-        ContextRule.ORDINARY: "",
+        PrefixRule.CHAT: ", the opening of a chat",
+        PrefixRule.SPECIAL: ", a special token",
+        PrefixRule.ASKED: ", as requested",
+        PrefixRule.ORDINARY: "",
     }
-    return f"context only: {positions}{why[rule]}"
+    return f"prefix: {positions}{why[rule]}"
 
 
 def sink_text(sink: Sink, token: str) -> str:

@@ -1,4 +1,4 @@
-"""What speaks for a prediction and what against it, as tables in a terminal."""
+"""Tables of features for and against a prediction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from viz.text.words import short
 
 
 def opposing_text(found: Opposing, target: str, rival: str | None) -> RenderableType:
-    """Features by what they do to a prediction and its rival."""
+    """Features by their effect on a prediction and its rival."""
     parts = [
         (f"for {target!r}" + f" and not {rival!r}" * (rival is not None), found.helping),
         (f"for {rival!r} and not {target!r}" if rival else f"against {target!r}", found.hindering),
@@ -26,10 +26,10 @@ def _table(
     heading: str, effects: tuple[Effect, ...], target: str, rival: str | None
 ) -> RenderableType:
     numbers = (f"on {target!r}", *([f"on {rival!r}", "difference"] if rival else []))
-    table = plain_table(heading, *numbers, "says", right=numbers)
+    table = plain_table(heading, *numbers, "label", right=numbers)
     for one in effects:
         cells = [f"{one.on:+.3f}"]
         if one.on_rival is not None:
             cells += [f"{one.on_rival:+.3f}", f"{one.difference:+.3f}"]
-        table.add_row(*map(Text, (one.node, *cells, short(one.says, 80) if one.says else "")))
+        table.add_row(*map(Text, (one.node, *cells, short(one.label, 80) if one.label else "")))
     return table

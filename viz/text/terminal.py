@@ -1,4 +1,4 @@
-"""A graph's summary as tables in a terminal."""
+"""Tables of a graph's summary."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ def summary_tables(summary: Summary) -> RenderableType:
 def _headline(summary: Summary) -> RenderableType:
     text = Text()
     for pos, token in enumerate(summary.tokens):
-        text.append(visible(token).replace("␣", " "), style="dim" * (pos < summary.context_only))
+        text.append(visible(token).replace("␣", " "), style="dim" * (pos < summary.n_prefix))
     head = f"{summary.model} · {summary.dictionary} · {summary.dtype}"
     return Group(Text(one_line(head), style="bold"), text, *_beginning(summary))
 
 
 def _beginning(summary: Summary) -> list[Text]:
-    """How the prompt begins, and what to mind about it."""
+    """Lines about the start of the prompt, attention sinks and mismatches."""
     lines = [Text(sink_text(sink, summary.tokens[sink.pos])) for sink in summary.sinks or ()]
     lines += [Text(mismatch, style="yellow") for mismatch in summary.mismatches]
     if summary.opening is not None:
-        said = opening_text(summary.opening, summary.context_only)
-        lines.insert(0, Text(said, style="dim"))
+        text = opening_text(summary.opening, summary.n_prefix)
+        lines.insert(0, Text(text, style="dim"))
     return lines
 
 
 def plain_table(*headings: str, right: tuple[str, ...]) -> Table:
-    """An empty table, some columns to the right, for one line per row."""
+    """An empty table with one line per row; columns in `right` are aligned right."""
     table = Table(box=None, header_style="dim", pad_edge=False)
     for heading in headings:
-        # One line per node: what does not fit is cut, never wrapped.
+        # Cells that do not fit are cut, never wrapped.
         table.add_column(
             heading,
             justify="right" if heading in right else "left",
@@ -55,13 +55,15 @@ def plain_table(*headings: str, right: tuple[str, ...]) -> Table:
 
 
 def _predictions(summary: Summary) -> Table:
-    # Weights are told where probabilities do not: all alike they are those of contrasts.
-    weighs = len({target.weight for target in summary.targets if target.probability is None}) > 1
-    headings = ("explained", "probability", *(["weight"] if weighs else []), "value", "node")
+    # Weights are shown for targets without probability, unless all are equal, as for contrasts.
+    has_weights = (
+        len({target.weight for target in summary.targets if target.probability is None}) > 1
+    )
+    headings = ("explained", "probability", *(["weight"] if has_weights else []), "value", "node")
     table = plain_table(*headings, right=("probability", "weight", "value"))
     for target in summary.targets:
         probability = "" if target.probability is None else f"{target.probability:.3f}"
-        weight = [f"{target.weight:.1%}"] if weighs else []
+        weight = [f"{target.weight:.1%}"] if has_weights else []
         value = "" if target.value is None else f"{target.value:.3f}"
         cells = (visible(target.text), probability, *weight, value, target.node)
         table.add_row(*(Text(cell) for cell in cells))
@@ -69,9 +71,9 @@ def _predictions(summary: Summary) -> Table:
 
 
 def _strongest(summary: Summary) -> Table:
-    # Labels say more than the tokens that are raised, and there is no room for both.
-    said = "label" if any(line.label for line in summary.strongest) else "raises"
-    headings = ("layer", "node", "at", "activation", "influence", said)
+    # Labels are more informative than promoted tokens, and there is no room for both.
+    meaning = "label" if any(line.label for line in summary.strongest) else "promotes"
+    headings = ("layer", "node", "at", "activation", "influence", meaning)
     table = plain_table(*headings, right=("activation", "influence"))
     for layer, lines in groupby(summary.strongest, key=lambda line: line.layer):
         for rank, line in enumerate(lines):
@@ -118,7 +120,7 @@ def _notes(summary: Summary) -> RenderableType:
         )
     if checks.recording_max_difference is not None:
         lines.append(
-            "logits differ from those of a pass in which nothing is recorded by "
+            "recorded logits differ from those of a plain forward pass by "
             f"{checks.recording_max_difference:.1e} of the largest"
         )
     failures = [Text(failure, style="bold red") for failure in summary.failures]
@@ -127,7 +129,7 @@ def _notes(summary: Summary) -> RenderableType:
 
 
 def report_table(report: Report) -> Table:
-    """How a graph fared in the model."""
+    """Table of the tests of a graph in the model."""
     table = plain_table("in the model", "", "", right=())
     for line in report_lines(report):
         verdict = Text("fails", "bold red") if line.holds is False else Text("", "dim")

@@ -1,6 +1,6 @@
-"""Words: tokens made visible, and what is said about nodes and graphs.
+"""Words: visible tokens, and labels of nodes and graphs.
 
-Plain text comes out of here; whoever puts it into HTML or into plotly's markup escapes it there.
+All of it is plain text; callers that put it into HTML or plotly's markup escape it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from numpy import ndarray
 from graphs.analysis.strengths import Strengths
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, NodeKind
-from graphs.core.opening import ContextRule
+from graphs.core.opening import PrefixRule
 from graphs.core.provenance import Target
 
 _SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
 _JOINER = re.compile("(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")  # in Persian and emoji
 _ISOLATE, _POP = "\u2068", "\u2069"
 _UNUSUAL = re.compile("[^\n\t -~]")
-# Controls, marks of direction and others without a shape, half characters, ends of lines.
-_OBEYED = ("Cc", "Cf", "Cs", "Zl", "Zp")
-_LONGEST = 40  # letters of one text in a sentence
-_LONGEST_PROMPT, _LONGEST_PREDICTION = 80, 24  # letters in the title
+# Controls, direction marks and other invisible characters, surrogates, line separators.
+_CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_LONGEST = 40  # characters of a text in a sentence
+_LONGEST_PROMPT, _LONGEST_PREDICTION = 80, 24  # characters in the title
 _NEIGHBOURS = 3  # inputs and outputs named per node
 
 
 def visible(text: str) -> str:
-    """A text in which everything can be seen; what cannot be printed is written as in Python.
+    """A text with every character visible; unprintable ones become Python escapes.
 
     >>> visible("a\\n"), visible("  "), visible(""), visible("\\x00\\u202e")
     ('a⏎', '␣␣', "''", '\\\\x00\\\\u202e')
@@ -48,9 +48,9 @@ def visible(text: str) -> str:
 
 
 def readable(text: str) -> str:
-    """A text that a terminal shows and does not obey: nothing in it moves, hides or turns round.
+    """A text that is safe to print: control characters cannot act on the terminal.
 
-    What a terminal would obey is written as in Python; ends of lines, tabs and isolates stay.
+    Control characters become Python escapes; line breaks, tabs and isolates stay.
 
     >>> readable("\\x1b[2J é\\n"), readable("\\u202e")
     ('\\\\x1b[2J é\\n', '\\\\u202e')
@@ -68,7 +68,7 @@ def one_line(text: str) -> str:
 
 
 def letters(text: str) -> float:
-    """How wide a text is, in letters of average width."""
+    """Width of a text, in characters of average width."""
     return sum(
         0.0
         if unicodedata.category(char) in ("Mn", "Me", "Cf")
@@ -80,17 +80,17 @@ def letters(text: str) -> float:
 
 
 def short(text: str, length: int) -> str:
-    """A visible text without blanks around it, as wide as at most `length` letters."""
+    """A visible text without surrounding blanks, at most `length` characters wide."""
     return isolated(_shortened(visible(text).strip(), length))
 
 
 def quoted(text: str) -> str:
-    """A visible text in quotation marks, which show the blanks around it."""
+    """A visible text in quotation marks, with surrounding blanks."""
     return f"“{isolated(_shortened(visible(text), _LONGEST))}”"
 
 
 def isolated(text: str) -> str:
-    """A text that keeps its direction of writing to itself."""
+    """A text whose writing direction does not affect its surroundings."""
     return f"{_ISOLATE}{text}{_POP}"
 
 
@@ -111,7 +111,7 @@ def number(value: float) -> str:
 
 
 def label(graph: AttributionGraph, row: int) -> str:
-    """What a node stands for, in a few words."""
+    """Label of a node."""
     node = graph.nodes[row]
     match node.kind:
         case NodeKind.TOKEN:
@@ -125,15 +125,15 @@ def label(graph: AttributionGraph, row: int) -> str:
             if description is not None and description.label:
                 return visible(description.label)
             tokens = " ".join(map(quoted, graph.output_tokens.get(row, ())))
-            return f"raises {tokens}" if tokens else "no label"
+            return f"promotes {tokens}" if tokens else "no label"
         case NodeKind.ERROR:
-            return f"what layer {node.layer}'s dictionary leaves unexplained"
+            return f"error of layer {node.layer}'s dictionary"
         case NodeKind.LOGIT | NodeKind.TARGET:
             return f"{quoted(_target(graph, row).text)} {probability(graph, row)}".strip()
 
 
 def mark(graph: AttributionGraph, row: int, length: int = 14) -> str:
-    """The few letters beside a feature or a target; empty where nothing is known."""
+    """Short text next to a feature or a target; empty if nothing is known."""
     if graph.nodes.kind[row] in TARGET_KINDS:
         return f"{short(_target(graph, row).text, length)} {probability(graph, row)}".strip()
     tokens = graph.output_tokens.get(row, ())
@@ -141,20 +141,20 @@ def mark(graph: AttributionGraph, row: int, length: int = 14) -> str:
 
 
 def probability(graph: AttributionGraph, row: int) -> str:
-    """The model's probability of a target, where it is a known one of a token."""
+    """The model's probability of a target token, if known; else empty."""
     target = _target(graph, row)
     known = None if target.token_id is None else target.probability
     return "" if known is None else percent(known)
 
 
 def position_text(graph: AttributionGraph, row: int) -> str:
-    """The prompt's token at which a node is, and its position; empty for biases."""
+    """Token and position of a node; empty for biases."""
     pos = graph.nodes[row].pos
     return "" if pos is None else f"{quoted(graph.token_text(pos))} at {pos}"
 
 
 def hover_lines(graph: AttributionGraph, strengths: Strengths, rows: list[int]) -> list[list[str]]:
-    """For each node: its id, label, place, numbers, and its strongest inputs and outputs."""
+    """Lines for each node: id, label, position, numbers, strongest inputs and outputs."""
     inputs, outputs = strengths.inputs(_NEIGHBOURS), strengths.outputs(_NEIGHBOURS)
     return [
         [
@@ -167,10 +167,10 @@ def hover_lines(graph: AttributionGraph, strengths: Strengths, rows: list[int]) 
 
 
 def heading(graph: AttributionGraph) -> str:
-    """The prompt and the prediction that is explained most."""
+    """The prompt and the most heavily weighted target."""
     header = graph.provenance
-    asked = header.opening is not None and header.opening.rule == ContextRule.ASKED
-    opening = "" if asked else "".join(header.tokens[: header.context_only])
+    is_explicit = header.opening is not None and header.opening.rule == PrefixRule.ASKED
+    opening = "" if is_explicit else "".join(header.tokens[: header.n_prefix])
     prompt = visible(header.prompt.removeprefix(opening)).lstrip()
     if letters(prompt) > _LONGEST_PROMPT:  # its end is what the prediction follows
         prompt = _ending(prompt, _LONGEST_PROMPT)
@@ -190,7 +190,7 @@ def origin(graph: AttributionGraph) -> str:
 
 
 def counted(drawn: int, total: int, noun: str) -> str:
-    """How many there are, and how many of them are drawn.
+    """Number of things, and how many of them are drawn.
 
     >>> counted(1, 1, "node"), counted(400, 1543, "edge")
     ('1 node', 'the strongest 400 of 1,543 edges')
@@ -220,7 +220,7 @@ def _edge_lines(
     ends: Int[ndarray, " edge"],
     edges: list[int],
 ) -> list[str]:
-    """One line per edge: the part of the receiver's input that it is, and the other end."""
+    """One line per edge: its share of the target's inputs, and the other end."""
     lines: list[str] = []
     for edge in edges:
         share, other = float(strengths.share[edge]), int(ends[edge])
@@ -244,11 +244,11 @@ def _target(graph: AttributionGraph, row: int) -> Target:
 
 
 def _shown(found: re.Match[str]) -> str:
-    """A character as it is, or as in Python where a terminal would obey it."""
+    """A character, or its Python escape if it is a control character."""
     char = found[0]
     kept = char in (_ISOLATE, _POP) or _JOINER.match(found.string, found.start())
-    obeyed = not kept and unicodedata.category(char) in _OBEYED
-    return repr(char)[1:-1] if obeyed else char
+    is_control = not kept and unicodedata.category(char) in _CONTROLS
+    return repr(char)[1:-1] if is_control else char
 
 
 def _printable(char: str) -> str:
@@ -265,7 +265,7 @@ def _shortened(text: str, length: int) -> str:
 
 
 def _ending(text: str, length: int) -> str:
-    """The last words of a text."""
+    """The last words of a text, with an ellipsis."""
     text = text[-length:]
     while letters(text) > length - 2:
         text = text[1:]

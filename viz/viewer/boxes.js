@@ -1,5 +1,5 @@
 // @ts-check
-// Boxes: the subgraph without a mouse.  One box is in the order of Tab, arrows go from there.
+// Boxes: keyboard control of the subgraph.  Tab reaches one box, arrows move from there.
 "use strict";
 
 const NUDGE = 12; // pixels that a key moves a box
@@ -37,7 +37,7 @@ function listenToBoxes(canvas, parts, boxes, spots, events) {
   });
 }
 
-/** The key that takes away; on some keyboards it is the only one of its kind. @param {KeyboardEvent} event */
+/** Whether a key is Delete or Backspace, which some keyboards have instead. @param {KeyboardEvent} event */
 function isDelete({ key }) {
   return key === "Delete" || key === "Backspace";
 }
@@ -47,13 +47,13 @@ function nameOf(box) {
   return /** @type {HTMLElement} */ (box.querySelector(".name") ?? box);
 }
 
-/** The box that Tab leads to. @param {HTMLElement[]} boxes @param {number} current */
+/** Set the box that Tab reaches. @param {HTMLElement[]} boxes @param {number} current */
 function beCurrent(boxes, current) {
   boxes.forEach((box, number) => nameOf(box).setAttribute("tabindex", number === current ? "0" : "-1"));
 }
 
 /**
- * The nearest other spot, in a direction if there is one; what is aside counts threefold.
+ * The nearest other spot, in a direction if given; sideways distance counts threefold.
  * @param {{x: number, y: number}[]} spots
  * @param {number} from
  * @param {number} across
@@ -77,7 +77,7 @@ function movedSpot({ x, y }, dx, dy) {
   return { x: Math.max(BOX.wide / 2, x + dx), y: Math.max(BOX.high / 2, y + dy) };
 }
 
-/** Put the keys on what the page will draw next, if they were on something that is gone. @param {string[]} keys The first that is there. */
+/** Move a lost focus to an element of the next drawing. @param {string[]} keys The first that exists. */
 function focusSoon(keys) {
   whenDrawn(() => {
     if (document.activeElement === document.body) keys.map((key) => byKey(key)).find(Boolean)?.focus();

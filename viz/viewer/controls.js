@@ -1,5 +1,5 @@
 // @ts-check
-// Controls: buttons of the page, sliders, kinds and filters.
+// Controls: tool buttons, sliders, kinds and filters.
 "use strict";
 
 /** @param {Viewer} viewer */
@@ -14,7 +14,7 @@ function renderTools(viewer) {
     tool("Save", "save annotations as a file", () => saveAnnotations(viewer)),
     tool("Load", "load annotations from a file", () => byId("file").click()),
     tool("Revert to file", "back to the annotations in this file; can be undone", () => viewer.dispatch({ type: "revert", file }), sameNotes(viewer.notes, file)),
-    tool("Link", "put all this into the address and copy it", () => shareLink(viewer)),
+    tool("Link", "put this state into the address and copy it", () => shareLink(viewer)),
     tool("PNG", "save the graph as a picture", () => savePicture(viewer, "graph", "png")),
     tool("SVG", "save the graph as a drawing", () => savePicture(viewer, "graph", "svg")),
     tool("◐", "light or dark (d)", () => switchTheme(viewer)),
@@ -42,20 +42,20 @@ function renderControls(viewer) {
   const present = KINDS.filter((_, number) => graph.kind.includes(number));
   refill(kinds, [
     ...present.map((kind) => element("button.kind", { "data-key": `kind ${kind}`, "aria-pressed": String(!view.without.includes(kind)), click: () => viewer.dispatch({ type: "kind", kind }) }, symbolOf(KINDS.indexOf(kind)), kind)),
-    toggle("all edges", view.faint, "draw all edges that are left, faintly (e)", () => set({ faint: !view.faint })),
+    toggle("all edges", view.faint, "draw all remaining edges faintly (e)", () => set({ faint: !view.faint })),
     toggle("keep errors", view.keepErrors, "never prune error nodes", () => set({ keepErrors: !view.keepErrors })),
     viewer.notes.hidden.length > 0 && element("button", { "data-key": "show hidden", click: () => viewer.dispatch({ type: "showAll" }) }, `show ${viewer.notes.hidden.length} hidden`),
-    viewer.pair && toggle("differences", view.colour === "difference", "colour by difference: more influence here, or less", () => set({ colour: view.colour === "difference" ? "kind" : "difference" })),
-    viewer.pair && view.colour === "difference" && element("span.scale", { role: "img", "aria-label": "colours from less influence here than there to more" }, "less here", element("i", {}), "more here"),
+    viewer.pair && toggle("differences", view.colour === "difference", "colour by difference in influence", () => set({ colour: view.colour === "difference" ? "kind" : "difference" })),
+    viewer.pair && view.colour === "difference" && element("span.scale", { role: "img", "aria-label": "colours from less influence than in the other graph to more" }, "less here", element("i", {}), "more here"),
   ]);
   renderFilters(viewer, filters, set);
   renderFrequency(viewer, filters, set);
 }
 
-/** Sliders stay the elements that they are, so that they can be held while they move. @param {HTMLElement} place @param {(name: any, what: string) => HTMLElement} slider @param {View} view */
+/** Update sliders in place, so that they can be dragged while the page redraws. @param {HTMLElement} place @param {(name: any, what: string) => HTMLElement} slider @param {View} view */
 function fillSliders(place, slider, view) {
   if (!place.childElementCount) {
-    place.append(slider("nodes", "share of influence that the nodes hold"), slider("edges", "share of edge scores that the edges hold"));
+    place.append(slider("nodes", "share of influence kept in nodes"), slider("edges", "share of edge scores kept in edges"));
   }
   for (const name of /** @type {("nodes" | "edges")[]} */ (["nodes", "edges"])) {
     const input = /** @type {HTMLInputElement} */ (place.querySelector(`[data-key="slider ${name}"]`));
@@ -65,17 +65,17 @@ function fillSliders(place, slider, view) {
   }
 }
 
-/** What is left: of the page, and where that is not all, of the whole graph too. @param {Viewer} viewer @param {HTMLElement} place */
+/** What pruning leaves of the page's part, and of the whole graph if that differs. @param {Viewer} viewer @param {HTMLElement} place */
 function renderLeft(viewer, place) {
   const { view, graph } = viewer;
   const left = place.querySelector(".left") ?? place.appendChild(element("span.left", { role: "status" }));
   const here = leftOf(viewer, view.active);
   const whole = isExact(graph, view) ? null : wholeAt(graph, view);
-  left.textContent = isExact(graph, view) ? here : `${here} of what this page holds`;
+  left.textContent = isExact(graph, view) ? here : `${here} of the part in this page`;
   if (whole) left.append(element("span.whole", {}, `; of the whole graph at nodes ${percent(whole.nodes)}, edges ${percent(whole.edges)}: ${leftText(whole.nNodes, whole.nEdges, whole.scores)}`));
 }
 
-/** What pruning leaves of a graph in the page, in words. @param {Viewer} viewer @param {number} number */
+/** Text about what pruning leaves of a graph in the page. @param {Viewer} viewer @param {number} number */
 function leftOf(viewer, number) {
   const { kept, scores } = viewer.pruning(number);
   return leftText(kept.nNodes, kept.nEdges, scores);
@@ -109,8 +109,8 @@ function renderFilters(viewer, place, set) {
       element("label", {}, "layers ", limit(0, "lowest layer"), " – ", limit(1, "highest layer")),
       element("label", {}, "lines ", element("select", { "data-key": "links", change: (/** @type {Event} */ event) => set({ links: /** @type {any} */ (event.target).value }) },
         ...["either", "inputs", "outputs", "pinned"].map((name) => element("option", { value: name }, name)))),
-      element("button", { "data-key": "reset", click: () => viewer.dispatch({ type: "reset" }), title: "no filter, zoomed out" }, "Reset"),
-      element("span", { role: "status" }, element("button.found", { "data-key": "found", title: "list what is found (Enter)", click: () => listFound(viewer) })));
+      element("button", { "data-key": "reset", click: () => viewer.dispatch({ type: "reset" }), title: "remove filters and zoom" }, "Reset"),
+      element("span", { role: "status" }, element("button.found", { "data-key": "found", title: "list the nodes found (Enter)", click: () => listFound(viewer) })));
   }
   const field = (/** @type {string} */ key) => /** @type {HTMLInputElement} */ (place.querySelector(`[data-key="${key}"]`));
   if (field("search") !== document.activeElement) field("search").value = view.search;
@@ -119,12 +119,12 @@ function renderFilters(viewer, place, set) {
     const one = field(`layer ${end}`);
     if (one !== document.activeElement) one.value = view.layers ? String(view.layers[end]) : "";
   }
-  const said = /** @type {HTMLElement} */ (place.querySelector(".found"));
-  said.textContent = foundText(viewer);
-  said.hidden = !view.search;
+  const count = /** @type {HTMLElement} */ (place.querySelector(".found"));
+  count.textContent = foundText(viewer);
+  count.hidden = !view.search;
 }
 
-/** How many nodes a search finds, and what hides how many of them. @param {Viewer} viewer */
+/** Number of nodes that a search finds, and how many of them are hidden by what. @param {Viewer} viewer */
 function foundText(viewer) {
   const { view, graph } = viewer;
   const rows = [...found(graph, viewer.labelled(), view.search)];
@@ -133,7 +133,7 @@ function foundText(viewer) {
   return `${counted(rows.length)} found${counts.join("")}`;
 }
 
-/** Go to the list of what is found. @param {Viewer} viewer */
+/** Go to the list of nodes found. @param {Viewer} viewer */
 function listFound(viewer) {
   viewer.dispatch({ type: "set", view: { tab: "list" } });
   whenDrawn(() => /** @type {HTMLElement | null} */ (document.querySelector(".nodes tbody button"))?.focus());

@@ -1,5 +1,5 @@
 // @ts-check
-// Data: a graph as the page holds it, columns decoded and edges indexed from both ends.
+// Data: a graph of the page, with decoded columns and edges indexed by both ends.
 "use strict";
 
 /**
@@ -8,7 +8,7 @@
  * @property {Int32Array} start
  * @property {Int32Array} edge
  *
- * @typedef {object} Level Where the nodes of a part go; nodes that are not in it have NaN.
+ * @typedef {object} Level A layout of some nodes; the others have NaN.
  * @property {Float32Array} x
  * @property {Float32Array} y
  * @property {Int32Array} columns
@@ -19,16 +19,16 @@
  * @property {string[]} rows
  * @property {number} width
  * @property {number} height
- * @property {number[] | null} columnOf Column of each position, where it is not its own.
+ * @property {number[] | null} columnOf Column of each position, if it is not the position itself.
  *
  * @typedef {object} Side One of two graphs that are compared.
  * @property {Int32Array} partner Row of the same node in the other graph, or -1.
  * @property {Float64Array} difference More (1) or less (-1) influence than there.
- * @property {number[]} columnOf Column of each position: tokens that stand for each other share one.
+ * @property {number[]} columnOf Column of each position: aligned tokens share one.
  * @property {Level[]} levels
  *
  * @typedef {{atNodes: Float64Array, atEdges: Float64Array, nNodes: Int32Array, nEdges: Int32Array,
- *   replacement: Float64Array, completeness: Float64Array}} Grid What pruning leaves of the whole
+ *   replacement: Float64Array, completeness: Float64Array}} Grid Results of pruning the whole
  *   graph, by node threshold, then edge threshold: errors pruned first, then errors kept.
  * @typedef {{name: string, members: string[], automatic: boolean}} Group
  * @typedef {{tokens: string[], activations: number[]}} Example
@@ -45,13 +45,13 @@
  * @property {string} heading
  * @property {string} origin
  * @property {string} key
- * @property {string | null} dictionary The same for all graphs whose features are the same.
+ * @property {string | null} dictionary Equal for graphs with the same features.
  * @property {string[]} tokens
  * @property {number} nLayers
  * @property {string[]} remarks
- * @property {{nodes: number, edges: number}} exact Thresholds up to which nothing is lacking.
- * @property {boolean} partial Whether the page lacks nodes or edges of it.
- * @property {Grid | null} whole Only of a graph that the page has a part of.
+ * @property {{nodes: number, edges: number}} exact Thresholds up to which the page is complete.
+ * @property {boolean} partial Whether the page lacks some nodes or edges.
+ * @property {Grid | null} whole Only if the page has a part of the graph.
  * @property {Check[]} checks
  * @property {string[]} failures
  * @property {{replacement: number, completeness: number}} scores
@@ -68,20 +68,20 @@
  * @property {Float64Array} total
  * @property {Float32Array} value
  * @property {Uint8Array} expanded
- * @property {Float32Array} frequency Share of tokens that a feature fires on, where it is known.
+ * @property {Float32Array} frequency Share of tokens on which a feature is active; NaN if unknown.
  * @property {string[]} names
  * @property {string[]} labels
  * @property {string[]} marks
  * @property {Uint16Array | Int32Array} source
  * @property {Uint16Array | Int32Array} target
  * @property {Float32Array} share
- * @property {Float32Array} edgeBefore More than 1 for edges that carry nothing.
- * @property {{targets: Int32Array, sizes: Float64Array}} differences Predictions that have all
- *   edges from the page's nodes, and what of the whole graph feeds the difference of each two.
+ * @property {Float32Array} edgeBefore Above 1 for edges without influence.
+ * @property {{targets: Int32Array, sizes: Float64Array}} differences Predictions with all edges
+ *   from the page's nodes, and the absolute sum of the difference of each two rows.
  * @property {Adjacency} inputs Edges by their target.
  * @property {Adjacency} outputs Edges by their source.
  * @property {Map<string, number>} place Row of each name.
- * @property {Level[]} levels Of the graph alone.
+ * @property {Level[]} levels For the graph shown alone.
  * @property {Record<string, Feature>} features
  * @property {Measured[]} measured
  * @property {object} annotations
@@ -101,7 +101,7 @@ function decoded([type, text]) {
 }
 
 /**
- * Members of a record that are columns, decoded; the others as they are.
+ * A record with its columns decoded.
  * @param {Record<string, any>} record
  * @returns {Record<string, any>}
  */
@@ -150,7 +150,7 @@ function readSide(data, graph) {
 }
 
 /**
- * A layout with a place for every node, NaN for those that are not in it.
+ * A layout with a place for every node; NaN for nodes that are not in it.
  * @param {Record<string, any>} data
  * @param {number} count
  * @param {number[] | null} columnOf
@@ -190,7 +190,7 @@ function edgesAt(side, node) {
   return side.edge.subarray(side.start[node], side.start[node + 1]);
 }
 
-/** The key under which what is known of a feature is kept. @param {string} name */
+/** Key of a feature's description. @param {string} name */
 function featureKey(name) {
   const found = /^feature:(\d+\/\d+)@/.exec(name);
   return found ? found[1] : null;

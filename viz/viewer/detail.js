@@ -1,5 +1,5 @@
 // @ts-check
-// Detail: all that is known about one node, and what can be done with it.
+// Detail: information about the clicked node, and actions on it.
 "use strict";
 
 /**
@@ -14,7 +14,7 @@
 /**
  * @param {Graph} graph
  * @param {Notes} notes
- * @param {ReturnType<typeof labelSource>} source Where its label is from.
+ * @param {ReturnType<typeof labelSource>} source Origin of its label.
  * @param {View} view
  * @param {number} row
  * @param {Actions} actions
@@ -42,7 +42,7 @@ function nodeDetail(graph, notes, source, view, row, actions, members) {
   );
 }
 
-/** A label that can be changed; the file's own stands below a changed one. @param {Graph} graph @param {Notes} notes @param {ReturnType<typeof labelSource>} source @param {number} row @param {Actions} actions */
+/** An editable label; the original label is below an edited one. @param {Graph} graph @param {Notes} notes @param {ReturnType<typeof labelSource>} source @param {number} row @param {Actions} actions */
 function labelField(graph, notes, source, row, actions) {
   const shown = labelOf(graph, notes, row);
   const field = element("input", {
@@ -59,8 +59,8 @@ function labelField(graph, notes, source, row, actions) {
   });
   const original = shown !== graph.labels[row] && element("small.quiet", {}, `in the file: ${graph.labels[row]}`);
   const from = source === "file" && element("small.quiet", {}, "from the annotations in the file");
-  const elsewhere = source === "elsewhere" && element("small.quiet", {}, "yours for this feature, given elsewhere ",
-    element("button", { click: () => actions.label(""), "data-key": "forget", title: "take this label away from all prompts of this dictionary; can be undone" }, "Forget"));
+  const elsewhere = source === "elsewhere" && element("small.quiet", {}, "your label of this feature, from another prompt ",
+    element("button", { click: () => actions.label(""), "data-key": "forget", title: "remove this label from all prompts of this dictionary; can be undone" }, "Forget"));
   return element("span.label", {}, field, from, elsewhere, original);
 }
 
@@ -84,13 +84,13 @@ function pageLink(graph, name) {
   return element("a", { href: address, target: "_blank", rel: "noreferrer noopener" }, "Neuronpedia ↗");
 }
 
-/** Another prediction to subtract. @param {Graph} graph @param {Notes} notes @param {View} view @param {number} row @param {Actions} actions */
+/** Choice of another prediction to subtract. @param {Graph} graph @param {Notes} notes @param {View} view @param {number} row @param {Actions} actions */
 function minusChoice(graph, notes, view, row, actions) {
   const others = graph.names.filter((_, other) => other !== row && isTarget(graph, other));
   if (!others.length) return null;
   const options = others.map((name) =>
     element("option", { value: name, selected: view.minus === name }, labelOf(graph, notes, /** @type {number} */ (graph.place.get(name)))));
-  return element("p", {}, element("label", {}, "Why not another: minus ",
+  return element("p", {}, element("label", {}, "Contrast with: minus ",
     element("select", { "data-key": "minus", change: (/** @type {Event} */ e) => actions.minus(/** @type {HTMLSelectElement} */ (e.target).value || null) },
       element("option", { value: "" }, "nothing"), ...options)));
 }
@@ -101,15 +101,15 @@ function featureDetail(feature, activation) {
     list.length > 0 && element("p.tokens", {}, element("span.quiet", {}, word), ...list.map((token) => element("bdi.token", {}, token)));
   return element(
     "div", {},
-    tokens("says", feature.said), tokens("raises", feature.raised), tokens("lowers", feature.lowered),
-    feature.frequency !== null && element("p.quiet", {}, `fires on ${percent(feature.frequency)} of tokens`),
+    tokens("promotes at its own layer", feature.said), tokens("promotes", feature.raised), tokens("suppresses", feature.lowered),
+    feature.frequency !== null && element("p.quiet", {}, `active on ${percent(feature.frequency)} of tokens`),
     feature.histogram.length > 0 && histogram(feature, activation),
     feature.examples.length > 0 && element("h3", {}, "Examples"),
     ...feature.examples.map((example) => heated(example, feature.largest ?? 1)),
   );
 }
 
-/** How often the feature fires how strongly, and where it is here. @param {Feature} feature @param {number} activation */
+/** Histogram of the feature's activations, with its activation here. @param {Feature} feature @param {number} activation */
 function histogram({ histogram: counts, largest }, activation) {
   const [width, height] = [220, 36];
   const most = Math.max(...counts.map(Math.log1p), 1e-9);
@@ -119,11 +119,11 @@ function histogram({ histogram: counts, largest }, activation) {
     return vector("rect", { x: bin * step + 0.5, y: height - high, width: Math.max(1, step - 1), height: high, class: "bar" });
   });
   const here = largest && !Number.isNaN(activation) ? [vector("line", { x1: Math.min(1, activation / largest) * width, x2: Math.min(1, activation / largest) * width, y1: 0, y2: height, class: "here" })] : [];
-  const said = `activations up to ${threeDigits(largest ?? 0)}, logarithmic counts; here ${threeDigits(activation)}`;
-  return element("figure.histogram", {}, vector("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": said }, ...bars, ...here), element("figcaption.quiet", {}, said));
+  const caption = `activations up to ${threeDigits(largest ?? 0)}, logarithmic counts; here ${threeDigits(activation)}`;
+  return element("figure.histogram", {}, vector("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": caption }, ...bars, ...here), element("figcaption.quiet", {}, caption));
 }
 
-/** A text whose tokens are coloured by the activation at them. @param {Example} example @param {number} largest */
+/** A text with tokens coloured by activation. @param {Example} example @param {number} largest */
 function heated({ tokens, activations }, largest) {
   const pieces = tokens.map((token, place) => {
     const part = Math.min(1, Math.max(0, activations[place] / largest));

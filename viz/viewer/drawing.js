@@ -3,27 +3,27 @@
 "use strict";
 
 /**
- * @typedef {object} Frame Where a layout lies on the screen, in pixels.
+ * @typedef {object} Frame Place of a layout on the screen, in pixels.
  * @property {Level} level
  * @property {number} left
  * @property {number} top
  * @property {number} width
  * @property {number} height
- * @property {[number, number, number, number]} range Seen part: left, right, bottom, top, 0 to 1.
+ * @property {[number, number, number, number]} range Visible part: left, right, bottom, top, 0 to 1.
  * @property {[number, number]} unit Pixels per unit of the layout.
- * @property {number} above Pixels over it for the labels of predictions.
- * @property {number} type How large texts and markers are, 1 on a laptop.
+ * @property {number} above Pixels above it for the labels of predictions.
+ * @property {number} type Scale of texts and markers, 1 on a laptop.
  *
  * @typedef {Record<"paper" | "ink" | "grey" | "pale" | "positive" | "negative" | "token" | "feature" |
  *   "error" | "bias" | "target" | "pin" | "cursor", string>} Palette
  *
- * @typedef {object} Scene What is drawn of a graph.
+ * @typedef {object} Scene The drawn part of a graph.
  * @property {Graph} graph
  * @property {Frame} frame
  * @property {Palette} palette
  * @property {Uint8Array} visible
  * @property {Drawn[]} edges Strongest first.
- * @property {Map<number, number> | null} near Nodes that stand out, and their share; null: all.
+ * @property {Map<number, number> | null} near Highlighted nodes, and their share; null: all.
  * @property {number | null} clicked
  * @property {number | null} cursor
  * @property {Set<number>} pinned
@@ -31,16 +31,16 @@
  * @property {number} most Influence of the largest node.
  * @property {Float64Array | null} difference More (1) or less (-1) than in the other graph.
  * @property {Int32Array | null} matched The same node in the other graph, or -1.
- * @property {(row: number) => string} says A few letters for a node.
+ * @property {(row: number) => string} markOf Short text of a node.
  */
 
 const MARGIN = { left: 50, right: 24, bottom: 62 };
 const FULL = /** @type {[number, number, number, number]} */ ([0, 1, 0, 1]);
 const LARGEST = 9; // radius in pixels
-const SMALLEST = 0.45; // as a part of the largest
-const SATURATED = 0.4; // share of an input from which its colour is full
-const BEHIND = 0.12; // of their opacity is left to other edges while a node is clicked
-const ALL_EDGES = { fast: 4000, each: 6000 }; // drawn at once, and in each further picture
+const SMALLEST = 0.45; // relative to the largest
+const SATURATED = 0.4; // share of an input above which its colour is saturated
+const BEHIND = 0.12; // relative opacity of other edges while a node is clicked
+const ALL_EDGES = { fast: 4000, each: 6000 }; // drawn at once, and in each further frame
 
 /**
  * @param {Level} level
@@ -75,7 +75,7 @@ function radii(graph, frame, most) {
   });
 }
 
-/** Influence of the node that has most. @param {Graph} graph */
+/** Largest influence of a node. @param {Graph} graph */
 function mostInfluence(graph) {
   let most = 0;
   for (const influence of graph.influence) most = Math.max(most, influence);
@@ -85,7 +85,7 @@ function mostInfluence(graph) {
 /** @type {WeakMap<Level, number>} */
 const lineGaps = new WeakMap();
 
-/** Units between the nearest lines of nodes: 1 within a cell, more where no cell has several. @param {Level} level */
+/** Smallest distance of lines of nodes in units: 1 within a cell, more if no cell has several. @param {Level} level */
 function lineGap(level) {
   const known = lineGaps.get(level);
   if (known !== undefined) return known;
@@ -107,7 +107,7 @@ function edgePath(frame, source, target) {
 }
 
 /**
- * Faint lines for some of the edges that are left.
+ * Faint lines for some of the remaining edges.
  * @param {CanvasRenderingContext2D} context
  * @param {Graph} graph
  * @param {Frame} frame
@@ -132,7 +132,7 @@ function drawFaint(context, graph, frame, edges, first, last, palette) {
   context.globalAlpha = 1;
 }
 
-/** The weaker an edge among those that are left, the fainter. @param {Graph} graph @param {number} edge @param {number} rank @param {Palette} palette @returns {Required<Stroke>} */
+/** Stroke of a remaining edge: fainter for weaker edges. @param {Graph} graph @param {number} edge @param {number} rank @param {Palette} palette @returns {Required<Stroke>} */
 function faintStroke(graph, edge, rank, palette) {
   const fade = Math.log10(1 + rank);
   return {
@@ -207,7 +207,7 @@ function coloursOf({ graph, palette, near, clicked, difference }, n) {
   return open ? { fill: palette.paper, outline: own } : { fill: own, outline: graph.kind[n] === KIND.bias ? own : palette.paper };
 }
 
-/** Whether a node is in the part that is seen. @param {Frame} frame @param {number} n */
+/** Whether a node is in the visible part. @param {Frame} frame @param {number} n */
 function isInside(frame, n) {
   const [x, y] = [frame.level.x[n] / frame.level.width, frame.level.y[n] / frame.level.height];
   const [l, r, b, t] = frame.range;

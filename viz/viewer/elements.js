@@ -1,5 +1,5 @@
 // @ts-check
-// Elements: HTML from values; texts are never read as markup.
+// Elements: HTML from values; text is never parsed as markup.
 "use strict";
 
 /**
@@ -35,18 +35,18 @@ function byId(id) {
   return /** @type {HTMLElement} */ (document.getElementById(id));
 }
 
-/** What is named by its key. @param {string} key @param {ParentNode} place @returns {HTMLElement | null} */
+/** The element with a key. @param {string} key @param {ParentNode} place @returns {HTMLElement | null} */
 function byKey(key, place = document) {
   return place.querySelector(`[data-key="${CSS.escape(key)}"]`);
 }
 
-/** Do something once the page has drawn what it was just told. @param {() => void} act */
+/** Run a function after the next drawing of the page. @param {() => void} act */
 function whenDrawn(act) {
   requestAnimationFrame(() => requestAnimationFrame(act));
 }
 
 /**
- * Put new content in the place of old, and the keyboard's focus back where it was.
+ * Replace the content of an element, keeping the keyboard focus.
  * @param {HTMLElement} place
  * @param {(Node | string | null | false)[]} children
  */
@@ -60,7 +60,7 @@ function refill(place, children) {
 }
 
 /**
- * A symbol of a kind of node, as it is in the plot.
+ * Symbol of a kind of node, as in the plot.
  * @param {number} kind
  */
 function symbolOf(kind) {

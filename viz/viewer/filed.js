@@ -1,33 +1,33 @@
 // @ts-check
-// Filed: annotations of the file beside those that the browser kept; neither is lost without a word.
+// Filed: annotations in the file and those stored in the browser; neither is lost silently.
 "use strict";
 
 /** @param {Notes} one @param {Notes} other */
 function sameNotes(one, other) {
-  return NOTED.every((part) => !differing(one, other, part));
+  return NOTE_PARTS.every((part) => !differing(one, other, part));
 }
 
-/** Parts of notes, and what one of each is called. */
-const NOTED = /** @type {const} */ (["pins", "labels", "groups", "places", "hidden"]);
-const CALLED = { pins: "pin", labels: "label", groups: "group", places: "place", hidden: "hidden node" };
+/** Parts of notes, and their names. */
+const NOTE_PARTS = /** @type {const} */ (["pins", "labels", "groups", "places", "hidden"]);
+const PART_NAMES = { pins: "pin", labels: "label", groups: "group", places: "place", hidden: "hidden node" };
 
-/** How much of a part is in one of two notes only, whatever the order in which it was said. @param {Notes} one @param {Notes} other @param {typeof NOTED[number]} part */
+/** Number of entries of a part that differ between two notes, whatever their order. @param {Notes} one @param {Notes} other @param {typeof NOTE_PARTS[number]} part */
 function differing(one, other, part) {
-  const [here, there] = [one, other].map((notes) => said(notes, part));
+  const [here, there] = [one, other].map((notes) => entriesOf(notes, part));
   const names = new Set([...here.keys(), ...there.keys()]);
   return [...names].filter((name) => here.get(name) !== there.get(name)).length;
 }
 
-/** What a part of notes says, by what it says it of. @param {Notes} notes @param {typeof NOTED[number]} part @returns {Map<string, string>} */
-function said(notes, part) {
+/** Entries of a part of notes, by key. @param {Notes} notes @param {typeof NOTE_PARTS[number]} part @returns {Map<string, string>} */
+function entriesOf(notes, part) {
   if (part === "groups") return new Map(notes.groups.map(({ name, members, automatic }) => [name, JSON.stringify([[...members].sort(), Boolean(automatic)])]));
   if (part === "pins" || part === "hidden") return new Map(notes[part].map((name) => [name, "yes"]));
   return new Map(Object.entries(notes[part]).map(([name, value]) => [name, JSON.stringify(value)]));
 }
 
-/** In what two notes differ, in words. @param {Notes} one @param {Notes} other */
+/** Description of the differences between two notes. @param {Notes} one @param {Notes} other */
 function differenceText(one, other) {
-  const counts = NOTED.map((part) => /** @type {const} */ ([CALLED[part], differing(one, other, part)])).filter(([, count]) => count);
+  const counts = NOTE_PARTS.map((part) => /** @type {const} */ ([PART_NAMES[part], differing(one, other, part)])).filter(([, count]) => count);
   return counts.map(([name, count]) => `${count} ${name}${count > 1 ? "s" : ""}`).join(", ").replace(/, ([^,]*)$/, " and $1");
 }
 
@@ -36,15 +36,15 @@ function notesInPage(graph) {
   return notesFrom(graph.annotations);
 }
 
-/** Whether a person must choose: the file says other than when they last saw it, and other than they do. @param {Graph} graph @param {Notes} notes @param {Notes} seen */
+/** Whether a person must choose: the file has changed since they last saw it, and differs from their notes. @param {Graph} graph @param {Notes} notes @param {Notes} seen */
 function mustChoose(graph, notes, seen) {
   const file = notesInPage(graph);
   return !sameNotes(seen, file) && !sameNotes(notes, file);
 }
 
 /**
- * A state out of the browser, beside the file as it is now: where a person had changed nothing, the
- * file's new annotations are shown, and undoing brings the old ones back.
+ * The stored state, updated from the file: if a person had changed nothing, the file's new annotations
+ * are shown, and undo restores the old ones.
  * @param {Graph[]} graphs
  * @param {State} state
  * @returns {State}
@@ -57,7 +57,7 @@ function renewed(graphs, state) {
   return { ...state, notes, seen, past: [...state.past, { notes: state.notes, mine: state.mine }] };
 }
 
-/** Ask whose annotations should be shown, until a person has chosen. @param {Viewer} viewer */
+/** Ask which annotations to show, until a person has chosen. @param {Viewer} viewer */
 function renderFiled(viewer) {
   const { graphs, state } = viewer;
   const asked = graphs.map((_, number) => number).filter((number) => mustChoose(graphs[number], state.notes[number], state.seen[number]));
@@ -70,8 +70,8 @@ function renderFiled(viewer) {
       element("button", { "data-key": `${text} ${number}`, title, click: () => viewer.dispatch({ ...change, graph: number }) }, text);
     return element("p", {},
       element("span", {}, graphs.length > 1 && element("bdi", {}, `${graph.heading}: `),
-        `The annotations in this file have changed since you were here. Shown are yours; the file's differ in ${differenceText(mine, file)}.`),
-      choice("Keep mine", "yours stay as they are, and the file's are a click on “Revert to file” away", { type: "keep", file }),
-      choice("Take the file's", "undoing (u) brings yours back", { type: "revert", file }));
+        `The annotations in this file have changed since your last visit. Yours are shown; the file's differ in ${differenceText(mine, file)}.`),
+      choice("Keep mine", "keep your annotations; “Revert to file” still restores the file's", { type: "keep", file }),
+      choice("Take the file's", "undo (u) restores yours", { type: "revert", file }));
   }));
 }

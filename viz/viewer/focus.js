@@ -1,19 +1,19 @@
 // @ts-check
-// Focus: which nodes are seen, what a clicked node is fed by and feeds, and which edges that draws.
+// Focus: visible nodes, inputs and outputs of the clicked node, and the edges drawn for it.
 "use strict";
 
 /**
  * @typedef {{row: number, edge: number, share: number, weight: number}} Link The node at the other
- *   end; share of the receiver's input and weight are signed; edge is -1 in a difference.
+ *   end; share of the target's inputs and weight are signed; edge is -1 in a difference.
  * @typedef {{row: number, inputs: Link[], outputs: Link[], near: Map<number, number>}} Focus near:
- *   nodes at the other ends, and the share of the strongest link.
+ *   nodes at the other ends, with the share of the strongest link.
  * @typedef {{source: number, target: number, share: number}} Drawn
  */
 
 const MOST_DRAWN = 1000; // highlighted edges
 
 /**
- * Nodes that are seen: those that pruning leaves and no filter hides, and whatever is pinned.
+ * Visible nodes: those left by pruning and filters, and all pinned ones.
  * @param {Graph} graph
  * @param {Kept} kept
  * @param {View} view
@@ -42,9 +42,9 @@ function visibleNodes(graph, kept, view, notes, clicked) {
   return visible;
 }
 
-/** Whether a feature is hidden because it fires on too many tokens. @param {Graph} graph @param {View} view @param {number} n */
+/** Whether a feature is hidden because it is active on too many tokens. @param {Graph} graph @param {View} view @param {number} n */
 function isTooFrequent(graph, { frequency }, n) {
-  return frequency !== null && graph.frequency[n] > frequency; // never where it is unknown
+  return frequency !== null && graph.frequency[n] > frequency; // false for NaN, which is unknown
 }
 
 /**
@@ -65,7 +65,7 @@ function focusOn(graph, visible, row, minus) {
   return { row, inputs: inputs.filter(seen), outputs: outputs.filter(seen), near };
 }
 
-/** What feeds a node, largest share first. @param {Graph} graph @param {number} row @returns {Link[]} */
+/** Inputs of a node, largest share first. @param {Graph} graph @param {number} row @returns {Link[]} */
 function linksInto(graph, row) {
   const links = Array.from(edgesAt(graph.inputs, row), (edge) => {
     const share = graph.share[edge];
@@ -74,18 +74,18 @@ function linksInto(graph, row) {
   return links.sort((a, b) => Math.abs(b.share) - Math.abs(a.share));
 }
 
-/** What a node feeds, most influence first. @param {Graph} graph @param {number} row @returns {Link[]} */
+/** Outputs of a node, most influence first. @param {Graph} graph @param {number} row @returns {Link[]} */
 function linksFrom(graph, row) {
   const links = Array.from(edgesAt(graph.outputs, row), (edge) => {
     const [other, share] = [graph.target[edge], graph.share[edge]];
     return { row: other, edge, share, weight: share * graph.total[other] };
   });
-  return links.sort((a, b) => a.edge - b.edge); // edges are in that order
+  return links.sort((a, b) => a.edge - b.edge); // edges are sorted by influence
 }
 
 /**
- * What feeds the difference of two predictions.  Rows are linear in their target, so this is exact
- * where the page has the edges of both: see differenceSize.
+ * Inputs of the difference of two predictions.  Rows are linear in their target, so this is exact
+ * if the page has all edges of both: see differenceSize.
  * @param {Graph} graph
  * @param {number} row
  * @param {number} minus
@@ -103,7 +103,7 @@ function differenceOf(graph, row, minus) {
 }
 
 /**
- * What of the whole graph feeds the difference of two predictions; null where the page lacks edges.
+ * Absolute sum of the difference of two rows in the whole graph; null if the page lacks edges.
  * @param {Graph} graph
  * @param {number} row
  * @param {number} minus
@@ -114,7 +114,7 @@ function differenceSize({ differences: { targets, sizes } }, row, minus) {
 }
 
 /**
- * Edges that a focus draws, strongest first.
+ * Edges drawn for a focus, strongest first.
  * @param {Graph} graph
  * @param {Focus} focus
  * @param {View["links"]} links
@@ -146,15 +146,15 @@ function drawnBetween(graph, pinned) {
   return found.sort((a, b) => Math.abs(b.share) - Math.abs(a.share)).slice(0, MOST_DRAWN);
 }
 
-/** Rows whose name, label or token has this text. @param {Graph} graph @param {Notes} notes @param {string} text */
+/** Rows whose name, label or token contains a text. @param {Graph} graph @param {Notes} notes @param {string} text */
 function found(graph, notes, text) {
   const wanted = text.trim().toLowerCase();
   const rows = new Set();
   if (!wanted) return rows;
   for (let row = 0; row < graph.count; row++) {
     const token = graph.pos[row] < 0 ? "" : graph.tokens[graph.pos[row]];
-    const said = `${graph.names[row]} ${labelOf(graph, notes, row)} ${token}`.toLowerCase();
-    if (said.includes(wanted)) rows.add(row);
+    const searched = `${graph.names[row]} ${labelOf(graph, notes, row)} ${token}`.toLowerCase();
+    if (searched.includes(wanted)) rows.add(row);
   }
   return rows;
 }

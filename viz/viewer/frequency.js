@@ -1,10 +1,10 @@
 // @ts-check
-// Frequency: a slider, by powers of ten, that hides features which fire on too many tokens.
+// Frequency: a logarithmic slider that hides features which are active on too many tokens.
 "use strict";
 
 const RAREST = -5; // the slider's left end: one token in 100,000
 
-/** Frequency at a place of the slider; null, which hides nothing, at its right end. @param {number} decades */
+/** Frequency at a value of the slider; null, which hides nothing, at its right end. @param {number} decades */
 function frequencyAt(decades) {
   return decades >= 0 ? null : Number((10 ** Math.max(RAREST, decades)).toPrecision(6));
 }
@@ -21,7 +21,7 @@ function renderFrequency(viewer, place, set) {
   const known = viewer.remembered("knows frequencies", [view.active], () => viewer.shown.some((one) => knowsFrequencies(viewer.graphs[one])));
   let label = /** @type {HTMLElement | null} */ (place.querySelector(".slider"));
   if (!known) return label?.remove();
-  const what = "features that fire on a larger share of tokens are hidden (feature density); those that nobody counted stay";
+  const what = "hide features that are active on a larger share of tokens (feature density); features of unknown density stay";
   label ??= place.insertBefore(element("label.slider", { title: what }, "frequency ",
     element("input", {
       type: "range", min: RAREST, max: 0, step: 0.05, "data-key": "slider frequency", "aria-label": what,
@@ -31,8 +31,8 @@ function renderFrequency(viewer, place, set) {
   const [input, output] = /** @type {[HTMLInputElement, HTMLElement]} */ ([...label.children]);
   const { node } = viewer.pruning(view.active).kept;
   const hidden = graph.names.reduce((sum, _, n) => sum + Number(node[n] && isTooFrequent(graph, view, n)), 0);
-  const said = view.frequency === null ? "any" : `≤ ${threeDigits(100 * view.frequency)}%, ${counted(hidden)} hidden`;
+  const text = view.frequency === null ? "any" : `≤ ${threeDigits(100 * view.frequency)}%, ${counted(hidden)} hidden`;
   if (Math.abs(Number(input.value) - decadesOf(view.frequency)) > 0.03) input.value = String(decadesOf(view.frequency));
-  input.setAttribute("aria-valuetext", said);
-  output.textContent = said;
+  input.setAttribute("aria-valuetext", text);
+  output.textContent = text;
 }

@@ -1,15 +1,15 @@
 // @ts-check
-// Graphs: which graph of the page is shown, and which one beside it.
+// Graphs: choice of the graph that is shown, and of one to compare it with.
 "use strict";
 
-const ALONE = -1; // what is beside a graph that is not compared
+const ALONE = -1; // no graph to compare with
 
-/** Selects for a page of several graphs; in the page of one there is nothing to choose. @param {Viewer} viewer */
+/** Selects of a page with several graphs. @param {Viewer} viewer */
 function renderGraphs(viewer) {
   const { graphs } = viewer;
   const several = graphs.length > 1;
   byId("graphs").hidden = !several;
-  byId("heading").classList.toggle("unseen", several); // the select says the same
+  byId("heading").classList.toggle("unseen", several); // the select shows the same
   if (!several) return;
   const [first, second = ALONE] = viewer.shown;
   const show = (/** @type {number} */ one, /** @type {number} */ other) =>
@@ -36,7 +36,7 @@ function graphSelect(label, key, options, chosen, choose) {
       ...options.map(({ name, number }) => element("option", { value: number, selected: number === chosen }, name))));
 }
 
-/** Prompts and predictions; the model first where these are the same. @param {Graph[]} graphs */
+/** Headings of graphs; the model comes first if headings are equal. @param {Graph[]} graphs */
 function graphNames(graphs) {
   const headings = graphs.map(({ heading }) => heading);
   return graphs.map(({ heading, origin }, number) => {

@@ -1,5 +1,5 @@
 // @ts-check
-// Keys: the page without a mouse.
+// Keys: keyboard control of the page.
 "use strict";
 
 const STEP = 0.05; // of a threshold
@@ -16,22 +16,22 @@ function listenToKeys(viewer) {
     }
     if (event.key === "Alt") {
       viewer.raw = true;
-      retell(viewer);
+      refreshTooltip(viewer);
     }
-    if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // shortcuts of the browser
     const arrows = event.key.startsWith("Arrow");
     const elsewhere = event.target instanceof Element && event.target.closest("input, [role=tablist], .divider, table");
     if (arrows && elsewhere) return;
     if (event.key === "Enter" && event.target instanceof Element && event.target.closest("button, a")) return;
-    const deed = DEEDS[event.key];
-    if (!deed) return;
+    const action = KEY_ACTIONS[event.key];
+    if (!action) return;
     event.preventDefault();
-    deed(viewer, event);
+    action(viewer, event);
   });
   document.addEventListener("keyup", (event) => {
     if (event.key === "Alt") {
       viewer.raw = false;
-      retell(viewer);
+      refreshTooltip(viewer);
     }
     if (event.key === "g" && document.body.classList.contains("grouping")) {
       document.body.classList.remove("grouping");
@@ -39,7 +39,7 @@ function listenToKeys(viewer) {
     }
   });
   window.addEventListener("blur", () => {
-    document.body.classList.remove("grouping"); // a key that is let go elsewhere is not heard
+    document.body.classList.remove("grouping"); // a key released in another window fires no event here
     viewer.raw = false;
   });
   byId("tabs").addEventListener("keydown", (event) => {
@@ -53,14 +53,14 @@ function listenToKeys(viewer) {
   });
 }
 
-/** Tell what is pointed at anew. @param {Viewer} viewer */
-function retell(viewer) {
+/** Redraw the tooltip. @param {Viewer} viewer */
+function refreshTooltip(viewer) {
   const { hovered } = viewer;
   viewer.point(viewer.view.active, null);
   if (hovered) viewer.point(hovered.graph, hovered.row);
 }
 
-/** The node that keys act on: what they are at, else what is clicked. @param {Viewer} viewer */
+/** The node that keys act on: the pointed one, else the clicked one. @param {Viewer} viewer */
 function current(viewer) {
   const here = viewer.hovered?.graph === viewer.view.active ? viewer.hovered.row : null;
   return here ?? viewer.clicked();
@@ -69,7 +69,7 @@ function current(viewer) {
 /** @param {Viewer} viewer @param {(row: number) => void} act */
 function onCurrent(viewer, act) {
   const row = current(viewer);
-  if (row === null) announce("First point at a node, or click one.");
+  if (row === null) announce("Point at a node or click one first.");
   else act(row);
 }
 
@@ -81,12 +81,12 @@ function moveThreshold(viewer, name, step) {
 
 /** @param {Viewer} viewer @param {number} step */
 function moveFrequency(viewer, step) {
-  if (!viewer.shown.some((one) => knowsFrequencies(viewer.graphs[one]))) return announce("Nobody has counted how often these features fire.");
+  if (!viewer.shown.some((one) => knowsFrequencies(viewer.graphs[one]))) return announce("The activation frequency of these features is unknown.");
   viewer.dispatch({ type: "set", view: { frequency: frequencyAt(decadesOf(viewer.view.frequency) + step) } });
 }
 
 /** @type {Record<string, (viewer: Viewer, event: KeyboardEvent) => void>} */
-const DEEDS = {
+const KEY_ACTIONS = {
   ArrowLeft: (viewer) => walk(viewer, -1, 0),
   ArrowRight: (viewer) => walk(viewer, 1, 0),
   ArrowUp: (viewer) => walk(viewer, 0, 1),

@@ -1,10 +1,10 @@
 // @ts-check
-// Labels: short texts beside the strongest nodes, each where it covers nothing, or nowhere.
+// Labels: short texts next to the strongest nodes, placed without overlaps.
 "use strict";
 
 const LETTERS = 11; // size of the type
-const OUTPUT_LETTERS = 12; // the same over predictions
-const FEW = 3; // predictions, whose labels may lie; those of more stand steeper, and higher
+const OUTPUT_LETTERS = 12; // the same above predictions
+const FEW = 3; // predictions with flat labels; labels of more predictions are steeper
 const ROOM = 26_000; // square pixels for each label
 const SIDES = [[1, 0], [-1, 0], [0, -1], [0, 1], [1, -1], [-1, -1], [1, 1], [-1, 1]]; // right, down
 
@@ -18,7 +18,7 @@ function drawLabels(pen, scene, radius) {
   const taken = boxIndex(boxes);
   drawOutputs(pen, scene, radius, nodes.filter((n) => isTarget(graph, n)));
   for (const n of labelled(scene, nodes)) {
-    const text = shortened(scene.says(n), 26);
+    const text = shortened(scene.markOf(n), 26);
     const size = LETTERS * frame.type;
     const box = text && freeBox(frame, around4(frame, n, radius[n]), widthOf(text, size), size + 3, taken);
     if (!box) continue;
@@ -27,36 +27,36 @@ function drawLabels(pen, scene, radius) {
   }
 }
 
-/** Nodes whose labels come first: what was clicked, what is near it, pins, then the strongest. @param {Scene} scene @param {number[]} nodes */
-function labelled({ graph, frame, near, clicked, cursor, pinned, says }, nodes) {
+/** Nodes by priority of their labels: clicked, connected, pinned, strongest. @param {Scene} scene @param {number[]} nodes */
+function labelled({ graph, frame, near, clicked, cursor, pinned, markOf }, nodes) {
   const weight = (/** @type {number} */ n) => {
     if (n === clicked || n === cursor) return 10;
     if (near) return near.has(n) ? 2 + Math.abs(near.get(n) ?? 0) : -1;
     return (pinned.has(n) ? 3 : 0) + (graph.kind[n] === KIND.feature ? graph.arrived[n] : -1);
   };
   const most = Math.ceil((frame.width * frame.height) / ROOM / frame.type ** 2);
-  const ranked = nodes.filter((n) => !isTarget(graph, n) && weight(n) > 0 && says(n));
+  const ranked = nodes.filter((n) => !isTarget(graph, n) && weight(n) > 0 && markOf(n));
   return ranked.sort((a, b) => weight(b) - weight(a)).slice(0, most);
 }
 
-/** Pixels over a graph for the labels of its predictions. @param {Graph} graph */
+/** Pixels above a graph for the labels of its predictions. @param {Graph} graph */
 function roomAbove(graph) {
   return graph.kind.filter((kind) => kind >= KIND.logit).length > FEW ? 88 : 54;
 }
 
-/** Slanted texts over the predictions, fanned out where these are near each other. @param {Pen} pen @param {Scene} scene @param {Float64Array} radius @param {number[]} targets */
-function drawOutputs(pen, { graph, frame, palette, says }, radius, targets) {
+/** Slanted labels above the predictions, fanned out where predictions are close. @param {Pen} pen @param {Scene} scene @param {Float64Array} radius @param {number[]} targets */
+function drawOutputs(pen, { graph, frame, palette, markOf }, radius, targets) {
   const size = OUTPUT_LETTERS * frame.type;
   const angle = targets.length > FEW ? Math.PI / 4 : Math.PI / 8;
   const gap = (size + 2) / Math.sin(angle);
   const probable = [...targets].sort((a, b) => graph.seed[b] - graph.seed[a]).slice(0, Math.floor(frame.width / gap));
   if (!probable.length) return;
   const marks = probable.map((n) => ({ n, x: acrossOf(frame, frame.level.x[n]), y: downOf(frame, frame.level.y[n]) - radius[n] - 4 }));
-  marks.sort((a, b) => a.x - a.y - (b.x - b.y)); // from the left, and of those upon each other the lowest first
+  marks.sort((a, b) => a.x - a.y - (b.x - b.y)); // from the left, and of those above each other the lowest first
   const crowded = marks.some(({ x }, i) => i && x - marks[i - 1].x < gap);
   const line = Math.min(...marks.map(({ y }) => y)) - (crowded ? size / 2 : 0);
   const longest = (line - (frame.top - frame.above)) / Math.sin(angle) - size / 2;
-  const texts = marks.map(({ n }) => fitted(says(n), size, longest));
+  const texts = marks.map(({ n }) => fitted(markOf(n), size, longest));
   const ends = texts.map((text) => frame.left + frame.width + MARGIN.right - size / 2 - widthOf(text, size) * Math.cos(angle));
   const places = fanned(marks.map(({ x }) => x), ends, gap, frame.left);
   marks.forEach(({ x, y }, i) => {
@@ -68,7 +68,7 @@ function drawOutputs(pen, { graph, frame, palette, says }, radius, targets) {
 }
 
 /**
- * Places near those that are wanted, in their order, a gap apart and none behind its end.
+ * Places near the wanted ones, in their order, at least a gap apart and before their ends.
  * @param {number[]} wanted
  * @param {number[]} ends
  * @param {number} gap
@@ -81,7 +81,7 @@ function fanned(wanted, ends, gap, left) {
   return places;
 }
 
-/** As much of a text as is no wider than this. @param {string} text @param {number} size @param {number} width */
+/** The longest beginning of a text that fits a width. @param {string} text @param {number} size @param {number} width */
 function fitted(text, size, width) {
   let length = 28;
   while (length > 2 && widthOf(shortened(text, length), size) > width) length--;
@@ -114,7 +114,7 @@ function freeBox(frame, [left, top, right, bottom], width, high, taken) {
   return null;
 }
 
-/** Boxes that can be asked whether one lies in their way. @param {Box[]} boxes */
+/** An index of boxes to test for overlaps. @param {Box[]} boxes */
 function boxIndex(boxes) {
   const cell = 40;
   /** @type {Map<string, Box[]>} */

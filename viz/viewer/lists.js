@@ -1,11 +1,11 @@
 // @ts-check
-// Lists: what feeds a node and what it feeds, and all nodes by token, for mouse, keys and readers.
+// Lists: inputs and outputs of a node, and all nodes by token, for mouse, keyboard and screen readers.
 "use strict";
 
-const ROWS = 100; // of a list at first
+const ROWS = 100; // shown initially
 
 /**
- * @typedef {object} Told What lists ask and tell.
+ * @typedef {object} PanelContext Graph, notes and callbacks of a panel.
  * @property {Graph} graph
  * @property {Notes} notes
  * @property {(row: number) => void} onWalk
@@ -13,15 +13,15 @@ const ROWS = 100; // of a list at first
  */
 
 /**
- * @param {Told} told
+ * @param {PanelContext} context
  * @param {string} title
  * @param {string} empty
  * @param {Link[]} links
  * @param {number} most
  * @param {() => void} onMore
  */
-function linkList(told, title, empty, links, most, onMore) {
-  const rows = links.slice(0, most).map((link) => linkRow(told, title, link));
+function linkList(context, title, empty, links, most, onMore) {
+  const rows = links.slice(0, most).map((link) => linkRow(context, title, link));
   const more = links.length > most && element("button.more", { click: onMore, "data-key": `${title} more` }, `all ${counted(links.length)}`);
   return element(
     "section.links", { "aria-label": title },
@@ -34,23 +34,23 @@ function linkList(told, title, empty, links, most, onMore) {
   );
 }
 
-/** What a button does that stands for a node. @param {Told} told @param {number} row */
+/** Listeners of a button that represents a node. @param {PanelContext} context @param {number} row */
 function walking({ onWalk, onPoint }, row) {
   const point = () => onPoint(row);
   const leave = () => onPoint(null);
   return { click: () => onWalk(row), pointerenter: point, pointerleave: leave, focus: point, blur: leave };
 }
 
-/** @param {Told} told @param {string} title @param {Link} link */
-function linkRow(told, title, link) {
-  const { graph, notes } = told;
+/** @param {PanelContext} context @param {string} title @param {Link} link */
+function linkRow(context, title, link) {
+  const { graph, notes } = context;
   const name = graph.names[link.row];
   const width = Math.min(100, (100 * Math.abs(link.share)) / SATURATED);
   const button = element(
     `button.link.${link.share < 0 ? "negative" : "positive"}`,
     {
       "data-key": `${title} ${name}`, "data-node": name,
-      ...walking(told, link.row),
+      ...walking(context, link.row),
       style: `--part: ${width.toFixed(1)}%`,
     },
     element("span.share", {}, signed(link.share)),
@@ -61,7 +61,7 @@ function linkRow(told, title, link) {
   return element("li", {}, button);
 }
 
-/** Where a node is. @param {Graph} graph @param {number} row */
+/** Layer and token of a node. @param {Graph} graph @param {number} row */
 function placeText(graph, row) {
   const parts = [];
   if (!isInput(graph, row) && !isTarget(graph, row)) parts.push(`L${graph.layer[row]}`);
@@ -69,7 +69,7 @@ function placeText(graph, row) {
   return parts.join(" ");
 }
 
-/** Arrow keys go up and down a list, and from one list to the other. @param {Event} event */
+/** Move through a list, and between lists, by arrow keys. @param {Event} event */
 function stepThrough(event) {
   const { key } = /** @type {KeyboardEvent} */ (event);
   const list = /** @type {HTMLElement} */ (event.currentTarget);
@@ -87,10 +87,10 @@ function stepThrough(event) {
 }
 
 /**
- * All nodes that are seen, or all that a search finds, by token or in another order.
- * @param {Told} told
+ * Table of all visible nodes, or of all that a search finds, by token or in another order.
+ * @param {PanelContext} context
  * @param {number[]} rows
- * @param {(row: number) => string} hiddenBy What keeps one of them from being seen.
+ * @param {(row: number) => string} hiddenBy Reason for which a node is hidden.
  * @param {string} order
  * @param {(order: string) => void} onOrder
  * @param {number} most
@@ -119,6 +119,6 @@ function nodeTable({ graph, notes, onWalk, onPoint }, rows, hiddenBy, order, onO
       element("td.number", {}, isTarget(graph, row) ? "" : percent(graph.influence[row])),
       element("td.number", {}, threeDigits(graph.activation[row]))));
   return element("div", {},
-    element("table.nodes", {}, element("caption", {}, `${counted(rows.length - hidden)} nodes are shown${hidden ? `, and ${counted(hidden)} found that are not: choose one to see it` : ""}`), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines)),
+    element("table.nodes", {}, element("caption", {}, `${counted(rows.length - hidden)} nodes shown${hidden ? `, ${counted(hidden)} more found but hidden: select one to see it` : ""}`), element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...lines)),
     sorted.length > most && element("button.more", { click: onMore, "data-key": "table more" }, `all ${counted(sorted.length)}`));
 }

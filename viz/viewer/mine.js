@@ -1,11 +1,11 @@
 // @ts-check
-// Mine: a person's labels of the features of a dictionary, kept in the browser for all its prompts.
+// Mine: a person's labels of features of a dictionary, stored in the browser for all prompts.
 "use strict";
 
 /** @param {string} dictionary */
 const dictionaryKey = (dictionary) => `headwater:dictionary:${dictionary}`;
 
-/** Labels of features by LAYER/INDEX; none where the browser has none, or something else. @param {string} dictionary @returns {Record<string, string>} */
+/** Stored labels of features by LAYER/INDEX; none if they are missing or invalid. @param {string} dictionary @returns {Record<string, string>} */
 function storedLabels(dictionary) {
   try {
     const stored = JSON.parse(localStorage.getItem(dictionaryKey(dictionary)) ?? "{}");
@@ -21,7 +21,7 @@ function storedMine(graphs) {
   return Object.fromEntries(dictionaries.map((dictionary) => [dictionary, storedLabels(dictionary)]));
 }
 
-/** Store what has changed, and leave alone what other pages have stored meanwhile. @param {Mine} before @param {Mine} after */
+/** Store changed labels without touching those that other pages have stored meanwhile. @param {Mine} before @param {Mine} after */
 function keepMine(before, after) {
   for (const [dictionary, labels] of Object.entries(after)) {
     const changes = changedLabels(before[dictionary] ?? {}, labels);
@@ -29,12 +29,12 @@ function keepMine(before, after) {
     try {
       localStorage.setItem(dictionaryKey(dictionary), JSON.stringify(withChanges(storedLabels(dictionary), changes)));
     } catch {
-      // Without storage the page works, and forgets.
+      // Without storage the page works but does not remember.
     }
   }
 }
 
-/** Features whose labels differ, and what they are after. @param {Record<string, string>} before @param {Record<string, string>} after @returns {Map<string, string | undefined>} */
+/** Features whose labels differ, with the new labels. @param {Record<string, string>} before @param {Record<string, string>} after @returns {Map<string, string | undefined>} */
 function changedLabels(before, after) {
   const features = new Set([...Object.keys(before), ...Object.keys(after)]);
   return new Map([...features].filter((feature) => before[feature] !== after[feature]).map((feature) => [feature, after[feature]]));
@@ -47,7 +47,7 @@ function withChanges(labels, changes) {
 }
 
 /**
- * The state after another page has labelled features: undoing here must not undo what was done there.
+ * The state after another page has labelled features: undo here must not undo those labels.
  * @param {State} state
  * @param {string} dictionary
  * @param {Record<string, string>} labels
@@ -60,12 +60,12 @@ function labelledElsewhere(state, dictionary, labels) {
   return { ...renew(state), past: state.past.map(renew), future: state.future.map(renew) };
 }
 
-/** Notes with a person's labels from elsewhere, which give way to those of this graph. @param {Graph} graph @param {Notes} notes @param {Mine} mine @returns {Notes} */
+/** Notes with a person's labels of the dictionary; labels of this graph take precedence. @param {Graph} graph @param {Notes} notes @param {Mine} mine @returns {Notes} */
 function withMine(graph, notes, mine) {
   return { ...notes, labels: { ...mine[graph.dictionary ?? ""], ...notes.labels } };
 }
 
-/** Notes of a graph that say all that is shown as a person's own. @param {Graph} graph @param {Notes} notes @param {Mine} mine @returns {Notes} */
+/** Notes of a graph that include a person's labels of the dictionary. @param {Graph} graph @param {Notes} notes @param {Mine} mine @returns {Notes} */
 function adopted(graph, notes, mine) {
   const shown = new Set(graph.names.filter((name) => !(name in notes.labels)).map(featureKey));
   const labels = Object.entries(mine[graph.dictionary ?? ""] ?? {}).filter(([feature]) => shown.has(feature) && !(feature in notes.labels));
@@ -73,7 +73,7 @@ function adopted(graph, notes, mine) {
 }
 
 /**
- * Where the label of a node comes from, if it is not a person's own for this graph.
+ * Origin of a node's label, if it is not a person's own for this graph.
  * @param {Graph} graph
  * @param {Notes} notes
  * @param {Mine} mine

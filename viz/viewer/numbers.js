@@ -1,5 +1,5 @@
 // @ts-check
-// Numbers: as they are read, the same as viz/text/words.py writes them.
+// Numbers: formatted as in viz/text/words.py.
 "use strict";
 
 /** A share as a percentage. @param {number} share */

@@ -1,38 +1,38 @@
 // @ts-check
-// Panels: paths between two nodes, any two numbers of nodes, and what the graph says of itself.
+// Panels: paths between two nodes, a scatter plot of two fields, and checks.
 "use strict";
 
 const MOST_PATHS = 20;
 
 /**
- * @param {Told} told
+ * @param {PanelContext} context
  * @param {number | undefined} from
  * @param {number | null} to
  * @param {(path: Path) => void} onPin
  */
-function pathPanel(told, from, to, onPin) {
-  const { graph, notes } = told;
+function pathPanel(context, from, to, onPin) {
+  const { graph, notes } = context;
   if (from === undefined || to === null || from === to) {
-    const said = from === undefined ? "Click a node and choose “Paths from here”, then click a later node." : "Now click the node to which the paths should lead.";
-    return element("p.quiet", {}, said);
+    const hint = from === undefined ? "Click a node and choose “Paths from here”, then click a later node." : "Now click the node at the end of the paths.";
+    return element("p.quiet", {}, hint);
   }
   const [source, target] = [Math.min(from, to), Math.max(from, to)];
   const paths = strongestPaths(graph, source, target, MOST_PATHS);
   const arrived = graph.arrived[target] || 1;
   const items = paths.map((path, number) =>
     element("li", {},
-      element("p", {}, `${signOf(graph, path) < 0 ? "−" : "+"}${percent(path.share / arrived)}`, element("span.quiet", {}, " of what reaches the end "),
+      element("p", {}, `${signOf(graph, path) < 0 ? "−" : "+"}${percent(path.share / arrived)}`, element("span.quiet", {}, " of the influence on the end node "),
         element("button", { click: () => onPin(path), "data-key": `pin path ${number}` }, "Pin")),
       element("p.steps", {}, ...rowsOn(graph, path).flatMap((row, step) => [
         step ? element("span", { class: graph.share[path.edges[step - 1]] < 0 ? "negative" : "positive", title: signed(graph.share[path.edges[step - 1]]) }, " → ") : "",
-        element("button", { ...walking(told, row), "data-key": `path ${number} ${row}` }, element("bdi", {}, shortened(shortLabel(graph, notes, row), 30)), element("small.quiet", {}, ` ${placeText(graph, row)}`)),
+        element("button", { ...walking(context, row), "data-key": `path ${number} ${row}` }, element("bdi", {}, shortened(shortLabel(graph, notes, row), 30)), element("small.quiet", {}, ` ${placeText(graph, row)}`)),
       ]))));
   return element("section", { "aria-label": "paths" },
     element("h3", {}, "Strongest paths from ", element("bdi", {}, shortLabel(graph, notes, source)), " to ", element("bdi", {}, shortLabel(graph, notes, target))),
     paths.length ? element("ol.paths", {}, ...items) : element("p.quiet", {}, "No path leads from one to the other."));
 }
 
-/** Numbers that nodes have. @type {Record<string, (graph: Graph, row: number) => number>} */
+/** Numeric fields of nodes. @type {Record<string, (graph: Graph, row: number) => number>} */
 const FIELDS = {
   layer: (graph, row) => graph.layer[row],
   position: (graph, row) => graph.pos[row],
@@ -46,7 +46,7 @@ const FIELDS = {
 };
 
 /**
- * Any two numbers of the nodes that are seen, drawn by plotly.
+ * Scatter plot of two fields of the visible nodes, drawn by plotly.
  * @param {Graph} graph
  * @param {Notes} notes
  * @param {[string, string]} fields
@@ -85,7 +85,7 @@ function fieldPanel(graph, notes, fields, rows, palette, onFields, onWalk) {
   return element("section", { "aria-label": "fields" }, element("p", {}, choice(0, "across"), " ", choice(1, "up")), place);
 }
 
-/** What the graph says of itself: checks, scores, what is left out, and interventions. @param {Graph} graph @param {Notes} notes */
+/** Checks, scores, remarks and interventions of a graph. @param {Graph} graph @param {Notes} notes */
 function aboutPanel(graph, notes) {
   const checks = graph.checks.map(({ name, text, holds }) =>
     element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, text), element("td", { class: holds === false ? "fails" : "holds" }, holds === null ? "" : holds ? "holds" : "fails")));
@@ -96,22 +96,22 @@ function aboutPanel(graph, notes) {
     ...graph.failures.map((sentence) => element("p.fails", { role: "alert" }, sentence)),
     element("table", {}, element("caption", {}, "Checks"), element("tbody", {}, ...checks, ...scores)),
     ...graph.remarks.map((sentence) => element("p", {}, sentence)),
-    element("h3", {}, "Interventions: predicted beside measured"),
-    graph.measured.length ? measuredTable(graph, notes) : element("p.quiet", {}, "None were run on this graph."));
+    element("h3", {}, "Interventions: predicted and measured"),
+    graph.measured.length ? measuredTable(graph, notes) : element("p.quiet", {}, "No interventions were run on this graph."));
 }
 
 /** All keys. */
 const KEYS = [
-  ["← →", "to the node at the token before or after"], ["↑ ↓", "to the node a layer above or below"], ["Enter", "click the node that the keys are at"],
-  ["Esc", "clear the click"], ["p", "pin or unpin"], ["g", "hold and click boxes to group them; let go to make the group"], ["h", "hide"], ["t", "paths from here"],
-  ["[ ]", "keep fewer or more nodes"], ["{ }", "keep fewer or more edges"], ["< >", "hide more or fewer of the features that fire often"], ["e", "draw all edges, or only those of the click"], ["/", "search"], ["u  r", "undo, redo"], ["0", "zoom out"],
-  ["d", "light or dark"], ["Shift", "hold to keep what is pointed at"], ["Alt", "hold for raw numbers while pointing"], ["?", "this help"],
+  ["← →", "to the node at the token before or after"], ["↑ ↓", "to the node a layer above or below"], ["Enter", "select the current node"],
+  ["Esc", "clear the click"], ["p", "pin or unpin"], ["g", "hold and click boxes to group them; release to make the group"], ["h", "hide"], ["t", "paths from here"],
+  ["[ ]", "keep fewer or more nodes"], ["{ }", "keep fewer or more edges"], ["< >", "hide more or fewer of the frequently active features"], ["e", "draw all edges, or only those of the clicked node"], ["/", "search"], ["u  r", "undo, redo"], ["0", "zoom out"],
+  ["d", "light or dark"], ["Shift", "hold to keep pointing at the current node"], ["Alt", "hold for raw numbers while pointing"], ["?", "this help"],
 ];
 
-/** Those of a box of the subgraph. */
+/** Keys on a box of the subgraph. */
 const KEYS_OF_BOXES = [
-  ["arrows", "to the next box"], ["Enter", "select: its detail, what feeds it and what it feeds"], ["Shift Enter", "choose it for a group"], ["Shift arrows", "move it"],
-  ["F2", "rename a group, label a node"], ["Delete", "ungroup a group, unpin a node; in a list of members: take out"],
+  ["arrows", "to the next box"], ["Enter", "select: show its details, inputs and outputs"], ["Shift Enter", "choose it for a group"], ["Shift arrows", "move it"],
+  ["F2", "rename a group, label a node"], ["Delete", "ungroup a group, unpin a node; in a list of members: remove"],
 ];
 
 function helpPanel() {

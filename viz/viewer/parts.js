@@ -1,15 +1,15 @@
 // @ts-check
-// Parts: pinned nodes and supernodes, and what flows between them (graphs/groups/collapse.py).
+// Parts: pinned nodes and supernodes, and flows between them (graphs/groups/collapse.py).
 "use strict";
 
 /**
  * @typedef {{name: string, rows: number[], isGroup: boolean}} Part
  * @typedef {{source: number, target: number, flow: number, net: number}} Flow Numbers of parts;
- *   flow: share of all influence that goes along; net: the same, where opposite signs cancel.
+ *   flow: share of all influence along it; net: the same with signs, which may cancel.
  */
 
 /**
- * Groups, and pinned nodes that are in none.
+ * Groups, and pinned nodes outside of groups.
  * @param {Graph} graph
  * @param {Notes} notes
  * @returns {Part[]}
@@ -55,7 +55,7 @@ function flowsBetween(graph, parts) {
 }
 
 /**
- * What arrives at each part from outside of it, as a share of all influence.
+ * Influence that arrives at each part from outside, as a share of all.
  * @param {Graph} graph
  * @param {Part[]} parts
  */

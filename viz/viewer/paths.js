@@ -1,5 +1,5 @@
 // @ts-check
-// Paths: the strongest ways along which influence goes between two nodes (graphs/analysis/paths.py).
+// Paths: the strongest paths of influence between two nodes (graphs/analysis/paths.py).
 "use strict";
 
 /**
@@ -9,7 +9,7 @@
 
 /**
  * The strongest paths from one node to a later one, strongest first.  Nodes are in topological
- * order, so the k best ways down to each are known when it is its turn.
+ * order, so the k strongest paths from a node to the target are known when it is visited.
  * @param {Graph} graph
  * @param {number} source
  * @param {number} target
@@ -17,49 +17,49 @@
  * @returns {Path[]}
  */
 function strongestPaths(graph, source, target, k) {
-  /** @typedef {{share: number, edge: number, before: Way | null}} Way */
-  /** @type {Map<number, Way[]>} */
-  const ways = new Map([[target, [{ share: graph.arrived[target], edge: -1, before: null }]]]);
+  /** @typedef {{share: number, edge: number, before: PartialPath | null}} PartialPath */
+  /** @type {Map<number, PartialPath[]>} */
+  const best = new Map([[target, [{ share: graph.arrived[target], edge: -1, before: null }]]]);
   for (let node = target; node > source; node--) {
-    for (const way of ways.get(node) ?? []) {
+    for (const path of best.get(node) ?? []) {
       for (const edge of edgesAt(graph.inputs, node)) {
         const below = graph.source[edge];
-        const share = way.share * Math.abs(graph.share[edge]);
-        if (below >= source && share > 0) insert(ways, below, { share, edge, before: way }, k);
+        const share = path.share * Math.abs(graph.share[edge]);
+        if (below >= source && share > 0) insert(best, below, { share, edge, before: path }, k);
       }
     }
   }
-  return source >= target ? [] : (ways.get(source) ?? []).map(({ share, ...last }) => {
+  return source >= target ? [] : (best.get(source) ?? []).map(({ share, ...last }) => {
     const edges = [];
-    for (let way = /** @type {Way | null} */ ({ share, ...last }); way && way.edge >= 0; way = way.before) {
-      edges.push(way.edge);
+    for (let path = /** @type {PartialPath | null} */ ({ share, ...last }); path && path.edge >= 0; path = path.before) {
+      edges.push(path.edge);
     }
     return { edges, share };
   });
 }
 
 /**
- * Put a way among the k best of a node.
+ * Insert a path among the k strongest of a node.
  * @template {{share: number}} T
- * @param {Map<number, T[]>} ways
+ * @param {Map<number, T[]>} best
  * @param {number} node
- * @param {T} way
+ * @param {T} path
  * @param {number} k
  */
-function insert(ways, node, way, k) {
-  const known = ways.get(node);
+function insert(best, node, path, k) {
+  const known = best.get(node);
   if (!known) {
-    ways.set(node, [way]);
+    best.set(node, [path]);
     return;
   }
-  if (known.length === k && known[k - 1].share >= way.share) return;
+  if (known.length === k && known[k - 1].share >= path.share) return;
   let place = known.length;
-  while (place > 0 && known[place - 1].share < way.share) place--;
-  known.splice(place, 0, way);
+  while (place > 0 && known[place - 1].share < path.share) place--;
+  known.splice(place, 0, path);
   known.length = Math.min(known.length, k);
 }
 
-/** Whether the source raises (1) or lowers (-1) the target. @param {Graph} graph @param {Path} path */
+/** Sign of a path: 1 if the source increases the target, -1 if it decreases it. @param {Graph} graph @param {Path} path */
 function signOf(graph, path) {
   return path.edges.reduce((sign, edge) => sign * (graph.share[edge] < 0 ? -1 : 1), 1);
 }

@@ -1,5 +1,5 @@
 // @ts-check
-// Pens: the same strokes on a canvas and in an SVG file.
+// Pens: one drawing interface for canvas and SVG.
 "use strict";
 
 /**
@@ -10,7 +10,7 @@
  *   width: number, opacity?: number) => void} marker
  * @property {(text: string, x: number, y: number, style: TextStyle) => void} text
  * @property {(x: number, y: number, width: number, height: number, fill: string) => void} box
- * @property {(area: Area, draw: () => void) => void} within Draw, and show only what is in an area.
+ * @property {(area: Area, draw: () => void) => void} within Draw, clipped to an area.
  * @typedef {{left: number, top: number, width: number, height: number}} Area
  * @typedef {{color: string, size: number, anchor?: "start" | "middle" | "end", angle?: number,
  *   halo?: string, bold?: boolean}} TextStyle
@@ -138,7 +138,7 @@ function svgPen(width, height) {
       parts.push(`<rect x="${short(x)}" y="${short(y)}" width="${short(wide)}" height="${short(high)}" fill="${fill}"/>`);
     },
     within({ left, top, width: wide, height: high }, draw) {
-      const area = [left, top, wide, high].map(short); // a picture in the picture shows no more than itself
+      const area = [left, top, wide, high].map(short); // a nested svg clips its content
       parts.push(`<svg x="${area[0]}" y="${area[1]}" width="${area[2]}" height="${area[3]}" viewBox="${area.join(" ")}">`);
       draw();
       parts.push("</svg>");
@@ -149,7 +149,7 @@ function svgPen(width, height) {
   };
 }
 
-/** Text as it stands in HTML and in SVG. @param {string} text */
+/** Text escaped for HTML and SVG. @param {string} text */
 function escaped(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 }

@@ -1,18 +1,18 @@
 // @ts-check
-// Places: where the boxes of a subgraph go, so that they fit into the room that there is.
+// Places: layout of the boxes of a subgraph in the available room.
 "use strict";
 
 /** @typedef {{x: number, y: number}} Spot The middle of a box; y runs downwards. */
 
 const BOX = { width: 150, height: 58, wide: 132, high: 34 }; // room for each, and its size
-const LEAST_HEIGHT = 44; // of the room, where many layers must be seen at once
-const READABLE = 0.8; // scale above which layers keep lines of their own
-const SMALLEST_SCALE = 0.4; // below it one scrolls
+const LEAST_HEIGHT = 44; // of a line, if many layers must fit
+const READABLE = 0.8; // scale above which each layer has its own line
+const SMALLEST_SCALE = 0.4; // below it the subgraph scrolls
 const SPREADS = [0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0]; // boxes from one token to the next
 
 /**
- * Places of parts: later layers higher, later tokens further right, none upon another.  Where
- * lines are too many to be read in this room, neighbouring layers share one.
+ * Places of parts: later layers higher, later tokens further right, without overlaps.  If there
+ * are too many lines for this room, neighbouring layers share one.
  * @param {Graph} graph
  * @param {Part[]} parts
  * @param {number} width Of the room.
@@ -38,7 +38,7 @@ function placesOf(graph, parts, width, height) {
   return spots;
 }
 
-/** Middles of the boxes of each line, each where it wants to be or right of the one before. @param {number[][]} lines @param {(part: number) => number} wanted In widths of a box. */
+/** Centres of the boxes of each line, each at its wanted place or right of the previous one. @param {number[][]} lines @param {(part: number) => number} wanted In widths of a box. */
 function inLine(lines, wanted) {
   return lines.map((line) => {
     let end = -Infinity;
@@ -51,7 +51,7 @@ function widthNeeded(x) {
   return Math.max(...x.flat()) - Math.min(...x.flat()) + BOX.width;
 }
 
-/** As many lines, of one layer each or of neighbouring ones, as can be read. @param {number[][]} layers Parts of each. @param {number} width @param {number} height @param {number} alone Lines at the top that stay so: those of predictions. */
+/** Lines of one or several neighbouring layers, as many as are readable. @param {number[][]} layers Parts of each. @param {number} width @param {number} height @param {number} alone Lines at the top that are not merged: those of predictions. */
 function linesFor(layers, width, height, alone) {
   let best = layers;
   for (let count = layers.length; count > 1 && scaleOf(best, width, height) < READABLE; count--) {
@@ -61,7 +61,7 @@ function linesFor(layers, width, height, alone) {
   return best;
 }
 
-/** Neighbours joined where fewest parts come together, until there are so many. @param {number[][]} layers @param {number} count @param {number} alone */
+/** Merge neighbouring lines with the fewest parts until there are `count`. @param {number[][]} layers @param {number} count @param {number} alone */
 function joinedTo(layers, count, alone) {
   const lines = [...layers];
   while (lines.length > Math.max(count, alone + 1)) {
@@ -72,7 +72,7 @@ function joinedTo(layers, count, alone) {
   return lines;
 }
 
-/** How large boxes in these lines can be drawn. @param {number[][]} lines @param {number} width @param {number} height */
+/** Scale at which boxes in these lines fit. @param {number[][]} lines @param {number} width @param {number} height */
 function scaleOf(lines, width, height) {
   const longest = Math.max(...lines.map((line) => line.length));
   return fitting({ width: longest * BOX.width, height: lines.length * LEAST_HEIGHT }, width, height);

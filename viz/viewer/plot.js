@@ -8,8 +8,8 @@
  * @property {(scene: Scene, left: ArrayLike<number>) => void} draw
  * @property {() => [number, number]} size
  * @property {(x: number, y: number) => number | null} nodeAt
- * @property {(lines: string[] | null, row: number | null) => void} tell
- * @property {() => void} attach Put plotly to work, once it is there.
+ * @property {(lines: string[] | null, row: number | null) => void} showTooltip
+ * @property {() => void} attach Attach plotly, once it is loaded.
  *
  * @typedef {object} PlotEvents
  * @property {(range: [number, number, number, number] | null) => void} onRange
@@ -17,8 +17,8 @@
  * @property {(row: number | null, event: PointerEvent) => void} onClick
  */
 
-const NEAR = 30; // pixels within which a node is pointed at
-const MOVED = 4; // pixels from which a press is a drag
+const NEAR = 30; // pixels within which the pointer selects a node
+const MOVED = 4; // pixels above which a press is a drag
 
 /**
  * @param {HTMLElement} root
@@ -47,7 +47,7 @@ function makePlot(root, events) {
     for (let n = 0; n < visible.length; n++) {
       if (!visible[n]) continue;
       const away = Math.hypot(acrossOf(frame, frame.level.x[n]) - x, downOf(frame, frame.level.y[n]) - y);
-      const handicap = near && !near.has(n) && n !== scene.clicked ? NEAR / 2 : 0; // what is dimmed gives way
+      const handicap = near && !near.has(n) && n !== scene.clicked ? NEAR / 2 : 0; // prefer highlighted nodes
       if (away + handicap < distance) [best, distance] = [n, away + handicap];
     }
     return best;
@@ -71,7 +71,7 @@ function makePlot(root, events) {
     return [root.clientWidth, root.clientHeight];
   }
 
-  /** Axes and faint edges change with the place only, the rest with every click. @param {Scene} next @param {ArrayLike<number>} left */
+  /** Axes and faint edges are redrawn only when the view moves, the rest at every click. @param {Scene} next @param {ArrayLike<number>} left */
   function draw(next, left) {
     scene = next;
     const { frame, graph, palette } = next;
@@ -116,7 +116,7 @@ function makePlot(root, events) {
   }
 
   /** @param {string[] | null} lines @param {number | null} row */
-  function tell(lines, row) {
+  function showTooltip(lines, row) {
     tip.hidden = !lines || row === null || !scene;
     if (!lines || row === null || !scene) return;
     tip.replaceChildren(...lines.map((line, i) => element(i ? "div" : "strong", {}, line)));
@@ -129,11 +129,11 @@ function makePlot(root, events) {
 
   listenTo(root, axes, nodeAt, events);
   const attach = () => attachPlotly(axes, () => scene, size, events.onRange);
-  return { root, draw, size, nodeAt, tell, attach };
+  return { root, draw, size, nodeAt, showTooltip, attach };
 }
 
 /**
- * Clicks are told from drags by how far the pointer went; plotly has the drags.
+ * Distinguish clicks from drags by the distance of the pointer; plotly handles drags.
  * @param {HTMLElement} root
  * @param {HTMLElement} axes
  * @param {Plot["nodeAt"]} nodeAt
@@ -160,7 +160,7 @@ function listenTo(root, axes, nodeAt, events) {
 }
 
 /**
- * Plotly's axes run from 0 to 1 over the whole layout, whatever its level.
+ * Plotly's axes run from 0 to 1 over the whole layout at every level.
  * @param {HTMLElement} axes
  * @param {() => Scene | null} scene
  * @param {() => [number, number]} size

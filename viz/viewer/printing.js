@@ -1,11 +1,11 @@
 // @ts-check
-// Printing: on paper the page is light, and graphs are drawings instead of pixels.
+// Printing: in print the page is light, and graphs are vector drawings.
 "use strict";
 
 /** @param {Viewer} viewer */
 function listenToPrinting(viewer) {
   window.addEventListener("beforeprint", () => {
-    viewer.held = true; // nothing is drawn for the screen meanwhile
+    viewer.held = true; // no drawing for the screen meanwhile
     document.documentElement.dataset.theme = "light";
     viewer.palette = readPalette();
     viewer.shown.forEach((number, place) => {

@@ -1,5 +1,5 @@
 // @ts-check
-// Pruning: what is left of a graph at two thresholds, and how much of the outputs it explains.
+// Pruning: the part of a graph left at two thresholds, and its scores.
 // The same rules and formulas as graphs/analysis/prune.py and graphs/analysis/scores.py.
 "use strict";
 
@@ -38,7 +38,7 @@ function pruned(graph, { nodes, edges, keepErrors }) {
 }
 
 /**
- * Whether the page has all that these thresholds leave of the whole graph.
+ * Whether the page contains all that these thresholds leave of the whole graph.
  * @param {Graph} graph
  * @param {Thresholds} thresholds
  */
@@ -47,7 +47,7 @@ function isExact({ exact, partial }, { nodes, edges, keepErrors }) {
 }
 
 /**
- * What is left of the whole graph at the point of the grid that is nearest to these thresholds.
+ * Results for the whole graph at the grid point nearest to these thresholds.
  * @param {Graph} graph
  * @param {Thresholds} thresholds
  */
@@ -64,7 +64,7 @@ function wholeAt({ whole }, { nodes, edges, keepErrors }) {
 }
 
 /**
- * Take away nodes without the edges that they need, until all have them.
+ * Remove nodes that lack the edges they need, until none does.
  * @param {Graph} graph
  * @param {Uint8Array} node
  * @param {Uint8Array} edge
@@ -92,7 +92,7 @@ function connect(graph, node, edge, always) {
 }
 
 /**
- * Seed carried down all paths, seed included; nodes in `ends` pass nothing on.
+ * Influence of the seed over all paths, seed included; nodes in `ends` pass nothing on.
  * @param {Graph} graph
  * @param {(edge: number) => number} share
  * @param {Uint8Array | null} ends
@@ -107,7 +107,7 @@ function carried(graph, share, ends = null) {
 }
 
 /**
- * Scores of a pruned graph: what it has lost counts as error.
+ * Scores of a pruned graph: removed influence counts as error.
  * @param {Graph} graph
  * @param {Kept} kept
  * @returns {Scores}
@@ -149,7 +149,7 @@ function scoresOfNodes(graph, kept, convention) {
  * @param {Graph} graph
  * @param {Float64Array} arrived
  * @param {Uint8Array} errors
- * @param {((edge: number) => number) | null} share What rows pass on; null: all.
+ * @param {((edge: number) => number) | null} share Share that rows pass on; null: all.
  * @returns {Scores}
  */
 function sharedOut(graph, arrived, errors, share) {

@@ -1,5 +1,5 @@
 // @ts-check
-// Render: the page as the state has it.
+// Render: draws the page from the state.
 "use strict";
 
 /** @param {Viewer} viewer */
@@ -20,7 +20,7 @@ function renderAll(viewer) {
   rememberSoon(viewer);
 }
 
-/** Panes stay the elements that they are, whichever graph is in them. @param {Viewer} viewer */
+/** Draw the plots; panes are reused for other graphs. @param {Viewer} viewer */
 function renderPlots(viewer) {
   const { shown } = viewer;
   const known = viewer.plots.length;
@@ -33,7 +33,7 @@ function renderPlots(viewer) {
     const name = /** @type {HTMLElement} */ (panes[i].firstElementChild);
     const here = shown.length > 1 && number === viewer.view.active;
     name.hidden = shown.length < 2;
-    panes[i].ariaCurrent = here ? "true" : null; // whose nodes the panels and the keys are about
+    panes[i].ariaCurrent = here ? "true" : null; // the graph that panels and keys refer to
     name.replaceChildren(names[number], element("small.quiet", {}, leftOf(viewer, number)));
     viewer.plots[i].root.setAttribute("aria-label", plotName(viewer.graphs[number]));
   });
@@ -60,7 +60,7 @@ function makePane(viewer, i) {
 
 /** @param {Graph} graph */
 function plotName(graph) {
-  return `Attribution graph of ${graph.heading}: ${graph.count} nodes by layer and token. Arrow keys move, Enter clicks; the lists beside it have the same.`;
+  return `Attribution graph of ${graph.heading}: ${graph.count} nodes by layer and token. Arrow keys move, Enter selects; the lists next to it show the same data.`;
 }
 
 /** @param {Viewer} viewer */
@@ -107,7 +107,7 @@ function renderTabs(viewer) {
 function renderPanel(viewer) {
   const { view, graph } = viewer;
   const notes = viewer.labelled();
-  const told = {
+  const context = {
     graph, notes,
     onWalk: (/** @type {number} */ row) => viewer.click(view.active, row, true),
     onPoint: (/** @type {number | null} */ row) => viewer.point(view.active, row),
@@ -120,30 +120,30 @@ function renderPanel(viewer) {
     viewer.most[what] = Infinity;
     viewer.schedule();
   };
-  if (view.tab === "node") refill(place, row === null ? [nothingClicked(viewer, told)] : nodePanel(viewer, told, row, more("links")));
-  if (view.tab === "list") refill(place, [nodeTable(told, wanted ? [...wanted] : rows(), viewer.hiddenBy(view.active), viewer.order, (order) => ((viewer.order = order), viewer.schedule()), viewer.most.table, more("table"))]);
+  if (view.tab === "node") refill(place, row === null ? [nothingClicked(viewer, context)] : nodePanel(viewer, context, row, more("links")));
+  if (view.tab === "list") refill(place, [nodeTable(context, wanted ? [...wanted] : rows(), viewer.hiddenBy(view.active), viewer.order, (order) => ((viewer.order = order), viewer.schedule()), viewer.most.table, more("table"))]);
   if (view.tab === "paths") {
     const from = view.from === null ? undefined : graph.place.get(view.from);
-    refill(place, [pathPanel(told, from, row, (path) => viewer.dispatch({ type: "pinAll", nodes: rowsOn(graph, path).map((n) => graph.names[n]) }))]);
+    refill(place, [pathPanel(context, from, row, (path) => viewer.dispatch({ type: "pinAll", nodes: rowsOn(graph, path).map((n) => graph.names[n]) }))]);
   }
   if (view.tab === "fields") {
     const key = JSON.stringify([view.fields, view.active, view.nodes, view.edges, view.without, view.layers, view.tokens, view.frequency, view.search, viewer.palette.ink, "Plotly" in window]);
     if (place.dataset.fields !== key) {
       place.dataset.fields = key;
-      refill(place, [fieldPanel(graph, notes, view.fields, rows(), viewer.palette, (fields) => viewer.dispatch({ type: "set", view: { fields } }), told.onWalk)]);
+      refill(place, [fieldPanel(graph, notes, view.fields, rows(), viewer.palette, (fields) => viewer.dispatch({ type: "set", view: { fields } }), context.onWalk)]);
     }
   } else delete place.dataset.fields;
   if (view.tab === "about") refill(place, [aboutPanel(graph, notes)]);
 }
 
-/** @param {Viewer} viewer @param {Told} told @param {number} row @param {() => void} onMore */
-function nodePanel(viewer, told, row, onMore) {
+/** @param {Viewer} viewer @param {PanelContext} context @param {number} row @param {() => void} onMore */
+function nodePanel(viewer, context, row, onMore) {
   const { view, graph } = viewer;
   const notes = viewer.labelled();
   const focus = /** @type {Focus} */ (viewer.focus(view.active));
   const name = graph.names[row];
   const group = notes.groups.find((one) => one.members.includes(name));
-  const members = group ? memberList(told, group, name, (node) => viewer.dispatch({ type: "leave", node })) : null;
+  const members = group ? memberList(context, group, name, (node) => viewer.dispatch({ type: "leave", node })) : null;
   const actions = {
     pin: () => viewer.dispatch({ type: "pin", node: name }),
     hide: () => viewer.dispatch({ type: "hide", node: name }),
@@ -154,33 +154,33 @@ function nodePanel(viewer, told, row, onMore) {
   const computed = graph.expanded[row] || isInput(graph, row) || graph.kind[row] === KIND.error || graph.kind[row] === KIND.bias;
   const minus = view.minus === null ? undefined : graph.place.get(view.minus);
   const lacking = graph.partial && minus !== undefined && differenceSize(graph, row, minus) === null;
-  const nothing = computed ? "Nothing that is shown feeds it." : "Its inputs were not computed.";
+  const nothing = computed ? "None of the shown nodes feed it." : "Its inputs were not computed.";
   return [
     nodeDetail(graph, notes, labelSource(graph, viewer.notes, viewer.state.mine, name), view, row, actions, members),
-    viewer.served && isChangeable(graph, row) ? interventionPanel(viewer, told, row) : null,
-    linkList(told, view.minus ? `Feeds the difference${lacking ? ", of the edges in this page" : ""}` : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),
-    linkList(told, "Feeds", "It feeds nothing that is shown.", focus.outputs, viewer.most.links, onMore),
+    viewer.served && isChangeable(graph, row) ? interventionPanel(viewer, context, row) : null,
+    linkList(context, view.minus ? `Feeds the difference${lacking ? ", among the edges in this page" : ""}` : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),
+    linkList(context, "Feeds", "It feeds none of the shown nodes.", focus.outputs, viewer.most.links, onMore),
   ];
 }
 
-/** The label of a feature wherever it is, if that is the one that is shown; else the node's own. @param {Notes} notes @param {string} name */
+/** Key of the shown label: the feature's at all positions, or the node's own. @param {Notes} notes @param {string} name */
 function labelKey(notes, name) {
   const key = featureKey(name);
   return key && key in notes.labels && !(name in notes.labels) ? key : name;
 }
 
-/** What is said while no node is clicked: where to begin. @param {Viewer} viewer @param {Told} told */
-function nothingClicked(viewer, told) {
+/** The panel while no node is clicked. @param {Viewer} viewer @param {PanelContext} context */
+function nothingClicked(viewer, context) {
   const { graph, view } = viewer;
   const notes = viewer.labelled();
   const seen = viewer.visible(view.active);
   const strongest = graph.names.map((_, row) => row).filter((row) => seen[row] && graph.kind[row] === KIND.feature);
   strongest.sort((a, b) => graph.influence[b] - graph.influence[a]);
   const items = strongest.slice(0, 12).map((row) =>
-    element("li", {}, element("button.link.plain", { ...walking(told, row), "data-key": graph.names[row], "data-node": graph.names[row] },
+    element("li", {}, element("button.link.plain", { ...walking(context, row), "data-key": graph.names[row], "data-node": graph.names[row] },
       element("span.share", {}, percent(graph.influence[row])), element("span.what", {}, symbolOf(KIND.feature), element("bdi", {}, labelOf(graph, notes, row))), element("span.where", {}, placeText(graph, row)))));
   return element("section", { "aria-label": "where to begin" },
-    element("p.quiet", {}, "Click a node to see only what feeds it and what it feeds. Drag to move, scroll to zoom, ? for keys."),
+    element("p.quiet", {}, "Click a node to see only its inputs and outputs. Drag to move, scroll to zoom, ? for keys."),
     ...graph.failures.map((sentence) => element("p.fails", { role: "alert" }, sentence)),
     strongest.length > 0 && element("h3", {}, "Features with the most influence"),
     element("ul.strongest", { keydown: stepThrough }, ...items),
@@ -203,16 +203,16 @@ function renderSubgraph(viewer) {
     element("button", { click, title, disabled, "data-key": `sub ${text}` }, text);
   refill(byId("subtools"), [
     element("h2", {}, "Subgraph"),
-    button("Suggest groups", "automatic groups of features that play one role", () => viewer.dispatch({ type: "suggest", groups: graph.suggested }), !graph.suggested.length),
-    button("Group", "make one group of the chosen boxes (Shift-click, or hold g and click)", () => groupChosen(viewer), viewer.chosen.size < 1),
-    button("Tidy", "lay boxes out anew", () => viewer.dispatch({ type: "tidy" })),
-    toggle("fit", view.fit, "all boxes at once, smaller if need be", () => viewer.dispatch({ type: "set", view: { fit: !view.fit } })),
+    button("Suggest groups", "automatic groups of features with one role", () => viewer.dispatch({ type: "suggest", groups: graph.suggested }), !graph.suggested.length),
+    button("Group", "group the chosen boxes (Shift-click, or hold g and click)", () => groupChosen(viewer), viewer.chosen.size < 1),
+    button("Tidy", "reset the positions of boxes", () => viewer.dispatch({ type: "tidy" })),
+    toggle("fit", view.fit, "scale the boxes to fit", () => viewer.dispatch({ type: "set", view: { fit: !view.fit } })),
     button("PNG", "save the subgraph as a picture", () => savePicture(viewer, "subgraph", "png")),
     button("SVG", "save the subgraph as a drawing", () => savePicture(viewer, "subgraph", "svg")),
-    absorbed && left && element("span.left", { role: "status", title: "what is not pinned counted as error | left out" },
-      `replacement ${percent(absorbed.replacement)} | ${percent(left.replacement)} · completeness ${percent(absorbed.completeness)} | ${percent(left.completeness)}${graph.partial ? " of what this page holds" : ""}`),
+    absorbed && left && element("span.left", { role: "status", title: "nodes that are not pinned count as error | are left out" },
+      `replacement ${percent(absorbed.replacement)} | ${percent(left.replacement)} · completeness ${percent(absorbed.completeness)} | ${percent(left.completeness)}${graph.partial ? " of the part in this page" : ""}`),
   ]);
-  place.dataset.drawn = key(); // with the height that these tools leave
+  place.dataset.drawn = key(); // with the height left by these tools
   drawSubgraph(place, graph, notes, viewer.chosen, view.fit, {
     onWalk: (part) => viewer.click(view.active, strongestOf(graph, part.rows), true),
     onPoint: (part) => viewer.point(view.active, part && strongestOf(graph, part.rows)),

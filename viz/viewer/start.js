@@ -1,5 +1,5 @@
 // @ts-check
-// Start: read the page's data, draw, and then fetch plotly out of the page.
+// Start: read the page's data, draw, then load plotly from the page.
 "use strict";
 
 /** @param {Viewer} viewer */
@@ -15,7 +15,7 @@ function listenToPage(viewer) {
     viewer.state = withShared(viewer.state, sharedState(location.hash));
     viewer.schedule();
   });
-  // Two windows of one page go in step.
+  // Several windows of one page stay in sync.
   window.addEventListener("storage", (event) => {
     const dictionary = viewer.graphs.map((graph) => graph.dictionary).find((one) => one !== null && event.key === dictionaryKey(one));
     if (dictionary) {
@@ -35,7 +35,7 @@ function listenToPage(viewer) {
   }
 }
 
-/** What is pressed stays what it is until it is let go: a field that is left must not take a button away. @param {Viewer} viewer */
+/** Do not redraw while a button is pressed: a change event of a field must not replace the button. @param {Viewer} viewer */
 function listenToPresses(viewer) {
   document.addEventListener("pointerdown", (event) => {
     viewer.held = event.target instanceof Element && Boolean(event.target.closest("#panel button, #panel a, header button, #controls button"));
@@ -68,7 +68,7 @@ function listenToDivider(viewer, divider, axis, key) {
   });
 }
 
-/** Plotly takes longer to read than everything else to draw: it comes second. @param {Viewer} viewer */
+/** Plotly takes longer to parse than the rest of the page to draw, so it is loaded afterwards. @param {Viewer} viewer */
 function loadPlotly(viewer) {
   const script = document.createElement("script");
   script.textContent = byId("plotly").textContent;
@@ -81,7 +81,7 @@ function loadPlotly(viewer) {
 function start() {
   const viewer = new Viewer(JSON.parse(byId("data").textContent ?? ""));
   renderAll(viewer);
-  if (isRenewed(viewer.graphs)) announce("The annotations in this file have changed since you were here, and are shown; undoing brings the old ones back.");
+  if (isRenewed(viewer.graphs)) announce("The annotations in this file have changed since your last visit and are shown; undo (u) restores the old ones.");
   listenToKeys(viewer);
   listenToPage(viewer);
   requestAnimationFrame(() => {

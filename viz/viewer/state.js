@@ -1,49 +1,49 @@
 // @ts-check
-// State: everything that can be changed in the page, and the pure functions that change it.
+// State: everything that can change in the page, and the pure functions that change it.
 "use strict";
 
 /**
- * @typedef {object} Notes What a person says of one graph; what is undone and saved.
+ * @typedef {object} Notes A person's annotations of one graph, which can be undone and saved.
  * @property {string[]} pins
  * @property {Record<string, string>} labels By node, or by LAYER/INDEX of a feature anywhere.
  * @property {Group[]} groups
  * @property {Record<string, [number, number]>} places Of nodes and groups in the subgraph.
  * @property {string[]} hidden
  *
- * @typedef {object} View How one looks at it.
+ * @typedef {object} View What is shown, and how.
  * @property {number[]} shown The graph on the screen, or two side by side.
- * @property {number} active Which of them is looked at.
+ * @property {number} active The active one of them.
  * @property {(string | null)[]} clicked For each graph.
- * @property {string | null} from Where paths start that lead to the clicked node.
+ * @property {string | null} from Start of the paths to the clicked node.
  * @property {string | null} minus A prediction that is subtracted from the clicked one.
  * @property {number} nodes
  * @property {number} edges
  * @property {boolean} keepErrors
  * @property {string[]} without Kinds that are hidden.
  * @property {[number, number] | null} layers
- * @property {number[] | null} tokens Columns of those that are seen.
- * @property {number | null} frequency Features that fire on a larger share of tokens are hidden.
+ * @property {number[] | null} tokens Columns of the visible ones.
+ * @property {number | null} frequency Features that are active on a larger share of tokens are hidden.
  * @property {string} search
  * @property {"either" | "inputs" | "outputs" | "pinned"} links
  * @property {boolean} faint Whether all edges are drawn.
  * @property {[number, number, number, number] | null} range Left, right, bottom, top, from 0 to 1.
  * @property {"node" | "list" | "paths" | "fields" | "about"} tab
  * @property {[string, string]} fields
- * @property {"difference" | "kind"} colour What colours say where two graphs are compared.
+ * @property {"difference" | "kind"} colour Meaning of colours when two graphs are compared.
  * @property {"auto" | "light" | "dark"} theme
  * @property {number} side Width of the panel at the side, in pixels.
  * @property {number} below Height of the subgraph, in pixels.
- * @property {boolean} fit Whether all boxes of the subgraph are seen at once.
+ * @property {boolean} fit Whether all boxes of the subgraph fit.
  *
  * @typedef {object} State
  * @property {View} view
- * @property {Notes[]} notes Of each graph, as all that follow but past and future, which are of all.
- * @property {Notes[]} seen What the file said when a person last knew of it.
+ * @property {Notes[]} notes By graph.
+ * @property {Notes[]} seen Annotations of the file when a person last saw them, by graph.
  * @property {Mine} mine
- * @property {Said[]} past
- * @property {Said[]} future
- * @typedef {Record<string, Record<string, string>>} Mine A person's labels by dictionary and feature, wherever they were given.
- * @typedef {{notes: Notes[], mine: Mine}} Said What is undone.
+ * @property {UndoStep[]} past
+ * @property {UndoStep[]} future
+ * @typedef {Record<string, Record<string, string>>} Mine A person's labels by dictionary and feature.
+ * @typedef {{notes: Notes[], mine: Mine}} UndoStep What undo restores.
  * @typedef {{type: string} & Record<string, any>} Change
  */
 
@@ -82,7 +82,7 @@ function notesFrom(annotations) {
 }
 
 /**
- * What a change makes of the state.  Only changes to notes can be undone.
+ * The state after a change.  Only changes to notes can be undone.
  * @param {State} state
  * @param {Change} change
  * @returns {State}
@@ -109,12 +109,12 @@ function reduce(state, change) {
     notes: notes.with(graph, after),
     seen: known,
     mine: change.type === "label" ? relabelled(mine, notes[graph], change) : mine,
-    past: change.again ? past : [...past, { notes, mine }].slice(-MOST_UNDONE), // a key that is held is one change
+    past: change.again ? past : [...past, { notes, mine }].slice(-MOST_UNDONE), // a held key is one change
     future: [],
   };
 }
 
-/** What is undone in a graph that is not on the screen brings it there. @param {State} before @param {State} after @returns {State} */
+/** Show the graph whose notes undo or redo changed. @param {State} before @param {State} after @returns {State} */
 function seenAgain(before, after) {
   const graph = after.notes.findIndex((notes, one) => notes !== before.notes[one]);
   if (graph < 0 || after.view.shown.includes(graph)) return after;
@@ -140,7 +140,7 @@ function changedView(view, change) {
     case "show": {
       const active = change.shown.includes(view.active) ? view.active : change.shown[0];
       const paths = active === view.active ? {} : { from: null, minus: null };
-      return { ...view, ...paths, shown: change.shown, active, tokens: null, range: null }; // columns are others
+      return { ...view, ...paths, shown: change.shown, active, tokens: null, range: null }; // columns differ
     }
     case "kind":
       return { ...view, without: toggled(view.without, change.kind) };
@@ -149,7 +149,7 @@ function changedView(view, change) {
     case "set":
       return { ...view, ...change.view };
     default:
-      throw new Error(`There is no change ${change.type}.`);
+      throw new Error(`Unknown change ${change.type}.`);
   }
 }
 
@@ -180,7 +180,7 @@ const NOTE_CHANGES = {
     groups: notes.groups.filter((group) => group.name !== name),
     pins: [...new Set([...notes.pins, ...(notes.groups.find((g) => g.name === name)?.members ?? [])])].slice(0, MOST_PINS),
   }),
-  /** A group of one stays: its name is a person's own, and others may join; one of none is gone. */
+  /** A group of one stays, since its name is a person's own; an empty one is removed. */
   leave(notes, { node }) {
     const left = notes.groups.find((group) => group.members.includes(node));
     if (!left) return notes;
@@ -219,8 +219,8 @@ const NOTE_CHANGES = {
 };
 
 /**
- * A label of a feature is one for all prompts of its dictionary; if it is taken away here, it is so
- * everywhere, unless it was one of this graph alone.
+ * A label of a feature holds for all prompts of its dictionary; removing it here removes it
+ * everywhere, unless it was of this graph alone.
  * @param {Mine} mine
  * @param {Notes} notes
  * @param {Change} change
@@ -239,7 +239,7 @@ function toggled(items, item) {
 }
 
 /**
- * Groups without these nodes; a group that loses all of its own is gone.
+ * Groups without these nodes; empty groups are removed.
  * @param {Group[]} groups
  * @param {Set<string>} gone
  */
@@ -249,7 +249,7 @@ function withoutMembers(groups, gone) {
     .filter((group) => group.members.length);
 }
 
-/** The name, or the first of "name (2)", "name (3)", … that is free. @param {string} name @param {Group[]} groups */
+/** The name, or the first of "name (2)", "name (3)", … that is unused. @param {string} name @param {Group[]} groups */
 function freeName(name, groups) {
   const taken = new Set(groups.map((group) => group.name));
   let free = name;
@@ -257,7 +257,7 @@ function freeName(name, groups) {
   return free;
 }
 
-/** A person's label of a node, else what the file says. @param {Graph} graph @param {Notes} notes @param {number} row */
+/** A person's label of a node, else the file's. @param {Graph} graph @param {Notes} notes @param {number} row */
 function labelOf(graph, notes, row) {
   const key = featureKey(graph.names[row]);
   return notes.labels[graph.names[row]] ?? (key ? notes.labels[key] : undefined) ?? graph.labels[row];

@@ -1,14 +1,14 @@
 // @ts-check
-// Storage: the state in the browser, in the address, and in a file of annotations.
+// Storage: the state in the browser, in the address, and in an annotations file.
 "use strict";
 
-const LONGEST_HASH = 8000; // characters that all browsers and most programs take
+const LONGEST_HASH = 8000; // characters that all browsers and most programs accept
 
 /** @param {Graph[]} graphs */
 const storageKey = (graphs) => `headwater:${graphs.map((graph) => graph.key).join(":")}`;
 
 /**
- * The state as it was left, or that of the file, and upon it what the address says.
+ * The stored state, or that of the file, overridden by the state in the address.
  * @param {Graph[]} graphs
  * @returns {State}
  */
@@ -20,7 +20,7 @@ function restoredState(graphs) {
 }
 
 /**
- * A state with what somebody shared; notes that this replaces come back by undoing.
+ * A state with a shared one applied; undo restores replaced notes.
  * @param {State} own
  * @param {any} shared
  * @returns {State}
@@ -33,7 +33,7 @@ function withShared(own, shared) {
 }
 
 /**
- * The initial state with what was saved; anything that does not fit is left out.
+ * The initial state with saved values; invalid values are ignored.
  * @param {State} initial
  * @param {any} saved
  * @returns {State}
@@ -48,25 +48,25 @@ function joined(initial, saved) {
   return { ...initial, view, notes };
 }
 
-/** The state as it was left, whatever the file says now. @param {Graph[]} graphs @param {any} stored @returns {State} */
+/** The stored state, without updates from the file. @param {Graph[]} graphs @param {any} stored @returns {State} */
 function keptState(graphs, stored) {
   return { ...joined(initialState(graphs), stored), seen: seenIn(graphs, stored) };
 }
 
-/** Whether the file's annotations are shown in the place of what the browser kept. @param {Graph[]} graphs */
+/** Whether the file's annotations replaced stored ones. @param {Graph[]} graphs */
 function isRenewed(graphs) {
   const stored = storedState(graphs);
   const kept = stored && keptState(graphs, stored);
   return kept && renewed(graphs, kept) !== kept;
 }
 
-/** A state with what another window stored: its notes, and that a person there knows this file. @param {Graph[]} graphs @param {State} own @param {any} stored @returns {State} */
+/** A state synchronised with another window: its notes, and whether the file was seen there. @param {Graph[]} graphs @param {State} own @param {any} stored @returns {State} */
 function inStep(graphs, own, stored) {
   const seen = seenIn(graphs, stored).map((theirs, graph) => (sameNotes(theirs, notesInPage(graphs[graph])) ? theirs : own.seen[graph]));
   return { ...withShared(own, stored), seen };
 }
 
-/** What the files said when the browser kept this; nothing, as far as that was not kept. @param {Graph[]} graphs @param {any} stored */
+/** Annotations of the files when the state was stored; empty if not stored. @param {Graph[]} graphs @param {any} stored */
 function seenIn(graphs, stored) {
   return graphs.map((_, graph) => readNotes(stored?.seen?.[graph]) ?? NO_NOTES);
 }
@@ -80,7 +80,7 @@ const isList = (value, fits) => Array.isArray(value) && value.every(fits);
 /** @param {(value: any) => boolean} fits @returns {(value: any) => boolean} */
 const orNull = (fits) => (value) => value === null || fits(value);
 
-/** What each part of a view may be. @type {Record<string, (value: any, initial: State) => boolean>} */
+/** Validity of each field of a view. @type {Record<string, (value: any, initial: State) => boolean>} */
 const VIEW_FITS = {
   shown: (value, { notes }) => isList(value, (one) => Number.isInteger(one) && one in notes) && [1, 2].includes(new Set(value).size) && value.length < 3,
   active: (value, { notes }) => Number.isInteger(value) && value in notes,
@@ -107,7 +107,7 @@ const VIEW_FITS = {
   fit: (value) => typeof value === "boolean",
 };
 
-/** Notes, if these are some. @param {any} value @returns {Notes | null} */
+/** Notes in a value, or null if it is invalid. @param {any} value @returns {Notes | null} */
 function readNotes(value) {
   if (!value || typeof value !== "object") return null;
   const notes = notesFrom(value);
@@ -131,7 +131,7 @@ function storedState(graphs) {
   try {
     return JSON.parse(localStorage.getItem(storageKey(graphs)) ?? "null");
   } catch {
-    return null; // storage is forbidden, or holds something else
+    return null; // storage is disabled or invalid
   }
 }
 
@@ -140,7 +140,7 @@ function store(graphs, state) {
   try {
     localStorage.setItem(storageKey(graphs), kept(state));
   } catch {
-    // Without storage the page works, and forgets.
+    // Without storage the page works but does not remember.
   }
 }
 
@@ -157,16 +157,16 @@ function sharedState(hash) {
 }
 
 /**
- * The end of an address that brings this state, without what is as it was at first.
+ * Fragment of an address for this state, without initial values.
  * @param {Graph[]} graphs
  * @param {State} state
- * @returns {string | null} None if it would be too long.
+ * @returns {string | null} Null if it would be too long.
  */
 function sharedHash(graphs, state) {
   const initial = initialState(graphs);
   const own = state.notes.map((notes, graph) => adopted(graphs[graph], notes, state.mine));
   const same = (/** @type {any} */ a, /** @type {any} */ b) => JSON.stringify(a) === JSON.stringify(b);
-  const named = graphs.length > 1 ? ["shown", "active"] : []; // whichever of them somebody else left open
+  const named = graphs.length > 1 ? ["shown", "active"] : []; // whatever the receiver has open
   const view = Object.entries(state.view).filter(([name, value]) => named.includes(name) || !same(value, /** @type {any} */ (initial.view)[name]));
   const notes = same(own, initial.notes) ? undefined : own;
   const bytes = new TextEncoder().encode(JSON.stringify({ view: Object.fromEntries(view), notes }));
@@ -181,7 +181,7 @@ function annotationsText(notes) {
 }
 
 /**
- * Notes in the text of an annotations file.  Throws an Error that says what is wrong.
+ * Notes in the text of an annotations file.  Throws an Error with the reason if it is invalid.
  * @param {string} text
  * @returns {Notes}
  */
@@ -190,18 +190,18 @@ function notesInFile(text) {
   try {
     value = JSON.parse(text);
   } catch {
-    throw new Error("This file is no JSON: expected annotations that were saved from a page.");
+    throw new Error("This file is not JSON: expected annotations that were saved from a page.");
   }
   if (value?.schema_version !== 1) {
     throw new Error("This file has no schema_version 1: expected annotations that were saved from a page.");
   }
   const notes = readNotes(value);
-  if (!notes) throw new Error("Pins, labels or groups in this file are not written as annotations are.");
+  if (!notes) throw new Error("Pins, labels or groups in this file are not in the format of annotations.");
   return notes;
 }
 
 /**
- * Give a file to the person.
+ * Download a file.
  * @param {string} name
  * @param {Blob} content
  */

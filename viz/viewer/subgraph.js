@@ -1,26 +1,26 @@
 // @ts-check
-// Subgraph: pinned nodes and supernodes as boxes that can be dragged, and what flows between them.
+// Subgraph: pinned nodes and supernodes as boxes that can be dragged, and flows between them.
 "use strict";
 
 const PADDING = { width: 28, height: 14 }; // around the boxes, as in the style sheet
-const ARC = 26; // of flows along a line, in pixels
+const ARC = 26; // height of flows between boxes of one line, in pixels
 
 /**
  * @typedef {object} SubgraphEvents
  * @property {(part: Part) => void} onWalk
  * @property {(part: Part | null) => void} onPoint
- * @property {(part: Part, x: number, y: number, again: boolean) => void} onMove again: the same move goes on.
- * @property {(part: Part) => void} onGroup Take part in a new group, or leave it.
+ * @property {(part: Part, x: number, y: number, again: boolean) => void} onMove again: continues the previous move.
+ * @property {(part: Part) => void} onGroup Join or leave the group to be made.
  * @property {(part: Part) => void} onRemove Ungroup, or unpin.
- * @property {(part: Part) => void} onRename Of a node: its label.
+ * @property {(part: Part) => void} onRename Rename a group, or label a node.
  */
 
 /**
  * @param {HTMLElement} place
  * @param {Graph} graph
  * @param {Notes} notes
- * @param {Set<string>} chosen Names of parts that will be a group.
- * @param {boolean} fit Whether all must be seen at once.
+ * @param {Set<string>} chosen Names of parts to be grouped.
+ * @param {boolean} fit Whether all boxes must fit.
  * @param {SubgraphEvents} events
  */
 function drawSubgraph(place, graph, notes, chosen, fit, events) {
@@ -50,21 +50,21 @@ function drawSubgraph(place, graph, notes, chosen, fit, events) {
     }, () => events.onMove(part, spots[number].x, spots[number].y, false));
     return box;
   });
-  const said = `${boxes.length} boxes. Arrows go from one to the next, Enter selects, Shift and arrows move, F2 renames, Delete ungroups or unpins.`;
-  const canvas = element("div.canvas", { role: "group", "aria-label": said, style: `width: ${size.width}px; height: ${size.height}px; transform: scale(${scale})` }, lines, ...boxes);
+  const help = `${boxes.length} boxes. Arrows go from one to the next, Enter selects, Shift and arrows move, F2 renames, Delete ungroups or unpins.`;
+  const canvas = element("div.canvas", { role: "group", "aria-label": help, style: `width: ${size.width}px; height: ${size.height}px; transform: scale(${scale})` }, lines, ...boxes);
   const held = place.querySelector('.name[tabindex="0"]')?.getAttribute("data-key");
   beCurrent(boxes, Math.max(0, parts.findIndex(({ name }) => `part ${name}` === held)));
   listenToBoxes(canvas, parts, boxes, spots, events);
   refill(place, [element("div.sheet", { style: `width: ${Math.floor(size.width * scale)}px; height: ${Math.floor(size.height * scale)}px` }, canvas)]);
 }
 
-/** Room for boxes that are to be seen at once; without end where one scrolls, downwards on small screens. @param {HTMLElement} place @param {boolean} fit */
+/** Room for the boxes; infinite where the place scrolls, which small screens do downwards. @param {HTMLElement} place @param {boolean} fit */
 function roomIn(place, fit) {
   const free = getComputedStyle(place).getPropertyValue("--height") === "free";
   return { width: fit ? place.clientWidth - PADDING.width : Infinity, height: fit && !free ? place.clientHeight - PADDING.height : Infinity };
 }
 
-/** Where parts are: as they were dragged, else as laid out in this room. @param {Graph} graph @param {Notes} notes @param {Part[]} parts @param {{width: number, height: number}} room */
+/** Places of parts: as dragged, else as laid out in this room. @param {Graph} graph @param {Notes} notes @param {Part[]} parts @param {{width: number, height: number}} room */
 function spotsOf(graph, notes, parts, room) {
   const own = placesOf(graph, parts, room.width, room.height);
   return parts.map((part, number) => {
@@ -103,25 +103,25 @@ function partBox(graph, notes, part, arrived, fed, chosen, events) {
 /** Whether the group key is held. */
 const grouping = () => document.body.classList.contains("grouping");
 
-/** What stands in a box. @param {Graph} graph @param {Notes} notes @param {Part} part */
+/** Text of a box. @param {Graph} graph @param {Notes} notes @param {Part} part */
 function textOf(graph, notes, { isGroup, name, rows }) {
   return isGroup ? name : shortLabel(graph, notes, rows[0]);
 }
 
-/** The strongest inputs of a part, in words. @param {Flow[]} flows @param {string[]} texts @param {number} number @param {number[]} arrived */
+/** Text about the strongest inputs of a part. @param {Flow[]} flows @param {string[]} texts @param {number} number @param {number[]} arrived */
 function incoming(flows, texts, number, arrived) {
   const into = flows.filter(({ target }) => target === number).slice(0, 3);
-  const said = into.map(({ source, flow, net }) => `${net < 0 ? "−" : "+"}${percent(flow / (arrived[number] || 1))} from ${texts[source]}`);
-  return said.length ? `; ${said.join(", ")}` : "";
+  const inputs = into.map(({ source, flow, net }) => `${net < 0 ? "−" : "+"}${percent(flow / (arrived[number] || 1))} from ${texts[source]}`);
+  return inputs.length ? `; ${inputs.join(", ")}` : "";
 }
 
-/** A few letters for a node; its whole label where there are none. @param {Graph} graph @param {Notes} notes @param {number} row */
+/** Short text of a node; its whole label if there is none. @param {Graph} graph @param {Notes} notes @param {number} row */
 function shortLabel(graph, notes, row) {
-  return saidBeside(graph, notes, row) || graph.labels[row];
+  return markText(graph, notes, row) || graph.labels[row];
 }
 
-/** What stands beside a node: a person's label, or a few letters, or nothing. @param {Graph} graph @param {Notes} notes @param {number} row */
-function saidBeside(graph, notes, row) {
+/** Text next to a node: a person's label, a short text, or nothing. @param {Graph} graph @param {Notes} notes @param {number} row */
+function markText(graph, notes, row) {
   const own = labelOf(graph, notes, row);
   return own === graph.labels[row] ? graph.marks[row] : own;
 }
@@ -138,7 +138,7 @@ function flowLines(flows, spots) {
   });
 }
 
-/** The more flows the thicker and the less pale. @param {Flow} flow @param {Flow[]} flows Strongest first. */
+/** Stroke of a flow: thicker and more opaque for larger flows. @param {Flow} flow @param {Flow[]} flows Strongest first. */
 function flowStroke({ flow }, [{ flow: most }]) {
   const part = Math.sqrt(flow / (most || 1));
   return { width: 0.5 + 6 * part, opacity: 0.25 + 0.6 * part };
@@ -186,7 +186,7 @@ function draggable(box, onDrag, onDrop) {
  * @param {Graph} graph
  * @param {Notes} notes
  * @param {Palette} palette
- * @param {{width: number, height: number}} room For which boxes are laid out.
+ * @param {{width: number, height: number}} room In which boxes are laid out.
  */
 function paintSubgraph(makePen, graph, notes, palette, room) {
   const parts = partsOf(graph, notes);

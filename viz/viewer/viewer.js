@@ -1,5 +1,5 @@
 // @ts-check
-// Viewer: one state, what is computed from it, and what the page does when it changes.
+// Viewer: the state, cached values derived from it, and reactions to changes.
 "use strict";
 
 /**
@@ -13,21 +13,21 @@ class Viewer {
     this.graphs = payload.graphs.map(readGraph);
     /** @type {{of: [number, number], sides: any[]}[]} */
     this.pairs = payload.pairs;
-    this.served = Boolean(payload.served); // by headwater serve, which keeps annotations
+    this.served = Boolean(payload.served); // by headwater serve, which stores annotations
     this.state = restoredState(this.graphs);
     /** @type {{graph: number, row: number} | null} */
     this.hovered = null;
-    this.chosen = new Set(/** @type {string[]} */ ([])); // parts that will be a group
+    this.chosen = new Set(/** @type {string[]} */ ([])); // parts to be grouped
     this.most = { links: ROWS, table: ROWS };
-    this.trial = noTrial(); // what is asked of the model
+    this.trial = noTrial(); // the intervention form
     this.order = "token";
     this.palette = readPalette();
     this.type = 1; // size of texts in the plot
     this.scheduled = false;
     this.held = false; // whether a button is pressed, or the page is printed
-    this.late = false; // whether drawing waits for that
-    this.changed = false; // whether there is something to be kept
-    this.raw = false; // whether raw numbers are told
+    this.late = false; // whether a redraw is pending
+    this.changed = false; // whether there are changes to store
+    this.raw = false; // whether raw numbers are shown
     /** @type {Map<string, {key: string, value: any}>} */
     this.known = new Map();
     /** @type {Plot[]} */
@@ -38,7 +38,7 @@ class Viewer {
     return this.state.view;
   }
 
-  /** The graph that is looked at. */
+  /** The active graph. */
   get graph() {
     return this.graphs[this.view.active];
   }
@@ -47,12 +47,12 @@ class Viewer {
     return this.state.notes[this.view.active];
   }
 
-  /** Notes, and a person's labels from elsewhere. @param {number} number */
+  /** Notes with a person's labels of the dictionary. @param {number} number */
   labelled(number = this.view.active) {
     return withMine(this.graphs[number], this.state.notes[number], this.state.mine);
   }
 
-  /** Graphs that are on the screen. */
+  /** Graphs on the screen. */
   get shown() {
     return this.view.shown;
   }
@@ -127,7 +127,7 @@ class Viewer {
     });
   }
 
-  /** Nodes that are seen. @param {number} number @returns {Uint8Array} */
+  /** Visible nodes. @param {number} number @returns {Uint8Array} */
   visible(number) {
     const { view } = this;
     const notes = this.state.notes[number];
@@ -141,7 +141,7 @@ class Viewer {
     });
   }
 
-  /** What keeps a node from being seen, in words; nothing if it is seen. @param {number} number @returns {(row: number) => string} */
+  /** Reason for which a node is hidden; empty if it is visible. @param {number} number @returns {(row: number) => string} */
   hiddenBy(number) {
     const [visible, { kept }, own] = [this.visible(number), this.pruning(number), new Set(this.state.notes[number].hidden)];
     const cause = (/** @type {number} */ row) => (own.has(this.graphs[number].names[row]) ? "hidden by you" : kept.node[row] ? "hidden by a filter" : "hidden by pruning");
@@ -159,7 +159,7 @@ class Viewer {
     return columns.map((column) => columnOf.indexOf(column)).filter((pos) => pos >= 0);
   }
 
-  /** The smallest layout that has all nodes that are seen. @param {number} number */
+  /** The smallest layout with all visible nodes. @param {number} number */
   level(number) {
     const levelsOf = (/** @type {number} */ one) => this.pair?.[one].levels ?? this.graphs[one].levels;
     let level = 0;
@@ -202,11 +202,11 @@ class Viewer {
       most: Math.max(...this.shown.map((one) => mostInfluence(this.graphs[one]))),
       difference: this.pair && this.view.colour === "difference" ? this.pair[number].difference : null,
       matched: this.pair ? this.pair[number].partner : null,
-      says: (row) => (isInput(graph, row) ? "" : saidBeside(graph, notes, row)),
+      markOf: (row) => (isInput(graph, row) ? "" : markText(graph, notes, row)),
     };
   }
 
-  /** Edges of the strongest paths, while paths are looked at. @param {number} number @returns {Drawn[] | null} */
+  /** Edges of the strongest paths, while the paths panel is open. @param {number} number @returns {Drawn[] | null} */
   pathEdges(number) {
     const { view } = this;
     const graph = this.graphs[number];
@@ -240,7 +240,7 @@ class Viewer {
       const scene = this.scene(number);
       this.plots[place].draw(scene, this.faint(number));
       const there = scene.cursor;
-      this.plots[place].tell(there === null ? null : tipLines(this, number, there), there);
+      this.plots[place].showTooltip(there === null ? null : tipLines(this, number, there), there);
     });
     markPointed(this);
   }
@@ -262,7 +262,7 @@ function readPalette() {
   return /** @type {Palette} */ (Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()])));
 }
 
-/** What is said beside a node that is pointed at. @param {Viewer} viewer @param {number} number @param {number} row */
+/** Lines of the tooltip of a node. @param {Viewer} viewer @param {number} number @param {number} row */
 function tipLines(viewer, number, row) {
   const graph = viewer.graphs[number];
   const notes = viewer.labelled(number);
@@ -278,7 +278,7 @@ function tipLines(viewer, number, row) {
   ].filter(Boolean);
 }
 
-/** Show in lists and boxes which node is pointed at. @param {Viewer} viewer */
+/** Mark the pointed node in lists and boxes. @param {Viewer} viewer */
 function markPointed(viewer) {
   for (const old of document.querySelectorAll(".pointed")) old.classList.remove("pointed");
   const { hovered } = viewer;

@@ -1,1 +1,1 @@
-"""Published dictionaries: where their files are, and one file per family of formats."""
+"""Published dictionaries: where their files are, and one reader per family of formats."""

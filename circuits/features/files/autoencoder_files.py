@@ -1,8 +1,8 @@
 """Sparse autoencoders of Gemma Scope 1 and 2, SAELens, sparsify and OpenMOSS.
 
-Their matrices are those of the families' transcoders; what they rebuild stands in a hook's name,
-in Gemma Scope 1 nowhere: there the caller has to say.  A Gemma Scope 2 crosscoder has a file for
-each layer that it reads; features of one rebuild this residual stream and those above.
+They have the matrices of the families' transcoders.  The name of a hook says what they reconstruct;
+Gemma Scope 1 has none, so the caller must specify it.  A Gemma Scope 2 crosscoder has a file for
+each layer that it reads, whose features reconstruct this residual stream and those above.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from circuits.features.autoencoders import Autoencoder, Site
 from circuits.features.files import gemma_scope, openmoss, saelens, sparsify
 from circuits.features.files.configs import read_json
 from circuits.features.files.hook_names import layer_of, point, without_block
-from circuits.features.files.locations import CONFIGS, Place
+from circuits.features.files.locations import CONFIGS, Location
 from circuits.features.files.tensors import (
     Unknown,
     WeightsFormatError,
-    beside,
     by_names,
     mapped,
     merged,
+    sibling,
 )
-from circuits.features.nonlinearities import Nonlinearity, TopK
-from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder import Nonlinearity, TopK, Transcoder
 
-# TransformerLens hooks and module paths, inside their block; a block's own output has no name.
+# TransformerLens hooks and module paths, inside their block; "" is the output of the block itself.
 SITES = {
     "hook_resid_post": Site.RESIDUAL,
     "hook_resid_pre": Site.RESIDUAL,  # of the block below
@@ -48,10 +47,10 @@ ENTERING = "hook_resid_pre"
 
 @dataclass(frozen=True)
 class _Stored:
-    """One file of weights, and what stands beside it."""
+    """One file of weights, with its config."""
 
-    place: Place
-    file: str  # in the place
+    location: Location
+    file: str  # in the location
     config: dict[str, Any]
 
     @property
@@ -60,18 +59,19 @@ class _Stored:
 
     @property
     def path(self) -> Path:
-        return self.place.path(self.file)
+        return self.location.path(self.file)
 
     @property
     def hook(self) -> str | None:
-        """The vector that it reads, if its files say so."""
+        """The hook of the vector that it reads, if its files specify one."""
         if self.name == sparsify.WEIGHTS:
             folder = self.file.rpartition("/")[0]
-            return folder.rpartition("/")[2] or self.place.name.rpartition("/")[2]
+            return folder.rpartition("/")[2] or self.location.name.rpartition("/")[2]
         if self.depth is not None:
             return f"layers.{_layers_read(self)[self.depth]}"
-        told = merged(self.config)
-        found = told.get("hf_hook_point_in") or told.get("hook_name") or told.get("hook_point_in")
+        config = merged(self.config)
+        names = ("hf_hook_point_in", "hook_name", "hook_point_in")
+        found = next((config[name] for name in names if config.get(name)), None)
         return None if found is None else str(found)
 
     @property
@@ -81,59 +81,59 @@ class _Stored:
         return int(match[1]) if match else None
 
 
-def holds_autoencoders(place: Place) -> bool:
-    """Whether the files say so.
+def holds_autoencoders(location: Location) -> bool:
+    """Whether a location has autoencoders, by their configs.
 
-    Raises WeightsFormatError where nothing tells them from transcoders: Gemma Scope 1.
+    Raises WeightsFormatError where they cannot be distinguished from transcoders: Gemma Scope 1.
     """
-    for stored in _found(place):
-        told = merged(stored.config)
+    for stored in _found(location):
+        config = merged(stored.config)
         if stored.file.endswith(".npz"):
             raise WeightsFormatError(
-                f"{stored.path} does not say what it is: give --site ({', '.join(Site)})."
+                f"{stored.path} does not specify what it is: give --site ({', '.join(Site)})."
             )
         if stored.name == sparsify.WEIGHTS:
-            return not sparsify.says_transcoder(stored.config)
-        if told.get("type") == gemma_scope.CROSSCODER:
+            return not sparsify.is_transcoder_config(stored.config)
+        if config.get("type") == gemma_scope.CROSSCODER:
             return True
-        if told.get("type") == "sae" or "hook_point_in" in told:
-            return told.get("type") == "sae" or (
-                told["hook_point_in"] == told.get("hook_point_out", told["hook_point_in"])
+        if config.get("type") == "sae" or "hook_point_in" in config:
+            return config.get("type") == "sae" or (
+                config["hook_point_in"] == config.get("hook_point_out", config["hook_point_in"])
             )
-        if "hook_name" in told:
-            return told.get("architecture") not in saelens.TRANSCODERS
+        if "hook_name" in config:
+            return config.get("architecture") not in saelens.TRANSCODERS
     return False
 
 
-def read_autoencoders(place: Place, site: Site | None) -> tuple[Autoencoder, ...]:
-    """All autoencoders of a place; `site` where the files do not say, or to override them.
+def read_autoencoders(location: Location, site: Site | None) -> tuple[Autoencoder, ...]:
+    """All autoencoders of a location; `site` overrides what the files specify, if anything.
 
     Raises WeightsFormatError for anything missing or damaged.
     """
-    found = [_one(stored, site) for stored in _found(place)]
+    found = [_one(stored, site) for stored in _found(location)]
     if not found:
         raise WeightsFormatError(
-            f"{place.name} holds no autoencoder in a known format: expected params.npz, "
+            f"{location.name} has no autoencoder in a known format: expected params.npz, "
             "params.safetensors, sae_weights.safetensors or sae.safetensors."
         )
     return tuple(sorted(found, key=lambda autoencoder: autoencoder.layer))
 
 
-def _found(place: Place) -> list[_Stored]:
+def _found(location: Location) -> list[_Stored]:
     names = (saelens.WEIGHTS, sparsify.WEIGHTS)
-    pairs = dict(openmoss.pairs(place))
+    pairs = dict(openmoss.pairs(location))
     found: list[_Stored] = []
-    for file in place.files:
+    for file in location.files:
         crossing = gemma_scope.CROSS_LAYER.fullmatch(file)
         known = file.rpartition("/")[2] in names or gemma_scope.SINGLE.fullmatch(file)
         if not known and not crossing and file not in pairs:
             continue
         config: dict[str, Any] = {}
-        for told_in in (*(beside(file, name) for name in CONFIGS), pairs.get(file)):
-            if told_in in place.files:
-                config = read_json(place.path(told_in))
+        for candidate in (*(sibling(file, name) for name in CONFIGS), pairs.get(file)):
+            if candidate in location.files:
+                config = read_json(location.path(candidate))
         if not crossing or config.get("type") == gemma_scope.CROSSCODER:
-            found.append(_Stored(place, file, config))
+            found.append(_Stored(location, file, config))
     return found
 
 
@@ -142,11 +142,13 @@ def _one(stored: _Stored, site: Site | None) -> Autoencoder:
     layer = layer_of(hook) if hook else None
     layer = layer_of(str(path.parent)) if layer is None else layer
     if layer is None:
-        raise WeightsFormatError(f"{stored.file} in {stored.place.name} does not tell its layer.")
+        raise WeightsFormatError(
+            f"{stored.file} in {stored.location.name} does not specify its layer."
+        )
     inside = "" if hook is None else _inside(hook)
     if hook is None and site is None:
         raise WeightsFormatError(
-            f"{path} does not say what it rebuilds: give --site ({', '.join(Site)})."
+            f"{path} does not specify what it reconstructs: give --site ({', '.join(Site)})."
         )
     named = point(path, "hook", inside, SITES)
     if site is None and isinstance(named, Unknown):
@@ -156,7 +158,7 @@ def _one(stored: _Stored, site: Site | None) -> Autoencoder:
         )
     if inside == ENTERING and layer == 0:
         raise WeightsFormatError(f"{path} reads the embedding, which no block writes.")
-    built = _built(stored)
+    built = _as_transcoder(stored)
     return Autoencoder(
         layer=layer - (inside == ENTERING),
         site=site or named,  # pyright: ignore[reportArgumentType]  # an Unknown was refused
@@ -192,14 +194,14 @@ def _inside(hook: str) -> str:
 
 
 def _subtracts(stored: _Stored) -> bool:
-    """Whether the decoder's bias is taken from the input."""
+    """Whether the decoder's bias is subtracted from the input."""
     if stored.name == sparsify.WEIGHTS:
         return True
     return bool(stored.config.get("apply_b_dec_to_input"))
 
 
-def _built(stored: _Stored) -> Transcoder:
-    """The matrices as those of a transcoder."""
+def _as_transcoder(stored: _Stored) -> Transcoder:
+    """The autoencoder's matrices as a transcoder."""
     path, tensors, config = stored.path, mapped(stored.path), stored.config
     if "W_E" in tensors or "decoder.weight" in tensors:
         return openmoss.single(path, config)
@@ -228,22 +230,24 @@ def _built(stored: _Stored) -> Transcoder:
 def _saelens_nonlinearity(
     path: Path, config: dict[str, Any], tensors: dict[str, Tensor]
 ) -> Nonlinearity | None:
-    """A TopK where the config says so; None where a threshold, or nothing, decides.
+    """A TopK if the config specifies one; None for a JumpReLU with a threshold, or a ReLU.
 
     BatchTopK is stored as the JumpReLU that it is at inference.
     """
     saelens.refuse_normalised(path, config)
     architecture = str(config.get("architecture", "standard"))
-    said = str(config.get("activation_fn_str") or config.get("activation_fn") or "relu")
-    if architecture in ("standard", "jumprelu", "topk", "batchtopk") and said in ("relu", "topk"):
-        if "threshold" in tensors or (architecture != "topk" and said != "topk"):
+    kind = str(config.get("activation_fn_str") or config.get("activation_fn") or "relu")
+    if architecture in ("standard", "jumprelu", "topk", "batchtopk") and kind in ("relu", "topk"):
+        if "threshold" in tensors or (architecture != "topk" and kind != "topk"):
             return None
         arguments = config.get("activation_fn_kwargs")
         k = config.get("k", arguments.get("k") if isinstance(arguments, dict) else None)
         if type(k) is int and k > 0:
             return TopK(k)
-        raise WeightsFormatError(f"{path} keeps the k largest, but k is {k!r} in its cfg.json.")
+        raise WeightsFormatError(
+            f"{path} keeps the k largest features, but k is {k!r} in its cfg.json."
+        )
     raise WeightsFormatError(
-        f"{path} has architecture {architecture!r} and activation {said!r}: expected standard, "
+        f"{path} has architecture {architecture!r} and activation {kind!r}: expected standard, "
         "jumprelu, topk or batchtopk, with relu or topk."
     )

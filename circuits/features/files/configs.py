@@ -9,11 +9,10 @@ from typing import Any
 import yaml
 
 from circuits.features.files.tensors import WeightsFormatError
-from graphs.disk.bounded import json_value
-from graphs.disk.files import GraphFileError, file_text, regular_file
+from graphs.disk.files import GraphFileError, file_text, json_value, regular_file
 
-LARGEST_JSON, LARGEST_YAML = 2**24, 2**18  # bytes; the largest that is published has 40 kB
-DEEPEST = 50  # lists in lists
+LARGEST_JSON, LARGEST_YAML = 2**24, 2**18  # bytes; the largest published one has 40 kB
+DEEPEST = 50  # nested lists
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -36,18 +35,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Reads each value where it stands, and once.
+    """A safe loader that refuses aliases and deep nesting.
 
-    An alias may stand for a list of aliases, so that a few hundred bytes say what no memory holds.
+    An alias may stand for a list of aliases, so that a few hundred bytes could exhaust memory.
     """
 
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it has aliases, which no config needs")
+            raise yaml.YAMLError("it has aliases, which are not supported")
         if self.depth > DEEPEST:
-            raise yaml.YAMLError(f"it has more than {DEEPEST} lists in lists")
+            raise yaml.YAMLError(f"it has more than {DEEPEST} nested lists")
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -56,12 +55,12 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def _text(path: Path, largest: int) -> bytes:
-    """All that is in a small file."""
+    """The content of a small file."""
     try:
         size = regular_file(path).stat().st_size
         if size > largest:
             raise WeightsFormatError(
-                f"{path} has {size:,} bytes, a config of up to {largest:,} is read."
+                f"{path} has {size:,} bytes, expected a config of at most {largest:,}."
             )
         return file_text(path)
     except GraphFileError as error:
@@ -70,5 +69,7 @@ def _text(path: Path, largest: int) -> bytes:
 
 def _object(path: Path, config: object) -> dict[str, Any]:
     if not isinstance(config, dict):
-        raise WeightsFormatError(f"{path} must hold keys and values, got {type(config).__name__}.")
+        raise WeightsFormatError(
+            f"{path} must contain keys and values, got {type(config).__name__}."
+        )
     return config

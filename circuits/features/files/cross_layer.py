@@ -1,12 +1,12 @@
 """Two smaller layouts of cross-layer sets.
 
-The older mntss branches keep decoders with the layer that they write to:
+The older mntss branches store decoders with the layer that they write to:
 
     encoder_layer_{l}.safetensors   W_enc (d_dict, d)   b_enc
     decoder_layer_{m}.safetensors   W_dec_from_{l} (d, d_dict) for l = 0 … m   b_dec   W_skip
 
-ByteDance's Cross-Layer-TopK has circuit-tracer's files without biases and thresholds, and chooses,
-over all layers of a token together, the features whose activation times decoder norm is largest:
+ByteDance's Cross-Layer-TopK has circuit-tracer's files without biases and thresholds, and selects,
+over all layers of a token together, the features with the largest activation times decoder norm:
 `k` per layer on average, in config.json.
 """
 
@@ -17,51 +17,52 @@ from torch import Tensor
 
 from circuits.features.files.circuit_tracer import by_written_layer, numbered
 from circuits.features.files.configs import read_json
-from circuits.features.files.locations import Place
+from circuits.features.files.locations import Location
 from circuits.features.files.tensors import (
     StoredSet,
     WeightsFormatError,
     mapped,
-    needed,
+    require_tensors,
     transcoder,
 )
 from circuits.features.hook_points import ReadPoint, WritePoint
-from circuits.features.nonlinearities import JointTopK, ReLU
-from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder import JointTopK, ReLU, Transcoder
 
 ENCODER, DECODER = "encoder_layer_{}.safetensors", "decoder_layer_{}.safetensors"
 JOINT_CONFIG = "config.json"
 
 
-def recognised(place: Place) -> bool:
-    """Whether there are files of either layout's names."""
-    return ENCODER.format(0) in place.files or _is_joint(place)
+def recognised(location: Location) -> bool:
+    """Whether files have the names of either layout."""
+    return ENCODER.format(0) in location.files or _is_joint(location)
 
 
-def _is_joint(place: Place) -> bool:
-    return "W_enc_0.safetensors" in place.files and JOINT_CONFIG in place.files
+def _is_joint(location: Location) -> bool:
+    return "W_enc_0.safetensors" in location.files and JOINT_CONFIG in location.files
 
 
-def read(place: Place) -> StoredSet:
+def read(location: Location) -> StoredSet:
     """The set.  Raises WeightsFormatError for anything missing or damaged."""
-    return _joint(place) if _is_joint(place) else _by_target(place)
+    return _joint(location) if _is_joint(location) else _by_target(location)
 
 
-def _by_target(place: Place) -> StoredSet:
-    encoders, decoders = numbered(place, ENCODER), numbered(place, DECODER)
+def _by_target(location: Location) -> StoredSet:
+    encoders, decoders = numbered(location, ENCODER), numbered(location, DECODER)
     if len(encoders) != len(decoders):
         raise WeightsFormatError(
-            f"{place.name} has {len(encoders)} encoders and {len(decoders)} decoders."
+            f"{location.name} has {len(encoders)} encoders and {len(decoders)} decoders."
         )
-    written = [mapped(place.path(name)) for name in decoders]
+    written = [mapped(location.path(name)) for name in decoders]
     layers: dict[int, Transcoder] = {}
     for layer, name in enumerate(encoders):
-        path = place.path(name)
+        path = location.path(name)
         encoder = mapped(path)
-        needed(encoder, ("W_enc", "b_enc"), path)
+        require_tensors(encoder, ("W_enc", "b_enc"), path)
         blocks: list[Tensor] = []
         for target in range(layer, len(written)):
-            needed(written[target], (f"W_dec_from_{layer}", "b_dec"), place.path(decoders[target]))
+            require_tensors(
+                written[target], (f"W_dec_from_{layer}", "b_dec"), location.path(decoders[target])
+            )
             blocks.append(written[target][f"W_dec_from_{layer}"].T)
         layers[layer] = transcoder(
             path,
@@ -75,18 +76,20 @@ def _by_target(place: Place) -> StoredSet:
     return StoredSet(layers, ReadPoint.RESIDUAL, WritePoint.CONTRIBUTION, cross_layer=True)
 
 
-def _joint(place: Place) -> StoredSet:
-    config = read_json(place.path(JOINT_CONFIG))
+def _joint(location: Location) -> StoredSet:
+    config = read_json(location.path(JOINT_CONFIG))
     k = config.get("k")
     if type(k) is not int or k < 1:
-        raise WeightsFormatError(f"{JOINT_CONFIG} of {place.name} has k {k!r}: expected a number.")
+        raise WeightsFormatError(
+            f"{JOINT_CONFIG} of {location.name} has k {k!r}: expected a positive integer."
+        )
     layers: dict[int, Transcoder] = {}
     norms: list[Tensor] = []
-    for layer, name in enumerate(numbered(place, "W_enc_{}.safetensors")):
-        path, other = place.path(name), place.path(f"W_dec_{layer}.safetensors")
+    for layer, name in enumerate(numbered(location, "W_enc_{}.safetensors")):
+        path, other = location.path(name), location.path(f"W_dec_{layer}.safetensors")
         encoder, decoder = mapped(path), mapped(other)
-        needed(encoder, (f"W_enc_{layer}",), path)
-        needed(decoder, (f"W_dec_{layer}",), other)
+        require_tensors(encoder, (f"W_enc_{layer}",), path)
+        require_tensors(decoder, (f"W_dec_{layer}",), other)
         matrix = encoder[f"W_enc_{layer}"]
         norms.append(_norm(encoder | decoder, layer))
         layers[layer] = transcoder(

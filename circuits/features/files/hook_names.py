@@ -1,6 +1,6 @@
-"""What hook names of other libraries mean, each with where that is known from.
+"""Read and write points by the hook names of other libraries, each with its source.
 
-TransformerLens names come without their block (`blocks.3.`), module paths without theirs.
+Names are given without their block (`blocks.3.` in TransformerLens, `model.layers.3.` in paths).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from circuits.features.files.tensors import Unknown
 from circuits.features.hook_points import ReadPoint, WritePoint
 
 P = TypeVar("P")
-# TransformerLens: a norm's hook_normalized comes before its gain, mlp.hook_in behind it;
-# hook_mlp_out is what is added to the residual stream, behind Gemma's post-norm.  hook_mlp_in is
-# a copy of the residual stream before the norm.
+# TransformerLens: a norm's hook_normalized is before its gain, mlp.hook_in after it; hook_mlp_out
+# is what is added to the residual stream, after Gemma's post-norm.  hook_mlp_in is a copy of the
+# residual stream before the norm.
 READ_POINTS = {
     "hook_resid_mid": ReadPoint.RESIDUAL,
     "hook_mlp_in": ReadPoint.RESIDUAL,
@@ -27,14 +27,14 @@ WRITE_POINTS = {
     "hook_mlp_out": WritePoint.CONTRIBUTION,
 }
 # Module paths with `.output`, as in Gemma Scope 2's config.json (its technical paper: inputs are
-# taken behind the norm's gain, targets behind the post-norm).
+# taken after the norm's gain, targets after the post-norm).
 OUTPUT_READ = {"pre_feedforward_layernorm": ReadPoint.MLP_INPUT}
 OUTPUT_WRITTEN = {
     "post_feedforward_layernorm": WritePoint.CONTRIBUTION,
     "mlp": WritePoint.MLP_OUTPUT,
 }
 # Modules whose input is read, as in EleutherAI's sparsify and clt-training: the norm before the
-# MLP is given the raw residual stream.
+# MLP reads the raw residual stream.
 INPUT_READ = {
     "mlp": ReadPoint.MLP_INPUT,
     "ln_2": ReadPoint.RESIDUAL,
@@ -44,7 +44,7 @@ INPUT_READ = {
 
 
 def point(path: Path, key: str, hook: object, known: dict[str, P]) -> P | Unknown:
-    """What a configured hook means."""
+    """The read or write point of a configured hook."""
     name = without_block(hook) if isinstance(hook, str) else None
     if name in known:
         return known[name]
@@ -65,7 +65,7 @@ def without_block(hook: str) -> str:
 
 
 def layer_of(name: str) -> int | None:
-    """The layer that a hook, module or folder name tells, if it does.
+    """The layer in the name of a hook, module or folder, if there is one.
 
     >>> layer_of("blocks.5.hook_mlp_out"), layer_of("layers.11.mlp"), layer_of("layer_7_width_16k")
     (5, 11, 7)

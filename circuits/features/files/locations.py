@@ -1,13 +1,13 @@
-"""Where a dictionary's files lie: a folder here, or one of a repository on the Hugging Face Hub.
+"""Where a dictionary's files are: a local folder, or one of a repository on the Hugging Face Hub.
 
 A reference is a path, or `owner/name[/folder…][@revision]`, or `hf://owner/name/folder…`
-(`?revision=…`).  Published sets often keep one folder per layer,
+(`?revision=…`).  Published sets often have one folder per layer,
 
     transcoder_all/layer_3_width_16k_l0_small/params.safetensors        Gemma Scope 2
     layer_3/width_16k/average_l0_54/params.npz                          Gemma Scope 1
 
-and are named as a whole without the layer: `transcoder_all/width_16k_l0_small` and
-`width_16k/average_l0_60`, where every layer gives the folder whose L0 is nearest.
+and are referred to as a whole without the layer: `transcoder_all/width_16k_l0_small` and
+`width_16k/average_l0_60`, for which each layer's folder with the nearest L0 is used.
 """
 
 from __future__ import annotations
@@ -27,48 +27,48 @@ from graphs.errors import HeadwaterError
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[^@]+)?(@[^@]+)?")
 MOST_FILES = 100_000  # and folders; the largest repository of dictionaries has some thousands
-NAMED = 8  # folders that a refusal names at most
+SUGGESTED = 8  # folders that an error lists at most
 CONFIGS = ("config.json", "cfg.json")  # beside weights
-# sparsify's training run, above the folders of its layers, and what these hold
+# Config of sparsify's training run, above the folders of its layers, and the weights in these.
 RUN, ABOVE, RUN_WEIGHTS = "config.json", "../", "sae.safetensors"
 
 
-class PlaceError(HeadwaterError):
-    """A reference leads to no files."""
+class LocationError(HeadwaterError):
+    """A reference does not lead to any files."""
 
 
 @runtime_checkable
-class Place(Protocol):
-    """Some files under one name; they may be far away until `path` is asked for."""
+class Location(Protocol):
+    """Files under one name; remote ones are downloaded by `path`."""
 
     @property
     def name(self) -> str:
-        """As people refer to it, without its revision."""
+        """The name that people use, without the revision."""
         ...
 
     @property
     def revision(self) -> str | None:
-        """The commit on the Hub; None for a folder here."""
+        """The commit on the Hub; None for a local folder."""
         ...
 
     @property
     def listed(self) -> bool:
-        """Whether it is known that there are no more files."""
+        """Whether `files` is known to be complete."""
         ...
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names inside the place, sorted."""
+        """Names inside the location, sorted."""
         ...
 
     def path(self, file: str) -> Path:
-        """The file here, fetched if need be.  Raises HubError if it cannot be had."""
+        """The local file, downloaded if necessary.  Raises HubError if that fails."""
         ...
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Files of a folder here: name inside the place → path."""
+    """Files of a local folder: name inside the location → path."""
 
     name: str
     found: Mapping[str, Path]
@@ -85,7 +85,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class HubFolder:
-    """Files of a repository: name inside the place → name in the repository."""
+    """Files of a repository: name inside the location → name in the repository."""
 
     name: str
     found: Mapping[str, str]
@@ -109,38 +109,41 @@ class HubFolder:
 
 @dataclass(frozen=True)
 class Reference:
-    """A name on the Hub, taken apart."""
+    """A name on the Hub, parsed."""
 
     repository: str
     folder: str = ""
     revision: str | None = None
 
 
-def find_place(reference: str | Path, revision: str | None = None) -> Place:
+def find_location(reference: str | Path, revision: str | None = None) -> Location:
     """The files behind a reference.
 
-    Raises PlaceError for a path or folder that is not there, HubError if the Hub does not give it.
+    Raises LocationError for a path or folder that does not exist, HubError if the repository is
+    not available.
     """
     text = str(reference)
     hub = parse_reference(text)
-    here = None if text.startswith("hf://") else _here(Path(text), known=hub is None)
-    if here is not None:
-        return here
+    local = None if text.startswith("hf://") else _local(Path(text), must_exist=hub is None)
+    if local is not None:
+        return local
     if hub is None:
-        raise PlaceError(
+        raise LocationError(
             f"There is no {text!r}: give a folder, or a name on the Hugging Face Hub "
             "(owner/name/folder)."
         )
     repository = open_repository(hub.repository, hub.revision or revision)
     found = chosen(repository.files, hub.folder)
     if not found:
-        raise PlaceError(_nothing(f"{hub.repository!r} on the Hub", repository.files, hub.folder))
+        raise LocationError(
+            _not_found(f"{hub.repository!r} on the Hub", repository.files, hub.folder)
+        )
     name = f"{hub.repository}/{hub.folder}".rstrip("/")
     return HubFolder(name, found, repository)
 
 
 def parse_reference(text: str) -> Reference | None:
-    """A name on the Hub, if the text can be one.
+    """The name on the Hub, if the text can be one.
 
     >>> parse_reference("google/scope/clt/width_262k_l0_big@main")
     Reference(repository='google/scope', folder='clt/width_262k_l0_big', revision='main')
@@ -151,7 +154,7 @@ def parse_reference(text: str) -> Reference | None:
     if text.startswith("hf://"):
         try:
             split = urlsplit(text)
-        except ValueError:  # an open bracket, where an address would be
+        except ValueError:  # an unclosed bracket, as of an IPv6 address
             return None
         revision = parse_qs(split.query).get("revision", [None])[0]
         text = unquote(f"{split.netloc}{split.path}")
@@ -163,13 +166,13 @@ def parse_reference(text: str) -> Reference | None:
 
 
 def chosen(files: tuple[str, ...], folder: str) -> dict[str, str]:
-    """Names inside a folder, or inside the folders per layer that it stands for → their own."""
+    """Files of a folder or of the per-layer folders that it stands for, by name inside → name."""
     if not folder:
         return {file: file for file in files}
     parent, _, last = folder.rpartition("/")
-    if folder in files:  # and what says what it is
-        told = {name: f"{parent}/{name}".lstrip("/") for name in CONFIGS}
-        return {last: folder} | {name: file for name, file in told.items() if file in files}
+    if folder in files:  # one file, with its config
+        configs = {name: f"{parent}/{name}".lstrip("/") for name in CONFIGS}
+        return {last: folder} | {name: file for name, file in configs.items() if file in files}
     inside = {
         file.removeprefix(f"{folder}/"): file for file in files if file.startswith(f"{folder}/")
     }
@@ -188,50 +191,50 @@ def _one_per_layer(files: tuple[str, ...], folder: str) -> dict[str, str]:
 
 
 def _nearest_l0(files: tuple[str, ...], folder: str) -> dict[str, str]:
-    asked = re.fullmatch(r"(?:(.+)/)?([^/]+)/average_l0_(\d+)", folder)
-    if asked is None:
+    wanted = re.fullmatch(r"(?:(.+)/)?([^/]+)/average_l0_(\d+)", folder)
+    if wanted is None:
         return {}
-    prefix = f"{asked[1]}/" if asked[1] else ""
+    prefix = f"{wanted[1]}/" if wanted[1] else ""
     pattern = re.compile(
-        rf"{re.escape(prefix)}(layer_\d+)/{re.escape(asked[2])}/average_l0_(\d+)/(.+)"
+        rf"{re.escape(prefix)}(layer_\d+)/{re.escape(wanted[2])}/average_l0_(\d+)/(.+)"
     )
     nearest: dict[str, tuple[int, str]] = {}
     for file in files:
         match = pattern.fullmatch(file)
         if match:
-            key, distance = f"{match[1]}/{match[3]}", abs(int(match[2]) - int(asked[3]))
+            key, distance = f"{match[1]}/{match[3]}", abs(int(match[2]) - int(wanted[3]))
             nearest[key] = min(nearest.get(key, (distance, file)), (distance, file))
     return {key: file for key, (_, file) in nearest.items()}
 
 
-def _here(path: Path, *, known: bool) -> Folder | None:
-    """A folder on this machine, or those per layer that a path stands for.
+def _local(path: Path, *, must_exist: bool) -> Folder | None:
+    """A local folder or file, or the per-layer folders that a path stands for.
 
-    `known` says that the path can be nothing else.
+    With `must_exist`, a folder that is missing beside per-layer ones raises LocationError.
     """
     if _is_folder(path):
         files, run = _listed(path), path.resolve().parent / RUN
         above = {f"{ABOVE}{RUN}": run} if run.is_file() and _is_one_layer(files) else {}
         return Folder(path.resolve().name, files | above)
     if path.is_file():
-        told = {name: path.parent / name for name in CONFIGS}
-        beside = {name: file for name, file in told.items() if file.is_file()}
+        configs = {name: path.parent / name for name in CONFIGS}
+        beside = {name: file for name, file in configs.items() if file.is_file()}
         return Folder(path.name, {path.name: path} | beside)
     for above in path.parents:
-        # Only where there are folders per layer: a search of anything else could take long.
+        # Only where there are per-layer folders: searching anything else could take long.
         if _is_folder(above) and any(child.is_dir() for child in above.glob("layer_*")):
             files = tuple(_listed(above))
             inside = path.relative_to(above).as_posix()
             found = chosen(files, inside)
             if found:
                 return Folder(path.name, {name: above / file for name, file in found.items()})
-            if known:
-                raise PlaceError(_nothing(repr(str(above)), files, inside))
+            if must_exist:
+                raise LocationError(_not_found(repr(str(above)), files, inside))
     return None
 
 
 def _is_one_layer(files: Mapping[str, object]) -> bool:
-    """Whether these are of one layer of a run whose config lies above: sparsify's."""
+    """Whether these are of one layer of a sparsify run, whose config is in the folder above."""
     return RUN_WEIGHTS in files
 
 
@@ -239,23 +242,23 @@ def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
     except OSError as error:
-        raise PlaceError(f"Cannot read {path}: {reason(error)}.") from error
+        raise LocationError(f"Cannot read {path}: {reason(error)}.") from error
 
 
 def _listed(folder: Path) -> dict[str, Path]:
     found = list(islice(folder.rglob("*"), MOST_FILES + 1))
     if len(found) > MOST_FILES:
-        raise PlaceError(
-            f"{folder} holds more than {MOST_FILES:,} files: name the folder of the dictionary."
+        raise LocationError(
+            f"{folder} has more than {MOST_FILES:,} files: give the folder of the dictionary."
         )
     files = (file for file in sorted(found) if file.is_file())
     return {file.relative_to(folder).as_posix(): file for file in files}
 
 
-def _nothing(where: str, files: tuple[str, ...], folder: str) -> str:
-    """The sentence that names the folders there are."""
+def _not_found(where: str, files: tuple[str, ...], folder: str) -> str:
+    """The error for a missing folder, with the folders that exist."""
     folders = sorted({_without_layer(file.rpartition("/")[0]) for file in files} - {""})
-    near = get_close_matches(folder, folders, NAMED, 0.3) or folders[:NAMED]
+    near = get_close_matches(folder, folders, SUGGESTED, 0.3) or folders[:SUGGESTED]
     some = ", ".join(near) or "no folder at all"
     more = f" and {len(folders) - len(near)} more" if len(folders) > len(near) else ""
     return f"There is no {folder!r} in {where}: it has {some}{more}."

@@ -2,9 +2,9 @@
 
 A transcoder has W_E (d, d_dict), b_E, W_D (d_dict, d), b_D; a cross-layer set W_E (L, d, d_dict),
 b_E (L, d_dict) and, by written layer m, W_D.{m} (m + 1, d_dict, d), b_D.{m}.  Thresholds are
-stored as logarithms.  With `sparsity_include_decoder_norm` features are chosen by their value
+stored as logarithms.  With `sparsity_include_decoder_norm` features are ranked by their value
 times the norm of their decoder; with `dataset-wise` normalisation inputs and outputs are scaled to
-a norm of √d on average.  Older ones (Llama Scope) have encoder.weight (d_dict, d),
+a norm of √d on average.  Older sets (Llama Scope) have encoder.weight (d_dict, d),
 decoder.weight (d, d_dict) and one threshold in hyperparams.json.
 """
 
@@ -18,26 +18,26 @@ from torch import Tensor
 
 from circuits.features.files.configs import read_json
 from circuits.features.files.hook_names import READ_POINTS, WRITE_POINTS, layer_of, point
-from circuits.features.files.locations import Place
+from circuits.features.files.locations import Location
 from circuits.features.files.tensors import (
     StoredSet,
     Unknown,
     WeightsFormatError,
-    alike,
+    common_points,
     mapped,
-    needed,
+    require_tensors,
     transcoder,
 )
 from circuits.features.hook_points import ReadPoint, WritePoint
-from circuits.features.nonlinearities import (
+from circuits.features.transcoder import (
     BatchTopK,
     JointTopK,
     JumpReLU,
     Nonlinearity,
     ReLU,
     TopK,
+    Transcoder,
 )
-from circuits.features.transcoder import Transcoder
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "config.json"
 OLD_WEIGHTS, OLD_CONFIG = "checkpoints/final.safetensors", "hyperparams.json"
@@ -45,18 +45,18 @@ THRESHOLD = "activation_function.log_jumprelu_threshold"
 NORM = "dataset_average_activation_norm"
 
 
-def recognised(place: Place) -> bool:
-    """Whether weights lie beside their config.json or hyperparams.json."""
-    return bool(pairs(place))
+def recognised(location: Location) -> bool:
+    """Whether there are weights with a config.json or hyperparams.json."""
+    return bool(pairs(location))
 
 
-def read(place: Place) -> StoredSet:
-    """The set, which may have some layers only.  Raises WeightsFormatError if it cannot be."""
+def read(location: Location) -> StoredSet:
+    """The set, possibly of some layers only.  Raises WeightsFormatError if it cannot be read."""
     layers: dict[int, Transcoder] = {}
     points: set[tuple[ReadPoint | Unknown, WritePoint | Unknown]] = set()
     crossing, joint = False, None
-    for weights, config_name in pairs(place):
-        path, config_path = place.path(weights), place.path(config_name)
+    for weights, config_name in pairs(location):
+        path, config_path = location.path(weights), location.path(config_name)
         config = read_json(config_path)
         if config.get("sae_type", "sae") == "clt":
             crossing = True
@@ -74,34 +74,34 @@ def read(place: Place) -> StoredSet:
         hook_in, hook_out = config.get("hook_point_in"), config.get("hook_point_out")
         if hook_in == hook_out:
             raise WeightsFormatError(
-                f"{path} is an autoencoder of {hook_in}, which does not stand in for an MLP: "
-                "choose a transcoder; `headwater features` lists what others say."
+                f"{path} is an autoencoder of {hook_in}, which does not replace an MLP: choose a "
+                "transcoder, or list active features with `headwater features`."
             )
         layer = layer_of(str(hook_in))
         if layer is None or layer in layers:
             raise WeightsFormatError(
-                f"{config_path} has hook_point_in {hook_in!r}: expected one block, and another "
-                "for every dictionary."
+                f"{config_path} has hook_point_in {hook_in!r}: expected a hook in one block, "
+                "different for every dictionary."
             )
         points.add(_points(config_path, hook_in, hook_out))
         layers[layer] = single(path, config)
     return StoredSet(
         layers,
-        *alike(points, place.name),
+        *common_points(points, location.name),
         cross_layer=crossing,
         partial=not crossing,
         joint=joint,
     )
 
 
-def pairs(place: Place) -> list[tuple[str, str]]:
-    """Weights and their config, folder by folder."""
+def pairs(location: Location) -> list[tuple[str, str]]:
+    """Weights and config of each folder."""
     found: list[tuple[str, str]] = []
     for weights, config in ((WEIGHTS, CONFIG), (OLD_WEIGHTS, OLD_CONFIG)):
-        for file in place.files:
+        for file in location.files:
             folder = file.removesuffix(weights)
             at_end = folder != file and (not folder or folder.endswith("/"))
-            if at_end and f"{folder}{config}" in place.files:
+            if at_end and f"{folder}{config}" in location.files:
                 found.append((file, f"{folder}{config}"))
     return found
 
@@ -116,17 +116,17 @@ def _points(
 
 
 def single(path: Path, config: dict[str, Any]) -> Transcoder:
-    """One layer of either age."""
+    """One layer in the current or the old layout."""
     tensors = mapped(path)
     if "encoder.weight" in tensors:
         return _old(path, config, tensors)
-    needed(tensors, ("W_E", "b_E", "W_D"), path)
+    require_tensors(tensors, ("W_E", "b_E", "W_D"), path)
     _refuse_unusual(path, config, tensors)
     decoder = tensors["W_D"]
     d_model = tensors["W_E"].shape[0]
     read, write = (
-        _scale(path, config, tensors, str(config[f"hook_point_{way}"]), d_model)
-        for way in ("in", "out")
+        _scale(path, config, tensors, str(config[f"hook_point_{side}"]), d_model)
+        for side in ("in", "out")
     )
     norm = decoder.float().norm(dim=1) if config.get("sparsity_include_decoder_norm") else None
     bias = tensors.get("b_D", torch.zeros(d_model))
@@ -145,10 +145,10 @@ def single(path: Path, config: dict[str, Any]) -> Transcoder:
 
 def _cross_layer(path: Path, config: dict[str, Any]) -> dict[int, Transcoder]:
     tensors = mapped(path)
-    needed(tensors, ("W_E", "b_E", "W_D.0"), path)
+    require_tensors(tensors, ("W_E", "b_E", "W_D.0"), path)
     _refuse_unusual(path, config, tensors)
     n_layers, d_model, _ = tensors["W_E"].shape
-    needed(tensors, tuple(f"W_D.{m}" for m in range(n_layers)), path)
+    require_tensors(tensors, tuple(f"W_D.{m}" for m in range(n_layers)), path)
     hooks_in, hooks_out = config["hook_points_in"], config["hook_points_out"]
     writes = [_scale(path, config, tensors, str(hook), d_model) for hook in hooks_out]
     thresholds = tensors.get(THRESHOLD)
@@ -174,7 +174,7 @@ def _cross_layer(path: Path, config: dict[str, Any]) -> dict[int, Transcoder]:
 
 
 def _norm(decoders: tuple[Tensor, ...]) -> Tensor:
-    """Of each feature's decoder, over all layers that it writes to."""
+    """Norm of each feature's decoder, over all layers that it writes to."""
     return torch.stack([rows.float().square().sum(1) for rows in decoders]).sum(0).sqrt()
 
 
@@ -191,10 +191,10 @@ def _joint(config: dict[str, Any], layers: dict[int, Transcoder]) -> JointTopK |
 
 def _old(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> Transcoder:
     """Llama Scope: one threshold, in hyperparams.json, for inputs of norm √d."""
-    needed(tensors, ("encoder.weight", "encoder.bias", "decoder.weight"), path)
+    require_tensors(tensors, ("encoder.weight", "encoder.bias", "decoder.weight"), path)
     norms, d_model = config.get(NORM) or {}, tensors["encoder.weight"].shape[1]
     read, write = (
-        d_model**0.5 / float(norms[way]) if way in norms else 1.0 for way in ("in", "out")
+        d_model**0.5 / float(norms[side]) if side in norms else 1.0 for side in ("in", "out")
     )
     least = float(config.get("jump_relu_threshold") or 0.0)
     bias = tensors.get("decoder.bias", torch.zeros(d_model))
@@ -223,10 +223,10 @@ def _refuse_unusual(path: Path, config: dict[str, Any], tensors: dict[str, Tenso
 def _scale(
     path: Path, config: dict[str, Any], tensors: dict[str, Tensor], hook: str, d: int
 ) -> float:
-    """What vectors at a hook are multiplied by before they are encoded or compared."""
+    """The factor of vectors at a hook before they are encoded or compared."""
     if config.get("norm_activation") != "dataset-wise":
         return 1.0
-    needed(tensors, (f"{NORM}.{hook}",), path)
+    require_tensors(tensors, (f"{NORM}.{hook}",), path)
     return d**0.5 / float(tensors[f"{NORM}.{hook}"])
 
 
@@ -238,7 +238,7 @@ def _nonlinearity(
         return ReLU()
     if kind == "jumprelu":
         if threshold is None:
-            raise WeightsFormatError(f"{path} says jumprelu and lacks {THRESHOLD}.")
+            raise WeightsFormatError(f"{path} has act_fn jumprelu, but lacks {THRESHOLD}.")
         least = threshold.float().exp()
         return JumpReLU(least if norm is None else least / norm)
     if type(k) is int and k > 0:
@@ -247,7 +247,7 @@ def _nonlinearity(
         if kind == "batchtopk":
             return BatchTopK(k, weight=norm)
         if kind == "layertopk" and "W_D.0" in mapped(path):
-            return ReLU()  # the rest is chosen over all layers
+            return ReLU()  # JointTopK then selects over all layers
     raise WeightsFormatError(
         f"{path} has act_fn {kind!r} with top_k {k!r}: expected relu, jumprelu, topk, batchtopk "
         "or, of a cross-layer set, layertopk."

@@ -1,4 +1,4 @@
-"""The dictionaries that are known to be published: a table, from published.toml."""
+"""Published dictionaries: a table, from published.toml."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class PublishedSet:
     reference: str
     model: str
     n_layers: int  # that it covers
-    width: int | None  # features per layer; None where it was not looked up
-    l0: str  # as its authors give it; empty where they do not
+    width: int | None  # features per layer; None if not known
+    l0: str  # as stated by its authors; empty if they do not state it
     cross_layer: bool
     skip: bool
     size: int | None  # bytes on disk, from the shapes
 
     @property
     def kind(self) -> str:
-        """In words."""
+        """The kind in words."""
         kind = "cross-layer transcoder" if self.cross_layer else "transcoder"
         return f"{kind}, affine skip" if self.skip else kind
 
 
 @cache
 def published_sets() -> tuple[PublishedSet, ...]:
-    """All of them, in the order of the table."""
+    """All published sets, in the order of the table."""
     table: dict[str, Any] = tomllib.loads(TABLE.read_text(encoding="utf-8"))
     return tuple(found for entry in table["sets"] for found in _expanded(entry, table["models"]))
 

@@ -1,6 +1,6 @@
-"""A dictionary's reference to transcoders: find its files, choose a format, read it.
+"""From a dictionary's reference to its transcoders: find the files, detect the format, read it.
 
-Which format it is follows from file names, tensors and config files, never from the name of a
+The format is detected from file names, tensors and config files, never from the name of a
 repository.
 """
 
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from circuits.features.autoencoders import AutoencoderSet, Site
-from circuits.features.feature_files import FeatureFiles, feature_files
 from circuits.features.files import circuit_tracer, gemma_scope, openmoss, saelens, sparsify
 from circuits.features.files import cross_layer as sweep
 from circuits.features.files.autoencoder_files import holds_autoencoders, read_autoencoders
@@ -22,22 +21,23 @@ from circuits.features.files.locations import (
     CONFIGS,
     Folder,
     HubFolder,
-    Place,
-    PlaceError,
-    find_place,
+    Location,
+    LocationError,
+    find_location,
 )
-from circuits.features.files.tensors import StoredSet, Unknown, WeightsFormatError, unsaid
+from circuits.features.files.tensors import StoredSet, Unknown, WeightsFormatError, unspecified
 from circuits.features.hook_points import ReadPoint, WritePoint
-from circuits.features.transcoder import nothing
+from circuits.features.labels import FeatureFiles, feature_files
+from circuits.features.transcoder import empty_transcoder
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.fingerprints import fingerprint
 from circuits.model.hub import HubError
 from graphs.core.provenance import DictionaryIdentity
 
-# In this order: config.yaml is circuit-tracer's alone, the others differ in their files.
+# In this order: only circuit-tracer has a config.yaml, the others differ in their files.
 FORMATS = (circuit_tracer, gemma_scope, saelens, sparsify, openmoss, sweep)
-# Weights, and the files of which one must lie beside them to say what they are.
-TOLD_BY = {
+# Weights, and the configs of which one must be beside them.
+NEEDED_CONFIGS = {
     saelens.WEIGHTS: (saelens.CONFIG, openmoss.CONFIG),
     sparsify.WEIGHTS: (sparsify.CONFIG,),
     openmoss.OLD_WEIGHTS: (openmoss.OLD_CONFIG,),
@@ -47,39 +47,41 @@ BARE = "layer_0.safetensors"  # a per-layer set without its config.yaml
 
 
 @dataclass(frozen=True)
-class Watched:
-    """A place that remembers which of its files were asked for."""
+class TrackedLocation:
+    """A location that records which of its files are read."""
 
-    place: Place
-    asked: dict[str, Path] = field(default_factory=dict[str, Path])
+    location: Location
+    paths: dict[str, Path] = field(default_factory=dict[str, Path])
 
     @property
     def name(self) -> str:
-        return self.place.name
+        return self.location.name
 
     @property
     def revision(self) -> str | None:
-        return self.place.revision
+        return self.location.revision
 
     @property
     def listed(self) -> bool:
-        return self.place.listed
+        return self.location.listed
 
     @property
     def files(self) -> tuple[str, ...]:
-        return self.place.files
+        return self.location.files
 
     def path(self, file: str) -> Path:
-        return self.asked.setdefault(file, self.place.path(file))
+        return self.paths.setdefault(file, self.location.path(file))
 
-    def contents(self, listed: tuple[Place, ...] = ()) -> str | None:
-        """Names what was read here, with files that were listed; on the Hub commits do."""
-        if any(place.revision is not None for place in (self, *listed)):
+    def fingerprint(self, listed: tuple[Location, ...] = ()) -> str | None:
+        """Fingerprint of files read and listed; None on the Hub, where commits identify them."""
+        if any(location.revision is not None for location in (self, *listed)):
             return None
         files = {
-            f"{place.name}/{name}": place.path(name) for place in listed for name in place.files
+            f"{location.name}/{name}": location.path(name)
+            for location in listed
+            for name in location.files
         }
-        return fingerprint(self.asked | files)
+        return fingerprint(self.paths | files)
 
 
 def read_transcoders(
@@ -89,134 +91,136 @@ def read_transcoders(
     read: ReadPoint | None = None,
     write: WritePoint | None = None,
 ) -> TranscoderSet:
-    """The transcoders of a folder here or on the Hub; matrices stay in their files.
+    """The transcoders of a local folder or one on the Hub; matrices stay in their files.
 
-    `read` and `write` override what the files say about where the set reads and writes.
-    Raises PlaceError, HubError or WeightsFormatError.
+    `read` and `write` override the read and write points in the files.
+    Raises LocationError, HubError or WeightsFormatError.
     """
-    return _transcoders(find_place(reference, revision), read, write)
+    return _transcoders(find_location(reference, revision), read, write)
 
 
-def _transcoders(place: Place, read: ReadPoint | None, write: WritePoint | None) -> TranscoderSet:
-    watched = Watched(place)
-    stored = _sound(watched, _read)
+def _transcoders(
+    location: Location, read: ReadPoint | None, write: WritePoint | None
+) -> TranscoderSet:
+    tracked = TrackedLocation(location)
+    stored = _checked(tracked, _read)
     points = read or stored.read, write or stored.write
     for point in points:
         if isinstance(point, Unknown):
             raise WeightsFormatError(point.sentence)
     last = max(stored.layers)
     d_model = stored.layers[last].encoder.shape[1]
-    revision = place.revision or _first_bytes(place)
+    revision = location.revision or _first_bytes(location)
     sources = sorted(set(map(_source, stored.sources)))
     return TranscoderSet(
-        layers=tuple(stored.layers.get(i) or nothing(d_model) for i in range(last + 1)),
+        layers=tuple(stored.layers.get(i) or empty_transcoder(d_model) for i in range(last + 1)),
         read=ReadPoint(points[0]),
         write=WritePoint(points[1]),
         identity=DictionaryIdentity(
             kind="cross-layer transcoder" if stored.cross_layer else "transcoder",
-            name=place.name if place.revision else stored.name or place.name,
+            name=location.name if location.revision else stored.name or location.name,
             revision=", ".join((revision, *sources)),
-            fingerprint=watched.contents(stored.sources),
+            fingerprint=tracked.fingerprint(stored.sources),
             documents=stored.documents,
         ),
-        features=_features(place),
+        features=_features(location),
         joint=stored.joint,
         partial=stored.partial,
-        unlisted=not place.listed and layer_of(place.name) is None,
+        unlisted=not location.listed and layer_of(location.name) is None,
     )
 
 
 def read_dictionary(
     reference: str | Path, *, revision: str | None = None, site: Site | None = None
 ) -> TranscoderSet | AutoencoderSet:
-    """Transcoders, or the autoencoders of a place that holds some.
+    """Transcoders, or autoencoders if the location has some.
 
-    `site` is what autoencoders rebuild where their files do not say.  Raises as
+    `site` is what autoencoders reconstruct, if their files do not specify it.  Raises as
     `read_transcoders`.
     """
-    place = find_place(reference, revision)
-    if site == Site.TRANSCODER or (site is None and not _sound(place, holds_autoencoders)):
-        return _transcoders(place, None, None)
-    watched = Watched(place)
+    location = find_location(reference, revision)
+    if site == Site.TRANSCODER or (site is None and not _checked(location, holds_autoencoders)):
+        return _transcoders(location, None, None)
+    tracked = TrackedLocation(location)
     return AutoencoderSet(
-        autoencoders=_sound(watched, lambda place: read_autoencoders(place, site)),
+        autoencoders=_checked(tracked, lambda location: read_autoencoders(location, site)),
         identity=DictionaryIdentity(
             kind="autoencoder",
-            name=place.name,
-            revision=place.revision or _first_bytes(place),
-            fingerprint=watched.contents(),
+            name=location.name,
+            revision=location.revision or _first_bytes(location),
+            fingerprint=tracked.fingerprint(),
         ),
     )
 
 
-def _sound(place: Place, read: Callable[[Place], Result]) -> Result:
-    """What a reader makes of files; whatever stands in them, it fails with one sentence."""
+def _checked(location: Location, read: Callable[[Location], Result]) -> Result:
+    """The result of a reader; any failure becomes one sentence."""
     try:
-        _require_configs(place)
-        return read(place)
-    except (HubError, PlaceError, WeightsFormatError):
+        _require_configs(location)
+        return read(location)
+    except (HubError, LocationError, WeightsFormatError):
         raise
-    except Exception as error:  # whatever a value of the wrong type or shape leads to
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
+    except Exception as error:  # values of a wrong type or shape may raise any class
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
         raise WeightsFormatError(
-            f"The files of {place.name} hold something unexpected ({said}): get them again, or "
-            "compare them with the layout that they should have."
+            f"The files of {location.name} have unexpected content ({cause}): download them again, "
+            "or compare them with the layout of their format."
         ) from error
 
 
-def _read(place: Place) -> StoredSet:
+def _read(location: Location) -> StoredSet:
     for known in FORMATS:
-        if known.recognised(place):
-            return known.read(place)
-    if BARE in place.files:
-        layers = circuit_tracer.per_layer(place)
-        point = unsaid(place.name)
+        if known.recognised(location):
+            return known.read(location)
+    if BARE in location.files:
+        layers = circuit_tracer.per_layer(location)
+        point = unspecified(location.name)
         return StoredSet(dict(enumerate(layers)), point, point, cross_layer=False)
-    some = ", ".join(place.files[:5]) or "no files"
+    some = ", ".join(location.files[:5]) or "no files"
     raise WeightsFormatError(
-        f"{place.name} is no dictionary in a known format (it has {some}): expected config.yaml, "
-        "params.safetensors, sae_weights.safetensors or sae.safetensors and their like."
+        f"{location.name} is not a dictionary in a known format (it has {some}): expected "
+        "config.yaml, params.safetensors, sae_weights.safetensors, sae.safetensors or similar."
     )
 
 
-def _require_configs(place: Place) -> None:
-    """Raises WeightsFormatError for weights without what says how they are used."""
-    for weights, configs in TOLD_BY.items():
-        for file in place.files:
+def _require_configs(location: Location) -> None:
+    """Raises WeightsFormatError for weights without their config."""
+    for weights, configs in NEEDED_CONFIGS.items():
+        for file in location.files:
             folder = file.removesuffix(weights)
             if folder == file or not (folder == "" or folder.endswith("/")):
                 continue
             wanted = [f"{folder}{config}" for config in configs]
-            if not set(wanted) & set(place.files):
+            if not set(wanted) & set(location.files):
                 raise WeightsFormatError(
-                    f"{place.name} lacks {' or '.join(wanted)}, which says what {file} is: get it "
-                    "from where the weights are from."
+                    f"{location.name} lacks {' or '.join(wanted)}, the config of {file}: download "
+                    "it with the weights."
                 )
 
 
-def _features(place: Place) -> FeatureFiles | None:
-    """The feature files beside the weights of a folder here."""
-    if not isinstance(place, Folder) or not place.files:
+def _features(location: Location) -> FeatureFiles | None:
+    """The feature files beside the weights in a local folder."""
+    if not isinstance(location, Folder) or not location.files:
         return None
-    first = max(place.files)  # inside it: what lies above sorts first
-    folder = place.path(first)
+    first = max(location.files)  # inside the folder: names of files above it sort first
+    folder = location.path(first)
     for _ in range(first.count("/") + 1):
         folder = folder.parent
     return feature_files(folder)
 
 
-def _source(place: Place) -> str:
-    """Names what files were listed from: a repository at its commit, or the files' own content."""
-    if isinstance(place, HubFolder):
-        return f"{place.repository.name}@{place.revision}"
-    return _first_bytes(place)
+def _source(location: Location) -> str:
+    """Identifies the source of listed files: a repository at its commit, or the files' content."""
+    if isinstance(location, HubFolder):
+        return f"{location.repository.name}@{location.revision}"
+    return _first_bytes(location)
 
 
-def _first_bytes(place: Place) -> str:
-    """What schema 1 has for a folder: a hash of name, size and first megabyte of what is read."""
+def _first_bytes(location: Location) -> str:
+    """Schema 1's revision of a folder: a hash of name, size and first megabyte of what is read."""
     digest = hashlib.sha256()
-    for name in place.files:
-        path = place.path(name)
+    for name in location.files:
+        path = location.path(name)
         if path.suffix in (".safetensors", ".npz", ".yaml", ".yml") or path.name in CONFIGS:
             with path.open("rb") as file:
                 digest.update(f"{name} {path.stat().st_size} ".encode() + file.read(2**20))

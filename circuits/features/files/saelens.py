@@ -2,7 +2,7 @@
 
     W_enc (d_in, d_dict)   W_dec (d_dict, d_out)   b_enc   b_dec   threshold, W_skip (out, in)
 
-Version 6 keeps hook names under `metadata`, version 5 beside the rest.
+Version 6 has hook names under `metadata`, version 5 at the top level.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from circuits.features.files.hook_names import (
     layer_of,
     point,
 )
-from circuits.features.files.locations import Place
+from circuits.features.files.locations import Location
 from circuits.features.files.tensors import (
     StoredSet,
     Unknown,
     WeightsFormatError,
-    alike,
-    beside,
     by_names,
+    common_points,
     mapped,
     merged,
+    sibling,
 )
 from circuits.features.hook_points import ReadPoint, WritePoint
 from circuits.features.transcoder import Transcoder
@@ -42,52 +42,54 @@ TRANSCODERS = (  # architectures; whatever the name, a threshold makes a JumpReL
 )
 
 
-def recognised(place: Place) -> bool:
-    """Whether weights lie beside a cfg.json."""
-    return any(file.rpartition("/")[2] == WEIGHTS for file in place.files) and any(
-        file.rpartition("/")[2] == CONFIG for file in place.files
+def recognised(location: Location) -> bool:
+    """Whether there are weights with a cfg.json."""
+    return any(file.rpartition("/")[2] == WEIGHTS for file in location.files) and any(
+        file.rpartition("/")[2] == CONFIG for file in location.files
     )
 
 
-def read(place: Place) -> StoredSet:
-    """The set, which may have some layers only.  Raises WeightsFormatError if it cannot be."""
+def read(location: Location) -> StoredSet:
+    """The set, possibly of some layers only.  Raises WeightsFormatError if it cannot be read."""
     layers: dict[int, Transcoder] = {}
     points: set[tuple[ReadPoint | Unknown, WritePoint | Unknown]] = set()
-    for file in place.files:
+    for file in location.files:
         if file.rpartition("/")[2] != WEIGHTS:
             continue
-        path = config_of(place, file)
+        path = config_of(location, file)
         config = read_json(path)
-        told = merged(config)
+        flat = merged(config)
         _refuse_unusual(path, config)
-        layer = layer_of(str(told.get("hook_name")))
+        layer = layer_of(str(flat.get("hook_name")))
         if layer is None:
-            raise WeightsFormatError(f"{path} does not tell a layer in hook_name.")
+            raise WeightsFormatError(f"hook_name in {path} does not specify a layer.")
         if layer in layers:
-            raise WeightsFormatError(f"{place.name} holds several dictionaries of layer {layer}.")
-        points.add(_points(path, told))
-        layers[layer] = _layer(place.path(file))
-    return StoredSet(layers, *alike(points, place.name), cross_layer=False, partial=True)
+            raise WeightsFormatError(
+                f"{location.name} has several dictionaries of layer {layer}: give one of them."
+            )
+        points.add(_points(path, flat))
+        layers[layer] = _layer(location.path(file))
+    return StoredSet(layers, *common_points(points, location.name), cross_layer=False, partial=True)
 
 
-def config_of(place: Place, file: str) -> Path:
-    """The config beside some weights.  Raises WeightsFormatError if there is none."""
-    name = beside(file, CONFIG)
-    if name not in place.files:
-        raise WeightsFormatError(f"{place.name} has no {name}, which says what {file} is.")
-    return place.path(name)
+def config_of(location: Location, file: str) -> Path:
+    """The config of a weights file.  Raises WeightsFormatError if there is none."""
+    name = sibling(file, CONFIG)
+    if name not in location.files:
+        raise WeightsFormatError(f"{location.name} lacks {name}, the config of {file}.")
+    return location.path(name)
 
 
-def _points(path: Path, told: dict[str, Any]) -> tuple[ReadPoint | Unknown, WritePoint | Unknown]:
-    """Copies of Gemma Scope 2 keep its own names, beside hook names that say something else."""
-    if "hf_hook_point_in" in told:
+def _points(path: Path, config: dict[str, Any]) -> tuple[ReadPoint | Unknown, WritePoint | Unknown]:
+    """Copies of Gemma Scope 2 have its own names, which take precedence over their hook names."""
+    if "hf_hook_point_in" in config:
         return (
-            point(path, "hf_hook_point_in", told["hf_hook_point_in"], OUTPUT_READ),
-            point(path, "hf_hook_point_out", told.get("hf_hook_point_out"), OUTPUT_WRITTEN),
+            point(path, "hf_hook_point_in", config["hf_hook_point_in"], OUTPUT_READ),
+            point(path, "hf_hook_point_out", config.get("hf_hook_point_out"), OUTPUT_WRITTEN),
         )
     return (
-        point(path, "hook_name", told.get("hook_name"), READ_POINTS),
-        point(path, "hook_name_out", told.get("hook_name_out"), WRITE_POINTS),
+        point(path, "hook_name", config.get("hook_name"), READ_POINTS),
+        point(path, "hook_name_out", config.get("hook_name_out"), WRITE_POINTS),
     )
 
 
@@ -108,21 +110,21 @@ def _refuse_unusual(path: Path, config: dict[str, Any]) -> None:
     architecture = str(config.get("architecture", "")).lower()
     if architecture not in TRANSCODERS:
         raise WeightsFormatError(
-            f"{path} has architecture {architecture!r}, which does not stand in for an MLP: "
+            f"{path} has architecture {architecture!r}, which does not replace an MLP: "
             f"expected one of {', '.join(TRANSCODERS)}."
         )
     if config.get("apply_b_dec_to_input"):
         raise WeightsFormatError(
-            f"{path} subtracts b_dec from its input, which no transcoder does: choose another."
+            f"{path} subtracts b_dec from its input, which is not supported: choose another."
         )
     refuse_normalised(path, config)
 
 
 def refuse_normalised(path: Path, config: dict[str, Any]) -> None:
-    """Raises WeightsFormatError for inputs that are scaled by what the files do not hold."""
+    """Raises WeightsFormatError for inputs that are scaled by a factor that is not in the files."""
     normalised = config.get("normalize_activations") or "none"
     if normalised != "none":
         raise WeightsFormatError(
             f"{path} normalises its inputs by {normalised!r}, whose factor is not in its files: "
-            "fold it in before it is used."
+            "fold it into the weights first."
         )

@@ -1,6 +1,8 @@
-"""The feature source that is asked for: transcoders by name, those that ship, or neurons."""
+"""Choosing a feature source: transcoders by name, those that ship with a model, or neurons."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from circuits.atlas.shipped import ATLAS, atlas_transcoders
 from circuits.features.active import FeatureSource
@@ -15,38 +17,38 @@ MOST_NEURONS = Neurons().max_features
 
 
 class SourceError(HeadwaterError):
-    """What is asked for does not go together."""
+    """Settings of a feature source that contradict each other."""
 
 
-def read_source(
-    subject: Subject,
-    transcoders: str | None = None,
-    *,
-    neurons: bool = False,
-    max_neurons: int = MOST_NEURONS,
-    read: ReadPoint | None = None,
-    write: WritePoint | None = None,
-    filled: bool = False,
-) -> FeatureSource:
-    """Transcoders by their reference; else those that ship with the model; else its neurons.
+@dataclass(frozen=True)
+class SourceChoice:
+    """Which features to use; by default the transcoders that ship with the model, else neurons."""
 
-    `read` and `write` say where transcoders do so, if their files do not; `filled` takes neurons
-    in layers that they leave out.  Raises SourceError for these without transcoders,
+    transcoders: str | None = None  # a folder, a name on the Hub or a list of files
+    neurons: bool = False  # use the model's own neurons even if transcoders ship with it
+    max_neurons: int = MOST_NEURONS
+    read: ReadPoint | None = None  # where transcoders read, if their files do not say
+    write: WritePoint | None = None  # where they write, likewise
+    filled: bool = False  # use neurons in layers without transcoders
+
+
+def read_source(subject: Subject, choice: SourceChoice) -> FeatureSource:
+    """The features that a choice names, for one model.
+
+    Raises SourceError for read and write points or filling without transcoders,
     DictionaryMismatch for a dictionary of another model, and as `read_transcoders`.
     """
-    reference = transcoders
-    if reference is None and not neurons:
+    reference = choice.transcoders
+    if reference is None and not choice.neurons:
         reference = shipped_transcoders(subject)
+    neurons = Neurons(choice.max_neurons)
     if reference is None:
-        if filled or read is not None or write is not None:
-            raise SourceError(
-                "--read-at, --write-at and --fill say something about transcoders: give "
-                "--transcoders."
-            )
-        return Neurons(max_neurons)
-    found = read_transcoders(reference, read=read, write=write)
+        if choice.filled or choice.read is not None or choice.write is not None:
+            raise SourceError("--read-at, --write-at and --fill need --transcoders.")
+        return neurons
+    found = read_transcoders(reference, read=choice.read, write=choice.write)
     found.require_fit(subject.frozen)
-    return Filled(found, Neurons(max_neurons)) if filled else found
+    return Filled(found, neurons) if choice.filled else found
 
 
 def shipped_transcoders(subject: Subject) -> str | None:

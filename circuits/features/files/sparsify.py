@@ -5,7 +5,7 @@
     encoder.weight (d_dict, d)  encoder.bias  W_dec (d_dict, d)  b_dec  W_skip (out, in), optional
 
 Features are the k largest of a token after a ReLU.  In the fork the features of a layer write to
-the layers above it as well, and where their decoders lie depends on `coalesce_topk`:
+the layers above it as well, and `coalesce_topk` decides where their decoders are stored:
 
     none, group    W_decs.{j}, b_decs.{j}, W_skips.{j} in the file of layer l, for layer l + j
     … source tied  one W_dec in the file of layer l, for every layer that it writes to
@@ -27,18 +27,18 @@ from torch import Tensor
 
 from circuits.features.files.configs import read_json
 from circuits.features.files.hook_names import INPUT_READ, OUTPUT_WRITTEN, layer_of, point
-from circuits.features.files.locations import ABOVE, Place
+from circuits.features.files.locations import ABOVE, Location
 from circuits.features.files.tensors import (
     StoredSet,
     Unknown,
     WeightsFormatError,
-    beside,
     mapped,
-    needed,
+    require_tensors,
+    sibling,
     transcoder,
 )
 from circuits.features.hook_points import ReadPoint
-from circuits.features.nonlinearities import BatchTopK, GroupMax, Nonlinearity, TopK
+from circuits.features.transcoder import BatchTopK, GroupMax, Nonlinearity, TopK
 
 WEIGHTS, CONFIG, RUN = "sae.safetensors", "cfg.json", "config.json"
 
@@ -66,22 +66,23 @@ class File:
         return str(self.config.get("coalesce_topk") or "none")
 
 
-def recognised(place: Place) -> bool:
-    """Whether weights lie beside a cfg.json."""
-    return any(file.rpartition("/")[2] == WEIGHTS for file in place.files)
+def recognised(location: Location) -> bool:
+    """Whether there are weights under sparsify's name."""
+    return any(file.rpartition("/")[2] == WEIGHTS for file in location.files)
 
 
-def read(place: Place) -> StoredSet:
-    """The set, which may have some layers only.  Raises WeightsFormatError if it cannot be."""
-    files = _files(place)
+def read(location: Location) -> StoredSet:
+    """The set, possibly of some layers only.  Raises WeightsFormatError if it cannot be read."""
+    files = _files(location)
     hooks = {file.hookpoint.rpartition(".")[2] for file in files.values()}
     if len(hooks) != 1:
         raise WeightsFormatError(
-            f"{place.name} has several hookpoints per layer ({', '.join(sorted(hooks))}): name one."
+            f"{location.name} has several hookpoints per layer ({', '.join(sorted(hooks))}): "
+            "give one."
         )
     hook = hooks.pop()
     one = next(iter(files.values()))
-    _refuse_gaps(place, files)
+    _refuse_gaps(location, files)
     return StoredSet(
         layers={
             layer: transcoder(
@@ -99,56 +100,56 @@ def read(place: Place) -> StoredSet:
             )
             for layer, file in files.items()
         },
-        read=_read_point(place),
+        read=_read_point(location),
         write=point(one.path, "hookpoint", hook, OUTPUT_WRITTEN),
         cross_layer=one.n_targets > 1,
         partial=True,
     )
 
 
-def _files(place: Place) -> dict[int, File]:
+def _files(location: Location) -> dict[int, File]:
     found: dict[int, File] = {}
-    for name in place.files:
+    for name in location.files:
         folder, _, last = name.rpartition("/")
         if last != WEIGHTS:
             continue
         hookpoint = next(
             (part for part in reversed(folder.split("/")) if layer_of(part) is not None),
-            place.name.rpartition("/")[2],
+            location.name.rpartition("/")[2],
         )
         layer = layer_of(hookpoint)
         if layer is None:
-            raise WeightsFormatError(f"{name} in {place.name} does not tell its layer.")
+            raise WeightsFormatError(f"{name} in {location.name} does not specify its layer.")
         if layer in found:
             raise WeightsFormatError(
-                f"{place.name} holds several dictionaries of layer {layer}: name one of them."
+                f"{location.name} has several dictionaries of layer {layer}: give one of them."
             )
-        path, told = place.path(name), beside(name, CONFIG)
-        config = read_json(place.path(told)) if told in place.files else {}
+        path, config_name = location.path(name), sibling(name, CONFIG)
+        config = read_json(location.path(config_name)) if config_name in location.files else {}
         found[layer] = File(path, hookpoint, config, mapped(path))
         _refuse_unusual(found[layer])
     return dict(sorted(found.items()))
 
 
-def says_transcoder(config: dict[str, Any]) -> bool:
-    """Whether a cfg.json is a transcoder's: old ones tell by their skip alone."""
-    says = config.get("transcode")
-    return bool(config.get("skip_connection") if says is None else says)
+def is_transcoder_config(config: dict[str, Any]) -> bool:
+    """Whether a cfg.json is a transcoder's; old ones are recognised by their skip only."""
+    transcode = config.get("transcode")
+    return bool(config.get("skip_connection") if transcode is None else transcode)
 
 
 def _refuse_unusual(file: File) -> None:
-    needed(file.tensors, ("encoder.weight", "encoder.bias"), file.path)
+    require_tensors(file.tensors, ("encoder.weight", "encoder.bias"), file.path)
     config = file.config
-    if not says_transcoder(config):
+    if not is_transcoder_config(config):
         raise WeightsFormatError(
             f"{file.path} is an autoencoder of {file.hookpoint} (its cfg.json has neither "
-            "transcode nor skip_connection), which does not stand in for an MLP: choose a "
-            "transcoder; `headwater features` lists what others say."
+            "transcode nor skip_connection), which does not replace an MLP: choose a transcoder, "
+            "or list active features with `headwater features`."
         )
     if config.get("topk_coalesced"):
         raise WeightsFormatError(
-            f"{file.path} chooses its largest features over all source layers (topk_coalesced), "
-            "a choice of its own for each layer that is written to, which is not supported."
+            f"{file.path} selects its largest features over all source layers, separately for each "
+            "layer that it writes to (topk_coalesced), which is not supported."
         )
     if config.get("secondary_target_tied"):
         raise WeightsFormatError(
@@ -157,20 +158,20 @@ def _refuse_unusual(file: File) -> None:
         )
 
 
-def _refuse_gaps(place: Place, files: dict[int, File]) -> None:
-    """What layers write to others lies in the others' files as well."""
+def _refuse_gaps(location: Location, files: dict[int, File]) -> None:
+    """Raises WeightsFormatError for missing layers, which may store decoders of other layers."""
     wanted = {layer + j for layer in files for j in _offsets(files, layer)}
     if any(file.n_targets > 1 for file in files.values()):
         wanted |= set(range(max(files)))
     missing = ", ".join(map(str, sorted(wanted - set(files))))
     if missing:
         raise WeightsFormatError(
-            f"{place.name} is a cross-layer set and lacks layers {missing}: name the whole set."
+            f"{location.name} is a cross-layer set and lacks layers {missing}: give the whole set."
         )
 
 
 def _offsets(files: dict[int, File], layer: int) -> range:
-    """How far above a layer it writes."""
+    """Offsets from a layer to the layers that it writes to."""
     return range(files[layer].n_targets)
 
 
@@ -192,12 +193,12 @@ def _decoder(files: dict[int, File], source: int, target: int) -> Tensor:
 
 
 def _tensor(file: File, name: str) -> Tensor:
-    needed(file.tensors, (name,), file.path)
+    require_tensors(file.tensors, (name,), file.path)
     return file.tensors[name]
 
 
 def _bias(files: dict[int, File], target: int) -> Tensor:
-    """What every layer that writes to this one adds."""
+    """The bias of a layer's output: the sum of what all layers that write to it add."""
     tensors = files[target].tensors
     if "b_decs.0" not in tensors:
         return _tensor(files[target], "b_dec").float() * scale(files[target], "out_norm")
@@ -210,7 +211,7 @@ def _bias(files: dict[int, File], target: int) -> Tensor:
 
 
 def _skip(files: dict[int, File], source: int, target: int) -> Tensor | None:
-    """The matrix from what a layer reads to the output of a layer, scaled like its features."""
+    """The matrix from a layer's input to the output of a layer, scaled like its features."""
     file = files[source]
     own = file.tensors.get("W_skip") if source == target else None
     skip = file.tensors.get(f"W_skips.{target - source}", own)
@@ -237,10 +238,10 @@ def _added(files: dict[int, File], layer: int) -> tuple[Tensor, ...] | None:
 
 
 def _write_scales(files: dict[int, File], layer: int) -> tuple[float | Tensor, ...]:
-    """What active features are multiplied by before they are decoded, per written layer.
+    """Factors of active features before they are decoded, per written layer.
 
-    Trained scales (clt-training, `MidDecoder.current_latent_acts`) count where cfg.json says
-    post_encoder_scale; those of higher layers begin at zero, which they are if missing.
+    Trained scales (clt-training, `MidDecoder.current_latent_acts`) apply if cfg.json has
+    post_encoder_scale; those of higher layers are initialised to 0, and are 0 if missing.
     """
     file = files[layer]
     scales = [_write_scale(files, layer, layer + j) for j in _offsets(files, layer)]
@@ -254,7 +255,7 @@ def _write_scales(files: dict[int, File], layer: int) -> tuple[float | Tensor, .
 
 
 def scale(file: File, name: str) -> float:
-    """What inputs or outputs are multiplied by on their way in or out."""
+    """The factor of inputs (`in_norm`) or outputs (`out_norm`)."""
     if name not in file.tensors:
         return 1.0
     norm, size = float(file.tensors[name].flatten()[0]), file.tensors["encoder.weight"].shape[1]
@@ -270,15 +271,17 @@ def _write_scale(files: dict[int, File], source: int, target: int) -> float:
 
 
 def nonlinearity(file: File) -> Nonlinearity:
-    """What cfg.json says is kept.  Raises WeightsFormatError if it does not say."""
+    """The nonlinearity in cfg.json.  Raises WeightsFormatError if it is not a known one."""
     k, kind = file.config.get("k"), str(file.config.get("activation") or "topk")
     if type(k) is not int or k < 1:
-        raise WeightsFormatError(f"{file.path} has k {k!r} in its cfg.json: expected a number.")
+        raise WeightsFormatError(
+            f"{file.path} has k {k!r} in its cfg.json: expected a positive integer."
+        )
     if file.config.get("signed"):
         raise WeightsFormatError(f"{file.path} keeps signed features, which is not supported.")
     if kind == "groupmax" and file.d_dict % k:
         raise WeightsFormatError(
-            f"{file.path} has {file.d_dict} features, which are not {k} groups of one size."
+            f"{file.path} has {file.d_dict} features, which is not divisible into {k} groups."
         )
     if kind == "groupmax":
         return GroupMax(k)
@@ -291,13 +294,13 @@ def nonlinearity(file: File) -> Nonlinearity:
     return TopK(k)
 
 
-def _read_point(place: Place) -> ReadPoint | Unknown:
-    """What the MLP, or the module of `hookpoints_in`, is given."""
+def _read_point(location: Location) -> ReadPoint | Unknown:
+    """The input of the MLP, or of the module in `hookpoints_in`."""
     for run in (RUN, f"{ABOVE}{RUN}"):
-        if run in place.files:
-            path = place.path(run)
+        if run in location.files:
+            path = location.path(run)
             inputs = read_json(path).get("hookpoints_in")
             if isinstance(inputs, list) and inputs and isinstance(inputs[0], str):
                 return point(path, "hookpoints_in", inputs[0], INPUT_READ)
-    # What follows the MLP is compared with what the MLP was given.
+    # By default the input is that of the module whose output is reconstructed: the MLP.
     return ReadPoint.MLP_INPUT

@@ -1,7 +1,7 @@
-"""Tensors in files: mapped, not read, and put the way round that a transcoder wants them.
+"""Tensors in files: memory-mapped, and oriented as a transcoder needs them.
 
-A mapped tensor takes memory where it is touched, and the system may take that back.  So a format
-reader may name every matrix of a set that is larger than memory.
+A mapped tensor takes memory only where it is accessed, and the system can reclaim that.  So a
+format reader may map every matrix of a set that is larger than memory.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from circuits.features.files.locations import Place
+from circuits.features.files.locations import Location
 from circuits.features.hook_points import ReadPoint, WritePoint
-from circuits.features.nonlinearities import JointTopK, JumpReLU, Nonlinearity, ReLU
-from circuits.features.transcoder import Transcoder
+from circuits.features.transcoder import JointTopK, JumpReLU, Nonlinearity, ReLU, Transcoder
 from graphs.core.opening import DocumentOpening
 from graphs.disk.npy import form_of
 from graphs.errors import HeadwaterError
 
-# Packed weights have not half their size; what is all zeros, as a bias may be, has a thousandth.
-TIGHTEST, LOOSE = 100, 2**28  # times the file's own bytes, and some more for small ones
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # what weights come in
-# What zipfile raises for a damaged, an encrypted and an unknown part.
+# Compression does not halve weights; it reduces zeros, as a bias may have, a thousandfold.
+MAX_RATIO, ALLOWANCE = 100, 2**28  # times the file's own bytes, plus bytes for small files
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # dtypes of weights
+_VECTORS = ("encoder bias", "decoder bias", "threshold")  # loaded; matrices may stay in their files
+# What zipfile raises for a damaged, an encrypted and an unknown member.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError)
 Point = TypeVar("Point", ReadPoint, WritePoint)
 
@@ -40,14 +40,14 @@ class WeightsFormatError(HeadwaterError):
 
 @dataclass(frozen=True)
 class Unknown:
-    """What files do not say, and a sentence for it; whoever asks may say it instead."""
+    """A property that files do not specify, and the error unless the caller specifies it."""
 
     sentence: str
 
 
 @dataclass(frozen=True)
 class StoredSet:
-    """What a format reader finds."""
+    """What a format reader returns."""
 
     layers: Mapping[int, Transcoder]
     read: ReadPoint | Unknown
@@ -56,8 +56,8 @@ class StoredSet:
     name: str | None = None  # if the files have one
     joint: JointTopK | None = None
     partial: bool = False  # whether the format may leave layers out
-    sources: tuple[Place, ...] = ()  # beside the set's own, those that files were listed from
-    documents: DocumentOpening | None = None  # how those that it was trained on begin
+    sources: tuple[Location, ...] = ()  # further locations, from which files were listed
+    documents: DocumentOpening | None = None  # how training documents began
 
 
 def mapped(path: Path) -> dict[str, Tensor]:
@@ -69,22 +69,24 @@ def mapped(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     except (SafetensorError, OSError, ValueError, *_DAMAGED) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsFormatError(f"{path} is not a whole file ({first}): get it again.") from error
+        raise WeightsFormatError(
+            f"{path} is damaged or incomplete ({first}): download it again."
+        ) from error
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of an npz file, mapped where they lie uncompressed, as numpy.savez leaves them."""
+    """Arrays of an npz file, mapped if they are uncompressed, as numpy.savez writes them."""
     arrays: dict[str, np.ndarray] = {}
     with zipfile.ZipFile(path) as archive:
         members = [one for one in archive.infolist() if one.filename.endswith(".npy")]
-        _require_loose(members, path.stat().st_size)
+        _require_plausible_size(members, path.stat().st_size)
         for member in members:
             with archive.open(member) as file:
                 form = form_of(file, member.file_size)
                 order = "F" if form.by_column else "C"
                 if member.compress_type == zipfile.ZIP_STORED:
                     start = _data_offset(path, member) + form.start
-                    # Copy on write: torch wants arrays that could be written to.
+                    # Copy on write: torch requires writable arrays.
                     array = np.memmap(path, form.dtype, "c", start, form.shape, order)
                 else:
                     numbers = np.frombuffer(bytearray(file.read(form.size)), form.dtype)
@@ -93,10 +95,10 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _require_loose(members: list[zipfile.ZipInfo], size: int) -> None:
-    """Raises ValueError for more than the weights that a file of this size can hold."""
+def _require_plausible_size(members: list[zipfile.ZipInfo], size: int) -> None:
+    """Raises ValueError if a file of this size would unpack to more than weights can."""
     packed = sum(one.file_size for one in members if one.compress_type != zipfile.ZIP_STORED)
-    if packed > LOOSE + TIGHTEST * size:
+    if packed > ALLOWANCE + MAX_RATIO * size:
         raise ValueError(f"its {size:,} bytes would unpack to {packed:,}")
 
 
@@ -109,19 +111,19 @@ def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
     return member.header_offset + 30 + name + extra
 
 
-def beside(file: str, name: str) -> str:
-    """The name of a file in the same folder of a place.
+def sibling(file: str, name: str) -> str:
+    """The name of a file in the same folder of a location.
 
-    >>> beside("layers.3.mlp/sae.safetensors", "cfg.json"), beside("params.npz", "config.json")
+    >>> sibling("layers.3.mlp/sae.safetensors", "cfg.json"), sibling("params.npz", "config.json")
     ('layers.3.mlp/cfg.json', 'config.json')
     """
     return f"{file.rpartition('/')[0]}/{name}".lstrip("/")
 
 
-def alike(
+def common_points(
     points: set[tuple[ReadPoint | Unknown, WritePoint | Unknown]], name: str
 ) -> tuple[ReadPoint | Unknown, WritePoint | Unknown]:
-    """Where all layers read and write; not known if they differ, or if one does not say."""
+    """The read and write points of all layers; Unknown if they differ or one is unknown."""
     return _agreed({read for read, _ in points}, name), _agreed(
         {write for _, write in points}, name
     )
@@ -134,26 +136,27 @@ def _agreed(points: set[Point | Unknown], name: str) -> Point | Unknown:
     if len(points) == 1:
         return points.pop()
     return Unknown(
-        f"The layers of {name} do not read and write alike: name one of them, or give --read-at "
-        "and --write-at."
+        f"The layers of {name} have different read or write points: give one of them, or "
+        "--read-at and --write-at."
     )
 
 
-def unsaid(name: str) -> Unknown:
-    """Where a set reads or writes if its files do not say."""
+def unspecified(name: str) -> Unknown:
+    """The read or write point of a set whose files do not specify it."""
     return Unknown(
-        f"The files of {name} do not say where they read and write: give --read-at and --write-at."
+        f"The files of {name} do not specify where they read and write: give --read-at and "
+        "--write-at."
     )
 
 
 def merged(config: dict[str, Any]) -> dict[str, Any]:
-    """A config with what it keeps under `metadata`."""
+    """A config with the keys under its `metadata` merged in."""
     inner = config.get("metadata")
     return {**config, **inner} if isinstance(inner, dict) else config
 
 
-def needed(tensors: Mapping[str, Tensor], names: tuple[str, ...], path: Path) -> None:
-    """Raises WeightsFormatError for the first of these names that is not there."""
+def require_tensors(tensors: Mapping[str, Tensor], names: tuple[str, ...], path: Path) -> None:
+    """Raises WeightsFormatError if tensors of these names are missing."""
     missing = [name for name in names if name not in tensors]
     if missing:
         raise WeightsFormatError(
@@ -174,9 +177,9 @@ def by_names(
 ) -> Transcoder:
     """A transcoder of one layer, from the tensors of these names: encoder, decoder, their biases.
 
-    Raises as `transcoder`, and WeightsFormatError for the first that is not there.
+    Raises as `transcoder`, and WeightsFormatError for missing tensors.
     """
-    needed(tensors, names, path)
+    require_tensors(tensors, names, path)
     encoder, decoder, encoder_bias, decoder_bias = (tensors[name] for name in names)
     return transcoder(
         path,
@@ -208,14 +211,14 @@ def transcoder(
     write_scales: tuple[float | Tensor, ...] | None = None,
     added: tuple[Tensor, ...] | None = None,
 ) -> Transcoder:
-    """A transcoder of matrices that fit each other, one decoder per written layer.
+    """A transcoder of matrices whose shapes are checked, one decoder per written layer.
 
-    `by_input` says that the encoder is stored with a row per input dimension.  Other shapes are
-    turned round where that is no guess, so only square matrices depend on the format's word.
-    Features of a layer are written with one scale, or with one each.
+    `by_input`: the encoder is stored with a row per input dimension.  Matrices are transposed where
+    their shape shows that it is needed, so `by_input` matters for square ones only.  A written
+    layer has one write scale, or one per feature.
     Raises WeightsFormatError for matrices that do not fit and for vectors with NaN or infinity.
     """
-    for name, tensors in {
+    stored = {
         "encoder": (encoder,),
         "encoder bias": (encoder_bias,),
         "decoder": decoders,
@@ -223,13 +226,8 @@ def transcoder(
         "threshold": (threshold,),
         "skip": (skip, *higher_skips),
         "offset": added or (),
-    }.items():
-        for tensor in tensors:
-            if tensor is not None and tensor.dtype not in FLOATS:
-                raise WeightsFormatError(
-                    f"The {name} in {path} is stored as {tensor.dtype}, expected one of "
-                    f"{', '.join(map(str, FLOATS))}: get the set in one of these."
-                )
+    }
+    _require_floats(path, stored)
     for name, vector in (("encoder bias", encoder_bias), ("decoder bias", decoder_bias)):
         if vector.ndim != 1:
             raise WeightsFormatError(
@@ -238,16 +236,7 @@ def transcoder(
             )
     d_dict, d_model = len(encoder_bias), len(decoder_bias)
     shape = (d_dict, d_model)
-    for name, vector in {
-        "encoder bias": encoder_bias,
-        "decoder bias": decoder_bias,
-        "threshold": threshold,
-    }.items():
-        if vector is not None and not bool(torch.isfinite(vector).all()):
-            raise WeightsFormatError(
-                f"The {name} in {path} holds NaN or infinite values: the file is damaged, get it "
-                "again."
-            )
+    _require_finite(path, {name: stored[name] for name in _VECTORS})
     if threshold is not None:
         _fits(path, "threshold", tuple(threshold.shape), (d_dict,))
     for vector in added or ():
@@ -258,20 +247,41 @@ def transcoder(
     if nonlinearity is None:
         nonlinearity = ReLU() if threshold is None else JumpReLU(threshold)
     return Transcoder(
-        encoder=_turned(path, "encoder", encoder, shape, by_input),
+        encoder=_oriented(path, "encoder", encoder, shape, by_input),
         encoder_bias=encoder_bias,
-        decoders=tuple(_turned(path, "decoder", rows, shape, False) for rows in decoders),
+        decoders=tuple(_oriented(path, "decoder", rows, shape, False) for rows in decoders),
         decoder_bias=decoder_bias,
         nonlinearity=nonlinearity,
         skip=skip,
         higher_skips=higher_skips,
         read_scale=read_scale,
-        write_scales=None if write_scales is None else _each(path, write_scales, d_dict),
+        write_scales=None if write_scales is None else _per_feature(path, write_scales, d_dict),
         added=added,
     )
 
 
-def _each(path: Path, scales: tuple[float | Tensor, ...], d_dict: int) -> tuple[Tensor, ...]:
+def _require_floats(path: Path, stored: Mapping[str, tuple[Tensor | None, ...]]) -> None:
+    """Raises WeightsFormatError for tensors in other types than floating-point numbers."""
+    for name, tensors in stored.items():
+        for tensor in tensors:
+            if tensor is not None and tensor.dtype not in FLOATS:
+                raise WeightsFormatError(
+                    f"The {name} in {path} is stored as {tensor.dtype}, expected one of "
+                    f"{', '.join(map(str, FLOATS))}: convert the set to one of these."
+                )
+
+
+def _require_finite(path: Path, stored: Mapping[str, tuple[Tensor | None, ...]]) -> None:
+    """Raises WeightsFormatError for NaN and infinite values."""
+    for name, tensors in stored.items():
+        if not all(bool(torch.isfinite(one).all()) for one in tensors if one is not None):
+            raise WeightsFormatError(
+                f"The {name} in {path} has NaN or infinite values: the file is damaged, download "
+                "it again."
+            )
+
+
+def _per_feature(path: Path, scales: tuple[float | Tensor, ...], d_dict: int) -> tuple[Tensor, ...]:
     """One scale per feature, for every written layer."""
     vectors = [torch.as_tensor(scale, dtype=torch.float64) for scale in scales]
     for vector in vectors:
@@ -280,7 +290,7 @@ def _each(path: Path, scales: tuple[float | Tensor, ...], d_dict: int) -> tuple[
     return tuple(vector.expand(d_dict) for vector in vectors)
 
 
-def _turned(
+def _oriented(
     path: Path, name: str, matrix: Tensor, shape: tuple[int, int], transposed: bool
 ) -> Tensor:
     """The matrix with a row per feature."""
@@ -300,4 +310,6 @@ def _fits(path: Path, name: str, got: tuple[int, ...], wanted: tuple[int, ...]) 
 def _misfit(
     path: Path, name: str, got: tuple[int, ...], wanted: tuple[int, ...]
 ) -> WeightsFormatError:
-    return WeightsFormatError(f"The {name} in {path} has shape {got}, its biases ask for {wanted}.")
+    return WeightsFormatError(
+        f"The {name} in {path} has shape {got}, expected {wanted} from its biases."
+    )

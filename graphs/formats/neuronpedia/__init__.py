@@ -1,1 +1,1 @@
-"""The JSON of circuit-tracer, Neuronpedia and others, written and read."""
+"""Reading and writing the JSON of circuit-tracer, Neuronpedia and others."""

@@ -1,10 +1,11 @@
-"""The JSON of circuit-tracer and Neuronpedia that holds a graph, part by part.
+"""Contents of the JSON of circuit-tracer and Neuronpedia for a graph, part by part.
 
-`influence` is `cumulative_influence` in the whole graph, so that the viewers' sliders hide what
-pruning at the same threshold would; token_prob is the seed where a probability is known, clerp of a
-feature is a person's label, else the dictionary's, else the tokens that it raises most.  What the
-format has no field for is under the extra key `headwater`, so that our own files come back as they
-were.  What an imported file said of itself, and we do not compute, is said again.
+`influence` is `cumulative_influence` in the whole graph, so that the viewers' sliders hide the
+nodes that pruning at the same threshold removes; token_prob is the seed where a probability is
+known; clerp of a feature is a person's label, else the dictionary's, else the tokens that it
+promotes most.  Fields that the format lacks are under the extra key `headwater`, so that reading a
+file restores the graph exactly.  Metadata of an imported file that headwater does not compute is
+copied.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from graphs.formats.neuronpedia.schema import Extra, GraphFile, Link, Metadata, 
 class Upload:
     """How a graph appears at Neuronpedia.  Raises ValueError for an empty slug or scan.
 
-    slug and scan may have letters, digits and `_.-` only: anything else becomes `-`.  If they are
-    None they stay what an imported file says, else they are the name of the file that is written
-    and the last part of the model's name.  node_threshold is where the viewer's slider starts; it
-    hides nodes whose `influence` is higher: of a pruned graph give the threshold of the pruning.
+    slug and scan may have letters, digits and `_.-` only; other characters become `-`.  None means
+    the values of the imported file, else the name of the written file and the last part of the
+    model's name.  node_threshold is where the viewer's slider starts; it hides nodes with higher
+    `influence`: for a pruned graph give the threshold of the pruning.
     """
 
     slug: str | None = None
@@ -42,7 +43,7 @@ class Upload:
 
     def __post_init__(self) -> None:
         if self.slug == "" or self.scan == "":
-            raise ValueError("slug and scan need at least one character.")
+            raise ValueError("slug and scan must not be empty.")
 
 
 def file_of(
@@ -52,7 +53,7 @@ def file_of(
     upload: Upload,
     name: str,
 ) -> GraphFile:
-    """The file of a graph, which is a part of `whole`; `name` is its slug if nothing else says."""
+    """The file of a graph, which is a part of `whole`; `name` is the default slug."""
     nodes = _nodes(graph, whole, annotations)
     return GraphFile(
         metadata=_metadata(graph, whole, upload, name, nodes),
@@ -66,9 +67,9 @@ def file_of(
 def extra(
     graph: AttributionGraph, annotations: Annotations, rows: list[int], nodes: list[Node]
 ) -> dict[str, Any]:
-    """What the format has no field for, of the nodes of a file that are these rows of the graph."""
+    """Value of the key `headwater`; the nodes of the file are these rows of the graph."""
     seed = graph.seed[rows].tolist()
-    said = Extra(
+    fields = Extra(
         provenance=graph.provenance,
         weights_dtype="float32" if graph.weights.dtype == np.float32 else "float64",
         value=[_finite(number) for number in graph.nodes.value[rows].tolist()],
@@ -84,11 +85,11 @@ def extra(
         descriptions=dict(graph.descriptions),
         automatic=[group.name for group in annotations.groups if group.automatic],
     )
-    return said.model_dump(mode="json")
+    return fields.model_dump(mode="json")
 
 
 def hidden(part: AttributionGraph, whole: AttributionGraph) -> dict[str, int]:
-    """How much of the whole graph a part of it leaves out."""
+    """Numbers of nodes and edges of the whole graph that are not in the part."""
     return {
         "hidden_nodes": len(whole) - len(part),
         "hidden_edges": int(whole.weights.nnz - part.weights.nnz),
@@ -96,7 +97,7 @@ def hidden(part: AttributionGraph, whole: AttributionGraph) -> dict[str, int]:
 
 
 def allowed(name: str) -> str:
-    """A name as Neuronpedia allows it."""
+    """A name with characters that Neuronpedia does not allow replaced by `-`."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", name)
 
 
@@ -126,9 +127,9 @@ def _metadata(
 
 
 def _slider(threshold: float | None, graph: AttributionGraph, nodes: list[Node]) -> float | None:
-    """The threshold; of a graph pruned at it, one at which the viewers show every node.
+    """The threshold; for a graph pruned at it, one at which the viewers show every node.
 
-    Tokens and predictions they always show, and the node that crosses a threshold is kept.
+    Viewers always show tokens and predictions; pruning keeps the node that crosses its threshold.
     """
     if threshold is None or _pruning(graph.provenance).get("node_threshold") != threshold:
         return threshold
@@ -149,7 +150,7 @@ def _nodes(
     for row, node in enumerate(graph.nodes):
         is_target = node.kind in TARGET_KINDS
         node_id, js_id = spelled(node, top)
-        clerp, probability = annotations.said(graph, row) or graph.said(row), 0.0
+        clerp, probability = annotations.label(graph, row) or graph.label(row), 0.0
         if is_target:  # the viewers parse this text
             probability = _number(targets[row], float(graph.seed[row]))
             clerp = f'Output "{targets[row].text}" (p={probability:.3f})'
@@ -172,7 +173,7 @@ def _nodes(
 
 
 def _number(target: Target, seed: float) -> float:
-    """What stands in the place of a probability: 0 where none is known, as others write it."""
+    """Value of token_prob: 0 where the probability is unknown, as in other programs."""
     return 0.0 if target.probability is None else seed
 
 
@@ -189,7 +190,7 @@ def _links(graph: AttributionGraph) -> list[Link]:
 
 
 def _info(header: Provenance) -> dict[str, Any]:
-    """Who made the graph and of what: the model's and the dictionary's full identity."""
+    """Generator, and the full identity of the model and the dictionary."""
     program, _, version = header.generator.partition(" ")
     urls = [_url(header.model), _url(header.dictionary)]
     return {
@@ -205,7 +206,7 @@ def _identity(source: ModelIdentity | DictionaryIdentity) -> str:
 
 
 def _url(source: ModelIdentity | DictionaryIdentity) -> str:
-    """Address of a name with a commit, which can only be of the hub; a bare name may be a path."""
+    """Hub address of a name with a commit; empty without one, since the name may be a path."""
     if not re.fullmatch(r"[0-9a-f]{40}", source.revision or ""):
         return ""
     return f"https://huggingface.co/{source.name}/tree/{source.revision}"

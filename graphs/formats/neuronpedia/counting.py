@@ -1,17 +1,17 @@
-"""How a file of another program counts features and layers, decided once from all its nodes.
+"""How a file of another program numbers features and layers, decided once from all its nodes.
 
-`feature` of a feature is one of two things:
+The field `feature` of a feature is one of two things:
 
     pairs   the Cantor pair of layer and index: circuit-tracer since schema_version 1, EleutherAI
-    plain   the index itself: OpenMOSS' server and files by hand; also Anthropic's published
-            graphs, which number all features of a model through
+    plain   the index itself: OpenMOSS' server and handwritten files; also Anthropic's published
+            graphs, which number the features of all layers consecutively
 
-An id that holds layer, index and position decides for its own node, and the number beside it shows
-what the file means by numbers.  Where nothing else is known, a file means pairs if the number of
-every such feature is a pair of its own layer: about one plain number in a hundred is one too.
+An id that contains layer, index and position gives the index of its node, and the node's `feature`
+then shows which of the two the file uses.  If no id does, the file uses pairs if `feature` of every
+feature is a pair of its own layer; about one plain number in a hundred is one by coincidence.
 
-`layer` is the layer, but for OpenMOSS' server, whose attention and MLP count as layers of their
-own, 2l and 2l + 1, and whose logits stand in layer 2L.
+`layer` is the layer, except for OpenMOSS' server, which counts attention and MLP as separate
+layers, 2l and 2l + 1, and puts logits in layer 2L.
 
 Sources: circuit_tracer/frontend/graph_models.py; attribute/mlp_attribution.py of
 EleutherAI/attribute; server/routers/circuits.py of OpenMOSS/Language-Model-SAEs.
@@ -35,11 +35,11 @@ _MLP = (*FEATURES, "mlp reconstruction error")
 
 @dataclass(frozen=True)
 class Counting:
-    """What `feature` and `layer` mean in a file."""
+    """Meaning of `feature` and `layer` in a file."""
 
-    pairs: bool  # whether numbers that decide are Cantor pairs
-    halves: bool  # whether attention and MLP count as layers of their own
-    remarks: tuple[str, ...] = ()  # what had to be decided
+    pairs: bool  # whether `feature` is a Cantor pair
+    halves: bool  # whether attention and MLP count as separate layers
+    remarks: tuple[str, ...] = ()  # assumptions that were made
 
     def layer(self, node: Node) -> int:
         """The layer of a node.  Raises ValueError if it has none."""
@@ -48,13 +48,13 @@ class Counting:
             return counted
         if node.feature_type not in _MLP or counted % 2 == 0:
             raise ValueError(
-                f"Node {node.node_id!r} of kind {node.feature_type!r} has layer {counted}, where "
-                "OpenMOSS' server counts MLPs as layers 1, 3, 5 and so on."
+                f"Node {node.node_id!r} of kind {node.feature_type!r} has layer {counted}; "
+                "OpenMOSS' server numbers MLPs 1, 3, 5 and so on."
             )
         return counted // 2
 
     def depth(self, top: int) -> int:
-        """Layers of a model whose logits stand in layer `top` of the file."""
+        """Number of layers of a model whose logits are in layer `top` of the file."""
         return top // 2 if self.halves else top - 1
 
     def index(self, node: Node) -> int:
@@ -63,7 +63,7 @@ class Counting:
             return index
         if self.pairs:
             index = _paired(node)
-        elif _parts(node) is None:  # else its id is of another place
+        elif _parts(node) is None:  # otherwise its id is for another layer or position
             index = _number(node)
         if index is None:
             raise ValueError(
@@ -73,61 +73,61 @@ class Counting:
 
 
 def counting(file: GraphFile) -> Counting:
-    """How a file counts.  Raises ValueError if its nodes contradict each other."""
+    """Numbering of a file.  Raises ValueError if its nodes contradict each other."""
     halves = _halves(file)
     pairs, remark = _pairs(
         [node for node in file.nodes if node.feature_type in FEATURES],
-        promised=file.metadata.schema_version == 1 and not halves,
+        declared=file.metadata.schema_version == 1 and not halves,
     )
     remarks = [remark] if remark else []
     if halves:
         remarks.append(
-            "Layers are counted as OpenMOSS' server does, attention as 2l and MLPs as 2l + 1, and "
-            "are read as l."
+            "Layers are numbered as by OpenMOSS' server, attention as 2l and MLPs as 2l + 1; both "
+            "are read as layer l."
         )
     return Counting(pairs, halves, tuple(remarks))
 
 
 def digits(text: str, node: Node, most: int = 18) -> int:
-    """A whole number that a node has as text.  Raises ValueError if it is none or too long."""
+    """The whole number in a text of a node.  Raises ValueError if it is none or too long."""
     if not re.fullmatch(rf"\d{{1,{most}}}", text, re.ASCII):
-        raise ValueError(f"Node {node.node_id!r} has {text!r} where a number belongs.")
+        raise ValueError(f"Node {node.node_id!r} has {text!r} where a whole number is expected.")
     return int(text)
 
 
-def _pairs(features: list[Node], promised: bool) -> tuple[bool, str]:
-    """Whether numbers are pairs, and a sentence if that was concluded from the numbers alone."""
-    silent = [node for node in features if _named(node) is None]
+def _pairs(features: list[Node], declared: bool) -> tuple[bool, str]:
+    """Whether numbers are pairs, and a remark if that was inferred from the numbers alone."""
+    unnamed = [node for node in features if _named(node) is None]
     shown = [
         (node, number, index)
         for node in features
         if (index := _named(node)) is not None and (number := _number(node)) is not None
     ]
     may_be_pairs = all(number == cantor(_counted(node), index) for node, number, index in shown)
-    may_be_plain = not promised and all(number == index for _, number, index in shown)
-    paired = sum(_paired(node) is not None for node in silent)
-    if silent and not may_be_pairs and not may_be_plain:
+    may_be_plain = not declared and all(number == index for _, number, index in shown)
+    paired = sum(_paired(node) is not None for node in unnamed)
+    if unnamed and not may_be_pairs and not may_be_plain:
         raise ValueError(
-            f"The index of feature {silent[0].node_id!r} cannot be told: beside the ids of others "
-            "`feature` is neither their index nor a Cantor pair of layer and index."
+            f"The index of feature {unnamed[0].node_id!r} is ambiguous: for nodes with ids that "
+            "state it, `feature` is neither the index nor the Cantor pair of layer and index."
         )
-    pairs = may_be_pairs and (not may_be_plain or paired == len(silent))
+    pairs = may_be_pairs and (not may_be_plain or paired == len(unnamed))
     if not (may_be_pairs and may_be_plain and paired):
         return pairs, ""
     meaning = "a Cantor pair of layer and index" if pairs else "the index itself"
     return pairs, (
-        "Neither ids nor schema_version say how features are numbered: `feature` is read as "
-        f"{meaning}, since {paired:,} of {len(silent):,} numbers are pairs of their own layer."
+        "Neither ids nor schema_version state how features are numbered: `feature` is read as "
+        f"{meaning}, since {paired:,} of {len(unnamed):,} numbers are pairs of their own layer."
     )
 
 
 def _parts(node: Node) -> re.Match[str] | None:
-    """Layer, index and position, if the id has the form of a feature's."""
+    """Layer, index and position in an id of a feature; None if the id has another form."""
     return _OWN.fullmatch(node.node_id) or _ATTRIBUTE.fullmatch(node.node_id)
 
 
 def _named(node: Node) -> int | None:
-    """The index in the id, if layer and position there are the node's own."""
+    """The index in the id, if the layer and position in the id are the node's own."""
     parts = _parts(node)
     if parts is None or (parts["layer"], parts["pos"]) != (str(node.layer), str(node.ctx_idx)):
         return None
@@ -135,7 +135,7 @@ def _named(node: Node) -> int | None:
 
 
 def _counted(node: Node) -> int:
-    """The layer as the file counts."""
+    """The layer as numbered in the file."""
     return digits(str(node.layer), node, most=6)
 
 
@@ -153,7 +153,7 @@ def _paired(node: Node) -> int | None:
 
 
 def _halves(file: GraphFile) -> bool:
-    """Whether it is of OpenMOSS' server, or looks like it in two ways and counts like it."""
+    """Whether a file is from OpenMOSS' server: by a sure sign, or by two others and its layers."""
     if any(
         "is_from_qk_tracing" in node.raw
         or (node.feature_type.endswith("error") and _BLOCK_ERROR.fullmatch(node.node_id))

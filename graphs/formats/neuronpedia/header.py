@@ -1,8 +1,8 @@
-"""Header and descriptions of a graph from the JSON of another program: who made it, and of what.
+"""Header and descriptions of a graph from the JSON of another program.
 
-`scan` is Neuronpedia's id of the model, but circuit-tracer's name of the dictionary.  It is taken
-for the model where something else names the dictionary, or where it is the id of a model that
-Neuronpedia has; else the file does not say which model it is.
+`scan` is Neuronpedia's id of the model, but circuit-tracer's name of the dictionary.  It is read as
+the model if another field names the dictionary or if it is a known model id of Neuronpedia;
+otherwise the model is unknown.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from graphs.core.descriptions import Description
-from graphs.core.nodes import TARGET_KINDS, NodeId, NodeKind
+from graphs.core.nodes import TARGET_KINDS, Description, NodeId, NodeKind
 from graphs.core.provenance import UNKNOWN, DictionaryIdentity, ModelIdentity, Provenance, Target
 from graphs.formats.neuronpedia.counting import Counting
 from graphs.formats.neuronpedia.names import CIRCUIT_TRACER_KIND
-from graphs.formats.neuronpedia.node_identity import names_entry
+from graphs.formats.neuronpedia.node_identity import has_vocabulary_id
 from graphs.formats.neuronpedia.pages import is_model
 from graphs.formats.neuronpedia.schema import GraphFile, Metadata, Node, member
 
@@ -25,12 +24,12 @@ from graphs.formats.neuronpedia.schema import GraphFile, Metadata, Node, member
 def provenance(
     file: GraphFile, ids: list[NodeId], counting: Counting, targets: tuple[Target, ...]
 ) -> Provenance:
-    """The header of a file whose nodes are `ids`; what it says of itself is in the settings."""
+    """The header of a file whose nodes are `ids`; other metadata goes into the settings."""
     about, nodes = file.metadata, list(zip(ids, file.nodes, strict=True))
     token_ids = {
         node.pos: node.index
         for node, theirs in nodes
-        if node.kind == NodeKind.TOKEN and names_entry(theirs)
+        if node.kind == NodeKind.TOKEN and has_vocabulary_id(theirs)
     }
     return Provenance(
         generator=_words(member(about.info, "generator"), "name", "version"),
@@ -46,12 +45,12 @@ def provenance(
             for index in map(token_ids.get, range(len(about.prompt_tokens)))
         ),
         targets=targets,
-        settings={"imported": _said(about)},
+        settings={"imported": _other_metadata(about)},
     )
 
 
 def descriptions(file: GraphFile, ids: list[NodeId]) -> dict[str, Description]:
-    """The first text of each feature that has one."""
+    """Descriptions with the first label of each feature that has one."""
     found: dict[str, Description] = {}
     for node, theirs in zip(ids, file.nodes, strict=True):
         if node.kind == NodeKind.FEATURE and theirs.clerp:
@@ -59,18 +58,18 @@ def descriptions(file: GraphFile, ids: list[NodeId]) -> dict[str, Description]:
     return found
 
 
-def _said(about: Metadata) -> dict[str, Any]:
-    """All that `metadata` says beside the prompt."""
-    said = {
+def _other_metadata(about: Metadata) -> dict[str, Any]:
+    """`metadata` without the prompt."""
+    fields = {
         name: value
         for name, value in about.raw.items()
         if name not in ("prompt", "prompt_tokens") and value is not None
     }
-    return from_json(to_json(said, inf_nan_mode="null"))
+    return from_json(to_json(fields, inf_nan_mode="null"))
 
 
 def _depth(about: Metadata, nodes: list[tuple[NodeId, Node]], counting: Counting) -> int:
-    """Layers of the model: what is said, else what the layer of logits says, else nodes need."""
+    """Number of layers: as stated, else by the layer of logits, but enough for all nodes."""
     tops = [str(theirs.layer) for node, theirs in nodes if node.kind in TARGET_KINDS]
     below = [counting.depth(int(top)) for top in tops if re.fullmatch(r"\d{1,6}", top, re.ASCII)]
     layers = [node.layer + 1 for node, _ in nodes if node.layer is not None]
@@ -83,13 +82,13 @@ def _model(about: Metadata) -> str:
 
 
 def _dictionary(about: Metadata) -> str:
-    """What names it: fields of Neuronpedia, circuit-tracer's list, else its scan."""
+    """Name of the dictionary: Neuronpedia's fields, circuit-tracer's list, else `scan`."""
     named, listed = _set(about), ", ".join(about.transcoder_list)
     return named if named != UNKNOWN else listed or about.scan or UNKNOWN
 
 
 def _set(about: Metadata) -> str:
-    """What Neuronpedia's fields call the dictionary."""
+    """Name of the dictionary in Neuronpedia's fields."""
     named = _words(about.info, "transcoder_set", "neuronpedia_source_set")
     if named != UNKNOWN:
         return named

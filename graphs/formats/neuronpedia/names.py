@@ -1,4 +1,4 @@
-"""Names of nodes in the JSON of circuit-tracer and Neuronpedia, as they are written and read.
+"""Names of nodes in the JSON of circuit-tracer and Neuronpedia.
 
     node         node_id                      feature               layer   feature_type
     feature      {layer}_{index}_{pos}        cantor(layer, index)  layer   cross layer transcoder
@@ -9,21 +9,22 @@
     logit        {L+1}_{vocabulary}_{pos}     vocabulary            L+1     logit
     other target {L+1}_-{number + 1}_{pos}    -1                    L+1     logit
 
-circuit-tracer's own reader splits the ids of what is pinned into three whole numbers.  Its first id
-of an error, 0_{layer}_{pos}, is also that of feature number {layer} of layer 0; its later one is
-ours.  Until November 2026 we wrote err_{layer}_{pos} and target_{number}_{pos}.  All are read: the
-kind is decided by feature_type, layer and position by their own fields.  A feature is written as
-"cross layer transcoder" whatever its dictionary, since the viewers know no other word.
+circuit-tracer's reader splits the ids of pinned nodes into three whole numbers.  Its earlier id of
+an error, 0_{layer}_{pos}, is also the id of feature {layer} of layer 0; its later one is the one in
+the table.  Until November 2026 headwater wrote err_{layer}_{pos} and target_{number}_{pos}.  All of
+these are read: the kind comes from feature_type, layer and position from their own fields.  Every
+feature is written as "cross layer transcoder", whatever its dictionary, since viewers know no other
+type.
 
-Read as well:
+Other ids that are read:
 - EleutherAI's attribute: intermediate_{pos}_{layer}_{index}, error_{pos}_{layer}, input_{i} and
-  output_{pos}_{rank}, which say nothing about the vocabulary;
+  output_{pos}_{rank}, which contain no vocabulary id;
 - OpenMOSS' server: {layer}_error_{pos}, with layers as in `graphs.formats.neuronpedia.counting`,
-  which also says what `feature` means where no id tells the index.
+  which also decides what `feature` means where no id contains the index.
 
-A token whose vocabulary entry no field tells has its position as index, and -1 in the header's
-token_ids; a logit without one is a target, and so is every logit of a file whose targets somebody
-made: circuit-tracer gives those numbers beyond the vocabulary.
+A token whose vocabulary id is unknown has its position as index, and -1 in the header's token_ids;
+a logit without a vocabulary id is a target, and so is every logit of a file with custom directions:
+circuit-tracer gives those numbers beyond the vocabulary.
 
 Sources: circuit_tracer/frontend/graph_models.py (schema_version 1: feature is a Cantor pair) and
 utils/decode_url_features.py, attribute/mlp_attribution.py of EleutherAI/attribute, server/routers/
@@ -36,7 +37,7 @@ import math
 
 from graphs.core.nodes import NodeId, NodeKind
 
-CIRCUIT_TRACER_KIND = "cross layer transcoder"  # of every dictionary
+CIRCUIT_TRACER_KIND = "cross layer transcoder"  # for every dictionary
 FEATURE_TYPES = {
     NodeKind.TOKEN: "embedding",
     NodeKind.POSITION: "embedding",
@@ -46,7 +47,7 @@ FEATURE_TYPES = {
     NodeKind.LOGIT: "logit",
     NodeKind.TARGET: "logit",
 }
-_NODE_IDS = {  # and jsNodeId, which the viewers share between positions of a feature
+_NODE_IDS = {  # node_id, and jsNodeId, which all positions of a feature share in the viewers
     NodeKind.TOKEN: ("E_{index}_{pos}", "E_{index}-{pos}"),
     NodeKind.POSITION: ("P_{pos}", "P-{pos}"),
     NodeKind.BIAS: ("bias_{layer}", "bias_{layer}-0"),
@@ -66,7 +67,7 @@ def spelled(node: NodeId, top: int) -> tuple[str, str]:
 
 
 def feature_number(node: NodeId) -> int | None:
-    """The member `feature` of a node."""
+    """Value of the field `feature` of a node."""
     if node.kind == NodeKind.FEATURE:
         assert node.layer is not None
         assert node.index is not None

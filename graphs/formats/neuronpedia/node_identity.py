@@ -1,6 +1,6 @@
-"""Which node a member of the JSON of circuit-tracer, Neuronpedia and others is.
+"""NodeId of a node in the JSON of circuit-tracer, Neuronpedia and others.
 
-How ids are spelled is in `graphs.formats.neuronpedia.names`, what numbers mean in
+Formats of ids are in `graphs.formats.neuronpedia.names`, the meaning of numbers in
 `graphs.formats.neuronpedia.counting`.
 """
 
@@ -13,10 +13,10 @@ from graphs.formats.neuronpedia.counting import Counting, digits
 from graphs.formats.neuronpedia.schema import Node
 
 
-def identity(node: Node, counting: Counting, made: bool = False) -> NodeId:
-    """Which node theirs is.  Raises ValueError if that cannot be told.
+def identity(node: Node, counting: Counting, custom: bool = False) -> NodeId:
+    """NodeId of a node of a file.  Raises ValueError if it cannot be determined.
 
-    made: whether the targets of the file are directions that somebody made.
+    custom: whether the targets of the file are custom directions.
     """
     pos = node.ctx_idx
     match node.feature_type:
@@ -29,34 +29,34 @@ def identity(node: Node, counting: Counting, made: bool = False) -> NodeId:
         case "embedding" if re.fullmatch(r"P_\d+", node.node_id, re.ASCII):
             return NodeId(NodeKind.POSITION, pos=pos)
         case "embedding":
-            entry = _middle(node, "E")
-            return NodeId(NodeKind.TOKEN, pos=pos, index=pos if entry is None else entry)
+            token_id = _middle(node, "E")
+            return NodeId(NodeKind.TOKEN, pos=pos, index=pos if token_id is None else token_id)
         case "logit":
-            return _logit(node, made)
+            return _logit(node, custom)
         case other:
             raise ValueError(f"Node {node.node_id!r} has the unknown feature_type {other!r}.")
 
 
-def names_entry(node: Node) -> bool:
-    """Whether the id of a token tells its vocabulary entry."""
+def has_vocabulary_id(node: Node) -> bool:
+    """Whether the node_id of a token contains its vocabulary id."""
     return _middle(node, "E") is not None
 
 
-def _logit(node: Node, made: bool) -> NodeId:
+def _logit(node: Node, custom: bool) -> NodeId:
     number = _target_number(node)
     if number is not None:
         return NodeId(NodeKind.TARGET, pos=node.ctx_idx, index=number)
-    entry = _middle(node, r"(?:-?\d+|[EL]\d*)")
-    if entry is None:
-        entry = node.feature
-    if entry is None or not 0 <= entry < 10**18:
-        raise ValueError(f"Node {node.node_id!r} does not name its vocabulary entry.")
-    kind = NodeKind.TARGET if made else NodeKind.LOGIT
-    return NodeId(kind, pos=node.ctx_idx, index=entry)
+    token_id = _middle(node, r"(?:-?\d+|[EL]\d*)")
+    if token_id is None:
+        token_id = node.feature
+    if token_id is None or not 0 <= token_id < 10**18:
+        raise ValueError(f"Node {node.node_id!r} does not state its vocabulary id.")
+    kind = NodeKind.TARGET if custom else NodeKind.LOGIT
+    return NodeId(kind, pos=node.ctx_idx, index=token_id)
 
 
 def _target_number(node: Node) -> int | None:
-    """The number of a target that is no vocabulary entry, in our two spellings or EleutherAI's."""
+    """Number of a target that is not a token, from headwater's two forms of id or EleutherAI's."""
     below = re.fullmatch(r"\d+_-([1-9]\d*)_\d+", node.node_id, re.ASCII)
     if below:
         return digits(below[1], node) - 1
@@ -65,6 +65,6 @@ def _target_number(node: Node) -> int | None:
 
 
 def _middle(node: Node, first: str) -> int | None:
-    """The vocabulary entry in the middle of an id; None if the id has another form."""
+    """The vocabulary id in the middle of a node_id; None if it has another form."""
     parts = re.fullmatch(rf"{first}_(\d+)_\d+", node.node_id, re.ASCII)
     return digits(parts[1], node) if parts else None

@@ -1,13 +1,13 @@
 """A person's notes in the JSON of circuit-tracer and Neuronpedia: pins, supernodes and labels.
 
-They stand in `qParams`: `pinnedIds`, `supernodes` and `clerps`.  A label of a feature anywhere has
-the feature's number as its key, as in circuit-tracer's viewer; a label of one feature node has
-`{layer}_{number}_{position}`, as in Neuronpedia's, and of another node the node's id.  Layer and
-number are those of the file, whatever they mean there.
+They are in `qParams`: `pinnedIds`, `supernodes` and `clerps`.  The key of a label for a feature at
+all positions is the feature's number, as in circuit-tracer's viewer; that for one feature node is
+`{layer}_{number}_{position}`, as in Neuronpedia's, and for any other node its id.  Layer and number
+are as numbered in the file.
 
 Ids are `node_id` or, as in Anthropic's published graphs, `jsNodeId`, which may stand for several
-nodes.  Notes on what the file does not hold are left out, and a node stays in the first of its
-supernodes.
+nodes.  Notes about nodes that are not in the file are left out, and a node stays in the first of
+its supernodes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LISTS = TypeAdapter(list[list[str]])
 
 
 def notes_as_params(annotations: Annotations, ids: list[NodeId], nodes: list[Node]) -> QParams:
-    """Those of the annotations that are of nodes of a file, whose `nodes` are `ids`."""
+    """The annotations about nodes of a file, whose `nodes` are `ids`."""
     names = {str(node): theirs.node_id for node, theirs in zip(ids, nodes, strict=True)}
     keys: dict[str, str] = {}
     for node, theirs in zip(ids, nodes, strict=True):
@@ -47,7 +47,7 @@ def notes_as_params(annotations: Annotations, ids: list[NodeId], nodes: list[Nod
 
 
 def notes_of_params(file: GraphFile, ids: list[NodeId], automatic: Collection[str]) -> Annotations:
-    """The annotations in a file whose nodes are `ids`.  Raises ValueError for damaged ones."""
+    """Annotations of a file whose nodes are `ids`.  Raises ValueError if they are damaged."""
     params = file.qParams or QParams()
     named = _named(file, ids)
     pins = [
@@ -56,7 +56,7 @@ def notes_of_params(file: GraphFile, ids: list[NodeId], automatic: Collection[st
     groups: list[Group] = []
     taken, names = set[NodeId](), FreeNames()
     for name, *members in _rows(params.supernodes, "supernodes"):
-        # What an id stands for is taken at its first use, so a hostile file cannot repeat it.
+        # Each id is consumed at its first use, so that a hostile file cannot repeat a long list.
         nodes = [node for member in members for node in named.pop(member, ())]
         fresh = [node for node in dict.fromkeys(nodes) if node not in taken]
         if fresh:
@@ -69,7 +69,7 @@ def notes_of_params(file: GraphFile, ids: list[NodeId], automatic: Collection[st
             groups.append(made)
     labels: dict[str, str] = {}
     keys = _labelled(file, ids)
-    # The last label of a key counts, so a hostile file cannot repeat one that stands for many.
+    # The last label of a key counts, so a hostile file cannot repeat a key with many nodes.
     for key, text in _pairs(_rows(params.clerps, "clerps")).items():
         labels |= dict.fromkeys(keys.get(key, ()), text)
     return Annotations(
@@ -78,7 +78,7 @@ def notes_of_params(file: GraphFile, ids: list[NodeId], automatic: Collection[st
 
 
 def _named(file: GraphFile, ids: list[NodeId]) -> dict[str, list[NodeId]]:
-    """Nodes by their id, and by jsNodeId where that is not somebody's id."""
+    """Nodes by node_id, and by jsNodeId where that is not a node_id."""
     named = {theirs.node_id: [node] for theirs, node in zip(file.nodes, ids, strict=True)}
     shared: defaultdict[str, list[NodeId]] = defaultdict(list)
     for theirs, node in zip(file.nodes, ids, strict=True):
@@ -88,9 +88,9 @@ def _named(file: GraphFile, ids: list[NodeId]) -> dict[str, list[NodeId]]:
 
 
 def _labelled(file: GraphFile, ids: list[NodeId]) -> dict[str, list[str]]:
-    """What the key of a label stands for, as our annotations write it.
+    """Nodes or features that the key of a label stands for, as named in annotations.
 
-    A number that is the index itself may be that of features in several layers.
+    If numbers are plain indices, one number may stand for features in several layers.
     """
     keys = {theirs.node_id: [str(node)] for theirs, node in zip(file.nodes, ids, strict=True)}
     anywhere: defaultdict[str, dict[str, None]] = defaultdict(dict)
@@ -108,11 +108,11 @@ def _key(theirs: Node, number: int) -> str:
 
 
 def _number(node: NodeId, theirs: Node) -> int | None:
-    """What a file calls a feature; None for other nodes."""
+    """Number of a feature in the file; None for other nodes."""
     if node.kind != NodeKind.FEATURE:
         return None
-    told = theirs.feature
-    return feature_number(node) if told is None or told < 0 else told
+    number = theirs.feature
+    return feature_number(node) if number is None or number < 0 else number
 
 
 def _words(names: list[str] | str) -> list[str]:
@@ -121,12 +121,12 @@ def _words(names: list[str] | str) -> list[str]:
 
 def _pairs(rows: list[list[str]]) -> dict[str, str]:
     if any(len(row) != 2 for row in rows):
-        raise ValueError("qParams.clerps must hold pairs of what is labelled and its label.")
+        raise ValueError("qParams.clerps must hold pairs of a key and a label.")
     return dict(rows)  # pyright: ignore
 
 
 def _rows(rows: Any, where: str) -> list[list[str]]:
-    """Lists of texts, which may have become one text.  Raises ValueError for anything else."""
+    """Lists of strings, possibly given as one JSON string.  Raises ValueError for others."""
     if not isinstance(rows, str):
         return [[str(part) for part in row] for row in rows if row]
     if not rows:
@@ -134,4 +134,6 @@ def _rows(rows: Any, where: str) -> list[list[str]]:
     try:
         return [row for row in _LISTS.validate_json(rows) if row]
     except ValidationError as error:
-        raise ValueError(f"qParams.{where} is a text that holds no lists of texts.") from error
+        raise ValueError(
+            f"qParams.{where} must be a list of lists of strings, or JSON of one."
+        ) from error

@@ -1,8 +1,8 @@
 """Reading the JSON of circuit-tracer, Neuronpedia, Anthropic, EleutherAI and OpenMOSS.
 
-Our own files come back as they were.  Anybody else's get 0 for what rows lost, nan for values
-and "unknown" for what the file does not say; every feature counts as expanded, since what the
-file leaves out of a row was pruned, not unknown.  The graph keeps all that the file says, see
+Files that headwater wrote are restored exactly.  For other files dropped weights are 0, values nan
+and fields that the file lacks "unknown"; every feature counts as expanded, since an edge that such
+a file leaves out was pruned, not unknown.  The graph keeps a copy of the file, see
 `graphs.core.imported`.
 """
 
@@ -23,36 +23,37 @@ from graphs.core.nodes import TARGET_KINDS, NodeId
 from graphs.core.provenance import SCHEMA_VERSION
 from graphs.core.soundness import require_sound
 from graphs.disk.files import GraphFileError, first_problem, json_text, refuse_newer
-from graphs.formats.assembly import Columns, Links, assemble, columns_of_others
+from graphs.formats.assembly import Columns, Links, assemble, imported_columns
 from graphs.formats.neuronpedia.counting import counting
 from graphs.formats.neuronpedia.header import descriptions, provenance
 from graphs.formats.neuronpedia.node_identity import identity
 from graphs.formats.neuronpedia.notes import notes_of_params
 from graphs.formats.neuronpedia.schema import Answer, Extra, GraphFile, member
-from graphs.formats.neuronpedia.targets import are_made, read_targets
+from graphs.formats.neuronpedia.targets import are_custom, read_targets
 
 _NO_GRAPH = "is not a graph of circuit-tracer or Neuronpedia"
 
 
 class ReadGraph(NamedTuple):
-    """A graph, and what a person said about it in the same file."""
+    """A graph, and the annotations in the same file."""
 
     graph: AttributionGraph
     annotations: Annotations
-    remarks: tuple[str, ...] = ()  # sentences on what had to be decided and what was left out
+    remarks: tuple[str, ...] = ()  # sentences on assumptions made and on what was left out
 
 
 def read_neuronpedia(path: Path | str) -> ReadGraph:
-    """The graph and the notes in a JSON of another program or of ours.
+    """The graph and the annotations in a JSON file of headwater or another program.
 
-    Nodes come in the file's order if that is topological, else by layer.  The text of a feature
-    becomes its label.  EleutherAI's files, and older ones, have links whose nodes were pruned: one
-    from such a node counts in `dropped`, one to it is ignored, and a remark says so.  Remarks also
-    say what the file leaves open: how features and layers are counted, and how much targets count.
+    Nodes are in the file's order if that is topological, else sorted by layer.  The text of a
+    feature becomes its label.  EleutherAI's files, and older ones, have links whose nodes were
+    pruned: a link from such a node counts in `dropped`, a link to one is ignored, and a remark
+    states it.  Remarks also state assumptions about the numbering of features and layers and about
+    the weights of targets.
 
     Raises GraphFileError that names the first fault and its place: if the file is missing, damaged
-    or too large, if two nodes share an id, if links run in a cycle or, in a file of schema_version
-    1, to nowhere, or if it has nodes of a kind that we do not know (attention features).
+    or too large, if two nodes share an id, if links form a cycle or, in a file of schema_version 1,
+    refer to missing nodes, or if it has nodes of an unknown kind (attention features).
     """
     text = json_text(path)
     try:
@@ -65,11 +66,11 @@ def read_neuronpedia(path: Path | str) -> ReadGraph:
     except GraphFileError:
         raise
     except ValueError as error:
-        raise GraphFileError(f"{path} does not hold a sound graph: {error}") from error
+        raise GraphFileError(f"{path} does not contain a valid graph: {error}") from error
 
 
 def _parsed(text: bytes) -> GraphFile:
-    """The file, or the part of an answer of OpenMOSS' server that is one."""
+    """The file, also if it is inside a response of OpenMOSS' server."""
     try:
         return GraphFile.model_validate_json(text)
     except ValidationError:
@@ -79,7 +80,7 @@ def _parsed(text: bytes) -> GraphFile:
 
 
 def _extra(path: Path | str, file: GraphFile) -> Extra | None:
-    """What a file of ours says under its own key."""
+    """The contents of the key `headwater`, if the file has it."""
     try:
         return Extra.model_validate(file.headwater) if file.headwater else None
     except ValidationError as error:
@@ -88,23 +89,23 @@ def _extra(path: Path | str, file: GraphFile) -> Extra | None:
 
 
 def _read(file: GraphFile, extra: Extra | None) -> ReadGraph:
-    """Raises ValueError if nodes, links and extra columns do not fit together."""
+    """Raises ValueError if nodes, links and extra columns are inconsistent."""
     counted = counting(file)
     logits = [node for node in file.nodes if node.feature_type == "logit"]
-    made = are_made(logits)
-    ids = [identity(node, counted, made) for node in file.nodes]
+    custom = are_custom(logits)
+    ids = [identity(node, counted, custom) for node in file.nodes]
     rows = _rows(file)
     dangling = _dangling(file, rows)
     if dangling and file.metadata.schema_version == 1:
         raise ValueError(dangling)
-    told = read_targets(logits, [node for node in ids if node.kind in TARGET_KINDS])
+    targets = read_targets(logits, [node for node in ids if node.kind in TARGET_KINDS])
     links = _links(file, rows, extra)
     graph = assemble(
         ids,
         links,
-        _columns(file, ids, told.seeds) if extra is None else _own_columns(file, extra),
+        _columns(file, ids, targets.seeds) if extra is None else _own_columns(file, extra),
         text=_text(file, links),
-        provenance=provenance(file, ids, counted, told.targets)
+        provenance=provenance(file, ids, counted, targets.targets)
         if extra is None
         else extra.provenance,
         output_tokens={} if extra is None else extra.output_tokens,
@@ -113,12 +114,12 @@ def _read(file: GraphFile, extra: Extra | None) -> ReadGraph:
     if extra is not None:
         require_sound(graph)
     notes = notes_of_params(file, ids, frozenset(() if extra is None else extra.automatic))
-    decided = (*counted.remarks, *told.remarks) if extra is None else ()
-    return ReadGraph(graph, notes, (*decided, dangling) if dangling else decided)
+    remarks = (*counted.remarks, *targets.remarks) if extra is None else ()
+    return ReadGraph(graph, notes, (*remarks, dangling) if dangling else remarks)
 
 
 def _text(file: GraphFile, links: Links) -> bytes:
-    """All that the file says, without our own key and without links that are edges."""
+    """The file without the key `headwater` and without links that are edges."""
     left_out = np.flatnonzero((links.source < 0) | (links.target < 0))
     kept = {
         "metadata": file.metadata.raw,
@@ -131,19 +132,19 @@ def _text(file: GraphFile, links: Links) -> bytes:
 
 
 def _rows(file: GraphFile) -> dict[str, int]:
-    """Which of `nodes` has an id.  Raises ValueError if two have the same."""
+    """Row of each node_id.  Raises ValueError if two nodes have the same."""
     rows: dict[str, int] = {}
     for row, node in enumerate(file.nodes):
         if rows.setdefault(node.node_id, row) != row:
             raise ValueError(
-                f"Two nodes have the id {node.node_id!r}, so links cannot be told apart (circuit-"
-                "tracer gave errors the ids of features until July 2026: export the graph anew)."
+                f"Two nodes have the id {node.node_id!r}, so their links are ambiguous (circuit-"
+                "tracer gave errors the ids of features until July 2026: export the graph again)."
             )
     return rows
 
 
 def _dangling(file: GraphFile, rows: dict[str, int]) -> str:
-    """Says which link is the first with an end that is not among the nodes; may be empty."""
+    """A sentence about the first link to or from a missing node; empty if there is none."""
     found = [
         (link, next(end for end in (one.source, one.target) if end not in rows))
         for link, one in enumerate(file.links)
@@ -153,28 +154,28 @@ def _dangling(file: GraphFile, rows: dict[str, int]) -> str:
         return ""
     link, end = found[0]
     return (
-        f"Link {link} has the end {end!r}, which is not among the nodes; links like this: "
-        f"{len(found):,} of {len(file.links):,}."
+        f"Link {link} refers to {end!r}, which is not among the nodes; so do {len(found):,} of "
+        f"{len(file.links):,} links."
     )
 
 
 def _links(file: GraphFile, rows: dict[str, int], extra: Extra | None) -> Links:
-    """By rows of `nodes`; -1 for an end that is not there."""
+    """Links by rows of `nodes`; -1 for a missing node."""
     source = np.array([rows.get(link.source, -1) for link in file.links], dtype=np.int64)
     target = np.array([rows.get(link.target, -1) for link in file.links], dtype=np.int64)
-    if extra is not None:  # which counts in `dropped` what comes from outside
+    if extra is not None:  # `dropped` already includes links from missing nodes
         target[source < 0] = -1
     dtype = "float64" if extra is None else extra.weights_dtype
-    with np.errstate(over="ignore"):  # the graph refuses what becomes infinite
+    with np.errstate(over="ignore"):  # the graph refuses infinite weights
         weight = np.array([link.weight for link in file.links], dtype=np.float64).astype(dtype)
     return Links(source, target, weight)
 
 
 def _columns(file: GraphFile, ids: list[NodeId], seeds: list[float]) -> Columns:
-    """What another program's file leaves open is filled in."""
+    """Columns of another program's file, with defaults for missing ones."""
     seed = np.array([node.token_prob for node in file.nodes], dtype=np.float64)
     seed[[node.kind in TARGET_KINDS for node in ids]] = seeds
-    return columns_of_others(
+    return imported_columns(
         ids, activation=_floats([node.activation for node in file.nodes]), seed=seed
     )
 
@@ -184,7 +185,7 @@ def _own_columns(file: GraphFile, extra: Extra) -> Columns:
     lists += [extra.seed] if extra.seed is not None else []
     rows = range(len(file.nodes))
     if {len(column) for column in lists} != {len(rows)} or extra.output_tokens.keys() - set(rows):
-        raise ValueError("The key headwater is about other nodes: remove it to read the rest.")
+        raise ValueError("The key headwater does not match the nodes: remove it to read the rest.")
     return Columns(
         activation=_floats([node.activation for node in file.nodes]),
         value=_floats(extra.value),

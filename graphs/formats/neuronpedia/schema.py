@@ -1,7 +1,7 @@
-"""The JSON of circuit-tracer and Neuronpedia: what a file holds.
+"""Schema of the JSON of circuit-tracer and Neuronpedia.
 
-Sources: circuit_tracer/frontend/graph_models.py and Neuronpedia's graph-schema.json; further keys
-are allowed by both.  Programs leave out what they do not know, so little is demanded.
+Sources: circuit_tracer/frontend/graph_models.py and Neuronpedia's graph-schema.json; both allow
+further keys.  Programs leave out fields that they do not know, so few are required.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from graphs.core.descriptions import Description
+from graphs.core.nodes import Description
 from graphs.core.provenance import UNKNOWN, Provenance
 
 
 class _Foreign(BaseModel):
-    """What other programs wrote: null is as good as missing, and `raw` is all of it as it was."""
+    """An object from another program: null counts as missing; `raw` is the original."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
@@ -33,7 +33,7 @@ class _Foreign(BaseModel):
 
     @property
     def raw(self) -> dict[str, Any]:
-        """Every key as it was read, further ones and nulls too."""
+        """All keys as they were read, including unknown ones and nulls."""
         return self._raw
 
     @model_validator(mode="wrap")
@@ -48,20 +48,20 @@ class _Foreign(BaseModel):
 
 
 class Metadata(_Foreign):
-    """`metadata`: the prompt, and where the graph came from."""
+    """`metadata`: the prompt and the origin of the graph."""
 
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)  # said again in exports
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)  # copied to exports
 
     slug: str = ""
     scan: str = UNKNOWN
     transcoder_list: list[str] = []
     prompt_tokens: Annotated[list[str], FailFast()]
-    prompt: str | None = None  # None: the tokens in a row
+    prompt: str | None = None  # None: the tokens joined
     node_threshold: float | None = None
     schema_version: int | None = None  # 1: features are numbered by Cantor pairs
     n_layers: int | None = Field(default=None, ge=1, lt=10**6)  # of EleutherAI and Anthropic
     info: dict[str, JsonValue] = {}
-    feature_details: dict[str, JsonValue] = {}  # where the viewer finds the features
+    feature_details: dict[str, JsonValue] = {}  # where the viewer loads features from
     generation_settings: dict[str, JsonValue] = {}
     pruning_settings: dict[str, JsonValue] = {}
 
@@ -74,7 +74,7 @@ class Node(_Foreign):
     layer: str | int
     ctx_idx: int = Field(ge=0, lt=2**31)
     feature_type: str
-    token_prob: float = 0.0  # a probability, or the weight of a target that somebody made
+    token_prob: float = 0.0  # a probability, or the weight of a custom direction
     is_target_logit: bool = False
     run_idx: int = 0
     reverse_ctx_idx: int = 0
@@ -86,9 +86,9 @@ class Node(_Foreign):
     @model_validator(mode="before")
     @classmethod
     def _filled(cls, data: Any) -> Any:
-        """Tokens and predictions need no layer: where they are is known.
+        """Tokens and predictions may lack a layer.
 
-        OpenMOSS' server puts all that it knows about a feature in the place of its number.
+        OpenMOSS' server writes an object with all fields of a feature instead of its number.
         """
         if not isinstance(data, dict):
             return data
@@ -109,22 +109,22 @@ class Link:
 
 
 class QParams(_Foreign):
-    """`qParams`: what a person did in the viewer.
+    """`qParams`: a person's edits in the viewer.
 
-    circuit-tracer's server writes back what stood in the address of the page, so lists may have
-    become text: ids with commas, supernodes and labels as JSON.
+    circuit-tracer's server writes back the parameters of the page's address, so lists may be
+    strings: ids with commas between them, supernodes and labels as JSON.
     """
 
     pinnedIds: list[str] | str = []
     supernodes: list[list[str]] | str = []  # label, then the ids of members
-    clerps: list[tuple[str | int, str]] | str = []  # what is labelled, and the label
+    clerps: list[tuple[str | int, str]] | str = []  # key and label
     linkType: str = "both"
     clickedId: str = ""
     sg_pos: str = ""
 
 
 class Extra(_Foreign):
-    """`headwater`: what the format has no field for; the lists run parallel to `nodes`."""
+    """`headwater`: fields that the format lacks; the lists are parallel to `nodes`."""
 
     provenance: Provenance
     weights_dtype: Literal["float32", "float64"]
@@ -135,13 +135,13 @@ class Extra(_Foreign):
     expanded: list[bool]
     output_tokens: dict[int, tuple[str, ...]]
     descriptions: dict[str, Description] = {}
-    automatic: list[str] = []  # names of the supernodes that a program made
+    automatic: list[str] = []  # names of automatic supernodes
 
 
 class GraphFile(BaseModel):
-    """The whole file.  Lists stop at their first fault: there may be as many as members."""
+    """The whole file.  Validation of a list stops at its first fault."""
 
-    # Not _Foreign, which would make Python objects of the whole file before it is checked.
+    # Not _Foreign, which would turn the whole file into Python objects before validation.
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     metadata: Metadata
@@ -152,12 +152,12 @@ class GraphFile(BaseModel):
 
 
 class Answer(BaseModel):
-    """What OpenMOSS' server answers: the file is a part of it."""
+    """A response of OpenMOSS' server, which contains the file."""
 
     graph_data: GraphFile
 
 
 def member(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A member that is an object; empty for anything else."""
+    """The value of a key if it is an object, else an empty one."""
     value: Any = values.get(name)
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}

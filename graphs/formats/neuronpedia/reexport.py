@@ -1,6 +1,6 @@
-"""The JSON that a graph was read from, as it was: an import and an export are the identity.
+"""Re-export of an imported graph: an import followed by an export gives the same JSON.
 
-New may be what people say about the graph, how it is called at Neuronpedia, and our own key.
+Only a person's annotations, the names for Neuronpedia and the key `headwater` may differ.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from graphs.formats.neuronpedia.notes import notes_as_params, notes_of_params
 from graphs.formats.neuronpedia.schema import GraphFile, Link, Node
 
 
-def file_again(
+def reexported_file(
     graph: AttributionGraph, imported: Imported, annotations: Annotations, upload: Upload
 ) -> dict[str, Any]:
-    """The file, in its own order.  Raises GraphFileError if what is kept of it is damaged."""
+    """The file, in its original order.  Raises GraphFileError if the stored copy is damaged."""
     kept = _kept(imported)
     rows: list[int] = imported.rows.tolist()
     ids = [graph.nodes[row] for row in rows]
     automatic = [group.name for group in annotations.groups if group.automatic]
     before = notes_of_params(kept, ids, automatic)
     params = {} if kept.qParams is None else {"qParams": kept.qParams.raw}
-    # Where nobody has said anything, what was said in the file stands; who unpins all says that.
+    # Without annotations those of the file stay; annotations without pins remove its pins.
     if annotations is not NO_ANNOTATIONS and _notes(annotations) != _notes(before):
-        told = notes_as_params(annotations, ids, kept.nodes).model_dump(mode="json")
-        changed = {name: told[name] for name in ("pinnedIds", "supernodes", "clerps")}
-        params = {"qParams": params.get("qParams", told) | changed}
+        ours = notes_as_params(annotations, ids, kept.nodes).model_dump(mode="json")
+        changed = {name: ours[name] for name in ("pinnedIds", "supernodes", "clerps")}
+        params = {"qParams": params.get("qParams", ours) | changed}
     return {
-        "metadata": kept.metadata.raw | _named(upload),
+        "metadata": kept.metadata.raw | _names(upload),
         **params,
         **(kept.model_extra or {}),
         "nodes": _nodes(graph, rows, kept.nodes, annotations, before),
@@ -55,20 +55,20 @@ def _kept(imported: Imported) -> GraphFile:
     return kept
 
 
-_DAMAGED = "What the graph keeps of the file that it was read from is damaged: import it again."
+_DAMAGED = "The graph's copy of the file it was read from is damaged: import that file again."
 
 
 def _notes(annotations: Annotations) -> tuple[object, ...]:
-    """What the file has a place for."""
+    """The annotations that the file has fields for."""
     return annotations.pins, annotations.labels, annotations.groups
 
 
-def _named(upload: Upload) -> dict[str, Any]:
-    named = {"slug": upload.slug, "scan": upload.scan}
-    given: dict[str, Any] = {key: allowed(name) for key, name in named.items() if name}
+def _names(upload: Upload) -> dict[str, Any]:
+    names = {"slug": upload.slug, "scan": upload.scan}
+    result: dict[str, Any] = {key: allowed(name) for key, name in names.items() if name}
     if upload.node_threshold is not None:
-        given["node_threshold"] = upload.node_threshold
-    return given
+        result["node_threshold"] = upload.node_threshold
+    return result
 
 
 def _nodes(
@@ -78,14 +78,14 @@ def _nodes(
     annotations: Annotations,
     before: Annotations,
 ) -> list[dict[str, Any]]:
-    """Nodes as they were, but for labels that a person has given since."""
+    """The original nodes, with labels that a person has added since."""
     result: list[dict[str, Any]] = []
     for row, theirs in zip(rows, nodes, strict=True):
-        said = annotations.said(graph, row)
-        is_new = said and said != before.said(graph, row)
+        label = annotations.label(graph, row)
+        is_new = label and label != before.label(graph, row)
         # The viewers parse the text of a prediction.
         may_change = graph.nodes[row].kind not in TARGET_KINDS
-        result.append({**theirs.raw, "clerp": said} if is_new and may_change else theirs.raw)
+        result.append({**theirs.raw, "clerp": label} if is_new and may_change else theirs.raw)
     return result
 
 

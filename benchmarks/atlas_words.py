@@ -7,7 +7,7 @@ import re
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from circuits.atlas.world import vocabulary
+from atlas_world import vocabulary
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
 SYMBOLS = "+=.,?:"

@@ -1,4 +1,4 @@
-"""How alike things are: sparse vectors by their cosine, texts by the words that they share."""
+"""Similarities: cosines of sparse vectors, overlap of words of texts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.sparse import csr_array
 
-DENSE = 32  # entries a row, from which a product of dense matrices takes less time
+DENSE = 32  # entries per row above which a dense matrix product is faster
 
 
 def cosines(first: csr_array, second: csr_array) -> Float[ndarray, "one other"]:
-    """Of every row of one matrix with every row of the other; 0 for rows without entries.
+    """Cosine of every row of one matrix with every row of the other; 0 for empty rows.
 
     >>> cosines(csr_array([[3.0, 4.0], [0.0, 0.0]]), csr_array([[1.0, 0.0]])).tolist()
     [[0.6], [0.0]]
@@ -25,12 +25,12 @@ def cosines(first: csr_array, second: csr_array) -> Float[ndarray, "one other"]:
     return (one @ other.T).toarray()
 
 
-def shared_words(
+def word_overlap(
     first: Sequence[str], second: Sequence[str]
 ) -> tuple[Float[ndarray, "one other"], Bool[ndarray, "one other"]]:
-    """Jaccard overlap of the words of every pair of texts, and whether both have any.
+    """Jaccard overlap of the words of every pair of texts, and whether both have words.
 
-    >>> overlap, known = shared_words(["say Texas", ""], ["Texas cities"])
+    >>> overlap, known = word_overlap(["say Texas", ""], ["Texas cities"])
     >>> overlap.round(2).tolist(), known.tolist()
     ([[0.33], [0.0]], [[True], [False]])
     """
@@ -38,7 +38,7 @@ def shared_words(
         [dict.fromkeys(re.findall(r"\w+", text.lower()), 1.0) for text in texts]
         for texts in (first, second)
     ]
-    one, other = weighed(*sides)
+    one, other = weighted_rows(*sides)
     counts = [np.array([len(words) for words in side], dtype=np.float64) for side in sides]
     both = (one @ other.T).toarray()
     either = counts[0][:, None] + counts[1] - both
@@ -46,8 +46,8 @@ def shared_words(
     return overlap, (counts[0][:, None] > 0) & (counts[1] > 0)
 
 
-def weighed(*sides: Sequence[Mapping[str, float]]) -> list[csr_array]:
-    """Named weights as the rows of matrices that share their columns."""
+def weighted_rows(*sides: Sequence[Mapping[str, float]]) -> list[csr_array]:
+    """Named weights as rows of sparse matrices with common columns."""
     names = {name: 0 for side in sides for row in side for name in row}
     column = {name: place for place, name in enumerate(names)}
     made: list[csr_array] = []

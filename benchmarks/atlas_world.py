@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-FACTS = Path(__file__).with_name("facts.toml")
+FACTS = Path(__file__).with_name("atlas_facts.toml")
 HELD_OUT = 0.25  # share of compositions
 SEED = 20261121
 
@@ -52,7 +52,7 @@ FRAMES = {
     "contrario": ("{} es", "se sabe que {} es"),
     "plural español": ("{} es", "se sabe que {} es"),
 }
-# What may be asked of what: first the single facts' relations, then their compositions.
+# Chains of relations that questions compose, besides every single relation.
 COMPOSITIONS = (
     ("state", "capital"),
     ("state", "region"),
@@ -88,8 +88,8 @@ class Question:
 
     prompt: str  # ends where the answer starts
     answer: str
-    way: tuple[str, ...]  # from what is named to what is asked, both included
-    relations: tuple[str, ...]  # between neighbours of the way
+    chain: tuple[str, ...]  # from the entity named to the answer, both included
+    relations: tuple[str, ...]  # between neighbours in the chain
     held_out: bool  # in every phrasing
 
     @property
@@ -100,7 +100,7 @@ class Question:
 
 @cache
 def facts() -> dict[str, dict[str, str]]:
-    """relation → what is named → what it leads to."""
+    """relation → subject → object."""
     read: dict[str, Any] = tomllib.loads(FACTS.read_text(encoding="utf-8"))
     table: dict[str, dict[str, str]] = {relation: {} for relation in PHRASES}
     table["city"] = dict(read["landmarks"])
@@ -123,13 +123,13 @@ def _add_words(
     table: dict[str, dict[str, str]],
     rows: list[list[str]],
     relations: tuple[str, str, str],
-    both_ways: bool,
+    symmetric: bool,
 ) -> None:
     for row in rows:
         pairs = [row[0:2], row[2:4], row[4:6]]
         for relation, (first, second) in zip(relations, pairs, strict=True):
             table[relation][first] = second
-            if both_ways:
+            if symmetric:
                 table[relation].setdefault(second, first)
         for relation, translated in (("in French", pairs[1]), ("in Spanish", pairs[2])):
             for english, foreign in zip(pairs[0], translated, strict=True):
@@ -137,22 +137,22 @@ def _add_words(
                 table["in English"].setdefault(foreign, english)
 
 
-def ways(relations: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def chains(relations: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """All chains of facts along these relations."""
     table = facts()
     for start in table[relations[0]]:
-        way = [start]
+        chain = [start]
         for relation in relations:
-            following = table[relation].get(way[-1])
+            following = table[relation].get(chain[-1])
             if following is None:
                 break
-            way.append(following)
+            chain.append(following)
         else:
-            yield tuple(way)
+            yield tuple(chain)
 
 
 def phrasings(relations: tuple[str, ...], start: str) -> Iterator[str]:
-    """Every way to ask."""
+    """Every phrasing of the questions that apply these relations to `start`."""
     frames = FRAMES.get(relations[-1], ENGLISH)
     for phrases in product(frames, *(PHRASES[relation] for relation in reversed(relations))):
         text = start
@@ -167,11 +167,11 @@ def questions() -> tuple[Question, ...]:
     chooser = random.Random(SEED)
     found: list[Question] = []
     for relations in (*((relation,) for relation in PHRASES), *COMPOSITIONS):
-        for way in ways(relations):
+        for chain in chains(relations):
             held_out = len(relations) > 1 and chooser.random() < HELD_OUT
             found += [
-                Question(prompt, way[-1], way, relations, held_out)
-                for prompt in phrasings(relations, way[0])
+                Question(prompt, chain[-1], chain, relations, held_out)
+                for prompt in phrasings(relations, chain[0])
             ]
     return tuple(found)
 
@@ -184,7 +184,7 @@ def additions() -> tuple[Question, ...]:
         Question(
             prompt=f"{first} + {second} =",
             answer=str(first + second),
-            way=(str(first), str(second), str(first + second)),
+            chain=(str(first), str(second), str(first + second)),
             relations=("sum", "sum"),
             held_out=chooser.random() < HELD_OUT,
         )

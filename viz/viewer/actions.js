@@ -1,8 +1,8 @@
 // @ts-check
-// Deeds: what buttons and keys do beyond a change of the state.
+// Actions of buttons and keys other than changes of the state.
 "use strict";
 
-/** Say something in the line at the bottom. @param {string} text */
+/** Show a message in the status line. @param {string} text */
 function announce(text) {
   byId("status").textContent = text;
   clearTimeout(announced);
@@ -21,10 +21,10 @@ async function saveAnnotations(viewer) {
     const sent = viewer.notes;
     const answer = await fetch(`${location.pathname}/annotations`, { method: "PUT", headers, body }).catch(() => null);
     if (answer?.ok) {
-      const more = answer.status !== 204; // the file had changed, and keeps that as well
+      const more = answer.status !== 204; // the file had changed; both are merged
       const kept = more ? notesFrom(await answer.json()) : notes;
-      announce(`Annotations saved beside the graph${more ? ", with what has changed there" : ""}.`);
-      if (more && viewer.notes !== sent) return; // changed here as well by now: the next save adds it
+      announce(`Annotations saved next to the graph${more ? ", merged with changes there" : ""}.`);
+      if (more && viewer.notes !== sent) return; // changed here meanwhile: the next save adds it
       graph.annotations = kept;
       if (more) viewer.dispatch({ type: "load", annotations: kept });
       viewer.dispatch({ type: "keep", file: kept });
@@ -32,7 +32,7 @@ async function saveAnnotations(viewer) {
     return;
   }
   download(`${fileName(graph)}.annotations.json`, new Blob([annotationsText(notes)], { type: "application/json" }));
-  announce("Annotations saved; put the file beside the graph, and headwater reads it.");
+  announce("Annotations saved; headwater reads the file if it is next to the graph.");
 }
 
 /** @param {Viewer} viewer @param {File} file */
@@ -45,7 +45,7 @@ async function loadAnnotations(viewer, file) {
   }
 }
 
-/** A name for files, from the prompt. @param {Graph} graph */
+/** File name from the prompt. @param {Graph} graph */
 function fileName(graph) {
   const words = graph.heading.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["graph"];
   return words.slice(0, 6).join("-").slice(0, 60);
@@ -55,7 +55,7 @@ function fileName(graph) {
 function shareLink(viewer) {
   const hash = sharedHash(viewer.graphs, viewer.state);
   if (hash === null) {
-    announce("This is too much for an address: save the annotations as a file instead.");
+    announce("The state is too large for an address: save the annotations as a file instead.");
     return;
   }
   try {
@@ -66,12 +66,12 @@ function shareLink(viewer) {
   }
   const copy = navigator.clipboard ? navigator.clipboard.writeText(location.href) : Promise.reject();
   copy.then(
-    () => announce("The address now holds all this, and is copied."),
-    () => announce("The address now holds all this: copy it from the address bar."),
+    () => announce("The address now contains the state and was copied."),
+    () => announce("The address now contains the state: copy it from the address bar."),
   );
 }
 
-/** An address that says how it was must not win over what is done since. */
+/** Remove the state from the address, since it would override later changes. */
 function leaveAddress() {
   if (!location.hash.startsWith("#s=")) return;
   history.replaceState(null, "", location.pathname + location.search);
@@ -119,7 +119,7 @@ function renameNode(viewer, row) {
   });
 }
 
-/** Turn the name of a group into a field. @param {Viewer} viewer @param {string} name */
+/** Replace the name of a group by an input field. @param {Viewer} viewer @param {string} name */
 function renameGroup(viewer, name) {
   const button = byKey(`part ${name}`);
   const number = viewer.notes.groups.findIndex((group) => group.name === name);
@@ -178,12 +178,12 @@ function paint(viewer, what, makePen) {
 }
 
 /**
- * Graphs that are on the screen, side by side as they are there.
+ * The graphs on the screen, side by side.
  * @template {Pen} P
  * @param {Viewer} viewer
  * @param {number[]} numbers
  * @param {(width: number, height: number) => P} makePen
- * @param {number} head Pixels over them for what they are of; without it nothing is said.
+ * @param {number} head Height of the headings above them in pixels; 0 for none.
  * @returns {P}
  */
 function paintGraphs(viewer, numbers, makePen, head = 0) {
@@ -204,7 +204,7 @@ function paintGraphs(viewer, numbers, makePen, head = 0) {
   return pen;
 }
 
-/** Keep the state in the browser, a little after the last change. @param {Viewer} viewer */
+/** Store the state in the browser shortly after the last change. @param {Viewer} viewer */
 function rememberSoon(viewer) {
   clearTimeout(remembering);
   if (viewer.changed) remembering = setTimeout(() => store(viewer.graphs, viewer.state), 200);

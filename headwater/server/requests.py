@@ -1,4 +1,4 @@
-"""What a page may ask of the model, and who does it."""
+"""Requests of a page, and the protocol of the workspace that carries them out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from circuits.progress import Progress
 from graphs.core.records import Record
 
 
-class Asked(Record):
-    """A trace that is asked for."""
+class TraceRequest(Record):
+    """A prompt to trace."""
 
     prompt: str = Field(min_length=1, max_length=100_000)
 
 
-class AskedAnnotations(graphs.Annotations):
-    """Annotations that are to be kept, and what they were when they were read."""
+class AnnotationsRequest(graphs.Annotations):
+    """Annotations to save, and what they were when the page read them."""
 
     read: graphs.Annotations = graphs.NO_ANNOTATIONS
 
@@ -28,8 +28,8 @@ class AskedAnnotations(graphs.Annotations):
         return graphs.Annotations.model_validate(self.model_dump(exclude={"read"}))
 
 
-class AskedEdit(Record):
-    """One edit: nodes by name, to so much, times so much or so much more."""
+class EditRequest(Record):
+    """One edit: nodes by name, and the number to set, to multiply by or to add."""
 
     kind: Literal["set", "scale", "add"]
     nodes: str = Field(min_length=1, max_length=1000)
@@ -40,22 +40,22 @@ class AskedEdit(Record):
         return kinds[self.kind](self.nodes, self.number)
 
 
-class AskedIntervention(Record):
-    """An intervention that is asked for; annotations say what supernodes are."""
+class InterventionRequest(Record):
+    """An intervention; annotations define its supernodes."""
 
-    edits: tuple[AskedEdit, ...] = Field(min_length=1, max_length=1000)
+    edits: tuple[EditRequest, ...] = Field(min_length=1, max_length=1000)
     regime: graphs.Regime = graphs.Regime.CONSTRAINED
     annotations: graphs.Annotations = graphs.NO_ANNOTATIONS
 
 
 @runtime_checkable
-class Workshop(Protocol):
-    """What is done with the model."""
+class Workspace(Protocol):
+    """Traces and interventions on one model."""
 
     def trace(self, prompt: str, report: Progress) -> str:
-        """Write the graph of a prompt; the name of its file."""
+        """Write the graph of a prompt; returns the name of its file."""
         ...
 
-    def intervene(self, path: Path, asked: AskedIntervention, report: Progress) -> object:
-        """What an intervention on a graph does, as JSON; the graph's file keeps it."""
+    def intervene(self, path: Path, request: InterventionRequest, report: Progress) -> object:
+        """The effects of an intervention as JSON; they are stored in the graph's file."""
         ...

@@ -1,8 +1,8 @@
-"""Stories: what went on, as a line of text.
+"""Path descriptions: a path as a line of text.
 
     “ Dallas” → Texas (L3–L5) → say Austin (L6) → “ Austin”
 
-A step is a node, or all neighbours on the way that belong to one group or say the same.
+A step is a node, or consecutive nodes that are in one group or have the same label.
 """
 
 from __future__ import annotations
@@ -24,59 +24,59 @@ from graphs.groups.collapse import Collapsed
 from viz.text.terminal import plain_table
 from viz.text.words import one_line, percent, quoted, short
 
-_LONGEST = 32  # letters of a step
+_LONGEST = 32  # characters of a step
 
 
-def story(
+def describe_path(
     graph: AttributionGraph, nodes: tuple[int, ...], annotations: Annotations | None = None
 ) -> str:
-    """A chain of nodes, from the source to the target, in words."""
-    return stories(graph, [nodes], annotations)[0]
+    """Description of a path, from source to target."""
+    return describe_paths(graph, [nodes], annotations)[0]
 
 
-def stories(
+def describe_paths(
     graph: AttributionGraph,
     chains: Iterable[tuple[int, ...]],
     annotations: Annotations | None = None,
 ) -> list[str]:
-    """Chains of nodes, each from the source to the target, in words."""
-    said = annotations or Annotations()
-    names = said.group_names(graph)
+    """Descriptions of paths, each from source to target."""
+    notes = annotations or Annotations()
+    names = notes.group_names(graph)
     layers: list[int] = graph.nodes.layer.tolist()
 
     @cache
     def name(row: int) -> str:
-        return one_line(names.get(row, "")) or said_of(graph, row, said)
+        return one_line(names.get(row, "")) or label_of(graph, row, notes)
 
-    def told(chain: tuple[int, ...]) -> str:
+    def description(chain: tuple[int, ...]) -> str:
         steps: list[str] = []
         for step, rows in groupby(chain, key=name):
-            among = [layers[row] for row in rows if layers[row] >= 0]
-            steps.append(step + (f" ({_span(among)})" if among else ""))
+            of_step = [layers[row] for row in rows if layers[row] >= 0]
+            steps.append(step + (f" ({_span(of_step)})" if of_step else ""))
         return " → ".join(steps)
 
-    return [told(chain) for chain in chains]
+    return [description(chain) for chain in chains]
 
 
 def paths_text(
     graph: AttributionGraph, paths: Paths, annotations: Annotations | None = None
 ) -> RenderableType:
-    """Each path's share, sign, what it and those before it cover, and its story."""
+    """Share, sign, cumulative coverage and description of each path."""
     lines = plain_table("share", "", "covered", "path", right=("share", "covered"))
-    told = stories(graph, (path.nodes for path in paths.listed), annotations)
-    for path, covered, said in zip(paths.listed, paths.coverage, told, strict=True):
+    descriptions = describe_paths(graph, (path.nodes for path in paths.listed), annotations)
+    for path, covered, text in zip(paths.listed, paths.coverage, descriptions, strict=True):
         sign = "+" if path.sign > 0 else "−"
-        lines.add_row(*map(Text, (percent(path.share), sign, percent(covered), said)))
-    head = Text(f"{percent(paths.flow)} of all influence goes between these nodes")
+        lines.add_row(*map(Text, (percent(path.share), sign, percent(covered), text)))
+    head = Text(f"{percent(paths.flow)} of all influence flows between these nodes")
     return Group(head, "", lines) if paths.listed else head
 
 
 def groups_text(
     graph: AttributionGraph, collapsed: Collapsed, whole: Scores, groups: Mapping[str, bool]
 ) -> RenderableType:
-    """Each group's influence and members, and the scores of the collapsed and the full graph.
+    """Influence and members of each group, and scores of the collapsed and the full graph.
 
-    `groups` says of every group whether it is automatic.
+    `groups` maps the name of each group to whether it is automatic.
     """
     lines = plain_table(
         "group", "by", "at", "layers", "features", "influence", right=("features", "influence")
@@ -104,9 +104,9 @@ def groups_text(
     )
 
 
-def said_of(graph: AttributionGraph, row: int, annotations: Annotations | None = None) -> str:
-    """A node in a few words."""
-    own = None if annotations is None else annotations.said(graph, row)
+def label_of(graph: AttributionGraph, row: int, annotations: Annotations | None = None) -> str:
+    """Short label of a node."""
+    own = None if annotations is None else annotations.label(graph, row)
     if own:
         return short(own, _LONGEST)
     kind = graph.nodes.kind[row]
@@ -116,7 +116,7 @@ def said_of(graph: AttributionGraph, row: int, annotations: Annotations | None =
         place = int(np.searchsorted(graph.target_rows(), row))
         return quoted(graph.provenance.targets[place].text)
     if kind == NodeKind.ERROR:
-        return "unexplained"
+        return "error"
     if kind == NodeKind.FEATURE:
         description = graph.description(row)
         if description is not None and description.label:

@@ -1,0 +1,89 @@
+"""The local replacement model of one prompt, from which every later stage of a trace starts.
+
+The term is from "Circuit tracing: revealing computational graphs in language models" (Ameisen et
+al., 2025): the model as it ran on one prompt, with features in the place of its MLPs, attention
+patterns and norm denominators frozen, and reconstruction errors added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from circuits.attribution.targets import Targets, TargetSettings, read_targets
+from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
+from circuits.model.frozen import DamagedWeights, FrozenModel
+from circuits.model.prompt import Prompt
+from circuits.model.subject import Subject
+from circuits.progress import Progress, ignore_progress
+from circuits.recording.record import Recording, record
+
+
+@dataclass(frozen=True)
+class LocalReplacement:
+    """A model on one prompt, linear between what enters the residual stream and its targets."""
+
+    frozen: FrozenModel
+    recording: Recording
+    features: ActiveFeatures  # in the place of the MLPs
+    targets: Targets  # what a graph of it explains
+
+    @property
+    def first_swept(self) -> int:
+        """The first position that needs covectors: after the prefix, unless a target is in it."""
+        prefix = self.recording.prompt.n_prefix
+        return 0 if bool((self.targets.covectors.pos < prefix).any()) else prefix
+
+
+def local_replacement(
+    prompt: Prompt,
+    subject: Subject,
+    source: FeatureSource,
+    settings: TargetSettings,
+    progress: Progress = ignore_progress,
+) -> LocalReplacement:
+    """Run a prompt once, and find its targets and active features.
+
+    Raises as `circuits.recording.record.record`, `read_targets` and `FeatureSource.activate`.
+    """
+    frozen = subject.frozen
+    progress("record", 0, 1)
+    recording = record(frozen, prompt, settings.position)
+    targets = read_targets(frozen, recording, settings, subject.spell)
+    progress("features", 0, 1)
+    features = source.activate(frozen, recording, targets.covectors)
+    return LocalReplacement(frozen, recording, features, targets)
+
+
+class Written(NamedTuple):
+    """The parts of an MLP's contribution."""
+
+    features: Int[Tensor, " feat"]  # those that write here
+    vectors: Float[Tensor, "feat d_model"]  # what each of them adds
+    constant: Float[Tensor, "pos d_model"]
+    linear: dict[int, LinearPath]  # by the layer that is read
+    error: Float[Tensor, "pos d_model"]  # the rest, at positions with features
+
+
+def written_at(local: LocalReplacement, layer: int) -> Written:
+    """The parts of a layer's contribution.  Raises DamagedWeights if they overflow."""
+    recording, features = local.recording, local.features
+    first = recording.prompt.n_prefix
+    writing = ((features.layer <= layer) & (features.last_written >= layer)).nonzero()[:, 0]
+    vectors = features.rows.decoder(layer, writing)
+    linear = features.rows.linear(layer)
+    constant = features.rows.constant(layer).clone()
+    error = recording.blocks[layer].contribution - constant
+    for read, path in linear.items():
+        error[first:] -= path.forward(recording.blocks[read].mlp_residual[first:], first)
+    error.index_add_(0, features.pos[writing], vectors, alpha=-1)
+    if not bool(torch.isfinite(error).all()):
+        raise DamagedWeights(
+            f"The output of {features.identity.name!r} at layer {layer} overflows: its weights are "
+            "damaged or not meant for this model."
+        )
+    return Written(writing, vectors, constant, linear, error)

@@ -1,1 +1,0 @@
-"""This machine: its memory, its cores, its elementary functions."""
