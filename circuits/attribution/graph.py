@@ -174,9 +174,8 @@ def attention_sinks(
     """
     recording, features = local.recording, local.features
     norms = torch.stack([block.mlp_residual.float().norm(dim=1) for block in recording.blocks])
-    median = norms.median(
-        1, keepdim=True
-    ).values  # the lower of two middle ones: two tokens suffice
+    # Of two middle values the lower: two tokens suffice.
+    median = norms.median(1, keepdim=True).values
     ratios, layers = torch.where(median > 0, norms / median, 0.0).max(0)
     pos, total = features.pos.cpu().numpy(), float(influence.sum())
     return tuple(

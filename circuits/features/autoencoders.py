@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -109,7 +108,11 @@ def _site_hooks(
             else:
                 added = autoencoder.site in (Site.MLP, Site.ATTENTION)
                 factor = frozen.residual_multiplier if added else 1.0
-                hooks.after(module, partial(_keep, seen, key, factor))
+                hooks.after(
+                    module,
+                    lambda _, output, key=key: seen.update({key: output[0]}),
+                    factor=factor,
+                )
         yield
 
 
@@ -122,15 +125,3 @@ def _module(frozen: FrozenModel, layer: int, site: Site) -> nn.Module:
     if site == Site.ATTENTION:
         return modules.post_attention_norm or modules.attention
     return modules.mlp_contribution if site == Site.MLP else modules.mlp
-
-
-def _keep(
-    seen: dict[tuple[int, Site], Tensor],
-    key: tuple[int, Site],
-    factor: float,
-    given: Tensor,
-    output: Tensor,
-) -> None:
-    """Store a module's output, times the factor by which the model multiplies it."""
-    del given
-    seen[key] = output[0] * factor

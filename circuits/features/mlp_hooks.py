@@ -33,7 +33,8 @@ def mlp_hooks(
             reader = modules.mlp if read == ReadPoint.MLP_INPUT else modules.mlp_reader
             hooks.before(reader, partial(_read, block.mlp_norm, read, partial(on_read, layer)))
             writer = modules.mlp_contribution if contribution else modules.mlp
-            hooks.after(writer, partial(_write, partial(on_written, layer), factor))
+            writing = partial(on_written, layer)
+            hooks.after(writer, lambda _, output, write=writing: write(output), factor=factor)
         yield
 
 
@@ -42,12 +43,3 @@ def _read(norm: Norm, read: ReadPoint, look: Callable[[Tensor], None], given: Te
     if read == ReadPoint.NORMALISED:
         given = norm.centre(given) / norm.denominator(given)[..., None]
     look(given)
-
-
-def _write(
-    change: Callable[[Tensor], Tensor | None], factor: float, given: Tensor, output: Tensor
-) -> Tensor | None:
-    """Call `change` with a module's output, times the factor by which the model multiplies it."""
-    del given
-    instead = change(output * factor)
-    return None if instead is None else instead / factor

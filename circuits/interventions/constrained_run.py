@@ -97,16 +97,15 @@ def _hook_block(
     }
     added: list[Additions] = []  # by the visitor, before the MLP runs
 
-    def contribution(_: Tensor, output: Tensor) -> Tensor:
-        own = output * frozen.residual_multiplier
+    def contribution(_: Tensor, own: Tensor) -> Tensor:
         kept = torch.where(held[:, None, None], recorded.contribution, own) if held.any() else own
-        return _plus(kept, added[0].contribution) / frozen.residual_multiplier
+        return _plus(kept, added[0].contribution)
 
     hooks.before(modules.mlp_reader, lambda x: added.append(visit(layer, x)))
     hooks.after(modules.mlp, lambda _, output: _plus(output, added[0].output))
     for name, module, norm in block.norms():
         hooks.after(module, partial(_norm, norm, denominators[name], held))
-    hooks.after(modules.mlp_contribution, contribution)
+    hooks.after(modules.mlp_contribution, contribution, factor=frozen.residual_multiplier)
     if hold.patterns:
         hooks.after(modules.attention, _held_pattern(frozen, modules.attention, recorded.pattern))
 

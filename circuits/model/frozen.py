@@ -103,7 +103,6 @@ class FrozenBlock:
     """Modules and weights of one block, prompt-independent."""
 
     modules: BlockModules
-
     attention_norm: Norm
     post_attention_norm: Norm | None
     mlp_norm: Norm

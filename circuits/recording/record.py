@@ -132,7 +132,7 @@ def _block_recording(frozen: FrozenModel, layer: int, seen: dict[str, Tensor]) -
         post_mlp_denominator=_denominator(
             block.post_mlp_norm, seen.get(f"{layer}.post_mlp_norm"), residual
         ),
-        contribution=seen[f"{layer}.contribution"] * frozen.residual_multiplier,
+        contribution=seen[f"{layer}.contribution"],
     )
 
 
@@ -168,19 +168,27 @@ class Hooks(ExitStack):
         self.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
     def after(
-        self, module: nn.Module, change: Callable[[Tensor, Tensor], Tensor | None], part: int = 0
+        self,
+        module: nn.Module,
+        change: Callable[[Tensor, Tensor], Tensor | None],
+        part: int = 0,
+        factor: float = 1.0,
     ) -> None:
         """Call `change` with the module's input and output; what it returns replaces the output.
 
         None changes nothing.  If the module returns several values, as attention returns its
-        pattern and a mixture of experts its routing, the output is value `part` of them.
+        pattern and a mixture of experts its routing, the output is value `part` of them.  `factor`
+        is what the model multiplies the output by: `change` sees and returns the product.
         """
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             parts = output if isinstance(output, tuple) else (output,)
-            replacement = change(_first_argument(args, kwargs), parts[part])
+            own = parts[part] if factor == 1 else parts[part] * factor
+            replacement = change(_first_argument(args, kwargs), own)
             if replacement is None:
                 return None
+            if factor != 1:
+                replacement = replacement / factor
             replaced = (*parts[:part], replacement, *parts[part + 1 :])
             return replaced if isinstance(output, tuple) else replacement
 
@@ -200,8 +208,11 @@ def _recording_hooks(frozen: FrozenModel, seen: dict[str, Tensor]) -> Iterator[N
         def keep_input(module: nn.Module, name: str) -> None:
             hooks.before(module, lambda given: seen.update({name: given[0].detach()}))
 
-        def keep_output(module: nn.Module, name: str, part: int = 0) -> None:
-            hooks.after(module, lambda _, output: seen.update({name: output[0].detach()}), part)
+        def keep_output(module: nn.Module, name: str, part: int = 0, factor: float = 1.0) -> None:
+            def keep(_: Tensor, output: Tensor) -> None:
+                seen[name] = output[0].detach()
+
+            hooks.after(module, keep, part, factor)
 
         def keep_norm(module: nn.Module, norm: Norm, name: str) -> None:
             keep_input(module, name)
@@ -218,7 +229,8 @@ def _recording_hooks(frozen: FrozenModel, seen: dict[str, Tensor]) -> Iterator[N
             keep_output(block.modules.attention, f"{layer}.pattern", 1)
             keep_input(block.modules.mlp_reader, f"{layer}.mlp_residual")
             keep_input(block.modules.mlp, f"{layer}.mlp_input")
-            keep_output(block.modules.mlp_contribution, f"{layer}.contribution")
+            factor = frozen.residual_multiplier
+            keep_output(block.modules.mlp_contribution, f"{layer}.contribution", factor=factor)
         yield
 
 
