@@ -32,7 +32,7 @@ from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
 from circuits.recording.attention import attended, attention_constant
 from circuits.recording.record import relative_difference
-from graphs.analysis.influence import resolved_share
+from graphs.analysis.influence import ranks, resolved_share
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description, NodeKind, NodeTable
 from graphs.core.provenance import Checks, Provenance, Sink
@@ -195,11 +195,7 @@ def _strongest(
 ) -> Int[ndarray, " chosen"]:
     """The most influential features, and some of every layer, strongest first."""
     order = np.argsort(-influence, kind="stable")
-    layer = features.layer.cpu().numpy()[order]
-    by_layer = np.argsort(layer, kind="stable")
-    rank = np.empty_like(order)
-    starts = np.searchsorted(layer[by_layer], layer[by_layer])
-    rank[by_layer] = np.arange(len(order)) - starts
+    rank = ranks(features.layer.cpu().numpy(), influence)[order]
     place = np.arange(len(order))
     return order[(place < count) | (rank < min(count, LABELS_PER_LAYER))]
 

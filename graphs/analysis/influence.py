@@ -116,3 +116,16 @@ def resolved_share(
     unresolved = nodes.is_kind(NodeKind.FEATURE) & ~expanded
     total = float(seed.sum())
     return 1.0 - float(reached[unresolved].sum()) / total if total > 0 else 1.0
+
+
+def ranks(group: Int[ndarray, " item"], strength: Float[ndarray, " item"]) -> Int[ndarray, " item"]:
+    """Rank of each item within its group: 0 is the strongest; ties in order.
+
+    >>> ranks(np.array([7, 4, 7, 7]), np.array([1.0, 2.0, 5.0, 1.0]))
+    array([1, 0, 0, 2])
+    """
+    order = np.lexsort((-strength, group))
+    _, start, size = np.unique(group[order], return_index=True, return_counts=True)
+    result = np.empty(len(group), dtype=np.int64)
+    result[order] = np.arange(len(group)) - np.repeat(start, size)
+    return result

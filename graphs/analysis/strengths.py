@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from graphs.analysis.influence import graph_shares, influence
+from graphs.analysis.influence import graph_shares, influence, ranks
 from graphs.core.graph import AttributionGraph, edge_targets
 
 
@@ -63,19 +63,6 @@ def strongest(strength: Float[ndarray, " item"], count: int) -> Int[ndarray, " c
     array([1, 3, 2])
     """
     return np.argsort(-strength, kind="stable")[:count]
-
-
-def ranks(group: Int[ndarray, " item"], strength: Float[ndarray, " item"]) -> Int[ndarray, " item"]:
-    """Rank of each item within its group: 0 is the strongest; ties in order.
-
-    >>> ranks(np.array([7, 4, 7, 7]), np.array([1.0, 2.0, 5.0, 1.0]))
-    array([1, 0, 0, 2])
-    """
-    order = np.lexsort((-strength, group))
-    _, start, size = np.unique(group[order], return_index=True, return_counts=True)
-    result = np.empty(len(group), dtype=np.int64)
-    result[order] = np.arange(len(group)) - np.repeat(start, size)
-    return result
 
 
 def _leading_edges(

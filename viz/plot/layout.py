@@ -20,8 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from graphs.analysis.influence import influence
-from graphs.analysis.strengths import ranks
+from graphs.analysis.influence import influence, ranks
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeTable
 
