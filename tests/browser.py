@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
@@ -21,7 +24,6 @@ class Opened:
     """A page in the browser, and what it should not have done."""
 
     page: Page
-    path: Path
     complaints: list[str] = field(default_factory=list)  # errors and warnings of the console
     asked: list[str] = field(default_factory=list)  # addresses beyond the file itself
 
@@ -29,9 +31,11 @@ class Opened:
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """The browser, with the empty window that opens others.  It closes at the end."""
-    with sync_playwright() as driver:
+    with TemporaryDirectory() as folder, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        browser.new_context(viewport=LAPTOP).new_page().goto("file:///dev/null")
+        opener = Path(folder) / "opener.html"
+        opener.touch()
+        browser.new_context(viewport=LAPTOP).new_page().goto(opener.as_uri())
         yield browser
         browser.close()
 
@@ -50,11 +54,26 @@ def new_window(browser: Browser) -> Page:
     return popup.value
 
 
+def visit(page: Page, path: Path, state: str = "") -> str:
+    """Open a file in a `new_window`, and return its address: the one that all files have in turn.
+
+    Only there is plotly compiled already.  A copy of the file is opened, which the next one
+    replaces.
+    """
+    opener = Path(url2pathname(urlsplit(page.context.pages[0].url).path))
+    copy = Path(shutil.copyfile(path, opener.with_name("page.html")))
+    page.goto(copy.as_uri() + state)
+    return copy.as_uri()
+
+
 @contextmanager
-def opened(browser: Browser, path: Path) -> Iterator[Opened]:
-    """A file in a new window; its complaints are gathered from the start."""
+def opened(browser: Browser, path: Path, *, in_place: bool = False) -> Iterator[Opened]:
+    """A file in a new window; its complaints are gathered from the start.
+
+    It is opened as by `visit`, or in its own place, from where links lead to the files beside it.
+    """
     page = new_window(browser)
-    found = Opened(page, path)
+    found = Opened(page)
 
     def listen(message: object) -> None:
         kind, text = getattr(message, "type", ""), getattr(message, "text", "")
@@ -69,9 +88,11 @@ def opened(browser: Browser, path: Path) -> Iterator[Opened]:
             None if request.url.startswith(("data:", "blob:")) else found.asked.append(request.url)
         ),
     )
-    address = path.as_uri()
-    page.goto(address)
-    found.asked.remove(address)
+    if in_place:
+        page.goto(path.as_uri())
+        found.asked.remove(path.as_uri())
+    else:
+        found.asked.remove(visit(page, path))
     try:
         yield found
     finally:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tests.typechecks  # noqa: F401  # before all that it checks
+
+# isort: split
+
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -61,7 +65,7 @@ def few_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(circuits.training.report, "GRAPHS", 3)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Debian's chromium; for tests that need it (`tests.browser.needs_chromium`)."""
     with chromium() as found:

@@ -277,7 +277,7 @@ def test_the_page_leads_to_each_pair_and_shows_what_was_written(browser: Browser
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "page.html").write_text("<title>the pair</title>")
     write_audit([one], ["x/page.html"], [hostile], tmp_path / "index.html")
-    with opened(browser, tmp_path / "index.html") as found:
+    with opened(browser, tmp_path / "index.html", in_place=True) as found:
         page = found.page
         assert page.locator("img").count() == 0
         assert (

@@ -215,8 +215,11 @@ DAMAGED = {
     "probability: Input should be less than or equal to 1.": lambda file: file[
         "logit_probabilities"
     ].mul_(3),
-    "tokens: its parts have unexpected types": lambda file: file.update(
+    "input_tokens must be integers, got torch.float32": lambda file: file.update(
         input_tokens=torch.tensor([0.5, 1.0, 2.0])
+    ),
+    "active_features must be integers, got torch.float32": lambda file: file.update(
+        active_features=file["active_features"].float()
     ),
     "config: its parts have unexpected types": lambda file: file.update(cfg=5),
     "infinite: its parts have unexpected types": lambda file: setattr(
@@ -233,7 +236,7 @@ def test_a_damaged_graph_is_refused_with_one_sentence(tmp_path, theirs, text: st
     with pytest.raises(GraphFileError) as caught:
         read_circuit_tracer(saved(tmp_path, file))
     sentence = str(caught.value)
-    assert re.sub("^(config|infinite|text|tokens): ", "", text) in sentence
+    assert re.sub("^(config|infinite|text): ", "", text) in sentence
     assert sentence.endswith(".")
     assert "\n" not in sentence
 

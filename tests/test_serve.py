@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 import graphs
 import headwater.cli.serve
@@ -30,7 +30,7 @@ from headwater.cli.serve import HOST, ModelWorkspace, _listen, free_path
 from headwater.cli.usage import UsageError
 from headwater.server.jobs import MOST_QUEUED
 from headwater.server.site import LARGEST_BODY
-from tests.browser import LAPTOP, chromium, needs_chromium
+from tests.browser import needs_chromium
 from tests.conftest import cached_subject
 from tests.serving import TOKEN, Served, serving, serving_one
 from tests.test_cli import assert_refused, run
@@ -279,50 +279,48 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path):
 
 
 @needs_chromium
-def test_a_person_asks_watches_opens_and_saves(served: Served):
-    with chromium() as browser:
-        page = browser.new_page()
-        complaints: list[str] = []
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.goto(served.address)
-        expect(page.locator("main > p")).to_have_text("toy <b>")
-        page.get_by_label("Prompt").fill("slow one")
-        page.get_by_role("button", name="Trace").click()
-        expect(page.locator("#jobs")).to_contain_text("sweep")
-        page.get_by_role("button", name="Cancel").click()
-        expect(page.locator("#jobs")).to_contain_text("cancelled")
-        page.get_by_label("Prompt").fill("the <i>cat")
-        page.get_by_role("button", name="Trace").click()
-        page.locator("#jobs").get_by_role("link", name="the-i-cat").click()
-        page.wait_for_selector("html[data-ready]")
-        page.evaluate("viewer.dispatch({type: 'pin', node: 'logit:7@2'})")
-        page.locator('[data-key="Save"]').click()
-        expect(page.locator("#status")).to_have_text("Annotations saved next to the graph.")
-        beside = graphs.annotations_path(served.folder / "the-i-cat.safetensors")
-        assert graphs.read_annotations(beside).pins == ("logit:7@2",)
-        assert complaints == []
-        expect(page.locator('[data-key="Revert to file"]')).to_be_disabled()
-        page.reload()
-        page.wait_for_selector("html[data-ready]")
-        expect(page.locator("#filed")).to_be_hidden()  # the file says what the browser keeps
-        expect(page.locator("#status")).to_have_text("")
-        graphs.update_annotations(  # as another window does, or `headwater group --save`
-            beside, lambda there: there.model_copy(update={"labels": {"0/0": "another's"}})
-        )
-        page.evaluate("viewer.dispatch({type: 'pin', node: 'logit:8@2'})")
-        page.locator('[data-key="Save"]').click()
-        expect(page.locator("#status")).to_have_text(
-            "Annotations saved next to the graph, merged with changes there."
-        )
-        assert graphs.read_annotations(beside).labels == {"0/0": "another's"}
-        assert set(graphs.read_annotations(beside).pins) == {"logit:7@2", "logit:8@2"}
-        assert page.evaluate("viewer.notes.labels") == {"0/0": "another's"}
-        expect(page.locator('[data-key="Revert to file"]')).to_be_disabled()
-        (served.folder / "the-i-cat.safetensors").unlink()
-        page.evaluate("viewer.dispatch({type: 'pin', node: 'token:1@0'})")
-        page.locator('[data-key="Save"]').click()
-        expect(page.locator("#status")).to_contain_text("Not saved: ")
-        expect(page.locator('[data-key="Revert to file"]')).to_be_enabled()
+def test_a_person_asks_watches_opens_and_saves(served: Served, page: Page):
+    complaints: list[str] = []
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    page.goto(served.address)
+    expect(page.locator("main > p")).to_have_text("toy <b>")
+    page.get_by_label("Prompt").fill("slow one")
+    page.get_by_role("button", name="Trace").click()
+    expect(page.locator("#jobs")).to_contain_text("sweep")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#jobs")).to_contain_text("cancelled")
+    page.get_by_label("Prompt").fill("the <i>cat")
+    page.get_by_role("button", name="Trace").click()
+    page.locator("#jobs").get_by_role("link", name="the-i-cat").click()
+    page.wait_for_selector("html[data-ready]")
+    page.evaluate("viewer.dispatch({type: 'pin', node: 'logit:7@2'})")
+    page.locator('[data-key="Save"]').click()
+    expect(page.locator("#status")).to_have_text("Annotations saved next to the graph.")
+    beside = graphs.annotations_path(served.folder / "the-i-cat.safetensors")
+    assert graphs.read_annotations(beside).pins == ("logit:7@2",)
+    assert complaints == []
+    expect(page.locator('[data-key="Revert to file"]')).to_be_disabled()
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    expect(page.locator("#filed")).to_be_hidden()  # the file says what the browser keeps
+    expect(page.locator("#status")).to_have_text("")
+    graphs.update_annotations(  # as another window does, or `headwater group --save`
+        beside, lambda there: there.model_copy(update={"labels": {"0/0": "another's"}})
+    )
+    page.evaluate("viewer.dispatch({type: 'pin', node: 'logit:8@2'})")
+    page.locator('[data-key="Save"]').click()
+    expect(page.locator("#status")).to_have_text(
+        "Annotations saved next to the graph, merged with changes there."
+    )
+    assert graphs.read_annotations(beside).labels == {"0/0": "another's"}
+    assert set(graphs.read_annotations(beside).pins) == {"logit:7@2", "logit:8@2"}
+    assert page.evaluate("viewer.notes.labels") == {"0/0": "another's"}
+    expect(page.locator('[data-key="Revert to file"]')).to_be_disabled()
+    (served.folder / "the-i-cat.safetensors").unlink()
+    page.evaluate("viewer.dispatch({type: 'pin', node: 'token:1@0'})")
+    page.locator('[data-key="Save"]').click()
+    expect(page.locator("#status")).to_contain_text("Not saved: ")
+    expect(page.locator('[data-key="Revert to file"]')).to_be_enabled()
 
 
 @pytest.fixture
@@ -397,48 +395,42 @@ def test_a_request_that_is_no_intervention_is_refused(served: Served, asked: dic
 
 
 @needs_chromium
-def test_a_person_changes_a_node_in_the_model_from_its_page(tested: Served):
-    with chromium() as browser:
-        page = browser.new_page(viewport=LAPTOP)
-        complaints: list[str] = []
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
-        page.wait_for_selector("html[data-ready]")
-        page.locator(".strongest button").first.click()
-        asked = page.get_by_role("region", name="intervention")
-        asked.get_by_label("by how much").fill("-1")
-        asked.get_by_label("what is frozen").select_option("frozen")
-        asked.get_by_role("button", name="Run in the model").click()
-        expect(asked.get_by_role("status")).to_have_text("Done; saved in the graph's file.")
-        node = page.evaluate("viewer.graph.names[viewer.clicked()]")
-        kept = graphs.read_graph(tested.folder / "fjfoi.safetensors").provenance.measured
-        assert {one.what for one in kept} == {f"{node} × -1"}
-        cells = asked.locator("table").first.locator("tbody tr").first.locator("td")
-        predicted, measured = cells.all_text_contents()
-        assert predicted == measured  # all is held: what is predicted is what is measured
-        assert float(measured.replace("−", "-")) == pytest.approx(kept[0].measured, rel=1e-2)
-        page.locator('[data-key="tab about"]').click()
-        rows = page.get_by_role("region", name="about this graph").locator(
-            "table.measured tbody tr"
-        )
-        expect(rows).to_have_count(len(kept))
-        page.reload()
-        page.wait_for_selector("html[data-ready]")
-        assert page.evaluate("viewer.graph.measured.length") == len(kept)
-        assert complaints == []
+def test_a_person_changes_a_node_in_the_model_from_its_page(tested: Served, page: Page):
+    complaints: list[str] = []
+    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
+    page.wait_for_selector("html[data-ready]")
+    page.locator(".strongest button").first.click()
+    asked = page.get_by_role("region", name="intervention")
+    asked.get_by_label("by how much").fill("-1")
+    asked.get_by_label("what is frozen").select_option("frozen")
+    asked.get_by_role("button", name="Run in the model").click()
+    expect(asked.get_by_role("status")).to_have_text("Done; saved in the graph's file.")
+    node = page.evaluate("viewer.graph.names[viewer.clicked()]")
+    kept = graphs.read_graph(tested.folder / "fjfoi.safetensors").provenance.measured
+    assert {one.what for one in kept} == {f"{node} × -1"}
+    cells = asked.locator("table").first.locator("tbody tr").first.locator("td")
+    predicted, measured = cells.all_text_contents()
+    assert predicted == measured  # all is held: what is predicted is what is measured
+    assert float(measured.replace("−", "-")) == pytest.approx(kept[0].measured, rel=1e-2)
+    page.locator('[data-key="tab about"]').click()
+    rows = page.get_by_role("region", name="about this graph").locator("table.measured tbody tr")
+    expect(rows).to_have_count(len(kept))
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert page.evaluate("viewer.graph.measured.length") == len(kept)
+    assert complaints == []
 
 
 @needs_chromium
-def test_a_page_says_why_an_intervention_was_not_made(tested: Served):
-    with chromium() as browser:
-        page = browser.new_page(viewport=LAPTOP)
-        page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
-        page.wait_for_selector("html[data-ready]")
-        page.evaluate("viewer.click(0, viewer.graph.kind.indexOf(KIND.error), true)")
-        asked = page.get_by_role("region", name="intervention")
-        asked.get_by_label("how it is changed").select_option("add")
-        asked.get_by_label("by how much").fill("2")
-        asked.get_by_role("button", name="Run in the model").click()
-        expect(asked.get_by_role("status")).to_contain_text("has no activation: scale it")
-        page.evaluate("viewer.click(0, viewer.graph.kind.indexOf(KIND.token), true)")
-        expect(asked).to_have_count(0)
+def test_a_page_says_why_an_intervention_was_not_made(tested: Served, page: Page):
+    page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
+    page.wait_for_selector("html[data-ready]")
+    page.evaluate("viewer.click(0, viewer.graph.kind.indexOf(KIND.error), true)")
+    asked = page.get_by_role("region", name="intervention")
+    asked.get_by_label("how it is changed").select_option("add")
+    asked.get_by_label("by how much").fill("2")
+    asked.get_by_role("button", name="Run in the model").click()
+    expect(asked.get_by_role("status")).to_contain_text("has no activation: scale it")
+    page.evaluate("viewer.click(0, viewer.graph.kind.indexOf(KIND.token), true)")
+    expect(asked).to_have_count(0)

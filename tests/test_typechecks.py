@@ -6,11 +6,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from jaxtyping import Float, Int, TypeCheckError, jaxtyped
+from beartype.roar import BeartypeCallHintViolation
+from jaxtyping import Float, Int, TypeCheckError
 from torch import Tensor
 
 from circuits.training.sparsity import top_k
-from tests.typechecks import checked
+from graphs.core.nodes import NodeId, NodeKind
+from tests.typechecks import checked, jaxtyped
+from viz.text.words import visible
+
+Row = Float[Tensor, " row"]
 
 
 def doubling() -> Callable[[Tensor], Tensor]:
@@ -49,3 +54,27 @@ def test_functions_of_one_name_are_checked_by_their_own_types():
 def test_packages_are_checked_by_it():
     with pytest.raises(TypeCheckError):
         top_k(torch.ones(2), 1)  # pyright: ignore
+    with pytest.raises(BeartypeCallHintViolation):
+        visible(5)  # pyright: ignore
+    with pytest.raises(BeartypeCallHintViolation):
+        NodeId(NodeKind.TOKEN, pos=0.5)  # pyright: ignore
+
+
+def in_a_list(rows: list[Row]) -> list[Row]:
+    return rows[:1]
+
+
+def in_a_callable(make: Callable[[Row], Row], row: Row | None) -> Row | None:
+    return None if row is None else make(row)
+
+
+def test_arrays_inside_other_types_have_one_shape_in_a_call():
+    short, long = torch.ones(2), torch.ones(3)
+    listed = jaxtyped(typechecker=checked)(in_a_list)
+    assert len(listed([short, short])) == 1
+    with pytest.raises(TypeCheckError):
+        listed([torch.arange(2)])
+    made = jaxtyped(typechecker=checked)(in_a_callable)
+    assert made(lambda row: row, None) is None
+    with pytest.raises(TypeCheckError):
+        made(lambda _: long, short)

@@ -17,7 +17,7 @@ import graphs
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description, Example
 from graphs.core.provenance import Checks, Measured
-from tests.browser import Opened, needs_chromium, new_window, viewed
+from tests.browser import Opened, needs_chromium, new_window, viewed, visit
 from tests.graph_oracles import make_graph
 from tests.test_viewer_numbers import layered
 from viz.page.notebook import show
@@ -577,14 +577,14 @@ def test_the_state_survives_a_reload_and_travels_in_the_address(
 
 
 def test_two_windows_of_a_page_go_in_step(browser: Browser, small_file: Path):
-    context = browser.new_context()
-    one, other = context.new_page(), context.new_page()
+    one, other = new_window(browser), new_window(browser)
     for page in (one, other):
-        page.goto(small_file.as_uri())
+        visit(page, small_file)
         page.wait_for_selector("html[data-ready]")
     click(one, LATE)
     until(other, f"viewer.view.clicked[0] === '{LATE}'")
-    context.close()
+    for page in (one, other):
+        page.close()
 
 
 @pytest.mark.parametrize(("what", "key"), [("graph", "SVG"), ("subgraph", "sub SVG")])
@@ -642,7 +642,7 @@ def test_dragging_moves_zooming_keeps_and_a_double_click_goes_back(small_page: O
 def test_the_page_is_dark_where_the_system_is_and_by_its_button(browser: Browser, small_file: Path):
     page = new_window(browser)
     page.emulate_media(color_scheme="dark")
-    page.goto(small_file.as_uri())
+    visit(page, small_file)
     page.wait_for_selector("html[data-ready]")
     paper = "getComputedStyle(document.body).backgroundColor"
     assert page.evaluate(paper) == "rgb(21, 24, 30)"
@@ -663,7 +663,7 @@ def test_the_page_fits_small_and_large_screens(
     """720 by 450 is a laptop's screen at 200 %."""
     page = new_window(browser)
     page.set_viewport_size({"width": width, "height": height})
-    page.goto(small_file.as_uri())
+    visit(page, small_file)
     page.wait_for_selector("html[data-ready]")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     box = page.locator(".plot").bounding_box()
@@ -727,7 +727,7 @@ def test_a_page_in_a_notebook_is_the_page(browser: Browser, tmp_path: Path):
     (tmp_path / "cell.html").write_text(shown._repr_html_())
     assert "page of" in repr(shown)
     page = new_window(browser)
-    page.goto((tmp_path / "cell.html").as_uri())
+    visit(page, tmp_path / "cell.html")
     frame = page.frame_locator("iframe")
     expect(frame.locator("html[data-ready]")).to_be_attached()
     expect(frame.locator("#heading")).to_contain_text("Dallas")
@@ -805,7 +805,7 @@ def test_a_state_that_makes_no_sense_is_left_aside(
     page = new_window(browser)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(small_file.as_uri() + hash_of(state))
+    visit(page, small_file, hash_of(state))
     page.wait_for_selector("html[data-ready]")
     click(page, LATE)
     assert clicked(page) == LATE

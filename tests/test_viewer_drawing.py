@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, ViewportSize
 
 from graphs.core.annotations import Annotations
 from graphs.core.graph import AttributionGraph
-from tests.browser import LAPTOP, needs_chromium, new_window, viewed
+from tests.browser import LAPTOP, needs_chromium, new_window, viewed, visit
 from tests.graph_oracles import make_graph
 from viz.page.page import write_page
 
@@ -103,7 +103,7 @@ def test_a_dark_page_is_light_on_paper_and_its_graph_a_drawing(browser: Browser,
     write_page(predicting(2, 4), tmp_path / "page.html")
     page = new_window(browser)
     page.emulate_media(color_scheme="dark")
-    page.goto((tmp_path / "page.html").as_uri())
+    visit(page, tmp_path / "page.html")
     page.wait_for_selector("html[data-ready]")
     page.evaluate(
         """window.addEventListener("beforeprint", () => { window.printed = [

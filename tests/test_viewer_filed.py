@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 import graphs
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
-from tests.browser import needs_chromium
+from tests.browser import needs_chromium, visit
 from tests.test_viewer import EARLY, LATE, LOGIT, OTHER, settle, small, until
 from viz.page.page import write_page
 
@@ -21,7 +21,7 @@ def opened(page: Page, path: Path, annotations: Annotations = NO_ANNOTATIONS) ->
     """Write the page anew with these annotations, and open it."""
     page.wait_for_timeout(350)  # what was done is stored a little later
     write_page(small(), path, annotations)
-    page.goto(path.as_uri())
+    visit(page, path)
     page.wait_for_selector("html[data-ready]")
 
 

@@ -13,7 +13,7 @@ import graphs
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.core.provenance import NEURONS, UNKNOWN
-from tests.browser import needs_chromium
+from tests.browser import needs_chromium, visit
 from tests.test_viewer import EARLY, LATE, settle, small, until
 from viz.page.page import write_page
 from viz.page.part import part
@@ -51,7 +51,7 @@ def test_graphs_share_labels_where_their_features_are_the_same():
 
 def opened(page: Page, graph: AttributionGraph, path: Path, said: Annotations = NO_ANNOTATIONS):
     write_page(graph, path, said)
-    page.goto(path.as_uri())
+    visit(page, path)
     page.wait_for_selector("html[data-ready]")
     page.evaluate(f"viewer.dispatch({{type: 'click', node: '{LATE}', stay: true}})")
     settle(page)

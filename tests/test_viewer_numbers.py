@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 import graphs
 import viz.page.part
@@ -17,7 +17,7 @@ import viz.page.whole
 from graphs.analysis.flow import Ends
 from graphs.core.annotations import Annotations, Group
 from graphs.core.graph import AttributionGraph
-from tests.browser import chromium, needs_chromium, viewed
+from tests.browser import needs_chromium, viewed
 from tests.graph_oracles import make_graph
 from viz.page.page import write_page
 from viz.page.part import part
@@ -61,10 +61,10 @@ GRAPHS = [layered(seed) for seed in SEEDS]
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     path: Path = tmp_path_factory.mktemp("viewer") / "page.html"
     write_page(GRAPHS[0], path)
-    with chromium() as browser, viewed(browser, path) as found:
+    with viewed(browser, path) as found:
         yield found.page
 
 

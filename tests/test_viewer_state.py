@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 import graphs
 from graphs.core.annotations import Annotations
-from tests.browser import chromium, needs_chromium, viewed
+from tests.browser import needs_chromium, viewed
 from tests.test_viewer import EARLY, LATE, LOGIT, OTHER, small
 from viz.page.page import write_page
 
@@ -21,10 +21,10 @@ NODES = [f"feature:0/{index}@1" for index in range(300)]
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     path: Path = tmp_path_factory.mktemp("state") / "page.html"
     write_page(small(), path)
-    with chromium() as browser, viewed(browser, path) as found:
+    with viewed(browser, path) as found:
         yield found.page
 
 

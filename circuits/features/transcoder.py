@@ -61,7 +61,7 @@ class Transcoder:
         return pre_activations(inputs * self.read_scale, self.encoder, self.encoder_bias)
 
     def encoder_rows(
-        self, index: Int[Tensor, " row"], like: Float[Tensor, ...]
+        self, index: Int[Tensor, " row"], like: Tensor
     ) -> Float[Tensor, "row d_model"]:
         """Encoder rows, as covectors on the input."""
         return self.encoder[index.to(self.encoder.device)].to(like) * self.read_scale

@@ -133,8 +133,8 @@ def _graph(file: Any, sizes: set[int], spell: Callable[[int], str]) -> ReadGraph
         raise ValueError(f"expected a dictionary, got {type(file).__name__}.")
     parts = cast(dict[str, Any], file)
     _require_stored(parts, sizes)
-    tokens: list[int] = parts["input_tokens"].flatten().tolist()
-    active, activations = parts["active_features"], parts["activation_values"]
+    tokens: list[int] = _integers(parts, "input_tokens").flatten().tolist()
+    active, activations = _integers(parts, "active_features"), parts["activation_values"]
     selected = parts.get("selected_features", torch.arange(len(active)))
     n_layers = int(parts["cfg"].n_layers)
     targets = _targets(parts)
@@ -176,6 +176,13 @@ def _require_stored(parts: dict[str, Any], sizes: set[int]) -> None:
             stored = part.untyped_storage().nbytes()
             if part.nbytes > stored or stored not in sizes:
                 raise ValueError(f"{name} is larger than its data in the file.")
+
+
+def _integers(parts: dict[str, Any], name: str) -> torch.Tensor:
+    """A tensor of the file.  Raises ValueError if it has other numbers."""
+    if parts[name].is_floating_point():
+        raise ValueError(f"{name} must be integers, got {parts[name].dtype}.")
+    return parts[name]
 
 
 def _target_nodes(targets: list[tuple[str, int]], vocabulary: int, pos: int) -> Iterator[NodeId]:

@@ -57,14 +57,14 @@ class Norm:
         return (centred.square().mean(-1) + self.eps).sqrt()
 
     def linear(
-        self, x: Float[Tensor, "... d_model"], denominator: Float[Tensor, ...]
-    ) -> Float[Tensor, "... d_model"]:
+        self, x: Float[Tensor, "*#pos d_model"], denominator: Float[Tensor, "*#pos"]
+    ) -> Float[Tensor, "*#pos d_model"]:
         """The norm without its bias, with the denominator frozen (one per position)."""
         return self.centre(x) / denominator[..., None] * self.gain
 
     def transpose(
-        self, covector: Float[Tensor, "... d_model"], denominator: Float[Tensor, ...]
-    ) -> Float[Tensor, "... d_model"]:
+        self, covector: Float[Tensor, "*#pos d_model"], denominator: Float[Tensor, "*#pos"]
+    ) -> Float[Tensor, "*#pos d_model"]:
         """Transpose of `linear`."""
         return self.centre(covector * self.gain) / denominator[..., None]
 
@@ -170,7 +170,7 @@ class FrozenModel:
         """Longest prompt in tokens; None if the config does not specify it."""
         return getattr(self.config, "max_position_embeddings", None)
 
-    def require_embedded(self, ids: Int[Tensor, ...]) -> None:
+    def require_embedded(self, ids: Int[Tensor, "*pos"]) -> None:
         """Raises PromptError for a token id that the model does not embed."""
         table = self.model.get_input_embeddings().weight
         assert isinstance(table, Tensor)
