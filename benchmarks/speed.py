@@ -26,6 +26,7 @@ from datetime import date
 from functools import wraps
 from pathlib import Path
 
+import numpy as np
 import torch
 from random_dictionary import random_dictionary
 from watch import Watch, anonymous
@@ -132,10 +133,10 @@ def measure(length: int) -> dict[str, float]:
     local = local_replacement(prompt, subject, dictionary, TargetSettings())
     features, at_end = local.features, local.targets.covectors
     chosen = graph.expanded[graph.nodes.is_kind(NodeKind.FEATURE)]
-    rows = torch.from_numpy(chosen).nonzero()[:, 0]
+    rows, places = np.flatnonzero(chosen), features.on_host
     plan = Plan(local, expansion)
     costs, split = plan.costs, plan.split
-    table = costs.table(features.layer[rows], features.pos[rows])
+    table = costs.table(places.layer[rows], places.pos[rows])
     table += costs.table(at_end.layer, at_end.pos)
     flops = costs.of_rows(table, split) + costs.of_forward_prefix(split)
     return {

@@ -25,6 +25,8 @@ from typing import TypeVar
 
 import psutil
 import torch
+from numpy import ndarray
+from torch import Tensor
 
 MOST_WORKERS = 8  # blocks in memory at once; more cores than that share a block
 Block = TypeVar("Block")
@@ -56,6 +58,21 @@ def each_block(
             yield from pool.map(run, blocks)
         finally:
             torch.set_num_threads(threads)  # new threads start with the number last set anywhere
+
+
+def on_device(values: ndarray, device: torch.device) -> Tensor:
+    """An array on a device; the host does not wait for the copy."""
+    return torch.from_numpy(values).to(device, non_blocking=True)
+
+
+def exact(values: Tensor) -> Tensor:
+    """Numbers in the precision in which they are kept: float64, or float32 for any other."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def on_host(*columns: Tensor) -> tuple[ndarray, ...]:
+    """Columns of one length and type as arrays, by one copy."""
+    return tuple(torch.stack(columns).cpu().numpy())
 
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")  # a container's own limit, where there is one (Linux)

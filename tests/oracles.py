@@ -215,7 +215,7 @@ class Oracle:
         total = self.recording.tokens.new_zeros(length, self.frozen.d_model)
         for feature in range(len(features)):
             source, pos = int(features.layer[feature]), int(features.pos[feature])
-            if not source <= layer <= int(features.last_written[feature]):
+            if not source <= layer <= features.reach[source]:
                 continue
             index, activation = int(features.index[feature]), features.activation[feature]
             if self.dictionary is None:

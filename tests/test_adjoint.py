@@ -172,15 +172,12 @@ def test_blocks_and_chunks_change_nothing(
 def test_targets_that_stop_higher_up_are_swept_apart(gemma: Subject):
     prepared = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt())
     features = prepared.local.features
-    covectors = Covectors(
-        features.layer,
-        features.pos,
-        features.rows.encoder(torch.arange(len(features))),
-        features.value,
-    )
+    every = np.arange(len(features))
+    places = features.on_host
+    covectors = Covectors(places.layer, places.pos, features.encoder(every), np.zeros(len(every)))
     blocks = circuits.attribution.sweep.blocks_of(covectors, prepared.sources, split=1, workers=1)
-    assert sorted(torch.cat(blocks).tolist()) == list(range(len(features)))
-    low = [set((features.layer[block] < 1).tolist()) for block in blocks]
+    assert sorted(np.concatenate(blocks).tolist()) == every.tolist()
+    low = [set((places.layer[block] < 1).tolist()) for block in blocks]
     assert sorted(map(sorted, {frozenset(found) for found in low})) == [[False], [True]]
 
 
@@ -225,10 +222,15 @@ def test_uneven_positions_are_packed_into_several_tiles(
 def test_the_order_of_targets_changes_nothing(gemma: Subject):
     prepared = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt())
     sources, features, sweeper = prepared.sources, prepared.local.features, prepared.sweeper()
+    every, places = np.arange(len(features)), features.on_host
+    covectors = Covectors(places.layer, places.pos, features.encoder(every), np.zeros(len(every)))
     found = []
-    for order in (torch.arange(len(features)), torch.arange(len(features)).flip(0)):
-        rows = SparseRows(len(sources.nodes), 1.0)
-        sweeper.add_features(order, rows, lambda _: None)
+    for order in (every, every[::-1].copy()):
+        rows = SparseRows(len(sources.nodes), 1.0, sources.feature_column)
+        nodes, some = sources.feature_column[order], covectors.take(order)
+        sweeper.add(
+            some, nodes, features.value[order], features.constant[order], rows, lambda _: None
+        )
         found.append(rows.matrix().toarray())
     np.testing.assert_allclose(found[1], found[0], **EXACT)
 

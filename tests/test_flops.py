@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,7 +27,7 @@ def prepared(name: str, *, skip: bool = False) -> tuple[Costs, ActiveFeatures]:
 
 
 def one_row(costs: Costs, layer: int, pos: int) -> torch.Tensor:
-    return costs.table(torch.tensor([layer]), torch.tensor([pos]))
+    return costs.table(np.array([layer]), np.array([pos]))
 
 
 @pytest.mark.parametrize(

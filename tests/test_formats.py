@@ -329,7 +329,7 @@ def test_the_joint_largest_are_chosen_over_all_layers():
         pos, index = kept.nonzero(as_tuple=True)
         parts.append([torch.full_like(pos, layer), pos, index, kept[pos, index]])
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    chosen = joint.kept(*columns)
+    chosen = joint.kept(*columns, activations.shape[1])
     found = {tuple(int(c[i]) for c in columns[:3]) for i in chosen.tolist()}
     sizes = activations * norms[:, None]
     for pos in range(7):

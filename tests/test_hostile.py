@@ -166,6 +166,11 @@ def read_or_refuse(content: bytes) -> None:
             assert len(read.graph) == len(read.graph.nodes)
 
 
+@pytest.mark.parametrize("content", [b"\x1f\x8b\x08", b"\x1f\x8b\x08 and 7 more"])
+def test_what_begins_as_packed_and_is_not_is_refused(content: bytes):
+    read_or_refuse(content)
+
+
 @given(st.data(), st.sampled_from([circuit_tracer_file, anthropic_file]))
 @settings(max_examples=300, deadline=None)
 def test_a_file_with_anything_in_any_place_is_read_or_refused(data, make):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -42,8 +43,7 @@ def guess(subject: Subject, where: tuple[int, int], *, skip: bool = False) -> to
     """Summed by (layer, pos), for a target at a layer and position."""
     recording = record(subject.frozen, tiny_prompt())
     covector = torch.ones(1, 16).double()
-    places = (torch.tensor([number]) for number in where)
-    covectors = Covectors(*places, covector, torch.ones(1).double())
+    covectors = Covectors(*(np.array([at]) for at in where), covector, np.ones(1))
     features = toy_dictionary(skip=skip).activate(subject.frozen, recording, covectors)
     read = read_targets(subject.frozen, recording, TargetSettings(), subject.spell)
     targets = replace(read, covectors=covectors)

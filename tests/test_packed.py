@@ -61,7 +61,10 @@ def test_no_more_is_unpacked_than_is_allowed(tmp_path, monkeypatch):
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
     monkeypatch.setattr(graphs.disk.files, "LARGEST_JSON", 2**20)
-    assert_refused(run("show", bomb), "bomb.json.gz: it decompresses to more than 1,048,576 bytes")
+    assert_refused(
+        run("show", bomb),
+        "bomb.json.gz cannot be read: it decompresses to more than 1,048,576 bytes",
+    )
 
 
 def test_exactly_what_is_allowed_is_unpacked():

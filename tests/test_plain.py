@@ -22,12 +22,12 @@ def plain(prepared: Prepared) -> np.ndarray:
     """Rows of all features, then of the targets; constants are no sources and join last."""
     features, targets = prepared.local.features, prepared.local.targets
     covectors = Covectors(
-        layer=torch.cat([features.layer, targets.covectors.layer]),
-        pos=torch.cat([features.pos, targets.covectors.pos]),
+        layer=np.concatenate([features.on_host.layer, targets.covectors.layer]),
+        pos=np.concatenate([features.on_host.pos, targets.covectors.pos]),
         covector=torch.cat(
-            [features.rows.encoder(torch.arange(len(features))), targets.covectors.covector]
+            [features.encoder(np.arange(len(features))), targets.covectors.covector]
         ),
-        weight=torch.cat([features.value, targets.covectors.weight.to(features.value)]),
+        weight=np.zeros(len(features) + len(targets.described)),
     )
     rows = plain_rows(prepared.local, covectors)
     column = prepared.sources.bias_column + covectors.layer

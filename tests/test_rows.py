@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from circuits.attribution.rows import SparseRows, largest, thin
 
+NO_FEATURES = np.empty(0, dtype=np.int64)
 blocks = arrays(np.float64, (3, 17), elements=st.floats(-10, 10, allow_subnormal=False))
 
 
@@ -29,7 +30,7 @@ def test_the_kept_share_is_reached_with_the_fewest_entries(block, share, run):
 
 @given(block=blocks, share=st.floats(0.0, 1.0))
 def test_sums_close_whatever_is_kept(block, share):
-    rows = SparseRows(n_nodes=20, kept_share=share)
+    rows = SparseRows(20, share, NO_FEATURES)
     rows.add([17, 18, 19], thin(block, share), block.sum(1))
     kept = rows.matrix().toarray()[17:].sum(1)
     np.testing.assert_allclose(kept + rows.dropped()[17:], block.sum(1), atol=1e-9)
@@ -38,7 +39,7 @@ def test_sums_close_whatever_is_kept(block, share):
 
 
 def test_residuals_are_relative_to_the_absolute_sum():
-    rows = SparseRows(n_nodes=4, kept_share=1.0)
+    rows = SparseRows(4, 1.0, NO_FEATURES)
     rows.add([2, 3], thin(np.array([[3.0, -1.0], [0.0, 0.0]]), 1.0), np.array([2.0, 0.5]))
     assert rows.residuals == [0.0, 0.5]
     rows.add([1], thin(np.array([[3.0]]), 1.0), np.array([4.5]))
@@ -46,7 +47,7 @@ def test_residuals_are_relative_to_the_absolute_sum():
 
 
 def test_rows_may_come_in_any_order():
-    forward, backward = SparseRows(4, 1.0), SparseRows(4, 1.0)
+    forward, backward = (SparseRows(4, 1.0, NO_FEATURES) for _ in range(2))
     block = np.array([[1.0, 2.0], [3.0, 4.0]])
     forward.add([2, 3], thin(block, 1.0), block.sum(1))
     backward.add([3, 2], thin(block[::-1], 1.0), block[::-1].sum(1))

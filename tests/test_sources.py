@@ -20,14 +20,15 @@ SHAPES = {
 
 @pytest.mark.parametrize("name", sorted(SHAPES))
 def test_tiles_are_read_as_their_sources_and_have_little_padding(name: str):
-    counts = torch.tensor(SHAPES[name])
+    counts = np.array(SHAPES[name])
     generator = torch.Generator().manual_seed(3)
-    pos = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    shuffled = torch.randperm(len(pos), generator=generator)
+    pos = np.repeat(np.arange(len(counts)), counts)
+    shuffled = torch.randperm(len(pos), generator=generator).numpy()
     vectors = torch.randn(len(pos), 5, generator=generator, dtype=torch.float64)
     covector = torch.randn(2, len(counts), 5, generator=generator, dtype=torch.float64)
-    tiles = pack_tiles(pos[shuffled], vectors, torch.arange(len(pos)))
-    rows = torch.zeros(2, len(pos), dtype=torch.float64)
+    n_sources, bias = len(pos) - len(pos) // 3, len(pos)  # the last third are constants
+    tiles = pack_tiles(pos[shuffled], vectors, np.arange(n_sources), bias, len(counts))
+    rows = torch.zeros(2, len(pos) + 1, dtype=torch.float64)
     tiles.read(covector, rows)
     expected = [
         [
@@ -36,7 +37,11 @@ def test_tiles_are_read_as_their_sources_and_have_little_padding(name: str):
         ]
         for row in range(2)
     ]
-    np.testing.assert_allclose(rows.numpy(), expected, **EXACT)
+    expected = np.array(expected)
+    np.testing.assert_allclose(rows[:, :n_sources].numpy(), expected[:, :n_sources], **EXACT)
+    assert not rows[:, n_sources:bias].any()
+    of_constants = expected[:, n_sources:].sum(1)
+    np.testing.assert_allclose(rows[:, bias].numpy(), of_constants, **EXACT)
     held = tiles.vectors.shape[0] * tiles.vectors.shape[1]
     assert held == slots(counts)
     assert len(pos) <= held <= MOST_PADDING * len(pos)

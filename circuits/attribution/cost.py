@@ -20,8 +20,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from circuits.attribution.likely import likely_influence
@@ -66,7 +68,8 @@ class Costs:
         self.n_layers, self.d_model = frozen.n_layers, frozen.d_model
         self.heads, self.kv_heads = frozen.blocks[0].output.shape[1], len(frozen.blocks[0].value)
         self.n_pos = max(1, len(recording.prompt) - self.n_prefix)
-        self.features = self.table(features.layer, features.pos)  # (layer, swept pos)
+        places = features.on_host
+        self.features = self.table(places.layer, places.pos)  # (layer, swept pos)
         self.sources = self.features + 1  # every layer and position also has an error
         self.sources[-1] = 0
         self.vectors = self._vectors(features)
@@ -75,12 +78,12 @@ class Costs:
         self.crossing = any(set(paths) - {layer} for layer, paths in enumerate(skips))
 
     def table(
-        self, layer: Int[Tensor, " row"], pos: Int[Tensor, " row"]
+        self, layer: Int[ndarray, " row"], pos: Int[ndarray, " row"]
     ) -> Float[Tensor, "layer pos"]:
         """Number of rows by layer (the final residual's last) and swept position."""
-        place = layer.cpu() * self.n_pos + (pos.cpu() - self.n_prefix).clamp(min=0)
-        size = (self.n_layers + 1) * self.n_pos
-        return torch.bincount(place, minlength=size).double().view(-1, self.n_pos)
+        place = layer * self.n_pos + (pos - self.n_prefix).clip(min=0)
+        counts = np.bincount(place, minlength=(self.n_layers + 1) * self.n_pos)
+        return torch.from_numpy(counts).double().view(-1, self.n_pos)
 
     def of_rows(self, rows: Float[Tensor, "layer pos"], split: int = 0) -> float:
         """FLOPs of this many rows; targets at or above `split` stop there."""
@@ -134,7 +137,8 @@ class Costs:
 
     def _vectors(self, features: ActiveFeatures) -> Float[Tensor, "layer pos"]:
         """Number of vectors written by layer and position, errors included."""
-        changes = self.features - self.table(features.last_written + 1, features.pos)
+        ends = np.array(features.reach)[features.on_host.layer] + 1
+        changes = self.features - self.table(ends, features.on_host.pos)
         written = changes.cumsum(0) + 1
         written[-1] = 0
         return written
@@ -155,7 +159,8 @@ class Plan:
         self.costs = base.costs if base else Costs(local)
         self.order = base.order if base else None  # features, in the order of their rows
         self.rows = self._rows()
-        self.split = self.costs.best_split(self.rows)
+        on_cpu = local.frozen.device.type == "cpu"
+        self.split = self.costs.best_split(self.rows) if on_cpu else 0
         kept = 1.0 if expansion.kept_share >= 1 else KEPT_OF_VISIBLE
         self.edges = self.costs.visible(self.rows) * kept
         positions = self.costs.positions(self.rows)
@@ -177,10 +182,12 @@ class Plan:
         rows = self.costs.table(targets.layer, targets.pos)
         if self.limit == len(features):
             return rows + self.costs.features
+        if self.local.frozen.device.type != "cpu":  # a guess would take as long as the rows
+            return rows + self.costs.features * (self.limit / len(features))
         if self.order is None:
-            self.order = likely_influence(self.local).argsort(descending=True, stable=True)
+            self.order = np.argsort(-likely_influence(self.local).cpu().numpy(), kind="stable")
         first = self.order[: self.limit]
-        return rows + self.costs.table(features.layer[first], features.pos[first])
+        return rows + self.costs.table(features.on_host.layer[first], features.on_host.pos[first])
 
     def need(self) -> Need:
         """Memory that the rest of the trace will allocate."""
@@ -188,8 +195,11 @@ class Plan:
         n = len(recording.prompt)
         vectors = 0
         for layer in range(frozen.n_layers):
-            writing = (features.layer <= layer) & (features.last_written >= layer)
-            vectors += slots(torch.bincount(features.pos[writing], minlength=n) + 1)
+            counts = np.ones(n, dtype=np.int64)
+            for source in features.writing_to(layer):
+                here = features.on_host.pos[features.read_at(source)]
+                counts += np.bincount(here, minlength=n)
+            vectors += slots(counts)
         constants = 3 * frozen.n_layers * n
         block = frozen.blocks[0]
         matrices = self.costs.skips * frozen.d_model**2  # with norms folded in
@@ -260,7 +270,8 @@ def require_room_to_gather(frozen: FrozenModel, prompt: Prompt, source: FeatureS
     if len(features) < features.found:
         return
     per_token = len(features) / max(1, PILOT - prompt.n_prefix)
-    vectors = int((features.last_written - features.layer + 1).sum()) / max(1, len(features))
+    layer = features.on_host.layer
+    vectors = int((np.array(features.reach)[layer] - layer + 1).sum()) / max(1, len(features))
     swept = len(prompt) - prompt.n_prefix
     least = swept * per_token / 2 * vectors * frozen.d_model * frozen.unembedding.element_size()
     free = free_device_bytes(frozen.device)

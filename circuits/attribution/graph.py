@@ -22,11 +22,12 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.attribution.local_replacement import LocalReplacement
-from circuits.attribution.rows import SparseRows, Sweeper
+from circuits.attribution.rows import Rows, Sweeper
 from circuits.attribution.sources import Sources, node_table
 from circuits.attribution.targets import Targets
 from circuits.features.active import ActiveFeatures, FeatureSource
 from circuits.features.labels import LABELS_PER_LAYER, output_tokens
+from circuits.machine import exact
 from circuits.model.frozen import DamagedWeights
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
@@ -51,7 +52,7 @@ LEAST_RATIO = 100.0
 
 def build_graph(
     sweeper: Sweeper,
-    rows: SparseRows,
+    rows: Rows,
     subject: Subject,
     source: FeatureSource,
     settings: dict[str, Any],
@@ -68,7 +69,7 @@ def build_graph(
     influence = rows.influence(seed)
     checks = _checks(nodes, seed, influence, rows, replay_difference(local, sources), local)
     progress("label", 0, 1)
-    columns = sources.feature_column.cpu().numpy()
+    columns = sources.feature_column
     strongest = _strongest(local.features, influence[columns], labels)
     tokens = output_tokens(local.frozen, local.features, strongest, subject.spell)
     sinks = attention_sinks(local, influence[columns])
@@ -93,15 +94,15 @@ def _nodes(sources: Sources, targets: Targets) -> tuple[NodeTable, Float[ndarray
             (
                 targets.kind,
                 -1,
-                targets.covectors.pos.cpu().numpy(),
-                targets.index.cpu().numpy(),
+                targets.covectors.pos,
+                targets.index,
                 np.nan,
-                targets.value.double().cpu().numpy(),
+                exact(targets.value).cpu().numpy(),
             )
         ]
     )
     columns = zip(sources.nodes.columns().values(), table.columns().values(), strict=True)
-    seed = np.concatenate([np.zeros(len(sources.nodes)), targets.covectors.weight.cpu().numpy()])
+    seed = np.concatenate([np.zeros(len(sources.nodes)), targets.covectors.weight])
     return NodeTable(*(np.concatenate(pair) for pair in columns)), seed
 
 
@@ -109,7 +110,7 @@ def _checks(
     nodes: NodeTable,
     seed: Float[ndarray, " node"],
     influence: Float[ndarray, " node"],
-    rows: SparseRows,
+    rows: Rows,
     replayed: float,
     local: LocalReplacement,
 ) -> Checks:
@@ -176,8 +177,8 @@ def attention_sinks(
     norms = torch.stack([block.mlp_residual.float().norm(dim=1) for block in recording.blocks])
     # Of two middle values the lower: two tokens suffice.
     median = norms.median(1, keepdim=True).values
-    ratios, layers = torch.where(median > 0, norms / median, 0.0).max(0)
-    pos, total = features.pos.cpu().numpy(), float(influence.sum())
+    ratios, layers = torch.where(median > 0, norms / median, 0.0).cpu().max(0)
+    pos, total = features.on_host.pos, float(influence.sum())
     return tuple(
         Sink(
             pos=at,
@@ -195,7 +196,7 @@ def _strongest(
 ) -> Int[ndarray, " chosen"]:
     """The most influential features, and some of every layer, strongest first."""
     order = np.argsort(-influence, kind="stable")
-    rank = ranks(features.layer.cpu().numpy(), influence)[order]
+    rank = ranks(features.on_host.layer, influence)[order]
     place = np.arange(len(order))
     return order[(place < count) | (rank < min(count, LABELS_PER_LAYER))]
 
@@ -204,7 +205,7 @@ def _descriptions(
     source: FeatureSource, features: ActiveFeatures, rows: Int[ndarray, " row"]
 ) -> dict[str, Description]:
     """The dictionary's descriptions of these features, by layer/index."""
-    layers, indices = features.layer.cpu().numpy()[rows], features.index.cpu().numpy()[rows]
+    layers, indices = features.on_host.layer[rows], features.on_host.index[rows]
     found: dict[str, Description] = {}
     for layer, index in sorted(set(zip(layers.tolist(), indices.tolist(), strict=True))):
         description = source.describe(layer, index)

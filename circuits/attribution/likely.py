@@ -20,6 +20,7 @@ from torch import Tensor
 
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.features.active import ActiveFeatures, LinearPath
+from circuits.machine import on_device
 from circuits.model.frozen import Covectors, FrozenBlock
 from circuits.recording.record import BlockRecording, Recording
 
@@ -49,10 +50,11 @@ class _Norms:
         self.linear: list[Float[Tensor, " pos"]] = []  # gains of linear paths
         covectors = _units(local.targets.covectors.covector)
         for layer in range(self.n_layers - 1, -1, -1):
-            rows = (features.layer == layer).nonzero().flatten()
+            here = features.read_at(layer)
+            rows = torch.arange(here.start, here.stop, device=features.layer.device)
             paths = features.rows.linear(layer)  # a path builds its matrix on first use
             self.errors.insert(0, self._write(layer, rows, recording, features, paths))
-            own = features.rows.encoder(_spread(rows, SAMPLED_COVECTORS))
+            own = features.rows.encoder(layer, _spread(rows, SAMPLED_COVECTORS))
             covectors = torch.cat([covectors, _units(own)])
             self.mixed.insert(0, _mixed(frozen.blocks[layer], recording.blocks[layer], covectors))
             self.linear.insert(0, _linear(paths.values(), recording.tokens, covectors))
@@ -61,8 +63,9 @@ class _Norms:
         """Influence of each feature on the targets, over all paths."""
         written = self._cells()
         arrived = torch.zeros_like(written)
-        place = (targets.layer, targets.pos)
-        arrived.index_put_(place, targets.weight.to(arrived), accumulate=True)
+        place = tuple(on_device(at, arrived.device) for at in (targets.layer, targets.pos))
+        weight = on_device(targets.weight, arrived.device).to(arrived)
+        arrived.index_put_(place, weight, accumulate=True)
         reach = torch.zeros_like(written)  # influence per unit of norm
         for layer in range(self.n_layers, 0, -1):
             pos, weight = _starts(arrived[layer])
@@ -111,7 +114,8 @@ class _Norms:
         """
         some, pos = _spread(rows, SAMPLED_FEATURES), features.pos[rows]
         if len(some):
-            written, active = features.rows.decoder(layer, some).float(), self.size[some].sum()
+            written = features.rows.decoder(layer, layer, some).float()
+            active = self.size[some].sum()
             least = torch.finfo(active.dtype).tiny
             self.size[rows] *= written.norm(dim=1).sum() / active.clamp(min=least)
         squares = recording.blocks[layer].contribution.float().square().sum(1)
@@ -146,7 +150,8 @@ def _linear(
 ) -> Float[Tensor, " pos"]:
     """Squared norms of unit covectors after a layer's linear paths."""
     gains = covectors.new_zeros(len(like))
-    probes = covectors[_spread(torch.arange(len(covectors)), SAMPLED_PROBES)]
+    every = torch.arange(len(covectors), device=covectors.device)
+    probes = covectors[_spread(every, SAMPLED_PROBES)]
     for path in paths:
         everywhere = probes.to(like)[:, None].expand(-1, len(like), -1)
         gains += path.transpose(everywhere, 0).float().square().sum(2).mean(0)

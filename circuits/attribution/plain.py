@@ -19,6 +19,7 @@ which needs memory for targets × positions × d_model.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,7 +44,7 @@ def plain_rows(local: LocalReplacement, targets: Covectors) -> Float[Tensor, "ro
 
     def add_targets(layer: int) -> None:
         """Add the covectors of targets that read the residual there."""
-        here = (targets.layer == layer).nonzero()[:, 0]
+        here = np.flatnonzero(targets.layer == layer)
         covector[here, targets.pos[here]] += targets.covector[here]
 
     add_targets(frozen.n_layers)

@@ -23,10 +23,12 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from circuits.attribution.dense_rows import DenseRows
+from circuits.attribution.groups import groups_of
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.sources import Sources, build_sources
 from circuits.attribution.sweep import ForwardPrefix, blocks_of, build_forward_prefix, sweep_block
-from circuits.machine import each_block, workers_for
+from circuits.machine import each_block, exact, on_device, workers_for
 from circuits.model.frozen import Covectors
 from circuits.progress import Progress
 from circuits.recording.attention import Attention
@@ -34,6 +36,7 @@ from graphs.analysis.influence import carry_down
 
 RUN = 64  # adjacent entries of a sorted row that are summed together
 OnSwept = Callable[[int], None]  # number of rows swept so far
+BLOCK_BYTES = 2**31  # of rows on an accelerator, before they are thinned
 FIRST_ROUND = 256  # features expanded after the targets; every round doubles the rows
 
 
@@ -79,6 +82,7 @@ class SparseRows:
 
     n_nodes: int
     kept_share: float
+    columns: Int[ndarray, " feat"]  # of the features
     nodes: list[int] = field(default_factory=list)  # whose row each is, in order of arrival
     parts: list[ThinRows] = field(default_factory=list)
     residuals: list[float] = field(default_factory=list)  # |sum - value| / absolute sum
@@ -89,6 +93,9 @@ class SparseRows:
         self.parts.append(part)
         miss = np.abs(part.sums - values)
         self.residuals += np.divide(miss, part.totals, out=miss, where=part.totals > 0).tolist()
+
+    def __len__(self) -> int:
+        return len(self.nodes)
 
     def matrix(self) -> csr_array:
         """weights[target, source]; rows that were not added are empty."""
@@ -108,6 +115,18 @@ class SparseRows:
         return carry_down(
             seed, ((node, *part.shares(row)) for node, part, row in reversed(self._rows_by_node()))
         )
+
+    def leading(
+        self, seed: Float[ndarray, " node"], expanded: Bool[ndarray, " feat"], count: int
+    ) -> tuple[Int[ndarray, " chosen"], float]:
+        """The features without rows at which most influence waits, at most `count`, most first.
+
+        Also returns the share of influence that waits at all of them.
+        """
+        pending = np.flatnonzero(~expanded)
+        arrived = self.influence(seed)[self.columns[pending]] / seed.sum()
+        best = np.argsort(-arrived, kind="stable")[:count]
+        return pending[best[arrived[best] > 0]], float(arrived.sum())
 
     def dropped(self) -> Float[ndarray, " node"]:
         """Signed sum of the weights dropped from each row; 0 for nodes without a row."""
@@ -135,6 +154,9 @@ class SparseRows:
         return column
 
 
+Rows = SparseRows | DenseRows
+
+
 @dataclass(frozen=True)
 class Sweeper:
     """All that is needed to compute rows on one prompt."""
@@ -144,22 +166,21 @@ class Sweeper:
     sources: Sources
     forward_prefix: ForwardPrefix
 
-    def add_features(
-        self, chosen: Int[Tensor, " row"], rows: SparseRows, on_swept: OnSwept
-    ) -> None:
+    def add_features(self, chosen: Int[ndarray, " row"], rows: Rows, on_swept: OnSwept) -> None:
         """Sweep these active features into `rows`."""
-        features = self.local.features
+        features, chosen = self.local.features, np.sort(chosen)
         covectors = Covectors(
-            layer=features.layer[chosen],
-            pos=features.pos[chosen],
-            covector=features.rows.encoder(chosen),
-            weight=torch.zeros(len(chosen), device=chosen.device),
+            layer=features.on_host.layer[chosen],
+            pos=features.on_host.pos[chosen],
+            covector=features.encoder(chosen),
+            weight=np.zeros(len(chosen)),
         )
+        row = on_device(chosen, features.layer.device)
         self.add(
             covectors,
             self.sources.feature_column[chosen],
-            features.value[chosen],
-            features.constant[chosen],
+            features.value[row],
+            features.constant[row],
             rows,
             on_swept,
         )
@@ -167,29 +188,63 @@ class Sweeper:
     def add(
         self,
         covectors: Covectors,
-        nodes: Int[Tensor, " row"],
+        nodes: Int[ndarray, " row"],
         values: Float[Tensor, " row"],
         constants: Float[Tensor, " row"],
-        rows: SparseRows,
+        rows: Rows,
         on_swept: OnSwept,
     ) -> None:
         """Sweep covectors into `rows`; constants go to the bias of the layer that each reads."""
-        sources, device = self.sources, covectors.pos.device
-        bias = sources.bias_column + covectors.layer
+        if isinstance(rows, DenseRows):
+            self._add_dense(covectors, nodes, values, constants, rows, on_swept)
+            return
+        sources, device = self.sources, values.device
         blocks = blocks_of(covectors, sources, self.forward_prefix.split, workers_for(device))
+        own = exact(values).cpu().double().numpy()
 
-        def work(block: Tensor) -> ThinRows:
+        def work(block: ndarray) -> ThinRows:
             targets = covectors.take(block)
             parts = (self.local.frozen, self.attention, sources, self.forward_prefix)
             weights = sweep_block(*parts, targets)
-            weights[torch.arange(len(block), device=device), bias[block]] += constants[block]
-            exact = torch.float64 if weights.dtype == torch.float64 else torch.float32
-            return thin(weights.to(exact).cpu().numpy(), rows.kept_share)
+            bias = on_device(np.stack([block, sources.bias_column + targets.layer]), device)
+            weights[torch.arange(len(block), device=device), bias[1]] += constants[bias[0]]
+            return thin(exact(weights).cpu().numpy(), rows.kept_share)
 
         done = 0
         for block, part in zip(blocks, each_block(work, blocks, device), strict=True):
-            rows.add(nodes[block].tolist(), part, values[block].double().cpu().numpy())
+            rows.add(nodes[block].tolist(), part, own[block])
             done += len(block)
+            on_swept(done)
+
+    def _add_dense(
+        self,
+        covectors: Covectors,
+        nodes: Int[ndarray, " row"],
+        values: Float[Tensor, " row"],
+        constants: Float[Tensor, " row"],
+        rows: DenseRows,
+        on_swept: OnSwept,
+    ) -> None:
+        """The same on an accelerator: everything stays there."""
+        sources, device, done = self.sources, values.device, 0
+        order = np.argsort(-covectors.layer, kind="stable")
+        while len(order):
+            width = sources.first_column[int(covectors.layer[order[0]])]
+            step = max(1, BLOCK_BYTES // (width * values.element_size()))
+            some, order = order[:step], order[step:]
+            targets = covectors.take(some)
+            block = exact(values).new_zeros(len(some), width)
+            for group in groups_of(targets.layer, targets.pos - sources.first, self.local.frozen):
+                parts = (self.local.frozen, self.attention, sources, self.forward_prefix)
+                weights = sweep_block(*parts, targets.take(group))
+                place = on_device(group, device)
+                block[:, : weights.shape[1]].index_copy_(0, place, exact(weights))
+            both = on_device(np.stack([some, sources.bias_column + targets.layer]), device)
+            at = torch.arange(len(some), device=device)
+            block[at, both[1]] += exact(constants.index_select(0, both[0]))
+            own = exact(values.index_select(0, both[0])).double()
+            rows.add(nodes[some], targets.layer, block, own)
+            done += len(some)
             on_swept(done)
 
 
@@ -202,52 +257,55 @@ def prepare_sweep(local: LocalReplacement, split: int = 0) -> Sweeper:
     )
 
 
-def expand(sweeper: Sweeper, settings: Expansion, progress: Progress) -> SparseRows:
+def expand(sweeper: Sweeper, settings: Expansion, progress: Progress) -> Rows:
     """Rows of all targets and of the features with most influence on them."""
     features, targets, sources = sweeper.local.features, sweeper.local.targets, sweeper.sources
     n_columns = sources.first_column[-1]
-    rows = SparseRows(n_columns + len(targets.described), settings.kept_share)
-    target_nodes = torch.arange(n_columns, rows.n_nodes, device=sources.feature_column.device)
+    rows = _no_rows(sweeper, settings.kept_share)
+    target_nodes = np.arange(n_columns, rows.n_nodes)
     seed = np.zeros(rows.n_nodes)
-    seed[n_columns:] = targets.covectors.weight.cpu().numpy()
+    seed[n_columns:] = targets.covectors.weight
     sweeper.add(
         targets.covectors, target_nodes, targets.value, targets.constant, rows, lambda _: None
     )
-    columns = sources.feature_column.cpu().numpy()
     limit = settings.limit(len(features))
     expanded = np.zeros(len(features), dtype=bool)
     while (done := int(expanded.sum())) < limit:
-        chosen = _next_round(rows, seed, columns, expanded, limit - done, settings)
+        chosen = _next_round(rows, seed, expanded, limit - done, settings)
         if len(chosen) == 0:
             break
         expanded[chosen] = True
         sweeper.add_features(
-            torch.from_numpy(chosen).to(features.layer.device),
+            chosen,
             rows,
             lambda swept, done=done: progress("sweep", done + swept, limit),
         )
     return rows
 
 
+def _no_rows(sweeper: Sweeper, kept_share: float) -> Rows:
+    """Where the rows of a trace are collected: with the model, on an accelerator."""
+    sources, targets = sweeper.sources, sweeper.local.targets
+    if sweeper.local.frozen.device.type == "cpu":
+        n_nodes = sources.first_column[-1] + len(targets.described)
+        return SparseRows(n_nodes, kept_share, sources.feature_column)
+    return DenseRows(sources, len(targets.described), kept_share, exact(targets.value))
+
+
 def _next_round(
-    rows: SparseRows,
+    rows: Rows,
     seed: Float[ndarray, " node"],
-    columns: Int[ndarray, " feat"],
-    expanded: ndarray,
+    expanded: Bool[ndarray, " feat"],
     budget: int,
     settings: Expansion,
 ) -> Int[ndarray, " chosen"]:
     """The features to expand next; empty if too little influence is unresolved."""
-    unexpanded = np.flatnonzero(~expanded)
-    unbounded = settings.everything or (settings.tolerance <= 0 and len(unexpanded) <= budget)
-    if unbounded:
-        return unexpanded
-    arrived = rows.influence(seed)[columns[unexpanded]] / seed.sum()
-    if arrived.sum() <= settings.tolerance:
-        return unexpanded[:0]
-    size = min(budget, max(FIRST_ROUND, len(rows.nodes)))
-    best = np.argsort(-arrived, kind="stable")[:size]
-    return unexpanded[best[arrived[best] > 0]]
+    pending = len(expanded) - int(expanded.sum())
+    if settings.everything or (settings.tolerance <= 0 and pending <= budget):
+        return np.flatnonzero(~expanded)
+    size = min(budget, max(FIRST_ROUND, len(rows)))
+    chosen, unresolved = rows.leading(seed, expanded, size)
+    return chosen if unresolved > settings.tolerance else chosen[:0]
 
 
 def thin(block: Float[ndarray, "row column"], share: float) -> ThinRows:

@@ -18,14 +18,22 @@ at their values, with c the covector on these:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
-from circuits.attribution.local_replacement import LocalReplacement, written_at
+from circuits.attribution.local_replacement import (
+    LocalReplacement,
+    Written,
+    require_sound,
+    written_at,
+)
 from circuits.features.active import ActiveFeatures, LinearPath
+from circuits.machine import on_device
 from circuits.model.frozen import FrozenModel
 from circuits.recording.attention import attended, attention_constant
 from circuits.recording.record import Recording
@@ -37,37 +45,48 @@ TILE_WIDTH = 64  # largest tile where positions have unequal numbers of sources
 
 @dataclass(frozen=True)
 class Tiles:
-    """Vectors with a position and a column each, packed so that one batched product reads them."""
+    """Vectors with a position and a column each, packed so that one batched product reads them.
+
+    How many tiles and sources there are up to a position is known on the host.
+    """
 
     pos: Int[Tensor, " tile"]  # ascending, counted from the first swept position
     vectors: Float[Tensor, "tile width d_model"]  # zero where a tile is not full
     slot: Int[Tensor, " source"]  # place of each source in the flattened (tile, width), ascending
     column: Int[Tensor, " source"]
+    constant: Int[Tensor, " constant"]  # slots of the constants, which share the bias column
+    bias_column: int
+    tiles_before: Int[ndarray, " pos"]  # of each position, and of the end
+    sources_before: Int[ndarray, " pos"]
+    constants_before: Int[ndarray, " pos"]
     one_per_position: bool  # tile p is position p
 
     def at(self, pos: int) -> tuple[Int[Tensor, " source"], Float[Tensor, "source d_model"]]:
-        """Columns and vectors of the sources at one position."""
-        tiles = torch.searchsorted(self.pos, torch.arange(pos, pos + 2, device=self.pos.device))
-        first, end = torch.searchsorted(self.slot, tiles * self.vectors.shape[1]).tolist()
+        """Columns and vectors of the sources at one position, without constants."""
+        first, end = self.sources_before[pos : pos + 2].tolist()
         return self.column[first:end], self.vectors.flatten(0, 1)[self.slot[first:end]]
 
     def read(
         self, covector: Float[Tensor, "active pos d_model"], rows: Float[Tensor, "row column"]
     ) -> None:
         """Add covector · vector to the columns of all sources at the covectors' positions."""
-        n_tiles = int(torch.searchsorted(self.pos, covector.shape[1]))
+        n_pos = covector.shape[1]
+        n_tiles = int(self.tiles_before[n_pos])
         if n_tiles == 0 or len(covector) == 0:
             return
-        width = self.vectors.shape[1]
-        n_sources = int(torch.searchsorted(self.slot, n_tiles * width))
         if not self.one_per_position:
             covector = covector.index_select(1, self.pos[:n_tiles])
-        at_tiles = covector.transpose(0, 1)
-        weights = torch.bmm(at_tiles, self.vectors[:n_tiles].mT)  # (tile, row, width)
-        flat = weights.transpose(0, 1).reshape(len(covector), -1)
-        rows[: len(covector)].index_add_(
-            1, self.column[:n_sources], flat.index_select(1, self.slot[:n_sources])
-        )
+        weights = torch.bmm(covector.transpose(0, 1), self.vectors[:n_tiles].mT)
+        flat = weights.transpose(0, 1).reshape(len(covector), -1)  # (row, tile and slot)
+        up_to = rows[: len(covector)]
+        n_sources = int(self.sources_before[n_pos])
+        if n_sources:
+            own = flat.index_select(1, self.slot[:n_sources])
+            up_to.index_add_(1, self.column[:n_sources], own)
+        n_constants = int(self.constants_before[n_pos])
+        if n_constants:
+            of_constants = flat.index_select(1, self.constant[:n_constants])
+            up_to[:, self.bias_column].add_(of_constants.sum(1))
 
 
 @dataclass(frozen=True)
@@ -87,7 +106,7 @@ class LayerSources:
         """Add covector · constant to the layer's bias column."""
         if self.has_attention_constant:
             constant = self.attention_constant[: covector.shape[1]].flatten()
-            rows[: len(covector), self.bias_column] += covector.flatten(1) @ constant
+            rows[: len(covector), self.bias_column].add_(covector.flatten(1) @ constant)
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,8 @@ class PrefixValues:
     """Components of the prefix positions' residual, as values of every layer's attention."""
 
     column: Int[Tensor, " component"]
-    values: tuple[Float[Tensor, "prefix_values component"], ...]  # per layer, (pos, kv head) flat
+    # Per layer, (pos, kv head) flat; none if there are no such positions.
+    values: tuple[Float[Tensor, "prefix_values component"], ...]
 
     def read(
         self,
@@ -104,7 +124,7 @@ class PrefixValues:
         rows: Float[Tensor, "row column"],
     ) -> None:
         """Add covector · value to the columns of all components."""
-        if len(self.column):
+        if self.values:
             weights = covector.flatten(1) @ self.values[layer]
             rows[: len(covector)].index_add_(1, self.column, weights)
 
@@ -117,7 +137,7 @@ class Sources:
     layers: tuple[LayerSources, ...]
     inputs: tuple[Float[Tensor, "pos d_model"], ...]  # token embeddings, position embeddings
     prefix: PrefixValues
-    feature_column: Int[Tensor, " feat"]
+    feature_column: Int[ndarray, " feat"]
     first_column: tuple[int, ...]  # of each layer's features, and the number of columns
     bias_column: int  # of layer 0; the final norm's and unembedding's follow the last layer's
     nodes: NodeTable  # of the columns
@@ -138,26 +158,29 @@ class Sources:
 
 
 def build_sources(local: LocalReplacement) -> Sources:
-    """Assign all sources of a prompt to columns."""
+    """Assign all sources of a prompt to columns.  Raises DamagedWeights if any overflows."""
     frozen, recording, features = local.frozen, local.recording, local.features
     first = local.first_swept
     length, n_prefix = len(recording.prompt), recording.prompt.n_prefix
     inputs = recording.inputs
     bias = len(inputs) * length
-    counts = torch.bincount(features.layer, minlength=frozen.n_layers).tolist()
     starts = [bias + frozen.n_layers + 1]
-    for count in counts:
-        starts.append(starts[-1] + count + length - n_prefix)
+    for start, end in pairwise(features.first):
+        starts.append(starts[-1] + end - start + length - n_prefix)
     # Features are sorted by layer, with the errors of each layer after its features.
-    feature_column = torch.arange(len(features), device=features.layer.device)
-    feature_column = feature_column + starts[0] + features.layer * (length - n_prefix)
+    feature_column = np.arange(len(features)) + starts[0]
+    feature_column += features.on_host.layer * (length - n_prefix)
     constants = list(map(attention_constant, frozen.blocks, recording.blocks))
+    layers: list[LayerSources] = []
+    finite: dict[int, Tensor] = {}
+    for layer, end in enumerate(starts[1:]):
+        written = written_at(local, layer)
+        finite[layer] = written.error.isfinite().all()
+        layers.append(_layer(local, layer, written, feature_column, end, bias, constants[layer]))
+    require_sound(local, finite)
     return Sources(
         first=first,
-        layers=tuple(
-            _layer(local, layer, feature_column, end, bias, constants[layer])
-            for layer, end in enumerate(starts[1:])
-        ),
+        layers=tuple(layers),
         inputs=inputs,
         prefix=prefix_values(frozen, recording, first, constants, bias),
         feature_column=feature_column,
@@ -181,6 +204,8 @@ def prefix_values(
     own = torch.arange(first, device=device)
     columns = [own + length * kind for kind in range(len(inputs))]
     columns.append(bias_column + torch.arange(n_layers, device=device))
+    if not first:
+        return PrefixValues(torch.cat(columns), ())
     residual = recording.tokens.new_zeros(len(inputs) * first + n_layers, first, frozen.d_model)
     for kind, vectors in enumerate(inputs):
         residual[kind * first + own, own] = vectors[:first]
@@ -199,7 +224,8 @@ def prefix_values(
 def _layer(
     local: LocalReplacement,
     layer: int,
-    feature_column: Int[Tensor, " feat"],
+    written: Written,
+    feature_column: Int[ndarray, " feat"],
     end: int,
     bias_column: int,
     attended: Float[Tensor, "pos d_model"],
@@ -207,40 +233,51 @@ def _layer(
     """The sources of a layer: features that write here, errors, constants."""
     recording, features, first = local.recording, local.features, local.first_swept
     length, n_prefix = len(recording.prompt), recording.prompt.n_prefix
-    written = written_at(local, layer)
-    writing, vectors, error = written.features, written.vectors, written.error
-    constant, linear = written.constant, written.linear
+    error, constant = written.error, written.constant
     # At prefix positions the MLP's whole output is a constant.
     constant[:n_prefix] = recording.blocks[layer].contribution[:n_prefix]
-    biased = constant[first:].any(1).nonzero()[:, 0] + first
-    pos = torch.arange(n_prefix, length, device=error.device)
-    errors = torch.arange(end - len(pos), end, device=pos.device)
-    biases = torch.full_like(biased, bias_column + layer)
+    biased = _nonzero(constant[first:]) + first
+    pos = np.arange(n_prefix, length)
+    writing = [np.arange(0)]
+    for source in features.writing_to(layer):
+        writing.append(np.arange(features.first[source], features.first[source + 1]))
+    rows = np.concatenate(writing)
     return LayerSources(
         tiles=pack_tiles(
-            torch.cat([features.pos[writing], pos, biased]) - first,
-            torch.cat([vectors, error[n_prefix:], constant[biased]]),
-            torch.cat([feature_column[writing], errors, biases]),
+            np.concatenate([features.on_host.pos[rows], pos, biased]) - first,
+            torch.cat(
+                [written.vectors, error[n_prefix:], constant[on_device(biased, error.device)]]
+            ),
+            np.concatenate([feature_column[rows], np.arange(end - len(pos), end)]),
+            bias_column + layer,
+            length - first,
         ),
         mlp_constant=constant[first:],
         attention_constant=attended[first:],
-        has_attention_constant=bool(attended[first:].any()),
-        linear=linear,
+        has_attention_constant=local.frozen.blocks[layer].biased,
+        linear=written.linear,
         bias_column=bias_column + layer,
     )
 
 
-def slots(counts: Int[Tensor, " pos"]) -> int:
+def _nonzero(vectors: Float[Tensor, "pos d_model"]) -> Int[ndarray, " some"]:
+    """Positions with a vector that is not zero; on an accelerator all, since it is not asked."""
+    if vectors.device.type == "cpu":
+        return vectors.any(1).nonzero()[:, 0].numpy()
+    return np.arange(len(vectors))
+
+
+def slots(counts: Int[ndarray, " pos"]) -> int:
     """Number of slots of tiles with these numbers of sources by position."""
     return _slots(counts, tile_width(counts))
 
 
-def tile_width(counts: Int[Tensor, " pos"]) -> int:
+def tile_width(counts: Int[ndarray, " pos"]) -> int:
     """The width of one tile per position if sources are spread evenly, else limited by padding.
 
     On a long prompt most positions of a layer have an error and no feature.
     """
-    widest = max(1, int(counts.max()) if len(counts) else 1)
+    widest = max(1, int(counts.max(initial=1)))
     most = MOST_PADDING * int(counts.sum())
     if widest * len(counts) <= most:
         return widest
@@ -250,32 +287,47 @@ def tile_width(counts: Int[Tensor, " pos"]) -> int:
     return width
 
 
-def _slots(counts: Int[Tensor, " pos"], width: int) -> int:
-    return int(((counts + width - 1) // width).sum()) * width
+def _slots(counts: Int[ndarray, " pos"], width: int) -> int:
+    return int((-(-counts // width)).sum()) * width
 
 
 def pack_tiles(
-    pos: Int[Tensor, " source"],
-    vectors: Float[Tensor, "source d_model"],
-    column: Int[Tensor, " source"],
+    pos: Int[ndarray, " vector"],
+    vectors: Float[Tensor, "vector d_model"],
+    column: Int[ndarray, " source"],
+    bias_column: int,
+    n_pos: int,
 ) -> Tiles:
-    """Group sources by position into tiles of equal width."""
-    order = torch.argsort(pos, stable=True)
-    pos, column = pos[order], column[order]
-    counts = torch.bincount(pos)
+    """Group vectors by position into tiles of equal width; those without a column are constants."""
+    order = np.argsort(pos, kind="stable")
+    pos = pos[order]
+    counts = np.bincount(pos, minlength=n_pos)
     width = tile_width(counts)
-    n_tiles = (counts + width - 1) // width
-    rank = torch.arange(len(pos), device=pos.device) - (counts.cumsum(0) - counts)[pos]
-    slot = (n_tiles.cumsum(0) - n_tiles)[pos] * width + rank
+    n_tiles = -(-counts // width)
+    rank = np.arange(len(pos)) - (counts.cumsum() - counts)[pos]
+    slot = (n_tiles.cumsum() - n_tiles)[pos] * width + rank
+    source = order < len(column)
+    place = on_device(np.stack([slot, order]), vectors.device)
     packed = vectors.new_zeros(int(n_tiles.sum()) * width, vectors.shape[1])
-    packed[slot] = vectors[order]
+    packed[place[0]] = vectors.index_select(0, place[1])
+    sources = on_device(np.stack([slot[source], column[order[source]]]), vectors.device)
     return Tiles(
-        pos=torch.repeat_interleave(torch.arange(len(counts), device=pos.device), n_tiles),
+        pos=on_device(np.repeat(np.arange(n_pos), n_tiles), vectors.device),
         vectors=packed.view(-1, width, vectors.shape[1]),
-        slot=slot,
-        column=column,
+        slot=sources[0],
+        column=sources[1],
+        constant=on_device(slot[~source], vectors.device),
+        bias_column=bias_column,
+        tiles_before=_before(n_tiles),
+        sources_before=_before(np.bincount(pos[source], minlength=n_pos)),
+        constants_before=_before(np.bincount(pos[~source], minlength=n_pos)),
         one_per_position=bool((n_tiles == 1).all()),
     )
+
+
+def _before(counts: Int[ndarray, " pos"]) -> Int[ndarray, " end"]:
+    """Sums of the counts before each position, and of all."""
+    return np.concatenate([[0], counts.cumsum()])
 
 
 def _nodes(frozen: FrozenModel, recording: Recording, features: ActiveFeatures) -> NodeTable:
@@ -287,23 +339,12 @@ def _nodes(frozen: FrozenModel, recording: Recording, features: ActiveFeatures) 
     if recording.positions is not None:
         parts.append((NodeKind.POSITION, none, pos, none))
     parts.append((NodeKind.BIAS, np.arange(frozen.n_layers + 1), none, none))
-    layers, feature_pos, index, activation, value = (
-        column.detach().cpu().double().numpy()
-        if column.is_floating_point()
-        else column.cpu().numpy()
-        for column in (
-            features.layer,
-            features.pos,
-            features.index,
-            features.activation,
-            features.value,
-        )
-    )
+    places = features.on_host
+    activation, value = features.numbers
     for layer in range(frozen.n_layers):
-        here = layers == layer
-        parts.append(
-            (NodeKind.FEATURE, layer, feature_pos[here], index[here], activation[here], value[here])
-        )
+        here = features.read_at(layer)
+        columns = (places.pos, places.index, activation, value)
+        parts.append((NodeKind.FEATURE, layer, *(column[here] for column in columns)))
         parts.append((NodeKind.ERROR, layer, np.arange(n_prefix, length), none))
     return node_table(parts)
 

@@ -34,12 +34,14 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from circuits.attribution.sources import Sources
-from circuits.machine import each_block
+from circuits.machine import each_block, on_device
 from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.attention import CACHE_POSITIONS, Attention
 
@@ -84,7 +86,7 @@ class ForwardPrefix:
 
 def blocks_of(
     targets: Covectors, sources: Sources, split: int, workers: int
-) -> list[Int[Tensor, " row"]]:
+) -> list[Int[ndarray, " row"]]:
     """Targets that are swept together, most costly block first, each by layer from the top.
 
     Targets below `split` never share a block with those that stop there.
@@ -105,10 +107,7 @@ def blocks_of(
         return crossed * (pos[rows[-1]] + 1)
 
     blocks.sort(key=cost, reverse=True)
-    return [
-        torch.tensor(sorted(rows, key=lambda row: -layer[row]), device=targets.pos.device)
-        for rows in blocks
-    ]
+    return [np.array(sorted(rows, key=lambda row: -layer[row])) for rows in blocks]
 
 
 def block_positions(total: int, workers: int) -> int:
@@ -147,10 +146,10 @@ def sweep_block(
 
     Columns are those of `sources`, up to the last that affects any target of the block.
     """
-    pos = targets.pos - sources.first
-    layers = targets.layer.tolist()
+    layers, n_pos = targets.layer.tolist(), int(targets.pos.max()) - sources.first + 1
+    pos = on_device(targets.pos - sources.first, targets.covector.device)
     rows = targets.covector.new_zeros(len(layers), sources.columns_below(layers[0]))
-    covector = targets.covector.new_zeros(len(layers), int(pos.max()) + 1, frozen.d_model)
+    covector = targets.covector.new_zeros(len(layers), n_pos, frozen.d_model)
     covector[torch.arange(len(layers), device=pos.device), pos] = targets.covector
     crossed, bottom = 0, forward_prefix.split if layers[-1] >= forward_prefix.split else 0
     to_lower: dict[int, list[Tensor]] = {}  # what came through skips, by the layer that they read
@@ -198,7 +197,7 @@ def build_forward_prefix(
         return _group(frozen, attention, sources, split, start)
 
     starts = list(range(length - first))
-    groups = each_block(group_at, starts, sources.feature_column.device)
+    groups = each_block(group_at, starts, frozen.device)
     return ForwardPrefix(split, (_shared_group(frozen, attention, sources, split), *groups))
 
 
@@ -208,16 +207,13 @@ def _group(
     """Token, features and errors at one swept position."""
     pos, length = sources.first + start, len(sources.inputs[0])
     written = [entering.tiles.at(start) for entering in sources.layers[:split]]
-    own = [
-        (column[column >= sources.first_column[0]], vectors[column >= sources.first_column[0]])
-        for column, vectors in written
-    ]
     inputs = torch.stack([vectors[pos] for vectors in sources.inputs])
     kinds = torch.arange(len(inputs), device=inputs.device)
-    columns = torch.cat([kinds * length + pos, torch.cat([column for column, _ in own]).unique()])
+    entering = torch.cat([column for column, _ in written]).unique()
+    columns = torch.cat([kinds * length + pos, entering])
     residual = inputs.new_zeros(len(columns), length - pos, frozen.d_model)
     residual[: len(inputs), 0] = inputs
-    for layer, (column, vectors) in enumerate(own):
+    for layer, (column, vectors) in enumerate(written):
         # Columns are in layer order, so those that have entered come first.
         entered = residual[: int(torch.searchsorted(columns, sources.first_column[layer]))]
         attended = attention.push_forward(layer, entered)

@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
+from circuits.machine import exact, on_device
 from circuits.model.frozen import Covectors, FrozenModel
 from circuits.model.prompt import TargetError
 from circuits.recording.record import Recording
@@ -49,7 +52,7 @@ class Targets:
 
     covectors: Covectors
     kind: NodeKind
-    index: Int[Tensor, " target"]  # vocabulary id of a logit, number of any other direction
+    index: Int[ndarray, " target"]  # vocabulary id of a logit, number of any other direction
     value: Float[Tensor, " target"]  # the model's own value, what incoming weights must sum to
     constant: Float[Tensor, " target"]  # part of value that comes from final biases
     described: tuple[Target, ...]
@@ -70,9 +73,8 @@ def read_targets(
     pos = recording.position
     if settings.directions:
         return _direction_targets(frozen, recording, settings.directions, pos)
-    probabilities = recording.logits.double().softmax(-1)
-    chosen = list(settings.tokens) or _most_probable(probabilities, settings)
-    ids = torch.tensor(chosen, device=frozen.device)
+    chosen, probabilities = _chosen(recording.logits, settings)
+    ids = on_device(chosen, frozen.device)
     rival, bias = settings.against, frozen.unembedding_bias
     against = frozen.unembedding_mean if rival is None else frozen.unembedding[rival]
     bias_value = torch.zeros_like(frozen.unembedding[ids, 0])
@@ -85,10 +87,13 @@ def read_targets(
         directions=frozen.unembedding[ids] - against,
         bias_value=bias_value,
         pos=pos,
-        seeds=torch.ones(len(ids)).double() if named else probabilities[ids],
+        seeds=np.ones(len(chosen)) if named else probabilities,
         kind=NodeKind.LOGIT if rival is None else NodeKind.TARGET,
-        index=ids if rival is None else torch.arange(len(ids)),
-        described=tuple(_described(token, rival, probabilities, token_texts) for token in chosen),
+        index=chosen if rival is None else np.arange(len(chosen)),
+        described=tuple(
+            _described(token, rival, probability, token_texts)
+            for token, probability in zip(chosen.tolist(), probabilities.tolist(), strict=True)
+        ),
     )
 
 
@@ -125,22 +130,25 @@ def _require_consistent(frozen: FrozenModel, settings: TargetSettings) -> None:
 
 
 def _described(
-    token: int,
-    rival: int | None,
-    probabilities: Float[Tensor, " d_vocab"],
-    token_texts: Callable[[int], str],
+    token: int, rival: int | None, probability: float, token_texts: Callable[[int], str]
 ) -> Target:
     if rival is not None:
         return Target(text=f"{token_texts(token)} − {token_texts(rival)}", probability=1.0)
-    probability = min(1.0, float(probabilities[token]))
-    return Target(text=token_texts(token), token_id=token, probability=probability)
+    return Target(text=token_texts(token), token_id=token, probability=min(1.0, probability))
 
 
-def _most_probable(probabilities: Float[Tensor, " d_vocab"], settings: TargetSettings) -> list[int]:
+def _chosen(
+    logits: Float[Tensor, " d_vocab"], settings: TargetSettings
+) -> tuple[Int[ndarray, " target"], Float[ndarray, " target"]]:
+    """The tokens to explain and their probabilities."""
+    probabilities = exact(logits).cpu().double().softmax(-1)
+    if settings.tokens:
+        tokens = np.array(settings.tokens)
+        return tokens, probabilities.numpy()[tokens]
     top = probabilities.topk(min(settings.max_logits, len(probabilities)))
     before = top.values.cumsum(0) - top.values
     count = max(1, int((before < settings.probability_mass).sum()))
-    return top.indices[:count].tolist()
+    return top.indices[:count].numpy(), top.values[:count].numpy()
 
 
 def _final_targets(
@@ -150,21 +158,21 @@ def _final_targets(
     directions: Float[Tensor, "target d_model"],
     bias_value: Float[Tensor, " target"],
     pos: int,
-    seeds: Float[Tensor, " target"],
+    seeds: Float[ndarray, " target"],
     kind: NodeKind,
-    index: Int[Tensor, " target"],
+    index: Int[ndarray, " target"],
     described: tuple[Target, ...],
 ) -> Targets:
     """Targets that read the normalised final residual."""
     norm, denominator = frozen.final_norm, recording.final_denominator[pos]
     final = norm.linear(recording.final_residual[pos], denominator) + norm.bias
-    positions = torch.full((len(directions),), pos, device=frozen.device)
+    positions = np.full(len(directions), pos)
     return Targets(
         covectors=Covectors(
-            layer=torch.full_like(positions, frozen.n_layers),
+            layer=np.full(len(directions), frozen.n_layers),
             pos=positions,
             covector=norm.transpose(directions, denominator.expand(len(directions))),
-            weight=seeds.to(positions.device),
+            weight=seeds,
         ),
         kind=kind,
         index=index,
@@ -182,7 +190,7 @@ def _direction_targets(
     for number, direction in enumerate(directions):
         vector = direction.vector.to(frozen.unembedding)[None]
         described = (Target(text=direction.text, probability=1.0),)
-        index, seed = torch.tensor([number]), torch.ones(1, dtype=torch.float64)
+        index, seed = np.array([number]), np.ones(1)
         if direction.layer is None:
             parts.append(
                 _final_targets(
@@ -198,13 +206,10 @@ def _direction_targets(
                 )
             )
             continue
-        at = torch.tensor([pos], device=frozen.device)
         residual = recording.blocks[direction.layer].mlp_residual[pos]
         parts.append(
             Targets(
-                covectors=Covectors(
-                    torch.full_like(at, direction.layer), at, vector, seed.to(at.device)
-                ),
+                covectors=Covectors(np.array([direction.layer]), np.array([pos]), vector, seed),
                 kind=NodeKind.TARGET,
                 index=index,
                 value=vector @ residual,
@@ -219,13 +224,13 @@ def _concatenate(parts: list[Targets]) -> Targets:
     columns = [part.covectors for part in parts]
     return Targets(
         covectors=Covectors(
-            *(
-                torch.cat([getattr(part, name) for part in columns])
-                for name in ("layer", "pos", "covector", "weight")
-            )
+            layer=np.concatenate([part.layer for part in columns]),
+            pos=np.concatenate([part.pos for part in columns]),
+            covector=torch.cat([part.covector for part in columns]),
+            weight=np.concatenate([part.weight for part in columns]),
         ),
         kind=parts[0].kind,
-        index=torch.cat([part.index for part in parts]),
+        index=np.concatenate([part.index for part in parts]),
         value=torch.cat([part.value for part in parts]),
         constant=torch.cat([part.constant for part in parts]),
         described=tuple(target for part in parts for target in part.described),

@@ -122,7 +122,7 @@ def _describe(
     tokens = output_tokens(subject.frozen, found, rows, subject.spell, PROMOTED)
     promoted.update(zip(new, tokens, strict=True))
     if len(rows):
-        vectors = written(subject.frozen, found, torch.from_numpy(rows).to(found.layer.device))
+        vectors = written(subject.frozen, found, rows)
         directions = torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()
         decoder.update(zip(new, directions, strict=True))
 

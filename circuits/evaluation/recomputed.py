@@ -63,11 +63,11 @@ def _swept(
 ) -> csr_array:
     """Whole rows of all targets and of these features; columns are those of the sources."""
     targets, n_columns = experiment.local.targets, len(sweeper.sources.nodes)
-    rows = SparseRows(n_columns + len(targets.described), kept_share=1.0)
-    own = torch.arange(n_columns, rows.n_nodes, device=targets.covectors.pos.device)
+    rows = SparseRows(n_columns + len(targets.described), 1.0, sweeper.sources.feature_column)
+    own = np.arange(n_columns, rows.n_nodes)
     sweeper.add(targets.covectors, own, targets.value, targets.constant, rows, lambda _: None)
     if len(features):
-        sweeper.add_features(experiment.row[features], rows, lambda _: None)
+        sweeper.add_features(experiment.row[features].cpu().numpy(), rows, lambda _: None)
     return rows.matrix()
 
 

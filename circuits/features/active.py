@@ -8,12 +8,18 @@ Transcoders, cross-layer transcoders and neurons all give an `ActiveFeatures`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from circuits.features.hook_points import MlpPoints
+from circuits.machine import exact, on_device, on_host
 from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.record import Recording
 from graphs.core.nodes import Description
@@ -22,17 +28,27 @@ from graphs.core.provenance import DictionaryIdentity
 
 @runtime_checkable
 class Rows(Protocol):
-    """Encoder and decoder rows of active features, gathered when they are needed."""
+    """Encoder and decoder rows of active features, gathered when they are needed.
 
-    def encoder(self, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        """Covectors on the residual that these features (rows of the columns) read.
+    Features are rows of the columns, and all of one call read at one layer.
+    """
+
+    def encoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        """Covectors on the residual that these features read.
 
         Their product with the residual, plus `ActiveFeatures.constant`, is the feature's value.
         """
         ...
 
-    def decoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+    def decoder(
+        self, layer: int, written: int, feature: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
         """What these features add to the residual at a written layer, activation included."""
+        ...
+
+    @property
+    def d_model(self) -> int:
+        """Length of all rows."""
         ...
 
     def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
@@ -119,6 +135,15 @@ class LinearPath(Protocol):
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where features are."""
+
+    layer: Int[ndarray, " feat"]
+    pos: Int[ndarray, " feat"]
+    index: Int[ndarray, " feat"]
+
+
+@dataclass(frozen=True)
 class ActiveFeatures:
     """The active features of one prompt: one row each, sorted by (layer, pos, index)."""
 
@@ -128,7 +153,7 @@ class ActiveFeatures:
     activation: Float[Tensor, " feat"]  # after the nonlinearity
     value: Float[Tensor, " feat"]  # pre-activation; neurons: the activation
     constant: Float[Tensor, " feat"]  # part of value that comes from biases
-    last_written: Int[Tensor, " feat"]  # last layer that the feature writes to; first is its own
+    reach: tuple[int, ...]  # by layer: the last that its features write to; the first is their own
     rows: Rows
     identity: DictionaryIdentity
     found: int  # active features before any selection
@@ -136,9 +161,48 @@ class ActiveFeatures:
     def __len__(self) -> int:
         return len(self.layer)
 
+    @cached_property
+    def on_host(self) -> Places:
+        """Layer, position and index of each feature as arrays."""
+        return Places(*on_host(self.layer, self.pos, self.index))
+
+    @cached_property
+    def numbers(self) -> tuple[Float[ndarray, " feat"], Float[ndarray, " feat"]]:
+        """Activations and values as arrays."""
+        activation, value = on_host(exact(self.activation), exact(self.value))
+        return activation, value
+
+    @cached_property
+    def first(self) -> tuple[int, ...]:
+        """By layer the row of its first feature, and the number of rows."""
+        layers = np.arange(len(self.reach) + 1)
+        return tuple(np.searchsorted(self.on_host.layer, layers).tolist())
+
+    def read_at(self, layer: int) -> slice:
+        """The rows of the features that read at a layer."""
+        return slice(self.first[layer], self.first[layer + 1])
+
+    def writing_to(self, layer: int) -> list[int]:
+        """The layers with features that write to a layer."""
+        return [
+            source
+            for source in range(layer + 1)
+            if self.reach[source] >= layer and self.first[source] < self.first[source + 1]
+        ]
+
+    def encoder(self, rows: Int[ndarray, " row"]) -> Float[Tensor, "row d_model"]:
+        """Covectors of these features, whose rows ascend."""
+        found, device = [self.activation.new_empty(0, self.rows.d_model)], self.layer.device
+        ends = np.searchsorted(rows, self.first)
+        for layer, (start, end) in enumerate(pairwise(ends)):
+            if start < end:
+                found.append(self.rows.encoder(layer, on_device(rows[start:end], device)))
+        return torch.cat(found)
+
     def places(self) -> list[tuple[int, int, int]]:
         """Layer, position and index of each feature."""
-        columns = (self.layer.tolist(), self.pos.tolist(), self.index.tolist())
+        found = self.on_host
+        columns = found.layer.tolist(), found.pos.tolist(), found.index.tolist()
         return list(zip(*columns, strict=True))
 
 

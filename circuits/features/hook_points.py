@@ -92,6 +92,10 @@ class MlpPoints:
             return norm.linear(residual, denominator)
         return norm.centre(residual) / denominator[:, None]
 
+    def has_constant_input(self, layer: int) -> bool:
+        """Whether the dictionary reads anything from a zero residual."""
+        return self.read == ReadPoint.MLP_INPUT and self.frozen.blocks[layer].mlp_norm.biased
+
     def constant_input(self, layer: int) -> Float[Tensor, " d_model"]:
         """What the dictionary reads from a zero residual."""
         bias = self.frozen.blocks[layer].mlp_norm.bias

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.features.active import ActiveFeatures, FeatureLayer, LinearPath, Rows
@@ -22,17 +22,19 @@ class FilledRows:
 
     parts: tuple[Rows, Rows]
     filled: tuple[bool, ...]  # by layer: whether it belongs to the second
-    second: Bool[Tensor, " feat"]
     row: Int[Tensor, " feat"]  # in its part
 
-    def encoder(self, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        return self._gathered(feature, [part.encoder for part in self.parts])
+    @property
+    def d_model(self) -> int:
+        return self.parts[0].d_model
 
-    def decoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        def gather(part: Rows):
-            return lambda rows: part.decoder(layer, rows)
+    def encoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        return self.parts[self.filled[layer]].encoder(layer, self.row[feature])
 
-        return self._gathered(feature, [gather(part) for part in self.parts])
+    def decoder(
+        self, layer: int, written: int, feature: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        return self.parts[self.filled[layer]].decoder(layer, written, self.row[feature])
 
     def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
         return self.parts[self.filled[layer]].constant(layer)
@@ -42,14 +44,6 @@ class FilledRows:
 
     def at(self, layer: int) -> FeatureLayer:
         return self.parts[self.filled[layer]].at(layer)
-
-    def _gathered(self, feature: Int[Tensor, " row"], gather: list) -> Tensor:
-        second = self.second[feature]
-        first = gather[0](self.row[feature[~second]])
-        other = gather[1](self.row[feature[second]])
-        rows = first.new_empty(len(feature), first.shape[1])
-        rows[~second], rows[second] = first, other
-        return rows
 
 
 @dataclass(frozen=True)
@@ -82,16 +76,16 @@ class Filled:
         neurons = self.neurons.activate(frozen, recording, targets, layers)
         columns = [
             torch.cat([getattr(features, name), getattr(neurons, name)])
-            for name in ("layer", "pos", "index", "activation", "value", "constant", "last_written")
+            for name in ("layer", "pos", "index", "activation", "value", "constant")
         ]
         # Both are sorted, and no layer is in both: sorting by layer alone is enough.
         order = torch.argsort(columns[0], stable=True)
-        row = torch.cat([torch.arange(len(features)), torch.arange(len(neurons))]).to(order)
-        second, row = order >= len(features), row[order]
+        row = torch.where(order < len(features), order, order - len(features))
         kind = f"{features.identity.kind} and neurons"
         return ActiveFeatures(
             *(column[order] for column in columns),
-            rows=FilledRows((features.rows, neurons.rows), filled, second, row),
+            reach=features.reach,
+            rows=FilledRows((features.rows, neurons.rows), filled, row),
             identity=features.identity.model_copy(update={"kind": kind}),
             found=features.found + neurons.found,
         )

@@ -26,9 +26,11 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -36,6 +38,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from circuits.features.active import ActiveFeatures
+from circuits.machine import on_device
 from circuits.model.frozen import FrozenModel
 from graphs.core.nodes import Description, Example
 from graphs.disk.files import (
@@ -63,17 +66,14 @@ def output_tokens(
     """The `count` tokens that each chosen feature promotes most."""
     if len(chosen) == 0:
         return []
-    rows = torch.from_numpy(chosen).to(features.layer.device)
-    vectors = written(frozen, features, rows)
+    vectors = written(frozen, features, chosen)
     directions = frozen.final_norm.centre(vectors) * frozen.final_norm.gain
     # A feature has one label at all positions, except for the sign of its activation.
-    keys = torch.stack(
-        [features.layer[rows], features.index[rows], (features.activation[rows] > 0).long()]
-    )
-    unique, inverse = keys.unique(dim=1, return_inverse=True)
-    order = torch.arange(len(rows), device=rows.device)
-    first = torch.full_like(unique[0], len(rows)).scatter_reduce_(0, inverse, order, "amin")
-    top = _most_promoted(directions[first], frozen.unembedding, count)
+    layer, index = features.on_host.layer[chosen], features.on_host.index[chosen]
+    keys = np.stack([layer, index, features.numbers[0][chosen] > 0])
+    _, first, inverse = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    directions = directions.index_select(0, on_device(first, directions.device))
+    top = _most_promoted(directions, frozen.unembedding, count)
     spelled = [tuple(spell(token) for token in row) for row in top.tolist()]
     return [spelled[i] for i in inverse.tolist()]
 
@@ -111,15 +111,18 @@ def _largest(logits: Float[Tensor, "row d_vocab"], count: int) -> Int[Tensor, "r
 
 
 def written(
-    frozen: FrozenModel, features: ActiveFeatures, rows: Int[Tensor, " chosen"]
+    frozen: FrozenModel, features: ActiveFeatures, rows: Int[ndarray, " chosen"]
 ) -> Float[Tensor, "chosen d_model"]:
     """Sum over written layers of what each feature adds to the residual."""
     total = frozen.unembedding.new_zeros(len(rows), frozen.d_model)
-    first, last = features.layer[rows], features.last_written[rows]
-    for layer in range(frozen.n_layers):
-        here = ((first <= layer) & (last >= layer)).nonzero()[:, 0]
-        if len(here):
-            total[here] += features.rows.decoder(layer, rows[here])
+    order = np.argsort(rows, kind="stable")
+    ends = np.searchsorted(rows[order], features.first)
+    for layer, (start, end) in enumerate(pairwise(ends)):
+        if start == end:
+            continue
+        here = on_device(np.stack([order[start:end], rows[order[start:end]]]), total.device)
+        for reached in range(layer, features.reach[layer] + 1):
+            total.index_add_(0, here[0], features.rows.decoder(layer, reached, here[1]))
     return total
 
 

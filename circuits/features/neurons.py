@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -26,6 +27,7 @@ from torch import Tensor
 from circuits.features.active import ActiveFeatures, LinearPath
 from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
 from circuits.features.neuron_layer import NeuronLayer, neuron_layer
+from circuits.machine import on_device
 from circuits.model.architectures import affine, part
 from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.attention import Attention
@@ -43,16 +45,18 @@ class NeuronRows:
     pos: Int[Tensor, " feat"]
     index: Int[Tensor, " feat"]
 
-    def encoder(self, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        points = self.layers[0].points
-        rows = points.recording.tokens.new_empty(len(feature), points.frozen.d_model)
-        for layer in self.layer[feature].unique().tolist():
-            here = (self.layer[feature] == layer).nonzero()[:, 0]
-            pos, index = self.pos[feature[here]], self.index[feature[here]]
-            rows[here] = points.pull_back(layer, pos, self.layers[layer].encoder(pos, index))
-        return rows
+    @property
+    def d_model(self) -> int:
+        return self.layers[0].points.frozen.d_model
 
-    def decoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+    def encoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        mlp, pos, index = self.layers[layer], self.pos[feature], self.index[feature]
+        return mlp.points.pull_back(layer, pos, mlp.encoder(pos, index))
+
+    def decoder(
+        self, layer: int, written: int, feature: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        del written  # neurons write at their own layer only
         mlp, pos, index = self.layers[layer], self.pos[feature], self.index[feature]
         rows = mlp.activation[pos, index, None] * mlp.down.T[index]
         return mlp.points.written(layer, pos, rows)
@@ -102,25 +106,28 @@ class Neurons:
         points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
         layers = tuple(neuron_layer(points, i) for i in range(frozen.n_layers))
         scores = attribution(layers, targets)
-        if among is not None:
-            scores[[layer for layer in range(frozen.n_layers) if layer not in among]] = 0
+        for layer in range(frozen.n_layers):
+            if among is not None and layer not in among:
+                scores[layer] = 0
         found = int((scores > 0).sum())
         chosen = scores.flatten().topk(min(self.max_features, found)).indices.sort().values
-        layer, pos, index = torch.unravel_index(chosen, scores.shape)
-        activation = recording.tokens.new_empty(len(chosen))
-        constant = torch.empty_like(activation)
-        for i, mlp in enumerate(layers):
-            here = layer == i
-            activation[here] = mlp.activation[pos[here], index[here]]
-            constant[here] = mlp.constant(pos[here], index[here])
+        _, n_pos, n_neurons = scores.shape
+        layer, pos = chosen // (n_pos * n_neurons), chosen // n_neurons % n_pos
+        index = chosen % n_neurons
+        activation = torch.stack([mlp.activation for mlp in layers]).flatten()[chosen]
+        ends = np.arange(len(layers) + 1) * n_pos * n_neurons
+        rows = map(slice, *(np.searchsorted(chosen.cpu().numpy(), ends)[at:] for at in (0, 1)))
+        constant = [
+            mlp.constant(pos[here], index[here]) for mlp, here in zip(layers, rows, strict=False)
+        ]
         return ActiveFeatures(
             layer=layer,
             pos=pos,
             index=index,
             activation=activation,
             value=activation,
-            constant=constant,
-            last_written=layer,
+            constant=torch.cat(constant),
+            reach=tuple(range(frozen.n_layers)),
             rows=NeuronRows(layers, layer, pos, index),
             identity=DictionaryIdentity(kind=NEURONS, name="MLP neurons"),
             found=found,
@@ -135,14 +142,14 @@ def attribution(
     frozen, recording = points.frozen, points.recording
     first, length = recording.prompt.n_prefix, len(recording.prompt)
     scores = layers[0].activation.new_zeros(len(layers), *layers[0].activation.shape)
-    if bool((targets.pos < first).any()):
+    if (targets.pos < first).any():
         return scores  # neurons have no effect on prefix positions
     attention = Attention(frozen, recording, first)
     covector = scores.new_zeros(len(targets.pos), length - first, frozen.d_model)
-    pos = targets.pos - first
+    pos, weight = (on_device(a, scores.device) for a in (targets.pos - first, targets.weight))
 
     def join(layer: int) -> None:
-        rows = (targets.layer == layer).nonzero()[:, 0]
+        rows = on_device(np.flatnonzero(targets.layer == layer), scores.device)
         covector[rows, pos[rows]] += targets.covector[rows]
 
     join(len(layers))
@@ -150,7 +157,7 @@ def attribution(
         mlp = layers[layer]
         at_neurons = mlp.output_covector(covector, first)
         effect = (at_neurons * mlp.activation[first:]).abs()
-        scores[layer, first:] = torch.einsum("t,tpn->pn", targets.weight.to(effect), effect)
+        scores[layer, first:] = torch.einsum("t,tpn->pn", weight.to(effect), effect)
         through_mlp = mlp.input_covector(at_neurons, first)
         if frozen.parallel:
             attention.pull_back(layer, covector, pos, crossed=len(pos))

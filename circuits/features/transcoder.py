@@ -16,9 +16,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from circuits.machine import on_device
 
 CONVERTED_VALUES = 2**26  # of an encoder, per block
 
@@ -58,13 +61,15 @@ class Transcoder:
         self, inputs: Float[Tensor, "*batch d_model"]
     ) -> Float[Tensor, "*batch d_dict"]:
         """Values before the nonlinearity, in the dtype and on the device of the inputs."""
-        return pre_activations(inputs * self.read_scale, self.encoder, self.encoder_bias)
+        scaled = inputs if self.read_scale == 1 else inputs * self.read_scale
+        return pre_activations(scaled, self.encoder, self.encoder_bias)
 
     def encoder_rows(
         self, index: Int[Tensor, " row"], like: Tensor
     ) -> Float[Tensor, "row d_model"]:
         """Encoder rows, as covectors on the input."""
-        return self.encoder[index.to(self.encoder.device)].to(like) * self.read_scale
+        rows = self.encoder.index_select(0, index.to(self.encoder.device)).to(like)
+        return rows if self.read_scale == 1 else rows * self.read_scale
 
     def decoder_rows(
         self,
@@ -91,10 +96,10 @@ class Transcoder:
         return activation @ self.decoders[offset].to(activation)
 
 
-def empty_transcoder(d_model: int) -> Transcoder:
+def empty_transcoder(d_model: int, device: torch.device | None = None) -> Transcoder:
     """A transcoder without features, for layers that a set leaves out: all output is error."""
-    rows = torch.zeros(0, d_model)
-    return Transcoder(rows, torch.zeros(0), (rows,), torch.zeros(d_model), ReLU())
+    rows, bias = torch.zeros(0, d_model, device=device), torch.zeros(d_model, device=device)
+    return Transcoder(rows, rows[:, 0], (rows,), bias, ReLU())
 
 
 def pre_activations(
@@ -204,15 +209,17 @@ class JointTopK:
         pos: Int[Tensor, " feat"],
         index: Int[Tensor, " feat"],
         activation: Float[Tensor, " feat"],
+        n_pos: int,
     ) -> Int[Tensor, " kept"]:
         """The candidates that are among the k of their position, in order."""
-        size = activation.clone()
-        for number, norm in enumerate(self.norms):
-            here = layer == number
-            size[here] *= norm[index[here].to(norm.device)].to(size)
+        widths = np.array([len(norm) for norm in self.norms])
+        starts = on_device(widths.cumsum() - widths, index.device)
+        norms = torch.cat([norm.to(activation) for norm in self.norms])
+        size = activation * norms[starts[layer] + index]
         order = torch.argsort(size, descending=True, stable=True)
         order = order[torch.argsort(pos[order], stable=True)]
-        counts = torch.bincount(pos)
+        counts = torch.zeros(n_pos, dtype=pos.dtype, device=pos.device)
+        counts.index_add_(0, pos, torch.ones_like(pos))
         rank = torch.arange(len(order), device=pos.device) - (counts.cumsum(0) - counts)[pos[order]]
         return order[rank < self.k].sort().values
 

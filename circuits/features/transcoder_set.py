@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,11 +17,14 @@ from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
 from circuits.features.labels import FeatureFiles
 from circuits.features.transcoder import JointTopK, Transcoder, empty_transcoder
 from circuits.features.transcoder_layer import TranscoderLayer
+from circuits.machine import free_device_bytes, on_device
 from circuits.model.frozen import Covectors, DamagedWeights, FrozenModel
 from circuits.recording.record import Recording
 from graphs.core.nodes import Description
 from graphs.core.provenance import DictionaryIdentity
 from graphs.errors import HeadwaterError
+
+TOGETHER = 2**28  # activations of neighbouring layers, on an accelerator: 1 GB in float32
 
 
 class DictionaryMismatch(HeadwaterError):
@@ -47,6 +53,20 @@ class TranscoderSet:
         """The description of a feature in the feature files, if any."""
         return None if self.features is None else self.features.read(layer, index)
 
+    def beside(self, frozen: FrozenModel) -> TranscoderSet:
+        """The set on the accelerator of a model, so that traces do not have to copy it.
+
+        Where there is no room for twice as much it stays as it is, and is copied layer by layer.
+        """
+        device = frozen.device
+        if device.type == "cpu" or 2 * _bytes(self) > free_device_bytes(device):
+            return self
+        return self.on(device)
+
+    def on(self, device: torch.device) -> TranscoderSet:
+        """The set with all its matrices on a device."""
+        return replace(self, layers=_on(self.layers, device), joint=_on(self.joint, device))
+
     def peak_values(self, frozen: FrozenModel, n_tokens: int) -> int:
         """Pre-activations and activations of the widest layer, and a temporary mask."""
         del frozen
@@ -68,7 +88,8 @@ class TranscoderSet:
             )
         if not missing:
             return self
-        return replace(self, layers=(*self.layers, *[empty_transcoder(frozen.d_model)] * missing))
+        empty = empty_transcoder(frozen.d_model, frozen.device)
+        return replace(self, layers=(*self.layers, *[empty] * missing))
 
     def require_fit(self, frozen: FrozenModel) -> None:
         """Raises DictionaryMismatch unless there is a transcoder of the right width per layer."""
@@ -107,15 +128,20 @@ class TranscoderSet:
         """
         fitted = self.fitted(frozen)
         points = MlpPoints(frozen, recording, self.read, self.write)
-        columns = [_active(points, i, fitted) for i in range(frozen.n_layers)]
+        found = list(_active(points, fitted))
+        finite = torch.stack([flag for part in found for flag in part.finite]).tolist()
+        if not all(finite):
+            raise DamagedWeights(
+                f"Layer {finite.index(False)} of {self.identity.name!r} has NaN or infinite "
+                "values: its files are damaged or not meant for this model."
+            )
         layer, pos, index, activation, value, constant = (
-            torch.cat(column) for column in zip(*columns, strict=True)
+            torch.cat(column) for column in zip(*(part.columns for part in found), strict=True)
         )
         if self.joint is not None:
-            kept = self.joint.kept(layer, pos, index, activation)
+            kept = self.joint.kept(layer, pos, index, activation, len(recording.prompt))
             layer, pos, index = layer[kept], pos[kept], index[kept]
             activation, value, constant = activation[kept], value[kept], constant[kept]
-        written = torch.tensor([t.n_written for t in fitted.layers], device=layer.device)
         return ActiveFeatures(
             layer=layer,
             pos=pos,
@@ -123,38 +149,105 @@ class TranscoderSet:
             activation=activation,
             value=value,
             constant=constant,
-            last_written=layer + written[layer] - 1,
+            reach=tuple(number + t.n_written - 1 for number, t in enumerate(fitted.layers)),
             rows=TranscoderRows(fitted.layers, self.joint, points, layer, pos, index, activation),
             identity=self.identity,
             found=len(layer),
         )
 
 
-def _active(points: MlpPoints, layer: int, transcoders: TranscoderSet) -> tuple[Tensor, ...]:
-    """Columns layer, pos, index, activation, value, constant of one layer."""
-    transcoder = transcoders.layers[layer]
-    value = transcoder.pre_activations(points.inputs(layer))
-    if not bool(torch.isfinite(value).all()):
-        raise DamagedWeights(
-            f"Layer {layer} of {transcoders.identity.name!r} has NaN or infinite values: its "
-            "files are damaged or not meant for this model."
-        )
-    # A nonlinearity that chooses among all positions must leave the prefix out.
-    first = points.recording.prompt.n_prefix
-    activation = torch.zeros_like(value)
-    activation[first:] = transcoder.nonlinearity(value[first:])
-    if transcoders.joint is not None:
-        activation = transcoders.joint.candidates(layer, activation)
-    pos, index = activation.nonzero(as_tuple=True)
-    encoder_rows = transcoder.encoder_rows(index, value)
-    return (
-        torch.full_like(pos, layer),
-        pos,
-        index,
-        activation[pos, index],
-        value[pos, index],
-        encoder_rows @ points.constant_input(layer) + transcoder.encoder_bias.to(value)[index],
+def _on(value: Any, device: torch.device) -> Any:
+    """A value with all tensors in it on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        return tuple(_on(part, device) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: _on(getattr(value, field.name), device) for field in fields(value)}
+        return replace(value, **parts)
+    return value
+
+
+def _bytes(value: Any) -> int:
+    """Of all tensors in a value."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, tuple):
+        return sum(map(_bytes, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return sum(_bytes(getattr(value, field.name)) for field in fields(value))
+    return 0
+
+
+class _Found(NamedTuple):
+    """Active features of some layers."""
+
+    finite: list[Tensor]  # by layer: whether all its values are
+    columns: tuple[Tensor, ...]  # layer, pos, index, activation, value, constant
+
+
+def _active(points: MlpPoints, transcoders: TranscoderSet) -> Iterator[_Found]:
+    """Active features of all layers: of several together on an accelerator, which asks less."""
+    first, device = points.recording.prompt.n_prefix, points.frozen.device
+    most = 0 if device.type == "cpu" else TOGETHER
+    values: list[Tensor] = []  # by layer (pos, d_dict)
+    activations: list[Tensor] = []
+    for layer, transcoder in enumerate(transcoders.layers):
+        value = transcoder.pre_activations(points.inputs(layer))
+        # A nonlinearity that chooses among all positions must leave the prefix out.
+        activation = torch.zeros_like(value)
+        activation[first:] = transcoder.nonlinearity(value[first:])
+        if transcoders.joint is not None:
+            activation = transcoders.joint.candidates(layer, activation)
+        values.append(value)
+        activations.append(activation)
+        if sum(one.numel() for one in values) > most or layer + 1 == len(transcoders.layers):
+            numbers = range(layer + 1 - len(values), layer + 1)
+            yield _gathered(points, transcoders, numbers, values, activations)
+            values, activations = [], []
+
+
+def _gathered(
+    points: MlpPoints,
+    transcoders: TranscoderSet,
+    numbers: range,
+    values: list[Tensor],
+    activations: list[Tensor],
+) -> _Found:
+    """Active features of neighbouring layers."""
+    layers = [transcoders.layers[number] for number in numbers]
+    n_pos, device = len(values[0]), values[0].device
+    widths = np.array([one.d_dict for one in layers])
+    starts = (widths * n_pos).cumsum() - widths * n_pos  # of each layer's cells
+    flat = _joined([one.flatten() for one in activations])
+    cell = flat.nonzero()[:, 0]
+    number = torch.bucketize(cell, on_device(starts[1:], device), right=True)
+    place = cell - on_device(starts, device)[number]
+    width = on_device(widths, device)[number]
+    pos, index = place // width.clamp(min=1), place % width.clamp(min=1)
+    bias = _joined([one.encoder_bias.to(values[0]) for one in layers])
+    constant = bias[on_device(widths.cumsum() - widths, device)[number] + index]
+    if points.has_constant_input(numbers[0]):
+        ends = np.searchsorted(cell.cpu().numpy(), [*starts, flat.numel()])
+        for at, start, end in zip(numbers, ends, ends[1:], strict=False):
+            rows = transcoders.layers[at].encoder_rows(index[start:end], constant)
+            constant[start:end] += rows @ points.constant_input(at)
+    return _Found(
+        [one.isfinite().all() for one in values],
+        (
+            number + numbers[0],
+            pos,
+            index,
+            flat[cell],
+            _joined([one.flatten() for one in values])[cell],
+            constant,
+        ),
     )
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """One tensor of all; no copy of a single one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 @dataclass(frozen=True)
@@ -169,31 +262,27 @@ class TranscoderRows:
     index: Int[Tensor, " feat"]
     activation: Float[Tensor, " feat"]
 
-    def encoder(self, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        rows = self.points.recording.tokens.new_empty(len(feature), self.points.frozen.d_model)
-        for layer in self.layer[feature].unique().tolist():
-            here = (self.layer[feature] == layer).nonzero()[:, 0]
-            chosen = feature[here]
-            encoder = self.transcoders[layer].encoder_rows(self.index[chosen], rows)
-            rows[here] = self.points.pull_back(layer, self.pos[chosen], encoder)
-        return rows
+    @property
+    def d_model(self) -> int:
+        return self.points.frozen.d_model
 
-    def decoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        rows = self.points.recording.tokens.new_empty(len(feature), self.points.frozen.d_model)
-        for source in self.layer[feature].unique().tolist():
-            here = (self.layer[feature] == source).nonzero()[:, 0]
-            chosen = feature[here]
-            rows[here] = self.transcoders[source].decoder_rows(
-                layer - source, self.index[chosen], self.activation[chosen]
-            )
-        return self.points.written(layer, self.pos[feature], rows)
+    def encoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
+        encoder = self.transcoders[layer].encoder_rows(self.index[feature], self.activation)
+        return self.points.pull_back(layer, self.pos[feature], encoder)
+
+    def decoder(
+        self, layer: int, written: int, feature: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        rows = self.transcoders[layer].decoder_rows(
+            written - layer, self.index[feature], self.activation[feature]
+        )
+        return self.points.written(written, self.pos[feature], rows)
 
     def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
         constant = self.transcoders[layer].decoder_bias.to(self.activation)
         for source, skip in self._skips(layer).items():
-            read = self.points.constant_input(source)
-            if read.any():
-                constant = constant + skip.to(constant) @ read
+            if self.points.has_constant_input(source):
+                constant = constant + skip.to(constant) @ self.points.constant_input(source)
         length = len(self.points.recording.prompt)
         positions = torch.arange(length, device=constant.device)
         return self.points.written(layer, positions, constant.expand(length, -1))

@@ -12,7 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.attribution.local_replacement import LocalReplacement, local_replacement, written_at
+from circuits.attribution.local_replacement import (
+    LocalReplacement,
+    local_replacement,
+    require_sound,
+    written_at,
+)
 from circuits.attribution.targets import TargetSettings
 from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
 from circuits.interventions.origin import ExperimentError, require_dictionary, require_model
@@ -44,7 +49,14 @@ class Experiment:
     def error(self) -> Callable[[int], Float[Tensor, "pos d_model"]]:
         """Errors of a layer, by position; computed once per layer."""
         local = self.local
-        return cache(lambda layer: written_at(local, layer).error)
+
+        @cache
+        def at(layer: int) -> Float[Tensor, "pos d_model"]:
+            error = written_at(local, layer).error
+            require_sound(local, {layer: error.isfinite().all()})
+            return error
+
+        return at
 
 
 def prepare(
@@ -67,9 +79,7 @@ def prepare(
         require_dictionary(header, local.features.identity)
         row = _rows(graph, local.features)
     kinds = graph.nodes.kind[graph.target_rows()], graph.nodes.index[graph.target_rows()]
-    if not np.array_equal(kinds[1], local.targets.index.cpu().numpy()) or np.any(
-        kinds[0] != local.targets.kind
-    ):
+    if not np.array_equal(kinds[1], local.targets.index) or np.any(kinds[0] != local.targets.kind):
         raise ExperimentError(
             "The graph's targets do not match its settings: give the target settings of the trace."
         )

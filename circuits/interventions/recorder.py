@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from circuits.features.hook_points import by_position
 from circuits.interventions.constrained_run import Hold
 from circuits.interventions.experiment import Experiment
+from circuits.machine import on_device
 
 
 class Recorder:
@@ -31,7 +33,7 @@ class Recorder:
         row = experiment.row[chosen]
         pos, own = features.pos[row], experiment.local.recording.blocks[layer].mlp_residual
         if bool(held.any()) and len(row):
-            encoder = features.rows.encoder(row)
+            encoder = features.rows.encoder(layer, row)
             self.changes[:, chosen] = by_position(
                 residual - own, pos, lambda change, rows: change @ encoder[rows].T
             )
@@ -40,18 +42,19 @@ class Recorder:
             change = values - features.value[row]
             self.changes[:, chosen] = torch.where(held[:, None], self.changes[:, chosen], change)
         covectors = experiment.local.targets.covectors
-        here = (covectors.layer == layer).nonzero()[:, 0]
+        here = np.flatnonzero(covectors.layer == layer)
         if len(here):
             vectors = covectors.covector[here]
+            pos = on_device(covectors.pos[here], residual.device)
             self.changes[:, self.target_rows[here]] = by_position(
-                residual - own, covectors.pos[here], lambda change, rows: change @ vectors[rows].T
+                residual - own, pos, lambda change, rows: change @ vectors[rows].T
             )
 
     def read_targets(self, final: Float[Tensor, "batch d_model"]) -> None:
         """Record the changes of targets that read the final norm's output."""
         experiment, n_layers = self.experiment, self.experiment.local.frozen.n_layers
         targets, recording = experiment.local.targets, experiment.local.recording
-        here = (targets.covectors.layer == n_layers).nonzero()[:, 0]
+        here = np.flatnonzero(targets.covectors.layer == n_layers)
         own = recording.final_denominator[recording.position]
         ratio = own / experiment.local.frozen.final_norm.denominator(final)
         ratio = torch.where(self.hold.at(n_layers), torch.ones_like(ratio), ratio)

@@ -20,9 +20,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from circuits.machine import on_device
 from circuits.model.architectures import (
     Layout,
     affine,
@@ -46,6 +48,7 @@ class Norm:
 
     gain: Float[Tensor, " d_model"]
     bias: Float[Tensor, " d_model"]  # zero for RMSNorm
+    biased: bool
     centred: bool  # LayerNorm subtracts the mean
     eps: float | None  # None: the denominator is 1, of any residual
 
@@ -111,6 +114,7 @@ class FrozenBlock:
     value: Float[Tensor, "kv_heads d_model"]  # W_V, columns scaled by the norm's gain and centred
     value_constant: Float[Tensor, " kv_heads"]  # value of a zero residual: norm bias and W_V bias
     output_constant: Float[Tensor, " d_model"]  # bias of W_O, scaled like its rows
+    biased: bool  # whether either constant is nonzero; most models have no biases here
     d_head: int
 
     def norms(self) -> Iterator[tuple[str, nn.Module, Norm]]:
@@ -216,6 +220,7 @@ class FrozenModel:
         return Norm(
             gain=gain,
             bias=torch.zeros_like(gain) if bias is None else bias.detach(),
+            biased=bias is not None,
             centred=self.layout.centred,
             eps=float(eps),  # pyright: ignore[reportArgumentType]  # stubs say Module
         )
@@ -233,7 +238,7 @@ class FrozenModel:
     def _factor(self, number: float) -> Norm:
         """A constant factor as a norm whose denominator is 1."""
         gain = torch.full_like(self.unembedding[0], number)
-        return Norm(gain, torch.zeros_like(gain), centred=False, eps=None)
+        return Norm(gain, torch.zeros_like(gain), biased=False, centred=False, eps=None)
 
     def _block(self, layer: int, block: nn.Module) -> FrozenBlock:
         layout = self.layout
@@ -251,6 +256,7 @@ class FrozenModel:
         post = self._norm_behind(modules.post_attention_norm)
         gain = torch.ones_like(output[:, 0]) if post is None else post.gain
         bias = torch.zeros_like(gain) if output_bias is None else output_bias
+        value_constant, output_constant = value @ norm.bias + value_bias, bias * gain
         return FrozenBlock(
             modules=modules,
             attention_norm=norm,
@@ -259,24 +265,29 @@ class FrozenModel:
             post_mlp_norm=self._norm_behind(modules.post_mlp_norm),
             output=(output * gain[:, None]).contiguous(),
             value=norm.centre(value * norm.gain).contiguous(),
-            value_constant=value @ norm.bias + value_bias,
-            output_constant=bias * gain,
+            value_constant=value_constant,
+            output_constant=output_constant,
+            biased=bool(value_constant.any() | output_constant.any()),
             d_head=output.shape[1] // n_heads,
         )
 
 
 @dataclass(frozen=True)
 class Covectors:
-    """Targets as covectors on the residual stream that they read."""
+    """Targets as covectors on the residual stream that they read.
 
-    layer: Int[Tensor, " row"]  # block whose MLP reads that residual; n_layers: the final one
-    pos: Int[Tensor, " row"]
+    Where they read is known on the host, so that no accelerator is asked what to do next.
+    """
+
+    layer: Int[ndarray, " row"]  # block whose MLP reads that residual; n_layers: the final one
+    pos: Int[ndarray, " row"]
     covector: Float[Tensor, "row d_model"]
-    weight: Float[Tensor, " row"]  # seed of influence; 0 for features
+    weight: Float[ndarray, " row"]  # seed of influence; 0 for features
 
-    def take(self, rows: Int[Tensor, " kept"]) -> Covectors:
+    def take(self, rows: Int[ndarray, " kept"]) -> Covectors:
         """Only these rows, in this order."""
-        return Covectors(self.layer[rows], self.pos[rows], self.covector[rows], self.weight[rows])
+        covector = self.covector.index_select(0, on_device(rows, self.covector.device))
+        return Covectors(self.layer[rows], self.pos[rows], covector, self.weight[rows])
 
 
 def require_finite(weight: Tensor, name: str) -> None:

@@ -47,8 +47,8 @@ def attention_constant(
     block: FrozenBlock, recorded: BlockRecording
 ) -> Float[Tensor, "pos d_model"]:
     """What attention adds to a zero residual stream."""
-    if not (block.value_constant.any() or block.output_constant.any()):
-        return torch.zeros_like(recorded.contribution)  # most models have no biases here
+    if not block.biased:
+        return torch.zeros_like(recorded.contribution)
     values = block.value_constant.expand(len(recorded.contribution), -1)
     output = block.output_constant / recorded.post_attention_denominator[:, None]
     return attended(block, recorded, values) + output
@@ -74,7 +74,6 @@ class Attention:
         self.output: list[Tensor] = []  # per layer (kv_head, d_model, group * d_head)
         self.value: list[Tensor] = []  # per layer (kv_head, d_head, d_model)
         self.mixing: list[Tensor] = []  # per layer (kv_head, key, query * group), query from first
-        self.last_query: list[list[int]] = []  # per layer and key chunk: last that attends to it
         for block, recorded in zip(frozen.blocks, recording.blocks, strict=True):
             length = recorded.pattern.shape[1]
             value = block.value.unflatten(0, (-1, block.d_head))
@@ -86,7 +85,8 @@ class Attention:
             )
             self.value.append(value)
             self.mixing.append(mixing.reshape(len(value), length, -1))
-            self.last_query.append(_last_queries(recorded.pattern[:, first:, first:]))
+        ends = [_last_queries(block.pattern[:, first:, first:]) for block in recording.blocks]
+        self.last_query: list[list[int]] = torch.stack(ends).tolist()
 
     def pull_back(
         self,
@@ -100,6 +100,9 @@ class Attention:
         Positions count from `first`.  Rows from `crossed` on are nonzero only at their own `pos`.
         Returns covectors on the values of the positions before `first`.
         """
+        if covector.device.type != "cpu":
+            # One launch for all is worth more than fewer products.
+            return self._pull_back(layer, covector, pos, len(covector))
         n_chunks = -(-covector.shape[0] * covector.shape[1] // CACHE_POSITIONS)
         step = -(-len(covector) // n_chunks)  # chunks of equal size: a small last one is slow
         prefix = [
@@ -141,26 +144,31 @@ class Attention:
     ) -> Float[Tensor, "row prefix kv_heads"]:
         n_rows, n_pos, d_model = covector.shape
         d_head = self.value[layer].shape[1]
-        own = covector[torch.arange(crossed, n_rows, device=pos.device), pos[crossed:]]
+        own = None
+        if crossed < n_rows:
+            own = covector[torch.arange(crossed, n_rows, device=pos.device), pos[crossed:]]
         below: list[Tensor] = []  # per kv head (row, pos, d_head)
         prefix: list[Tensor] = []  # per kv head (row, prefix, d_head)
         for mixing, output in zip(self.mixing[layer], self.output[layer], strict=True):
             group = output.shape[1] // d_head
             heads = covector[:crossed].view(-1, d_model) @ output
             heads = heads.view(crossed, n_pos * group, d_head)
-            before = mixing[: self.first, : n_pos * group].expand(crossed, -1, -1)
-            own_query = mixing.view(len(mixing), -1, group)[: self.first + n_pos, pos[crossed:]]
-            own_heads = (own @ output).view(len(own), group, d_head)
-            of_own = torch.bmm(own_query.transpose(0, 1), own_heads)
             swept = covector.new_empty(n_rows, n_pos, d_head)
             self._mix(layer, mixing[self.first :], heads, swept[:crossed])
-            swept[crossed:] = of_own[:, self.first :]
+            before = mixing[: self.first, : n_pos * group].expand(crossed, -1, -1)
+            at_prefix = [torch.bmm(before, heads)] if self.first else []
+            if own is not None:
+                own_query = mixing.view(len(mixing), -1, group)[: self.first + n_pos, pos[crossed:]]
+                own_heads = (own @ output).view(len(own), group, d_head)
+                of_own = torch.bmm(own_query.transpose(0, 1), own_heads)
+                swept[crossed:] = of_own[:, self.first :]
+                at_prefix.append(of_own[:, : self.first])
             below.append(swept)
-            prefix.append(torch.cat([torch.bmm(before, heads), of_own[:, : self.first]]))
+            prefix += [torch.cat(at_prefix)] if self.first else []
         flat = covector.view(-1, d_model)
         for swept, value in zip(below, self.value[layer], strict=True):
             flat.addmm_(swept.view(-1, d_head), value)
-        return torch.cat(prefix, 2)
+        return torch.cat(prefix, 2) if self.first else covector.new_empty(n_rows, 0, d_head)
 
     def _mix(
         self,
@@ -181,11 +189,12 @@ class Attention:
             torch.bmm(part, heads[:, start * group : end], out=below[:, keys])
 
 
-def _last_queries(pattern: Float[Tensor, "head query key"]) -> list[int]:
+def _last_queries(pattern: Float[Tensor, "head query key"]) -> Int[Tensor, " chunk"]:
     """Per chunk of keys, the last query that attends to any of them (sliding windows end)."""
     attends = pattern.amax(0) > 0
-    last: list[int] = []
-    for start in range(0, attends.shape[1], KEY_CHUNK):
-        queries = attends[:, start : start + KEY_CHUNK].any(1).nonzero()
-        last.append(int(queries[-1]) if len(queries) else start)
-    return last
+    chunks = torch.nn.functional.pad(attends, (0, -attends.shape[1] % KEY_CHUNK))
+    any_key = chunks.unflatten(1, (-1, KEY_CHUNK)).any(2)  # (query, chunk)
+    query = torch.arange(len(attends), device=attends.device)
+    starts = torch.arange(0, attends.shape[1], KEY_CHUNK, device=attends.device)
+    # A chunk that nothing attends to ends where it starts.
+    return torch.where(any_key, query[:, None], starts).amax(0)

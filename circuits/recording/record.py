@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from circuits.machine import on_device
 from circuits.model.frozen import FrozenModel, Norm, require_finite
 from circuits.model.prompt import Prompt, PromptError
 
@@ -60,9 +62,9 @@ def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording
     Raises PromptError as `require_recordable`, DamagedWeights if logits are not finite.
     """
     require_recordable(frozen, prompt, position)
-    kept = torch.tensor([position % len(prompt)], device=frozen.device)
+    kept = on_device(np.array([position % len(prompt)]), frozen.device)
     seen: dict[str, Tensor] = {}
-    ids = torch.tensor([prompt.ids], device=frozen.device)
+    ids = on_device(np.array([prompt.ids]), frozen.device)
     with torch.no_grad(), eager_attention(frozen), _recording_hooks(frozen, seen):
         output = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
     require_finite(output.logits, "output (its logits)")
@@ -94,7 +96,8 @@ def _difference(frozen: FrozenModel, ids: Tensor, kept: Tensor, recorded: Tensor
 
 def relative_difference(found: Float[Tensor, "*any"], own: Float[Tensor, "*any"]) -> float:
     """max |found - own| / max |own|, where `own` are the model's numbers; over 1 if all are 0."""
-    return float((found - own).abs().max()) / (float(own.abs().max()) or 1.0)
+    difference, largest = torch.stack([(found - own).abs().max(), own.abs().max()]).tolist()
+    return difference / (largest or 1.0)
 
 
 def require_recordable(frozen: FrozenModel, prompt: Prompt, position: int) -> None:

@@ -128,7 +128,7 @@ def json_text(path: Path | str) -> bytes:
         try:
             text = unpacked(text, LARGEST_JSON)
         except ValueError as error:
-            raise GraphFileError(f"Cannot read {path}: {error}.") from error
+            raise GraphFileError(f"{path} cannot be read: {error}.") from error
     text = text.removeprefix(codecs.BOM_UTF8)
     if json_memory(text) > MOST_MEMORY:
         raise GraphFileError(

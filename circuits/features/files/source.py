@@ -48,6 +48,7 @@ def read_source(subject: Subject, choice: SourceChoice) -> FeatureSource:
         return neurons
     found = read_transcoders(reference, read=choice.read, write=choice.write)
     found.require_fit(subject.frozen)
+    found = found.beside(subject.frozen)
     return Filled(found, neurons) if choice.filled else found
 
 

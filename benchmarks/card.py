@@ -1,0 +1,260 @@
+"""A card: an accelerator that is only made up, and that treats its host as a real one does.
+
+Its tensors say that they are on the device `card`, and hold CPU tensors on which every operation is
+run.  So whole traces run on it, with the numbers of the CPU, and what a GPU punishes is seen on any
+machine:
+
+    mixed devices   an operation on tensors of the card and of the host raises
+    float64         refused by a card without it (Apple's MPS has none)
+    launches        operations that move or compute numbers: composite ones count for their parts
+    waits           of the host for the card: numbers, sizes that depend on data, copies that block
+    copied          bytes to the card and from it
+    seconds         a roofline: each launch takes the longest of LAUNCH, its bytes at BANDWIDTH and
+                    its FLOPs at RATE; what a real card adds to that is not known here
+
+torch's dispatcher gives every operation to `Watch` before it runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.backend_registration import (
+    _setup_privateuseone_for_python_backend,  # pyright: ignore[reportPrivateUsage]
+)
+
+from circuits.model.frozen import FrozenModel
+from circuits.model.subject import Subject
+
+NAME = "card"
+_setup_privateuseone_for_python_backend(NAME)
+CARD = torch.device(NAME, 0)
+
+# Operations that launch nothing: they only describe memory, or reserve it.
+FREE = {
+    "_reshape_alias", "_unsafe_view", "alias", "as_strided", "detach", "diagonal", "empty",
+    "empty_like", "empty_strided", "expand", "lift_fresh", "new_empty", "new_empty_strided",
+    "permute", "select", "slice", "split", "split_with_sizes", "squeeze", "t", "transpose",
+    "unbind", "unfold", "unsqueeze", "view",
+}  # fmt: skip
+# Operations whose result, or its size, the host needs before it can go on.
+WAITING = {
+    "_local_scalar_dense", "_unique2", "bincount", "equal", "is_nonzero", "masked_select",
+    "nonzero", "unique_consecutive", "unique_dim",
+}  # fmt: skip
+COPIES = {"_to_copy", "copy_"}
+# Operations that touch only those rows of their first tensor that others name.
+INDEXED = {
+    "_index_put_impl_", "embedding", "gather", "index", "index_add_", "index_copy_", "index_put_",
+    "index_select", "scatter_add_",
+}  # fmt: skip
+PASSES = {"sort": 4, "topk": 4}  # of a radix sort over its data
+
+# Of an H100-class card: seconds of a launch and of a wait, bytes and FLOPs (float32) per second.
+# Source: measurements on an H200, of which 51 TFLOP/s and 4.0 TB/s are never quite reached.
+LAUNCH, WAIT = 6e-6, 25e-6
+BANDWIDTH, RATE = 3e12, 4e13
+
+
+class OnCard(Tensor):
+    """A tensor of the card."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> OnCard:
+        with torch.inference_mode(False):  # views of inference tensors cannot be wrapped
+            made = Tensor._make_wrapper_subclass(  # pyright: ignore
+                cls,
+                held.size(),
+                strides=held.stride(),
+                storage_offset=held.storage_offset(),
+                dtype=held.dtype,
+                device=CARD,
+                requires_grad=False,
+            )
+        made.held = held
+        return made
+
+    def __repr__(self) -> str:  # pyright: ignore
+        return f"OnCard({self.held!r})"
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        return _run(function, args, kwargs or {}, None)  # outside of `card`
+
+
+class Watch(TorchDispatchMode):
+    """What was asked of a card, by stage."""
+
+    def __init__(self, *, float64: bool = True) -> None:
+        super().__init__()
+        self.float64, self.stage = float64, "start"
+        self.launches: Counter[tuple[str, str]] = Counter()  # by stage and operation
+        self.waits: Counter[tuple[str, str]] = Counter()
+        self.copied: Counter[str] = Counter()  # bytes, by stage
+        # By stage: FLOPs, bytes between the card's memory and its cores, seconds of the roofline.
+        self.flops: defaultdict[str, float] = defaultdict(float)
+        self.moved: defaultdict[str, float] = defaultdict(float)
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def progress(self, stage: str, done: int, of: int) -> None:
+        """Count for this stage from here on (`circuits.progress.Progress`)."""
+        del done, of
+        self.stage = stage
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        return _run(function, args, kwargs or {}, self)
+
+    def clear(self) -> None:
+        """Forget what was counted."""
+        for counted in vars(self).values():
+            if isinstance(counted, dict):
+                counted.clear()
+
+    def time(self, name: str, args: Any, tensors: list[Tensor], made: list[Tensor]) -> None:
+        """Add the roofline of one operation that was launched."""
+        if name in FREE:
+            return
+        passes = PASSES.get(name, 1)
+        read = tensors[1:] if name in INDEXED else tensors
+        written = 2 * sum(map(_bytes, made)) if name in INDEXED else sum(map(_bytes, made))
+        moved = passes * (sum(map(_bytes, read)) + written)
+        flops = _flops(name, args)
+        self.flops[self.stage] += flops
+        self.moved[self.stage] += moved
+        self.seconds[self.stage] += max(LAUNCH * passes, moved / BANDWIDTH, flops / RATE)
+
+    def count(self, name: str, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> None:
+        """Count one operation on the card, which is no composite."""
+        place = (self.stage, name)
+        if name not in FREE:
+            self.launches[place] += 1
+        crosses = name in COPIES and len({*map(_is_on_card, tensors)}) == 2
+        crosses |= name == "_to_copy" and not _ends_on_card(name, args, kwargs, tensors)
+        crosses |= name == "_to_copy" and not _is_on_card(tensors[0])
+        blocks = crosses and not (
+            kwargs.get("non_blocking") and _ends_on_card(name, args, kwargs, tensors)
+        )
+        masked = name.strip("_") in ("index", "index_put", "index_put_impl") and any(
+            isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8) for one in args[1]
+        )
+        sized = name == "repeat_interleave" and kwargs.get("output_size") is None
+        if name in WAITING or blocks or masked or sized:
+            self.waits[place] += 1
+            self.seconds[self.stage] += WAIT
+        if crosses:
+            self.copied[self.stage] += tensors[-1].nbytes
+
+
+class _FromHost(TorchFunctionMode):
+    """Numbers go from the host to the card and back by copies that `Watch` sees."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        kwargs = dict(kwargs or {})
+        if function is torch.tensor and "device" in kwargs:
+            device = kwargs.pop("device")
+            return torch.tensor(*args, **kwargs).to(device)
+        if function is Tensor.tolist:
+            return function(args[0].cpu())
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def card(*, float64: bool = True) -> Iterator[Watch]:
+    """Within the block tensors can be made on the card, and are counted."""
+    with Watch(float64=float64) as watch, _FromHost():
+        yield watch
+
+
+def on_card(subject: Subject) -> Subject:
+    """A subject whose model is moved to the card, in place."""
+    model = subject.frozen.model
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                held = OnCard(parameter.data)
+                module._parameters[name] = nn.Parameter(held, requires_grad=False)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = OnCard(buffer)
+    return Subject(FrozenModel(model), subject.tokenizer, subject.identity)
+
+
+def _run(function: Any, args: Any, kwargs: dict[str, Any], watch: Watch | None) -> Any:
+    name = function.overloadpacket.__name__
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(
+        function.name(), "CompositeImplicitAutograd"
+    )
+    if composite:  # in inference mode these arrive whole
+        with watch or nullcontext():
+            return function.decompose(*args, **kwargs)
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    asked = kwargs.get("device")
+    if not any(map(_is_on_card, tensors)) and not _is_card(asked):
+        return function(*args, **kwargs)
+    # Numbers of the host may be part of an operation, as on a GPU.
+    if name not in COPIES and not all(_is_on_card(one) or one.dim() == 0 for one in tensors):
+        raise RuntimeError(f"{name} of tensors on the card and on the host")
+    if watch is not None:
+        watch.count(name, args, kwargs, tensors)
+    held_args, held_kwargs = tree_map_only(OnCard, lambda one: one.held, (args, kwargs))
+    if asked is not None:
+        held_kwargs["device"] = torch.device("cpu")
+    found = function(*held_args, **held_kwargs)
+    if not _ends_on_card(name, args, kwargs, tensors):
+        return found
+    # What was changed in place is what it was; a copy that did not have to move is a new tensor.
+    before = {id(one.held): one for one in tensors if isinstance(one, OnCard)}
+    made = tree_map_only(
+        Tensor, lambda one: before[id(one)] if id(one) in before else OnCard(one), found
+    )
+    found = [one for one in tree_leaves(made) if isinstance(one, Tensor)]
+    if watch is not None:
+        watch.time(name, args, tensors, found)
+        if not watch.float64 and any(one.dtype == torch.float64 for one in found):
+            raise TypeError(f"{name}: the card has no float64")
+    return made
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Of the memory that a tensor describes: expanded ones describe it several times."""
+    held = tensor.held if isinstance(tensor, OnCard) else tensor
+    return min(held.nbytes, held.untyped_storage().nbytes())
+
+
+def _flops(name: str, args: Any) -> float:
+    """Of a matrix product; of anything else nothing counts."""
+    if name in ("mm", "bmm"):
+        return 2.0 * args[0].numel() * args[1].shape[-1]
+    if name.rstrip("_") in ("addmm", "baddbmm"):
+        return 2.0 * args[1].numel() * args[2].shape[-1]
+    if name.rstrip("_") == "addmv":
+        return 2.0 * args[1].numel()
+    return 2.0 * args[0].numel() if name == "mv" else 0.0
+
+
+def _ends_on_card(name: str, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> bool:
+    """Whether the result of an operation is on the card."""
+    if name == "_local_scalar_dense":
+        return False
+    if name == "copy_":
+        return _is_on_card(args[0])
+    asked = kwargs.get("device")
+    return any(map(_is_on_card, tensors)) if asked is None else _is_card(asked)
+
+
+def _is_card(device: Any) -> bool:
+    return device is not None and torch.device(device).type == NAME
+
+
+def _is_on_card(tensor: Tensor) -> bool:
+    return isinstance(tensor, OnCard)
