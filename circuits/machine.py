@@ -70,9 +70,17 @@ def exact(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+def as_array(values: Tensor) -> ndarray:
+    """A tensor as an array; from a GPU through pinned memory, to which it copies much faster."""
+    if values.device.type != "cuda":
+        return values.cpu().numpy()
+    pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return pinned.copy_(values).numpy()
+
+
 def on_host(*columns: Tensor) -> tuple[ndarray, ...]:
     """Columns of one length and type as arrays, by one copy."""
-    return tuple(torch.stack(columns).cpu().numpy())
+    return tuple(as_array(torch.stack(columns)))
 
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")  # a container's own limit, where there is one (Linux)

@@ -24,7 +24,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from circuits.attribution.sources import Sources
-from circuits.machine import on_device
+from circuits.machine import as_array, on_device
 
 ONE = 2.0**52  # of the integers that shares of a row are summed as
 # Lowest bit of each histogram, and the integers of a float's size.
@@ -146,7 +146,7 @@ class DenseRows:
     @cached_property
     def _on_host(self) -> Float[ndarray, "5 node"]:
         """What is known of each node, once all rows are there."""
-        return self.found.cpu().numpy()
+        return as_array(self.found)
 
     def expanded(self) -> Bool[ndarray, " node"]:
         """Which nodes have a row."""
@@ -167,7 +167,7 @@ class DenseRows:
                 data.append(rows[found[:, 0], found[:, 1]])
                 columns.append(found[:, 1].to(torch.int32))
         ends = indptr.astype(np.int32) if indptr[-1] < 2**31 else indptr
-        parts = (torch.cat(part).cpu().numpy() for part in (data, columns))
+        parts = (as_array(torch.cat(part)) for part in (data, columns))
         return csr_array((*parts, ends), shape=(self.n_nodes, self.n_nodes))
 
 
