@@ -138,12 +138,9 @@ class Watch(TorchDispatchMode):
         place = (self.stage, name)
         if name not in FREE:
             self.launches[place] += 1
-        crosses = name in COPIES and len({*map(_is_on_card, tensors)}) == 2
-        crosses |= name == "_to_copy" and not _ends_on_card(name, args, kwargs, tensors)
-        crosses |= name == "_to_copy" and not _is_on_card(tensors[0])
-        blocks = crosses and not (
-            kwargs.get("non_blocking") and _ends_on_card(name, args, kwargs, tensors)
-        )
+        ends = _ends_on_card(name, args, kwargs, tensors)
+        crosses = name in COPIES and _is_on_card(tensors[-1]) != ends
+        blocks = crosses and not (kwargs.get("non_blocking") and ends)
         masked = name.strip("_") in ("index", "index_put", "index_put_impl") and any(
             isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8) for one in args[1]
         )

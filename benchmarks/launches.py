@@ -23,10 +23,10 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from card import CARD, Watch, card, on_card
 from random_dictionary import random_dictionary
 from random_model import random_prompt, random_subject
+from speed import rows_of
 
 import circuits.attribution.groups
 from circuits.attribution.cost import Costs
@@ -34,7 +34,6 @@ from circuits.attribution.local_replacement import local_replacement
 from circuits.attribution.rows import Expansion
 from circuits.attribution.targets import TargetSettings
 from circuits.pipe import TraceSettings, trace
-from graphs import AttributionGraph, NodeKind
 
 D_DICT, ACTIVE = 2048, 40
 ALL = 0
@@ -83,15 +82,8 @@ def counted(case: Case) -> Counted:
         watch.clear()
         graph = trace(prompt, held, placed, TraceSettings(expansion=expansion), watch.progress)
     circuits.attribution.groups.RATE = rate
-    costs, places, ends = Costs(local), local.features.on_host, local.targets.covectors
-    rows = np.flatnonzero(expanded_features(graph))
-    table = costs.table(places.layer[rows], places.pos[rows]) + costs.table(ends.layer, ends.pos)
-    return Counted(watch, costs.of_rows(table), graph.weights.nnz)
-
-
-def expanded_features(graph: AttributionGraph) -> np.ndarray:
-    """Which features have a row."""
-    return graph.expanded[graph.nodes.is_kind(NodeKind.FEATURE)]
+    costs = Costs(local)
+    return Counted(watch, costs.of_rows(rows_of(graph, local, costs)), graph.weights.nnz)
 
 
 def by_stage(counts: Counter[tuple[str, str]]) -> Counter[str]:

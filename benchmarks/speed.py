@@ -26,20 +26,20 @@ from datetime import date
 from functools import wraps
 from pathlib import Path
 
-import numpy as np
 import torch
+from jaxtyping import Float
 from random_dictionary import random_dictionary
 from watch import Watch, anonymous
 
-from circuits.attribution.cost import Plan
+from circuits.attribution.cost import Costs, Plan
 from circuits.attribution.estimate import matrix_product_rate
-from circuits.attribution.local_replacement import local_replacement
+from circuits.attribution.local_replacement import LocalReplacement, local_replacement
 from circuits.attribution.rows import Expansion, SparseRows
 from circuits.attribution.targets import TargetSettings
 from circuits.model.prompt import Prompt, PromptRule, prompt_from_ids, read_prompt
 from circuits.model.subject import Subject, read_subject
 from circuits.pipe import TraceSettings, trace
-from graphs import Bos, NodeKind
+from graphs import AttributionGraph, Bos, NodeKind
 
 LENGTHS = (6, 32, 128, 512)
 D_DICT, ACTIVE = 4096, 40
@@ -111,6 +111,15 @@ def conditions() -> str:
     )
 
 
+def rows_of(
+    graph: AttributionGraph, local: LocalReplacement, costs: Costs
+) -> Float[torch.Tensor, "layer pos"]:
+    """Number of rows that a traced graph has, by layer and swept position."""
+    places, ends = local.features.on_host, local.targets.covectors
+    rows = graph.expanded[graph.nodes.is_kind(NodeKind.FEATURE)]
+    return costs.table(places.layer[rows], places.pos[rows]) + costs.table(ends.layer, ends.pos)
+
+
 def measure(length: int) -> dict[str, float]:
     """One case: the fastest of a few traces, and the largest memory of one."""
     subject = read_subject("gemma-3-270m")
@@ -131,18 +140,14 @@ def measure(length: int) -> dict[str, float]:
         runs.append((clock.seconds, rate))
     seconds, rate = min(runs, key=lambda run: sum(run[0].values()))
     local = local_replacement(prompt, subject, dictionary, TargetSettings())
-    features, at_end = local.features, local.targets.covectors
-    chosen = graph.expanded[graph.nodes.is_kind(NodeKind.FEATURE)]
-    rows, places = np.flatnonzero(chosen), features.on_host
     plan = Plan(local, expansion)
     costs, split = plan.costs, plan.split
-    table = costs.table(places.layer[rows], places.pos[rows])
-    table += costs.table(at_end.layer, at_end.pos)
+    table = rows_of(graph, local, costs)
     flops = costs.of_rows(table, split) + costs.of_forward_prefix(split)
     return {
         "length": length,
-        "active": len(features),
-        "rows": len(rows) + len(local.targets.described),
+        "active": len(local.features),
+        "rows": int(table.sum()),
         "resolved": graph.provenance.checks.influence_resolved or 0.0,
         "edges": graph.weights.nnz,
         **{stage: seconds.get(stage, 0.0) for stage in STAGES},

@@ -33,9 +33,14 @@ Block = TypeVar("Block")
 Result = TypeVar("Result")
 
 
+def is_accelerator(device: torch.device) -> bool:
+    """Whether tensors are elsewhere than on the host, which then had better not ask for them."""
+    return device.type != "cpu"
+
+
 def workers_for(device: torch.device) -> int:
     """How many blocks run at once; one on devices other than the CPU."""
-    return min(MOST_WORKERS, torch.get_num_threads()) if device.type == "cpu" else 1
+    return 1 if is_accelerator(device) else min(MOST_WORKERS, torch.get_num_threads())
 
 
 def each_block(

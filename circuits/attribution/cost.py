@@ -33,7 +33,13 @@ from circuits.attribution.sources import slots
 from circuits.attribution.sweep import BLOCK_WEIGHTS, block_positions
 from circuits.attribution.targets import TargetSettings, read_targets
 from circuits.features.active import ActiveFeatures, FeatureSource
-from circuits.machine import free_bytes, free_device_bytes, gigabytes, workers_for
+from circuits.machine import (
+    free_bytes,
+    free_device_bytes,
+    gigabytes,
+    is_accelerator,
+    workers_for,
+)
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import Prompt
 from circuits.recording.record import record
@@ -159,8 +165,7 @@ class Plan:
         self.costs = base.costs if base else Costs(local)
         self.order = base.order if base else None  # features, in the order of their rows
         self.rows = self._rows()
-        on_cpu = local.frozen.device.type == "cpu"
-        self.split = self.costs.best_split(self.rows) if on_cpu else 0
+        self.split = 0 if is_accelerator(local.frozen.device) else self.costs.best_split(self.rows)
         kept = 1.0 if expansion.kept_share >= 1 else KEPT_OF_VISIBLE
         self.edges = self.costs.visible(self.rows) * kept
         positions = self.costs.positions(self.rows)
@@ -182,7 +187,7 @@ class Plan:
         rows = self.costs.table(targets.layer, targets.pos)
         if self.limit == len(features):
             return rows + self.costs.features
-        if self.local.frozen.device.type != "cpu":  # a guess would take as long as the rows
+        if is_accelerator(self.local.frozen.device):  # a guess would take as long as the rows
             return rows + self.costs.features * (self.limit / len(features))
         if self.order is None:
             self.order = np.argsort(-likely_influence(self.local).cpu().numpy(), kind="stable")
@@ -216,8 +221,8 @@ class Plan:
         swept = frozen.unembedding.element_size() * numbers
         edge = (8 if frozen.dtype == torch.float64 else 4) + 4  # a weight and its column
         edges = 2 * edge * self.edges  # rows, and the matrix built from them
-        on_cpu = frozen.device.type == "cpu"
-        return Need(host=edges + swept * on_cpu, device=swept * (not on_cpu))
+        elsewhere = is_accelerator(frozen.device)
+        return Need(host=edges + swept * (not elsewhere), device=swept * elsewhere)
 
 
 def require_room_to_record(frozen: FrozenModel, source: FeatureSource, n_tokens: int) -> None:

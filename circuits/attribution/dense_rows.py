@@ -51,8 +51,8 @@ class DenseRows:
     """Rows of a graph on an accelerator, collected in any order."""
 
     def __init__(self, sources: Sources, n_targets: int, kept_share: float, like: Tensor) -> None:
-        self.first_column, self.kept_share = sources.first_column, kept_share
-        self.n_layers, n_columns = len(sources.layers), sources.first_column[-1]
+        self.sources, self.kept_share = sources, kept_share
+        n_columns = sources.first_column[-1]
         self.n_nodes = n_columns + n_targets
         self.columns = on_device(sources.feature_column, like.device)
         # By layer that is read, targets above all: whatever they read, nothing feeds on them.
@@ -81,18 +81,16 @@ class DenseRows:
         step = max(1, THINNED_BYTES // (THINNING * block.shape[1]))
         for start in range(0, len(nodes), step):
             end = min(start + step, len(nodes))
-            found = thin_(block[start:end, : self._width(int(layers[start]))], self.kept_share)
+            width = self.sources.columns_below(int(layers[start]))
+            found = thin_(block[start:end, :width], self.kept_share)
             self._keep(place[start:end], found, values[start:end])
-        level = np.where(nodes >= self.first_column[-1], self.n_layers, layers)
+        level = np.where(nodes >= len(self.sources.nodes), len(self.sources.layers), layers)
         for number in np.unique(level).tolist():
             rows = np.flatnonzero(level == number)
             here = block[rows[0] : rows[-1] + 1, : self.weights[number].shape[1]]
             self.weights[number] = torch.cat([self.weights[number], here])
             self.at[number] = torch.cat([self.at[number], place[rows[0] : rows[-1] + 1]])
             self.nodes[number] = np.concatenate([self.nodes[number], nodes[rows]])
-
-    def _width(self, layer: int) -> int:
-        return self.first_column[min(layer, self.n_layers)]
 
     def _keep(self, place: Tensor, found: Sums, values: Tensor) -> None:
         miss = (found.sums - values).abs()
@@ -112,7 +110,7 @@ class DenseRows:
 
     def influence(self, seed: Float[ndarray, " node"]) -> Float[ndarray, " node"]:
         """The same on the host."""
-        return self.carried(on_device(seed, self.found.device)).cpu().numpy()
+        return as_array(self.carried(on_device(seed, self.found.device)))
 
     def leading(
         self, seed: Float[ndarray, " node"], expanded: Bool[ndarray, " feat"], count: int

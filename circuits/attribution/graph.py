@@ -22,7 +22,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.attribution.local_replacement import LocalReplacement
-from circuits.attribution.rows import Rows, Sweeper
+from circuits.attribution.rows import CollectedRows, Sweeper
 from circuits.attribution.sources import Sources, node_table
 from circuits.attribution.targets import Targets
 from circuits.features.active import ActiveFeatures, FeatureSource
@@ -52,7 +52,7 @@ LEAST_RATIO = 100.0
 
 def build_graph(
     sweeper: Sweeper,
-    rows: Rows,
+    rows: CollectedRows,
     subject: Subject,
     source: FeatureSource,
     settings: dict[str, Any],
@@ -110,7 +110,7 @@ def _checks(
     nodes: NodeTable,
     seed: Float[ndarray, " node"],
     influence: Float[ndarray, " node"],
-    rows: Rows,
+    rows: CollectedRows,
     replayed: float,
     local: LocalReplacement,
 ) -> Checks:

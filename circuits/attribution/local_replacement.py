@@ -10,12 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from circuits.attribution.targets import Targets, TargetSettings, read_targets
 from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
+from circuits.machine import is_accelerator, on_device
 from circuits.model.frozen import DamagedWeights, FrozenModel
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
@@ -41,7 +44,7 @@ class LocalReplacement:
         On an accelerator a few more positions cost less than what the prefix needs apart.
         """
         prefix = self.recording.prompt.n_prefix
-        short = self.frozen.device.type != "cpu" and SHORT * prefix <= len(self.recording.prompt)
+        short = is_accelerator(self.frozen.device) and SHORT * prefix <= len(self.recording.prompt)
         return 0 if short or (self.targets.covectors.pos < prefix).any() else prefix
 
 
@@ -68,7 +71,7 @@ def local_replacement(
 class Written(NamedTuple):
     """The parts of an MLP's contribution."""
 
-    features: Int[Tensor, " feat"]  # those that write here
+    features: Int[ndarray, " feat"]  # those that write here
     vectors: Float[Tensor, "feat d_model"]  # what each of them adds
     constant: Float[Tensor, "pos d_model"]
     linear: dict[int, LinearPath]  # by the layer that is read
@@ -79,19 +82,20 @@ def written_at(local: LocalReplacement, layer: int) -> Written:
     """The parts of a layer's contribution; if they overflow, `require_sound` raises."""
     recording, features = local.recording, local.features
     first, device = recording.prompt.n_prefix, features.layer.device
-    writing = [torch.arange(0, device=device)]
+    writing = [np.arange(0)]
     parts = [recording.tokens[:0]]
     for source in features.writing_to(layer):
         here = features.read_at(source)
-        writing.append(torch.arange(here.start, here.stop, device=device))
-        parts.append(features.rows.decoder(source, layer, writing[-1]))
-    rows, vectors = torch.cat(writing), torch.cat(parts)
+        writing.append(np.arange(here.start, here.stop))
+        own = torch.arange(here.start, here.stop, device=device)
+        parts.append(features.rows.decoder(source, layer, own))
+    rows, vectors = np.concatenate(writing), torch.cat(parts)
     linear = features.rows.linear(layer)
     constant = features.rows.constant(layer).clone()
     error = recording.blocks[layer].contribution - constant
     for read, path in linear.items():
         error[first:] -= path.forward(recording.blocks[read].mlp_residual[first:], first)
-    error.index_add_(0, features.pos[rows], vectors, alpha=-1)
+    error.index_add_(0, on_device(features.on_host.pos[rows], device), vectors, alpha=-1)
     return Written(rows, vectors, constant, linear, error)
 
 

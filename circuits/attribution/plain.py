@@ -53,7 +53,7 @@ def plain_rows(local: LocalReplacement, targets: Covectors) -> Float[Tensor, "ro
         written = written_at(local, layer)
         constant = written.constant.clone()
         constant[:n_prefix] = recorded.contribution[:n_prefix]  # at prefix positions all of it
-        at_features = covector[:, features.pos[written.features]]
+        at_features = covector[:, features.on_host.pos[written.features]]
         effects[:, written.features] += (at_features * written.vectors).sum(2)
         errors.insert(0, (covector * written.error).sum(2)[:, n_prefix:])
         biases[:, layer] += (covector * constant).sum((1, 2))

@@ -28,7 +28,7 @@ from circuits.attribution.groups import groups_of
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.sources import Sources, build_sources
 from circuits.attribution.sweep import ForwardPrefix, blocks_of, build_forward_prefix, sweep_block
-from circuits.machine import each_block, exact, on_device, workers_for
+from circuits.machine import each_block, exact, is_accelerator, on_device, workers_for
 from circuits.model.frozen import Covectors
 from circuits.progress import Progress
 from circuits.recording.attention import Attention
@@ -154,7 +154,7 @@ class SparseRows:
         return column
 
 
-Rows = SparseRows | DenseRows
+CollectedRows = SparseRows | DenseRows
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,9 @@ class Sweeper:
     sources: Sources
     forward_prefix: ForwardPrefix
 
-    def add_features(self, chosen: Int[ndarray, " row"], rows: Rows, on_swept: OnSwept) -> None:
+    def add_features(
+        self, chosen: Int[ndarray, " row"], rows: CollectedRows, on_swept: OnSwept
+    ) -> None:
         """Sweep these active features into `rows`."""
         features, chosen = self.local.features, np.sort(chosen)
         covectors = Covectors(
@@ -191,7 +193,7 @@ class Sweeper:
         nodes: Int[ndarray, " row"],
         values: Float[Tensor, " row"],
         constants: Float[Tensor, " row"],
-        rows: Rows,
+        rows: CollectedRows,
         on_swept: OnSwept,
     ) -> None:
         """Sweep covectors into `rows`; constants go to the bias of the layer that each reads."""
@@ -229,7 +231,7 @@ class Sweeper:
         sources, device, done = self.sources, values.device, 0
         order = np.argsort(-covectors.layer, kind="stable")
         while len(order):
-            width = sources.first_column[int(covectors.layer[order[0]])]
+            width = sources.columns_below(int(covectors.layer[order[0]]))
             step = max(1, BLOCK_BYTES // (width * values.element_size()))
             some, order = order[:step], order[step:]
             targets = covectors.take(some)
@@ -257,7 +259,7 @@ def prepare_sweep(local: LocalReplacement, split: int = 0) -> Sweeper:
     )
 
 
-def expand(sweeper: Sweeper, settings: Expansion, progress: Progress) -> Rows:
+def expand(sweeper: Sweeper, settings: Expansion, progress: Progress) -> CollectedRows:
     """Rows of all targets and of the features with most influence on them."""
     features, targets, sources = sweeper.local.features, sweeper.local.targets, sweeper.sources
     n_columns = sources.first_column[-1]
@@ -283,17 +285,17 @@ def expand(sweeper: Sweeper, settings: Expansion, progress: Progress) -> Rows:
     return rows
 
 
-def _no_rows(sweeper: Sweeper, kept_share: float) -> Rows:
+def _no_rows(sweeper: Sweeper, kept_share: float) -> CollectedRows:
     """Where the rows of a trace are collected: with the model, on an accelerator."""
     sources, targets = sweeper.sources, sweeper.local.targets
-    if sweeper.local.frozen.device.type == "cpu":
-        n_nodes = sources.first_column[-1] + len(targets.described)
-        return SparseRows(n_nodes, kept_share, sources.feature_column)
-    return DenseRows(sources, len(targets.described), kept_share, exact(targets.value))
+    if is_accelerator(sweeper.local.frozen.device):
+        return DenseRows(sources, len(targets.described), kept_share, exact(targets.value))
+    n_nodes = sources.first_column[-1] + len(targets.described)
+    return SparseRows(n_nodes, kept_share, sources.feature_column)
 
 
 def _next_round(
-    rows: Rows,
+    rows: CollectedRows,
     seed: Float[ndarray, " node"],
     expanded: Bool[ndarray, " feat"],
     budget: int,

@@ -33,7 +33,7 @@ from circuits.attribution.local_replacement import (
     written_at,
 )
 from circuits.features.active import ActiveFeatures, LinearPath
-from circuits.machine import on_device
+from circuits.machine import is_accelerator, on_device
 from circuits.model.frozen import FrozenModel
 from circuits.recording.attention import attended, attention_constant
 from circuits.recording.record import Recording
@@ -237,11 +237,7 @@ def _layer(
     # At prefix positions the MLP's whole output is a constant.
     constant[:n_prefix] = recording.blocks[layer].contribution[:n_prefix]
     biased = _nonzero(constant[first:]) + first
-    pos = np.arange(n_prefix, length)
-    writing = [np.arange(0)]
-    for source in features.writing_to(layer):
-        writing.append(np.arange(features.first[source], features.first[source + 1]))
-    rows = np.concatenate(writing)
+    pos, rows = np.arange(n_prefix, length), written.features
     return LayerSources(
         tiles=pack_tiles(
             np.concatenate([features.on_host.pos[rows], pos, biased]) - first,
@@ -262,9 +258,9 @@ def _layer(
 
 def _nonzero(vectors: Float[Tensor, "pos d_model"]) -> Int[ndarray, " some"]:
     """Positions with a vector that is not zero; on an accelerator all, since it is not asked."""
-    if vectors.device.type == "cpu":
-        return vectors.any(1).nonzero()[:, 0].numpy()
-    return np.arange(len(vectors))
+    if is_accelerator(vectors.device):
+        return np.arange(len(vectors))
+    return vectors.any(1).nonzero()[:, 0].numpy()
 
 
 def slots(counts: Int[ndarray, " pos"]) -> int:

@@ -17,7 +17,7 @@ from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
 from circuits.features.labels import FeatureFiles
 from circuits.features.transcoder import JointTopK, Transcoder, empty_transcoder
 from circuits.features.transcoder_layer import TranscoderLayer
-from circuits.machine import free_device_bytes, on_device
+from circuits.machine import free_device_bytes, is_accelerator, on_device
 from circuits.model.frozen import Covectors, DamagedWeights, FrozenModel
 from circuits.recording.record import Recording
 from graphs.core.nodes import Description
@@ -59,7 +59,7 @@ class TranscoderSet:
         Where there is no room for twice as much it stays as it is, and is copied layer by layer.
         """
         device = frozen.device
-        if device.type == "cpu" or 2 * _bytes(self) > free_device_bytes(device):
+        if not is_accelerator(device) or 2 * _bytes(self) > free_device_bytes(device):
             return self
         return self.on(device)
 
@@ -189,7 +189,7 @@ class _Found(NamedTuple):
 def _active(points: MlpPoints, transcoders: TranscoderSet) -> Iterator[_Found]:
     """Active features of all layers: of several together on an accelerator, which asks less."""
     first, device = points.recording.prompt.n_prefix, points.frozen.device
-    most = 0 if device.type == "cpu" else TOGETHER
+    most = TOGETHER if is_accelerator(device) else 0
     values: list[Tensor] = []  # by layer (pos, d_dict)
     activations: list[Tensor] = []
     for layer, transcoder in enumerate(transcoders.layers):

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.machine import is_accelerator
 from circuits.model.frozen import FrozenBlock, FrozenModel
 from circuits.recording.record import BlockRecording, Recording
 
@@ -100,7 +101,7 @@ class Attention:
         Positions count from `first`.  Rows from `crossed` on are nonzero only at their own `pos`.
         Returns covectors on the values of the positions before `first`.
         """
-        if covector.device.type != "cpu":
+        if is_accelerator(covector.device):
             # One launch for all is worth more than fewer products.
             return self._pull_back(layer, covector, pos, len(covector))
         n_chunks = -(-covector.shape[0] * covector.shape[1] // CACHE_POSITIONS)
