@@ -1,9 +1,10 @@
 """The same attribution by headwater and by circuit-tracer: agreement, accuracy, time and memory.
 
-    python benchmarks/against_circuit_tracer.py --environment FOLDER
+    python benchmarks/against_circuit_tracer.py --environment FOLDER [--peer PATH_OR_URL]
 
 circuit-tracer pins other versions of transformers and nnsight, so it has an environment of its
-own, which is created in FOLDER if necessary.  Both trace Gemma 3 270M and SmolLM2-135M with
+own, which is created in FOLDER if necessary, from its repository at the tag of its last release:
+what PyPI has under its name is another project's fork.  Both trace Gemma 3 270M and SmolLM2-135M with
 dictionaries written here in circuit-tracer's format: random per-layer transcoders, the
 same with skip matrices, cross-layer transcoders.  Every case is a full attribution: all active
 features have rows, and headwater keeps every edge, as circuit-tracer does.  Each side runs in a
@@ -48,7 +49,8 @@ from circuits.pipe import TraceSettings, trace
 from graphs import NodeKind, read_graph, write_graph
 
 RESULTS = Path(__file__).with_name("results")
-PACKAGES = ("torch==2.13.0", "circuit-tracer==0.5.0", "nnsight==0.6.1")
+PEER, RELEASE = "https://github.com/decoderesearch/circuit-tracer", "v0.5.0"
+TORCH = "torch==2.13.0"
 KINDS: tuple[Kind, ...] = ("per layer", "skip", "cross-layer")
 BACKENDS = ("nnsight", "transformerlens")
 D_DICT = {"per layer": 4096, "skip": 4096, "cross-layer": 1024}
@@ -59,17 +61,31 @@ BATCH = {6: 512, 32: 512, 128: 64}
 REPEATS = {6: 2, 32: 1, 128: 1}
 
 
-def prepare(environment: Path) -> Path:
+def prepare(environment: Path, peer: str) -> Path:
     """The Python of circuit-tracer's environment, which is created if necessary."""
     python = environment / "bin/python"
     if not python.exists():
         venv.create(environment, with_pip=True)
         install = [str(python), "-m", "pip", "install", "--quiet"]
-        subprocess.run(
-            [*install, PACKAGES[0]], check=True
-        )  # alone, so that a CPU build is accepted
-        subprocess.run([*install, *PACKAGES], check=True)
+        subprocess.run([*install, TORCH], check=True)  # alone, so that a CPU build is accepted
+        url = peer if "://" in peer else Path(peer).resolve().as_uri()
+        requirement = f"git+{url}@{RELEASE}"
+        subprocess.run([*install, TORCH, requirement], check=True)
     return python
+
+
+def installed(python: Path) -> dict[str, str]:
+    """The commit of circuit-tracer in an environment, and versions of what it runs on."""
+    script = """
+import importlib.metadata as m, json
+origin = json.loads(m.distribution("circuit-tracer").read_text("direct_url.json") or "{}")
+print(json.dumps({
+    "commit": origin.get("vcs_info", {}).get("commit_id", "unknown"),
+    **{name: m.version(name) for name in ("nnsight", "transformer-lens", "transformers", "torch")},
+}))
+"""
+    done = subprocess.run([python, "-c", script], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
 
 
 def run_ours(job: dict) -> dict[str, float]:
@@ -164,12 +180,14 @@ def measure(model: str, kind: Kind, length: int, python: Path, backends: list[st
 
 def table(found: dict) -> str:
     """The results as Markdown."""
-    cases = found["cases"]
+    cases, peer = found["cases"], found["peer"]
     lines = [
         "# Comparison with circuit-tracer",
         "",
         f"{found['machine']['date']} · {found['machine']['processor']}, {os.cpu_count()} cores · "
-        f"{', '.join(PACKAGES[1:])}, {PACKAGES[0]} on both sides, float32",
+        f"circuit-tracer {RELEASE}, commit {peer['commit'][:7]} (nnsight {peer['nnsight']}, "
+        f"transformer-lens {peer['transformer-lens']}, transformers {peer['transformers']}), "
+        f"torch {peer['torch']} on both sides, float32",
         "",
         "Full attribution of the same prompt with the same random dictionary. Memory is the "
         "largest anonymous memory, loading included.",
@@ -249,6 +267,7 @@ def _key(case: dict) -> tuple[str, str, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--environment", type=Path, default=Path(".circuit-tracer"))
+    parser.add_argument("--peer", default=PEER, help="circuit-tracer's repository")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--lengths", type=int, nargs="+", default=list(ACTIVE))
@@ -259,12 +278,14 @@ def main() -> None:
     if arguments.ours:
         print(json.dumps(run_ours(json.loads(arguments.ours.read_text(encoding="utf-8")))))
         return
-    python = prepare(arguments.environment.absolute())
+    python = prepare(arguments.environment.absolute(), arguments.peer)
+    peer = installed(python)
     # Cases from an earlier run on the same day and machine are kept.
     kept = arguments.out.with_suffix(".json")
     machine = {"date": str(date.today()), "processor": processor(), "host": platform.node()}
     found = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    cases = found["cases"] if found.get("machine") == machine else []
+    same = found.get("machine") == machine and found.get("peer") == peer
+    cases = found["cases"] if same else []
     done = {_key(case) for case in cases if set(arguments.backends) <= set(case)}
     for length in arguments.lengths:
         for model in arguments.models:
@@ -274,9 +295,9 @@ def main() -> None:
                 cases = [case for case in cases if _key(case) != (model, kind, length)]
                 cases.append(measure(model, kind, length, python, arguments.backends))
                 print(json.dumps(cases[-1]), flush=True)
-                found = {"machine": machine, "cases": cases}
+                found = {"machine": machine, "peer": peer, "cases": cases}
                 kept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    arguments.out.write_text(table({"machine": machine, "cases": cases}), encoding="utf-8")
+    arguments.out.write_text(table({"machine": machine, "peer": peer, "cases": cases}), encoding="utf-8")
 
 
 if __name__ == "__main__":
