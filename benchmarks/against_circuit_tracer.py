@@ -4,8 +4,8 @@
 
 circuit-tracer pins other versions of transformers and nnsight, so it has an environment of its
 own, which is created in FOLDER if necessary, from its repository at the tag of its last release:
-what PyPI has under its name is another project's fork.  Both trace Gemma 3 270M and SmolLM2-135M with
-dictionaries written here in circuit-tracer's format: random per-layer transcoders, the
+what PyPI has under its name is another project's fork.  Both trace Gemma 3 270M and SmolLM2-135M
+with dictionaries written here in circuit-tracer's format: random per-layer transcoders, the
 same with skip matrices, cross-layer transcoders.  Every case is a full attribution: all active
 features have rows, and headwater keeps every edge, as circuit-tracer does.  Each side runs in a
 process of its own, one after the other; the fastest of several runs counts.
@@ -297,7 +297,9 @@ def main() -> None:
                 print(json.dumps(cases[-1]), flush=True)
                 found = {"machine": machine, "peer": peer, "cases": cases}
                 kept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    arguments.out.write_text(table({"machine": machine, "peer": peer, "cases": cases}), encoding="utf-8")
+    arguments.out.write_text(
+        table({"machine": machine, "peer": peer, "cases": cases}), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

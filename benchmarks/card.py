@@ -6,6 +6,7 @@ machine:
 
     mixed devices   an operation on tensors of the card and of the host raises
     float64         refused by a card without it (Apple's MPS has none)
+    memory          what is held at most; where it ends, torch.OutOfMemoryError
     launches        operations that move or compute numbers: composite ones count for their parts
     waits           of the host for the card: numbers, sizes that depend on data, copies that block
     copied          bytes to the card and from it
@@ -17,6 +18,7 @@ torch's dispatcher gives every operation to `Watch` before it runs.
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -56,12 +58,44 @@ INDEXED = {
     "_index_put_impl_", "embedding", "gather", "index", "index_add_", "index_copy_", "index_put_",
     "index_select", "scatter_add_",
 }  # fmt: skip
+PRODUCTS = {"mm", "bmm", "addmm", "baddbmm"}
 PASSES = {"sort": 4, "topk": 4}  # of a radix sort over its data
 
 # Of an H100-class card: seconds of a launch and of a wait, bytes and FLOPs (float32) per second.
 # Source: measurements on an H200, of which 51 TFLOP/s and 4.0 TB/s are never quite reached.
 LAUNCH, WAIT = 6e-6, 25e-6
 BANDWIDTH, RATE = 3e12, 4e13
+# FLOPs per second of products in tensor cores, of sizes as in a sweep.  Source: the same.
+TF32_RATE, BFLOAT16_RATE = 1.7e14, 2.3e14
+
+
+class _Memory:
+    """What tensors of the card hold, each piece of memory counted once."""
+
+    def __init__(self) -> None:
+        self.held, self.peak = 0, 0
+        self.most: int | None = None  # bytes of the card
+        self.users: Counter[int] = Counter()  # tensors by the address of their memory
+
+    def take(self, tensor: OnCard) -> None:
+        """Count a new tensor.  Raises torch.OutOfMemoryError if the card does not hold it."""
+        memory = tensor.held.untyped_storage()
+        address, size = memory.data_ptr(), memory.nbytes()
+        if not self.users[address] and self.most is not None and self.held + size > self.most:
+            raise torch.OutOfMemoryError(f"{size} bytes more than the card's {self.most}")
+        self.held += 0 if self.users[address] else size
+        self.peak = max(self.peak, self.held)
+        self.users[address] += 1
+        weakref.finalize(tensor, self.leave, address, size)
+
+    def leave(self, address: int, size: int) -> None:
+        self.users[address] -= 1
+        if not self.users[address]:
+            del self.users[address]
+            self.held -= size
+
+
+MEMORY = _Memory()
 
 
 class OnCard(Tensor):
@@ -82,6 +116,7 @@ class OnCard(Tensor):
                 requires_grad=False,
             )
         made.held = held
+        MEMORY.take(made)
         return made
 
     def __repr__(self) -> str:  # pyright: ignore
@@ -106,6 +141,11 @@ class Watch(TorchDispatchMode):
         self.moved: defaultdict[str, float] = defaultdict(float)
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
+    @property
+    def peak(self) -> int:
+        """Bytes that tensors of the card held at most."""
+        return MEMORY.peak
+
     def progress(self, stage: str, done: int, of: int) -> None:
         """Count for this stage from here on (`circuits.progress.Progress`)."""
         del done, of
@@ -115,7 +155,8 @@ class Watch(TorchDispatchMode):
         return _run(function, args, kwargs or {}, self)
 
     def clear(self) -> None:
-        """Forget what was counted."""
+        """Forget what was counted, but for what is still held."""
+        MEMORY.peak = MEMORY.held
         for counted in vars(self).values():
             if isinstance(counted, dict):
                 counted.clear()
@@ -131,7 +172,10 @@ class Watch(TorchDispatchMode):
         flops = _flops(name, args)
         self.flops[self.stage] += flops
         self.moved[self.stage] += moved
-        self.seconds[self.stage] += max(LAUNCH * passes, moved / BANDWIDTH, flops / RATE)
+        rate = TF32_RATE if _in_tensor_cores(name, tensors) else RATE
+        if tensors and tensors[-1].dtype == torch.bfloat16:
+            rate = BFLOAT16_RATE
+        self.seconds[self.stage] += max(LAUNCH * passes, moved / BANDWIDTH, flops / rate)
 
     def count(self, name: str, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> None:
         """Count one operation on the card, which is no composite."""
@@ -140,7 +184,7 @@ class Watch(TorchDispatchMode):
             self.launches[place] += 1
         ends = _ends_on_card(name, args, kwargs, tensors)
         crosses = name in COPIES and _is_on_card(tensors[-1]) != ends
-        blocks = crosses and not (kwargs.get("non_blocking") and ends)
+        blocks = crosses and not (kwargs.get("non_blocking") or args[2:] == (True,))
         masked = name.strip("_") in ("index", "index_put", "index_put_impl") and any(
             isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8) for one in args[1]
         )
@@ -166,10 +210,18 @@ class _FromHost(TorchFunctionMode):
 
 
 @contextmanager
-def card(*, float64: bool = True) -> Iterator[Watch]:
-    """Within the block tensors can be made on the card, and are counted."""
-    with Watch(float64=float64) as watch, _FromHost():
-        yield watch
+def card(*, float64: bool = True, memory: int | None = None) -> Iterator[Watch]:
+    """Within the block tensors can be made on the card, and are counted.
+
+    `memory`: bytes that it has left; where there are fewer, it raises as a GPU does.
+    """
+    MEMORY.peak = MEMORY.held
+    MEMORY.most = None if memory is None else MEMORY.held + memory
+    try:
+        with Watch(float64=float64) as watch, _FromHost():
+            yield watch
+    finally:
+        MEMORY.most = None
 
 
 def on_card(subject: Subject) -> Subject:
@@ -204,6 +256,8 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any], watch: Watch | None) 
     if watch is not None:
         watch.count(name, args, kwargs, tensors)
     held_args, held_kwargs = tree_map_only(OnCard, lambda one: one.held, (args, kwargs))
+    if _in_tensor_cores(name, tensors):
+        held_args = (*held_args[:-2], *map(_in_tf32, held_args[-2:]))
     if asked is not None:
         held_kwargs["device"] = torch.device("cpu")
     found = function(*held_args, **held_kwargs)
@@ -226,6 +280,17 @@ def _bytes(tensor: Tensor) -> int:
     """Of the memory that a tensor describes: expanded ones describe it several times."""
     held = tensor.held if isinstance(tensor, OnCard) else tensor
     return min(held.nbytes, held.untyped_storage().nbytes())
+
+
+def _in_tensor_cores(name: str, tensors: list[Tensor]) -> bool:
+    """Whether an operation is a product of float32 numbers of which 10 bits are read."""
+    allowed = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return allowed and name.rstrip("_") in PRODUCTS and tensors[-1].dtype == torch.float32
+
+
+def _in_tf32(x: Tensor) -> Tensor:
+    """The nearest numbers with 10 bits after the point (ties away from 0)."""
+    return ((x.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
 def _flops(name: str, args: Any) -> float:

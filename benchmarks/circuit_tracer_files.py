@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 from circuits.features.transcoder import JumpReLU
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.packaged import converted_folder
+from circuits.model.subject import Subject
 
+CONFIGS = ("config.json", "tokenizer_config.json")
 MODELS = {"gemma-3-270m": "google/gemma-3-270m", "smollm2-135m": "HuggingFaceTB/SmolLM2-135M"}
 
 
@@ -58,16 +60,30 @@ def write_model(model: str, folder: Path) -> float:
     source, place = converted_folder(model)[0], folder / MODELS[model]
     place.mkdir(parents=True, exist_ok=True)
     for file in source.iterdir():
-        if file.name not in ("config.json", "tokenizer_config.json"):
+        if file.name not in CONFIGS:
             (place / file.name).unlink(missing_ok=True)
             (place / file.name).symlink_to(file)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    return _write_configs(source, place)
+
+
+def write_random_model(subject: Subject, folder: Path) -> str:
+    """The same of a model with random weights; its name, which is a folder."""
+    name = "random/gemma-3"
+    place = folder / name
+    subject.frozen.model.save_pretrained(place)
+    subject.tokenizer.save_pretrained(place)
+    _write_configs(place, place)
+    return name
+
+
+def _write_configs(source: Path, place: Path) -> float:
+    """Configs that transformers 4 reads, from those of transformers 5; the base of the RoPE."""
+    config, words = (json.loads((source / name).read_text(encoding="utf-8")) for name in CONFIGS)
     rope = config.pop("rope_parameters")
     config["rope_theta"] = rope.get("full_attention", rope)["rope_theta"]
     if "sliding_attention" in rope:
         config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
-    (place / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    words = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (place / CONFIGS[0]).write_text(json.dumps(config), encoding="utf-8")
     words["tokenizer_class"] = "PreTrainedTokenizerFast"
-    (place / "tokenizer_config.json").write_text(json.dumps(words), encoding="utf-8")
+    (place / CONFIGS[1]).write_text(json.dumps(words), encoding="utf-8")
     return config["rope_theta"]

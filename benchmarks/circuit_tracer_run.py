@@ -3,7 +3,8 @@
     python circuit_tracer_run.py JOB.json
 
 The job names backend, model folder, dictionary folder, its kind, token ids, batch size, repeats
-and the file for the graph.  Seconds and memory are printed as JSON.
+and the file for the graph, or none; a device other than the CPU, and the number of features to
+expand if not all.  Seconds and memory are printed as JSON.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def transcoders(job: dict):
         "lazy_encoder": False,
         "lazy_decoder": True,
         "dtype": torch.float32,
-        "device": torch.device("cpu"),
+        "device": torch.device(job.get("device", "cpu")),
     }
     if job["kind"] == "cross-layer":
         return load_clt(folder, **common)
@@ -55,7 +56,8 @@ def model(job: dict):
     TransformerLens refuses a Llama whose name it does not list, and ignores the base of its RoPE:
     both are corrected here.
     """
-    options = {"backend": job["backend"], "device": torch.device("cpu"), "dtype": torch.float32}
+    device = torch.device(job.get("device", "cpu"))
+    options = {"backend": job["backend"], "device": device, "dtype": torch.float32}
     if job["backend"] == "transformerlens":
         from transformer_lens import (  # pyright: ignore[reportMissingImports]
             loading_from_pretrained as loading,
@@ -87,12 +89,23 @@ def main() -> None:
         before, seconds = anonymous(), []
         for _ in range(job["repeats"]):
             start = time.perf_counter()
-            graph = attribute(torch.tensor(job["ids"]), loaded, batch_size=job["batch_size"])
+            graph = attribute(
+                torch.tensor(job["ids"]),
+                loaded,
+                batch_size=job["batch_size"],
+                max_feature_nodes=job.get("max_feature_nodes"),
+            )
             seconds.append(time.perf_counter() - start)
     # It puts a token in front of ids that do not begin with a special one: then graphs differ.
     ids = graph.input_tokens.flatten().tolist()
     if ids != job["ids"]:
         raise SystemExit(f"circuit-tracer attributed {ids}, not {job['ids']}")
+    peak = watch.peak
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    if job["out"] is None:
+        print(json.dumps({"seconds": min(seconds), "loaded": before, "peak": peak}))
+        return
     first_token = len(graph.adjacency_matrix) - len(graph.logit_targets) - len(job["ids"])
     tokens = slice(first_token, first_token + len(job["ids"]))
     graph.adjacency_matrix[:, tokens] *= job["token_factor"]

@@ -5,9 +5,10 @@
 
 Traces run on a made-up card (benchmarks/card.py).  Weights are random, and so are the
 dictionaries: per layer, 40 features active per token and layer.  `roofline s` charges every launch
-the longest of 6 µs, its bytes at 3 TB/s and its FLOPs at 40 TFLOP/s, and 25 µs for a wait: what a
-card needs at least, and no measurement.  `done / needed` are the FLOPs of the sweep stage over
-those that its rows need (circuits.attribution.cost).
+the longest of 6 µs, its bytes at 3 TB/s and its FLOPs at 40 TFLOP/s (170 in TF32, 230 in bfloat16),
+and 25 µs for a wait: what a card needs at least, and no measurement.  `done / needed` are the FLOPs
+of the sweep stage over those that its rows need (circuits.attribution.cost).  `peak GB` is what
+tensors held at most, the model included, and a dictionary of 16,384 features per layer.
 
 Models that are too large for this machine run with the real number of layers and little width:
 only launches and waits are those of the real one.
@@ -23,37 +24,57 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from card import CARD, Watch, card, on_card
+import torch
+from card import CARD, NAME, Watch, card, on_card
 from random_dictionary import random_dictionary
 from random_model import random_prompt, random_subject
 from speed import rows_of
 
 import circuits.attribution.groups
+import circuits.recording.attention
 from circuits.attribution.cost import Costs
 from circuits.attribution.local_replacement import local_replacement
 from circuits.attribution.rows import Expansion
 from circuits.attribution.targets import TargetSettings
 from circuits.pipe import TraceSettings, trace
+from circuits.recording.attention import Precision
 
-D_DICT, ACTIVE = 2048, 40
+D_DICT, ACTIVE, PUBLISHED = 2048, 40, 16384
 ALL = 0
 
 
 class Case(NamedTuple):
-    """Model, tokens, features to expand, and whether the model is made narrow."""
+    """One trace."""
 
     shape: str
     length: int
-    features: int
+    features: int  # to expand
     narrow: bool = False
+    dtype: torch.dtype = torch.float32
+    precision: Precision = Precision.IEEE
+    on_host: bool = False  # whether the dictionary is there
+
+    @property
+    def name(self) -> str:
+        """What it is in the table."""
+        kind = str(self.dtype).removeprefix("torch.")
+        parts = [self.shape, kind if self.dtype != torch.float32 else "", self.precision]
+        parts[2] = "" if self.precision == Precision.IEEE else parts[2]
+        parts += ["narrow" if self.narrow else "", "dictionary on the host" if self.on_host else ""]
+        return ", ".join(filter(None, parts))
 
 
 CASES = (
     Case("270m", 10, ALL),
     Case("270m", 64, 4096),
     Case("270m", 256, 4096),
+    Case("270m", 1024, 4096),
+    Case("270m", 64, 4096, precision=Precision.SPLIT),
     Case("1b", 64, 4096),
-    Case("4b", 64, 4096, narrow=True),
+    Case("1b", 64, 4096, precision=Precision.SPLIT),
+    Case("1b", 256, 4096),
+    Case("4b", 64, 4096, dtype=torch.bfloat16),
+    Case("27b", 64, 1024, narrow=True, dtype=torch.bfloat16, on_host=True),
 )
 STAGES = ("record", "features", "sources", "sweep", "check", "label", "graph")
 # What a narrow model's products are smaller by: groups are planned as for the real width.
@@ -66,11 +87,12 @@ class Counted(NamedTuple):
     watch: Watch
     needed: float  # FLOPs of the rows
     edges: int
+    peak: float  # bytes
 
 
 def counted(case: Case) -> Counted:
     """Trace once, on a model that is warm: what a model asks for once is not counted."""
-    subject = random_subject(case.shape, narrow=case.narrow)
+    subject = random_subject(case.shape, narrow=case.narrow, dtype=case.dtype)
     prompt = random_prompt(subject, case.length)
     dictionary = random_dictionary(subject, prompt, D_DICT, ACTIVE)
     expansion = Expansion(everything=True) if case.features == ALL else Expansion(case.features)
@@ -78,12 +100,18 @@ def counted(case: Case) -> Counted:
     circuits.attribution.groups.RATE = rate / NARROWER if case.narrow else rate
     local = local_replacement(prompt, subject, dictionary, TargetSettings())
     with card() as watch:
-        held, placed = on_card(subject), dictionary.on(CARD)
+        held = on_card(subject)
+        placed = dictionary if case.on_host else dictionary.on(CARD)
+        settings = TraceSettings(expansion=expansion, precision=case.precision)
         watch.clear()
-        graph = trace(prompt, held, placed, TraceSettings(expansion=expansion), watch.progress)
+        graph = trace(prompt, held, placed, settings, watch.progress)
+        peak = watch.peak
     circuits.attribution.groups.RATE = rate
     costs = Costs(local)
-    return Counted(watch, costs.of_rows(rows_of(graph, local, costs)), graph.weights.nnz)
+    needed = costs.of_rows(rows_of(graph, local, costs))
+    # A dictionary here is smaller than a published one.
+    left_out = sum(one.encoder.nbytes * 2 for one in dictionary.layers) * (PUBLISHED / D_DICT - 1)
+    return Counted(watch, needed, graph.weights.nnz, peak + left_out * (not case.on_host))
 
 
 def by_stage(counts: Counter[tuple[str, str]]) -> Counter[str]:
@@ -97,7 +125,7 @@ def by_stage(counts: Counter[tuple[str, str]]) -> Counter[str]:
 def table(cases: list[Case]) -> str:
     """Launches and waits by stage, and what they cost."""
     columns = ["model", "tokens", "features", *STAGES, "launches", "waits", "MB copied"]
-    columns += ["sweep TFLOP", "done / needed", "GB moved", "roofline s", "of it sweep"]
+    columns += ["sweep TFLOP", "done / needed", "GB moved", "peak GB", "roofline s", "of it sweep"]
     lines = [
         "# Launches of a trace",
         "",
@@ -109,10 +137,9 @@ def table(cases: list[Case]) -> str:
     ]
     for case in cases:
         start = time.perf_counter()
-        watch, needed, edges = counted(case)
+        watch, needed, edges, peak = counted(case)
         launches, waits = by_stage(watch.launches), by_stage(watch.waits)
-        name = f"{case.shape}, narrow" if case.narrow else case.shape
-        cells = [name, f"{case.length:,}", f"{case.features:,}" if case.features else "all"]
+        cells = [case.name, f"{case.length:,}", f"{case.features:,}" if case.features else "all"]
         cells += [f"{launches[stage]:,}" for stage in STAGES]
         cells += [f"{sum(launches.values()):,}", f"{sum(waits.values()):,}"]
         cells.append(f"{sum(watch.copied.values()) / 1e6:,.0f}")
@@ -120,6 +147,7 @@ def table(cases: list[Case]) -> str:
             f"{watch.flops['sweep'] / 1e12:.2f}",
             f"{watch.flops['sweep'] / needed:.2f}",
             f"{sum(watch.moved.values()) / 1e9:,.0f}",
+            f"{peak / 1e9:.1f}",
             f"{sum(watch.seconds.values()):.3f}",
             f"{watch.seconds['sweep']:.3f}",
         ]
@@ -132,6 +160,7 @@ def table(cases: list[Case]) -> str:
 def main() -> None:
     """Print the table, and write it."""
     os.environ["HF_HUB_OFFLINE"] = "1"
+    circuits.recording.attention.TENSOR_CORES.add(NAME)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)))
     parser.add_argument("--out", type=Path, help="also write the table here")

@@ -25,12 +25,20 @@ def random_dictionary(
     subject: Subject, prompt: Prompt, d_dict: int, active: float, kind: Kind = "per layer"
 ) -> TranscoderSet:
     """A set with `active` features per token and layer on this prompt."""
-    frozen, generator = subject.frozen, torch.Generator().manual_seed(0)
+    frozen = subject.frozen
+    device, generator = frozen.device, torch.Generator(frozen.device).manual_seed(0)
     recording = record(frozen, prompt)
     points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION)
     layers: list[Transcoder] = []
+
+    def random(rows: int) -> torch.Tensor:
+        made = torch.randn(rows, frozen.d_model, generator=generator, device=device)
+        return made.to(frozen.dtype)
+
     for layer in range(frozen.n_layers):
-        encoder = torch.randn(d_dict, frozen.d_model, generator=generator)
+        encoder = torch.randn(d_dict, frozen.d_model, generator=generator, device=device).to(
+            frozen.dtype
+        )
         inputs = points.inputs(layer)[prompt.n_prefix :]
         pre = inputs @ encoder.T
         threshold = _threshold(pre, round(active * len(pre)))
@@ -38,18 +46,22 @@ def random_dictionary(
         n_written = frozen.n_layers - layer if kind == "cross-layer" else 1
         decoders: list[torch.Tensor] = []
         for written in range(layer, layer + n_written):
-            decoder = torch.randn(d_dict, frozen.d_model, generator=generator)
+            decoder = torch.randn(d_dict, frozen.d_model, generator=generator, device=device).to(
+                frozen.dtype
+            )
             made = recording.blocks[written].contribution[prompt.n_prefix :].norm()
             share = written + 1 if kind == "cross-layer" else 1  # layers that write there
             decoders.append(decoder * (made / (active_values @ decoder).norm() / share**0.5))
-        skip = torch.randn(frozen.d_model, frozen.d_model, generator=generator)
+        skip = torch.randn(frozen.d_model, frozen.d_model, generator=generator, device=device).to(
+            frozen.dtype
+        )
         made = recording.blocks[layer].contribution[prompt.n_prefix :].norm()
         layers.append(
             Transcoder(
                 encoder=encoder,
-                encoder_bias=torch.zeros(d_dict),
+                encoder_bias=encoder.new_zeros(d_dict),
                 decoders=tuple(decoders),
-                decoder_bias=torch.zeros(frozen.d_model),
+                decoder_bias=encoder.new_zeros(frozen.d_model),
                 nonlinearity=JumpReLU(threshold.expand(d_dict)),
                 skip=skip * (0.3 * made / (inputs @ skip.T).norm()) if kind == "skip" else None,
             )

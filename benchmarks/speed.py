@@ -31,8 +31,8 @@ from jaxtyping import Float
 from random_dictionary import random_dictionary
 from watch import Watch, anonymous
 
-from circuits.attribution.cost import Costs, Plan
-from circuits.attribution.estimate import matrix_product_rate
+from circuits.attribution.cost import Costs
+from circuits.attribution.estimate import Stages
 from circuits.attribution.local_replacement import LocalReplacement, local_replacement
 from circuits.attribution.rows import Expansion, SparseRows
 from circuits.attribution.targets import TargetSettings
@@ -56,20 +56,8 @@ def prompt_of(length: int, subject: Subject) -> Prompt:
     return prompt_from_ids(list(whole.ids[:length]), subject.tokenizer)
 
 
-class Clock:
-    """Seconds per stage, measured by the progress callback."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.stage, self.since = "", time.perf_counter()
-
-    def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
-        del done, total
-        if stage != self.stage:
-            now = time.perf_counter()
-            if self.stage:
-                self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + now - self.since
-            self.stage, self.since = stage, now
+class Clock(Stages):
+    """Seconds by stage of a trace, with methods counted as stages of their own."""
 
     @contextmanager
     def separately(self, stage: str, within: str, owner: type, name: str) -> Iterator[None]:
@@ -85,13 +73,25 @@ class Clock:
                 spent = time.perf_counter() - start
                 if self.stage == within:
                     self.since += spent
-                    self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+                    self.seconds[stage] += spent
 
         setattr(owner, name, timed)
         try:
             yield
         finally:
             setattr(owner, name, method)
+
+
+def matrix_product_rate(seconds: float = 0.3) -> float:
+    """FLOPs per second of a 2048 × 1024 × 1024 matrix product, the best of several."""
+    left, right = torch.randn(2048, 1024), torch.randn(1024, 1024)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end or best == float("inf"):
+        start = time.perf_counter()
+        product = left @ right
+        best = min(best, time.perf_counter() - start)
+        del product
+    return 2 * 2048 * 1024 * 1024 / best
 
 
 def processor() -> str:
@@ -131,18 +131,18 @@ def measure(length: int) -> dict[str, float]:
     with Watch() as watch:
         trace(prompt, subject, dictionary, settings)
     for _ in range(REPEATS[length]):
-        rate = matrix_product_rate(torch.float32, torch.device("cpu"), seconds=0.3)
-        clock = Clock()
+        rate = matrix_product_rate()
+        clock = Clock(torch.device("cpu"))
         with clock.separately("choose", "sweep", SparseRows, "influence"):
             graph = trace(prompt, subject, dictionary, settings, clock)
-        clock("end")
-        rate = max(rate, matrix_product_rate(torch.float32, torch.device("cpu"), seconds=0.3))
+        clock("end", 0, 1)
+        rate = max(rate, matrix_product_rate())
         runs.append((clock.seconds, rate))
     seconds, rate = min(runs, key=lambda run: sum(run[0].values()))
     local = local_replacement(prompt, subject, dictionary, TargetSettings())
-    plan = Plan(local, expansion)
-    costs, split = plan.costs, plan.split
+    costs = Costs(local)
     table = rows_of(graph, local, costs)
+    split = costs.best_split(table)
     flops = costs.of_rows(table, split) + costs.of_forward_prefix(split)
     return {
         "length": length,

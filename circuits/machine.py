@@ -18,6 +18,7 @@ Source: github.com/pytorch/pytorch/issues/188792.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,8 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+MOST_WORKING, LEAST_WORKING = 6 * 2**30, 2**26  # bytes for temporary values on an accelerator
+WITHOUT_FLOAT64 = {"mps"}  # types of devices
 MOST_WORKERS = 8  # blocks in memory at once; more cores than that share a block
 Block = TypeVar("Block")
 Result = TypeVar("Result")
@@ -75,12 +78,45 @@ def exact(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+def beside(values: Tensor, like: Tensor) -> Tensor:
+    """Numbers in another tensor's type and on its device, for whose copy the host does not wait.
+
+    What lies in a file passes through pinned memory, from which a GPU copies while the host reads
+    the next.
+    """
+    if like.device.type == "cuda" and not is_accelerator(values.device):
+        pinned = host_buffer(values.numel(), values.dtype, like.device)
+        values = pinned.view_as(values).copy_(values)
+    return values.to(like.device, non_blocking=True).to(like.dtype)
+
+
+def widest(values: Tensor) -> torch.dtype:
+    """The type in which a device sums: float64, or float32 where there is no float64."""
+    return torch.float32 if values.device.type in WITHOUT_FLOAT64 else torch.float64
+
+
+def in_float64(values: Tensor) -> Tensor:
+    """Numbers on the host in float64, which not every accelerator has."""
+    return exact(values).cpu().double()
+
+
 def as_array(values: Tensor) -> ndarray:
     """A tensor as an array; from a GPU through pinned memory, to which it copies much faster."""
     if values.device.type != "cuda":
         return values.cpu().numpy()
-    pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    return pinned.copy_(values).numpy()
+    pinned = host_buffer(values.numel(), values.dtype, values.device)
+    return pinned.view_as(values).copy_(values).numpy()
+
+
+def host_buffer(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory of the host to which a device copies without the host waiting, until `wait_for`."""
+    return torch.empty(size, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done all that it was given."""
+    if device.type in ("cuda", "mps"):
+        torch.accelerator.synchronize(device)
 
 
 def on_host(*columns: Tensor) -> tuple[ndarray, ...]:
@@ -97,20 +133,46 @@ def held_bytes() -> int:
     return memory.rss - getattr(memory, "shared", 0)
 
 
-def free_bytes() -> int:
-    """Memory that this process can still allocate."""
+def free_bytes(most: int | None = None) -> int:
+    """Memory that this process can still allocate, or still may if it must not hold more."""
     available = psutil.virtual_memory().available
     limited = _free_in_control_group(CONTROL_GROUP)
-    return available if limited is None else min(available, limited)
+    free = available if limited is None else min(available, limited)
+    return free if most is None else max(0, min(free, most - held_bytes()))
 
 
-def free_device_bytes(device: torch.device) -> int:
-    """Memory of an accelerator that this process can still allocate; for the CPU, main memory."""
+def free_device_bytes(device: torch.device, most: int | None = None) -> int:
+    """The same of an accelerator's memory; for the CPU, of main memory."""
     if device.type != "cuda":
-        return free_bytes()
+        return free_bytes(most)
     free, _ = torch.cuda.mem_get_info(device)
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return free + kept
+    held = torch.cuda.memory_allocated(device)
+    free += torch.cuda.memory_reserved(device) - held
+    return free if most is None else max(0, min(free, most - held))
+
+
+class WorkingMemory:
+    """Bytes for temporary values on an accelerator; halved where they turn out to be too many."""
+
+    def __init__(self, device: torch.device, free: int) -> None:
+        self.device, self.size = device, 0
+        self.within(free)
+
+    def within(self, free: int) -> None:
+        """Take what is free, up to MOST_WORKING."""
+        self.size = min(MOST_WORKING, max(LEAST_WORKING, free))
+
+    def halve(self) -> bool:
+        """Take half from now on, and say so; False if there is too little left to halve."""
+        if self.size <= LEAST_WORKING:
+            return False
+        self.size = max(LEAST_WORKING, self.size // 2)
+        logging.getLogger("headwater").warning(
+            "Out of memory on %s: rows are now swept in groups of at most %s.",
+            self.device,
+            gigabytes(self.size),
+        )
+        return True
 
 
 def _free_in_control_group(group: Path) -> int | None:

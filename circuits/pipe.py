@@ -5,28 +5,31 @@ Every stage before the graph yields frozen data of one prompt; progress goes to 
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from numpy import ndarray
 
 from circuits.attribution.cost import (
-    Plan,
+    free_memory,
+    plan_of,
     require_room,
+    require_room_for_sources,
     require_room_to_gather,
     require_room_to_record,
     require_room_to_sweep,
 )
-from circuits.attribution.estimate import Estimate, estimate
+from circuits.attribution.estimate import Estimate, Stages, begin, estimate
 from circuits.attribution.graph import build_graph
 from circuits.attribution.local_replacement import local_replacement
-from circuits.attribution.rows import Expansion, expand, prepare_sweep
+from circuits.attribution.rows import CollectedRows, Expansion, Sweeper, expand, prepare_sweep
 from circuits.attribution.targets import TargetSettings
 from circuits.features.active import FeatureSource
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
+from circuits.recording.attention import Precision, float32_products, require_precision
 from circuits.recording.record import require_recordable
 from graphs.core.graph import AttributionGraph
 
@@ -38,6 +41,8 @@ class TraceSettings:
     targets: TargetSettings = field(default_factory=TargetSettings)
     expansion: Expansion = field(default_factory=Expansion)
     labels: int = 256  # most influential features to label; some of each layer always are
+    precision: Precision = Precision.IEEE  # of the sweep's products in float32
+    memory: int | None = None  # bytes to hold at most where the model is; None: what is free
 
 
 def trace(
@@ -56,21 +61,31 @@ def trace(
     `force` DoesNotFit for a trace that exceeds memory.
     """
     settings = settings or TraceSettings()
-    frozen = subject.frozen
+    frozen, expansion, memory = subject.frozen, settings.expansion, settings.memory
     require_recordable(frozen, prompt, settings.targets.position)
-    with torch.inference_mode():
+    require_precision(frozen, settings.precision)
+    with torch.inference_mode(), float32_products(tensor_cores=False):
         if not force:
-            require_room_to_record(frozen, source, len(prompt))
-            require_room_to_sweep(frozen, prompt)
-            require_room_to_gather(frozen, prompt, source)
+            require_room_to_record(frozen, source, len(prompt), memory)
+            require_room_to_sweep(frozen, prompt, memory)
+            require_room_to_gather(frozen, prompt, source, memory)
         local = local_replacement(prompt, subject, source, settings.targets, progress)
-        plan = Plan(local, settings.expansion)
         if not force:
-            require_room(plan)
+            require_room_for_sources(local, memory)
         progress("sources", 0, 1)
-        sweeper = prepare_sweep(local, plan.split)
+        sweeper = prepare_sweep(local, precision=settings.precision, memory=memory)
+
+        def planned(sweeper: Sweeper, rows: CollectedRows, order: ndarray) -> Sweeper:
+            plan = plan_of(sweeper, rows, order)
+            free = free_memory(frozen.device, memory)
+            if not force:
+                require_room(plan, free, everything=expansion.everything)
+            sweeper.working.within(int(free.device - plan.need().device))
+            return sweeper.split_at(plan.split)
+
         progress("sweep", 0, 1)
-        rows = expand(sweeper, settings.expansion, progress)
+        with float32_products(tensor_cores=settings.precision == Precision.TF32):
+            rows = expand(sweeper, expansion, progress, planned)
         header, labels = _header_settings(settings), settings.labels
         return build_graph(sweeper, rows, subject, source, header, labels, progress)
 
@@ -82,15 +97,24 @@ def estimate_trace(
     settings: TraceSettings | None = None,
     progress: Progress = ignore_progress,
 ) -> Estimate:
-    """The cost of `trace` with the same arguments, from one forward pass.  Raises as `trace`."""
+    """The cost of `trace` with the same arguments, from its first rows.  Raises as `trace`."""
     settings = settings or TraceSettings()
-    require_recordable(subject.frozen, prompt, settings.targets.position)
-    require_room_to_record(subject.frozen, source, len(prompt))
-    with torch.inference_mode():
-        start = time.perf_counter()
-        local = local_replacement(prompt, subject, source, settings.targets, progress)
-        before = time.perf_counter() - start
-        return estimate(local, settings.expansion, settings.labels, before)
+    frozen, memory = subject.frozen, settings.memory
+    require_recordable(frozen, prompt, settings.targets.position)
+    require_room_to_record(frozen, source, len(prompt), memory)
+    stages = Stages(frozen.device, progress)
+    require_precision(frozen, settings.precision)
+    with torch.inference_mode(), float32_products(tensor_cores=False):
+        local = local_replacement(prompt, subject, source, settings.targets, stages)
+        require_room_for_sources(local, memory)
+        stages("sources", 0, 1)
+        sweeper = prepare_sweep(local, precision=settings.precision, memory=memory)
+        with float32_products(tensor_cores=settings.precision == Precision.TF32):
+            begun = begin(sweeper, settings.expansion, stages)
+        header, labels = _header_settings(settings), settings.labels
+        build_graph(sweeper, begun.rows, subject, source, header, labels, stages)
+        stages("end", 0, 1)
+        return estimate(sweeper, begun, stages.seconds, memory)
 
 
 def _header_settings(settings: TraceSettings) -> dict[str, Any]:

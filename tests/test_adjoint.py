@@ -14,12 +14,12 @@ from circuits.attribution.cost import Costs
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.rows import Expansion, SparseRows, Sweeper, expand
 from circuits.attribution.sources import Sources, build_sources
-from circuits.attribution.sweep import build_forward_prefix
 from circuits.attribution.targets import TargetSettings, read_targets
 from circuits.features.active import FeatureSource
 from circuits.features.hook_points import ReadPoint, WritePoint
 from circuits.features.neurons import Neurons
 from circuits.features.transcoder_set import TranscoderSet
+from circuits.machine import WorkingMemory
 from circuits.model.frozen import Covectors
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
@@ -66,8 +66,8 @@ class Prepared:
     def sweeper(self, split: int = 0) -> Sweeper:
         frozen = self.subject.frozen
         attention = Attention(frozen, self.local.recording, self.sources.first)
-        lower = build_forward_prefix(frozen, attention, self.sources, split)
-        return Sweeper(self.local, attention, self.sources, lower)
+        working = WorkingMemory(frozen.device, 2**30)
+        return Sweeper(self.local, attention, self.sources, working).split_at(split)
 
     def rows(self, expansion: Expansion = EVERYTHING, split: int = 0) -> np.ndarray:
         """Dense rows: features in their order, then targets."""
@@ -212,8 +212,8 @@ def test_uneven_positions_are_packed_into_several_tiles(
     gemma: Subject, monkeypatch: pytest.MonkeyPatch
 ):
     before = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt()).rows()
-    monkeypatch.setattr("circuits.attribution.sources.TILE_WIDTH", 3)
-    monkeypatch.setattr("circuits.attribution.sources.MOST_PADDING", 1)
+    monkeypatch.setattr("circuits.features.hook_points.TILE_WIDTH", 3)
+    monkeypatch.setattr("circuits.features.hook_points.MOST_PADDING", 1)
     prepared = prepare(gemma, DICTIONARIES["per layer"], tiny_prompt())
     assert not prepared.sources.layers[0].tiles.one_per_position
     np.testing.assert_allclose(prepared.rows(), before, **EXACT)

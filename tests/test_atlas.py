@@ -127,7 +127,9 @@ def test_the_transcoders_can_stand_in_for_all_mlps(atlas: tuple[Subject, Transco
     rows, last = torch.arange(len(prompts)), torch.tensor([len(p) - 1 for p in prompts])
     model = Replacement(subject.frozen, transcoders)
     own = model.logits(ids, None)[rows, last].argmax(-1)
-    l0 = [float((active > 0)[counted].float().sum(1).mean()) for active in model.activations]
+    l0 = [
+        float((active > 0)[counted].float().sum(1).mean()) for active in model.activations.values()
+    ]
     replaced = model.logits(ids, counted)[rows, last].argmax(-1)
     assert float((own == replaced).float().mean()) >= 0.9
     assert sum(l0) / len(l0) <= 25

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
 import torch
-from card import CARD, OnCard, card, on_card
+from card import CARD, MEMORY, OnCard, card, on_card
 
 import circuits.attribution.dense_rows
-import circuits.attribution.groups
-import circuits.attribution.rows
+import circuits.machine
+import circuits.recording.attention
 import graphs
 from circuits.attribution.rows import Expansion
 from circuits.features.active import FeatureSource
@@ -23,6 +24,9 @@ from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.frozen import FrozenModel
 from circuits.model.subject import Subject
 from circuits.pipe import TraceSettings, trace
+from circuits.recording.attention import Precision, PrecisionError
+from circuits.recording.record import record
+from graphs import AttributionGraph
 from tests.conftest import cached_subject
 from tests.test_adjoint import DICTIONARIES
 from tests.test_partial import partial
@@ -46,7 +50,7 @@ def on_the_card(source: FeatureSource) -> FeatureSource:
     return source
 
 
-def same_on_the_card(name: str, source: FeatureSource) -> None:
+def same_on_the_card(name: str, source: FeatureSource, *, placed: bool = True) -> None:
     """A trace on the card has the numbers of the CPU, and the host hardly waits for it.
 
     How often it does depends neither on layers nor on rows, but for one answer per round.  In the
@@ -55,11 +59,11 @@ def same_on_the_card(name: str, source: FeatureSource) -> None:
     settings = TraceSettings(expansion=Expansion(max_features=20), labels=8)
     own = trace(tiny_prompt(), cached_subject(name), source, settings)
     with card() as watch:
-        held, placed = on_card(tiny_subject(name)), on_the_card(source)
+        held, there = on_card(tiny_subject(name)), on_the_card(source) if placed else source
         watch.waits.clear()
-        found = trace(tiny_prompt(), held, placed, settings, watch.progress)
+        found = trace(tiny_prompt(), held, there, settings, watch.progress)
     waits = {place: n for place, n in watch.waits.items() if place[0] != "record"}
-    assert sum(waits.values()) <= WAITS, waits
+    assert sum(waits.values()) <= WAITS + (not placed), waits
     difference = abs(own.weights - found.weights).max() / abs(own.weights.data).max()
     assert difference < 1e-12
     assert np.array_equal(own.expanded, found.expanded)
@@ -76,6 +80,30 @@ def test_every_architecture_is_traced_on_the_card(name: str):
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_source_is_traced_on_the_card(name: str, source: str):
     same_on_the_card(name, SOURCES[source])
+
+
+@pytest.mark.parametrize("kind", [kind for kind, one in DICTIONARIES.items() if one is not None])
+def test_a_dictionary_may_stay_on_the_host(kind: str):
+    """Layer by layer its encoder is copied, and of what is active the rows: one more answer."""
+    same_on_the_card("gemma-3", DICTIONARIES[kind], placed=False)
+
+
+def test_of_a_dictionary_on_the_host_only_active_rows_are_kept_on_the_card():
+    dictionary = toy_dictionary()
+    with card():
+        held = on_card(tiny_subject("gemma-3"))
+        recording = record(held.frozen, tiny_prompt())
+        found = dictionary.active(held.frozen, recording)
+        parts = found.rows.transcoders
+        assert [part.d_dict for part in parts] == [
+            len(np.unique(found.on_host.index[found.read_at(layer)])) for layer in range(3)
+        ]
+        assert all(part.encoder.device == CARD for part in parts)
+        same = dictionary.on(CARD).active(held.frozen, recording)
+        for layer in range(3):
+            rows = torch.arange(*found.first[layer : layer + 2], device=CARD)
+            written = [one.rows.decoder(layer, layer, rows).cpu() for one in (found, same)]
+            np.testing.assert_array_equal(*written)
 
 
 def made() -> OnCard:
@@ -166,8 +194,131 @@ def in_type(name: str, dtype: torch.dtype) -> Subject:
 
 def test_few_bytes_for_groups_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch):
     """Rows come in several blocks, groups of a few targets, and parts that are thinned."""
-    rows, groups = circuits.attribution.rows, circuits.attribution.groups
-    monkeypatch.setattr(rows, "BLOCK_BYTES", 4000)
-    monkeypatch.setattr(groups, "GROUP_BYTES", 20_000)
-    monkeypatch.setattr(circuits.attribution.dense_rows, "THINNED_BYTES", 10_000)
+    monkeypatch.setattr(circuits.machine, "MOST_WORKING", 30_000)
+    monkeypatch.setattr(circuits.machine, "LEAST_WORKING", 1)
+    monkeypatch.setattr(circuits.attribution.dense_rows, "PART_BYTES", 10_000)
     same_on_the_card("gemma-3", DICTIONARIES["cross-layer, skip"])
+
+
+def traced_within(memory: int | None) -> tuple[AttributionGraph, int]:
+    """A trace on a card with so many bytes left after the model, and what it held at most."""
+    settings = TraceSettings(expansion=Expansion(everything=True), labels=8)
+    with card():
+        held, placed = on_card(tiny_subject("gemma-3")), on_the_card(toy_dictionary())
+        gc.collect()
+        before = MEMORY.held
+        with card(memory=memory) as watch:
+            return trace(tiny_prompt(), held, placed, settings), watch.peak - before
+
+
+def test_out_of_memory_halves_what_is_swept_at_once_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(circuits.machine, "LEAST_WORKING", 1000)
+    whole, peak = traced_within(None)
+    assert not caplog.messages
+    found, less = traced_within(int(0.8 * peak))
+    assert less <= 0.8 * peak
+    assert caplog.messages
+    assert all("Out of memory on card" in message for message in caplog.messages)
+    difference = abs(whole.weights - found.weights).max() / abs(whole.weights.data).max()
+    assert difference < 1e-12
+    np.testing.assert_allclose(found.dropped, whole.dropped, atol=1e-12)
+    with pytest.raises(torch.OutOfMemoryError):
+        traced_within(1000)
+
+
+def test_what_the_card_holds_is_counted_once():
+    with card() as watch:
+        gc.collect()
+        before = MEMORY.held
+        x = made()
+        y = x[1:].T
+        assert MEMORY.held - before == 48
+        del x
+        assert MEMORY.held - before == 48
+        z = y * 2
+        assert MEMORY.held - before == 48 + 32
+        del y, z
+        assert MEMORY.held == before
+        assert watch.peak == before + 80
+    with card(memory=40), pytest.raises(torch.OutOfMemoryError):
+        made()
+
+
+def traced_in_float32(precision: Precision, *, float64: bool = True) -> AttributionGraph:
+    """Gemma 3 in float32 on the card, whose tensor cores read 10 bits."""
+    settings = TraceSettings(
+        expansion=Expansion(everything=True, kept_share=1.0), labels=8, precision=precision
+    )
+    held = in_type("gemma-3", torch.float32)
+    with card(float64=float64):
+        return trace(tiny_prompt(), on_card(held), on_the_card(toy_dictionary()), settings)
+
+
+def distance(one: AttributionGraph, other: AttributionGraph) -> float:
+    difference = (one.weights - other.weights).toarray()
+    return float(np.linalg.norm(difference) / np.linalg.norm(other.weights.toarray()))
+
+
+def test_a_split_product_is_as_exact_as_float32(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(circuits.recording.attention, "TENSOR_CORES", {"card"})
+    own = traced_in_float32(Precision.IEEE)
+    split, tensor_cores = (traced_in_float32(one) for one in (Precision.SPLIT, Precision.TF32))
+    assert split.provenance.precision == "3xtf32"
+    assert split.provenance.checks.conservation_max < 1e-5
+    assert distance(split, own) < 2e-6
+    checks = tensor_cores.provenance.checks
+    assert 1e-5 < checks.conservation_max < checks.conservation_limit == 0.02
+    assert 1e-5 < distance(tensor_cores, own) < 0.01
+
+
+def test_tensor_cores_are_used_only_if_they_are_chosen():
+    """Whatever the program around has set."""
+    own = traced_in_float32(Precision.IEEE)
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        found = traced_in_float32(Precision.IEEE)
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "none"
+    assert own.provenance.precision == "ieee"
+    assert distance(found, own) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tensor_cores_elsewhere_are_refused(dtype: torch.dtype):
+    settings = TraceSettings(precision=Precision.SPLIT)
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(PrecisionError, match=f"this one is in {kind} on cpu: leave out"):
+        trace(tiny_prompt(), in_type("gemma-3", dtype), toy_dictionary(), settings)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_device_without_float64_is_enough(source: str, monkeypatch: pytest.MonkeyPatch):
+    """As Apple's MPS is, on which nobody has run this yet."""
+    monkeypatch.setattr(circuits.machine, "WITHOUT_FLOAT64", {"card"})
+    settings = TraceSettings(expansion=Expansion(max_features=30), labels=8)
+    expected = trace(tiny_prompt(), in_type("gemma-3", torch.float32), SOURCES[source], settings)
+    held = in_type("gemma-3", torch.float32)
+    with card(float64=False):
+        found = trace(tiny_prompt(), on_card(held), on_the_card(in_float32(source)), settings)
+    assert np.array_equal(found.expanded, expected.expanded)
+    assert distance(found, expected) < 1e-5
+    assert not found.provenance.failures
+
+
+def in_float32(source: str) -> FeatureSource:
+    """A source whose numbers a device without float64 holds."""
+
+    def converted(value):
+        if isinstance(value, torch.Tensor):
+            return value.float() if value.dtype == torch.float64 else value
+        if isinstance(value, tuple):
+            return tuple(map(converted, value))
+        if is_dataclass(value) and not isinstance(value, type):
+            parts = {field.name: converted(getattr(value, field.name)) for field in fields(value)}
+            return replace(value, **parts)
+        return value
+
+    return converted(SOURCES[source])

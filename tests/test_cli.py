@@ -230,8 +230,8 @@ def test_what_memory_will_not_hold_is_refused_unless_forced(
 ):
     out = tmp_path / "graph.safetensors"
     command = ("trace", PROMPT, "--model", model_folder, "--out", out)
-    monkeypatch.setattr(circuits.attribution.cost, "free_bytes", lambda: 10**4)
-    assert_refused(run(*command), "more memory and 0.0 GiB are free: ")
+    monkeypatch.setattr(circuits.attribution.cost, "free_bytes", lambda *_: 10**4)
+    assert_refused(run(*command), "more memory for its rows, and 0.0 GiB are free: ")
     assert list(tmp_path.iterdir()) == []
     assert run(*command, "--force").exit_code == 0
     assert out.exists()

@@ -1,44 +1,62 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
+from card import CARD, card, on_card
 
-import circuits.attribution.cost
 import circuits.attribution.estimate
-from circuits.attribution.estimate import estimate
-from circuits.attribution.local_replacement import LocalReplacement, local_replacement
-from circuits.attribution.rows import Expansion
-from circuits.attribution.sources import build_sources
+import circuits.attribution.rows
+from circuits.attribution.cost import Plan
+from circuits.attribution.estimate import Stages, begin, estimate
+from circuits.attribution.local_replacement import local_replacement
+from circuits.attribution.rows import Expansion, Sweeper, expand, prepare_sweep
 from circuits.attribution.targets import TargetSettings, read_targets
 from circuits.features.neurons import Neurons
 from circuits.model.subject import Subject
 from circuits.pipe import TraceSettings, estimate_trace, trace
 from circuits.recording.record import record
-from tests.tiny import tiny_prompt, toy_dictionary
+from tests.tiny import tiny_prompt, tiny_subject, toy_dictionary
 
 EVERYTHING = Expansion(everything=True, kept_share=1.0)
 
 
-def prepared(subject: Subject, *, cross_layer: bool = False) -> LocalReplacement:
+def prepared(subject: Subject, *, cross_layer: bool = False) -> Sweeper:
     source = toy_dictionary(cross_layer=cross_layer)
-    return local_replacement(tiny_prompt(), subject, source, TargetSettings())
+    local = local_replacement(tiny_prompt(), subject, source, TargetSettings())
+    return prepare_sweep(local)
 
 
-def without_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave only sources and edges, which on a tiny model are smaller than any block."""
-    monkeypatch.setattr(circuits.attribution.cost, "BLOCK_WEIGHTS", 0)
-    monkeypatch.setattr(circuits.attribution.cost, "block_positions", lambda *_: 0.001)
-    monkeypatch.setattr(circuits.attribution.estimate, "held_bytes", lambda: 0)
+def plan(sweeper: Sweeper, expansion: Expansion) -> Plan:
+    with torch.inference_mode():
+        return begin(sweeper, expansion).plan
 
 
-def test_more_rows_cost_more(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(circuits.attribution.estimate, "held_bytes", lambda: 10**9)
-    local = prepared(gemma)
-    some = estimate(local, Expansion(max_features=5))
-    every = estimate(local, Expansion(everything=True))
-    assert some.rows == 5 + len(local.targets.described)
-    assert every.rows == len(local.features) + len(local.targets.described)
+def test_more_rows_cost_more(gemma: Subject):
+    sweeper = prepared(gemma)
+    some, every = plan(sweeper, Expansion(max_features=5)), plan(sweeper, EVERYTHING)
+    assert some.limit == 5
+    assert every.limit == len(sweeper.local.features)
+    assert float(every.rows.sum()) == every.limit + len(sweeper.local.targets.described)
     assert some.flops < every.flops
-    assert 10**9 < some.peak_bytes < every.peak_bytes
+    assert some.need().host < every.need().host
+    assert every.limited(5).limit == 5
+
+
+def test_rows_are_foreseen_in_the_order_in_which_they_come(
+    gemma: Subject, monkeypatch: pytest.MonkeyPatch
+):
+    """Of features that the first ones lead to, no others get rows."""
+    for module in (circuits.attribution.rows, circuits.attribution.estimate):
+        monkeypatch.setattr(module, "FIRST_ROUND", 8)
+    sweeper = prepared(gemma)
+    expansion = Expansion(max_features=30)
+    foreseen = plan(sweeper, expansion).order
+    with torch.inference_mode():
+        rows = expand(sweeper, expansion)
+    got = np.flatnonzero(rows.expanded()[sweeper.sources.feature_column])
+    assert len(foreseen) == len(got) == 30
+    assert len(np.intersect1d(foreseen, got)) >= 25
 
 
 @pytest.mark.parametrize("cross_layer", [False, True])
@@ -46,34 +64,63 @@ def test_all_edges_are_foreseen(gemma: Subject, cross_layer: bool):
     source = toy_dictionary(cross_layer=cross_layer)
     said = estimate_trace(tiny_prompt(), gemma, source, TraceSettings(expansion=EVERYTHING))
     graph = trace(tiny_prompt(), gemma, source, TraceSettings(expansion=EVERYTHING))
+    assert said.rows == graph.expanded.sum()
     # Biases are not foreseen, nor that a sliding window of three tokens hides some sources.
     assert 0.9 * graph.weights.nnz <= said.edges <= 1.1 * graph.weights.nnz
 
 
-def test_labels_and_what_came_before_take_time(gemma: Subject, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(circuits.attribution.estimate, "matrix_product_rate", lambda *_: 1e9)
-    local = prepared(gemma)
-    plain = estimate(local, EVERYTHING)
-    labelled = estimate(local, EVERYTHING, labels=10)
-    later = estimate(local, EVERYTHING, before=2.0)
-    assert plain.seconds < labelled.seconds < later.seconds
-    assert later.seconds == pytest.approx(plain.seconds + 3.0)
+def test_seconds_are_those_of_all_stages_with_all_rows(gemma: Subject):
+    sweeper = prepared(gemma)
+    with torch.inference_mode():
+        begun = begin(sweeper, EVERYTHING)._replace(sweep_seconds=7.0)
+    seconds = {"record": 2.0, "sweep": 0.1, "label": 3.0, "graph": 0.5}
+    found = estimate(sweeper, begun, seconds)
+    growing = 0.5 * begun.plan.edges / begun.rows.n_edges
+    assert found.seconds == pytest.approx(12.0 + growing)
+    assert found.gflops_per_second == pytest.approx(begun.plan.flops / 7e9)
+    assert found.peak_bytes > found.edges * 24  # rows and the matrix, in float64
 
 
-@pytest.mark.parametrize("cross_layer", [False, True])
-def test_room_for_sources_is_what_they_take(
-    gemma: Subject, cross_layer: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rate", [4e13, 1e8])
+@pytest.mark.parametrize("everything", [False, True])
+def test_seconds_on_a_card_are_foreseen(
+    everything: bool, rate: float, monkeypatch: pytest.MonkeyPatch
 ):
-    local = prepared(gemma, cross_layer=cross_layer)
-    without_blocks(monkeypatch)
-    monkeypatch.setattr(circuits.attribution.cost, "MOST_FORWARD", 0)
-    none = Expansion(max_features=0)
-    said = estimate(local, none)
-    sources = build_sources(local)
-    vectors = sum(layer.tiles.vectors.numel() for layer in sources.layers)
-    patterns = sum(block.pattern.numel() for block in local.recording.blocks)
-    least = 8 * (vectors + patterns) + 24 * said.edges
-    assert least <= said.peak_bytes <= 1.5 * least
+    """By the card's own clock, if launches take the time and if products do."""
+    monkeypatch.setattr("card.RATE", rate)
+    expansion = Expansion(max_features=80, everything=everything)
+    for module in (circuits.attribution.rows, circuits.attribution.estimate):
+        monkeypatch.setattr(module, "FIRST_ROUND", 20)
+    settings = TraceSettings(expansion=expansion, labels=8)
+    with card() as watch:
+        monkeypatch.setattr(Stages, "now", lambda _: sum(watch.seconds.values()))
+        held, placed = on_card(tiny_subject("gemma-3")), toy_dictionary().on(CARD)
+        trace(tiny_prompt(), held, placed, settings)
+        said = estimate_trace(tiny_prompt(), held, placed, settings)
+        watch.clear()
+        trace(tiny_prompt(), held, placed, settings)
+        taken = sum(watch.seconds.values())
+    assert 0.7 < said.seconds / taken < 1.3
+
+
+def test_stages_are_timed_as_they_are_reported(monkeypatch: pytest.MonkeyPatch):
+    ticks = iter([1.0, 2.0, 5.0, 9.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
+    reported: list[str] = []
+    stages = Stages(torch.device("cpu"), lambda stage, *_: reported.append(stage))
+    for stage in ("one", "one", "two", "end"):
+        stages(stage, 0, 1)
+    assert dict(stages.seconds) == {"": 1.0, "one": 3.0, "two": 4.0}
+    assert reported == ["one", "one", "two", "end"]
+
+
+def test_a_trace_without_features_has_an_estimate(gemma: Subject):
+    settings = TraceSettings(expansion=Expansion(max_features=0))
+    found = estimate_trace(tiny_prompt(), gemma, toy_dictionary(), settings)
+    assert found.rows == len(
+        trace(tiny_prompt(), gemma, toy_dictionary(), settings).provenance.targets
+    )
+    assert found.seconds > 0
 
 
 def test_neurons_need_room_in_every_layer(dense_subject: Subject):

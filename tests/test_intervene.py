@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import circuits.interventions.additions
-import circuits.interventions.intervene
+import circuits.interventions.batches
 from circuits.attribution.rows import Expansion
 from circuits.attribution.targets import TargetSettings
 from circuits.features.active import FeatureSource
 from circuits.features.hybrid import Filled
 from circuits.features.neurons import Neurons
+from circuits.interventions.batches import batches
 from circuits.interventions.experiment import Experiment, ExperimentError, prepare
 from circuits.interventions.intervene import Outcomes, at_targets, generate, intervene
 from circuits.model.architectures import part
@@ -150,7 +151,7 @@ def test_a_running_feature_is_scaled_from_what_other_edits_leave_it(gemma: Subje
     high = int(high[graph.nodes.pos[high] == 5][0])
     off = [Set(str(graph.nodes[row]), 0.0) for row in low.tolist()]
     moved = after(experiment, *off).measured[0, high]
-    source = experiment.local.features.rows.at(2)
+    source = experiment.local.features.at(2)
     live = graph.nodes.value[high] + moved
     threshold = source.transcoder.nonlinearity.threshold[graph.nodes.index[high]]
     live = live if live > threshold else 0.0
@@ -211,28 +212,26 @@ def test_many_interventions_at_once_are_what_each_is_alone(
     experiment = experiment_on(gemma, source_of(kind))
     made = [intervention(experiment.graph, [edit]) for edit in some_edits(experiment, 6)]
     together = intervene(experiment, made, regime)
-    modules = circuits.interventions.additions, circuits.interventions.intervene
-    for module, limit in zip(modules, ("ROWS", "BATCH_CHANGES"), strict=True):
+    modules = circuits.interventions.additions, circuits.interventions.batches
+    for module, limit in zip(modules, ("ROWS", "CHANGES"), strict=True):
         monkeypatch.setattr(module, limit, 1)
         in_parts = intervene(experiment, made, regime)
         np.testing.assert_allclose(together.after, in_parts.after, **EXACT)
         np.testing.assert_allclose(together.measured, in_parts.measured, **EXACT)
-    monkeypatch.setattr(circuits.interventions.intervene, "BATCH_POSITIONS", 1)
+    monkeypatch.setattr(circuits.interventions.batches, "POSITIONS", 1)
     alone = intervene(experiment, made, regime)
     np.testing.assert_allclose(together.after, alone.after, **EXACT)
     np.testing.assert_allclose(together.measured, alone.measured, **EXACT)
 
 
 def test_passes_hold_no_more_than_they_may(monkeypatch: pytest.MonkeyPatch):
-    module = circuits.interventions.intervene
-    monkeypatch.setattr(module, "BATCH_POSITIONS", 30)
-    monkeypatch.setattr(module, "BATCH_CHANGES", 5)
+    monkeypatch.setattr(circuits.interventions.batches, "CHANGES", 5)
 
     def sizes(*changes: int) -> list[tuple[int, int]]:
         made = [
             Intervention("", (Change(NodeId(NodeKind.FEATURE, 0, 1, 2), 0.0),) * n) for n in changes
         ]
-        return [(rows.start, rows.stop) for rows in module._batches(made, 10)]
+        return [(rows.start, rows.stop) for rows in batches(made, 3)]
 
     assert sizes(1, 1, 1, 1) == [(0, 3), (3, 4)]
     assert sizes(3, 3, 9, 1, 1) == [(0, 1), (1, 2), (2, 3), (3, 5)]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.attribution.sources import MOST_PADDING, pack_tiles, slots
+from circuits.attribution.sources import pack_tiles
+from circuits.features.hook_points import MOST_PADDING, slots
 from tests.tolerances import EXACT
 
 SHAPES = {

@@ -13,12 +13,16 @@ A source that writes to several layers is read off at each.  Sources below `spli
 attentions and skips up to it, at all n positions from their own on, and are read off at each of
 them (`circuits.attribution.sweep`).
 
-A trace that will not fit into memory is refused beforehand, with the setting to lower.
+Which rows come, and what is kept of each, is foreseen once the targets and the first features have
+rows.  A trace that will not fit into memory is refused then, with the setting to lower, or before
+if not even what it starts from will fit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,27 +30,27 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.attribution.likely import likely_influence
 from circuits.attribution.local_replacement import LocalReplacement
-from circuits.attribution.rows import Expansion
-from circuits.attribution.sources import slots
+from circuits.attribution.rows import CollectedRows, Sweeper
+from circuits.attribution.sources import Sources
 from circuits.attribution.sweep import BLOCK_WEIGHTS, block_positions
 from circuits.attribution.targets import TargetSettings, read_targets
-from circuits.features.active import ActiveFeatures, FeatureSource
+from circuits.features.active import ActiveFeatures, FeatureSource, Places
+from circuits.features.hook_points import slots
 from circuits.machine import (
+    LEAST_WORKING,
     free_bytes,
     free_device_bytes,
     gigabytes,
     is_accelerator,
     workers_for,
 )
-from circuits.model.frozen import FrozenModel
+from circuits.model.frozen import Covectors, FrozenModel
 from circuits.model.prompt import Prompt
 from circuits.recording.record import record
 from graphs.errors import HeadwaterError
 
 MOST_FORWARD = 2**26  # values in sources pushed forward: 256 MB in float32
-KEPT_OF_VISIBLE = 0.85  # of the sources that can affect a row, at the default share
 THINNING = 5  # copies of a block of weights while its largest are selected
 PILOT = 256  # first tokens of a long prompt, run to count active features
 LONG = 4 * PILOT  # tokens; shorter prompts are recorded quickly
@@ -56,12 +60,17 @@ class DoesNotFit(HeadwaterError):
     """A trace needs more memory than is free."""
 
 
-@dataclass(frozen=True)
-class Need:
-    """Bytes that a trace will allocate, beyond what the process holds before its first row."""
+class Bytes(NamedTuple):
+    """Memory that is needed, or free."""
 
     host: float
-    device: float  # on an accelerator; 0 if the model runs on the CPU
+    device: float  # of an accelerator; of the CPU the host's again, of which nothing is needed
+
+
+def free_memory(device: torch.device, memory: int | None = None) -> Bytes:
+    """What is free; `memory` is the most that this process may hold where the model is."""
+    own = None if is_accelerator(device) else memory
+    return Bytes(free_bytes(own), free_device_bytes(device, memory))
 
 
 class Costs:
@@ -154,84 +163,126 @@ class Costs:
         return torch.cat([torch.zeros(1, self.n_pos).double(), table.cumsum(0)[:-1]])
 
 
+@dataclass(frozen=True)
 class Plan:
-    """Predicted rows, edges and blocks of a trace, from one forward pass."""
+    """The rows of a trace, foreseen from those that are there."""
 
-    def __init__(
-        self, local: LocalReplacement, expansion: Expansion, base: Plan | None = None
-    ) -> None:
-        self.local, self.expansion = local, expansion
-        self.limit = expansion.limit(len(local.features))
-        self.costs = base.costs if base else Costs(local)
-        self.order = base.order if base else None  # features, in the order of their rows
-        self.rows = self._rows()
-        self.split = 0 if is_accelerator(local.frozen.device) else self.costs.best_split(self.rows)
-        kept = 1.0 if expansion.kept_share >= 1 else KEPT_OF_VISIBLE
-        self.edges = self.costs.visible(self.rows) * kept
-        positions = self.costs.positions(self.rows)
-        workers = workers_for(local.frozen.device)
-        self.block_positions = block_positions(int(positions), workers)
-        self.blocks = max(positions / self.block_positions, self.costs.n_pos)
-        rows = float(self.rows.sum())
-        columns = len(local.features) + local.frozen.n_layers * self.costs.n_pos
-        self.block_weights = min(BLOCK_WEIGHTS, columns * rows / max(1.0, self.blocks))
+    sources: Sources
+    costs: Costs
+    targets: Covectors
+    places: Places
+    order: Int[ndarray, " feat"]  # features in the order of their rows
+    kept: float  # share of the sources that can affect a row that it keeps as edges
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def limit(self) -> int:
+        """The number of features that get rows."""
+        return len(self.order)
 
     def limited(self, limit: int) -> Plan:
-        """The same plan with at most `limit` features expanded."""
-        expansion = replace(self.expansion, everything=False, max_features=limit)
-        return Plan(self.local, expansion, base=self)
+        """The same plan with the first features only."""
+        return replace(self, order=self.order[:limit])
 
-    def _rows(self) -> Float[Tensor, "layer pos"]:
+    @cached_property
+    def rows(self) -> Float[Tensor, "layer pos"]:
         """Number of rows by layer and swept position."""
-        features, targets = self.local.features, self.local.targets.covectors
-        rows = self.costs.table(targets.layer, targets.pos)
-        if self.limit == len(features):
-            return rows + self.costs.features
-        if is_accelerator(self.local.frozen.device):  # a guess would take as long as the rows
-            return rows + self.costs.features * (self.limit / len(features))
-        if self.order is None:
-            self.order = np.argsort(-likely_influence(self.local).cpu().numpy(), kind="stable")
-        first = self.order[: self.limit]
-        return rows + self.costs.table(features.on_host.layer[first], features.on_host.pos[first])
+        layer, pos = self.places.layer[self.order], self.places.pos[self.order]
+        return self.costs.table(self.targets.layer, self.targets.pos) + self.costs.table(layer, pos)
 
-    def need(self) -> Need:
-        """Memory that the rest of the trace will allocate."""
-        frozen, features, recording = self.local.frozen, self.local.features, self.local.recording
-        n = len(recording.prompt)
-        vectors = 0
-        for layer in range(frozen.n_layers):
-            counts = np.ones(n, dtype=np.int64)
-            for source in features.writing_to(layer):
-                here = features.on_host.pos[features.read_at(source)]
-                counts += np.bincount(here, minlength=n)
-            vectors += slots(counts)
-        constants = 3 * frozen.n_layers * n
-        block = frozen.blocks[0]
-        matrices = self.costs.skips * frozen.d_model**2  # with norms folded in
-        if len(block.value) > block.d_head:  # W_O of several kv heads is laid out by head
-            matrices += block.output.numel()
-        patterns = sum(block.pattern.numel() for block in recording.blocks)
-        in_work = THINNING * self.block_weights + 3 * self.block_positions * frozen.d_model
-        numbers = (
-            (vectors + constants + self.costs.forward_vectors(self.split)) * frozen.d_model
-            + patterns
-            + frozen.n_layers * matrices
-            + workers_for(frozen.device) * in_work
+    @cached_property
+    def split(self) -> int:
+        """Where the sweep is split; nowhere on an accelerator, which has few large groups."""
+        return 0 if is_accelerator(self.device) else self.costs.best_split(self.rows)
+
+    @property
+    def flops(self) -> float:
+        """Of the sweep."""
+        return self.costs.of_rows(self.rows, self.split) + self.costs.of_forward_prefix(self.split)
+
+    @property
+    def edges(self) -> float:
+        """Weights that are kept."""
+        return self.kept * self.costs.visible(self.rows)
+
+    def need(self) -> Bytes:
+        """Memory that the rows will allocate."""
+        number = 8 if self.dtype == torch.float64 else 4  # rows are kept in float32 at least
+        edge = number + 4  # a weight and its column
+        if is_accelerator(self.device):
+            widths = torch.tensor(self.sources.first_column[: len(self.rows)]).double()
+            weights = float(self.rows.sum(1) @ widths)
+            return Bytes(host=edge * self.edges, device=number * weights + LEAST_WORKING)
+        workers, costs = workers_for(self.device), self.costs
+        positions = costs.positions(self.rows)
+        held = block_positions(int(positions), workers)
+        blocks = max(positions / held, costs.n_pos)
+        rows, columns = float(self.rows.sum()), len(self.sources.nodes)
+        weights = min(BLOCK_WEIGHTS, columns * rows / max(1.0, blocks))
+        in_work = THINNING * weights + 3 * held * costs.d_model
+        numbers = costs.forward_vectors(self.split) * costs.d_model + workers * in_work
+        # The edges are held in rows, and in the matrix that is built from them.
+        return Bytes(host=2 * edge * self.edges + number * numbers, device=0.0)
+
+
+def plan_of(sweeper: Sweeper, rows: CollectedRows, order: Int[ndarray, " feat"]) -> Plan:
+    """The plan of a trace whose features get rows in this order; some rows are there."""
+    local, places = sweeper.local, sweeper.local.features.on_host
+    costs, targets = Costs(local), local.targets.covectors
+    have = rows.expanded()[sweeper.sources.feature_column]
+    swept = costs.table(targets.layer, targets.pos)
+    swept += costs.table(places.layer[have], places.pos[have])
+    return Plan(
+        sources=sweeper.sources,
+        costs=costs,
+        targets=targets,
+        places=places,
+        order=order,
+        kept=rows.n_edges / max(1.0, costs.visible(swept)),
+        device=local.frozen.device,
+        dtype=local.frozen.dtype,
+    )
+
+
+def require_room_for_sources(local: LocalReplacement, memory: int | None = None) -> None:
+    """Raises DoesNotFit if what the active features write will not fit, or attention's layout."""
+    frozen, features, recording = local.frozen, local.features, local.recording
+    length = len(recording.prompt)
+    vectors = 3 * frozen.n_layers * length  # constants of two kinds, and errors
+    for layer in range(frozen.n_layers):
+        counts = np.ones(length, dtype=np.int64)
+        for source in features.writing_to(layer):
+            here = features.on_host.pos[features.read_at(source)]
+            counts += np.bincount(here, minlength=length)
+        vectors += slots(counts)
+    block = frozen.blocks[0]
+    skips = sum(len(features.rows.linear(layer)) for layer in range(frozen.n_layers))
+    numbers = vectors * frozen.d_model + skips * frozen.d_model**2  # with norms folded in
+    numbers += sum(block.pattern.numel() for block in recording.blocks)
+    if len(block.value) > block.d_head:  # W_O of several kv heads is laid out by head
+        numbers += frozen.n_layers * block.output.numel()
+    needed = numbers * frozen.unembedding.element_size()
+    free = free_device_bytes(frozen.device, memory)
+    if needed > free:
+        raise DoesNotFit(
+            f"This trace of {length:,} tokens and {len(features):,} active features needs "
+            f"about {gigabytes(needed)} more memory for what these write, and {gigabytes(free)} "
+            "are free: shorten the prompt or use a dictionary with fewer active features, or try "
+            "anyway with `headwater trace --force`."
         )
-        swept = frozen.unembedding.element_size() * numbers
-        edge = (8 if frozen.dtype == torch.float64 else 4) + 4  # a weight and its column
-        edges = 2 * edge * self.edges  # rows, and the matrix built from them
-        elsewhere = is_accelerator(frozen.device)
-        return Need(host=edges + swept * (not elsewhere), device=swept * elsewhere)
 
 
-def require_room_to_record(frozen: FrozenModel, source: FeatureSource, n_tokens: int) -> None:
+def require_room_to_record(
+    frozen: FrozenModel, source: FeatureSource, n_tokens: int, memory: int | None = None
+) -> None:
     """Raises DoesNotFit if the forward pass, which keeps all patterns, will not fit."""
     # Patterns of every layer and three temporaries; residuals and MLP inputs of each layer.
     patterns = (frozen.n_layers + 3) * _heads(frozen) * n_tokens**2
     residuals = 5 * frozen.n_layers * n_tokens * frozen.d_model
     numbers = patterns + residuals + source.peak_values(frozen, n_tokens)
-    needed, free = numbers * frozen.unembedding.element_size(), free_device_bytes(frozen.device)
+    needed = numbers * frozen.unembedding.element_size()
+    free = free_device_bytes(frozen.device, memory)
     if needed > free:
         raise DoesNotFit(
             f"Recording a prompt of {n_tokens:,} tokens needs about {gigabytes(needed)} more "
@@ -240,7 +291,7 @@ def require_room_to_record(frozen: FrozenModel, source: FeatureSource, n_tokens:
         )
 
 
-def require_room_to_sweep(frozen: FrozenModel, prompt: Prompt) -> None:
+def require_room_to_sweep(frozen: FrozenModel, prompt: Prompt, memory: int | None = None) -> None:
     """Raises DoesNotFit, before anything is computed, if even no features would fit.
 
     Counts what a sweep always holds: patterns as recorded and as laid out for it; of every layer
@@ -250,7 +301,7 @@ def require_room_to_sweep(frozen: FrozenModel, prompt: Prompt) -> None:
     patterns = _heads(frozen) * length * (length + swept)
     residuals = 3 * frozen.d_model * (length + swept)
     least = frozen.n_layers * (patterns + residuals) * frozen.unembedding.element_size()
-    free = free_device_bytes(frozen.device)
+    free = free_device_bytes(frozen.device, memory)
     if least > free:
         raise DoesNotFit(
             f"A trace of {length:,} tokens needs at least {gigabytes(least)} more memory, however "
@@ -259,7 +310,9 @@ def require_room_to_sweep(frozen: FrozenModel, prompt: Prompt) -> None:
         )
 
 
-def require_room_to_gather(frozen: FrozenModel, prompt: Prompt, source: FeatureSource) -> None:
+def require_room_to_gather(
+    frozen: FrozenModel, prompt: Prompt, source: FeatureSource, memory: int | None = None
+) -> None:
     """Raises DoesNotFit, before a long prompt is run, if its first tokens show it will not fit.
 
     A vector is kept of each feature for every layer that it writes to.  Half as many features per
@@ -279,7 +332,7 @@ def require_room_to_gather(frozen: FrozenModel, prompt: Prompt, source: FeatureS
     vectors = int((np.array(features.reach)[layer] - layer + 1).sum()) / max(1, len(features))
     swept = len(prompt) - prompt.n_prefix
     least = swept * per_token / 2 * vectors * frozen.d_model * frozen.unembedding.element_size()
-    free = free_device_bytes(frozen.device)
+    free = free_device_bytes(frozen.device, memory)
     if least > free:
         raise DoesNotFit(
             f"The first {PILOT} of {len(prompt):,} tokens have {len(features):,} active features; "
@@ -294,12 +347,14 @@ def _heads(frozen: FrozenModel) -> int:
     return block.output.shape[1] // block.d_head
 
 
-def require_room(plan: Plan) -> None:
-    """Raises DoesNotFit, with the setting to lower, if memory will not hold the rows."""
-    host, device = free_bytes(), free_device_bytes(plan.local.frozen.device)
+def require_room(plan: Plan, free: Bytes, *, everything: bool) -> None:
+    """Raises DoesNotFit, with the setting to lower, if memory will not hold the rows.
 
-    def fits(need: Need) -> bool:
-        return need.host <= host and need.device <= device
+    `everything`: whether all features are to be expanded, which needs no number.
+    """
+
+    def fits(need: Bytes) -> bool:
+        return need.host <= free.host and need.device <= free.device
 
     needed, limit = plan.need(), plan.limit
     if fits(needed):
@@ -309,18 +364,13 @@ def require_room(plan: Plan) -> None:
         half = (most + too_many) // 2
         most, too_many = (half, too_many) if fits(plan.limited(half).need()) else (most, half)
     most = _two_digits(most)
-    option = "--all" if plan.expansion.everything else f"--max-features {limit}"
-    advice = (
-        f"lower {option} to --max-features {most}"
-        if most
-        else "shorten the prompt or use a dictionary with fewer active features"
-    )
-    length, active = len(plan.local.recording.prompt), len(plan.local.features)
-    short, free = (needed.host, host) if needed.host > host else (needed.device, device)
+    option = "--all" if everything else f"--max-features {limit}"
+    advice = f"lower {option} to --max-features {most}" if most else "shorten the prompt"
+    at = 0 if needed.host > free.host else 1
     raise DoesNotFit(
-        f"This trace of {length:,} tokens and {active:,} active features needs "
-        f"about {gigabytes(short)} more memory and {gigabytes(free)} are free: "
-        f"{advice}, or try anyway with `headwater trace --force`."
+        f"This trace of {len(plan.sources.inputs[0]):,} tokens and {len(plan.places.pos):,} active "
+        f"features needs about {gigabytes(needed[at])} more memory for its rows, and "
+        f"{gigabytes(free[at])} are free: {advice}, or try anyway with `headwater trace --force`."
     )
 
 

@@ -24,7 +24,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from circuits.attribution.sources import Sources
-from circuits.machine import as_array, on_device
+from circuits.machine import as_array, host_buffer, on_device, wait_for, widest
 
 ONE = 2.0**52  # of the integers that shares of a row are summed as
 # Lowest bit of each histogram, and the integers of a float's size.
@@ -32,8 +32,9 @@ BITS = {
     torch.float32: ((20, 10, 0), torch.int32),
     torch.float64: ((52, 42, 32, 22, 11, 0), torch.int64),
 }
-THINNED_BYTES = 2**31  # of temporary values while rows are thinned
-THINNING = 40  # bytes per weight meanwhile
+# Bytes of temporary values per weight: while rows are thinned, carried down, or listed.
+THINNING, CARRYING, LISTING = 40, 12, 32
+PART_BYTES = 2**30  # of temporary values when all rows are carried down or listed
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class DenseRows:
         self.nodes = [np.empty(0, dtype=np.int64) for _ in widths]
         self.at = [torch.empty(0, dtype=torch.int64, device=like.device) for _ in widths]
         # Of each node: weights kept, absolute sum, what was dropped of both sums, relative error.
-        self.found = like.new_zeros(5, self.n_nodes, dtype=torch.float64)
+        self.found = like.new_zeros(5, self.n_nodes, dtype=widest(like))
 
     def __len__(self) -> int:
         return sum(map(len, self.nodes))
@@ -72,31 +73,42 @@ class DenseRows:
         layers: Int[ndarray, " row"],
         block: Float[Tensor, "row column"],
         values: Float[Tensor, " row"],
+        working: int,
     ) -> None:
         """Add rows, sorted by layer from the top; `values` are what each must sum to.
 
-        `block` is thinned in place.
+        `block` is thinned in place.  `working`: bytes for temporary values.  If memory does not
+        hold the rows, none is added.
         """
         place = on_device(nodes, block.device)
-        step = max(1, THINNED_BYTES // (THINNING * block.shape[1]))
+        step = max(1, working // (THINNING * block.shape[1]))
         for start in range(0, len(nodes), step):
             end = min(start + step, len(nodes))
             width = self.sources.columns_below(int(layers[start]))
             found = thin_(block[start:end, :width], self.kept_share)
             self._keep(place[start:end], found, values[start:end])
         level = np.where(nodes >= len(self.sources.nodes), len(self.sources.layers), layers)
-        for number in np.unique(level).tolist():
-            rows = np.flatnonzero(level == number)
-            here = block[rows[0] : rows[-1] + 1, : self.weights[number].shape[1]]
-            self.weights[number] = torch.cat([self.weights[number], here])
-            self.at[number] = torch.cat([self.at[number], place[rows[0] : rows[-1] + 1]])
-            self.nodes[number] = np.concatenate([self.nodes[number], nodes[rows]])
+        before = list(map(len, self.nodes))
+        try:
+            for number in np.unique(level).tolist():
+                rows = np.flatnonzero(level == number)
+                some = slice(rows[0], rows[-1] + 1)
+                here = block[some, : self.weights[number].shape[1]]
+                self.weights[number] = torch.cat([self.weights[number], here])
+                self.at[number] = torch.cat([self.at[number], place[some]])
+                self.nodes[number] = np.concatenate([self.nodes[number], nodes[rows]])
+        except torch.OutOfMemoryError:
+            for number, length in enumerate(before):
+                self.weights[number] = self.weights[number][:length]
+                self.at[number] = self.at[number][:length]
+                self.nodes[number] = self.nodes[number][:length]
+            raise
 
     def _keep(self, place: Tensor, found: Sums, values: Tensor) -> None:
         miss = (found.sums - values).abs()
         relative = torch.where(found.totals > 0, miss / found.totals, miss)
         columns = (found.counts, found.totals, found.dropped, found.dropped_absolute, relative)
-        self.found.index_copy_(1, place, torch.stack([one.double() for one in columns]))
+        self.found.index_copy_(1, place, torch.stack([one.to(self.found) for one in columns]))
 
     def carried(self, seed: Float[Tensor, " node"]) -> Float[Tensor, " node"]:
         """Influence over the rows so far (`graphs.influence`), by shares of the whole rows."""
@@ -105,12 +117,17 @@ class DenseRows:
         for weights, at in zip(reversed(self.weights), reversed(self.at), strict=True):
             if len(at):
                 passed = total.index_select(0, at).mul_(scale.index_select(0, at))
-                total[: weights.shape[1]].addmv_(weights.abs().to(total).T, passed)
+                step = max(1, PART_BYTES // (CARRYING * weights.shape[1]))
+                for some, shares in zip(weights.split(step), passed.split(step), strict=True):
+                    total[: weights.shape[1]].addmv_(some.abs().to(total).T, shares)
         return total.sub_(seed)
 
     def influence(self, seed: Float[ndarray, " node"]) -> Float[ndarray, " node"]:
         """The same on the host."""
-        return as_array(self.carried(on_device(seed, self.found.device)))
+        return as_array(self.carried(self._on_device(seed))).astype(np.float64)
+
+    def _on_device(self, seed: Float[ndarray, " node"]) -> Float[Tensor, " node"]:
+        return on_device(seed.astype(as_array(self.found[:0]).dtype), self.found.device)
 
     def leading(
         self, seed: Float[ndarray, " node"], expanded: Bool[ndarray, " feat"], count: int
@@ -120,13 +137,16 @@ class DenseRows:
         Also returns the share of influence that waits at all of them.
         """
         device, whole = self.found.device, float(seed.sum())
-        arrived = self.carried(on_device(seed, device)).index_select(0, self.columns).div_(whole)
+        arrived = self.carried(self._on_device(seed)).index_select(0, self.columns).div_(whole)
         pending = arrived.masked_fill_(on_device(expanded, device), 0.0)
         best = pending.sort(descending=True, stable=True)
-        some = torch.stack([best.indices[:count].to(pending), best.values[:count]])
-        answer = torch.cat([some.flatten(), pending.sum()[None]]).cpu().numpy()
-        index, value = answer[:-1].reshape(2, -1)
-        return index[value > 0].astype(np.int64), float(answer[-1])
+        # As integers of the same size, so that one copy brings indices and bits of values.
+        integers = BITS[pending.dtype][1]
+        values = torch.cat([best.values[:count], pending.sum()[None]]).view(integers)
+        answer = torch.cat([best.indices[:count].to(integers), values]).cpu().numpy()
+        index, values = answer[: len(answer) // 2], answer[len(answer) // 2 :]
+        value = values.view(np.float32 if values.itemsize == 4 else np.float64)
+        return index[value[:-1] > 0].astype(np.int64), float(value[-1])
 
     @property
     def residuals(self) -> Float[ndarray, " row"]:
@@ -144,7 +164,7 @@ class DenseRows:
     @cached_property
     def _on_host(self) -> Float[ndarray, "5 node"]:
         """What is known of each node, once all rows are there."""
-        return as_array(self.found)
+        return as_array(self.found).astype(np.float64)
 
     def expanded(self) -> Bool[ndarray, " node"]:
         """Which nodes have a row."""
@@ -152,21 +172,33 @@ class DenseRows:
         mask[np.concatenate(self.nodes)] = True
         return mask
 
+    @property
+    def n_edges(self) -> int:
+        """Number of weights that are kept."""
+        return int(self.found[0].sum())
+
     def matrix(self) -> csr_array:
         """weights[target, source]; rows that were not added are empty."""
         counts = self._on_host[0].astype(np.int64)
         indptr = np.concatenate([[0], counts.cumsum()])
-        data: list[Tensor] = []
-        columns: list[Tensor] = []
+        device = self.found.device
+        data = host_buffer(int(indptr[-1]), self.weights[0].dtype, device)
+        columns = host_buffer(int(indptr[-1]), torch.int32, device)
         for weights, nodes in zip(self.weights, self.nodes, strict=True):
-            if len(nodes):
-                rows = weights.index_select(0, on_device(np.argsort(nodes), weights.device))
-                found = torch.nonzero_static(rows, size=int(counts[nodes].sum()))
-                data.append(rows[found[:, 0], found[:, 1]])
-                columns.append(found[:, 1].to(torch.int32))
+            order = np.argsort(nodes)
+            step = max(1, PART_BYTES // (LISTING * weights.shape[1]))
+            for start in range(0, len(order), step):
+                some = order[start : start + step]
+                first, end = indptr[nodes[some[0]]], indptr[nodes[some[-1]] + 1]
+                # No row of another layer lies between these.
+                rows = weights.index_select(0, on_device(some, device))
+                row, column = torch.nonzero_static(rows, size=int(end - first)).T
+                data[first:end].copy_(rows[row, column], non_blocking=True)
+                columns[first:end].copy_(column, non_blocking=True)
+        wait_for(device)
         ends = indptr.astype(np.int32) if indptr[-1] < 2**31 else indptr
-        parts = (as_array(torch.cat(part)) for part in (data, columns))
-        return csr_array((*parts, ends), shape=(self.n_nodes, self.n_nodes))
+        parts = (data.numpy(), columns.numpy(), ends)
+        return csr_array(parts, shape=(self.n_nodes, self.n_nodes))
 
 
 def thin_(rows: Float[Tensor, "row column"], share: float) -> Sums:
@@ -174,8 +206,8 @@ def thin_(rows: Float[Tensor, "row column"], share: float) -> Sums:
 
     As in `circuits.attribution.rows.thin` the fewest weights are kept, and ties at the limit.
     """
-    sums, sizes = rows.sum(1, dtype=torch.float64), rows.abs()
-    totals = sizes.sum(1, dtype=torch.float64)
+    sums, sizes, wide = rows.sum(1, dtype=widest(rows)), rows.abs(), widest(rows)
+    totals = sizes.sum(1, dtype=wide)
     if share < 1.0:
         rows.masked_fill_(_small(sizes, totals, share), 0)
         sizes = rows.abs()
@@ -183,8 +215,8 @@ def thin_(rows: Float[Tensor, "row column"], share: float) -> Sums:
         counts=torch.count_nonzero(rows, dim=1),
         sums=sums,
         totals=totals,
-        dropped=sums - rows.sum(1, dtype=torch.float64),
-        dropped_absolute=(totals - sizes.sum(1, dtype=torch.float64)).clamp_(min=0),
+        dropped=sums - rows.sum(1, dtype=wide),
+        dropped_absolute=(totals - sizes.sum(1, dtype=wide)).clamp_(min=0),
     )
 
 

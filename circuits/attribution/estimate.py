@@ -1,29 +1,37 @@
-"""The cost of a trace, estimated from one forward pass before any row is computed.
+"""The cost of a trace, estimated from its first rows.
 
-Seconds are the FLOPs of the rows (`circuits.attribution.cost`) at this machine's matrix-product
-rate, which is measured first, plus gathering, labelling and storing.  Memory is the sum of sources,
-attention, blocks of rows and edges.  `benchmarks/estimates.py` compares both with real traces.
+A trace is begun: its targets and its first features get rows, of which a graph is built.  Stages
+that do not depend on the number of rows take as long in the whole trace, and building the graph
+grows with its edges, as does choosing rows.  The first rows say which come later; some of these are
+swept to see how long their FLOPs (`circuits.attribution.cost`) take.
+`benchmarks/estimates.py` compares estimates with real traces.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from circuits.attribution.cost import Plan
-from circuits.attribution.local_replacement import LocalReplacement
-from circuits.attribution.rows import Expansion
-from circuits.features.labels import LABELS_PER_LAYER
-from circuits.machine import free_bytes, held_bytes
+from circuits.attribution.cost import Plan, free_memory, plan_of
+from circuits.attribution.rows import (
+    FIRST_ROUND,
+    CollectedRows,
+    Expansion,
+    Sweeper,
+    expand,
+    no_rows,
+    upcoming,
+)
+from circuits.machine import held_bytes, is_accelerator, wait_for
+from circuits.progress import Progress, ignore_progress
 
-# Fitted to benchmarks/results/estimates.md; efficiencies are fractions of the matrix-product rate.
-SWEEP_EFFICIENCY, LABEL_EFFICIENCY = 0.65, 0.7
-SECONDS_PER_EDGE = 4e-8  # choosing rows, checking them and building the matrix
-SECONDS_PER_STEP = 5e-4  # moving a block through a layer, however small
-SECONDS_PER_LAYER = 2.5e-3  # gathering sources
-SECONDS_PER_LABEL = 2.5e-4  # spelling
+# Positions, over all rows that are timed: enough for several blocks; and rows at least.
+SAMPLED_POSITIONS, LEAST_SAMPLED = 8192, 64
 
 
 @dataclass(frozen=True)
@@ -34,60 +42,103 @@ class Estimate:
     rows: int
     edges: int  # kept
     flops: float  # of the sweep
-    gflops_per_second: float  # of this machine's matrix product
+    gflops_per_second: float  # of all rows
     seconds: float  # of the whole trace, the model being loaded
     peak_bytes: int  # of this process during the trace, the model included
     free_bytes: int  # what it could hold on this machine now
-    device_bytes: int = 0  # on an accelerator, beyond the model
+    device_bytes: int = 0  # on an accelerator, beyond what it holds
+
+
+class Stages:
+    """Seconds of each stage of a trace, as its progress is reported."""
+
+    def __init__(self, device: torch.device, progress: Progress = ignore_progress) -> None:
+        self.device, self.progress = device, progress
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.stage, self.since = "", self.now()
+
+    def now(self) -> float:
+        """Seconds on a clock, when the device has done all that it was given."""
+        wait_for(self.device)
+        return time.perf_counter()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage != self.stage:
+            now = self.now()
+            self.seconds[self.stage] += now - self.since
+            self.stage, self.since = stage, now
+        self.progress(stage, done, total)
+
+
+class Begun(NamedTuple):
+    """The first rows of a trace, and what they say about all."""
+
+    rows: CollectedRows
+    plan: Plan
+    sweep_seconds: float  # of all rows, choosing them included
+
+
+def begin(sweeper: Sweeper, expansion: Expansion, progress: Progress = ignore_progress) -> Begun:
+    """Rows of the targets and of the first features, and how fast some of the later ones come."""
+    features = sweeper.local.features
+    limit = expansion.limit(len(features))
+    few = replace(expansion, everything=False, max_features=min(FIRST_ROUND, limit))
+    progress("sweep", 0, limit)
+    rows = expand(sweeper, few, progress)
+    expanded = rows.expanded()[sweeper.sources.feature_column]
+    stages = Stages(sweeper.local.frozen.device)
+    stages("choose", 0, 1)
+    later, _ = upcoming(sweeper, rows, expanded, replace(expansion, tolerance=0.0))
+    stages("end", 0, 1)
+    plan = plan_of(sweeper, rows, np.concatenate([np.flatnonzero(expanded), later]))
+    if not limit:
+        return Begun(rows, plan, 0.0)
+    return Begun(rows, plan, _sweep_seconds(sweeper, rows, plan, stages.seconds["choose"]))
+
+
+def _sweep_seconds(sweeper: Sweeper, rows: CollectedRows, plan: Plan, choose: float) -> float:
+    """Seconds of all rows of a plan; `choose`: of choosing those that come after the first."""
+    at_once = plan.limit == len(plan.places.pos)  # nothing is chosen
+    if not is_accelerator(plan.device):
+        size = int(SAMPLED_POSITIONS * plan.rows.sum() / plan.costs.positions(plan.rows))
+        flops, seconds = _swept(sweeper, plan, max(size, LEAST_SAMPLED))
+        chosen = 0.0 if at_once else choose * plan.edges / max(1, rows.n_edges)
+        return seconds * plan.flops / flops + chosen
+    # Launches of a round do not grow with its rows: two samples tell them from products.
+    rounds = 2 if at_once else 2 + np.log2(max(1.0, plan.limit / FIRST_ROUND))
+    (few, first), (many, later) = (_swept(sweeper, plan, size) for size in (LEAST_SAMPLED, 1024))
+    per_flop = max(0.0, later - first) / max(1.0, many - few)
+    launches = max(0.0, first - per_flop * few)
+    return float(rounds * (launches + choose * (not at_once)) + per_flop * plan.flops)
+
+
+def _swept(sweeper: Sweeper, plan: Plan, size: int) -> tuple[float, float]:
+    """FLOPs and seconds of so many rows, evenly among those of a plan."""
+    some = plan.order[np.linspace(0, plan.limit - 1, min(size, plan.limit)).astype(int)]
+    stages, places = Stages(plan.device), plan.places
+    stages("sample", 0, 1)
+    sweeper.add_features(some, no_rows(sweeper, 0.999), lambda _: None)
+    stages("end", 0, 1)
+    table = plan.costs.table(places.layer[some], places.pos[some])
+    return plan.costs.of_rows(table), stages.seconds["sample"]
 
 
 def estimate(
-    local: LocalReplacement, expansion: Expansion, labels: int = 0, before: float = 0.0
+    sweeper: Sweeper, begun: Begun, seconds: dict[str, float], memory: int | None = None
 ) -> Estimate:
-    """Rows, FLOPs, seconds and peak memory of expanding these features for these targets.
-
-    `before` is the seconds that recording and finding the features took.
-    """
-    frozen, features = local.frozen, local.features
-    plan = Plan(local, expansion)
-    n_layers, costs, split = frozen.n_layers, plan.costs, plan.split
-    flops = costs.of_rows(plan.rows, split) + costs.of_forward_prefix(split)
-    rate = matrix_product_rate(frozen.dtype, frozen.device)
-    # Some features of every layer are labelled whatever their influence.
-    labelled = min(labels + n_layers * LABELS_PER_LAYER / 2, len(features)) if labels else 0
-    seconds = (
-        1.5 * before  # the trace repeats it, and its checks replay the prompt
-        + flops / (SWEEP_EFFICIENCY * rate)
-        + plan.blocks * (n_layers - split) * SECONDS_PER_STEP
-        + n_layers * SECONDS_PER_LAYER
-        + plan.edges * SECONDS_PER_EDGE
-        + labelled * 2 * frozen.unembedding.numel() / (LABEL_EFFICIENCY * rate)
-        + labelled * SECONDS_PER_LABEL
-    )
+    """The cost of all rows of a plan, from the seconds by stage of a trace that has the first."""
+    rows, plan, sweep = begun
     need, held = plan.need(), held_bytes()
+    whole = {**seconds, "sweep": sweep}
+    whole["graph"] *= plan.edges / max(1, rows.n_edges)
     return Estimate(
-        active_features=features.found,
-        rows=plan.limit + len(local.targets.described),
+        active_features=sweeper.local.features.found,
+        rows=plan.limit + len(sweeper.local.targets.described),
         edges=int(plan.edges),
-        flops=flops,
-        gflops_per_second=rate / 1e9,
-        seconds=seconds,
+        flops=plan.flops,
+        gflops_per_second=plan.flops / sweep / 1e9 if sweep else 0.0,
+        seconds=sum(whole.values()),
         peak_bytes=int(held + need.host),
-        free_bytes=held + free_bytes(),
+        free_bytes=int(held + free_memory(plan.device, memory).host),
         device_bytes=int(need.device),
     )
-
-
-def matrix_product_rate(dtype: torch.dtype, device: torch.device, seconds: float = 0.1) -> float:
-    """FLOPs per second of a 2048 × 1024 × 1024 matrix product, the best of several."""
-    left = torch.randn(2048, 1024, device=device).to(dtype)
-    right = torch.randn(1024, 1024, device=device).to(dtype)
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end or best == float("inf"):
-        start = time.perf_counter()
-        product = left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-        del product
-    return 2 * 2048 * 1024 * 1024 / best

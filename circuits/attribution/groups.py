@@ -18,13 +18,18 @@ from circuits.model.frozen import FrozenModel
 RATE, LAUNCH = 4e13, 2e-6
 LAUNCHES = 11  # of a group at each layer
 ENDS = 32  # positions at which a group may end, at most
-GROUP_BYTES = 2**31  # of the covectors of a group, and of what attention makes of them
 
 
 def groups_of(
-    layers: Int[ndarray, " row"], pos: Int[ndarray, " row"], frozen: FrozenModel
+    layers: Int[ndarray, " row"],
+    pos: Int[ndarray, " row"],
+    frozen: FrozenModel,
+    most_bytes: int,
 ) -> list[Int[ndarray, " member"]]:
-    """Targets that are swept together, each group by layer from the top."""
+    """Targets that are swept together, each group by layer from the top.
+
+    `most_bytes`: of the covectors of a group, and of what attention makes of them.
+    """
     ends = np.unique(pos)
     if len(ends) > ENDS:
         ends = np.unique(np.quantile(pos, np.linspace(0, 1, ENDS + 1)[1:], method="higher"))
@@ -42,7 +47,7 @@ def groups_of(
     end = len(ends)
     while end:
         rows = np.flatnonzero((bucket >= start[end]) & (bucket < end))
-        most = max(1, int(GROUP_BYTES / _bytes(frozen, int(ends[end - 1]) + 1)))
+        most = max(1, int(most_bytes / _bytes(frozen, int(ends[end - 1]) + 1)))
         rows = rows[np.argsort(-layers[rows], kind="stable")]
         groups += [rows[at : at + most] for at in range(0, len(rows), most)]
         end = int(start[end])

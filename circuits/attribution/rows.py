@@ -13,8 +13,8 @@ the signed and the absolute sum, so that conservation can be checked.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,15 +28,26 @@ from circuits.attribution.groups import groups_of
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.sources import Sources, build_sources
 from circuits.attribution.sweep import ForwardPrefix, blocks_of, build_forward_prefix, sweep_block
-from circuits.machine import each_block, exact, is_accelerator, on_device, workers_for
+from circuits.machine import (
+    WorkingMemory,
+    each_block,
+    exact,
+    free_device_bytes,
+    in_float64,
+    is_accelerator,
+    on_device,
+    workers_for,
+)
 from circuits.model.frozen import Covectors
-from circuits.progress import Progress
-from circuits.recording.attention import Attention
+from circuits.progress import Progress, ignore_progress
+from circuits.recording.attention import Attention, Precision
 from graphs.analysis.influence import carry_down
 
 RUN = 64  # adjacent entries of a sorted row that are summed together
+OnPlanned = Callable[["Sweeper", "CollectedRows", Any], "Sweeper"]
 OnSwept = Callable[[int], None]  # number of rows swept so far
-BLOCK_BYTES = 2**31  # of rows on an accelerator, before they are thinned
+SPLIT_PARTS = 9  # as many where products are split, whose factors lie beside their parts
+PARTS = 3  # of working memory: rows before they are thinned, a group of targets, thinning
 FIRST_ROUND = 256  # features expanded after the targets; every round doubles the rows
 
 
@@ -96,6 +107,11 @@ class SparseRows:
 
     def __len__(self) -> int:
         return len(self.nodes)
+
+    @property
+    def n_edges(self) -> int:
+        """Number of weights that are kept."""
+        return sum(int(part.counts.sum()) for part in self.parts)
 
     def matrix(self) -> csr_array:
         """weights[target, source]; rows that were not added are empty."""
@@ -164,7 +180,13 @@ class Sweeper:
     local: LocalReplacement
     attention: Attention
     sources: Sources
-    forward_prefix: ForwardPrefix
+    working: WorkingMemory
+    forward_prefix: ForwardPrefix = field(default_factory=ForwardPrefix)
+
+    def split_at(self, split: int) -> Sweeper:
+        """The same with sources below a layer pushed forward to it; 0: none."""
+        parts = (self.local.frozen, self.attention, self.sources, split)
+        return replace(self, forward_prefix=build_forward_prefix(*parts))
 
     def add_features(
         self, chosen: Int[ndarray, " row"], rows: CollectedRows, on_swept: OnSwept
@@ -202,7 +224,7 @@ class Sweeper:
             return
         sources, device = self.sources, values.device
         blocks = blocks_of(covectors, sources, self.forward_prefix.split, workers_for(device))
-        own = exact(values).cpu().double().numpy()
+        own = in_float64(values).numpy()
 
         def work(block: ndarray) -> ThinRows:
             targets = covectors.take(block)
@@ -227,65 +249,94 @@ class Sweeper:
         rows: DenseRows,
         on_swept: OnSwept,
     ) -> None:
-        """The same on an accelerator: everything stays there."""
-        sources, device, done = self.sources, values.device, 0
-        order = np.argsort(-covectors.layer, kind="stable")
-        while len(order):
-            width = sources.columns_below(int(covectors.layer[order[0]]))
-            step = max(1, BLOCK_BYTES // (width * values.element_size()))
-            some, order = order[:step], order[step:]
-            targets = covectors.take(some)
-            block = exact(values).new_zeros(len(some), width)
-            for group in groups_of(targets.layer, targets.pos - sources.first, self.local.frozen):
-                parts = (self.local.frozen, self.attention, sources, self.forward_prefix)
-                weights = sweep_block(*parts, targets.take(group))
-                place = on_device(group, device)
-                block[:, : weights.shape[1]].index_copy_(0, place, exact(weights))
-            both = on_device(np.stack([some, sources.bias_column + targets.layer]), device)
-            at = torch.arange(len(some), device=device)
-            block[at, both[1]] += exact(constants.index_select(0, both[0]))
-            own = exact(values.index_select(0, both[0])).double()
-            rows.add(nodes[some], targets.layer, block, own)
-            done += len(some)
-            on_swept(done)
+        """The same on an accelerator: everything stays there, in blocks that fit."""
+        order, done = np.argsort(-covectors.layer, kind="stable"), 0
+        while done < len(order):
+            width = self.sources.columns_below(int(covectors.layer[order[done]]))
+            most = self.working.size // (PARTS * width * values.element_size())
+            some = order[done : done + max(1, most)]
+            try:
+                block = self._swept(covectors.take(some), constants, some)
+                own = exact(values.index_select(0, on_device(some, values.device)))
+                rows.add(nodes[some], covectors.layer[some], block, own, self.working.size // PARTS)
+            except torch.OutOfMemoryError:
+                if not self.working.halve():
+                    raise
+            else:
+                done += len(some)
+                on_swept(done)
+
+    def _swept(
+        self, targets: Covectors, constants: Float[Tensor, " row"], which: Int[ndarray, " some"]
+    ) -> Float[Tensor, "some column"]:
+        """A block of dense rows, swept in groups; targets are sorted by layer from the top."""
+        sources, device, frozen = self.sources, constants.device, self.local.frozen
+        width = sources.columns_below(int(targets.layer[0]))
+        block = exact(constants).new_zeros(len(which), width)
+        parts = (frozen, self.attention, sources, self.forward_prefix)
+        split = self.attention.precision == Precision.SPLIT
+        most = self.working.size // (SPLIT_PARTS if split else PARTS)
+        for group in groups_of(targets.layer, targets.pos - sources.first, frozen, most):
+            weights = sweep_block(*parts, targets.take(group))
+            place = on_device(group, device)
+            block[:, : weights.shape[1]].index_copy_(0, place, exact(weights))
+        both = on_device(np.stack([which, sources.bias_column + targets.layer]), device)
+        at = torch.arange(len(which), device=device)
+        block[at, both[1]] += exact(constants.index_select(0, both[0]))
+        return block
 
 
-def prepare_sweep(local: LocalReplacement, split: int = 0) -> Sweeper:
+def prepare_sweep(
+    local: LocalReplacement,
+    split: int = 0,
+    precision: Precision = Precision.IEEE,
+    memory: int | None = None,
+) -> Sweeper:
     """The sweeper of a recorded prompt, with sources below `split` pushed forward to it."""
     sources = build_sources(local)
-    attention = Attention(local.frozen, local.recording, sources.first)
-    return Sweeper(
-        local, attention, sources, build_forward_prefix(local.frozen, attention, sources, split)
-    )
+    attention = Attention(local.frozen, local.recording, sources.first, precision)
+    device = local.frozen.device
+    working = WorkingMemory(device, free_device_bytes(device, memory) // 4)
+    sweeper = Sweeper(local, attention, sources, working)
+    return sweeper.split_at(split) if split else sweeper
 
 
-def expand(sweeper: Sweeper, settings: Expansion, progress: Progress) -> CollectedRows:
-    """Rows of all targets and of the features with most influence on them."""
+def expand(
+    sweeper: Sweeper,
+    settings: Expansion,
+    progress: Progress = ignore_progress,
+    planned: OnPlanned = lambda sweeper, rows, order: sweeper,
+) -> CollectedRows:
+    """Rows of all targets and of the features with most influence on them.
+
+    `planned` is called once, when the order in which features will get rows can be foreseen, with
+    the rows so far and that order; it returns the sweeper for the rest.
+    """
     features, targets, sources = sweeper.local.features, sweeper.local.targets, sweeper.sources
-    n_columns = sources.first_column[-1]
-    rows = _no_rows(sweeper, settings.kept_share)
-    target_nodes = np.arange(n_columns, rows.n_nodes)
-    seed = np.zeros(rows.n_nodes)
-    seed[n_columns:] = targets.covectors.weight
+    rows = no_rows(sweeper, settings.kept_share)
+    target_nodes = np.arange(sources.first_column[-1], rows.n_nodes)
     sweeper.add(
         targets.covectors, target_nodes, targets.value, targets.constant, rows, lambda _: None
     )
     limit = settings.limit(len(features))
-    expanded = np.zeros(len(features), dtype=bool)
+    expanded, is_planned = np.zeros(len(features), dtype=bool), False
     while (done := int(expanded.sum())) < limit:
-        chosen = _next_round(rows, seed, expanded, limit - done, settings)
-        if len(chosen) == 0:
+        order, size = upcoming(sweeper, rows, expanded, settings)
+        if size == 0:
             break
-        expanded[chosen] = True
+        if not is_planned and (done or size == len(order)):
+            sweeper = planned(sweeper, rows, np.concatenate([np.flatnonzero(expanded), order]))
+            is_planned = True
+        expanded[order[:size]] = True
         sweeper.add_features(
-            chosen,
+            order[:size],
             rows,
             lambda swept, done=done: progress("sweep", done + swept, limit),
         )
     return rows
 
 
-def _no_rows(sweeper: Sweeper, kept_share: float) -> CollectedRows:
+def no_rows(sweeper: Sweeper, kept_share: float) -> CollectedRows:
     """Where the rows of a trace are collected: with the model, on an accelerator."""
     sources, targets = sweeper.sources, sweeper.local.targets
     if is_accelerator(sweeper.local.frozen.device):
@@ -294,20 +345,22 @@ def _no_rows(sweeper: Sweeper, kept_share: float) -> CollectedRows:
     return SparseRows(n_nodes, kept_share, sources.feature_column)
 
 
-def _next_round(
-    rows: CollectedRows,
-    seed: Float[ndarray, " node"],
-    expanded: Bool[ndarray, " feat"],
-    budget: int,
-    settings: Expansion,
-) -> Int[ndarray, " chosen"]:
-    """The features to expand next; empty if too little influence is unresolved."""
+def upcoming(
+    sweeper: Sweeper, rows: CollectedRows, expanded: Bool[ndarray, " feat"], settings: Expansion
+) -> tuple[Int[ndarray, " upcoming"], int]:
+    """Features without rows in the order in which they get some, and how many come next.
+
+    None come next if too little influence is unresolved.
+    """
     pending = len(expanded) - int(expanded.sum())
+    budget = settings.limit(len(expanded)) - int(expanded.sum())
     if settings.everything or (settings.tolerance <= 0 and pending <= budget):
-        return np.flatnonzero(~expanded)
-    size = min(budget, max(FIRST_ROUND, len(rows)))
-    chosen, unresolved = rows.leading(seed, expanded, size)
-    return chosen if unresolved > settings.tolerance else chosen[:0]
+        return np.flatnonzero(~expanded), pending
+    seed = np.zeros(rows.n_nodes)
+    seed[sweeper.sources.first_column[-1] :] = sweeper.local.targets.covectors.weight
+    order, unresolved = rows.leading(seed, expanded, budget)
+    size = min(len(order), max(FIRST_ROUND, len(rows)))
+    return order, size if unresolved > settings.tolerance else 0
 
 
 def thin(block: Float[ndarray, "row column"], share: float) -> ThinRows:

@@ -33,14 +33,12 @@ from circuits.attribution.local_replacement import (
     written_at,
 )
 from circuits.features.active import ActiveFeatures, LinearPath
+from circuits.features.hook_points import packing
 from circuits.machine import is_accelerator, on_device
 from circuits.model.frozen import FrozenModel
 from circuits.recording.attention import attended, attention_constant
 from circuits.recording.record import Recording
 from graphs.core.nodes import NodeKind, NodeTable
-
-MOST_PADDING = 3  # largest number of slots per source
-TILE_WIDTH = 64  # largest tile where positions have unequal numbers of sources
 
 
 @dataclass(frozen=True)
@@ -263,30 +261,6 @@ def _nonzero(vectors: Float[Tensor, "pos d_model"]) -> Int[ndarray, " some"]:
     return vectors.any(1).nonzero()[:, 0].numpy()
 
 
-def slots(counts: Int[ndarray, " pos"]) -> int:
-    """Number of slots of tiles with these numbers of sources by position."""
-    return _slots(counts, tile_width(counts))
-
-
-def tile_width(counts: Int[ndarray, " pos"]) -> int:
-    """The width of one tile per position if sources are spread evenly, else limited by padding.
-
-    On a long prompt most positions of a layer have an error and no feature.
-    """
-    widest = max(1, int(counts.max(initial=1)))
-    most = MOST_PADDING * int(counts.sum())
-    if widest * len(counts) <= most:
-        return widest
-    width = TILE_WIDTH
-    while width > 1 and _slots(counts, width) > most:
-        width //= 2
-    return width
-
-
-def _slots(counts: Int[ndarray, " pos"], width: int) -> int:
-    return int((-(-counts // width)).sum()) * width
-
-
 def pack_tiles(
     pos: Int[ndarray, " vector"],
     vectors: Float[Tensor, "vector d_model"],
@@ -295,29 +269,24 @@ def pack_tiles(
     n_pos: int,
 ) -> Tiles:
     """Group vectors by position into tiles of equal width; those without a column are constants."""
-    order = np.argsort(pos, kind="stable")
-    pos = pos[order]
-    counts = np.bincount(pos, minlength=n_pos)
-    width = tile_width(counts)
-    n_tiles = -(-counts // width)
-    rank = np.arange(len(pos)) - (counts.cumsum() - counts)[pos]
-    slot = (n_tiles.cumsum() - n_tiles)[pos] * width + rank
-    source = order < len(column)
-    place = on_device(np.stack([slot, order]), vectors.device)
-    packed = vectors.new_zeros(int(n_tiles.sum()) * width, vectors.shape[1])
-    packed[place[0]] = vectors.index_select(0, place[1])
-    sources = on_device(np.stack([slot[source], column[order[source]]]), vectors.device)
+    packed = packing(pos, n_pos)
+    order = np.argsort(packed.slot)
+    slot, own = packed.slot[order], order < len(column)
+    place = on_device(packed.slot, vectors.device)
+    tiles = vectors.new_zeros(int(packed.n_tiles.sum()) * packed.width, vectors.shape[1])
+    tiles.index_copy_(0, place, vectors)
+    sources = on_device(np.stack([slot[own], column[order[own]]]), vectors.device)
     return Tiles(
-        pos=on_device(np.repeat(np.arange(n_pos), n_tiles), vectors.device),
-        vectors=packed.view(-1, width, vectors.shape[1]),
+        pos=on_device(packed.pos, vectors.device),
+        vectors=tiles.view(-1, packed.width, vectors.shape[1]),
         slot=sources[0],
         column=sources[1],
-        constant=on_device(slot[~source], vectors.device),
+        constant=on_device(slot[~own], vectors.device),
         bias_column=bias_column,
-        tiles_before=_before(n_tiles),
-        sources_before=_before(np.bincount(pos[source], minlength=n_pos)),
-        constants_before=_before(np.bincount(pos[~source], minlength=n_pos)),
-        one_per_position=bool((n_tiles == 1).all()),
+        tiles_before=_before(packed.n_tiles),
+        sources_before=_before(np.bincount(pos[: len(column)], minlength=n_pos)),
+        constants_before=_before(np.bincount(pos[len(column) :], minlength=n_pos)),
+        one_per_position=bool((packed.n_tiles == 1).all()),
     )
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from circuits.attribution.targets import TargetSettings
+from circuits.machine import in_float64
 from circuits.model.prompt import Prompt, TargetError, encode, require_known
 from circuits.model.spelling import ANCHOR, entries, spell
 from circuits.model.subject import Subject
@@ -40,7 +41,7 @@ def named_token(text: str, subject: Subject, prompt: Prompt, position: int = -1)
     found = candidates(text, subject.tokenizer)
     if len(found) == 1:
         return NamedToken(found[0])
-    probabilities = record(subject.frozen, prompt, position).logits.double().softmax(-1)
+    probabilities = in_float64(record(subject.frozen, prompt, position).logits).softmax(-1)
     known = [token for token in found if token < len(probabilities)]
     by_token = {token: float(probabilities[token]) for token in known}
     ordered = sorted(known, key=lambda token: -by_token[token])

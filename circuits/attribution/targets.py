@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.machine import exact, on_device
+from circuits.machine import in_float64, on_device
 from circuits.model.frozen import Covectors, FrozenModel
 from circuits.model.prompt import TargetError
 from circuits.recording.record import Recording
@@ -141,7 +141,7 @@ def _chosen(
     logits: Float[Tensor, " d_vocab"], settings: TargetSettings
 ) -> tuple[Int[ndarray, " target"], Float[ndarray, " target"]]:
     """The tokens to explain and their probabilities."""
-    probabilities = exact(logits).cpu().double().softmax(-1)
+    probabilities = in_float64(logits).softmax(-1)
     if settings.tokens:
         tokens = np.array(settings.tokens)
         return tokens, probabilities.numpy()[tokens]

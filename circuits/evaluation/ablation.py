@@ -29,7 +29,7 @@ class Ablation:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         active = experiment.local.features
-        self.layer: Int[ndarray, " feat"] = active.layer.cpu().numpy()
+        self.layer: Int[ndarray, " feat"] = active.on_host.layer
         self.nodes = [NodeId(NodeKind.FEATURE, *place) for place in active.places()]
         self.changes = [Change(node, 0.0) for node in self.nodes]
         self.order = self._ordered(influence(experiment.graph))  # most influence first
@@ -47,7 +47,7 @@ class Ablation:
 
     def _ordered(self, values: Float[ndarray, " node"]) -> Int[ndarray, " feat"]:
         """Largest first; features that the graph does not have count as 0."""
-        row = self.experiment.row.cpu().numpy()
+        row = self.experiment.row
         of_features = np.zeros(len(self.nodes))
         of_features[row[row >= 0]] = values[row >= 0]
         return np.argsort(-of_features, kind="stable")

@@ -8,7 +8,7 @@ of the same layers whose activations differ.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -20,6 +20,7 @@ from circuits.evaluation.contrast import AlignedFeature, DifferingFeatures, diff
 from circuits.features.active import FeatureSource
 from circuits.interventions.experiment import Experiment, prepare
 from circuits.interventions.intervene import Outcomes, at_targets, intervene
+from circuits.machine import in_float64
 from circuits.model.prompt import DEFAULT_RULE, Prompt, PromptRule, read_prompt
 from circuits.model.subject import Subject
 from circuits.pipe import TraceSettings, trace
@@ -65,7 +66,7 @@ def audit(
     texts = pair.first, pair.second
     prompts = [read_prompt(text, subject.tokenizer, rule, chat=chat) for text in texts]
     target, remarks = _target(pair, subject, prompts)
-    traced = TraceSettings(target, settings.trace.expansion, settings.trace.labels)
+    traced = replace(settings.trace, targets=target)
     graphs = [trace(prompt, subject, source, traced, progress, force=force) for prompt in prompts]
     both = prepare(graphs[0], subject, source), prepare(graphs[1], subject, source)
     features = differing_features(*both)
@@ -112,7 +113,7 @@ def _target(
 
 
 def _answer(experiment: Experiment) -> Answer:
-    probabilities = experiment.local.recording.logits.double().softmax(-1)
+    probabilities = in_float64(experiment.local.recording.logits).softmax(-1)
     token = int(probabilities.argmax())
     return Answer(
         text=experiment.subject.spell(token),

@@ -22,6 +22,7 @@ from circuits.features.transcoder_set import TranscoderSet
 from circuits.interventions.experiment import Experiment
 from circuits.interventions.intervene import Outcomes, intervene
 from circuits.interventions.origin import ExperimentError
+from circuits.machine import in_float64
 from circuits.progress import Progress, ignore_progress
 from graphs.analysis.prune import PruneSettings, prune
 from graphs.core.graph import AttributionGraph, row_sizes
@@ -173,8 +174,8 @@ def _strongest(
     top = graph.provenance.targets[int(seed.argmax())].token_id
     probability = None
     if top is not None:
-        left = outcomes.after.double().softmax(-1)[:, top].tolist()
-        before = float(outcomes.before.double().softmax(-1)[top])
+        left = in_float64(outcomes.after).softmax(-1)[:, top].tolist()
+        before = float(in_float64(outcomes.before).softmax(-1)[top])
         probability = (before, left[0], float(np.mean(left[1:])))
     return StrongestReport(
         features=int(few.sum()),

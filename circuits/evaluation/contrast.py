@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from circuits.evaluation.ablation import random_like
+from circuits.features.active import Places
 from circuits.interventions.experiment import Experiment
 from graphs.analysis.influence import influence_shares
 from graphs.comparison.positions import align_prompts
@@ -109,16 +108,12 @@ def _without_prefix(place: AlignedFeature, both: tuple[Experiment, Experiment]) 
 def _activations(
     experiment: Experiment, places: list[AlignedFeature], side: int
 ) -> Float[ndarray, " feat"]:
-    """Activations in one prompt, 0 if inactive; places are in layer order."""
-    found, device = np.zeros(len(places)), experiment.local.frozen.device
-    rows_at = experiment.local.features.rows.at
-    there = [(row, place.node(side)) for row, place in enumerate(places)]
-    known = [(row, node) for row, node in there if node is not None]
-    for layer, some in groupby(known, lambda one: places[one[0]].layer):
-        rows, nodes = zip(*some, strict=True)
-        pos, index = (torch.tensor([getattr(n, c) for n in nodes]) for c in ("pos", "index"))
-        recorded = rows_at(layer).recorded(pos.to(device), index.to(device))
-        found[list(rows)] = recorded.double().cpu().numpy()
+    """Activations in one prompt, 0 if inactive."""
+    nodes = [place.node(side) for place in places]
+    there = [row for row, node in enumerate(nodes) if node is not None]
+    found = np.zeros(len(places))
+    features = experiment.local.features
+    found[there] = features.recorded(Places.of([node for node in nodes if node is not None]))
     return found
 
 

@@ -19,6 +19,7 @@ from circuits.features.labels import output_tokens, written
 from circuits.features.neuron_layer import neuron_layer
 from circuits.features.neurons import Neurons
 from circuits.features.transcoder_set import DictionaryMismatch
+from circuits.machine import in_float64, on_device
 from circuits.model.prompt import DEFAULT_RULE, Prompt, PromptError, PromptRule, read_prompt
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
@@ -114,7 +115,7 @@ def _describe(
     decoder: dict[Feature, Float[ndarray, " d_model"]],
 ) -> None:
     """Add promoted tokens and decoder directions of features that are new."""
-    pairs = zip(found.layer.tolist(), found.index.tolist(), strict=True)
+    pairs = zip(found.on_host.layer.tolist(), found.on_host.index.tolist(), strict=True)
     new = {pair: row for row, pair in enumerate(pairs) if pair not in promoted}
     if wanted is not None:
         new = {pair: row for pair, row in new.items() if pair in wanted}
@@ -128,8 +129,9 @@ def _describe(
 
 
 def _columns(found: ActiveFeatures, start: int) -> Float[ndarray, "4 _fired"]:
-    columns = (found.layer, found.index, start + found.pos, found.activation)
-    return np.stack([column.cpu().double().numpy() for column in columns])
+    places, activation = found.on_host, found.numbers[0]
+    columns = (places.layer, places.index, start + places.pos, activation)
+    return np.stack([column.astype(np.float64) for column in columns])
 
 
 def _neurons(
@@ -147,13 +149,13 @@ def _neurons(
         points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
         for layer in filled:
             index = np.array([i for own, i in kept if own == layer], dtype=np.int64)
-            every = neuron_layer(points, layer).activation.cpu().double().numpy()
+            every = neuron_layer(points, layer).activation
             if index.max(initial=0) >= every.shape[1]:
                 raise DictionaryMismatch(
                     f"Layer {layer} has {every.shape[1]:,} neurons, and none with index "
                     f"{index.max()}: profile features from graphs of this model's neurons."
                 )
-            neurons = every[:, index]
+            neurons = in_float64(every.index_select(1, on_device(index, every.device))).numpy()
             pos, which = (axis.ravel() for axis in np.indices(neurons.shape))
             columns = (np.full(pos.shape, layer), index[which], start + pos, neurons.ravel())
             yield np.stack([column.astype(np.float64) for column in columns])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from circuits.features.mlp_hooks import mlp_hooks
 from circuits.features.transcoder_set import TranscoderSet
+from circuits.machine import beside, in_float64
 from circuits.model.frozen import FrozenModel
 from circuits.recording.record import Recording
 from graphs.core.report import ReplacementReport
@@ -21,9 +22,9 @@ class Replacement:
     def __init__(self, frozen: FrozenModel, transcoders: TranscoderSet) -> None:
         transcoders.require_fit(frozen)
         self.frozen, self.transcoders = frozen, transcoders
-        self.activations: list[Tensor] = []  # per layer (batch, pos, feat)
-        self.inputs: list[Tensor] = []  # per layer (batch, pos, d_model), as are outputs
-        self.outputs: list[Tensor] = []
+        self.activations: dict[int, Tensor] = {}  # by layer (batch, pos, feat)
+        self.inputs: dict[int, Tensor] = {}  # by layer (batch, pos, d_model), as are outputs
+        self.outputs: dict[int, Tensor] = {}
 
     @torch.inference_mode()
     def logits(
@@ -38,19 +39,24 @@ class Replacement:
 
         Where `replaced` is True, MLPs (of `layers`, if given) return the dictionary's
         reconstruction.  Activations, inputs and the MLPs' own outputs are kept in the attributes
-        of those names.
+        of those names: activations and inputs of layers that a replaced one needs.
         """
         self.frozen.require_embedded(ids)
-        self.activations, self.inputs, self.outputs = [], [], []
+        for kept in (self.activations, self.inputs, self.outputs):
+            kept.clear()
+
+        def on_read(layer: int, read: Tensor) -> None:
+            if layers is None or any(above in layers for above in self._reached(layer)):
+                self._encode(layer, read)
 
         def on_written(layer: int, output: Tensor) -> Tensor | None:
-            self.outputs.append(output)
+            self.outputs[layer] = output
             if replaced is None or (layers is not None and layer not in layers):
                 return None
             return torch.where(replaced[..., None], self.reconstruction(layer), output)
 
         points = self.transcoders.read, self.transcoders.write
-        with mlp_hooks(self.frozen, *points, self._encode, on_written):
+        with mlp_hooks(self.frozen, *points, on_read, on_written):
             kept = int(last_only)  # 0 keeps all
             return self.frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
 
@@ -60,17 +66,21 @@ class Replacement:
         active = transcoder.nonlinearity(pre.flatten(0, 1))
         if self.transcoders.joint is not None:  # within one layer: others have not run yet
             active = self.transcoders.joint.candidates(layer, active)
-        self.activations.append(active.view_as(pre))
-        self.inputs.append(read)
+        self.activations[layer], self.inputs[layer] = active.view_as(pre), read
+
+    def _reached(self, layer: int) -> range:
+        """The layers that a layer's features or skips write to."""
+        own = self.transcoders.layers[layer]
+        return range(layer, layer + max(own.n_written, 1 + len(own.higher_skips)))
 
     def reconstruction(self, layer: int) -> Float[Tensor, "batch pos d_model"]:
         """The dictionary's reconstruction of a layer, from the features of this pass."""
         transcoder = self.transcoders.layers[layer]
-        total = transcoder.decoder_bias.to(self.activations[layer])
+        total = beside(transcoder.decoder_bias, self.activations[layer])
         for source, other in enumerate(self.transcoders.layers[: layer + 1]):
             skip = other.skip_to(layer - source)
             if skip is not None:
-                total = total + self.inputs[source] @ skip.T.to(total)
+                total = total + self.inputs[source] @ beside(skip, total).T
             if layer - source < other.n_written:
                 total = total + other.written(layer - source, self.activations[source])
         return total
@@ -89,21 +99,17 @@ def replacement_report(
     ids = torch.tensor([recording.prompt.ids[:end]], device=frozen.device)
     replaced = torch.ones_like(ids, dtype=torch.bool)
     replaced[:, : recording.prompt.n_prefix] = False
-    own = recording.logits.double().log_softmax(-1)
+    own = in_float64(recording.logits).log_softmax(-1)
 
-    def log_probabilities(layers: list[int]) -> Tensor:
-        logits = model.logits(ids, replaced, last_only=True, layers=layers)[0, 0]
-        return logits.double().log_softmax(-1)
+    def logits(layers: list[int]) -> Tensor:
+        return model.logits(ids, replaced, last_only=True, layers=layers)[0, 0]
 
-    def divergence(other: Tensor) -> float:
-        return float((own.exp() * (own - other)).sum().clamp(min=0))
-
-    everywhere = log_probabilities(covered)
+    each = [logits(covered), *(logits([layer]) for layer in covered)]
+    found = in_float64(torch.stack(each)).log_softmax(-1)
+    everywhere, *divergences = (own.exp() * (own - found)).sum(1).clamp(min=0).tolist()
+    by_layer = dict(zip(covered, divergences, strict=True))
     return ReplacementReport(
-        same_top=bool(everywhere.argmax() == own.argmax()),
-        divergence=divergence(everywhere),
-        per_layer=tuple(
-            divergence(log_probabilities([layer])) if layer in covered else 0.0
-            for layer in range(frozen.n_layers)
-        ),
+        same_top=bool(found[0].argmax() == own.argmax()),
+        divergence=everywhere,
+        per_layer=tuple(by_layer.get(layer, 0.0) for layer in range(frozen.n_layers)),
     )

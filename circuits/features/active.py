@@ -7,6 +7,7 @@ Transcoders, cross-layer transcoders and neurons all give an `ActiveFeatures`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -19,11 +20,26 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.features.hook_points import MlpPoints
-from circuits.machine import exact, on_device, on_host
+from circuits.machine import exact, in_float64, on_device, on_host
 from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.record import Recording
-from graphs.core.nodes import Description
+from graphs.core.nodes import Description, NodeId
 from graphs.core.provenance import DictionaryIdentity
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where features are."""
+
+    layer: Int[ndarray, " feat"]
+    pos: Int[ndarray, " feat"]
+    index: Int[ndarray, " feat"]
+
+    @staticmethod
+    def of(nodes: Sequence[NodeId]) -> Places:
+        """The places of nodes of features."""
+        columns = np.array([(node.layer, node.pos, node.index) for node in nodes], dtype=np.int64)
+        return Places(*columns.reshape(-1, 3).T)
 
 
 @runtime_checkable
@@ -59,8 +75,8 @@ class Rows(Protocol):
         """Linear paths that write at a layer, by the layer that they read."""
         ...
 
-    def at(self, layer: int) -> FeatureLayer:
-        """The features that read at a layer, active on the prompt or not."""
+    def at(self, layer: int, active: Places, activation: Float[Tensor, " feat"]) -> FeatureLayer:
+        """All features that read at a layer, of which these are active on the prompt."""
         ...
 
 
@@ -84,7 +100,7 @@ class FeatureLayer(Protocol):
         ...
 
     def recorded(
-        self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
+        self, pos: Int[ndarray, " row"], index: Int[ndarray, " row"]
     ) -> Float[Tensor, " row"]:
         """Activations on the prompt itself."""
         ...
@@ -92,8 +108,8 @@ class FeatureLayer(Protocol):
     def values(
         self,
         residual: Float[Tensor, "batch pos d_model"],
-        pos: Int[Tensor, " row"],
-        index: Int[Tensor, " row"],
+        pos: Int[ndarray, " row"],
+        index: Int[ndarray, " row"],
     ) -> Float[Tensor, "batch row"]:
         """Pre-activations (neurons: activations) if the MLP's norm reads these residuals."""
         ...
@@ -101,14 +117,14 @@ class FeatureLayer(Protocol):
     def activations(
         self,
         residual: Float[Tensor, "batch pos d_model"],
-        pos: Int[Tensor, " row"],
-        index: Int[Tensor, " row"],
+        pos: Int[ndarray, " row"],
+        index: Int[ndarray, " row"],
     ) -> Float[Tensor, "batch row"]:
         """Activations if the MLP's norm reads these residuals."""
         ...
 
     def written(
-        self, offset: int, index: Int[Tensor, " row"], activation: Float[Tensor, " row"]
+        self, offset: int, index: Int[ndarray, " row"], activation: Float[Tensor, " row"]
     ) -> Float[Tensor, "row d_model"]:
         """What features with these activations write to the layer `offset` above their own.
 
@@ -132,15 +148,6 @@ class LinearPath(Protocol):
     ) -> Float[Tensor, "row pos d_model"]:
         """Covectors on what was added, as covectors on the residual; positions from `first`."""
         ...
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where features are."""
-
-    layer: Int[ndarray, " feat"]
-    pos: Int[ndarray, " feat"]
-    index: Int[ndarray, " feat"]
 
 
 @dataclass(frozen=True)
@@ -189,6 +196,25 @@ class ActiveFeatures:
             for source in range(layer + 1)
             if self.reach[source] >= layer and self.first[source] < self.first[source + 1]
         ]
+
+    def at(self, layer: int) -> FeatureLayer:
+        """All features that read at a layer, active on the prompt or not."""
+        here = self.read_at(layer)
+        found = self.on_host
+        active = Places(found.layer[here], found.pos[here], found.index[here])
+        return self.rows.at(layer, active, self.activation[here])
+
+    def recorded(self, places: Places) -> Float[ndarray, " place"]:
+        """Activations at these places; 0 where a feature is not active."""
+        parts: list[Tensor] = []
+        order = np.argsort(places.layer, kind="stable")
+        for layer in np.unique(places.layer).tolist():
+            here = order[places.layer[order] == layer]
+            parts.append(self.at(layer).recorded(places.pos[here], places.index[here]))
+        found = np.zeros(len(order))
+        if parts:
+            found[order] = in_float64(torch.cat(parts)).numpy()
+        return found
 
     def encoder(self, rows: Int[ndarray, " row"]) -> Float[Tensor, "row d_model"]:
         """Covectors of these features, whose rows ascend."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from circuits.features.autoencoders import AutoencoderSet, autoencoder_activations
 from circuits.features.transcoder_set import TranscoderSet
+from circuits.machine import in_float64
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import Prompt
 from circuits.recording.record import record
@@ -60,15 +61,16 @@ def _columns(
     with torch.inference_mode():
         if isinstance(dictionary, TranscoderSet):
             features = dictionary.active(frozen, record(frozen, prompt))
-            columns = [features.layer, features.pos, features.index, features.activation]
-            return tuple(column.cpu().double().numpy() for column in columns)
-        parts: list[Tensor] = []
+            own = features.on_host
+            return own.layer, own.pos, own.index, features.numbers[0].astype(np.float64)
+        places: list[Tensor] = []  # layer, position and index
+        values: list[Tensor] = []
         for autoencoder, activations in autoencoder_activations(frozen, prompt, dictionary):
             pos, index = (activations > 0).nonzero(as_tuple=True)
             layer = torch.full_like(pos, autoencoder.layer)
-            values = activations[pos, index]
-            parts.append(torch.stack([c.double() for c in (layer, pos, index, values)]))
-        return tuple(torch.cat(parts, 1).cpu().numpy())
+            places.append(torch.stack([layer, pos, index]))
+            values.append(activations[pos, index])
+        return *torch.cat(places, 1).cpu().numpy(), in_float64(torch.cat(values)).numpy()
 
 
 def _label(dictionary: TranscoderSet | AutoencoderSet, layer: int, index: int) -> str:

@@ -8,20 +8,30 @@ Read points (x is what the MLP's norm reads, n its denominator on this prompt):
 
 Write points: `mlp-output` is what the MLP module returns, `contribution` what is added to the
 residual stream.  They differ where a norm follows the MLP (Gemma).
+
+Vectors at given positions are packed in tiles, so that one batched product reads all of them: a
+tile is as many slots at one position, a position with more vectors has several, and slots that no
+vector takes are zero.  Positions are known on the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
+from circuits.machine import on_device
 from circuits.model.frozen import FrozenModel
 from circuits.recording.record import Recording
+
+MOST_PADDING = 3  # largest number of slots per vector
+TILE_WIDTH = 64  # largest tile where positions have unequal numbers of vectors
 
 
 class ReadPoint(StrEnum):
@@ -33,22 +43,6 @@ class ReadPoint(StrEnum):
 class WritePoint(StrEnum):
     MLP_OUTPUT = "mlp-output"
     CONTRIBUTION = "contribution"
-
-
-def by_position(
-    residual: Float[Tensor, "batch pos d_model"],
-    pos: Int[Tensor, " row"],
-    read: Callable[[Tensor, Tensor], Tensor],
-) -> Float[Tensor, "batch row"]:
-    """What each row reads at its position: one product for all rows of a position.
-
-    `read` receives the residuals there (batch, d_model) and the indices of these rows.
-    """
-    found = residual.new_empty(len(residual), len(pos))
-    for place in pos.unique().tolist():
-        here = (pos == place).nonzero()[:, 0]
-        found[:, here] = read(residual[:, place], here)
-    return found
 
 
 @dataclass(frozen=True)
@@ -160,3 +154,69 @@ class MlpPoints:
         if self.write == WritePoint.CONTRIBUTION:
             return None
         return self.frozen.blocks[layer].post_mlp_norm
+
+
+class Packing(NamedTuple):
+    """Where vectors are in tiles."""
+
+    n_tiles: Int[ndarray, " pos"]  # of each position
+    width: int  # slots of a tile
+    slot: Int[ndarray, " vector"]  # place of each vector in the flattened (tile, width)
+
+    @property
+    def pos(self) -> Int[ndarray, " tile"]:
+        """The position of each tile, ascending."""
+        return np.repeat(np.arange(len(self.n_tiles)), self.n_tiles)
+
+
+def packing(pos: Int[ndarray, " vector"], n_pos: int) -> Packing:
+    """Tiles of equal width for vectors at these positions."""
+    order = np.argsort(pos, kind="stable")
+    counts = np.bincount(pos, minlength=n_pos)
+    width = tile_width(counts)
+    n_tiles = -(-counts // width)
+    at = pos[order]
+    rank = np.arange(len(pos)) - (counts.cumsum() - counts)[at]
+    slot = np.empty(len(pos), dtype=np.int64)
+    slot[order] = (n_tiles.cumsum() - n_tiles)[at] * width + rank
+    return Packing(n_tiles, width, slot)
+
+
+def slots(counts: Int[ndarray, " pos"]) -> int:
+    """Number of slots of tiles with these numbers of vectors by position."""
+    return _slots(counts, tile_width(counts))
+
+
+def tile_width(counts: Int[ndarray, " pos"]) -> int:
+    """The width of one tile per position if vectors are spread evenly, else limited by padding.
+
+    On a long prompt most positions of a layer have an error and no feature.
+    """
+    widest = max(1, int(counts.max(initial=1)))
+    most = MOST_PADDING * int(counts.sum())
+    if widest * len(counts) <= most:
+        return widest
+    width = TILE_WIDTH
+    while width > 1 and _slots(counts, width) > most:
+        width //= 2
+    return width
+
+
+def _slots(counts: Int[ndarray, " pos"], width: int) -> int:
+    return int((-(-counts // width)).sum()) * width
+
+
+def read_at(
+    residual: Float[Tensor, "batch pos d_model"],
+    pos: Int[ndarray, " row"],
+    vectors: Float[Tensor, "row d_model"],
+) -> Float[Tensor, "batch row"]:
+    """Products of each vector with the residuals at its position."""
+    places, place = np.unique(pos, return_inverse=True)
+    packed = packing(place, len(places))
+    slot = on_device(packed.slot, vectors.device)
+    tiles = vectors.new_zeros(int(packed.n_tiles.sum()) * packed.width, vectors.shape[1])
+    tiles = tiles.index_copy_(0, slot, vectors).view(-1, packed.width, vectors.shape[1])
+    there = residual.index_select(1, on_device(places[packed.pos], residual.device))
+    read = torch.bmm(there.transpose(0, 1), tiles.mT)  # (tile, batch, slot)
+    return read.transpose(0, 1).reshape(len(residual), -1).index_select(1, slot)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.features.active import ActiveFeatures, FeatureLayer, LinearPath, Rows
+from circuits.features.active import ActiveFeatures, FeatureLayer, LinearPath, Places, Rows
 from circuits.features.neurons import Neurons
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.frozen import Covectors, FrozenModel
@@ -42,8 +42,8 @@ class FilledRows:
     def linear(self, layer: int) -> dict[int, LinearPath]:
         return {**self.parts[0].linear(layer), **self.parts[1].linear(layer)}
 
-    def at(self, layer: int) -> FeatureLayer:
-        return self.parts[self.filled[layer]].at(layer)
+    def at(self, layer: int, active: Places, activation: Float[Tensor, " feat"]) -> FeatureLayer:
+        return self.parts[self.filled[layer]].at(layer, active, activation)
 
 
 @dataclass(frozen=True)

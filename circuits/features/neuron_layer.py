@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor, nn
 
-from circuits.features.hook_points import MlpPoints, by_position
+from circuits.features.hook_points import MlpPoints, read_at
+from circuits.machine import on_device
 from circuits.model.architectures import Layout, UnsupportedArchitecture, affine, part
 
 
@@ -57,39 +60,38 @@ class NeuronLayer:
         return 1
 
     def recorded(
-        self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
+        self, pos: Int[ndarray, " row"], index: Int[ndarray, " row"]
     ) -> Float[Tensor, " row"]:
-        return self.activation[pos, index]
+        at = on_device(np.stack([pos, index]), self.activation.device)
+        return self.activation[at[0], at[1]]
 
     def values(
         self,
         residual: Float[Tensor, "batch pos d_model"],
-        pos: Int[Tensor, " row"],
-        index: Int[Tensor, " row"],
+        pos: Int[ndarray, " row"],
+        index: Int[ndarray, " row"],
     ) -> Float[Tensor, "batch row"]:
         """Activations: a neuron's value is its activation."""
 
-        def read(there: Tensor, rows: Tensor) -> Tensor:
-            inputs, chosen = self.points.running_inputs(self.layer, there), index[rows]
-            into = [inputs @ b.weight[chosen].T + b.bias[chosen] for b in self.branches]
-            gated = self.nonlinearity(into[0])
-            return gated if len(into) == 1 else gated * into[1]
-
-        return by_position(residual, pos, read)
+        own = on_device(index, residual.device)
+        inputs = self.points.running_inputs(self.layer, residual)
+        into = [read_at(inputs, pos, b.weight[own]) + b.bias[own] for b in self.branches]
+        gated = self.nonlinearity(into[0])
+        return gated if len(into) == 1 else gated * into[1]
 
     def activations(
         self,
         residual: Float[Tensor, "batch pos d_model"],
-        pos: Int[Tensor, " row"],
-        index: Int[Tensor, " row"],
+        pos: Int[ndarray, " row"],
+        index: Int[ndarray, " row"],
     ) -> Float[Tensor, "batch row"]:
         return self.values(residual, pos, index)
 
     def written(
-        self, offset: int, index: Int[Tensor, " row"], activation: Float[Tensor, " row"]
+        self, offset: int, index: Int[ndarray, " row"], activation: Float[Tensor, " row"]
     ) -> Float[Tensor, "row d_model"]:
         assert offset == 0  # neurons write to their own layer
-        return activation[:, None] * self.down.T[index]
+        return activation[:, None] * self.down.T[on_device(index, activation.device)]
 
     def output_covector(self, covector: Float[Tensor, "row pos d_model"], first: int) -> Tensor:
         """Covectors on the neurons' activations, from covectors on the residual."""

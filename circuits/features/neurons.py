@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.features.active import ActiveFeatures, LinearPath
+from circuits.features.active import ActiveFeatures, LinearPath, Places
 from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
 from circuits.features.neuron_layer import NeuronLayer, neuron_layer
 from circuits.machine import on_device
@@ -70,7 +70,8 @@ class NeuronRows:
         del layer
         return {}
 
-    def at(self, layer: int) -> NeuronLayer:
+    def at(self, layer: int, active: Places, activation: Float[Tensor, " feat"]) -> NeuronLayer:
+        del active, activation  # all neurons are active
         return self.layers[layer]
 
 
@@ -146,7 +147,9 @@ def attribution(
         return scores  # neurons have no effect on prefix positions
     attention = Attention(frozen, recording, first)
     covector = scores.new_zeros(len(targets.pos), length - first, frozen.d_model)
-    pos, weight = (on_device(a, scores.device) for a in (targets.pos - first, targets.weight))
+    pos = on_device(targets.pos - first, scores.device)
+    # Converted on the host: not every device has the type of the array.
+    weight = torch.from_numpy(targets.weight).to(scores.dtype).to(scores.device, non_blocking=True)
 
     def join(layer: int) -> None:
         rows = on_device(np.flatnonzero(targets.layer == layer), scores.device)
@@ -157,7 +160,7 @@ def attribution(
         mlp = layers[layer]
         at_neurons = mlp.output_covector(covector, first)
         effect = (at_neurons * mlp.activation[first:]).abs()
-        scores[layer, first:] = torch.einsum("t,tpn->pn", weight.to(effect), effect)
+        scores[layer, first:] = torch.einsum("t,tpn->pn", weight, effect)
         through_mlp = mlp.input_covector(at_neurons, first)
         if frozen.parallel:
             attention.pull_back(layer, covector, pos, crossed=len(pos))

@@ -14,14 +14,15 @@ Nonlinearities are ReLU, JumpReLU, and those that keep the largest of a group.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
-from circuits.machine import on_device
+from circuits.machine import beside, on_device
 
 CONVERTED_VALUES = 2**26  # of an encoder, per block
 
@@ -68,7 +69,7 @@ class Transcoder:
         self, index: Int[Tensor, " row"], like: Tensor
     ) -> Float[Tensor, "row d_model"]:
         """Encoder rows, as covectors on the input."""
-        rows = self.encoder.index_select(0, index.to(self.encoder.device)).to(like)
+        rows = beside(self.encoder.index_select(0, index.to(self.encoder.device)), like)
         return rows if self.read_scale == 1 else rows * self.read_scale
 
     def decoder_rows(
@@ -80,20 +81,43 @@ class Transcoder:
         """What each feature with this activation writes to the layer `offset` above."""
         place = index.to(self.encoder.device)
         if self.added is not None:
-            activation = activation + self.added[offset][place].to(activation)
+            activation = activation + beside(self.added[offset][place], activation)
         if self.write_scales is not None:
-            activation = activation * self.write_scales[offset][place].to(activation)
-        return activation[:, None] * self.decoders[offset][place].to(activation)
+            activation = activation * beside(self.write_scales[offset][place], activation)
+        return activation[:, None] * beside(self.decoders[offset][place], activation)
 
     def written(
         self, offset: int, activation: Float[Tensor, "*batch d_dict"]
     ) -> Float[Tensor, "*batch d_model"]:
         """What all features together write to the layer `offset` above."""
         if self.added is not None:
-            activation = activation + self.added[offset].to(activation) * (activation > 0)
+            activation = activation + beside(self.added[offset], activation) * (activation > 0)
         if self.write_scales is not None:
-            activation = activation * self.write_scales[offset].to(activation)
-        return activation @ self.decoders[offset].to(activation)
+            activation = activation * beside(self.write_scales[offset], activation)
+        return activation @ beside(self.decoders[offset], activation)
+
+    def only(self, index: Int[ndarray, " row"], like: Tensor) -> Transcoder:
+        """These features alone, as what they read and write, on the device of a tensor."""
+        place = torch.from_numpy(index)
+
+        def here(matrix: Tensor | None) -> Tensor | None:
+            return None if matrix is None else beside(matrix, like)
+
+        def rows(matrices: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(beside(one.index_select(0, place), like) for one in matrices)
+
+        encoder, bias = rows((self.encoder, self.encoder_bias))
+        return replace(
+            self,
+            encoder=encoder,
+            encoder_bias=bias,
+            decoders=rows(self.decoders),
+            decoder_bias=beside(self.decoder_bias, like),
+            skip=here(self.skip),
+            higher_skips=tuple(beside(one, like) for one in self.higher_skips),
+            write_scales=None if self.write_scales is None else rows(self.write_scales),
+            added=None if self.added is None else rows(self.added),
+        )
 
 
 def empty_transcoder(d_model: int, device: torch.device | None = None) -> Transcoder:
@@ -110,7 +134,7 @@ def pre_activations(
     """encoder · input + bias in the inputs' dtype, one block of encoder rows at a time."""
     rows = max(1, CONVERTED_VALUES // max(1, encoder.shape[1]))
     parts = [
-        torch.nn.functional.linear(inputs, block.to(inputs), biases.to(inputs))
+        torch.nn.functional.linear(inputs, beside(block, inputs), beside(biases, inputs))
         for block, biases in zip(encoder.split(rows), bias.split(rows), strict=True)
     ]
     return torch.cat(parts, -1)
@@ -140,7 +164,7 @@ class JumpReLU:
         return JumpReLU(self.threshold[index.to(self.threshold.device)])
 
     def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
-        return torch.where(pre > self.threshold.to(pre), pre.relu(), 0)
+        return torch.where(pre > beside(self.threshold, pre), pre.relu(), 0)
 
 
 @dataclass(frozen=True)
@@ -199,7 +223,7 @@ class JointTopK:
         self, layer: int, activation: Float[Tensor, "pos d_dict"]
     ) -> Float[Tensor, "pos d_dict"]:
         """Activations of one layer, 0 but for the features that may be among the k."""
-        sizes = activation * self.norms[layer].to(activation)
+        sizes = activation * beside(self.norms[layer], activation)
         index = sizes.topk(min(self.k, sizes.shape[1]), dim=1).indices
         return torch.zeros_like(activation).scatter(1, index, activation.gather(1, index))
 
@@ -214,7 +238,7 @@ class JointTopK:
         """The candidates that are among the k of their position, in order."""
         widths = np.array([len(norm) for norm in self.norms])
         starts = on_device(widths.cumsum() - widths, index.device)
-        norms = torch.cat([norm.to(activation) for norm in self.norms])
+        norms = torch.cat([beside(norm, activation) for norm in self.norms])
         size = activation * norms[starts[layer] + index]
         order = torch.argsort(size, descending=True, stable=True)
         order = order[torch.argsort(pos[order], stable=True)]
@@ -228,7 +252,7 @@ def ranking_size(
     kept: Float[Tensor, "pos d_dict"], weight: Float[Tensor, " d_dict"] | None
 ) -> Float[Tensor, "pos d_dict"]:
     """The size by which features are ranked."""
-    return kept if weight is None else kept * weight.to(kept)
+    return kept if weight is None else kept * beside(weight, kept)
 
 
 Nonlinearity = ReLU | JumpReLU | TopK | BatchTopK | GroupMax

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
-from circuits.features.hook_points import MlpPoints, by_position
+from circuits.features.active import Places
+from circuits.features.hook_points import MlpPoints, read_at
 from circuits.features.transcoder import JointTopK, JumpReLU, ReLU, Transcoder
+from circuits.machine import beside, on_device
 
 
 @dataclass(frozen=True)
 class TranscoderLayer:
-    """One layer's transcoder on one prompt; `pos`, `index`, `activation` are of active features."""
+    """One layer's transcoder on one prompt."""
 
     transcoder: Transcoder
     joint: JointTopK | None
     points: MlpPoints
     layer: int
-    pos: Int[Tensor, " feat"]
-    index: Int[Tensor, " feat"]
+    active: Places  # in the order of positions and indices
     activation: Float[Tensor, " feat"]
 
     @property
@@ -33,30 +36,34 @@ class TranscoderLayer:
         return self.transcoder.n_written
 
     def recorded(
-        self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
+        self, pos: Int[ndarray, " row"], index: Int[ndarray, " row"]
     ) -> Float[Tensor, " row"]:
         """Activations on the prompt; 0 where a feature is not active."""
-        same = (pos[:, None] == self.pos) & (index[:, None] == self.index)
-        return (same * self.activation).sum(1)
+        own = self.active.pos * self.width + self.active.index
+        row = np.searchsorted(own, pos * self.width + index)
+        there = row < len(own)
+        there[there] = own[row[there]] == (pos * self.width + index)[there]
+        found = self.activation.new_zeros(len(pos))
+        device = found.device
+        active = self.activation.index_select(0, on_device(row[there], device))
+        return found.index_copy_(0, on_device(np.flatnonzero(there), device), active)
 
     def values(
         self,
         residual: Float[Tensor, "batch pos d_model"],
-        pos: Int[Tensor, " row"],
-        index: Int[Tensor, " row"],
+        pos: Int[ndarray, " row"],
+        index: Int[ndarray, " row"],
     ) -> Float[Tensor, "batch row"]:
-        def read(there: Tensor, rows: Tensor) -> Tensor:
-            inputs = self.points.running_inputs(self.layer, there)
-            return inputs @ self.transcoder.encoder_rows(index[rows], inputs).T
-
-        values, bias = by_position(residual, pos, read), self.transcoder.encoder_bias
-        return values + bias[index.to(bias.device)].to(values)
+        own, bias = on_device(index, residual.device), self.transcoder.encoder_bias
+        inputs = self.points.running_inputs(self.layer, residual)
+        values = read_at(inputs, pos, self.transcoder.encoder_rows(own, inputs))
+        return values + beside(bias[own.to(bias.device)], values)
 
     def activations(
         self,
         residual: Float[Tensor, "batch pos d_model"],
-        pos: Int[Tensor, " row"],
-        index: Int[Tensor, " row"],
+        pos: Int[ndarray, " row"],
+        index: Int[ndarray, " row"],
     ) -> Float[Tensor, "batch row"]:
         """Activations; where a top-k compares features, all features of the layer are computed.
 
@@ -65,8 +72,10 @@ class TranscoderLayer:
         nonlinearity = self.transcoder.nonlinearity
         first = self.points.recording.prompt.n_prefix
         if isinstance(nonlinearity, ReLU | JumpReLU) and self.joint is None:
-            alone = nonlinearity.of(index)(self.values(residual, pos, index))
-            return torch.where(pos < first, 0, alone)
+            own = nonlinearity.of(on_device(index, residual.device))
+            alone = own(self.values(residual, pos, index))
+            return torch.where(on_device(pos >= first, residual.device), alone, 0)
+        at = on_device(np.stack([pos, index]), residual.device)
         found = residual.new_empty(len(residual), len(pos))
         for row, one in enumerate(residual):
             inputs = self.points.running_inputs(self.layer, one)
@@ -74,12 +83,13 @@ class TranscoderLayer:
             every[first:] = nonlinearity(self.transcoder.pre_activations(inputs[first:]))
             if self.joint is not None:
                 every = self.joint.candidates(self.layer, every)
-            found[row] = every[pos, index]
+            found[row] = every[at[0], at[1]]
         return found
 
     def written(
-        self, offset: int, index: Int[Tensor, " row"], activation: Float[Tensor, " row"]
+        self, offset: int, index: Int[ndarray, " row"], activation: Float[Tensor, " row"]
     ) -> Float[Tensor, "row d_model"]:
         """Decoder rows; inactive features write nothing, not even the offset of active ones."""
-        written = self.transcoder.decoder_rows(offset, index, activation)
+        own = on_device(index, activation.device)
+        written = self.transcoder.decoder_rows(offset, own, activation)
         return torch.where((activation != 0)[:, None], written, 0)

@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
-from circuits.features.active import ActiveFeatures, LinearPath
+from circuits.features.active import ActiveFeatures, LinearPath, Places
 from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
 from circuits.features.labels import FeatureFiles
 from circuits.features.transcoder import JointTopK, Transcoder, empty_transcoder
 from circuits.features.transcoder_layer import TranscoderLayer
-from circuits.machine import free_device_bytes, is_accelerator, on_device
+from circuits.machine import beside, free_device_bytes, is_accelerator, on_device, on_host
 from circuits.model.frozen import Covectors, DamagedWeights, FrozenModel
 from circuits.recording.record import Recording
 from graphs.core.nodes import Description
@@ -53,13 +54,14 @@ class TranscoderSet:
         """The description of a feature in the feature files, if any."""
         return None if self.features is None else self.features.read(layer, index)
 
-    def beside(self, frozen: FrozenModel) -> TranscoderSet:
+    def beside(self, frozen: FrozenModel, memory: int | None = None) -> TranscoderSet:
         """The set on the accelerator of a model, so that traces do not have to copy it.
 
-        Where there is no room for twice as much it stays as it is, and is copied layer by layer.
+        Where there is no room for twice as much, within `memory` bytes in all, it stays as it is,
+        and is copied layer by layer.
         """
         device = frozen.device
-        if not is_accelerator(device) or 2 * _bytes(self) > free_device_bytes(device):
+        if not is_accelerator(device) or 2 * _bytes(self) > free_device_bytes(device, memory):
             return self
         return self.on(device)
 
@@ -150,7 +152,7 @@ class TranscoderSet:
             value=value,
             constant=constant,
             reach=tuple(number + t.n_written - 1 for number, t in enumerate(fitted.layers)),
-            rows=TranscoderRows(fitted.layers, self.joint, points, layer, pos, index, activation),
+            rows=_rows(fitted, points, layer, pos, index, activation),
             identity=self.identity,
             found=len(layer),
         )
@@ -225,7 +227,7 @@ def _gathered(
     place = cell - on_device(starts, device)[number]
     width = on_device(widths, device)[number]
     pos, index = place // width.clamp(min=1), place % width.clamp(min=1)
-    bias = _joined([one.encoder_bias.to(values[0]) for one in layers])
+    bias = _joined([beside(one.encoder_bias, values[0]) for one in layers])
     constant = bias[on_device(widths.cumsum() - widths, device)[number] + index]
     if points.has_constant_input(numbers[0]):
         ends = np.searchsorted(cell.cpu().numpy(), [*starts, flat.numel()])
@@ -254,12 +256,11 @@ def _joined(parts: list[Tensor]) -> Tensor:
 class TranscoderRows:
     """Encoder and decoder rows of a set's active features."""
 
-    transcoders: tuple[Transcoder, ...]  # by layer
-    joint: JointTopK | None
+    whole: TranscoderSet
+    transcoders: tuple[Transcoder, ...]  # by layer, at least of what is active, with the model
     points: MlpPoints
-    layer: Int[Tensor, " feat"]
     pos: Int[Tensor, " feat"]
-    index: Int[Tensor, " feat"]
+    index: Int[Tensor, " feat"]  # among the features of these transcoders
     activation: Float[Tensor, " feat"]
 
     @property
@@ -279,10 +280,10 @@ class TranscoderRows:
         return self.points.written(written, self.pos[feature], rows)
 
     def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
-        constant = self.transcoders[layer].decoder_bias.to(self.activation)
+        constant = beside(self.transcoders[layer].decoder_bias, self.activation)
         for source, skip in self._skips(layer).items():
             if self.points.has_constant_input(source):
-                constant = constant + skip.to(constant) @ self.points.constant_input(source)
+                constant = constant + beside(skip, constant) @ self.points.constant_input(source)
         length = len(self.points.recording.prompt)
         positions = torch.arange(length, device=constant.device)
         return self.points.written(layer, positions, constant.expand(length, -1))
@@ -291,15 +292,37 @@ class TranscoderRows:
         skips = self._skips(layer).items()
         return {source: AffineSkip(self.points, source, layer, skip) for source, skip in skips}
 
-    def at(self, layer: int) -> TranscoderLayer:
-        here = self.layer == layer
-        columns = self.pos[here], self.index[here], self.activation[here]
-        return TranscoderLayer(self.transcoders[layer], self.joint, self.points, layer, *columns)
+    def at(self, layer: int, active: Places, activation: Float[Tensor, " feat"]) -> TranscoderLayer:
+        own, joint = self.whole.layers[layer], self.whole.joint
+        return TranscoderLayer(own, joint, self.points, layer, active, activation)
 
     def _skips(self, layer: int) -> dict[int, Tensor]:
         below = enumerate(self.transcoders[: layer + 1])
         skips = {source: transcoder.skip_to(layer - source) for source, transcoder in below}
         return {source: skip for source, skip in skips.items() if skip is not None}
+
+
+def _rows(
+    whole: TranscoderSet,
+    points: MlpPoints,
+    layer: Int[Tensor, " feat"],
+    pos: Int[Tensor, " feat"],
+    index: Int[Tensor, " feat"],
+    activation: Float[Tensor, " feat"],
+) -> TranscoderRows:
+    """Rows of active features; of a set that is not where the model is, these alone are copied."""
+    transcoders = whole.layers
+    if any(one.encoder.device != activation.device for one in transcoders):
+        layers, indices = on_host(layer, index)
+        ends = np.searchsorted(layers, np.arange(len(transcoders) + 1))
+        places: list[ndarray] = []
+        parts: list[Transcoder] = []
+        for one, start, end in zip(transcoders, ends, ends[1:], strict=False):
+            own, place = np.unique(indices[start:end], return_inverse=True)
+            parts.append(one.only(own, activation))
+            places.append(place)
+        transcoders, index = tuple(parts), on_device(np.concatenate(places), activation.device)
+    return TranscoderRows(whole, transcoders, points, pos, index, activation)
 
 
 @dataclass(frozen=True)
@@ -315,7 +338,7 @@ class AffineSkip:
     def matrix(self) -> Float[Tensor, "d_model_out d_model"]:
         """The skip with gains and centring of the norms on both sides."""
         like = self.points.recording.tokens
-        return self.points.between(self.read, self.written, self.skip.to(like))
+        return self.points.between(self.read, self.written, beside(self.skip, like))
 
     @cached_property
     def scale(self) -> Float[Tensor, " pos"]:

@@ -11,14 +11,17 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from circuits.features.active import FeatureLayer
 from circuits.features.hook_points import MlpPoints, WritePoint
 from circuits.interventions.constrained_run import Additions, Hold
 from circuits.interventions.experiment import Experiment
+from circuits.machine import on_device
 from circuits.recording.record import Recording
 from graphs.core.nodes import NodeKind
 from graphs.interventions.changes import Change, Intervention
@@ -30,9 +33,9 @@ ROWS = 2**13  # vectors gathered at once
 class _Changed:
     """Changed features of one layer, over all copies."""
 
-    copy: Int[Tensor, " row"]
-    pos: Int[Tensor, " row"]
-    index: Int[Tensor, " row"]
+    copy: Int[ndarray, " row"]
+    pos: Int[ndarray, " row"]
+    index: Int[ndarray, " row"]
     factor: Float[Tensor, " row"]
     offset: Float[Tensor, " row"]
 
@@ -47,15 +50,16 @@ class _PendingSums:
     def add(
         self,
         layer: int,
-        copy: Int[Tensor, " row"],
-        pos: Int[Tensor, " row"],
+        copy: Int[ndarray, " row"],
+        pos: Int[ndarray, " row"],
         vector: Float[Tensor, "row d_model"],
     ) -> None:
         if not len(pos):
             return
         if layer not in self.totals:
             self.totals[layer] = torch.zeros_like(self.like)
-        self.totals[layer].index_put_((copy, pos), vector, accumulate=True)
+        place = on_device(copy * self.like.shape[1] + pos, vector.device)
+        self.totals[layer].flatten(0, 1).index_add_(0, place, vector)
 
     def pop(self, layer: int) -> Float[Tensor, "batch pos d_model"] | None:
         return self.totals.pop(layer, None)
@@ -87,21 +91,23 @@ class EditVisitor:
         held = self.hold.at(layer)
         contribution = self.contribution.pop(layer)
         linear = self.experiment.linear
-        if any(linear) and bool(held.any()):
+        if any(linear) and held.any():
+            mask = on_device(held[:, None, None], residual.device)
             self.shift[layer] = (
                 residual - self.experiment.local.recording.blocks[layer].mlp_residual
             )
             for read, path in linear[layer].items():
-                through = path.forward(self.shift[read] * held[:, None, None], 0)
+                through = path.forward(self.shift[read] * mask, 0)
                 contribution = through if contribution is None else contribution + through
         return Additions(self.output.pop(layer), contribution)
 
     def _write(self, layer: int, residual: Tensor, changed: _Changed) -> None:
-        at = self.experiment.local.features.rows.at(layer)
+        at = self.experiment.local.features.at(layer)
         own = self._original_activations(layer, at, residual, changed)
         new = changed.factor * own + changed.offset
         for above in range(at.n_written):
-            for some in torch.arange(len(own), device=own.device).split(ROWS):
+            for start in range(0, len(own), ROWS):
+                some = slice(start, start + ROWS)
                 index = changed.index[some]
                 vector = at.written(above, index, new[some]) - at.written(above, index, own[some])
                 self._add(layer + above, at.points, changed.copy[some], changed.pos[some], vector)
@@ -111,23 +117,26 @@ class EditVisitor:
     ) -> Float[Tensor, " row"]:
         """Activations of the changed features before the change."""
         held = self.hold.at(layer)[changed.copy]
-        own = residual.new_empty(len(changed.pos))
-        own[held] = at.recorded(changed.pos[held], changed.index[held])
-        if not bool(held.all()):
+        own, device = residual.new_empty(len(changed.pos)), residual.device
+        if held.any():
+            recorded = at.recorded(changed.pos[held], changed.index[held])
+            own.index_copy_(0, on_device(np.flatnonzero(held), device), recorded)
+        if not held.all():
             runs = ~held
-            unique, place = (changed.pos[runs] * at.width + changed.index[runs]).unique(
-                return_inverse=True
-            )
-            pos, index = unique // at.width, unique % at.width
-            own[runs] = at.activations(residual, pos, index)[changed.copy[runs], place]
+            keys = changed.pos[runs] * at.width + changed.index[runs]
+            unique, place = np.unique(keys, return_inverse=True)
+            found = at.activations(residual, unique // at.width, unique % at.width)
+            cell = on_device(changed.copy[runs] * len(unique) + place, device)
+            running = found.flatten().index_select(0, cell)
+            own.index_copy_(0, on_device(np.flatnonzero(runs), device), running)
         return own
 
     def _add(
         self,
         layer: int,
         points: MlpPoints,
-        copy: Int[Tensor, " row"],
-        pos: Int[Tensor, " row"],
+        copy: Int[ndarray, " row"],
+        pos: Int[ndarray, " row"],
         vector: Float[Tensor, "row d_model"],
     ) -> None:
         """Queue a vector; a norm after the MLP is applied here if held, else by the model."""
@@ -135,9 +144,12 @@ class EditVisitor:
             self.contribution.add(layer, copy, pos, vector)
             return
         held = self.hold.at(layer)[copy]
-        written = points.written(layer, pos[held], vector[held])
-        self.contribution.add(layer, copy[held], pos[held], written)
-        self.output.add(layer, copy[~held], pos[~held], vector[~held])
+        rows, runs = np.flatnonzero(held), np.flatnonzero(~held)
+        own, there = on_device(np.stack([rows, pos[rows]]), vector.device)
+        written = points.written(layer, there, vector.index_select(0, own))
+        self.contribution.add(layer, copy[rows], pos[rows], written)
+        others = vector.index_select(0, on_device(runs, vector.device))
+        self.output.add(layer, copy[runs], pos[runs], others)
 
     def _scale_errors(self, interventions: Sequence[Intervention]) -> None:
         scaled: dict[int, list[tuple[int, Change]]] = defaultdict(list)
@@ -147,23 +159,20 @@ class EditVisitor:
                     scaled[change.node.layer].append((copy, change))
         for layer, changes in scaled.items():
             error = self.experiment.error(layer)
-            copy = torch.tensor([copy for copy, _ in changes], device=error.device)
-            pos = torch.tensor([change.node.pos for _, change in changes], device=error.device)
-            factor = error.new_tensor([change.factor for _, change in changes])
-            self.contribution.add(layer, copy, pos, (factor - 1)[:, None] * error[pos])
+            copy = np.array([copy for copy, _ in changes])
+            pos = np.array([change.node.pos for _, change in changes])
+            factor = torch.tensor([[c.factor - 1] for _, c in changes], dtype=error.dtype)
+            own = error.index_select(0, on_device(pos, error.device))
+            self.contribution.add(layer, copy, pos, factor.to(own.device, non_blocking=True) * own)
 
     def _steer(self, interventions: Sequence[Intervention], length: int) -> None:
         like = self.experiment.local.recording.tokens
         for copy, one in enumerate(interventions):
             for steer in one.steering:
-                pos = torch.arange(steer.pos, length if steer.onward else steer.pos + 1)
-                vector = torch.as_tensor(steer.vector).to(like) * steer.amount
-                self.contribution.add(
-                    steer.layer,
-                    torch.full_like(pos, copy).to(like.device),
-                    pos.to(like.device),
-                    vector.expand(len(pos), -1),
-                )
+                pos = np.arange(steer.pos, length if steer.onward else steer.pos + 1)
+                vector = torch.as_tensor(steer.vector).to(like, non_blocking=True) * steer.amount
+                copies = np.full_like(pos, copy)
+                self.contribution.add(steer.layer, copies, pos, vector.expand(len(pos), -1))
 
 
 def _changed_by_layer(
@@ -181,10 +190,9 @@ def _changed_by_layer(
             rows[layer] += places
             rules[layer] += [(change.factor, change.offset)] * len(places)
     like = recording.tokens
-    return {
-        layer: _Changed(
-            *torch.tensor(rows[layer], device=like.device).unbind(1),
-            *like.new_tensor(rules[layer]).unbind(1),
-        )
-        for layer in rows
-    }
+
+    def changed(layer: int) -> _Changed:
+        rule = torch.tensor(rules[layer], dtype=like.dtype).T.to(like.device, non_blocking=True)
+        return _Changed(*np.array(rows[layer]).T, *rule)
+
+    return {layer: changed(layer) for layer in rows}

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy import ndarray
 from torch import Tensor, nn
 
+from circuits.machine import on_device
 from circuits.model.architectures import affine, part, value_projection
 from circuits.model.frozen import FrozenModel, Norm
 from circuits.recording.attention import mixed
@@ -27,10 +30,10 @@ from circuits.recording.record import Hooks, Recording, eager_attention, exact_n
 class Hold:
     """Parts of the model that are held at their recorded values."""
 
-    through: Int[Tensor, " batch"]  # per copy, the last block with norms and MLP held; -1: none
+    through: Int[ndarray, " batch"]  # per copy, the last block with norms and MLP held; -1: none
     patterns: bool  # attention patterns, of every block and copy
 
-    def at(self, layer: int) -> Bool[Tensor, " batch"]:
+    def at(self, layer: int) -> Bool[ndarray, " batch"]:
         """The copies in which this block is held; `n_layers` stands for the final norm."""
         return self.through >= layer
 
@@ -65,14 +68,14 @@ def run(
     """
     length = len(recording.prompt)
     position = recording.position if ids.shape[1] == length else ids.shape[1] - 1
-    kept = torch.tensor([position], device=ids.device)
+    kept = on_device(np.array([position]), ids.device)
     final: list[Tensor] = []
     with torch.no_grad(), eager_attention(frozen), Hooks() as hooks:
         for layer in range(frozen.n_layers):
             _hook_block(hooks, frozen, recording, layer, hold, visit)
         norm = frozen.final_norm_module
         hooks.before(norm, lambda x: final.append(x[:, position]))
-        held = hold.at(frozen.n_layers)
+        held = _mask(hold.at(frozen.n_layers), ids.device)
         denominator = recording.final_denominator
         hooks.after(norm, partial(_norm, frozen.final_norm, denominator, held))
         output = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
@@ -88,7 +91,8 @@ def _hook_block(
     visit: Visit,
 ) -> None:
     block = frozen.blocks[layer]
-    modules, recorded, held = block.modules, recording.blocks[layer], hold.at(layer)
+    modules, recorded = block.modules, recording.blocks[layer]
+    mask = _mask(hold.at(layer), recorded.contribution.device)
     denominators = {
         "attention_norm": recorded.attention_denominator,
         "post_attention_norm": recorded.post_attention_denominator,
@@ -98,16 +102,21 @@ def _hook_block(
     added: list[Additions] = []  # by the visitor, before the MLP runs
 
     def contribution(_: Tensor, own: Tensor) -> Tensor:
-        kept = torch.where(held[:, None, None], recorded.contribution, own) if held.any() else own
+        kept = own if mask is None else torch.where(mask, recorded.contribution, own)
         return _plus(kept, added[0].contribution)
 
     hooks.before(modules.mlp_reader, lambda x: added.append(visit(layer, x)))
     hooks.after(modules.mlp, lambda _, output: _plus(output, added[0].output))
     for name, module, norm in block.norms():
-        hooks.after(module, partial(_norm, norm, denominators[name], held))
+        hooks.after(module, partial(_norm, norm, denominators[name], mask))
     hooks.after(modules.mlp_contribution, contribution, factor=frozen.residual_multiplier)
     if hold.patterns:
         hooks.after(modules.attention, _held_pattern(frozen, modules.attention, recorded.pattern))
+
+
+def _mask(held: Bool[ndarray, " batch"], device: torch.device) -> Bool[Tensor, "batch 1 1"] | None:
+    """The copies in which a block is held, to choose among what they compute; None if in none."""
+    return on_device(held[:, None, None], device) if held.any() else None
 
 
 def _plus(x: Tensor, added: Tensor | None) -> Tensor:
@@ -117,16 +126,16 @@ def _plus(x: Tensor, added: Tensor | None) -> Tensor:
 def _norm(
     norm: Norm,
     denominator: Float[Tensor, " recorded"],
-    held: Bool[Tensor, " batch"],
+    held: Bool[Tensor, "batch 1 1"] | None,
     given: Float[Tensor, "batch pos d_model"],
     output: Float[Tensor, "batch pos d_model"],
 ) -> Float[Tensor, "batch pos d_model"]:
     """A norm with its denominators held in some copies, and in full precision in the others."""
     own = exact_norm(norm, given, output) if given.dtype == torch.float64 else output
-    if not held.any():
+    if held is None:
         return own
     linear = norm.linear(given, denominator) + norm.bias
-    return torch.where(held[:, None, None], linear.to(own), own)
+    return torch.where(held, linear.to(own), own)
 
 
 def _held_pattern(

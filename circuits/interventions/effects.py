@@ -8,6 +8,7 @@ from numpy import ndarray
 
 from circuits.interventions.experiment import Experiment
 from circuits.interventions.intervene import Outcomes
+from circuits.machine import in_float64
 from graphs.analysis.influence import influence
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
@@ -51,7 +52,7 @@ def _tokens(
     experiment: Experiment, outcomes: Outcomes, row: int, most: int
 ) -> tuple[TokenEffect, ...]:
     """The most probable tokens before and after."""
-    before, after = outcomes.before.double(), outcomes.after[row].double()
+    before, after = in_float64(outcomes.before), in_float64(outcomes.after[row])
     was, now = before.softmax(-1), after.softmax(-1)
     top = [p.topk(min(most, len(p))).indices.tolist() for p in (was, now)]
     chosen = sorted({*top[0], *top[1]}, key=lambda token: -float(now[token]))

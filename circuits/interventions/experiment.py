@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from circuits.attribution.local_replacement import (
@@ -38,7 +39,7 @@ class Experiment:
     subject: Subject
     source: FeatureSource
     local: LocalReplacement
-    row: Int[Tensor, " node"]  # of each feature node among the active features; -1: no feature
+    row: Int[ndarray, " node"]  # of each feature node among the active features; -1: no feature
 
     @cached_property
     def linear(self) -> tuple[dict[int, LinearPath], ...]:
@@ -111,7 +112,7 @@ def target_settings(header: Provenance) -> TargetSettings:
             )
 
 
-def _rows(graph: AttributionGraph, features: ActiveFeatures) -> Int[Tensor, " node"]:
+def _rows(graph: AttributionGraph, features: ActiveFeatures) -> Int[ndarray, " node"]:
     """Rows of the graph's features among the active ones; -1 for other nodes."""
     nodes, feature_nodes = graph.nodes, np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
     active = {place: row for row, place in enumerate(features.places())}
@@ -121,15 +122,13 @@ def _rows(graph: AttributionGraph, features: ActiveFeatures) -> Int[Tensor, " no
         if place not in active:
             raise ExperimentError(_mismatch(graph, f"{nodes[node]} is not active in"))
         row[node] = active[place]
-    found = torch.from_numpy(row).to(features.pos.device)
     given = nodes.activation[feature_nodes]
-    own = features.activation[found[torch.from_numpy(feature_nodes)]].double().cpu().numpy()
-    difference = np.abs(own - given)
+    difference = np.abs(features.numbers[0][row[feature_nodes]].astype(np.float64) - given)
     # Written so that NaN does not agree.
     if not np.all(difference <= AGREEMENT * np.abs(given).max(initial=0.0)):
         worst = int(feature_nodes[np.nan_to_num(difference, nan=np.inf).argmax()])
         raise ExperimentError(_mismatch(graph, f"{nodes[worst]} has a different activation in"))
-    return found
+    return row
 
 
 def _mismatch(graph: AttributionGraph, what: str) -> str:

@@ -19,14 +19,17 @@ from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from circuits.features.active import Places
 from circuits.interventions.additions import EditVisitor
+from circuits.interventions.batches import batches, most_copies
 from circuits.interventions.constrained_run import Hold, RunOutput, run
 from circuits.interventions.experiment import Experiment
 from circuits.interventions.recorder import Recorder
+from circuits.machine import in_float64, on_device
 from circuits.progress import Progress, ignore_progress
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Measured
@@ -34,9 +37,6 @@ from graphs.core.regime import Regime
 from graphs.interventions.changes import Change, Intervention
 from graphs.interventions.edits import EditError
 from graphs.interventions.predict import predict
-
-BATCH_POSITIONS = 4096  # copies × positions of a pass
-BATCH_CHANGES = 2**20  # of all copies
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,14 @@ def intervene(
     after: list[Tensor] = []
     measured: list[ndarray] = []
     with torch.inference_mode():
-        for rows in _batches(interventions, len(experiment.local.recording.prompt)):
+        length = len(experiment.local.recording.prompt)
+        most = most_copies(experiment.local.frozen, length, len(experiment.graph))
+        for rows in batches(interventions, most):
             progress("intervene", rows.start, len(interventions))
             logits, changes = _batch(experiment, interventions[rows], regime, held[rows])
             after.append(logits)
-            measured.append(changes.double().cpu().numpy())
             _require_finite(logits)
+            measured.append(in_float64(changes).numpy())
     recording, graph = experiment.local.recording, experiment.graph
     return Outcomes(
         interventions=tuple(interventions),
@@ -118,15 +120,17 @@ def generate(
         )
     _require_existing(experiment, [intervention])
     nothing = Intervention(what="nothing")
-    ids = [list(experiment.local.recording.prompt.ids) for _ in range(2)]
-    free = Hold(torch.full((2,), -1, device=experiment.local.frozen.device), patterns=False)
+    free = Hold(np.array([-1, -1]), patterns=False)
+    finite: list[Tensor] = []
     with torch.inference_mode():
+        ids = _copies(experiment, 2)
         for _ in range(n_tokens):
             passed = _pass(experiment, (nothing, intervention), free, ids, None)
-            _require_finite(passed.logits)
-            for row, token in zip(ids, passed.logits.argmax(1).tolist(), strict=True):
-                row.append(token)
-    return tuple(ids[0][length:]), tuple(ids[1][length:])
+            finite.append(passed.logits.isfinite().all())
+            ids = torch.cat([ids, passed.logits.argmax(1, keepdim=True)], 1)
+        found = ids[:, length:].tolist()
+    _require_all(finite)
+    return tuple(found[0]), tuple(found[1])
 
 
 def _held_through(
@@ -151,8 +155,8 @@ def _held_through(
 
 def _require_existing(experiment: Experiment, interventions: Sequence[Intervention]) -> None:
     """Raises EditError for features and vectors that the model does not have."""
-    frozen, rows = experiment.local.frozen, experiment.local.features.rows
-    width = cache(lambda layer: rows.at(layer).width)
+    frozen, features = experiment.local.frozen, experiment.local.features
+    width = cache(lambda layer: features.at(layer).width)
     for node in (change.node for one in interventions for change in one.changes):
         if node.layer is None or node.index is None:
             continue
@@ -171,7 +175,11 @@ def _require_existing(experiment: Experiment, interventions: Sequence[Interventi
 
 def _require_finite(logits: Float[Tensor, "batch d_vocab"]) -> None:
     """Raises EditError if an intervention makes the model's numbers overflow."""
-    if not bool(torch.isfinite(logits).all()):
+    _require_all([logits.isfinite().all()])
+
+
+def _require_all(finite: list[Tensor]) -> None:
+    if finite and not bool(torch.stack(finite).all()):
         raise EditError(
             "The model's logits are not finite under this intervention: use smaller values."
         )
@@ -182,31 +190,22 @@ def _without_inactive(
 ) -> list[Intervention]:
     """Leave out changes of inactive features that stay inactive, which a graph cannot predict."""
 
-    def has_effect(change: Change) -> bool:
+    def may_lack_effect(change: Change) -> bool:
         node = change.node
-        if node in experiment.graph or node.kind != NodeKind.FEATURE or change.offset != 0:
-            return True
-        place = (
-            torch.tensor([x], device=experiment.local.frozen.device) for x in (node.pos, node.index)
-        )
-        return bool(experiment.local.features.rows.at(node.layer or 0).recorded(*place) != 0)
+        feature = node.kind == NodeKind.FEATURE and change.offset == 0
+        return feature and node not in experiment.graph
+
+    in_doubt = [c.node for one in interventions for c in one.changes if may_lack_effect(c)]
+    recorded = experiment.local.features.recorded(Places.of(in_doubt))
+    inactive = {node for node, value in zip(in_doubt, recorded, strict=True) if value == 0}
+
+    def has_effect(change: Change) -> bool:
+        return change.offset != 0 or change.node not in inactive
 
     return [
         Intervention(one.what, tuple(filter(has_effect, one.changes)), one.steering)
         for one in interventions
     ]
-
-
-def _batches(interventions: Sequence[Intervention], length: int) -> Iterator[slice]:
-    """Rows that run in one pass."""
-    most, start, changes = max(1, BATCH_POSITIONS // length), 0, 0
-    for row, one in enumerate(interventions):
-        changes += len(one.changes)
-        if row > start and (row - start == most or changes > BATCH_CHANGES):
-            yield slice(start, row)
-            start, changes = row, len(one.changes)
-    if interventions:
-        yield slice(start, len(interventions))
 
 
 def _batch(
@@ -215,11 +214,9 @@ def _batch(
     regime: Regime,
     through: Sequence[int],
 ) -> tuple[Float[Tensor, "batch d_vocab"], Float[Tensor, "batch node"]]:
-    hold = Hold(
-        torch.tensor(through, device=experiment.local.frozen.device), patterns=regime != Regime.FREE
-    )
+    hold = Hold(np.array(through), patterns=regime != Regime.FREE)
     recorder = Recorder(experiment, hold)
-    ids = [list(experiment.local.recording.prompt.ids)] * len(interventions)
+    ids = _copies(experiment, len(interventions))
     passed = _pass(experiment, interventions, hold, ids, recorder)
     recorder.read_targets(passed.final)
     return passed.logits, recorder.changes
@@ -229,15 +226,20 @@ def _pass(
     experiment: Experiment,
     interventions: Sequence[Intervention],
     hold: Hold,
-    ids: list[list[int]],
+    ids: Int[Tensor, "batch pos"],
     recorder: Recorder | None,
 ) -> RunOutput:
     frozen, recording = experiment.local.frozen, experiment.local.recording
-    edits = EditVisitor(experiment, interventions, hold, len(ids[0]))
+    edits = EditVisitor(experiment, interventions, hold, ids.shape[1])
 
     def visit(layer: int, residual: Tensor):
         if recorder is not None:
             recorder.read(layer, residual)
         return edits(layer, residual)
 
-    return run(frozen, recording, torch.tensor(ids, device=frozen.device), hold, visit)
+    return run(frozen, recording, ids, hold, visit)
+
+
+def _copies(experiment: Experiment, count: int) -> Int[Tensor, "copy pos"]:
+    ids = np.array(experiment.local.recording.prompt.ids)
+    return on_device(np.tile(ids, (count, 1)), experiment.local.frozen.device)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
 from torch import Tensor
 
-from circuits.features.hook_points import by_position
+from circuits.features.hook_points import read_at
 from circuits.interventions.constrained_run import Hold
 from circuits.interventions.experiment import Experiment
 from circuits.machine import on_device
@@ -18,47 +19,67 @@ class Recorder:
 
     def __init__(self, experiment: Experiment, hold: Hold) -> None:
         self.experiment, self.hold = experiment, hold
-        graph = experiment.graph
-        self.changes = torch.full(
-            (len(hold.through), len(graph)), torch.nan, dtype=experiment.local.frozen.dtype
-        ).to(experiment.local.frozen.device)
-        self.target_rows = torch.from_numpy(graph.target_rows()).to(self.changes.device)
+        graph, frozen = experiment.graph, experiment.local.frozen
+        shape = len(hold.through), len(graph)
+        self.changes = torch.full(shape, torch.nan, dtype=frozen.dtype, device=frozen.device)
 
     def read(self, layer: int, residual: Float[Tensor, "batch pos d_model"]) -> None:
         """Record the changes of features and targets that read this layer's residual."""
         experiment, held = self.experiment, self.hold.at(layer)
-        features = experiment.local.features
-        chosen = (experiment.row >= 0).nonzero()[:, 0]
-        chosen = chosen[features.layer[experiment.row[chosen]] == layer]
-        row = experiment.row[chosen]
-        pos, own = features.pos[row], experiment.local.recording.blocks[layer].mlp_residual
-        if bool(held.any()) and len(row):
-            encoder = features.rows.encoder(layer, row)
-            self.changes[:, chosen] = by_position(
-                residual - own, pos, lambda change, rows: change @ encoder[rows].T
-            )
-        if not bool(held.all()) and len(row):
-            values = features.rows.at(layer).values(residual, pos, features.index[row])
-            change = values - features.value[row]
-            self.changes[:, chosen] = torch.where(held[:, None], self.changes[:, chosen], change)
-        covectors = experiment.local.targets.covectors
+        features, covectors = experiment.local.features, experiment.local.targets.covectors
+        own, first, end = experiment.row, *features.first[layer : layer + 2]
+        chosen = np.flatnonzero((own >= first) & (own < end))
         here = np.flatnonzero(covectors.layer == layer)
+        if not len(chosen) and not len(here):
+            return
+        change = residual - experiment.local.recording.blocks[layer].mlp_residual
+        if len(chosen):
+            self._set(chosen, self._of_features(layer, own[chosen], residual, change, held))
         if len(here):
-            vectors = covectors.covector[here]
-            pos = on_device(covectors.pos[here], residual.device)
-            self.changes[:, self.target_rows[here]] = by_position(
-                residual - own, pos, lambda change, rows: change @ vectors[rows].T
-            )
+            vectors = covectors.covector.index_select(0, on_device(here, residual.device))
+            self._set_targets(here, read_at(change, covectors.pos[here], vectors))
 
     def read_targets(self, final: Float[Tensor, "batch d_model"]) -> None:
         """Record the changes of targets that read the final norm's output."""
         experiment, n_layers = self.experiment, self.experiment.local.frozen.n_layers
         targets, recording = experiment.local.targets, experiment.local.recording
-        here = np.flatnonzero(targets.covectors.layer == n_layers)
         own = recording.final_denominator[recording.position]
         ratio = own / experiment.local.frozen.final_norm.denominator(final)
-        ratio = torch.where(self.hold.at(n_layers), torch.ones_like(ratio), ratio)
-        values = (final @ targets.covectors.covector[here].T) * ratio[:, None]
-        self.changes[:, self.target_rows[here]] = (
-            values + targets.constant[here] - targets.value[here]
-        )
+        held = on_device(self.hold.at(n_layers), ratio.device)
+        ratio = torch.where(held, torch.ones_like(ratio), ratio)
+        here = np.flatnonzero(targets.covectors.layer == n_layers)
+        at = on_device(here, final.device)
+        values = (final @ targets.covectors.covector.index_select(0, at).T) * ratio[:, None]
+        added = targets.constant.index_select(0, at) - targets.value.index_select(0, at)
+        self._set_targets(here, values + added)
+
+    def _of_features(
+        self,
+        layer: int,
+        row: Int[ndarray, " row"],
+        residual: Float[Tensor, "batch pos d_model"],
+        change: Float[Tensor, "batch pos d_model"],
+        held: Bool[ndarray, " batch"],
+    ) -> Float[Tensor, "batch row"]:
+        """Changes of features of one layer: with its norm held in some copies, running in others.
+
+        `change` is that of the residual.
+        """
+        features = self.experiment.local.features
+        pos, index = features.on_host.pos[row], features.on_host.index[row]
+        at = on_device(row, residual.device)
+        linear = running = residual
+        if held.any():
+            linear = read_at(change, pos, features.rows.encoder(layer, at))
+        if not held.all():
+            values = features.at(layer).values(residual, pos, index)
+            running = values - features.value.index_select(0, at)
+        if held.all() or not held.any():
+            return linear if held.any() else running
+        return torch.where(on_device(held[:, None], residual.device), linear, running)
+
+    def _set(self, nodes: Int[ndarray, " some"], changes: Float[Tensor, "batch some"]) -> None:
+        self.changes.index_copy_(1, on_device(nodes, changes.device), changes)
+
+    def _set_targets(self, which: Int[ndarray, " some"], changes: Tensor) -> None:
+        self._set(self.experiment.graph.target_rows()[which], changes)

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from circuits.machine import WITHOUT_FLOAT64
 from circuits.model.fingerprints import fingerprint, model_files
 from circuits.model.frozen import FrozenModel
 from circuits.model.loading import load_model
 from circuits.model.spelling import speller, vocabulary_digest
 from graphs.core.provenance import ModelIdentity
 from graphs.errors import HeadwaterError
+
+AUTO = "auto"
 
 
 class DeviceError(HeadwaterError):
@@ -34,14 +37,22 @@ class Subject:
 
 
 def usable_device(name: str) -> torch.device:
-    """The CPU or a GPU that torch can compute on.  Raises DeviceError for anything else."""
-    refusal = f"The device {name!r} is not available: choose cpu, or cuda if torch finds a GPU."
+    """The CPU or a GPU that torch can compute on; auto: a CUDA GPU if there is one.
+
+    Raises DeviceError for anything else.  Nobody has run mps yet, Apple's GPUs.
+    """
+    refusal = (
+        f"The device {name!r} is not available: choose auto or cpu, or cuda or mps if torch "
+        "finds such a GPU."
+    )
+    if name == AUTO:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(refusal) from error
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda", "mps"):
         raise DeviceError(refusal)
     return device
 
@@ -58,6 +69,8 @@ def read_subject(
     Raises ModelNotFound, DeviceError, UnsupportedArchitecture or DamagedWeights.
     """
     place = usable_device(device)
+    if dtype == torch.float64 and place.type in WITHOUT_FLOAT64:
+        raise DeviceError(f"The device {device!r} has no float64: use --dtype float32.")
     loaded = load_model(model, revision=revision, dtype=dtype, device=place)
     frozen = FrozenModel(loaded.model)
     identity = ModelIdentity(

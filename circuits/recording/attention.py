@@ -8,9 +8,23 @@ With norm gains folded into W_O and W_V and the norms' scales into the pattern, 
 one matrix product per kv head, a batched product with the pattern, and one product back.
 In `Attention`, positions count from the first that is swept.  Those before it are prefix positions
 (`circuits.attribution.sources`), which swept positions read through their values only.
+
+On CUDA, tensor cores multiply float32 numbers of which they read 10 bits (TF32).  A split product
+is as exact as float32: with x = high + low, each of 10 bits,
+
+    x · W ≈ high · W_high + high · W_low + low · W_high
+          = [high | high | low] · [W_high; W_low; W_high]
+
+so three times as many multiplications are one product of tensor cores.  Products with W_O and W_V,
+nine tenths of a sweep, are made so.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from jaxtyping import Float, Int
@@ -19,9 +33,89 @@ from torch import Tensor
 from circuits.machine import is_accelerator
 from circuits.model.frozen import FrozenBlock, FrozenModel
 from circuits.recording.record import BlockRecording, Recording
+from graphs.errors import HeadwaterError
 
 CACHE_POSITIONS = 2048  # positions per chunk: enough for a fast product, few enough for the cache
 KEY_CHUNK = 64  # keys mixed at once; earlier queries do not attend to them
+TENSOR_CORES = {"cuda"}  # types of devices with TF32
+KEPT_BITS, HALF = ~0x1FFF, 0x1000  # of a float32's bits: those that TF32 reads, and their rounding
+
+
+class Precision(StrEnum):
+    """How the float32 products of a sweep are made."""
+
+    IEEE = "ieee"  # in float32
+    SPLIT = "3xtf32"  # in tensor cores, split so that they are as exact
+    TF32 = "tf32"  # in tensor cores
+
+
+class PrecisionError(HeadwaterError):
+    """A precision that the model's device or type of numbers does not have."""
+
+
+def require_precision(frozen: FrozenModel, precision: Precision) -> None:
+    """Raises PrecisionError for TF32 elsewhere than in float32 on CUDA."""
+    has_tf32 = frozen.device.type in TENSOR_CORES and frozen.dtype == torch.float32
+    if precision != Precision.IEEE and not has_tf32:
+        raise PrecisionError(
+            f"The precision {precision} is for models in float32 on a CUDA GPU, this one is in "
+            f"{str(frozen.dtype).removeprefix('torch.')} on {frozen.device}: leave out --precision."
+        )
+
+
+@contextmanager
+def float32_products(*, tensor_cores: bool) -> Iterator[None]:
+    """Within the block CUDA makes float32 products in float32, or in TF32."""
+    settings = torch.backends.cuda.matmul
+    before, settings.fp32_precision = settings.fp32_precision, "tf32" if tensor_cores else "ieee"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A matrix on the right of many products."""
+
+    matrix: Float[Tensor, "inner outer"]
+    parts: Float[Tensor, "three_inner outer"] | None  # high, low, high; None: not split
+
+    @staticmethod
+    def of(matrix: Float[Tensor, "inner outer"], precision: Precision) -> Factor:
+        if precision != Precision.SPLIT:
+            return Factor(matrix, None)
+        high, low = _split(matrix)
+        return Factor(matrix, torch.cat([high, low, high]))
+
+    def product(self, left: Float[Tensor, "row inner"]) -> Float[Tensor, "row outer"]:
+        """left · matrix."""
+        if self.parts is None:
+            return left @ self.matrix
+        with float32_products(tensor_cores=True):
+            return _parts(left) @ self.parts
+
+    def add_product(
+        self, total: Float[Tensor, "row outer"], left: Float[Tensor, "row inner"]
+    ) -> None:
+        """total += left · matrix, in place."""
+        if self.parts is None:
+            total.addmm_(left, self.matrix)
+            return
+        with float32_products(tensor_cores=True):
+            total.addmm_(_parts(left), self.parts)
+
+
+def _split(x: Float[Tensor, "*any"]) -> tuple[Float[Tensor, "*any"], Float[Tensor, "*any"]]:
+    """The part of each number that TF32 reads, and the rest."""
+    bits = x.contiguous().view(torch.int32)
+    high = (bits + HALF).bitwise_and_(KEPT_BITS).view(torch.float32)
+    return high, x - high
+
+
+def _parts(left: Float[Tensor, "row inner"]) -> Float[Tensor, "row three_inner"]:
+    high, low = _split(left)
+    return torch.cat([high, high, low], 1)
 
 
 def mixed(
@@ -70,10 +164,17 @@ def attended_transposed(
 class Attention:
     """Frozen attention of every layer on one prompt, from position `first` on."""
 
-    def __init__(self, frozen: FrozenModel, recording: Recording, first: int = 0) -> None:
-        self.first = first
-        self.output: list[Tensor] = []  # per layer (kv_head, d_model, group * d_head)
-        self.value: list[Tensor] = []  # per layer (kv_head, d_head, d_model)
+    def __init__(
+        self,
+        frozen: FrozenModel,
+        recording: Recording,
+        first: int = 0,
+        precision: Precision = Precision.IEEE,
+    ) -> None:
+        self.first, self.d_head = first, frozen.blocks[0].d_head
+        self.precision = precision
+        self.output: list[list[Factor]] = []  # per layer and kv head (d_model, group * d_head)
+        self.value: list[list[Factor]] = []  # per layer and kv head (d_head, d_model)
         self.mixing: list[Tensor] = []  # per layer (kv_head, key, query * group), query from first
         for block, recorded in zip(frozen.blocks, recording.blocks, strict=True):
             length = recorded.pattern.shape[1]
@@ -81,10 +182,9 @@ class Attention:
             scaled = recorded.pattern / recorded.post_attention_denominator[:, None]
             scaled = (scaled / recorded.attention_denominator)[:, first:]
             mixing = scaled.unflatten(0, (len(value), -1)).permute(0, 3, 2, 1)
-            self.output.append(
-                block.output.unflatten(1, (len(value), -1)).transpose(0, 1).contiguous()
-            )
-            self.value.append(value)
+            output = block.output.unflatten(1, (len(value), -1)).transpose(0, 1).contiguous()
+            self.output.append([Factor.of(matrix, precision) for matrix in output])
+            self.value.append([Factor.of(matrix, precision) for matrix in value])
             self.mixing.append(mixing.reshape(len(value), length, -1))
         ends = [_last_queries(block.pattern[:, first:, first:]) for block in recording.blocks]
         self.last_query: list[list[int]] = torch.stack(ends).tolist()
@@ -131,28 +231,28 @@ class Attention:
         for head, (mixing, output, value) in enumerate(
             zip(self.mixing[layer], self.output[layer], self.value[layer], strict=True)
         ):
-            values = residual @ value.T
+            values = residual @ value.matrix.T
             if prefix is not None:
-                values = torch.cat([prefix.unflatten(2, (-1, len(value)))[:, :, head], values], 1)
-            group = output.shape[1] // len(value)
+                own = prefix.unflatten(2, (-1, self.d_head))[:, :, head]
+                values = torch.cat([own, values], 1)
+            group = output.matrix.shape[1] // self.d_head
             pattern = mixing[len(mixing) - values.shape[1] :, mixing.shape[1] - n_pos * group :]
             heads = torch.bmm(pattern.T.expand(n_components, -1, -1), values)
-            flat.addmm_(heads.view(len(flat), -1), output.T)
+            flat.addmm_(heads.view(len(flat), -1), output.matrix.T)
         return added
 
     def _pull_back(
         self, layer: int, covector: Tensor, pos: Int[Tensor, " row"], crossed: int
     ) -> Float[Tensor, "row prefix kv_heads"]:
         n_rows, n_pos, d_model = covector.shape
-        d_head = self.value[layer].shape[1]
-        own = None
+        d_head, own = self.d_head, None
         if crossed < n_rows:
             own = covector[torch.arange(crossed, n_rows, device=pos.device), pos[crossed:]]
         below: list[Tensor] = []  # per kv head (row, pos, d_head)
         prefix: list[Tensor] = []  # per kv head (row, prefix, d_head)
         for mixing, output in zip(self.mixing[layer], self.output[layer], strict=True):
-            group = output.shape[1] // d_head
-            heads = covector[:crossed].view(-1, d_model) @ output
+            group = output.matrix.shape[1] // d_head
+            heads = output.product(covector[:crossed].view(-1, d_model))
             heads = heads.view(crossed, n_pos * group, d_head)
             swept = covector.new_empty(n_rows, n_pos, d_head)
             self._mix(layer, mixing[self.first :], heads, swept[:crossed])
@@ -160,7 +260,7 @@ class Attention:
             at_prefix = [torch.bmm(before, heads)] if self.first else []
             if own is not None:
                 own_query = mixing.view(len(mixing), -1, group)[: self.first + n_pos, pos[crossed:]]
-                own_heads = (own @ output).view(len(own), group, d_head)
+                own_heads = output.product(own).view(len(own), group, d_head)
                 of_own = torch.bmm(own_query.transpose(0, 1), own_heads)
                 swept[crossed:] = of_own[:, self.first :]
                 at_prefix.append(of_own[:, : self.first])
@@ -168,7 +268,7 @@ class Attention:
             prefix += [torch.cat(at_prefix)] if self.first else []
         flat = covector.view(-1, d_model)
         for swept, value in zip(below, self.value[layer], strict=True):
-            flat.addmm_(swept.view(-1, d_head), value)
+            value.add_product(flat, swept.view(-1, d_head))
         return torch.cat(prefix, 2) if self.first else covector.new_empty(n_rows, 0, d_head)
 
     def _mix(

@@ -145,7 +145,7 @@ def _fired(
         batch = documents[first : first + BATCH]
         ids, counted = padded(batch, subject.tokenizer, subject.frozen.device, transcoders.n_prefix)
         model.logits(ids, None, last_only=True)
-        for layer, activations in enumerate(model.activations):
+        for layer, activations in model.activations.items():
             row, pos, feature = (activations * counted[..., None]).nonzero(as_tuple=True)
             token = torch.from_numpy(start)[first + row.cpu()] + pos.cpu()
             columns[layer].append(

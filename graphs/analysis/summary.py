@@ -14,7 +14,7 @@ from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.opening import Opening
-from graphs.core.provenance import Checks, Sink
+from graphs.core.provenance import Checks, Provenance, Sink
 from graphs.core.records import as_json
 from graphs.core.report import Report
 
@@ -89,7 +89,7 @@ def summarise(
     return Summary(
         model=source.model.name,
         dictionary=source.dictionary.name,
-        dtype=source.dtype,
+        dtype=_numbers(source),
         tokens=source.tokens,
         n_prefix=source.n_prefix,
         opening=source.opening,
@@ -115,6 +115,12 @@ def summarise(
         report=source.report,
         failures=source.failures,
     )
+
+
+def _numbers(header: Provenance) -> str:
+    """The type of numbers, and how their products were made if not in that type."""
+    plain = header.precision in (None, "ieee")
+    return header.dtype if plain else f"{header.dtype}, {header.precision}"
 
 
 def weight_remarks(graph: AttributionGraph) -> tuple[str, ...]:

@@ -134,6 +134,7 @@ class Provenance(Record):
     model: ModelIdentity
     dictionary: DictionaryIdentity
     dtype: str
+    precision: str | None = None  # of products in float32: ieee, 3xtf32, tf32; None: unknown
     prompt: str  # as it was tokenised, with special tokens
     tokens: tuple[str, ...]  # one string per position
     token_ids: tuple[TokenId, ...]  # -1: unknown

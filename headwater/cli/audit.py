@@ -19,6 +19,7 @@ from circuits.model.prompt import DEFAULT_RULE, PromptRule, opening_ids, own_bos
 from circuits.model.subject import Subject, read_subject
 from circuits.pipe import TraceSettings
 from circuits.progress import Progress, progress_bar
+from circuits.recording.attention import Precision
 from graphs.errors import HeadwaterError
 from headwater.audit_folder import HEADER, AuditFolder
 from headwater.cli.app import app
@@ -34,7 +35,9 @@ from headwater.cli.options import (
     FeatureKind,
     Fill,
     Force,
+    HowPrecise,
     MaxFeatures,
+    Memory,
     Model,
     PrefixLength,
     ReadAt,
@@ -43,6 +46,7 @@ from headwater.cli.options import (
     Transcoders,
     Type,
     WriteAt,
+    in_bytes,
     source_choice,
 )
 from headwater.cli.trace import DEFAULT_MODEL, EXPANSION
@@ -85,7 +89,9 @@ def audit_command(
     bos: BosRule = DEFAULT_RULE.bos,
     n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
-    device: Device = "cpu",
+    device: Device = "auto",
+    precision: HowPrecise = Precision.IEEE,
+    memory: Memory = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -98,17 +104,19 @@ def audit_command(
     require_folder(out, HEADER, prompts, model, transcoders)
     folder = AuditFolder(out)
     expansion = Expansion(max_features, tolerance)
-    settings = AuditSettings(mediators, random_sets, trace=TraceSettings(expansion=expansion))
+    traced = TraceSettings(expansion=expansion, precision=precision, memory=in_bytes(memory))
+    settings = AuditSettings(mediators, random_sets, trace=traced)
     choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
-        source = read_source(subject, choice)
+        source = read_source(subject, choice, in_bytes(memory))
         rule = PromptRule(_bos_of(folder, subject, bos, chat), n_prefix)
         folder.begin(
             {
                 "model": subject.identity.model_dump(),
                 "dtype": dtype,
+                **({} if precision == Precision.IEEE else {"precision": precision}),
                 "chat": chat,
                 "transcoders": transcoders,
                 "features": features,

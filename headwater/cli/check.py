@@ -52,7 +52,7 @@ def check_command(
     edge_threshold: EdgeThreshold = PRUNING.edge_threshold,
     model: TracedModel = None,
     transcoders: TracedTranscoders = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Test in the model whether a graph holds, and store the report in the graph's file."""

@@ -79,7 +79,7 @@ def intervene_command(
     ] = False,
     model: TracedModel = None,
     transcoders: TracedTranscoders = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Edit features in the model itself, and compare the effects with the graph's predictions."""

@@ -12,6 +12,7 @@ from circuits.atlas.shipped import ATLAS
 from circuits.features.files.source import SourceChoice
 from circuits.features.hook_points import ReadPoint, WritePoint
 from circuits.model.packaged import PACKAGED
+from circuits.recording.attention import Precision
 from graphs import Bos
 
 MOST = 10**9  # upper limit of integer options, below what overflows in libraries
@@ -122,7 +123,25 @@ PrefixLength = Annotated[
     typer.Option("--prefix", min=0, help="Number of prefix positions; default: by their tokens."),
 ]
 Type = Annotated[DType, typer.Option("--dtype", help="Data type of model and sweep.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+Device = Annotated[
+    str, typer.Option(help="auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, cuda:1, …")
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=MOST,
+        help="GiB to hold at most, on the GPU if the model is on one; default: what is free.",
+    ),
+]
+HowPrecise = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        help="How a CUDA GPU makes the sweep's float32 products: in float32 (ieee), in tensor "
+        "cores, split so that they are as exact (3xtf32), or in tensor cores (tf32).",
+    ),
+]
 TracedModel = Annotated[
     str | None, typer.Option("--model", help="Model; default: the one that the graph names.")
 ]
@@ -138,6 +157,11 @@ EdgeThreshold = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Share of edge scores that kept edges hold.")
 ]
 KeepErrors = Annotated[bool, typer.Option("--keep-errors", help="Never prune error nodes.")]
+
+
+def in_bytes(gibibytes: float | None) -> int | None:
+    """A limit on memory as the library takes it."""
+    return None if gibibytes is None else int(gibibytes * 2**30)
 
 
 def source_choice(

@@ -60,7 +60,7 @@ def serve_command(
     bos: BosRule = DEFAULT_RULE.bos,
     n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
-    device: Device = "cpu",
+    device: Device = "auto",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8765,
 ) -> None:
     """Trace prompts and edit features in the browser: a server for this machine alone."""

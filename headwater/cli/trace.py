@@ -20,6 +20,7 @@ from circuits.model.prompt import DEFAULT_RULE, PromptRule, read_prompt
 from circuits.model.subject import read_subject
 from circuits.pipe import TraceSettings, estimate_trace, trace
 from circuits.progress import progress_bar
+from circuits.recording.attention import Precision
 from headwater.cli.app import app
 from headwater.cli.opening_remarks import remark_mismatches, remark_once
 from headwater.cli.options import (
@@ -33,10 +34,12 @@ from headwater.cli.options import (
     FeatureKind,
     Fill,
     Force,
+    HowPrecise,
     KeptShare,
     Mass,
     MaxFeatures,
     MaxLogits,
+    Memory,
     Model,
     Position,
     PrefixLength,
@@ -47,6 +50,7 @@ from headwater.cli.options import (
     Transcoders,
     Type,
     WriteAt,
+    in_bytes,
     source_choice,
 )
 from headwater.cli.prompted import Prompted, PromptFile, given_prompt
@@ -84,7 +88,9 @@ def trace_command(
     bos: BosRule = DEFAULT_RULE.bos,
     n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
-    device: Device = "cpu",
+    device: Device = "auto",
+    precision: HowPrecise = Precision.IEEE,
+    memory: Memory = None,
     force: Force = False,
     out: Annotated[Path | None, typer.Option(help="Write the graph here (.safetensors).")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
@@ -102,7 +108,7 @@ def trace_command(
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
         expansion = Expansion(max_features, tolerance, kept_share, everything)
-        source = read_source(subject, choice)
+        source = read_source(subject, choice, in_bytes(memory))
         text = read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
         remark_mismatches([text], source)
         target_settings = TargetSettings(
@@ -110,7 +116,7 @@ def trace_command(
         )
         targets, remarks = named_targets(subject, text, target or (), against, target_settings)
         remark_once(remarks)
-        settings = TraceSettings(targets, expansion)
+        settings = TraceSettings(targets, expansion, precision=precision, memory=in_bytes(memory))
         graph = trace(text, subject, source, settings, progress, force=force)
         progress("write", 0, 1)
         if out is not None:
@@ -143,7 +149,9 @@ def estimate_command(
     bos: BosRule = DEFAULT_RULE.bos,
     n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
-    device: Device = "cpu",
+    device: Device = "auto",
+    precision: HowPrecise = Precision.IEEE,
+    memory: Memory = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate what a trace will cost: features, rows, seconds and peak memory."""
@@ -156,7 +164,7 @@ def estimate_command(
         progress("load", 0, 1)
         subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
         expansion = Expansion(max_features=max_features, everything=everything)
-        source = read_source(subject, choice)
+        source = read_source(subject, choice, in_bytes(memory))
         text = read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
         remark_mismatches([text], source)
         target_settings = TargetSettings(
@@ -164,14 +172,16 @@ def estimate_command(
         )
         targets, remarks = named_targets(subject, text, target or (), against, target_settings)
         remark_once(remarks)
-        cost = estimate_trace(text, subject, source, TraceSettings(targets, expansion), progress)
+        settings = TraceSettings(targets, expansion, precision=precision, memory=in_bytes(memory))
+        cost = estimate_trace(text, subject, source, settings, progress)
     if as_json:
         print_json(asdict(cost))
         return
+    place = subject.frozen.device
     output.print(
         f"{cost.active_features:,} active features, {cost.rows:,} rows, "
         f"{cost.flops / 1e9:,.0f} GFLOP at {cost.gflops_per_second:,.0f} GFLOP/s\n"
         f"about {cost.seconds:.1f} s after loading, {gigabytes(cost.peak_bytes)} of "
         f"{gigabytes(cost.free_bytes)} at the peak"
-        + (f", and {gigabytes(cost.device_bytes)} on {device}" if cost.device_bytes else "")
+        + (f", and {gigabytes(cost.device_bytes)} more on {place}" if cost.device_bytes else "")
     )

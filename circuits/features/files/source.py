@@ -32,8 +32,10 @@ class SourceChoice:
     filled: bool = False  # use neurons in layers without transcoders
 
 
-def read_source(subject: Subject, choice: SourceChoice) -> FeatureSource:
+def read_source(subject: Subject, choice: SourceChoice, memory: int | None = None) -> FeatureSource:
     """The features that a choice names, for one model.
+
+    A dictionary is placed on the model's accelerator if it fits, within `memory` bytes in all.
 
     Raises SourceError for read and write points or filling without transcoders,
     DictionaryMismatch for a dictionary of another model, and as `read_transcoders`.
@@ -48,7 +50,7 @@ def read_source(subject: Subject, choice: SourceChoice) -> FeatureSource:
         return neurons
     found = read_transcoders(reference, read=choice.read, write=choice.write)
     found.require_fit(subject.frozen)
-    found = found.beside(subject.frozen)
+    found = found.beside(subject.frozen, memory)
     return Filled(found, neurons) if choice.filled else found
 
 
