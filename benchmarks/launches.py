@@ -27,7 +27,7 @@ from typing import NamedTuple
 import torch
 from card import CARD, NAME, Watch, card, on_card
 from random_dictionary import random_dictionary
-from random_model import random_prompt, random_subject
+from random_model import COMMON, SHAPES, random_prompt, random_subject
 from speed import rows_of
 
 import circuits.attribution.groups
@@ -36,6 +36,7 @@ from circuits.attribution.cost import Costs
 from circuits.attribution.local_replacement import local_replacement
 from circuits.attribution.rows import Expansion
 from circuits.attribution.targets import TargetSettings
+from circuits.machine import MOST_WORKING
 from circuits.pipe import TraceSettings, trace
 from circuits.recording.attention import Precision
 
@@ -76,6 +77,13 @@ CASES = (
     Case("4b", 64, 4096, dtype=torch.bfloat16),
     Case("27b", 64, 1024, narrow=True, dtype=torch.bfloat16, on_host=True),
 )
+LONG = (  # model, tokens, features, type of numbers
+    ("270m", 5000, 4096, torch.float32),
+    ("1b", 2300, 4096, torch.float32),
+    ("4b", 2300, 4096, torch.bfloat16),
+    ("27b", 64, 1024, torch.bfloat16),
+)
+CARD_BYTES = 80e9
 STAGES = ("record", "features", "sources", "sweep", "check", "label", "graph")
 # What a narrow model's products are smaller by: groups are planned as for the real width.
 NARROWER = 160
@@ -112,6 +120,55 @@ def counted(case: Case) -> Counted:
     # A dictionary here is smaller than a published one.
     left_out = sum(one.encoder.nbytes * 2 for one in dictionary.layers) * (PUBLISHED / D_DICT - 1)
     return Counted(watch, needed, graph.weights.nnz, peak + left_out * (not case.on_host))
+
+
+def bytes_needed(shape: str, length: int, features: int, size: int) -> dict[str, float]:
+    """What a trace holds at its end, by part, for numbers of `size` bytes.
+
+    Tiles have half as many slots again as vectors, which is what random prompts showed; rows are
+    float32, and read half of all columns on average.
+    """
+    config = {**COMMON, **SHAPES[shape]}
+    layers, d_model = config["num_hidden_layers"], config["hidden_size"]
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    through_heads = config["head_dim"] * (heads + kv_heads)
+    of_layer = d_model * (2 * through_heads + 3 * config["intermediate_size"])
+    columns = layers * length * (ACTIVE + 1)
+    frozen = layers * d_model * through_heads  # W_O and W_V with gains folded in
+    return {
+        "model": size * (config["vocab_size"] * d_model + layers * of_layer + frozen),
+        "dictionary": size * 2 * layers * PUBLISHED * d_model,
+        "vectors": size * d_model * (1.5 * columns + 8 * layers * length),
+        "patterns": size * 2 * layers * heads * length**2,
+        "rows": 4 * features * columns / 2,
+        "at work": float(MOST_WORKING),
+    }
+
+
+def memory_table() -> str:
+    """Bytes of traces that are too large for this machine."""
+    lines = [
+        "",
+        "# Memory of long prompts",
+        "",
+        f"Computed, not measured: GB of 4,096 rows (27b: 1,024) and {ACTIVE} active features per "
+        f"token and layer, dictionaries of {PUBLISHED:,} features per layer; a dictionary that "
+        "does not fit stays in its files.",
+        "",
+        "| model | numbers | tokens | model | dictionary | vectors | patterns | rows | at work "
+        "| sum |",
+        "|---|---|--:|" + "--:|" * 7,
+    ]
+    for shape, length, features, dtype in LONG:
+        parts = bytes_needed(shape, length, features, dtype.itemsize)
+        whole = sum(parts.values())
+        if whole > CARD_BYTES:
+            parts["dictionary"] = 0.0
+        cells = [shape, str(dtype).removeprefix("torch."), f"{length:,}"]
+        cells += [f"{part / 1e9:.1f}" if part else "on the host" for part in parts.values()]
+        cells.append(f"{sum(parts.values()) / 1e9:.1f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def by_stage(counts: Counter[tuple[str, str]]) -> Counter[str]:
@@ -165,7 +222,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, nargs="+", default=range(len(CASES)))
     parser.add_argument("--out", type=Path, help="also write the table here")
     options = parser.parse_args()
-    found = table([CASES[number] for number in options.cases])
+    found = table([CASES[number] for number in options.cases]) + memory_table()
     print(found)
     if options.out is not None:
         options.out.write_text(found, encoding="utf-8")

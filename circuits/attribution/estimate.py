@@ -20,6 +20,7 @@ import torch
 from circuits.attribution.cost import Plan, free_memory, plan_of
 from circuits.attribution.rows import (
     FIRST_ROUND,
+    GROWTH,
     CollectedRows,
     Expansion,
     Sweeper,
@@ -32,6 +33,7 @@ from circuits.progress import Progress, ignore_progress
 
 # Positions, over all rows that are timed: enough for several blocks; and rows at least.
 SAMPLED_POSITIONS, LEAST_SAMPLED = 8192, 64
+MORE_SAMPLED = 1024  # rows on an accelerator
 
 
 @dataclass(frozen=True)
@@ -101,23 +103,25 @@ def _sweep_seconds(sweeper: Sweeper, rows: CollectedRows, plan: Plan, choose: fl
     at_once = plan.limit == len(plan.places.pos)  # nothing is chosen
     if not is_accelerator(plan.device):
         size = int(SAMPLED_POSITIONS * plan.rows.sum() / plan.costs.positions(plan.rows))
-        flops, seconds = _swept(sweeper, plan, max(size, LEAST_SAMPLED))
+        flops, seconds = _swept(sweeper, rows, plan, max(size, LEAST_SAMPLED))
         chosen = 0.0 if at_once else choose * plan.edges / max(1, rows.n_edges)
         return seconds * plan.flops / flops + chosen
     # Launches of a round do not grow with its rows: two samples tell them from products.
-    rounds = 2 if at_once else 2 + np.log2(max(1.0, plan.limit / FIRST_ROUND))
-    (few, first), (many, later) = (_swept(sweeper, plan, size) for size in (LEAST_SAMPLED, 1024))
+    later = np.log(max(1.0, plan.limit / FIRST_ROUND)) / np.log(1 + GROWTH)
+    rounds = 2 if at_once else 2 + later
+    sizes = LEAST_SAMPLED, MORE_SAMPLED
+    (few, first), (many, later) = (_swept(sweeper, rows, plan, size) for size in sizes)
     per_flop = max(0.0, later - first) / max(1.0, many - few)
     launches = max(0.0, first - per_flop * few)
     return float(rounds * (launches + choose * (not at_once)) + per_flop * plan.flops)
 
 
-def _swept(sweeper: Sweeper, plan: Plan, size: int) -> tuple[float, float]:
+def _swept(sweeper: Sweeper, rows: CollectedRows, plan: Plan, size: int) -> tuple[float, float]:
     """FLOPs and seconds of so many rows, evenly among those of a plan."""
     some = plan.order[np.linspace(0, plan.limit - 1, min(size, plan.limit)).astype(int)]
     stages, places = Stages(plan.device), plan.places
     stages("sample", 0, 1)
-    sweeper.add_features(some, no_rows(sweeper, 0.999), lambda _: None)
+    sweeper.add_features(some, no_rows(sweeper, rows.kept_share), lambda _: None)
     stages("end", 0, 1)
     table = plan.costs.table(places.layer[some], places.pos[some])
     return plan.costs.of_rows(table), stages.seconds["sample"]

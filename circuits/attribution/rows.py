@@ -48,7 +48,8 @@ OnPlanned = Callable[["Sweeper", "CollectedRows", Any], "Sweeper"]
 OnSwept = Callable[[int], None]  # number of rows swept so far
 SPLIT_PARTS = 9  # as many where products are split, whose factors lie beside their parts
 PARTS = 3  # of working memory: rows before they are thinned, a group of targets, thinning
-FIRST_ROUND = 256  # features expanded after the targets; every round doubles the rows
+FIRST_ROUND = 256  # features expanded after the targets
+GROWTH = 2  # features that a later round adds per row that is there
 
 
 @dataclass(frozen=True)
@@ -359,7 +360,7 @@ def upcoming(
     seed = np.zeros(rows.n_nodes)
     seed[sweeper.sources.first_column[-1] :] = sweeper.local.targets.covectors.weight
     order, unresolved = rows.leading(seed, expanded, budget)
-    size = min(len(order), max(FIRST_ROUND, len(rows)))
+    size = min(len(order), max(FIRST_ROUND, GROWTH * len(rows)))
     return order, size if unresolved > settings.tolerance else 0
 
 
