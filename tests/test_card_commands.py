@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from card import Watch, card, on_card
 
 import graphs
 from circuits.evaluation.audit import AuditSettings, audit
 from circuits.evaluation.check import CheckSettings, check
 from circuits.evaluation.profiling import profile
+from circuits.evaluation.recomputed import rows_report
 from circuits.features.active import FeatureSource
 from circuits.features.firing import strongest
 from circuits.features.transcoder_set import TranscoderSet
@@ -18,7 +20,7 @@ from circuits.interventions.intervene import generate, intervene
 from circuits.pipe import TraceSettings, trace
 from graphs import Intervention, PromptPair, Regime, Scale, Set, Steer, intervention
 from tests.conftest import cached_subject
-from tests.test_card import JOINT, on_the_card
+from tests.test_card import JOINT, in_type, on_the_card
 from tests.test_intervene import SETTINGS, some_edits, source_of
 from tests.tiny import tiny_prompt, tiny_subject, toy_dictionary
 
@@ -140,3 +142,23 @@ def test_features_are_listed_as_on_the_cpu():
         found = strongest(held.frozen, tiny_prompt(), placed, set(), 3)
     assert [one.index for one in found] == [one.index for one in expected]
     assert [one.activation for one in found] == pytest.approx([o.activation for o in expected])
+
+
+def test_what_is_measured_does_not_depend_on_the_tensor_cores_of_the_program_around():
+    with card():
+        held = on_card(in_type("gemma-3", torch.float32))
+        graph = trace(tiny_prompt(), held, on_the_card(toy_dictionary()), SETTINGS)
+
+        def effects() -> tuple[np.ndarray, float]:
+            experiment = prepare(graph, held, on_the_card(toy_dictionary()))
+            outcomes = intervene(experiment, some_interventions(experiment), Regime.FREE)
+            return outcomes.measured, rows_report(experiment).difference
+
+        expected = effects()
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        try:
+            found = effects()
+        finally:
+            torch.backends.cuda.matmul.fp32_precision = "none"
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert found[1] == expected[1]

@@ -194,7 +194,7 @@ class DenseRows:
                 rows = weights.index_select(0, on_device(some, device))
                 row, column = torch.nonzero_static(rows, size=int(end - first)).T
                 data[first:end].copy_(rows[row, column], non_blocking=True)
-                columns[first:end].copy_(column, non_blocking=True)
+                columns[first:end].copy_(column.to(torch.int32), non_blocking=True)
         wait_for(device)
         ends = indptr.astype(np.int32) if indptr[-1] < 2**31 else indptr
         parts = (data.numpy(), columns.numpy(), ends)

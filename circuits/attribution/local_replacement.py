@@ -87,8 +87,7 @@ def written_at(local: LocalReplacement, layer: int) -> Written:
     for source in features.writing_to(layer):
         here = features.read_at(source)
         writing.append(np.arange(here.start, here.stop))
-        own = torch.arange(here.start, here.stop, device=device)
-        parts.append(features.rows.decoder(source, layer, own))
+        parts.append(features.rows.decoder(source, layer, here))
     rows, vectors = np.concatenate(writing), torch.cat(parts)
     linear = features.rows.linear(layer)
     constant = features.rows.constant(layer).clone()

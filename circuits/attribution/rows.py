@@ -254,18 +254,30 @@ class Sweeper:
         order, done = np.argsort(-covectors.layer, kind="stable"), 0
         while done < len(order):
             width = self.sources.columns_below(int(covectors.layer[order[done]]))
-            most = self.working.size // (PARTS * width * values.element_size())
-            some = order[done : done + max(1, most)]
+            number = max(4, values.element_size())  # rows are kept in float32 at least
+            some = order[done : done + max(1, self.working.size // (PARTS * width * number))]
             try:
-                block = self._swept(covectors.take(some), constants, some)
-                own = exact(values.index_select(0, on_device(some, values.device)))
-                rows.add(nodes[some], covectors.layer[some], block, own, self.working.size // PARTS)
+                self._add_block(covectors, nodes, values, constants, rows, some)
             except torch.OutOfMemoryError:
                 if not self.working.halve():
                     raise
             else:
                 done += len(some)
                 on_swept(done)
+
+    def _add_block(
+        self,
+        covectors: Covectors,
+        nodes: Int[ndarray, " row"],
+        values: Float[Tensor, " row"],
+        constants: Float[Tensor, " row"],
+        rows: DenseRows,
+        some: Int[ndarray, " some"],
+    ) -> None:
+        """Sweep some of the targets together; afterwards only what is kept of them is held."""
+        block = self._swept(covectors.take(some), constants, some)
+        own = exact(values.index_select(0, on_device(some, values.device)))
+        rows.add(nodes[some], covectors.layer[some], block, own, self.working.size // PARTS)
 
     def _swept(
         self, targets: Covectors, constants: Float[Tensor, " row"], which: Int[ndarray, " some"]

@@ -21,7 +21,7 @@ from circuits.attribution.rows import Sweeper, no_rows, prepare_sweep
 from circuits.attribution.sources import Sources
 from circuits.interventions.experiment import Experiment
 from circuits.machine import in_float64
-from circuits.recording.attention import Precision
+from circuits.recording.attention import Precision, float32_products
 from graphs.analysis.influence import influence
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
@@ -38,7 +38,7 @@ def rows_report(experiment: Experiment, count: int = FEATURES) -> RowsReport:
     """The largest difference of a row, and of activations and values."""
     graph = experiment.graph
     features = _strongest(graph, count)
-    with torch.inference_mode():
+    with torch.inference_mode(), float32_products(tensor_cores=False):
         sweeper = prepare_sweep(experiment.local)
         new = _swept(experiment, sweeper, features)
     column = _columns(graph, sweeper.sources)

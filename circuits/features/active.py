@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -46,25 +45,23 @@ class Places:
 class Rows(Protocol):
     """Encoder and decoder rows of active features, gathered when they are needed.
 
-    Features are rows of the columns, and all of one call read at one layer.
+    Features are rows of the columns.
     """
 
-    def encoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        """Covectors on the residual that these features read.
+    def encoder(
+        self, ends: Int[ndarray, " end"], feature: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        """Covectors on the residuals that these features read, which are sorted by layer.
 
-        Their product with the residual, plus `ActiveFeatures.constant`, is the feature's value.
+        Those of layer l are from `ends[l]` to `ends[l + 1]`.  Their product with the residual, plus
+        `ActiveFeatures.constant`, is the feature's value.
         """
         ...
 
     def decoder(
-        self, layer: int, written: int, feature: Int[Tensor, " row"]
+        self, layer: int, written: int, feature: Int[Tensor, " row"] | slice
     ) -> Float[Tensor, "row d_model"]:
-        """What these features add to the residual at a written layer, activation included."""
-        ...
-
-    @property
-    def d_model(self) -> int:
-        """Length of all rows."""
+        """What features of a layer add to the residual at a written one, activation included."""
         ...
 
     def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
@@ -218,12 +215,8 @@ class ActiveFeatures:
 
     def encoder(self, rows: Int[ndarray, " row"]) -> Float[Tensor, "row d_model"]:
         """Covectors of these features, whose rows ascend."""
-        found, device = [self.activation.new_empty(0, self.rows.d_model)], self.layer.device
         ends = np.searchsorted(rows, self.first)
-        for layer, (start, end) in enumerate(pairwise(ends)):
-            if start < end:
-                found.append(self.rows.encoder(layer, on_device(rows[start:end], device)))
-        return torch.cat(found)
+        return self.rows.encoder(ends, on_device(rows, self.layer.device))
 
     def places(self) -> list[tuple[int, int, int]]:
         """Layer, position and index of each feature."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from circuits.features.active import ActiveFeatures, FeatureLayer, LinearPath, Places, Rows
@@ -24,15 +26,17 @@ class FilledRows:
     filled: tuple[bool, ...]  # by layer: whether it belongs to the second
     row: Int[Tensor, " feat"]  # in its part
 
-    @property
-    def d_model(self) -> int:
-        return self.parts[0].d_model
-
-    def encoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        return self.parts[self.filled[layer]].encoder(layer, self.row[feature])
+    def encoder(
+        self, ends: Int[ndarray, " end"], feature: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        row, found = self.row.index_select(0, feature), list[Tensor]()
+        for layer, (start, end) in enumerate(pairwise(ends.tolist())):
+            own = (ends - start).clip(0, end - start)  # those of this layer only
+            found.append(self.parts[self.filled[layer]].encoder(own, row[start:end]))
+        return torch.cat(found)
 
     def decoder(
-        self, layer: int, written: int, feature: Int[Tensor, " row"]
+        self, layer: int, written: int, feature: Int[Tensor, " row"] | slice
     ) -> Float[Tensor, "row d_model"]:
         return self.parts[self.filled[layer]].decoder(layer, written, self.row[feature])
 

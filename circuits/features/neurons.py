@@ -18,10 +18,12 @@ of the error node of their layer and position.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from circuits.features.active import ActiveFeatures, LinearPath, Places
@@ -45,16 +47,19 @@ class NeuronRows:
     pos: Int[Tensor, " feat"]
     index: Int[Tensor, " feat"]
 
-    @property
-    def d_model(self) -> int:
-        return self.layers[0].points.frozen.d_model
-
-    def encoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        mlp, pos, index = self.layers[layer], self.pos[feature], self.index[feature]
-        return mlp.points.pull_back(layer, pos, mlp.encoder(pos, index))
+    def encoder(
+        self, ends: Int[ndarray, " end"], feature: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        pos, index = self.pos.index_select(0, feature), self.index.index_select(0, feature)
+        found = [self.layers[0].down.new_empty(0, len(self.layers[0].down))]
+        for layer, (start, end) in enumerate(pairwise(ends.tolist())):
+            if start < end:
+                mlp, own = self.layers[layer], pos[start:end]
+                found.append(mlp.points.pull_back(layer, own, mlp.encoder(own, index[start:end])))
+        return torch.cat(found)
 
     def decoder(
-        self, layer: int, written: int, feature: Int[Tensor, " row"]
+        self, layer: int, written: int, feature: Int[Tensor, " row"] | slice
     ) -> Float[Tensor, "row d_model"]:
         del written  # neurons write at their own layer only
         mlp, pos, index = self.layers[layer], self.pos[feature], self.index[feature]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -263,16 +264,19 @@ class TranscoderRows:
     index: Int[Tensor, " feat"]  # among the features of these transcoders
     activation: Float[Tensor, " feat"]
 
-    @property
-    def d_model(self) -> int:
-        return self.points.frozen.d_model
-
-    def encoder(self, layer: int, feature: Int[Tensor, " row"]) -> Float[Tensor, "row d_model"]:
-        encoder = self.transcoders[layer].encoder_rows(self.index[feature], self.activation)
-        return self.points.pull_back(layer, self.pos[feature], encoder)
+    def encoder(
+        self, ends: Int[ndarray, " end"], feature: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        pos, index = self.pos.index_select(0, feature), self.index.index_select(0, feature)
+        found = [self.activation.new_empty(0, self.points.frozen.d_model)]
+        for layer, (start, end) in enumerate(pairwise(ends.tolist())):
+            if start < end:
+                rows = self.transcoders[layer].encoder_rows(index[start:end], self.activation)
+                found.append(self.points.pull_back(layer, pos[start:end], rows))
+        return torch.cat(found)
 
     def decoder(
-        self, layer: int, written: int, feature: Int[Tensor, " row"]
+        self, layer: int, written: int, feature: Int[Tensor, " row"] | slice
     ) -> Float[Tensor, "row d_model"]:
         rows = self.transcoders[layer].decoder_rows(
             written - layer, self.index[feature], self.activation[feature]

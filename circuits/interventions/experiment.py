@@ -24,6 +24,7 @@ from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
 from circuits.interventions.origin import ExperimentError, require_dictionary, require_model
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
+from circuits.recording.attention import float32_products
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Provenance
@@ -75,7 +76,7 @@ def prepare(
     require_model(header, subject)
     settings = targets or target_settings(header)
     prompt = Prompt(header.prompt, header.token_ids, header.tokens, header.n_prefix)
-    with torch.inference_mode():
+    with torch.inference_mode(), float32_products(tensor_cores=False):
         local = local_replacement(prompt, subject, source, settings)
         require_dictionary(header, local.features.identity)
         row = _rows(graph, local.features)

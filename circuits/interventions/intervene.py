@@ -31,6 +31,7 @@ from circuits.interventions.experiment import Experiment
 from circuits.interventions.recorder import Recorder
 from circuits.machine import in_float64, on_device
 from circuits.progress import Progress, ignore_progress
+from circuits.recording.attention import float32_products
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Measured
 from graphs.core.regime import Regime
@@ -68,7 +69,7 @@ def intervene(
     _require_existing(experiment, interventions)
     after: list[Tensor] = []
     measured: list[ndarray] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), float32_products(tensor_cores=False):
         length = len(experiment.local.recording.prompt)
         most = most_copies(experiment.local.frozen, length, len(experiment.graph))
         for rows in batches(interventions, most):
@@ -122,7 +123,7 @@ def generate(
     nothing = Intervention(what="nothing")
     free = Hold(np.array([-1, -1]), patterns=False)
     finite: list[Tensor] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), float32_products(tensor_cores=False):
         ids = _copies(experiment, 2)
         for _ in range(n_tokens):
             passed = _pass(experiment, (nothing, intervention), free, ids, None)

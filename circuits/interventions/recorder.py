@@ -29,6 +29,7 @@ class Recorder:
         features, covectors = experiment.local.features, experiment.local.targets.covectors
         own, first, end = experiment.row, *features.first[layer : layer + 2]
         chosen = np.flatnonzero((own >= first) & (own < end))
+        chosen = chosen[np.argsort(own[chosen])]
         here = np.flatnonzero(covectors.layer == layer)
         if not len(chosen) and not len(here):
             return
@@ -67,13 +68,12 @@ class Recorder:
         """
         features = self.experiment.local.features
         pos, index = features.on_host.pos[row], features.on_host.index[row]
-        at = on_device(row, residual.device)
         linear = running = residual
         if held.any():
-            linear = read_at(change, pos, features.rows.encoder(layer, at))
+            linear = read_at(change, pos, features.encoder(row))
         if not held.all():
             values = features.at(layer).values(residual, pos, index)
-            running = values - features.value.index_select(0, at)
+            running = values - features.value.index_select(0, on_device(row, residual.device))
         if held.all() or not held.any():
             return linear if held.any() else running
         return torch.where(on_device(held[:, None], residual.device), linear, running)
