@@ -31,7 +31,7 @@ from random_model import random_prompt, random_subject
 from circuits.attribution.estimate import Stages
 from circuits.attribution.rows import Expansion
 from circuits.features.transcoder_set import TranscoderSet
-from circuits.machine import wait_for
+from circuits.machine import float32_products, wait_for
 from circuits.model.subject import Subject
 from circuits.pipe import TraceSettings, estimate_trace, trace
 from circuits.recording.attention import Precision
@@ -86,12 +86,12 @@ class Results:
 def rates(device: torch.device, size: int) -> dict[str, float]:
     """TFLOP/s of square products by type of numbers, and GB/s of a copy on the device."""
     found: dict[str, float] = {}
-    kinds = (("float32", torch.float32, "ieee"), ("tf32", torch.float32, "tf32"))
-    for name, dtype, precision in (*kinds, ("bfloat16", torch.bfloat16, "ieee")):
-        torch.backends.cuda.matmul.fp32_precision = precision
+    kinds = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
+    for name, dtype in kinds.items():
         left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        found[name] = 2 * size**3 / _fastest(lambda: left @ right, device) / 1e12  # noqa: B023
-    torch.backends.cuda.matmul.fp32_precision = "none"
+        with float32_products(tensor_cores=name == "tf32"):
+            seconds = _fastest(lambda: left @ right, device)  # noqa: B023
+        found[name] = 2 * size**3 / seconds / 1e12
     block = torch.empty(size * size * 4, dtype=torch.uint8, device=device)
     found["copy"] = 2 * block.numel() / _fastest(block.clone, device) / 1e9
     return found

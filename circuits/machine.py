@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,9 +69,35 @@ def each_block(
             torch.set_num_threads(threads)  # new threads start with the number last set anywhere
 
 
-def on_device(values: ndarray, device: torch.device) -> Tensor:
-    """An array on a device; the host does not wait for the copy."""
-    return torch.from_numpy(values).to(device, non_blocking=True)
+@contextmanager
+def float32_products(*, tensor_cores: bool) -> Iterator[None]:
+    """Within the block CUDA makes float32 products in float32, or in TF32."""
+    settings = torch.backends.cuda.matmul
+    before, settings.fp32_precision = settings.fp32_precision, "tf32" if tensor_cores else "ieee"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Within the block numbers are computed without gradients, and float32 products in float32.
+
+    What the program around has set for tensor cores does not matter.
+    """
+    with torch.inference_mode(), float32_products(tensor_cores=False):
+        yield
+
+
+def on_device(values: ndarray, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """An array on a device; the host does not wait for the copy.
+
+    `dtype`: of the tensor, if not the array's; it is converted on the host, since not every device
+    has the type of the array.
+    """
+    own = torch.from_numpy(values)
+    return own.to(dtype or own.dtype).to(device, non_blocking=True)
 
 
 def exact(values: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from numpy import ndarray
 
 from circuits.attribution.cost import (
@@ -26,10 +25,11 @@ from circuits.attribution.local_replacement import local_replacement
 from circuits.attribution.rows import CollectedRows, Expansion, Sweeper, expand, prepare_sweep
 from circuits.attribution.targets import TargetSettings
 from circuits.features.active import FeatureSource
+from circuits.machine import exactly
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
-from circuits.recording.attention import Precision, float32_products, require_precision
+from circuits.recording.attention import Precision, require_precision
 from circuits.recording.record import require_recordable
 from graphs.core.graph import AttributionGraph
 
@@ -61,31 +61,20 @@ def trace(
     `force` DoesNotFit for a trace that exceeds memory.
     """
     settings = settings or TraceSettings()
-    frozen, expansion, memory = subject.frozen, settings.expansion, settings.memory
-    require_recordable(frozen, prompt, settings.targets.position)
-    require_precision(frozen, settings.precision)
-    with torch.inference_mode(), float32_products(tensor_cores=False):
-        if not force:
-            require_room_to_record(frozen, source, len(prompt), memory)
-            require_room_to_sweep(frozen, prompt, memory)
-            require_room_to_gather(frozen, prompt, source, memory)
-        local = local_replacement(prompt, subject, source, settings.targets, progress)
-        if not force:
-            require_room_for_sources(local, memory)
-        progress("sources", 0, 1)
-        sweeper = prepare_sweep(local, precision=settings.precision, memory=memory)
+    expansion, memory = settings.expansion, settings.memory
 
-        def planned(sweeper: Sweeper, rows: CollectedRows, order: ndarray) -> Sweeper:
-            plan = plan_of(sweeper, rows, order)
-            free = free_memory(frozen.device, memory)
-            if not force:
-                require_room(plan, free, everything=expansion.everything)
-            sweeper.working.within(int(free.device - plan.need().device))
-            return sweeper.split_at(plan.split)
+    def planned(sweeper: Sweeper, rows: CollectedRows, order: ndarray) -> Sweeper:
+        plan = plan_of(sweeper, rows, order)
+        free = free_memory(plan.device, memory)
+        if not force:
+            require_room(plan, free, everything=expansion.everything)
+        sweeper.working.within(int(free.device - plan.need().device))
+        return sweeper.split_at(plan.split)
 
+    with exactly():
+        sweeper = _sweeper(prompt, subject, source, settings, progress, force=force)
         progress("sweep", 0, 1)
-        with float32_products(tensor_cores=settings.precision == Precision.TF32):
-            rows = expand(sweeper, expansion, progress, planned)
+        rows = expand(sweeper, expansion, progress, planned)
         header, labels = _header_settings(settings), settings.labels
         return build_graph(sweeper, rows, subject, source, header, labels, progress)
 
@@ -99,22 +88,38 @@ def estimate_trace(
 ) -> Estimate:
     """The cost of `trace` with the same arguments, from its first rows.  Raises as `trace`."""
     settings = settings or TraceSettings()
-    frozen, memory = subject.frozen, settings.memory
-    require_recordable(frozen, prompt, settings.targets.position)
-    require_room_to_record(frozen, source, len(prompt), memory)
-    stages = Stages(frozen.device, progress)
-    require_precision(frozen, settings.precision)
-    with torch.inference_mode(), float32_products(tensor_cores=False):
-        local = local_replacement(prompt, subject, source, settings.targets, stages)
-        require_room_for_sources(local, memory)
-        stages("sources", 0, 1)
-        sweeper = prepare_sweep(local, precision=settings.precision, memory=memory)
-        with float32_products(tensor_cores=settings.precision == Precision.TF32):
-            begun = begin(sweeper, settings.expansion, stages)
+    stages = Stages(subject.frozen.device, progress)
+    with exactly():
+        sweeper = _sweeper(prompt, subject, source, settings, stages)
+        begun = begin(sweeper, settings.expansion, stages)
         header, labels = _header_settings(settings), settings.labels
         build_graph(sweeper, begun.rows, subject, source, header, labels, stages)
         stages("end", 0, 1)
-        return estimate(sweeper, begun, stages.seconds, memory)
+        return estimate(begun, stages.seconds, settings.memory)
+
+
+def _sweeper(
+    prompt: Prompt,
+    subject: Subject,
+    source: FeatureSource,
+    settings: TraceSettings,
+    progress: Progress,
+    *,
+    force: bool = False,
+) -> Sweeper:
+    """A prompt recorded and its sources gathered, after each has been found to fit."""
+    frozen, memory = subject.frozen, settings.memory
+    require_recordable(frozen, prompt, settings.targets.position)
+    require_precision(frozen, settings.precision)
+    if not force:
+        require_room_to_record(frozen, source, len(prompt), memory)
+        require_room_to_sweep(frozen, prompt, memory)
+        require_room_to_gather(frozen, prompt, source, memory)
+    local = local_replacement(prompt, subject, source, settings.targets, progress)
+    if not force:
+        require_room_for_sources(local, memory)
+    progress("sources", 0, 1)
+    return prepare_sweep(local, precision=settings.precision, memory=memory)
 
 
 def _header_settings(settings: TraceSettings) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import circuits.attribution.sweep
 import circuits.recording.attention
 from circuits.attribution.cost import Costs
 from circuits.attribution.local_replacement import LocalReplacement
-from circuits.attribution.rows import Expansion, SparseRows, Sweeper, expand
+from circuits.attribution.rows import Expansion, RowTargets, SparseRows, Sweeper, expand
 from circuits.attribution.sources import Sources, build_sources
 from circuits.attribution.targets import TargetSettings, read_targets
 from circuits.features.active import FeatureSource
@@ -227,10 +227,9 @@ def test_the_order_of_targets_changes_nothing(gemma: Subject):
     found = []
     for order in (every, every[::-1].copy()):
         rows = SparseRows(len(sources.nodes), 1.0, sources.feature_column)
-        nodes, some = sources.feature_column[order], covectors.take(order)
-        sweeper.add(
-            some, nodes, features.value[order], features.constant[order], rows, lambda _: None
-        )
+        nodes = sources.feature_column
+        targets = RowTargets(covectors, nodes, features.value, features.constant).take(order)
+        sweeper.add(targets, rows, lambda _: None)
         found.append(rows.matrix().toarray())
     np.testing.assert_allclose(found[1], found[0], **EXACT)
 

@@ -32,10 +32,9 @@ from torch import Tensor
 
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.rows import CollectedRows, Sweeper
-from circuits.attribution.sources import Sources
 from circuits.attribution.sweep import BLOCK_WEIGHTS, block_positions
 from circuits.attribution.targets import TargetSettings, read_targets
-from circuits.features.active import ActiveFeatures, FeatureSource, Places
+from circuits.features.active import ActiveFeatures, FeatureSource
 from circuits.features.hook_points import slots
 from circuits.machine import (
     LEAST_WORKING,
@@ -45,7 +44,7 @@ from circuits.machine import (
     is_accelerator,
     workers_for,
 )
-from circuits.model.frozen import Covectors, FrozenModel
+from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import Prompt
 from circuits.recording.record import record
 from graphs.errors import HeadwaterError
@@ -167,14 +166,15 @@ class Costs:
 class Plan:
     """The rows of a trace, foreseen from those that are there."""
 
-    sources: Sources
+    sweeper: Sweeper
     costs: Costs
-    targets: Covectors
-    places: Places
     order: Int[ndarray, " feat"]  # features in the order of their rows
     kept: float  # share of the sources that can affect a row that it keeps as edges
-    device: torch.device
-    dtype: torch.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.sweeper.local.frozen.device
 
     @property
     def limit(self) -> int:
@@ -188,8 +188,7 @@ class Plan:
     @cached_property
     def rows(self) -> Float[Tensor, "layer pos"]:
         """Number of rows by layer and swept position."""
-        layer, pos = self.places.layer[self.order], self.places.pos[self.order]
-        return self.costs.table(self.targets.layer, self.targets.pos) + self.costs.table(layer, pos)
+        return _rows(self.sweeper, self.costs, self.order)
 
     @cached_property
     def split(self) -> int:
@@ -208,17 +207,18 @@ class Plan:
 
     def need(self) -> Bytes:
         """Memory that the rows will allocate."""
-        number = 8 if self.dtype == torch.float64 else 4  # rows are kept in float32 at least
+        in_float64 = self.sweeper.local.frozen.dtype == torch.float64
+        number = 8 if in_float64 else 4  # rows are kept in float32 at least
         edge = number + 4  # a weight and its column
         if is_accelerator(self.device):
-            widths = torch.tensor(self.sources.first_column[: len(self.rows)]).double()
+            widths = torch.tensor(self.sweeper.sources.first_column[: len(self.rows)]).double()
             weights = float(self.rows.sum(1) @ widths)
             return Bytes(host=edge * self.edges, device=number * weights + LEAST_WORKING)
         workers, costs = workers_for(self.device), self.costs
         positions = costs.positions(self.rows)
         held = block_positions(int(positions), workers)
         blocks = max(positions / held, costs.n_pos)
-        rows, columns = float(self.rows.sum()), len(self.sources.nodes)
+        rows, columns = float(self.rows.sum()), len(self.sweeper.sources.nodes)
         weights = min(BLOCK_WEIGHTS, columns * rows / max(1.0, blocks))
         in_work = THINNING * weights + 3 * held * costs.d_model
         numbers = costs.forward_vectors(self.split) * costs.d_model + workers * in_work
@@ -228,21 +228,19 @@ class Plan:
 
 def plan_of(sweeper: Sweeper, rows: CollectedRows, order: Int[ndarray, " feat"]) -> Plan:
     """The plan of a trace whose features get rows in this order; some rows are there."""
-    local, places = sweeper.local, sweeper.local.features.on_host
-    costs, targets = Costs(local), local.targets.covectors
-    have = rows.expanded()[sweeper.sources.feature_column]
-    swept = costs.table(targets.layer, targets.pos)
-    swept += costs.table(places.layer[have], places.pos[have])
-    return Plan(
-        sources=sweeper.sources,
-        costs=costs,
-        targets=targets,
-        places=places,
-        order=order,
-        kept=rows.n_edges / max(1.0, costs.visible(swept)),
-        device=local.frozen.device,
-        dtype=local.frozen.dtype,
-    )
+    costs = Costs(sweeper.local)
+    have = np.flatnonzero(rows.expanded()[sweeper.sources.feature_column])
+    visible = costs.visible(_rows(sweeper, costs, have))
+    return Plan(sweeper, costs, order, kept=rows.n_edges / max(1.0, visible))
+
+
+def _rows(
+    sweeper: Sweeper, costs: Costs, features: Int[ndarray, " feat"]
+) -> Float[Tensor, "layer pos"]:
+    """Number of rows of all targets and of these features, by layer and swept position."""
+    targets, places = sweeper.local.targets.covectors, sweeper.local.features.on_host
+    rows = costs.table(targets.layer, targets.pos)
+    return rows + costs.table(places.layer[features], places.pos[features])
 
 
 def require_room_for_sources(local: LocalReplacement, memory: int | None = None) -> None:
@@ -366,9 +364,9 @@ def require_room(plan: Plan, free: Bytes, *, everything: bool) -> None:
     most = _two_digits(most)
     option = "--all" if everything else f"--max-features {limit}"
     advice = f"lower {option} to --max-features {most}" if most else "shorten the prompt"
-    at = 0 if needed.host > free.host else 1
+    at, local = 0 if needed.host > free.host else 1, plan.sweeper.local
     raise DoesNotFit(
-        f"This trace of {len(plan.sources.inputs[0]):,} tokens and {len(plan.places.pos):,} active "
+        f"This trace of {len(local.recording.prompt):,} tokens and {len(local.features):,} active "
         f"features needs about {gigabytes(needed[at])} more memory for its rows, and "
         f"{gigabytes(free[at])} are free: {advice}, or try anyway with `headwater trace --force`."
     )

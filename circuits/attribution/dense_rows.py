@@ -124,10 +124,8 @@ class DenseRows:
 
     def influence(self, seed: Float[ndarray, " node"]) -> Float[ndarray, " node"]:
         """The same on the host."""
-        return as_array(self.carried(self._on_device(seed))).astype(np.float64)
-
-    def _on_device(self, seed: Float[ndarray, " node"]) -> Float[Tensor, " node"]:
-        return on_device(seed.astype(as_array(self.found[:0]).dtype), self.found.device)
+        placed = on_device(seed, self.found.device, self.found.dtype)
+        return as_array(self.carried(placed)).astype(np.float64)
 
     def leading(
         self, seed: Float[ndarray, " node"], expanded: Bool[ndarray, " feat"], count: int
@@ -137,7 +135,8 @@ class DenseRows:
         Also returns the share of influence that waits at all of them.
         """
         device, whole = self.found.device, float(seed.sum())
-        arrived = self.carried(self._on_device(seed)).index_select(0, self.columns).div_(whole)
+        placed = on_device(seed, device, self.found.dtype)
+        arrived = self.carried(placed).index_select(0, self.columns).div_(whole)
         pending = arrived.masked_fill_(on_device(expanded, device), 0.0)
         best = pending.sort(descending=True, stable=True)
         # As integers of the same size, so that one copy brings indices and bits of values.

@@ -95,49 +95,49 @@ def begin(sweeper: Sweeper, expansion: Expansion, progress: Progress = ignore_pr
     plan = plan_of(sweeper, rows, np.concatenate([np.flatnonzero(expanded), later]))
     if not limit:
         return Begun(rows, plan, 0.0)
-    return Begun(rows, plan, _sweep_seconds(sweeper, rows, plan, stages.seconds["choose"]))
+    return Begun(rows, plan, _sweep_seconds(plan, rows, stages.seconds["choose"]))
 
 
-def _sweep_seconds(sweeper: Sweeper, rows: CollectedRows, plan: Plan, choose: float) -> float:
+def _sweep_seconds(plan: Plan, rows: CollectedRows, choose: float) -> float:
     """Seconds of all rows of a plan; `choose`: of choosing those that come after the first."""
-    at_once = plan.limit == len(plan.places.pos)  # nothing is chosen
+    at_once = plan.limit == len(plan.sweeper.local.features)  # nothing is chosen
     if not is_accelerator(plan.device):
         size = int(SAMPLED_POSITIONS * plan.rows.sum() / plan.costs.positions(plan.rows))
-        flops, seconds = _swept(sweeper, rows, plan, max(size, LEAST_SAMPLED))
+        flops, seconds = _swept(plan, rows.kept_share, max(size, LEAST_SAMPLED))
         chosen = 0.0 if at_once else choose * plan.edges / max(1, rows.n_edges)
         return seconds * plan.flops / flops + chosen
     # Launches of a round do not grow with its rows: two samples tell them from products.
-    later = np.log(max(1.0, plan.limit / FIRST_ROUND)) / np.log(1 + GROWTH)
-    rounds = 2 if at_once else 2 + later
-    sizes = LEAST_SAMPLED, MORE_SAMPLED
-    (few, first), (many, later) = (_swept(sweeper, rows, plan, size) for size in sizes)
-    per_flop = max(0.0, later - first) / max(1.0, many - few)
+    samples = [_swept(plan, rows.kept_share, size) for size in (LEAST_SAMPLED, MORE_SAMPLED)]
+    (few, first), (many, second) = samples
+    per_flop = max(0.0, second - first) / max(1.0, many - few)
     launches = max(0.0, first - per_flop * few)
-    return float(rounds * (launches + choose * (not at_once)) + per_flop * plan.flops)
+    rounds = 2.0
+    if not at_once:
+        launches += choose
+        rounds += np.log(max(1.0, plan.limit / FIRST_ROUND)) / np.log(1 + GROWTH)
+    return float(rounds * launches + per_flop * plan.flops)
 
 
-def _swept(sweeper: Sweeper, rows: CollectedRows, plan: Plan, size: int) -> tuple[float, float]:
+def _swept(plan: Plan, kept_share: float, size: int) -> tuple[float, float]:
     """FLOPs and seconds of so many rows, evenly among those of a plan."""
     some = plan.order[np.linspace(0, plan.limit - 1, min(size, plan.limit)).astype(int)]
-    stages, places = Stages(plan.device), plan.places
+    stages, places = Stages(plan.device), plan.sweeper.local.features.on_host
     stages("sample", 0, 1)
-    sweeper.add_features(some, no_rows(sweeper, rows.kept_share), lambda _: None)
+    plan.sweeper.add_features(some, no_rows(plan.sweeper, kept_share), lambda _: None)
     stages("end", 0, 1)
     table = plan.costs.table(places.layer[some], places.pos[some])
     return plan.costs.of_rows(table), stages.seconds["sample"]
 
 
-def estimate(
-    sweeper: Sweeper, begun: Begun, seconds: dict[str, float], memory: int | None = None
-) -> Estimate:
+def estimate(begun: Begun, seconds: dict[str, float], memory: int | None = None) -> Estimate:
     """The cost of all rows of a plan, from the seconds by stage of a trace that has the first."""
     rows, plan, sweep = begun
-    need, held = plan.need(), held_bytes()
+    local, need, held = plan.sweeper.local, plan.need(), held_bytes()
     whole = {**seconds, "sweep": sweep}
     whole["graph"] *= plan.edges / max(1, rows.n_edges)
     return Estimate(
-        active_features=sweeper.local.features.found,
-        rows=plan.limit + len(sweeper.local.targets.described),
+        active_features=local.features.found,
+        rows=plan.limit + len(local.targets.described),
         edges=int(plan.edges),
         flops=plan.flops,
         gflops_per_second=plan.flops / sweep / 1e9 if sweep else 0.0,

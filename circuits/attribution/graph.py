@@ -27,7 +27,7 @@ from circuits.attribution.sources import Sources, node_table
 from circuits.attribution.targets import Targets
 from circuits.features.active import ActiveFeatures, FeatureSource
 from circuits.features.labels import LABELS_PER_LAYER, output_tokens
-from circuits.machine import exact
+from circuits.machine import in_float64
 from circuits.model.frozen import DamagedWeights
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
@@ -101,7 +101,7 @@ def _nodes(sources: Sources, targets: Targets) -> tuple[NodeTable, Float[ndarray
                 targets.covectors.pos,
                 targets.index,
                 np.nan,
-                exact(targets.value).cpu().numpy(),
+                in_float64(targets.value).numpy(),
             )
         ]
     )

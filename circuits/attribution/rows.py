@@ -32,6 +32,7 @@ from circuits.machine import (
     WorkingMemory,
     each_block,
     exact,
+    float32_products,
     free_device_bytes,
     in_float64,
     is_accelerator,
@@ -175,6 +176,22 @@ CollectedRows = SparseRows | DenseRows
 
 
 @dataclass(frozen=True)
+class RowTargets:
+    """What rows are of."""
+
+    covectors: Covectors
+    nodes: Int[ndarray, " row"]
+    values: Float[Tensor, " row"]  # what each row must sum to
+    constants: Float[Tensor, " row"]  # part of it that goes to the bias of the layer that is read
+
+    def take(self, rows: Int[ndarray, " kept"]) -> RowTargets:
+        """Only these, in this order."""
+        place = on_device(rows, self.values.device)
+        numbers = (column.index_select(0, place) for column in (self.values, self.constants))
+        return RowTargets(self.covectors.take(rows), self.nodes[rows], *numbers)
+
+
+@dataclass(frozen=True)
 class Sweeper:
     """All that is needed to compute rows on one prompt."""
 
@@ -189,6 +206,12 @@ class Sweeper:
         parts = (self.local.frozen, self.attention, self.sources, split)
         return replace(self, forward_prefix=build_forward_prefix(*parts))
 
+    def add_targets(self, rows: CollectedRows) -> None:
+        """Sweep what the graph explains into `rows`."""
+        own = self.local.targets
+        nodes = np.arange(self.sources.first_column[-1], rows.n_nodes)
+        self.add(RowTargets(own.covectors, nodes, own.value, own.constant), rows, lambda _: None)
+
     def add_features(
         self, chosen: Int[ndarray, " row"], rows: CollectedRows, on_swept: OnSwept
     ) -> None:
@@ -201,63 +224,46 @@ class Sweeper:
             weight=np.zeros(len(chosen)),
         )
         row = on_device(chosen, features.layer.device)
-        self.add(
-            covectors,
-            self.sources.feature_column[chosen],
-            features.value[row],
-            features.constant[row],
-            rows,
-            on_swept,
-        )
+        nodes = self.sources.feature_column[chosen]
+        targets = RowTargets(covectors, nodes, features.value[row], features.constant[row])
+        self.add(targets, rows, on_swept)
 
-    def add(
-        self,
-        covectors: Covectors,
-        nodes: Int[ndarray, " row"],
-        values: Float[Tensor, " row"],
-        constants: Float[Tensor, " row"],
-        rows: CollectedRows,
-        on_swept: OnSwept,
-    ) -> None:
-        """Sweep covectors into `rows`; constants go to the bias of the layer that each reads."""
-        if isinstance(rows, DenseRows):
-            self._add_dense(covectors, nodes, values, constants, rows, on_swept)
-            return
-        sources, device = self.sources, values.device
-        blocks = blocks_of(covectors, sources, self.forward_prefix.split, workers_for(device))
-        own = in_float64(values).numpy()
+    def add(self, targets: RowTargets, rows: CollectedRows, on_swept: OnSwept) -> None:
+        """Sweep targets into `rows`."""
+        with float32_products(tensor_cores=self.attention.precision == Precision.TF32):
+            if isinstance(rows, DenseRows):
+                self._add_dense(targets, rows, on_swept)
+            else:
+                self._add_sparse(targets, rows, on_swept)
+
+    def _add_sparse(self, targets: RowTargets, rows: SparseRows, on_swept: OnSwept) -> None:
+        """In many small blocks, as many at once as there are cores."""
+        device, covectors = targets.values.device, targets.covectors
+        blocks = blocks_of(covectors, self.sources, self.forward_prefix.split, workers_for(device))
+        values = in_float64(targets.values).numpy()
 
         def work(block: ndarray) -> ThinRows:
-            targets = covectors.take(block)
-            parts = (self.local.frozen, self.attention, sources, self.forward_prefix)
-            weights = sweep_block(*parts, targets)
-            bias = on_device(np.stack([block, sources.bias_column + targets.layer]), device)
-            weights[torch.arange(len(block), device=device), bias[1]] += constants[bias[0]]
+            some = targets.take(block)
+            weights = self._sweep(some.covectors)
+            self._add_constants(some, weights)
             return thin(exact(weights).cpu().numpy(), rows.kept_share)
 
         done = 0
         for block, part in zip(blocks, each_block(work, blocks, device), strict=True):
-            rows.add(nodes[block].tolist(), part, own[block])
+            rows.add(targets.nodes[block].tolist(), part, values[block])
             done += len(block)
             on_swept(done)
 
-    def _add_dense(
-        self,
-        covectors: Covectors,
-        nodes: Int[ndarray, " row"],
-        values: Float[Tensor, " row"],
-        constants: Float[Tensor, " row"],
-        rows: DenseRows,
-        on_swept: OnSwept,
-    ) -> None:
-        """The same on an accelerator: everything stays there, in blocks that fit."""
-        order, done = np.argsort(-covectors.layer, kind="stable"), 0
+    def _add_dense(self, targets: RowTargets, rows: DenseRows, on_swept: OnSwept) -> None:
+        """In blocks that an accelerator holds, of few large groups: everything stays there."""
+        layers, done = targets.covectors.layer, 0
+        order = np.argsort(-layers, kind="stable")
         while done < len(order):
-            width = self.sources.columns_below(int(covectors.layer[order[done]]))
-            number = max(4, values.element_size())  # rows are kept in float32 at least
+            width = self.sources.columns_below(int(layers[order[done]]))
+            number = max(4, targets.values.element_size())  # rows are kept in float32 at least
             some = order[done : done + max(1, self.working.size // (PARTS * width * number))]
             try:
-                self._add_block(covectors, nodes, values, constants, rows, some)
+                self._add_block(targets.take(some), rows)
             except torch.OutOfMemoryError:
                 if not self.working.halve():
                     raise
@@ -265,38 +271,31 @@ class Sweeper:
                 done += len(some)
                 on_swept(done)
 
-    def _add_block(
-        self,
-        covectors: Covectors,
-        nodes: Int[ndarray, " row"],
-        values: Float[Tensor, " row"],
-        constants: Float[Tensor, " row"],
-        rows: DenseRows,
-        some: Int[ndarray, " some"],
-    ) -> None:
-        """Sweep some of the targets together; afterwards only what is kept of them is held."""
-        block = self._swept(covectors.take(some), constants, some)
-        own = exact(values.index_select(0, on_device(some, values.device)))
-        rows.add(nodes[some], covectors.layer[some], block, own, self.working.size // PARTS)
-
-    def _swept(
-        self, targets: Covectors, constants: Float[Tensor, " row"], which: Int[ndarray, " some"]
-    ) -> Float[Tensor, "some column"]:
-        """A block of dense rows, swept in groups; targets are sorted by layer from the top."""
-        sources, device, frozen = self.sources, constants.device, self.local.frozen
-        width = sources.columns_below(int(targets.layer[0]))
-        block = exact(constants).new_zeros(len(which), width)
-        parts = (frozen, self.attention, sources, self.forward_prefix)
+    def _add_block(self, targets: RowTargets, rows: DenseRows) -> None:
+        """Sweep targets, sorted by layer from the top; what is not kept of them is let go."""
+        covectors, device = targets.covectors, targets.values.device
+        width = self.sources.columns_below(int(covectors.layer[0]))
+        block = exact(targets.values).new_zeros(len(covectors.layer), width)
         split = self.attention.precision == Precision.SPLIT
         most = self.working.size // (SPLIT_PARTS if split else PARTS)
-        for group in groups_of(targets.layer, targets.pos - sources.first, frozen, most):
-            weights = sweep_block(*parts, targets.take(group))
+        pos = covectors.pos - self.sources.first
+        for group in groups_of(covectors.layer, pos, self.local.frozen, most):
+            weights = self._sweep(covectors.take(group))
             place = on_device(group, device)
             block[:, : weights.shape[1]].index_copy_(0, place, exact(weights))
-        both = on_device(np.stack([which, sources.bias_column + targets.layer]), device)
-        at = torch.arange(len(which), device=device)
-        block[at, both[1]] += exact(constants.index_select(0, both[0]))
-        return block
+        self._add_constants(targets, block)
+        working = self.working.size // PARTS
+        rows.add(targets.nodes, covectors.layer, block, exact(targets.values), working)
+
+    def _sweep(self, covectors: Covectors) -> Float[Tensor, "row column"]:
+        parts = (self.local.frozen, self.attention, self.sources, self.forward_prefix)
+        return sweep_block(*parts, covectors)
+
+    def _add_constants(self, targets: RowTargets, weights: Float[Tensor, "row column"]) -> None:
+        """Add each target's constant to the bias of the layer that it reads, in place."""
+        column = self.sources.bias_column + targets.covectors.layer
+        row = torch.arange(len(column), device=weights.device)
+        weights[row, on_device(column, weights.device)] += targets.constants.to(weights)
 
 
 def prepare_sweep(
@@ -325,14 +324,10 @@ def expand(
     `planned` is called once, when the order in which features will get rows can be foreseen, with
     the rows so far and that order; it returns the sweeper for the rest.
     """
-    features, targets, sources = sweeper.local.features, sweeper.local.targets, sweeper.sources
-    rows = no_rows(sweeper, settings.kept_share)
-    target_nodes = np.arange(sources.first_column[-1], rows.n_nodes)
-    sweeper.add(
-        targets.covectors, target_nodes, targets.value, targets.constant, rows, lambda _: None
-    )
-    limit = settings.limit(len(features))
-    expanded, is_planned = np.zeros(len(features), dtype=bool), False
+    n_features, rows = len(sweeper.local.features), no_rows(sweeper, settings.kept_share)
+    sweeper.add_targets(rows)
+    limit = settings.limit(n_features)
+    expanded, is_planned = np.zeros(n_features, dtype=bool), False
     while (done := int(expanded.sum())) < limit:
         order, size = upcoming(sweeper, rows, expanded, settings)
         if size == 0:

@@ -272,13 +272,10 @@ def pack_tiles(
     packed = packing(pos, n_pos)
     order = np.argsort(packed.slot)
     slot, own = packed.slot[order], order < len(column)
-    place = on_device(packed.slot, vectors.device)
-    tiles = vectors.new_zeros(int(packed.n_tiles.sum()) * packed.width, vectors.shape[1])
-    tiles.index_copy_(0, place, vectors)
     sources = on_device(np.stack([slot[own], column[order[own]]]), vectors.device)
     return Tiles(
         pos=on_device(packed.pos, vectors.device),
-        vectors=tiles.view(-1, packed.width, vectors.shape[1]),
+        vectors=packed.filled(vectors),
         slot=sources[0],
         column=sources[1],
         constant=on_device(slot[~own], vectors.device),

@@ -20,8 +20,8 @@ from scipy.sparse import csr_array
 from circuits.attribution.rows import Sweeper, no_rows, prepare_sweep
 from circuits.attribution.sources import Sources
 from circuits.interventions.experiment import Experiment
-from circuits.machine import in_float64
-from circuits.recording.attention import Precision, float32_products
+from circuits.machine import exactly, in_float64
+from circuits.recording.attention import Precision
 from graphs.analysis.influence import influence
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
@@ -38,7 +38,7 @@ def rows_report(experiment: Experiment, count: int = FEATURES) -> RowsReport:
     """The largest difference of a row, and of activations and values."""
     graph = experiment.graph
     features = _strongest(graph, count)
-    with torch.inference_mode(), float32_products(tensor_cores=False):
+    with exactly():
         sweeper = prepare_sweep(experiment.local)
         new = _swept(experiment, sweeper, features)
     column = _columns(graph, sweeper.sources)
@@ -67,10 +67,8 @@ def _swept(
     experiment: Experiment, sweeper: Sweeper, features: Int[ndarray, " chosen"]
 ) -> csr_array:
     """Whole rows of all targets and of these features; columns are those of the sources."""
-    targets, n_columns = experiment.local.targets, len(sweeper.sources.nodes)
     rows = no_rows(sweeper, kept_share=1.0)
-    own = np.arange(n_columns, rows.n_nodes)
-    sweeper.add(targets.covectors, own, targets.value, targets.constant, rows, lambda _: None)
+    sweeper.add_targets(rows)
     if len(features):
         sweeper.add_features(experiment.row[features], rows, lambda _: None)
     return rows.matrix()

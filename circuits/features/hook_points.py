@@ -168,6 +168,14 @@ class Packing(NamedTuple):
         """The position of each tile, ascending."""
         return np.repeat(np.arange(len(self.n_tiles)), self.n_tiles)
 
+    def filled(
+        self, vectors: Float[Tensor, "vector d_model"]
+    ) -> Float[Tensor, "tile slot d_model"]:
+        """The tiles with these vectors in them."""
+        tiles = vectors.new_zeros(int(self.n_tiles.sum()) * self.width, vectors.shape[1])
+        tiles.index_copy_(0, on_device(self.slot, vectors.device), vectors)
+        return tiles.view(-1, self.width, vectors.shape[1])
+
 
 def packing(pos: Int[ndarray, " vector"], n_pos: int) -> Packing:
     """Tiles of equal width for vectors at these positions."""
@@ -214,9 +222,7 @@ def read_at(
     """Products of each vector with the residuals at its position."""
     places, place = np.unique(pos, return_inverse=True)
     packed = packing(place, len(places))
-    slot = on_device(packed.slot, vectors.device)
-    tiles = vectors.new_zeros(int(packed.n_tiles.sum()) * packed.width, vectors.shape[1])
-    tiles = tiles.index_copy_(0, slot, vectors).view(-1, packed.width, vectors.shape[1])
     there = residual.index_select(1, on_device(places[packed.pos], residual.device))
-    read = torch.bmm(there.transpose(0, 1), tiles.mT)  # (tile, batch, slot)
+    read = torch.bmm(there.transpose(0, 1), packed.filled(vectors).mT)  # (tile, batch, slot)
+    slot = on_device(packed.slot, vectors.device)
     return read.transpose(0, 1).reshape(len(residual), -1).index_select(1, slot)

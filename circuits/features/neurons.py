@@ -153,8 +153,7 @@ def attribution(
     attention = Attention(frozen, recording, first)
     covector = scores.new_zeros(len(targets.pos), length - first, frozen.d_model)
     pos = on_device(targets.pos - first, scores.device)
-    # Converted on the host: not every device has the type of the array.
-    weight = torch.from_numpy(targets.weight).to(scores.dtype).to(scores.device, non_blocking=True)
+    weight = on_device(targets.weight, scores.device, scores.dtype)
 
     def join(layer: int) -> None:
         rows = on_device(np.flatnonzero(targets.layer == layer), scores.device)

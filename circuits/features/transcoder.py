@@ -100,9 +100,6 @@ class Transcoder:
         """These features alone, as what they read and write, on the device of a tensor."""
         place = torch.from_numpy(index)
 
-        def here(matrix: Tensor | None) -> Tensor | None:
-            return None if matrix is None else beside(matrix, like)
-
         def rows(matrices: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return tuple(beside(one.index_select(0, place), like) for one in matrices)
 
@@ -113,7 +110,7 @@ class Transcoder:
             encoder_bias=bias,
             decoders=rows(self.decoders),
             decoder_bias=beside(self.decoder_bias, like),
-            skip=here(self.skip),
+            skip=None if self.skip is None else beside(self.skip, like),
             higher_skips=tuple(beside(one, like) for one in self.higher_skips),
             write_scales=None if self.write_scales is None else rows(self.write_scales),
             added=None if self.added is None else rows(self.added),

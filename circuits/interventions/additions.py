@@ -161,9 +161,10 @@ class EditVisitor:
             error = self.experiment.error(layer)
             copy = np.array([copy for copy, _ in changes])
             pos = np.array([change.node.pos for _, change in changes])
-            factor = torch.tensor([[c.factor - 1] for _, c in changes], dtype=error.dtype)
+            less = np.array([[change.factor - 1] for _, change in changes])
+            factor = on_device(less, error.device, error.dtype)
             own = error.index_select(0, on_device(pos, error.device))
-            self.contribution.add(layer, copy, pos, factor.to(own.device, non_blocking=True) * own)
+            self.contribution.add(layer, copy, pos, factor * own)
 
     def _steer(self, interventions: Sequence[Intervention], length: int) -> None:
         like = self.experiment.local.recording.tokens
@@ -192,7 +193,7 @@ def _changed_by_layer(
     like = recording.tokens
 
     def changed(layer: int) -> _Changed:
-        rule = torch.tensor(rules[layer], dtype=like.dtype).T.to(like.device, non_blocking=True)
+        rule = on_device(np.array(rules[layer]), like.device, like.dtype).T
         return _Changed(*np.array(rows[layer]).T, *rule)
 
     return {layer: changed(layer) for layer in rows}

@@ -8,7 +8,6 @@ from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
@@ -22,9 +21,9 @@ from circuits.attribution.local_replacement import (
 from circuits.attribution.targets import TargetSettings
 from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
 from circuits.interventions.origin import ExperimentError, require_dictionary, require_model
+from circuits.machine import exactly
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
-from circuits.recording.attention import float32_products
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Provenance
@@ -76,7 +75,7 @@ def prepare(
     require_model(header, subject)
     settings = targets or target_settings(header)
     prompt = Prompt(header.prompt, header.token_ids, header.tokens, header.n_prefix)
-    with torch.inference_mode(), float32_products(tensor_cores=False):
+    with exactly():
         local = local_replacement(prompt, subject, source, settings)
         require_dictionary(header, local.features.identity)
         row = _rows(graph, local.features)

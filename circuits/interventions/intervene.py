@@ -19,7 +19,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -29,9 +29,8 @@ from circuits.interventions.batches import batches, most_copies
 from circuits.interventions.constrained_run import Hold, RunOutput, run
 from circuits.interventions.experiment import Experiment
 from circuits.interventions.recorder import Recorder
-from circuits.machine import in_float64, on_device
+from circuits.machine import exactly, in_float64, on_device
 from circuits.progress import Progress, ignore_progress
-from circuits.recording.attention import float32_products
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Measured
 from graphs.core.regime import Regime
@@ -69,14 +68,14 @@ def intervene(
     _require_existing(experiment, interventions)
     after: list[Tensor] = []
     measured: list[ndarray] = []
-    with torch.inference_mode(), float32_products(tensor_cores=False):
+    with exactly():
         length = len(experiment.local.recording.prompt)
         most = most_copies(experiment.local.frozen, length, len(experiment.graph))
         for rows in batches(interventions, most):
             progress("intervene", rows.start, len(interventions))
             logits, changes = _batch(experiment, interventions[rows], regime, held[rows])
             after.append(logits)
-            _require_finite(logits)
+            _require_finite([logits.isfinite().all()])
             measured.append(in_float64(changes).numpy())
     recording, graph = experiment.local.recording, experiment.graph
     return Outcomes(
@@ -123,14 +122,14 @@ def generate(
     nothing = Intervention(what="nothing")
     free = Hold(np.array([-1, -1]), patterns=False)
     finite: list[Tensor] = []
-    with torch.inference_mode(), float32_products(tensor_cores=False):
+    with exactly():
         ids = _copies(experiment, 2)
         for _ in range(n_tokens):
             passed = _pass(experiment, (nothing, intervention), free, ids, None)
             finite.append(passed.logits.isfinite().all())
             ids = torch.cat([ids, passed.logits.argmax(1, keepdim=True)], 1)
         found = ids[:, length:].tolist()
-    _require_all(finite)
+    _require_finite(finite)
     return tuple(found[0]), tuple(found[1])
 
 
@@ -174,12 +173,8 @@ def _require_existing(experiment: Experiment, interventions: Sequence[Interventi
             )
 
 
-def _require_finite(logits: Float[Tensor, "batch d_vocab"]) -> None:
+def _require_finite(finite: list[Bool[Tensor, ""]]) -> None:
     """Raises EditError if an intervention makes the model's numbers overflow."""
-    _require_all([logits.isfinite().all()])
-
-
-def _require_all(finite: list[Tensor]) -> None:
     if finite and not bool(torch.stack(finite).all()):
         raise EditError(
             "The model's logits are not finite under this intervention: use smaller values."

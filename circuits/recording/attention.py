@@ -21,8 +21,6 @@ nine tenths of a sweep, are made so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,7 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.machine import is_accelerator
+from circuits.machine import float32_products, is_accelerator
 from circuits.model.frozen import FrozenBlock, FrozenModel
 from circuits.recording.record import BlockRecording, Recording
 from graphs.errors import HeadwaterError
@@ -61,17 +59,6 @@ def require_precision(frozen: FrozenModel, precision: Precision) -> None:
             f"The precision {precision} is for models in float32 on a CUDA GPU, this one is in "
             f"{str(frozen.dtype).removeprefix('torch.')} on {frozen.device}: leave out --precision."
         )
-
-
-@contextmanager
-def float32_products(*, tensor_cores: bool) -> Iterator[None]:
-    """Within the block CUDA makes float32 products in float32, or in TF32."""
-    settings = torch.backends.cuda.matmul
-    before, settings.fp32_precision = settings.fp32_precision, "tf32" if tensor_cores else "ieee"
-    try:
-        yield
-    finally:
-        settings.fp32_precision = before
 
 
 @dataclass(frozen=True)
