@@ -60,7 +60,6 @@ class DenseRows:
         widths = [*sources.first_column[:-1], n_columns]
         self.weights = [like.new_empty(0, width) for width in widths]
         self.nodes = [np.empty(0, dtype=np.int64) for _ in widths]
-        self.at = [torch.empty(0, dtype=torch.int64, device=like.device) for _ in widths]
         # Of each node: weights kept, absolute sum, what was dropped of both sums, relative error.
         self.found = like.new_zeros(5, self.n_nodes, dtype=widest(like))
 
@@ -95,12 +94,10 @@ class DenseRows:
                 some = slice(rows[0], rows[-1] + 1)
                 here = block[some, : self.weights[number].shape[1]]
                 self.weights[number] = torch.cat([self.weights[number], here])
-                self.at[number] = torch.cat([self.at[number], place[some]])
                 self.nodes[number] = np.concatenate([self.nodes[number], nodes[rows]])
         except torch.OutOfMemoryError:
             for number, length in enumerate(before):
                 self.weights[number] = self.weights[number][:length]
-                self.at[number] = self.at[number][:length]
                 self.nodes[number] = self.nodes[number][:length]
             raise
 
@@ -112,11 +109,14 @@ class DenseRows:
 
     def carried(self, seed: Float[Tensor, " node"]) -> Float[Tensor, " node"]:
         """Influence over the rows so far (`graphs.influence`), by shares of the whole rows."""
-        total, totals = seed.clone(), self.found[1]
+        total, place = seed.clone(), on_device(np.concatenate(self.nodes), seed.device)
+        totals = self.found[1].index_select(0, place)
         scale = torch.where(totals > 0, totals, 1).reciprocal_()
-        for weights, at in zip(reversed(self.weights), reversed(self.at), strict=True):
+        lengths = list(map(len, self.nodes))
+        rows = zip(self.weights, place.split(lengths), scale.split(lengths), strict=True)
+        for weights, at, scales in reversed(list(rows)):
             if len(at):
-                passed = total.index_select(0, at).mul_(scale.index_select(0, at))
+                passed = total.index_select(0, at).mul_(scales)
                 step = max(1, PART_BYTES // (CARRYING * weights.shape[1]))
                 for some, shares in zip(weights.split(step), passed.split(step), strict=True):
                     total[: weights.shape[1]].addmv_(some.abs().to(total).T, shares)

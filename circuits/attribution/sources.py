@@ -52,11 +52,11 @@ class Tiles:
     vectors: Float[Tensor, "tile width d_model"]  # zero where a tile is not full
     slot: Int[Tensor, " source"]  # place of each source in the flattened (tile, width), ascending
     column: Int[Tensor, " source"]
-    constant: Int[Tensor, " constant"]  # slots of the constants, which share the bias column
+    is_constant: Float[Tensor, " slot"]  # 1 at those that share the bias column, else 0
+    has_constants: bool
     bias_column: int
     tiles_before: Int[ndarray, " pos"]  # of each position, and of the end
     sources_before: Int[ndarray, " pos"]
-    constants_before: Int[ndarray, " pos"]
     one_per_position: bool  # tile p is position p
 
     def at(self, pos: int) -> tuple[Int[Tensor, " source"], Float[Tensor, "source d_model"]]:
@@ -74,17 +74,17 @@ class Tiles:
             return
         if not self.one_per_position:
             covector = covector.index_select(1, self.pos[:n_tiles])
-        weights = torch.bmm(covector.transpose(0, 1), self.vectors[:n_tiles].mT)
-        flat = weights.transpose(0, 1).reshape(len(covector), -1)  # (row, tile and slot)
+        weights = covector.new_empty(len(covector), n_tiles, self.vectors.shape[1])
+        tiles = self.vectors[:n_tiles].mT
+        torch.bmm(covector.transpose(0, 1), tiles, out=weights.transpose(0, 1))
+        flat = weights.flatten(1)  # (row, tile and slot)
         up_to = rows[: len(covector)]
         n_sources = int(self.sources_before[n_pos])
         if n_sources:
             own = flat.index_select(1, self.slot[:n_sources])
             up_to.index_add_(1, self.column[:n_sources], own)
-        n_constants = int(self.constants_before[n_pos])
-        if n_constants:
-            of_constants = flat.index_select(1, self.constant[:n_constants])
-            up_to[:, self.bias_column].add_(of_constants.sum(1))
+        if self.has_constants:
+            up_to[:, self.bias_column].addmv_(flat, self.is_constant[: flat.shape[1]])
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class LayerSources:
         """Add covector · constant to the layer's bias column."""
         if self.has_attention_constant:
             constant = self.attention_constant[: covector.shape[1]].flatten()
-            rows[: len(covector), self.bias_column].add_(covector.flatten(1) @ constant)
+            rows[: len(covector), self.bias_column].addmv_(covector.flatten(1), constant)
 
 
 @dataclass(frozen=True)
@@ -273,16 +273,18 @@ def pack_tiles(
     order = np.argsort(packed.slot)
     slot, own = packed.slot[order], order < len(column)
     sources = on_device(np.stack([slot[own], column[order[own]]]), vectors.device)
+    is_constant = np.zeros(int(packed.n_tiles.sum()) * packed.width)
+    is_constant[slot[~own]] = 1.0
     return Tiles(
         pos=on_device(packed.pos, vectors.device),
         vectors=packed.filled(vectors),
         slot=sources[0],
         column=sources[1],
-        constant=on_device(slot[~own], vectors.device),
+        is_constant=on_device(is_constant, vectors.device, vectors.dtype),
+        has_constants=len(pos) > len(column),
         bias_column=bias_column,
         tiles_before=_before(packed.n_tiles),
         sources_before=_before(np.bincount(pos[: len(column)], minlength=n_pos)),
-        constants_before=_before(np.bincount(pos[len(column) :], minlength=n_pos)),
         one_per_position=bool((packed.n_tiles == 1).all()),
     )
 

@@ -235,28 +235,30 @@ class Attention:
         d_head, own = self.d_head, None
         if crossed < n_rows:
             own = covector[torch.arange(crossed, n_rows, device=pos.device), pos[crossed:]]
-        below: list[Tensor] = []  # per kv head (row, pos, d_head)
-        prefix: list[Tensor] = []  # per kv head (row, prefix, d_head)
-        for mixing, output in zip(self.mixing[layer], self.output[layer], strict=True):
+        n_kv = len(self.mixing[layer])
+        swept = covector.new_empty(n_kv, n_rows, n_pos, d_head)
+        prefix = covector.new_empty(n_kv, n_rows, self.first, d_head)
+        for mixing, output, below, before in zip(
+            self.mixing[layer], self.output[layer], swept, prefix, strict=True
+        ):
             group = output.matrix.shape[1] // d_head
             heads = output.product(covector[:crossed].view(-1, d_model))
             heads = heads.view(crossed, n_pos * group, d_head)
-            swept = covector.new_empty(n_rows, n_pos, d_head)
-            self._mix(layer, mixing[self.first :], heads, swept[:crossed])
-            before = mixing[: self.first, : n_pos * group].expand(crossed, -1, -1)
-            at_prefix = [torch.bmm(before, heads)] if self.first else []
+            self._mix(layer, mixing[self.first :], heads, below[:crossed])
+            if self.first:
+                at_prefix = mixing[: self.first, : n_pos * group].expand(crossed, -1, -1)
+                torch.bmm(at_prefix, heads, out=before[:crossed])
             if own is not None:
                 own_query = mixing.view(len(mixing), -1, group)[: self.first + n_pos, pos[crossed:]]
+                own_query = own_query.transpose(0, 1)
                 own_heads = output.product(own).view(len(own), group, d_head)
-                of_own = torch.bmm(own_query.transpose(0, 1), own_heads)
-                swept[crossed:] = of_own[:, self.first :]
-                at_prefix.append(of_own[:, : self.first])
-            below.append(swept)
-            prefix += [torch.cat(at_prefix)] if self.first else []
+                torch.bmm(own_query[:, self.first :], own_heads, out=below[crossed:])
+                if self.first:
+                    torch.bmm(own_query[:, : self.first], own_heads, out=before[crossed:])
         flat = covector.view(-1, d_model)
-        for swept, value in zip(below, self.value[layer], strict=True):
-            value.add_product(flat, swept.view(-1, d_head))
-        return torch.cat(prefix, 2) if self.first else covector.new_empty(n_rows, 0, d_head)
+        for below, value in zip(swept, self.value[layer], strict=True):
+            value.add_product(flat, below.view(-1, d_head))
+        return prefix.permute(1, 2, 0, 3).flatten(2)
 
     def _mix(
         self,
