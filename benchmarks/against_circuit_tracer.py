@@ -40,12 +40,12 @@ from random_dictionary import Kind, random_dictionary
 from speed import processor, prompt_of
 from watch import Watch, anonymous
 
-from circuits.attribution.rows import Expansion
+from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.features.files.reading import read_transcoders
 from circuits.model.packaged import converted_folder
 from circuits.model.prompt import prompt_from_ids
 from circuits.model.subject import read_subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from graphs import NodeKind, read_graph, write_graph
 
 RESULTS = Path(__file__).with_name("results")

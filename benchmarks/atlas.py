@@ -33,14 +33,14 @@ from atlas_words import atlas_tokenizer
 from atlas_world import Question, additions, questions
 from circuits.atlas.known import known_circuits, middle_features
 from circuits.atlas.shipped import ATLAS, WEIGHTS
-from circuits.attribution.rows import Expansion
+from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.evaluation.replacement import Replacement
 from circuits.features.files.reading import read_transcoders
 from circuits.features.labels import write_feature_files
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.prompt import read_prompt
 from circuits.model.subject import Subject, read_subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from circuits.training import loop
 from circuits.training.activations import Stream, padded
 from circuits.training.corpus import TextCorpus

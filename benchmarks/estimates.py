@@ -22,12 +22,12 @@ from speed import conditions, prompt_of
 from watch import Watch
 
 from circuits.atlas.shipped import atlas_transcoders
-from circuits.attribution.rows import Expansion
+from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.features.files.reading import read_transcoders
 from circuits.features.neurons import Neurons
 from circuits.model.prompt import read_prompt
 from circuits.model.subject import read_subject
-from circuits.pipe import TraceSettings, estimate_trace, trace
+from circuits.pipe import estimate_trace, trace
 
 D_DICT = {"per layer": 4096, "skip": 4096, "cross-layer": 1024}
 

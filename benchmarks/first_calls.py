@@ -1,4 +1,4 @@
-"""How often the first cosines of a process are wrong, with and without `circuits`.
+"""How often the first cosines of a process are wrong, with and without the calls before a model.
 
     python benchmarks/first_calls.py --processes 20000
 
@@ -10,16 +10,18 @@ the cosines of one tensor on more threads than there are cores.
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import subprocess
 import sys
 
 import torch
 
+from circuits.machine import warm_up_mkl
+
 AT_ONCE = 8
 THREADS = 4
 ANGLES = 16384
+CALLS = {"nothing": lambda: None, "warm_up_mkl": warm_up_mkl}
 WRONG = 1e-6  # float32 cosines are right to 6e-8
 
 
@@ -45,17 +47,17 @@ def count(processes: int) -> int:
 
 
 def main() -> None:
-    """Count in a process with each of the two imports."""
+    """Count in a process without these calls, and in one with them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=20000)
-    parser.add_argument("--after", help="import this package, then count here")
+    parser.add_argument("--after", choices=CALLS, help="count here, after these calls")
     arguments = parser.parse_args()
     if arguments.after:
-        importlib.import_module(arguments.after)
+        CALLS[arguments.after]()
         print(f"{arguments.after}: {count(arguments.processes)} of {arguments.processes} wrong")
         return
-    for package in ("torch", "circuits"):
-        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--after", package], check=True)
+    for name in CALLS:
+        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--after", name], check=True)
 
 
 if __name__ == "__main__":

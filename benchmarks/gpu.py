@@ -29,12 +29,12 @@ from random_dictionary import random_dictionary
 from random_model import random_prompt, random_subject
 
 from circuits.attribution.estimate import Stages
-from circuits.attribution.rows import Expansion
+from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.machine import float32_products, wait_for
 from circuits.model.subject import Subject
-from circuits.pipe import TraceSettings, estimate_trace, trace
-from circuits.recording.attention import Precision
+from circuits.pipe import estimate_trace, trace
+from circuits.recording.precision import Precision
 
 D_DICT, ACTIVE = 16384, 40
 SECONDS = 400.0

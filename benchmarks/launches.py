@@ -34,11 +34,10 @@ import circuits.attribution.groups
 import circuits.recording.attention
 from circuits.attribution.cost import Costs
 from circuits.attribution.local_replacement import local_replacement
-from circuits.attribution.rows import Expansion
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
 from circuits.machine import MOST_WORKING
-from circuits.pipe import TraceSettings, trace
-from circuits.recording.attention import Precision
+from circuits.pipe import trace
+from circuits.recording.precision import Precision
 
 D_DICT, ACTIVE, PUBLISHED = 2048, 40, 16384
 ALL = 0

@@ -10,7 +10,8 @@ from typing import Literal
 
 import torch
 
-from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
+from circuits.features.hook_points import MlpPoints
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import JumpReLU, Transcoder
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.prompt import Prompt

@@ -34,11 +34,12 @@ from watch import Watch, anonymous
 from circuits.attribution.cost import Costs
 from circuits.attribution.estimate import Stages
 from circuits.attribution.local_replacement import LocalReplacement, local_replacement
-from circuits.attribution.rows import Expansion, SparseRows
-from circuits.attribution.targets import TargetSettings
-from circuits.model.prompt import Prompt, PromptRule, prompt_from_ids, read_prompt
+from circuits.attribution.rows import SparseRows
+from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
+from circuits.model.prompt import Prompt, prompt_from_ids, read_prompt
+from circuits.model.prompt_rule import PromptRule
 from circuits.model.subject import Subject, read_subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from graphs import AttributionGraph, Bos, NodeKind
 
 LENGTHS = (6, 32, 128, 512)

@@ -25,14 +25,14 @@ import graphs
 from atlas_world import Question, questions
 from circuits.atlas.shipped import ATLAS, atlas_transcoders
 from circuits.attribution.target_names import candidates
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.trace_settings import TargetSettings, TraceSettings
 from circuits.features.files.reading import read_transcoders
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.interventions.experiment import Experiment, prepare
 from circuits.interventions.intervene import intervene
 from circuits.model.prompt import read_prompt
 from circuits.model.subject import Subject, read_subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from graphs import AttributionGraph, EditError, Intervention, Regime, SelectionError, Swap
 
 ASKED = ("state", "capital")

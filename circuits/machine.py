@@ -22,6 +22,7 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -237,6 +238,7 @@ IN_MKL = (
 )
 
 
+@cache
 def warm_up_mkl() -> None:
     """Call every function once in float32 and in float64, so that MKL selects its code."""
     for dtype in (torch.float32, torch.float64):

@@ -5,7 +5,7 @@ Every stage before the graph yields frozen data of one prompt; progress goes to 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from numpy import ndarray
@@ -22,33 +22,28 @@ from circuits.attribution.cost import (
 from circuits.attribution.estimate import Estimate, Stages, begin, estimate
 from circuits.attribution.graph import build_graph
 from circuits.attribution.local_replacement import local_replacement
-from circuits.attribution.rows import CollectedRows, Expansion, Sweeper, expand, prepare_sweep
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.rows import CollectedRows, Sweeper, expand, prepare_sweep
+from circuits.attribution.trace_settings import TraceSettings
 from circuits.features.active import FeatureSource
+from circuits.features.files.source import SourceChoice, read_source
 from circuits.machine import exactly
-from circuits.model.prompt import Prompt
+from circuits.model.prompt import Prompt, PromptError, TargetError, read_prompt
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
-from circuits.recording.attention import Precision, require_precision
+from circuits.recording.attention import require_precision
 from circuits.recording.record import require_recordable
 from graphs.core.graph import AttributionGraph
+from graphs.errors import HeadwaterError
 
 
-@dataclass(frozen=True)
-class TraceSettings:
-    """One trace: what to explain, how far to expand, how many features to label."""
-
-    targets: TargetSettings = field(default_factory=TargetSettings)
-    expansion: Expansion = field(default_factory=Expansion)
-    labels: int = 256  # most influential features to label; some of each layer always are
-    precision: Precision = Precision.IEEE  # of the sweep's products in float32
-    memory: int | None = None  # bytes to hold at most where the model is; None: what is free
+class SettingsError(HeadwaterError):
+    """What was given as settings of a trace is something else."""
 
 
 def trace(
-    prompt: Prompt,
+    prompt: Prompt | str,
     subject: Subject,
-    source: FeatureSource,
+    source: FeatureSource | None = None,
     settings: TraceSettings | None = None,
     progress: Progress = ignore_progress,
     *,
@@ -56,11 +51,13 @@ def trace(
 ) -> AttributionGraph:
     """Attribute the model's next-token prediction on one prompt to tokens, features and errors.
 
+    Without a source, the features are the transcoders that ship with the model, else its neurons.
+
     Raises PromptError for a prompt that does not fit the model, DictionaryMismatch for a
-    dictionary of another model, DamagedWeights for logits that are not finite, and without
-    `force` DoesNotFit for a trace that exceeds memory.
+    dictionary of another model, DamagedWeights for logits that are not finite, SettingsError for
+    settings of another kind, and without `force` DoesNotFit for a trace that exceeds memory.
     """
-    settings = settings or TraceSettings()
+    prompt, source, settings = _asked(prompt, subject, source, settings)
     expansion, memory = settings.expansion, settings.memory
 
     def planned(sweeper: Sweeper, rows: CollectedRows, order: ndarray) -> Sweeper:
@@ -80,14 +77,14 @@ def trace(
 
 
 def estimate_trace(
-    prompt: Prompt,
+    prompt: Prompt | str,
     subject: Subject,
-    source: FeatureSource,
+    source: FeatureSource | None = None,
     settings: TraceSettings | None = None,
     progress: Progress = ignore_progress,
 ) -> Estimate:
     """The cost of `trace` with the same arguments, from its first rows.  Raises as `trace`."""
-    settings = settings or TraceSettings()
+    prompt, source, settings = _asked(prompt, subject, source, settings)
     stages = Stages(subject.frozen.device, progress)
     with exactly():
         sweeper = _sweeper(prompt, subject, source, settings, stages)
@@ -96,6 +93,38 @@ def estimate_trace(
         build_graph(sweeper, begun.rows, subject, source, header, labels, stages)
         stages("end", 0, 1)
         return estimate(begun, stages.seconds, settings.memory)
+
+
+def _asked(
+    prompt: object, subject: object, source: FeatureSource | None, settings: object
+) -> tuple[Prompt, FeatureSource, TraceSettings]:
+    """What a trace is of, with what was left out filled in."""
+    if not isinstance(subject, Subject):
+        raise SettingsError(
+            f"The model is what read_subject returns, got {type(subject).__name__}: "
+            "subject_of(model, tokenizer) takes a transformers model."
+        )
+    if isinstance(prompt, str):
+        prompt = read_prompt(prompt, subject.tokenizer)
+    if not isinstance(prompt, Prompt):
+        raise PromptError(
+            f"The prompt is a text or what read_prompt returns, got {type(prompt).__name__}: join "
+            "tokens to one text, or give their ids to prompt_from_ids."
+        )
+    if settings is None:
+        settings = TraceSettings()
+    if not isinstance(settings, TraceSettings):
+        raise SettingsError(
+            f"settings is a TraceSettings, got {type(settings).__name__}: as in "
+            "TraceSettings(expansion=Expansion(max_features=1000))."
+        )
+    words = [token for token in settings.targets.tokens if isinstance(token, str)]
+    if words:
+        raise TargetError(
+            f"Targets are vocabulary ids, got {words[0]!r}: named_targets(subject, prompt, "
+            f"[{words[0]!r}]) finds them."
+        )
+    return prompt, source or read_source(subject, SourceChoice()), settings
 
 
 def _sweeper(

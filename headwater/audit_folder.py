@@ -18,7 +18,7 @@ from pydantic import ValidationError
 import graphs
 import viz
 from graphs.disk.files import atomic_write, json_text, json_value, make_folder, new_folder
-from headwater.cli.usage import UsageError
+from headwater.arguments.usage import UsageError
 
 HEADER, RESULT, PAGE, INDEX = "audit.json", "pair.json", "page.html", "index.html"
 SIDES = ("first", "second")

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 import graphs
 import viz
 from circuits.graph_files.opened import SUFFIXES
-from headwater.cli.usage import UsageError
+from headwater.arguments.usage import UsageError
 from headwater.opened import open_graph
 from headwater.terminal.printing import remark
 

@@ -36,6 +36,7 @@ import circuits.training.complete
 import headwater.cli.serve
 from circuits.model.loading import LoadedModel, load_model
 from graphs.core.annotations import annotations_path
+from headwater.cli.app import command
 from headwater.cli.main import app
 from tests.hostile_files import HOSTILE, World, damaged
 from tests.test_files import little_space
@@ -46,7 +47,7 @@ LEFTOVERS = ".headwater*"  # names of temporary files and folders
 ROOM = 2**31  # bytes beyond what the process has when it begins
 PATIENCE = 60  # seconds that no command may take on so small a model
 GROUP: Any = typer.main.get_command(app)  # made once, which takes longer than most commands
-COMMANDS = GROUP.commands
+COMMANDS: Any = {name: command(name) for name in GROUP.commands}
 WRITE_BACK = ("check", "intervene", "group", "view")  # beside or into the graph that they read
 NUMBERS = (
     *("-1", "0", "-0", "1", "2", "99", "1e3", "2.5", "nan", "inf", "-inf", "1e999", "1e-320"),

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from circuits.attribution.sources import Sources
 from circuits.attribution.targets import Targets
 from circuits.features.active import ActiveFeatures
-from circuits.features.hook_points import ReadPoint, WritePoint
 from circuits.features.neurons import NeuronRows
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.architectures import Layout
 from circuits.model.frozen import FrozenModel

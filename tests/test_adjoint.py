@@ -12,12 +12,13 @@ import circuits.attribution.sweep
 import circuits.recording.attention
 from circuits.attribution.cost import Costs
 from circuits.attribution.local_replacement import LocalReplacement
-from circuits.attribution.rows import Expansion, RowTargets, SparseRows, Sweeper, expand
+from circuits.attribution.rows import RowTargets, SparseRows, Sweeper, expand
 from circuits.attribution.sources import Sources, build_sources
-from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.attribution.targets import read_targets
+from circuits.attribution.trace_settings import Expansion, TargetSettings
 from circuits.features.active import FeatureSource
-from circuits.features.hook_points import ReadPoint, WritePoint
 from circuits.features.neurons import Neurons
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.machine import WorkingMemory
 from circuits.model.frozen import Covectors

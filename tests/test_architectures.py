@@ -11,7 +11,8 @@ from torch import nn
 from circuits.attribution.graph import replay
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.sources import build_sources
-from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.attribution.targets import read_targets
+from circuits.attribution.trace_settings import TargetSettings
 from circuits.model.architectures import LAYOUTS, UnsupportedArchitecture, affine, layout_of
 from circuits.model.frozen import FrozenModel
 from circuits.model.subject import Subject

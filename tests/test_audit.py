@@ -11,16 +11,17 @@ import pytest
 
 import graphs
 from circuits.atlas.shipped import atlas_transcoders
-from circuits.attribution.rows import Expansion
-from circuits.evaluation.audit import AuditSettings, audit
+from circuits.attribution.trace_settings import Expansion, TraceSettings
+from circuits.evaluation.audit import audit
 from circuits.evaluation.contrast import AlignedFeature, DifferingFeatures, differing_features
+from circuits.evaluation.evaluation_settings import AuditSettings
 from circuits.features.active import FeatureSource
 from circuits.features.files.reading import read_transcoders
 from circuits.interventions.experiment import Experiment, prepare
 from circuits.interventions.intervene import intervene
 from circuits.model.prompt import read_prompt
 from circuits.model.subject import Subject, read_subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from graphs import Answer, Audited, Mediator, PromptPair, Regime, SetReport
 from tests.test_intervene import SETTINGS, source_of
 from tests.tiny import tiny_prompt, toy_dictionary

@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import constants as hub
 from playwright.sync_api import Browser
 
+import circuits
 import graphs
-import headwater.cli.audit
 from circuits.evaluation.audit import audit
 from tests.browser import needs_chromium, opened
 from tests.test_audit import audited, mediator
@@ -55,7 +55,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(pair.identifier)
         return audit(pair, **options)
 
-    monkeypatch.setattr(headwater.cli.audit, "audit", counting)
+    monkeypatch.setattr(circuits, "audit", counting)
     return names
 
 
@@ -113,7 +113,7 @@ def test_a_pair_that_the_machine_cannot_do_stops_nothing(
             raise error
         return audit(pair, **options)
 
-    monkeypatch.setattr(headwater.cli.audit, "audit", failing)
+    monkeypatch.setattr(circuits, "audit", failing)
     result = ask(*PAIRS)
     assert result.exit_code == 1
     assert result.stderr.startswith(reason)
@@ -141,7 +141,7 @@ def test_an_interrupted_audit_keeps_what_is_done_and_goes_on(
         return audit(pair, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(headwater.cli.audit, "audit", interrupted)
+        patch.setattr(circuits, "audit", interrupted)
         result = ask(*PAIRS)
     assert result.exit_code == 130
     assert "Stopped: 1 of 3 pairs are done" in result.stderr
@@ -195,7 +195,7 @@ def test_pairs_that_are_done_stay_in_the_table_while_others_are_made(
     def interrupted(pair: graphs.PromptPair, **options):
         return interrupt() if pair.identifier == "three" else audit(pair, **options)
 
-    monkeypatch.setattr(headwater.cli.audit, "audit", interrupted)
+    monkeypatch.setattr(circuits, "audit", interrupted)
     assert ask(PAIRS[1], PAIRS[2], PAIRS[0]).exit_code == 130
     index = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert 'href="one/page.html"' in index
@@ -216,7 +216,7 @@ def test_a_graph_that_fails_its_checks_is_told(ask: Callable, monkeypatch: pytes
         found, traced = audit(pair, **options)
         return found.model_copy(update={"failures": ("Conservation fails.",)}), traced
 
-    monkeypatch.setattr(headwater.cli.audit, "audit", failing)
+    monkeypatch.setattr(circuits, "audit", failing)
     result = ask(PAIRS[0])
     assert result.exit_code == 1
     assert "one: Conservation fails." in result.stdout

@@ -8,14 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from circuits.features.autoencoders import (
-    Autoencoder,
-    AutoencoderSet,
-    Site,
-    autoencoder_activations,
-)
+from circuits.features.autoencoders import Autoencoder, AutoencoderSet, autoencoder_activations
 from circuits.features.files.reading import read_dictionary, read_transcoders
 from circuits.features.files.tensors import WeightsFormatError
+from circuits.features.points import Site
 from circuits.features.transcoder import BatchTopK, GroupMax, JumpReLU, Nonlinearity, ReLU, TopK
 from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
 from circuits.recording.record import record

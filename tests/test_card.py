@@ -15,7 +15,7 @@ import circuits.attribution.dense_rows
 import circuits.machine
 import circuits.recording.attention
 import graphs
-from circuits.attribution.rows import Expansion
+from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.features.active import FeatureSource
 from circuits.features.hybrid import Filled
 from circuits.features.neurons import Neurons
@@ -23,8 +23,9 @@ from circuits.features.transcoder import JointTopK
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.frozen import FrozenModel
 from circuits.model.subject import Subject
-from circuits.pipe import TraceSettings, trace
-from circuits.recording.attention import Precision, PrecisionError
+from circuits.pipe import trace
+from circuits.recording.attention import PrecisionError
+from circuits.recording.precision import Precision
 from circuits.recording.record import record
 from graphs import AttributionGraph
 from tests.conftest import cached_subject

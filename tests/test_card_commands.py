@@ -8,8 +8,10 @@ import torch
 from card import Watch, card, on_card
 
 import graphs
-from circuits.evaluation.audit import AuditSettings, audit
-from circuits.evaluation.check import CheckSettings, check
+from circuits.attribution.trace_settings import TraceSettings
+from circuits.evaluation.audit import audit
+from circuits.evaluation.check import check
+from circuits.evaluation.evaluation_settings import AuditSettings, CheckSettings
 from circuits.evaluation.profiling import profile
 from circuits.evaluation.recomputed import rows_report
 from circuits.features.active import FeatureSource
@@ -17,7 +19,7 @@ from circuits.features.firing import strongest
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.interventions.experiment import Experiment, prepare
 from circuits.interventions.intervene import generate, intervene
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from graphs import Intervention, PromptPair, Regime, Scale, Set, Steer, intervention
 from tests.conftest import cached_subject
 from tests.test_card import JOINT, in_type, on_the_card

@@ -11,7 +11,8 @@ from playwright.sync_api import Browser
 
 import graphs
 from circuits.evaluation.ablation import Ablation
-from circuits.evaluation.check import CheckSettings, check
+from circuits.evaluation.check import check
+from circuits.evaluation.evaluation_settings import CheckSettings
 from circuits.evaluation.replacement import replacement_report
 from circuits.interventions.experiment import prepare
 from circuits.interventions.intervene import intervene

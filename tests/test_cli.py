@@ -62,7 +62,7 @@ def test_trace_without_out_writes_nothing(
 
 def test_trace_prints_what_a_person_wants_to_know(model_folder: Path):
     text = run("trace", PROMPT, "--model", model_folder).stdout
-    for part in ("bfjfoi", "probability", "influence resolved", "rows sum to", "feature:2/"):
+    for part in ("bfjfoi", "probability", "traced further down", "rows sum to", "feature:2/"):
         assert part in text
 
 

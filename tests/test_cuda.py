@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from circuits.atlas.shipped import atlas_transcoders
-from circuits.attribution.rows import Expansion
+from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.features.active import FeatureSource
 from circuits.features.files.reading import read_transcoders
 from circuits.features.transcoder_set import TranscoderSet
@@ -19,8 +19,8 @@ from circuits.interventions.intervene import generate, intervene
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import read_prompt
 from circuits.model.subject import Subject, read_subject
-from circuits.pipe import TraceSettings, trace
-from circuits.recording.attention import Precision
+from circuits.pipe import trace
+from circuits.recording.precision import Precision
 from graphs import Regime
 from tests.conftest import cached_subject
 from tests.test_adjoint import DICTIONARIES

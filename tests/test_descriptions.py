@@ -15,7 +15,8 @@ from rich.console import Console
 
 import graphs
 import viz
-from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.attribution.targets import read_targets
+from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.files.reading import read_transcoders
 from circuits.features.labels import FeatureFileError, feature_files, write_feature_files
 from circuits.pipe import trace

@@ -24,6 +24,8 @@ for name in {names}:
 
 import circuits
 
+circuits.read_subject("atlas-small")
+
 assert {{(name, dtype, 1) for name in {names} for dtype in (torch.float32, torch.float64)}} <= set(
     seen
 ), seen
@@ -32,7 +34,7 @@ assert all(seen[first][2] == 1 for first in at.values()), seen
 """
 
 
-def test_importing_circuits_calls_them_on_one_number_first():
+def test_loading_a_model_calls_them_on_one_number_first():
     names = [function.__name__ for function in IN_MKL]
     code = WATCHED.format(names=names)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import headwater.cli.graph_files
+import headwater.cli.show
 from graphs.formats.storage import write_graph
 from headwater.terminal.ending import TRACEBACK
 from tests.graph_oracles import make_graph
@@ -132,7 +132,7 @@ def test_what_nobody_expected_is_no_failed_check(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(headwater.cli.graph_files, "open_graph", fail)
+    monkeypatch.setattr(headwater.cli.show, "open_graph", fail)
     result = run("show", graph)
     assert result.exit_code == code
     assert sentence in result.stderr

@@ -10,11 +10,12 @@ import circuits.attribution.rows
 from circuits.attribution.cost import Plan
 from circuits.attribution.estimate import Stages, begin, estimate
 from circuits.attribution.local_replacement import local_replacement
-from circuits.attribution.rows import Expansion, Sweeper, expand, prepare_sweep
-from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.attribution.rows import Sweeper, expand, prepare_sweep
+from circuits.attribution.targets import read_targets
+from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
 from circuits.features.neurons import Neurons
 from circuits.model.subject import Subject
-from circuits.pipe import TraceSettings, estimate_trace, trace
+from circuits.pipe import estimate_trace, trace
 from circuits.recording.record import record
 from tests.tiny import tiny_prompt, tiny_subject, toy_dictionary
 

@@ -9,7 +9,7 @@ import torch
 import circuits.attribution.cost
 from circuits.attribution.cost import Costs
 from circuits.attribution.local_replacement import local_replacement
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.active import ActiveFeatures
 from circuits.model.subject import Subject
 from tests.conftest import cached_subject

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from circuits.features.files.reading import read_transcoders
 from circuits.features.files.tensors import WeightsFormatError, mapped
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import (
     BatchTopK,
     GroupMax,

@@ -11,8 +11,7 @@ import torch
 
 import circuits.interventions.additions
 import circuits.interventions.batches
-from circuits.attribution.rows import Expansion
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
 from circuits.features.active import FeatureSource
 from circuits.features.hybrid import Filled
 from circuits.features.neurons import Neurons
@@ -21,7 +20,7 @@ from circuits.interventions.experiment import Experiment, ExperimentError, prepa
 from circuits.interventions.intervene import Outcomes, at_targets, generate, intervene
 from circuits.model.architectures import part
 from circuits.model.subject import Subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from circuits.recording.record import record
 from graphs import (
     Add,

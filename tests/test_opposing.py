@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import graphs
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.trace_settings import TargetSettings, TraceSettings
 from circuits.model.subject import Subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from graphs import NodeKind, SelectionError
 from graphs.analysis.opposing import named_targets, opposing, total_effects
 from tests.test_cli import assert_refused, run

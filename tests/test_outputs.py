@@ -9,7 +9,7 @@ import pytest
 
 import graphs
 from graphs import GraphFileError
-from headwater.cli.usage import UsageError
+from headwater.arguments.usage import UsageError
 from headwater.outputs.kinds import Kind, kind_of
 from headwater.outputs.places import Output, output_to, require_folder, require_outputs
 from tests.test_audit_command import contents
@@ -85,11 +85,11 @@ WRITTEN = {
     "trace fjfoi --model {model} --html": "foreign.json",
     "prune one.safetensors --html": "two.safetensors",
     "prune one.safetensors --out": "thesis.md",
-    "view one.safetensors --html": "thesis.md",
+    "view one.safetensors --out": "thesis.md",
     "export one.safetensors --out": "two.annotations.json",
     "export one.safetensors --format node-link --out": "foreign.json",
     "import foreign.json --out": "thesis.md",
-    "compare one.safetensors two.safetensors --html": "foreign.json",
+    "compare one.safetensors two.safetensors --out": "foreign.json",
     "profile {model} prompts.txt --out": "one/graph.safetensors",
 }
 

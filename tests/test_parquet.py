@@ -77,6 +77,6 @@ def test_an_empty_graph_is_written(tmp_path):
 
 def test_pyarrow_may_be_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(GraphFileError, match=r"Parquet needs pyarrow; run: pip install"):
+    with pytest.raises(GraphFileError, match=r"Tables need pyarrow; run: pip install"):
         write_parquet(GRAPH, tmp_path / "a")
     assert not list(tmp_path.iterdir())

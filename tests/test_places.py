@@ -20,7 +20,7 @@ from circuits.features.files.locations import (
 )
 from circuits.features.files.reading import read_transcoders
 from circuits.features.files.tensors import WeightsFormatError
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder_set import DictionaryMismatch
 from circuits.model.hub import HubError, open_repository
 from tests import format_writers as writers

@@ -16,10 +16,11 @@ from circuits.atlas.shipped import atlas_transcoders
 from circuits.evaluation.profiling import profile, read_texts
 from circuits.features.active import FeatureSource
 from circuits.features.files.reading import read_transcoders
-from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
+from circuits.features.hook_points import MlpPoints
 from circuits.features.hybrid import Filled
 from circuits.features.neuron_layer import neuron_layer
 from circuits.features.neurons import Neurons
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import empty_transcoder
 from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
 from circuits.model.prompt import PromptError, read_prompt

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from headwater.arguments.prompted import LARGEST_PROMPT, given_prompt
 from headwater.cli.main import app
-from headwater.cli.prompted import LARGEST_PROMPT, given_prompt
 from tests.test_cli import PROMPT, assert_refused, run
 from tests.test_weights import per_layer
 

@@ -108,7 +108,6 @@ def hostile_file(tmp_path: Path) -> Path:
         ("paths", "GRAPH", "--from", HOSTILE),
         ("group", "GRAPH"),
         ("consensus", "GRAPH", "GRAPH"),
-        ("compare", "GRAPH", "GRAPH"),
         ("compare", "GRAPH", "OTHER"),
         ("view", "GRAPH", "OTHER", "--html", "OUT.html"),
         ("export", "GRAPH", "--out", "OUT.json"),

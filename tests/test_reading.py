@@ -31,7 +31,8 @@ def test_paths_are_listed_and_told(folder: Path):
     assert told.exit_code == 0, told.output
     lines = told.stdout.splitlines()
     assert "of all influence flows between these nodes" in lines[0]
-    assert sum("Dallas" in line and "Austin" in line for line in lines) == 3
+    assert sum("token:" in line and "Dallas" in line for line in lines) == 3
+    assert sum("logit:" in line and "Austin" in line for line in lines) == 3
     data = json.loads(run("paths", graph, "--from", "token:Dallas", "-k", "3", "--json").stdout)
     shares = [path["share"] for path in data["paths"]]
     assert shares == sorted(shares, reverse=True)

@@ -13,15 +13,17 @@ import torch
 from transformers import AutoTokenizer
 
 from circuits.attribution.graph import RECORDING_LIMIT
-from circuits.attribution.rows import Expansion
+from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.evaluation.ablation import Ablation
-from circuits.evaluation.check import CheckSettings, check
+from circuits.evaluation.check import check
+from circuits.evaluation.evaluation_settings import CheckSettings
 from circuits.features.neurons import Neurons
 from circuits.interventions.experiment import prepare
 from circuits.interventions.intervene import intervene
-from circuits.model.prompt import DEFAULT_RULE, PromptRule, opening_ids, read_prompt
+from circuits.model.prompt import opening_ids, read_prompt
+from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.model.subject import Subject, read_subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from circuits.recording.record import record
 from graphs import AttributionGraph, Bos, Intervention, Regime, summarise
 

@@ -14,13 +14,12 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_array
 
 import graphs
-from circuits.attribution.rows import Expansion
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
 from circuits.evaluation.recomputed import rows_report
 from circuits.features.active import FeatureSource
 from circuits.interventions.experiment import ExperimentError, prepare
 from circuits.model.subject import Subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from graphs import AttributionGraph, NodeKind
 from tests.conftest import skip_without_neurons
 from tests.test_cli import PROMPT, assert_refused, run

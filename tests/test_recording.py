@@ -8,7 +8,7 @@ from circuits import trace
 from circuits.attribution.graph import replay_difference
 from circuits.attribution.local_replacement import local_replacement
 from circuits.attribution.sources import build_sources
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.neurons import Neurons
 from circuits.model.frozen import DamagedWeights, FrozenModel
 from circuits.model.prompt import PromptError

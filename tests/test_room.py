@@ -19,15 +19,14 @@ from circuits.attribution.cost import (
     require_room_to_sweep,
 )
 from circuits.attribution.local_replacement import local_replacement
-from circuits.attribution.rows import Expansion
 from circuits.attribution.sources import build_sources
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
 from circuits.features.neurons import Neurons
 from circuits.machine import free_bytes, free_device_bytes, held_bytes
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import Prompt, PromptError
 from circuits.model.subject import Subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from circuits.recording.attention import Attention
 from circuits.recording.record import Recording, record
 from tests.test_estimate import plan, prepared

@@ -19,15 +19,14 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+import circuits
 import graphs
-import headwater.cli.serve
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.trace_settings import TargetSettings, TraceSettings
 from circuits.interventions.experiment import prepare
 from circuits.interventions.intervene import intervene
-from circuits.pipe import TraceSettings
 from circuits.progress import ignore_progress
+from headwater.arguments.usage import UsageError
 from headwater.cli.serve import HOST, ModelWorkspace, _listen, free_path
-from headwater.cli.usage import UsageError
 from headwater.server.jobs import MOST_QUEUED
 from headwater.server.site import LARGEST_BODY
 from tests.browser import needs_chromium
@@ -216,7 +215,7 @@ def test_two_servers_of_one_folder_lose_no_graph(tmp_path: Path, monkeypatch: py
         time.sleep(0.2)
         write(graph, path)
 
-    monkeypatch.setattr(headwater.cli.serve, "trace", lambda *_: layered(0))
+    monkeypatch.setattr(circuits, "trace", lambda *_: layered(0))
     monkeypatch.setattr(graphs, "write_graph", slowly)
     with ThreadPoolExecutor(2) as servers:
         names = servers.map(lambda prompt: workspace.trace(prompt, ignore_progress), ["fj", "fj"])

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from circuits.attribution.graph import LEAST_RATIO
-from circuits.attribution.rows import Expansion
+from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.model.frozen import FrozenModel
 from circuits.model.subject import Subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from graphs import AttributionGraph, NodeKind, influence
 from tests.conftest import cached_subject
 from tests.tiny import tiny_model, tiny_prompt, toy_dictionary

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.attribution.targets import Direction, TargetSettings, read_targets
+from circuits.attribution.targets import read_targets
+from circuits.attribution.trace_settings import Direction, TargetSettings
 from circuits.model.subject import Subject
 from circuits.recording.record import record
 from graphs import NodeKind

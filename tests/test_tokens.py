@@ -12,11 +12,11 @@ from circuits.attribution.target_names import candidates
 from circuits.model.prompt import (
     GEMMA_3_CHAT_OPENING,
     PromptError,
-    PromptRule,
     count_prefix,
     opening_ids,
     read_prompt,
 )
+from circuits.model.prompt_rule import PromptRule
 from graphs import Bos, Opening, PrefixRule
 from tests.tiny import toy_tokenizer
 from tests.tokenizers_like import llama_like

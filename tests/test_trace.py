@@ -7,14 +7,13 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from circuits.attribution.rows import Expansion
 from circuits.attribution.sweep import build_forward_prefix
-from circuits.attribution.targets import Direction, TargetSettings
+from circuits.attribution.trace_settings import Direction, Expansion, TargetSettings, TraceSettings
 from circuits.features.neurons import Neurons
 from circuits.model.architectures import LAYOUTS, stacked_values
 from circuits.model.frozen import FrozenModel
 from circuits.model.subject import Subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from circuits.recording.record import record
 from graphs import AttributionGraph, NodeKind, influence
 from tests.conftest import cached_subject, skip_without_neurons

@@ -13,8 +13,8 @@ import circuits.training.corpus_choice
 import graphs
 from circuits.features.files.reading import read_transcoders
 from circuits.features.labels import feature_files
-from circuits.training.loop import CHECKPOINT, LOG
-from circuits.training.settings import TrainingError
+from circuits.training.loop import LOG
+from circuits.training.settings import CHECKPOINT, TrainingError
 from graphs.disk.leftovers import temporary_path
 from tests.test_audit_command import contents
 from tests.test_cli import assert_refused, run

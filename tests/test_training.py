@@ -21,10 +21,11 @@ from torch import Tensor
 
 from atlas_words import atlas_tokenizer
 from circuits.features.files.reading import read_transcoders
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.frozen import FrozenModel
-from circuits.model.prompt import PromptError, PromptRule, read_prompt
+from circuits.model.prompt import PromptError, read_prompt
+from circuits.model.prompt_rule import PromptRule
 from circuits.model.subject import Subject
 from circuits.recording.record import record
 from circuits.training import loop
@@ -41,9 +42,9 @@ from circuits.training.corpus import (
 )
 from circuits.training.dictionary import TrainedDictionary, far_apart, from_examples
 from circuits.training.export import write_transcoders
-from circuits.training.loop import CHECKPOINT, LOG, Logged, schedule, thresholds, train
+from circuits.training.loop import LOG, Logged, schedule, thresholds, train
 from circuits.training.losses import Step, step_loss
-from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
+from circuits.training.settings import CHECKPOINT, Kind, Sparsity, TrainingError, TrainSettings
 from circuits.training.sparsity import active, batch_top_k, jump_relu, kth_largest, top_k
 from graphs import Bos, DictionaryIdentity
 from tests.conftest import cached_subject

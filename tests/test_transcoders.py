@@ -7,9 +7,10 @@ import torch
 
 from circuits.attribution.local_replacement import local_replacement
 from circuits.attribution.sources import build_sources
-from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.attribution.targets import read_targets
+from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.active import ActiveFeatures
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import JumpReLU, ReLU, TopK
 from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
 from circuits.model.subject import Subject

@@ -12,10 +12,8 @@ from typing import Any
 
 import pytest
 
+import circuits
 import graphs
-import headwater.cli.check
-import headwater.cli.intervene
-import headwater.cli.reading
 from graphs.core.regime import Regime
 from graphs.core.report import ReplacementReport, Report
 from tests.test_cli import assert_refused, run
@@ -160,9 +158,9 @@ def scaled(path: Path, layer: int):
 def test_a_check_and_interventions_at_once_are_all_kept(
     traced: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    meanwhile(monkeypatch, headwater.cli.check, "check", lambda: scaled(traced, 0))
+    meanwhile(monkeypatch, circuits, "check", lambda: scaled(traced, 0))
     assert run("check", traced, *CHECK).exit_code in (0, 1)
-    meanwhile(monkeypatch, headwater.cli.intervene, "intervene", lambda: scaled(traced, 1))
+    meanwhile(monkeypatch, circuits, "intervene", lambda: scaled(traced, 1))
     assert scaled(traced, 2).exit_code == 0
     header = graphs.read_graph(traced).provenance
     assert header.report is not None
@@ -173,10 +171,10 @@ def test_what_cannot_be_kept_is_printed(traced: Path, monkeypatch: pytest.Monkey
     reason = "The result is printed but not stored: {}"
     another = layered(1)
     for command, module, name in (
-        (("check", traced, *CHECK), headwater.cli.check, "check"),
+        (("check", traced, *CHECK), circuits, "check"),
         (
             ("intervene", traced, "--scale", "layer:1=0", "--save"),
-            headwater.cli.intervene,
+            circuits,
             "intervene",
         ),
     ):

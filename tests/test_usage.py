@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from graphs.formats.storage import write_graph
-from headwater.cli.usage import UsageError, require_consistent
+from headwater.arguments.usage import UsageError, require_consistent
 from headwater.terminal.ending import RENAMED
 from tests.graph_oracles import make_graph
 from tests.test_cli import assert_refused, run

@@ -68,7 +68,7 @@ def test_several_graphs_go_into_one_page_and_each_two_are_matched(graph: Path, t
     page = tmp_path / "page.html"
     assert_refused(run("view", graph, *others, "--html", page), "holds at most 8 graphs, got 9")
     assert not page.exists()
-    assert_refused(run("view", graph, others[0], "--html", others[0]), "give --html another name")
+    assert_refused(run("view", graph, others[0], "--html", others[0]), "give --out another name")
     assert run("view", graph, *others[:2], "--html", page).exit_code == 0
     data = data_of(page)
     assert [len(one["tokens"]) for one in data["graphs"]] == [3, 3, 3]

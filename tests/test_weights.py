@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from circuits.features.files.reading import WeightsFormatError, read_dictionary, read_transcoders
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import JumpReLU, ReLU, TopK
 from tests import format_writers as writers
 from tests.tiny import toy_dictionary

@@ -9,7 +9,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import JumpReLU, Nonlinearity, ReLU, TopK, Transcoder
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.architectures import LAYOUTS

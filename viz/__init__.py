@@ -1,59 +1,9 @@
-"""Views of attribution graphs: text for terminals, plotly figures, HTML pages.  No torch."""
+"""Views of attribution graphs: text for terminals, plotly figures, HTML pages.  No torch.
 
-from viz.page.audit_page import write_audit
-from viz.page.comparison_page import write_comparison
-from viz.page.front import front_page
-from viz.page.notebook import NotebookPage, show
-from viz.page.page import MOST_GRAPHS, served_page, write_page, write_pages
-from viz.page.part import ALLOWED_NODES, MOST_NODES
-from viz.page.prompts_page import prompt_scores, prompts_text, write_prompts
-from viz.plot.comparing import depth_profile, matched_flow, scores_with_null
-from viz.plot.figure import figure
-from viz.plot.layout import Placement, layout
-from viz.text.audited import audit_text
-from viz.text.compared import comparison_scores, comparison_text
-from viz.text.consensual import consensus_text
-from viz.text.corresponding import correspondence_scores, correspondence_text
-from viz.text.described import description_text
-from viz.text.effects import effects_tables
-from viz.text.opposed import opposing_text
-from viz.text.path_text import describe_path, describe_paths, groups_text, paths_text
-from viz.text.terminal import report_table, summary_tables
+Public names are in `__init__.pyi`, and are imported when they are first used.
+"""
 
-__all__ = [
-    "ALLOWED_NODES",
-    "MOST_GRAPHS",
-    "MOST_NODES",
-    "NotebookPage",
-    "Placement",
-    "audit_text",
-    "comparison_scores",
-    "comparison_text",
-    "consensus_text",
-    "correspondence_scores",
-    "correspondence_text",
-    "depth_profile",
-    "describe_path",
-    "describe_paths",
-    "description_text",
-    "effects_tables",
-    "figure",
-    "front_page",
-    "groups_text",
-    "layout",
-    "matched_flow",
-    "opposing_text",
-    "paths_text",
-    "prompt_scores",
-    "prompts_text",
-    "report_table",
-    "scores_with_null",
-    "served_page",
-    "show",
-    "summary_tables",
-    "write_audit",
-    "write_comparison",
-    "write_page",
-    "write_pages",
-    "write_prompts",
-]
+# pyright: basic
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -33,7 +33,8 @@ from torch import Tensor
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.rows import CollectedRows, Sweeper
 from circuits.attribution.sweep import BLOCK_WEIGHTS, block_positions
-from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.attribution.targets import read_targets
+from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.active import ActiveFeatures, FeatureSource
 from circuits.features.hook_points import slots
 from circuits.machine import (

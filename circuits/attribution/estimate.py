@@ -22,12 +22,13 @@ from circuits.attribution.rows import (
     FIRST_ROUND,
     GROWTH,
     CollectedRows,
-    Expansion,
     Sweeper,
     expand,
+    most_rows,
     no_rows,
     upcoming,
 )
+from circuits.attribution.trace_settings import Expansion
 from circuits.machine import held_bytes, is_accelerator, wait_for
 from circuits.progress import Progress, ignore_progress
 
@@ -83,7 +84,7 @@ class Begun(NamedTuple):
 def begin(sweeper: Sweeper, expansion: Expansion, progress: Progress = ignore_progress) -> Begun:
     """Rows of the targets and of the first features, and how fast some of the later ones come."""
     features = sweeper.local.features
-    limit = expansion.limit(len(features))
+    limit = most_rows(expansion, len(features))
     few = replace(expansion, everything=False, max_features=min(FIRST_ROUND, limit))
     progress("sweep", 0, limit)
     rows = expand(sweeper, few, progress)

@@ -31,7 +31,8 @@ from circuits.machine import in_float64
 from circuits.model.frozen import DamagedWeights
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
-from circuits.recording.attention import Precision, attended, attention_constant
+from circuits.recording.attention import attended, attention_constant
+from circuits.recording.precision import Precision
 from circuits.recording.record import relative_difference
 from graphs.analysis.influence import ranks, resolved_share
 from graphs.core.graph import AttributionGraph

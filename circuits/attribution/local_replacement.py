@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.attribution.targets import Targets, TargetSettings, read_targets
+from circuits.attribution.targets import Targets, read_targets
+from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
 from circuits.machine import is_accelerator, on_device
 from circuits.model.frozen import DamagedWeights, FrozenModel
@@ -24,12 +25,13 @@ from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
 from circuits.recording.record import Recording, record
+from graphs.core.brief import Brief
 
 SHORT = 8  # a prefix of an eighth of the prompt
 
 
-@dataclass(frozen=True)
-class LocalReplacement:
+@dataclass(frozen=True, repr=False)
+class LocalReplacement(Brief):
     """A model on one prompt, linear between what enters the residual stream and its targets."""
 
     frozen: FrozenModel

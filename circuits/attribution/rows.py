@@ -28,6 +28,7 @@ from circuits.attribution.groups import groups_of
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.sources import Sources, build_sources
 from circuits.attribution.sweep import ForwardPrefix, blocks_of, build_forward_prefix, sweep_block
+from circuits.attribution.trace_settings import Expansion
 from circuits.machine import (
     WorkingMemory,
     each_block,
@@ -41,8 +42,10 @@ from circuits.machine import (
 )
 from circuits.model.frozen import Covectors
 from circuits.progress import Progress, ignore_progress
-from circuits.recording.attention import Attention, Precision
+from circuits.recording.attention import Attention
+from circuits.recording.precision import Precision
 from graphs.analysis.influence import carry_down
+from graphs.core.brief import Brief
 
 RUN = 64  # adjacent entries of a sorted row that are summed together
 OnPlanned = Callable[["Sweeper", "CollectedRows", Any], "Sweeper"]
@@ -51,20 +54,6 @@ SPLIT_PARTS = 9  # as many where products are split, whose factors lie beside th
 PARTS = 3  # of working memory: rows before they are thinned, a group of targets, thinning
 FIRST_ROUND = 256  # features expanded after the targets
 GROWTH = 2  # features that a later round adds per row that is there
-
-
-@dataclass(frozen=True)
-class Expansion:
-    """How far to expand."""
-
-    max_features: int = 4096  # largest number of features to expand
-    tolerance: float = 0.0  # stop when at most this share of influence is unresolved
-    kept_share: float = 0.999  # of each row's absolute sum, kept as edges
-    everything: bool = False  # expand every active feature, regardless of the limits above
-
-    def limit(self, n_features: int) -> int:
-        """The largest number of features to expand, of `n_features`."""
-        return n_features if self.everything else min(self.max_features, n_features)
 
 
 class ThinRows(NamedTuple):
@@ -175,8 +164,8 @@ class SparseRows:
 CollectedRows = SparseRows | DenseRows
 
 
-@dataclass(frozen=True)
-class RowTargets:
+@dataclass(frozen=True, repr=False)
+class RowTargets(Brief):
     """What rows are of."""
 
     covectors: Covectors
@@ -326,7 +315,7 @@ def expand(
     """
     n_features, rows = len(sweeper.local.features), no_rows(sweeper, settings.kept_share)
     sweeper.add_targets(rows)
-    limit = settings.limit(n_features)
+    limit = most_rows(settings, n_features)
     expanded, is_planned = np.zeros(n_features, dtype=bool), False
     while (done := int(expanded.sum())) < limit:
         order, size = upcoming(sweeper, rows, expanded, settings)
@@ -342,6 +331,11 @@ def expand(
             lambda swept, done=done: progress("sweep", done + swept, limit),
         )
     return rows
+
+
+def most_rows(settings: Expansion, n_features: int) -> int:
+    """The largest number of features to expand, of `n_features`."""
+    return n_features if settings.everything else min(settings.max_features, n_features)
 
 
 def no_rows(sweeper: Sweeper, kept_share: float) -> CollectedRows:
@@ -361,7 +355,7 @@ def upcoming(
     None come next if too little influence is unresolved.
     """
     pending = len(expanded) - int(expanded.sum())
-    budget = settings.limit(len(expanded)) - int(expanded.sum())
+    budget = most_rows(settings, len(expanded)) - int(expanded.sum())
     if settings.everything or (settings.tolerance <= 0 and pending <= budget):
         return np.flatnonzero(~expanded), pending
     seed = np.zeros(rows.n_nodes)

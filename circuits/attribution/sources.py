@@ -38,11 +38,12 @@ from circuits.machine import is_accelerator, on_device
 from circuits.model.frozen import FrozenModel
 from circuits.recording.attention import attended, attention_constant
 from circuits.recording.record import Recording
+from graphs.core.brief import Brief
 from graphs.core.nodes import NodeKind, NodeTable
 
 
-@dataclass(frozen=True)
-class Tiles:
+@dataclass(frozen=True, repr=False)
+class Tiles(Brief):
     """Vectors with a position and a column each, packed so that one batched product reads them.
 
     How many tiles and sources there are up to a position is known on the host.
@@ -87,8 +88,8 @@ class Tiles:
             up_to[:, self.bias_column].addmv_(flat, self.is_constant[: flat.shape[1]])
 
 
-@dataclass(frozen=True)
-class LayerSources:
+@dataclass(frozen=True, repr=False)
+class LayerSources(Brief):
     """Sources that enter at one layer."""
 
     tiles: Tiles  # features, errors and constants, added by the MLP
@@ -127,8 +128,8 @@ class PrefixValues:
             rows[: len(covector)].index_add_(1, self.column, weights)
 
 
-@dataclass(frozen=True)
-class Sources:
+@dataclass(frozen=True, repr=False)
+class Sources(Brief):
     """All columns of a row."""
 
     first: int  # first swept position, after the prefix

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.trace_settings import TargetSettings
 from circuits.machine import in_float64
 from circuits.model.prompt import Prompt, TargetError, encode, require_known
 from circuits.model.spelling import ANCHOR, entries, spell
@@ -29,19 +29,25 @@ class NamedToken(NamedTuple):
     """A token, and a remark on the choice."""
 
     token: int
-    remark: str = ""  # one sentence if several tokens have the text
+    remark: str = ""  # one sentence if several tokens have the text, or another is meant
 
 
 def named_token(text: str, subject: Subject, prompt: Prompt, position: int = -1) -> NamedToken:
     """The token with this text that is most probable at a position of the prompt.
 
-    The model runs only if there are several.  Raises TargetError, listing its tokens, for a text
-    that is not one token, and PromptError as `circuits.recording.record.record`.
+    The model runs only if there are several, or one with a space in front.  Raises TargetError,
+    listing its tokens, for a text that is not one token, and PromptError as
+    `circuits.recording.record.record`.
     """
     found = candidates(text, subject.tokenizer)
-    if len(found) == 1:
+    plain = not text[:1].isspace() and not _ID.fullmatch(text)
+    spaced = _spaced(text, found, subject) if plain else tuple[int, ...]()
+    if len(found) == 1 and not spaced:
         return NamedToken(found[0])
     probabilities = in_float64(record(subject.frozen, prompt, position).logits).softmax(-1)
+    if len(found) == 1:
+        own, other = (float(probabilities[token]) for token in (found[0], spaced[0]))
+        return NamedToken(found[0], _with_space(text, own, other) if other > own else "")
     known = [token for token in found if token < len(probabilities)]
     by_token = {token: float(probabilities[token]) for token in known}
     ordered = sorted(known, key=lambda token: -by_token[token])
@@ -51,6 +57,19 @@ def named_token(text: str, subject: Subject, prompt: Prompt, position: int = -1)
         ordered[0],
         f"{text!r} is the text of {len(ordered)} tokens, of which the most probable is used: "
         f"{listed}{more}; choose another by its id.",
+    )
+
+
+def _spaced(text: str, found: tuple[int, ...], subject: Subject) -> tuple[int, ...]:
+    """The token of a text behind a space, where that is another one."""
+    behind = entries(f" {text}", subject.tokenizer)
+    return tuple(token for token in behind if token not in found)[:1]
+
+
+def _with_space(text: str, own: float, other: float) -> str:
+    return (
+        f"The token {text!r} has probability {own:.2g} and {f' {text}'!r} has {other:.2g}: if the "
+        "next word is meant, begin it with a space."
     )
 
 

@@ -17,37 +17,18 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from circuits.attribution.trace_settings import Direction, TargetSettings
 from circuits.machine import in_float64, on_device
 from circuits.model.frozen import Covectors, FrozenModel
 from circuits.model.prompt import TargetError
 from circuits.recording.record import Recording
+from graphs.core.brief import Brief
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Target
 
 
-@dataclass(frozen=True)
-class Direction:
-    """Any vector as a target."""
-
-    text: str  # what it stands for
-    vector: Float[Tensor, " d_model"]
-    layer: int | None = None  # block whose MLP input it reads; None: the normalised final residual
-
-
-@dataclass(frozen=True)
-class TargetSettings:
-    """What to explain; without tokens and directions, the most probable next tokens."""
-
-    tokens: tuple[int, ...] = ()  # vocabulary ids, each with weight 1
-    against: int | None = None  # explain logit(token) - logit(against) instead, per token
-    directions: tuple[Direction, ...] = ()
-    position: int = -1  # token position whose output is explained
-    probability_mass: float = 0.95  # of the next tokens that are explained
-    max_logits: int = 10
-
-
-@dataclass(frozen=True)
-class Targets:
+@dataclass(frozen=True, repr=False)
+class Targets(Brief):
     """The rows that a sweep starts from."""
 
     covectors: Covectors

@@ -8,22 +8,24 @@ of the same layers whose activations differ.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from circuits.attribution.target_names import named_targets
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.trace_settings import TargetSettings
 from circuits.evaluation.contrast import AlignedFeature, DifferingFeatures, differing_features
+from circuits.evaluation.evaluation_settings import AuditSettings
 from circuits.features.active import FeatureSource
 from circuits.interventions.experiment import Experiment, prepare
 from circuits.interventions.intervene import Outcomes, at_targets, intervene
 from circuits.machine import in_float64
-from circuits.model.prompt import DEFAULT_RULE, Prompt, PromptRule, read_prompt
+from circuits.model.prompt import Prompt, read_prompt
+from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.model.subject import Subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from circuits.progress import Progress, ignore_progress
 from circuits.recording.record import record
 from graphs.comparison.compare import compare
@@ -35,16 +37,6 @@ from graphs.interventions.pairs import PromptPair
 from graphs.interventions.reporting import set_report
 
 Both = tuple[Experiment, Experiment]
-
-
-@dataclass(frozen=True)
-class AuditSettings:
-    """How pairs are compared."""
-
-    mediators: int = 20  # features of largest attribution, tested alone and together
-    random_sets: int = 20
-    seed: int = 0
-    trace: TraceSettings = field(default_factory=TraceSettings)  # apart from its targets
 
 
 def audit(

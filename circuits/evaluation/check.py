@@ -6,7 +6,6 @@ on the prompt, also those pruned from the graph.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
 
@@ -15,6 +14,7 @@ from jaxtyping import Bool, Int
 from numpy import ndarray
 
 from circuits.evaluation.ablation import Ablation
+from circuits.evaluation.evaluation_settings import CheckSettings
 from circuits.evaluation.recomputed import rows_report
 from circuits.evaluation.replacement import replacement_report
 from circuits.features.hybrid import Filled
@@ -24,27 +24,13 @@ from circuits.interventions.intervene import Outcomes, intervene
 from circuits.interventions.origin import ExperimentError
 from circuits.machine import in_float64
 from circuits.progress import Progress, ignore_progress
-from graphs.analysis.prune import PruneSettings, prune
+from graphs.analysis.prune import prune
 from graphs.core.graph import AttributionGraph, row_sizes
 from graphs.core.nodes import NodeKind
 from graphs.core.regime import Regime
 from graphs.core.report import KS, CurveReport, EffectReport, Receivers, Report, StrongestReport
 from graphs.interventions.changes import Change, Intervention
 from graphs.interventions.reporting import areas, effect_report, set_report
-
-
-@dataclass(frozen=True)
-class CheckSettings:
-    """Sizes of the tests."""
-
-    features: int = 100  # the most influential features, ablated one by one
-    strongest: int = 20  # features of largest total effect, ablated together
-    random_sets: int = 20  # for each set of features that is tested
-    random_orders: int = 5  # for the curve
-    prune: PruneSettings = field(
-        default_factory=PruneSettings
-    )  # selects an unpruned graph's circuit
-    seed: int = 0
 
 
 def check(

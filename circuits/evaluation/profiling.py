@@ -11,16 +11,19 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.sparse import coo_array, csr_array
 
-from circuits.attribution.targets import TargetSettings, read_targets
+from circuits.attribution.targets import read_targets
+from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.active import ActiveFeatures, FeatureSource
-from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
+from circuits.features.hook_points import MlpPoints
 from circuits.features.hybrid import Filled
 from circuits.features.labels import output_tokens, written
 from circuits.features.neuron_layer import neuron_layer
 from circuits.features.neurons import Neurons
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder_set import DictionaryMismatch
 from circuits.machine import in_float64, on_device
-from circuits.model.prompt import DEFAULT_RULE, Prompt, PromptError, PromptRule, read_prompt
+from circuits.model.prompt import Prompt, PromptError, read_prompt
+from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
 from circuits.recording.record import record

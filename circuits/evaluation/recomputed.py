@@ -21,7 +21,7 @@ from circuits.attribution.rows import Sweeper, no_rows, prepare_sweep
 from circuits.attribution.sources import Sources
 from circuits.interventions.experiment import Experiment
 from circuits.machine import exactly, in_float64
-from circuits.recording.attention import Precision
+from circuits.recording.precision import Precision
 from graphs.analysis.influence import influence
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind

@@ -22,6 +22,7 @@ from circuits.features.hook_points import MlpPoints
 from circuits.machine import exact, in_float64, on_device, on_host
 from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.record import Recording
+from graphs.core.brief import Brief
 from graphs.core.nodes import Description, NodeId
 from graphs.core.provenance import DictionaryIdentity
 
@@ -147,8 +148,8 @@ class LinearPath(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ActiveFeatures:
+@dataclass(frozen=True, repr=False)
+class ActiveFeatures(Brief):
     """The active features of one prompt: one row each, sorted by (layer, pos, index)."""
 
     layer: Int[Tensor, " feat"]  # block whose MLP input the feature reads

@@ -10,30 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from circuits.features.points import Site
 from circuits.features.transcoder import Nonlinearity, pre_activations
 from circuits.features.transcoder_set import DictionaryMismatch
 from circuits.model.architectures import part
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import Prompt
 from circuits.recording.record import Hooks
+from graphs.core.brief import Brief
 from graphs.core.provenance import DictionaryIdentity
-
-
-class Site(StrEnum):
-    """What an autoencoder reconstructs."""
-
-    RESIDUAL = "residual"  # the residual stream after a block
-    MLP = "mlp"  # what the MLP adds to the residual stream
-    MLP_OUTPUT = "mlp-output"  # what the MLP module returns, before a post-norm
-    ATTENTION = "attention"  # what attention adds to the residual stream
-    HEADS = "heads"  # outputs of all heads, concatenated, before W_O
-    TRANSCODER = "transcoder"  # no autoencoder: it reads the MLP's input, writes the MLP's output
 
 
 @dataclass(frozen=True)
@@ -62,8 +52,8 @@ class Autoencoder:
         return self.nonlinearity(pre_activations(vectors, self.encoder, self.encoder_bias))
 
 
-@dataclass(frozen=True)
-class AutoencoderSet:
+@dataclass(frozen=True, repr=False)
+class AutoencoderSet(Brief):
     """Autoencoders of some layers."""
 
     autoencoders: tuple[Autoencoder, ...]

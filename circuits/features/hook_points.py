@@ -1,13 +1,6 @@
 """Where a dictionary reads the residual stream and where it writes to it, as linear maps.
 
-Read points (x is what the MLP's norm reads, n its denominator on this prompt):
-
-    residual     x                      raw residual stream
-    normalised   x / n                  before the norm's gain (LayerNorm: centred)
-    mlp-input    x / n · gain + bias    what the MLP module receives
-
-Write points: `mlp-output` is what the MLP module returns, `contribution` what is added to the
-residual stream.  They differ where a norm follows the MLP (Gemma).
+The points are those of `circuits.features.points`.
 
 Vectors at given positions are packed in tiles, so that one batched product reads all of them: a
 tile is as many slots at one position, a position with more vectors has several, and slots that no
@@ -17,7 +10,6 @@ vector takes are zero.  Positions are known on the host.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -26,23 +18,13 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.machine import on_device
 from circuits.model.frozen import FrozenModel
 from circuits.recording.record import Recording
 
 MOST_PADDING = 3  # largest number of slots per vector
 TILE_WIDTH = 64  # largest tile where positions have unequal numbers of vectors
-
-
-class ReadPoint(StrEnum):
-    RESIDUAL = "residual"
-    NORMALISED = "normalised"
-    MLP_INPUT = "mlp-input"
-
-
-class WritePoint(StrEnum):
-    MLP_OUTPUT = "mlp-output"
-    CONTRIBUTION = "contribution"
 
 
 @dataclass(frozen=True)

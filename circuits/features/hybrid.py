@@ -15,6 +15,7 @@ from circuits.features.neurons import Neurons
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.record import Recording
+from graphs.core.brief import Brief
 from graphs.core.nodes import Description
 
 
@@ -50,8 +51,8 @@ class FilledRows:
         return self.parts[self.filled[layer]].at(layer, active, activation)
 
 
-@dataclass(frozen=True)
-class Filled:
+@dataclass(frozen=True, repr=False)
+class Filled(Brief):
     """Transcoders where a set has them, neurons elsewhere."""
 
     transcoders: TranscoderSet

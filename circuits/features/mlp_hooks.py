@@ -9,7 +9,7 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.model.frozen import FrozenModel, Norm
 from circuits.recording.record import Hooks
 

@@ -27,8 +27,9 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.features.active import ActiveFeatures, LinearPath, Places
-from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
+from circuits.features.hook_points import MlpPoints
 from circuits.features.neuron_layer import NeuronLayer, neuron_layer
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.machine import on_device
 from circuits.model.architectures import affine, part
 from circuits.model.frozen import Covectors, FrozenModel

@@ -23,12 +23,13 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.machine import beside, on_device
+from graphs.core.brief import Brief
 
 CONVERTED_VALUES = 2**26  # of an encoder, per block
 
 
-@dataclass(frozen=True)
-class Transcoder:
+@dataclass(frozen=True, repr=False)
+class Transcoder(Brief):
     """The dictionary of one layer; row f of every matrix belongs to feature f."""
 
     encoder: Float[Tensor, "d_dict d_model"]

@@ -15,13 +15,15 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.features.active import ActiveFeatures, LinearPath, Places
-from circuits.features.hook_points import MlpPoints, ReadPoint, WritePoint
+from circuits.features.hook_points import MlpPoints
 from circuits.features.labels import FeatureFiles
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import JointTopK, Transcoder, empty_transcoder
 from circuits.features.transcoder_layer import TranscoderLayer
 from circuits.machine import beside, free_device_bytes, is_accelerator, on_device, on_host
 from circuits.model.frozen import Covectors, DamagedWeights, FrozenModel
 from circuits.recording.record import Recording
+from graphs.core.brief import Brief
 from graphs.core.nodes import Description
 from graphs.core.provenance import DictionaryIdentity
 from graphs.errors import HeadwaterError
@@ -33,8 +35,8 @@ class DictionaryMismatch(HeadwaterError):
     """A dictionary's shapes do not fit the model."""
 
 
-@dataclass(frozen=True)
-class TranscoderSet:
+@dataclass(frozen=True, repr=False)
+class TranscoderSet(Brief):
     """One transcoder per layer, all with the same read and write points."""
 
     layers: tuple[Transcoder, ...]

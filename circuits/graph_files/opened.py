@@ -6,7 +6,6 @@ import codecs
 from collections.abc import Callable
 from pathlib import Path
 
-from circuits.graph_files.circuit_tracer_pt import open_circuit_tracer
 from graphs import (
     NO_ANNOTATIONS,
     ReadGraph,
@@ -34,6 +33,9 @@ def open_graph(path: Path | str, spell: Callable[[int], str] | None = None) -> R
     path = Path(path)
     match _suffix(path):
         case ".pt":
+            # Here, since only these files need torch, which takes seconds to import.
+            from circuits.graph_files.circuit_tracer_pt import open_circuit_tracer
+
             read = open_circuit_tracer(path, spell)
         case ".json":
             read = read_neuronpedia(path)

@@ -18,7 +18,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.features.active import FeatureLayer
-from circuits.features.hook_points import MlpPoints, WritePoint
+from circuits.features.hook_points import MlpPoints
+from circuits.features.points import WritePoint
 from circuits.interventions.constrained_run import Additions, Hold
 from circuits.interventions.experiment import Experiment
 from circuits.machine import on_device

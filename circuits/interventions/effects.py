@@ -12,9 +12,8 @@ from circuits.machine import in_float64
 from graphs.analysis.influence import influence
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
-from graphs.interventions.effects import Effects, NodeEffect, TokenEffect
-
-SHOWN = 10  # tokens and features by default
+from graphs.interventions.changes import Change
+from graphs.interventions.effects import SHOWN, EditedNode, Effects, NodeEffect, TokenEffect
 
 
 def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SHOWN) -> Effects:
@@ -25,6 +24,9 @@ def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SH
         zip(graph.target_rows().tolist(), (t.text for t in graph.provenance.targets), strict=True)
     )
 
+    intervention = outcomes.interventions[row]
+    held = {str(change.node) for change in intervention.changes}
+
     def effect(node: int) -> NodeEffect:
         return NodeEffect(
             node=str(graph.nodes[node]),
@@ -32,15 +34,32 @@ def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SH
             value=_number(graph.nodes.value[node]),
             measured=_number(measured[node]),
             predicted=_number(predicted[node]),
+            held=str(graph.nodes[node]) in held,
         )
 
     return Effects(
-        what=outcomes.interventions[row].what,
+        what=intervention.what,
         regime=outcomes.regime,
         through=outcomes.through[row],
         targets=tuple(map(effect, texts)),
         tokens=_tokens(experiment, outcomes, row, most),
         features=tuple(map(effect, _most_changed(graph, measured, most))),
+        edited=tuple(_edited(graph, change) for change in intervention.changes),
+        steered=len(intervention.steering),
+    )
+
+
+def _edited(graph: AttributionGraph, change: Change) -> EditedNode:
+    row = graph.find(change.node) if change.node in graph else None
+    if change.node.kind == NodeKind.ERROR:
+        before = 1.0
+    else:
+        before = 0.0 if row is None else float(graph.nodes.activation[row])
+    return EditedNode(
+        node=str(change.node),
+        text="" if row is None else graph.label(row),
+        before=before,
+        after=change.factor * before + change.offset,
     )
 
 

@@ -18,12 +18,13 @@ from circuits.attribution.local_replacement import (
     require_sound,
     written_at,
 )
-from circuits.attribution.targets import TargetSettings
+from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
 from circuits.interventions.origin import ExperimentError, require_dictionary, require_model
 from circuits.machine import exactly
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Provenance
@@ -31,8 +32,8 @@ from graphs.core.provenance import Provenance
 AGREEMENT = 0.05  # of the largest activation: tolerated difference, for other dtypes
 
 
-@dataclass(frozen=True)
-class Experiment:
+@dataclass(frozen=True, repr=False)
+class Experiment(Brief):
     """A graph with the model, dictionary and recording that it belongs to."""
 
     graph: AttributionGraph

@@ -5,18 +5,16 @@ from __future__ import annotations
 import torch
 
 from circuits.atlas.shipped import ATLAS
-from circuits.attribution.rows import Expansion
+from circuits.attribution.trace_settings import Expansion
 from circuits.features.active import FeatureSource
 from circuits.features.files.locations import LocationError
 from circuits.features.files.source import SourceChoice, read_source
 from circuits.interventions.experiment import Experiment, prepare
 from circuits.interventions.origin import ExperimentError
 from circuits.model.packaged import PACKAGED
-from circuits.model.subject import Subject, read_subject
+from circuits.model.subject import DTYPES, Subject, read_subject
 from graphs.core.graph import AttributionGraph
 from graphs.core.provenance import NEURONS, UNKNOWN
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
 def experiment_on(

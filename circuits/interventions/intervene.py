@@ -31,6 +31,7 @@ from circuits.interventions.experiment import Experiment
 from circuits.interventions.recorder import Recorder
 from circuits.machine import exactly, in_float64, on_device
 from circuits.progress import Progress, ignore_progress
+from graphs.core.brief import Brief
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Measured
 from graphs.core.regime import Regime
@@ -39,8 +40,8 @@ from graphs.interventions.edits import EditError
 from graphs.interventions.predict import predict
 
 
-@dataclass(frozen=True)
-class Outcomes:
+@dataclass(frozen=True, repr=False)
+class Outcomes(Brief):
     """Results of interventions, one row each."""
 
     interventions: tuple[Intervention, ...]

@@ -24,7 +24,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from circuits.machine import on_device
+from circuits.machine import on_device, warm_up_mkl
 from circuits.model.architectures import (
     Layout,
     affine,
@@ -35,6 +35,7 @@ from circuits.model.architectures import (
     value_projection,
 )
 from circuits.model.prompt import PromptError
+from graphs.core.brief import Brief
 from graphs.errors import HeadwaterError
 
 
@@ -101,8 +102,8 @@ class BlockModules:
 NORMS = ("attention_norm", "post_attention_norm", "mlp_norm", "post_mlp_norm")
 
 
-@dataclass(frozen=True)
-class FrozenBlock:
+@dataclass(frozen=True, repr=False)
+class FrozenBlock(Brief):
     """Modules and weights of one block, prompt-independent."""
 
     modules: BlockModules
@@ -134,6 +135,7 @@ class FrozenModel:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
+        warm_up_mkl()
         self.model = model
         self.layout: Layout = layout_of(model)
         self.config = model.config.get_text_config()
@@ -272,8 +274,8 @@ class FrozenModel:
         )
 
 
-@dataclass(frozen=True)
-class Covectors:
+@dataclass(frozen=True, repr=False)
+class Covectors(Brief):
     """Targets as covectors on the residual stream that they read.
 
     Where they read is known on the host, so that no accelerator is asked what to do next.

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,16 @@ def _source(name: str, revision: str | None) -> tuple[str, str | None, str | Non
         if Path(name).is_dir():
             _refuse_revision(name, revision, None)
             require_sound_files(Path(name))
+            return name, revision, None
+    _refuse_mistyped(name)
     return name, revision, None
+
+
+def _refuse_mistyped(name: str) -> None:
+    """Raises ModelNotFound for nearly one of our names, before the Hub is asked."""
+    like = get_close_matches(name, (*ATLAS, *PACKAGED), n=1, cutoff=LEAST_SIMILARITY)
+    if like:
+        raise ModelNotFound(f"There is no model {name!r}: did you mean {like[0]!r}?")
 
 
 def _model(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
@@ -146,6 +156,7 @@ def _refuse_revision(name: str, revision: str | None, version: str | None) -> No
         )
 
 
+LEAST_SIMILARITY = 0.8  # of a name to one of ours that is taken as mistyped
 _ADVICE = (
     "give a name on the Hugging Face Hub, a folder written by save_pretrained, "
     f"or one of {', '.join((*ATLAS, *PACKAGED))}"

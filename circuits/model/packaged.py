@@ -20,7 +20,6 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from circuits.model.gguf import convert
 from graphs.disk.files import json_value
 from graphs.disk.leftovers import temporary_folder
 from graphs.errors import HeadwaterError
@@ -94,7 +93,10 @@ def _convert(package: Package, folder: Path, origin: Origin) -> None:
         with temporary_folder(folder.parent) as temporary:
             fresh = temporary / "converted"
             fresh.mkdir()
-            convert(package.weights(temporary), fresh)
+            # Here, since it needs transformers, which takes seconds to import.
+            from circuits.model import gguf
+
+            gguf.convert(package.weights(temporary), fresh)
             (fresh / "origin.json").write_text(json.dumps(asdict(origin)), encoding="utf-8")
             _publish(fresh, folder, origin)
     except (OSError, LookupError, ValueError) as error:

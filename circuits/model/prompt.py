@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
 from circuits.model.packaged import first_sentence
+from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.model.spelling import ANCHOR, speller
+from graphs.core.brief import Brief
 from graphs.core.opening import Bos, Opening, PrefixRule
 from graphs.errors import HeadwaterError
 
@@ -32,16 +35,8 @@ class TargetError(HeadwaterError):
     """The text does not name one token."""
 
 
-@dataclass(frozen=True)
-class PromptRule:
-    """How texts become prompts; by default as the tokenizer does it."""
-
-    bos: Bos = Bos.AUTO
-    n_prefix: int | None = None  # prefix positions; None: decided by their tokens
-
-
-@dataclass(frozen=True)
-class Prompt:
+@dataclass(frozen=True, repr=False)
+class Prompt(Brief):
     """One tokenised prompt."""
 
     text: str  # decoded from the ids, special tokens included
@@ -52,9 +47,6 @@ class Prompt:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-
-DEFAULT_RULE = PromptRule()
 
 
 def read_prompt(
@@ -214,8 +206,19 @@ def require_known(text: str, tokenizer: PreTrainedTokenizerBase) -> None:
     if unknown:
         raise PromptError(
             f"The model's vocabulary does not contain {', '.join(map(repr, unknown))}: "
-            "use words that it was trained on."
+            f"{_offered(unknown, tokenizer)}, or a model of the real world, as in "
+            "--model gemma-3-270m."
         )
+
+
+def _offered(unknown: list[str], tokenizer: PreTrainedTokenizerBase) -> str:
+    """Words of a vocabulary of whole words that are spelled like unknown ones."""
+    known = {word.strip() for word in map(speller(tokenizer), range(len(tokenizer)))}
+    plain = {word.casefold(): word for word in known}
+    like = [get_close_matches(word.casefold(), plain, n=2) for word in unknown]
+    words = dict.fromkeys(plain[one] for some in like for one in some)
+    offered = f"it has {', '.join(map(repr, words))}; " if words else ""
+    return f"{offered}use words that it was trained on"
 
 
 def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -6,25 +6,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from circuits.machine import WITHOUT_FLOAT64
 from circuits.model.fingerprints import fingerprint, model_files
 from circuits.model.frozen import FrozenModel
 from circuits.model.loading import load_model
 from circuits.model.spelling import speller, vocabulary_digest
+from graphs.core.brief import Brief
 from graphs.core.provenance import ModelIdentity
 from graphs.errors import HeadwaterError
 
 AUTO = "auto"
 
 
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
 class DeviceError(HeadwaterError):
     """torch cannot use the device."""
 
 
-@dataclass(frozen=True)
-class Subject:
+class DataTypeError(HeadwaterError):
+    """Numbers of a type that no model can be loaded in."""
+
+
+@dataclass(frozen=True, repr=False)
+class Subject(Brief):
     """The model that is traced, with its tokenizer and its identity."""
 
     frozen: FrozenModel
@@ -57,28 +65,60 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
+def data_type(name: str | torch.dtype) -> torch.dtype:
+    """A type of numbers by its name, one of `DTYPES`.  Raises DataTypeError for any other."""
+    if isinstance(name, torch.dtype):
+        return name
+    if name not in DTYPES:
+        raise DataTypeError(f"The data type {name!r} is not known: choose {', '.join(DTYPES)}.")
+    return DTYPES[name]
+
+
 def read_subject(
     model: str,
     *,
     revision: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     device: str = "cpu",
 ) -> Subject:
-    """Load a model and freeze it.
+    """Load a model and freeze it; a dtype by name is one of `DTYPES`.
 
     Raises ModelNotFound, DeviceError, UnsupportedArchitecture or DamagedWeights.
     """
     place = usable_device(device)
+    dtype = data_type(dtype)
     if dtype == torch.float64 and place.type in WITHOUT_FLOAT64:
         raise DeviceError(f"The device {device!r} has no float64: use --dtype float32.")
     loaded = load_model(model, revision=revision, dtype=dtype, device=place)
-    frozen = FrozenModel(loaded.model)
+    digest = None if loaded.folder is None else fingerprint(model_files(loaded.folder))
+    return _subject(loaded.model, loaded.tokenizer, loaded.name, loaded.revision, digest)
+
+
+def subject_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Subject:
+    """A transformers model that is loaded already, as it is; without gradients from now on.
+
+    Its name is where it came from.  Raises UnsupportedArchitecture or DamagedWeights.
+    """
+    model.eval().requires_grad_(False)
+    model.set_attn_implementation("eager")  # the others do not return their patterns
+    name = str(model.config.name_or_path or type(model).__name__)
+    return _subject(model, tokenizer, name, getattr(model.config, "_commit_hash", None), None)
+
+
+def _subject(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str,
+    revision: str | None,
+    digest: str | None,
+) -> Subject:
+    frozen = FrozenModel(model)
     identity = ModelIdentity(
-        name=loaded.name,
-        architecture=type(loaded.model).__name__,
-        revision=loaded.revision,
+        name=name,
+        architecture=type(model).__name__,
+        revision=revision,
         n_layers=frozen.n_layers,
-        vocabulary=vocabulary_digest(loaded.tokenizer),
-        fingerprint=None if loaded.folder is None else fingerprint(model_files(loaded.folder)),
+        vocabulary=vocabulary_digest(tokenizer),
+        fingerprint=digest,
     )
-    return Subject(frozen, loaded.tokenizer, identity)
+    return Subject(frozen, tokenizer, identity)

@@ -22,7 +22,6 @@ nine tenths of a sweep, are made so.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from jaxtyping import Float, Int
@@ -30,6 +29,7 @@ from torch import Tensor
 
 from circuits.machine import float32_products, is_accelerator
 from circuits.model.frozen import FrozenBlock, FrozenModel
+from circuits.recording.precision import Precision
 from circuits.recording.record import BlockRecording, Recording
 from graphs.errors import HeadwaterError
 
@@ -37,14 +37,6 @@ CACHE_POSITIONS = 2048  # positions per chunk: enough for a fast product, few en
 KEY_CHUNK = 64  # keys mixed at once; earlier queries do not attend to them
 TENSOR_CORES = {"cuda"}  # types of devices with TF32
 KEPT_BITS, HALF = ~0x1FFF, 0x1000  # of a float32's bits: those that TF32 reads, and their rounding
-
-
-class Precision(StrEnum):
-    """How the float32 products of a sweep are made."""
-
-    IEEE = "ieee"  # in float32
-    SPLIT = "3xtf32"  # in tensor cores, split so that they are as exact
-    TF32 = "tf32"  # in tensor cores
 
 
 class PrecisionError(HeadwaterError):

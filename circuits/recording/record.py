@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from circuits.machine import on_device
 from circuits.model.frozen import FrozenModel, Norm, require_finite
 from circuits.model.prompt import Prompt, PromptError
+from graphs.core.brief import Brief
 
 
-@dataclass(frozen=True)
-class BlockRecording:
+@dataclass(frozen=True, repr=False)
+class BlockRecording(Brief):
     """One block's attention pattern, norm denominators and MLP vectors on one prompt."""
 
     pattern: Float[Tensor, "head query key"]  # after softmax, mask and window
@@ -37,8 +38,8 @@ class BlockRecording:
     contribution: Float[Tensor, "pos d_model"]  # what the MLP adds to the residual
 
 
-@dataclass(frozen=True)
-class Recording:
+@dataclass(frozen=True, repr=False)
+class Recording(Brief):
     """One prompt's forward pass."""
 
     prompt: Prompt

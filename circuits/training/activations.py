@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from circuits.features.hook_points import ReadPoint, WritePoint
 from circuits.features.mlp_hooks import mlp_hooks
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import count_prefix
 from circuits.training.corpus import Corpus, has_features, is_held_out

@@ -25,7 +25,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from circuits.evaluation.replacement import Replacement
-from circuits.features.hook_points import WritePoint
+from circuits.features.points import WritePoint
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject
 from circuits.training.activations import padded

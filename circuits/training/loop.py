@@ -21,11 +21,10 @@ from circuits.training.activations import Activations, Stream
 from circuits.training.checkpoint import RunState, read_checkpoint, write_checkpoint
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.losses import Step, step_loss
-from circuits.training.settings import Sparsity, TrainingError, TrainSettings
+from circuits.training.settings import CHECKPOINT, Sparsity, TrainingError, TrainSettings
 from circuits.training.sparsity import kth_largest
 from graphs.disk.files import atomic_write, file_text, json_value, new_folder, reason
 
-CHECKPOINT = "checkpoint.run"  # safetensors, but no part of the dictionary
 LOG = "log.jsonl"
 LOG_EVERY = 50  # steps
 NORMALISE_EVERY = 10  # steps; norms move little in between

@@ -9,13 +9,14 @@ import numpy as np
 from torch import Tensor
 
 import graphs
-from circuits.attribution.rows import Expansion
+from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.prompt import prompt_from_ids
 from circuits.model.subject import Subject
-from circuits.pipe import TraceSettings, trace
+from circuits.pipe import trace
 from circuits.training.activations import padded
 from circuits.training.evaluate import Fidelity, fidelity
+from graphs.core.brief import Brief
 
 DOCUMENTS = 128  # held-out documents that are measured
 PASS_LOGITS = 2**27  # largest number of logits of a pass
@@ -23,8 +24,8 @@ GRAPHS = 20  # held-out documents that are traced
 TRACED_TOKENS = 24  # of each, at most: complete graphs grow with the square of their tokens
 
 
-@dataclass(frozen=True)
-class TrainingReport:
+@dataclass(frozen=True, repr=False)
+class TrainingReport(Brief):
     """Quality of a dictionary."""
 
     fidelity: Fidelity

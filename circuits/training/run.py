@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from circuits.model.prompt import PromptRule, opening_ids, own_bos
+from circuits.model.prompt import opening_ids, own_bos
+from circuits.model.prompt_rule import PromptRule
 from circuits.model.subject import Subject
 from circuits.training.checkpoint import stored_run
 from circuits.training.corpus import Corpus
-from circuits.training.loop import CHECKPOINT
-from circuits.training.settings import TrainSettings
+from circuits.training.settings import CHECKPOINT, TrainSettings
 from graphs.core.opening import Bos, DocumentOpening
 
 ReadCorpus = Callable[[Bos], Corpus]

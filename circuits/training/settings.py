@@ -8,8 +8,10 @@ import math
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from graphs.errors import HeadwaterError
+
+CHECKPOINT = "checkpoint.run"  # file of a run: safetensors, but no part of the dictionary
 
 
 class TrainingError(HeadwaterError):

@@ -15,12 +15,13 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from graphs.analysis.influence import carried, graph_shares, influence
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS
 
 
-@dataclass(frozen=True)
-class Ends:
+@dataclass(frozen=True, repr=False)
+class Ends(Brief):
     """The sets between which paths or flow are measured, as masks of nodes."""
 
     sources: Bool[ndarray, " node"]

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from graphs.analysis.select import SelectionError
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Target
@@ -39,8 +40,8 @@ class Effect:
         return self.on - (self.on_rival or 0.0)
 
 
-@dataclass(frozen=True)
-class Opposing:
+@dataclass(frozen=True, repr=False)
+class Opposing(Brief):
     """Features by their total effect, largest first."""
 
     helping: tuple[Effect, ...]  # raise the prediction more than its rival

@@ -20,7 +20,9 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csc_array
 
-from graphs.analysis.flow import Ends, entering, flow
+from graphs.analysis.flow import Ends, entering, flow, inputs_to_targets
+from graphs.analysis.select import select
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 
 State = tuple[int, int]  # a row, and how many of the sets below the targets have been reached
@@ -40,8 +42,8 @@ class Path:
         return -1 if sum(weight < 0 for weight in self.weights) % 2 else 1
 
 
-@dataclass(frozen=True)
-class Paths:
+@dataclass(frozen=True, repr=False)
+class Paths(Brief):
     """The strongest paths between two sets of nodes."""
 
     listed: tuple[Path, ...]  # strongest first
@@ -54,13 +56,18 @@ class Paths:
         return tuple((shares / self.flow).tolist()) if self.flow > 0 else ()
 
 
-def strongest_paths(graph: AttributionGraph, ends: Ends, k: int = 10) -> Paths:
+def strongest_paths(graph: AttributionGraph, ends: Ends | str | None = None, k: int = 10) -> Paths:
     """The k strongest paths between the ends, or all if there are fewer.
 
-    Raises ValueError if k is below 1.
+    ends: by default from all tokens to all targets; a name as in token:Dallas is where paths start.
+
+    Raises ValueError if k is below 1, SelectionError for a name of no node.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
+    if not isinstance(ends, Ends):
+        whole = inputs_to_targets(graph)
+        ends = whole if ends is None else Ends(select(graph, ends), whole.targets)
     return Paths(_Search(graph, ends).best(k), flow(graph, ends))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -55,7 +56,11 @@ def names_concept(graph: AttributionGraph, row: int, concept: str) -> bool:
     description = graph.description(row)
     if description is None:
         return [token.strip() for token in graph.output_tokens.get(row, ())][:1] == [concept]
-    return concept in re.split(" → | · |, ", description.label)
+    return concept in _concepts(description.label)
+
+
+def _concepts(label: str) -> list[str]:
+    return re.split(" → | · |, ", label)
 
 
 def _of_kind(
@@ -133,5 +138,22 @@ def _concept(graph: AttributionGraph, name: str) -> Bool[ndarray, " node"]:
     features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE)).tolist()
     found[[row for row in features if names_concept(graph, row, name)]] = True
     if not np.any(found):
-        raise SelectionError(f"No feature of this graph has a label that names {name!r}.")
+        raise SelectionError(_no_concept(graph, features, name))
     return found
+
+
+def _no_concept(graph: AttributionGraph, features: list[int], name: str) -> str:
+    """What to say of a concept that no feature has, with those that are spelled like it."""
+    known: dict[str, None] = {}
+    for row in features:
+        description = graph.description(row)
+        words = graph.output_tokens.get(row, ())[:1]
+        known |= dict.fromkeys(
+            map(str.strip, words) if description is None else _concepts(description.label)
+        )
+    plain = name.casefold()
+    like = get_close_matches(plain, [word.casefold() for word in known])
+    meant = [word for word in known if word.casefold() == plain]
+    meant = meant or [word for word in known if word.casefold() in like]
+    did_you = f": did you mean {' or '.join(map(repr, meant[:3]))}?" if meant else "."
+    return f"No feature of this graph has a label that names {name!r}{did_you}"

@@ -11,12 +11,15 @@ from numpy import ndarray
 from graphs.analysis.influence import influence
 from graphs.analysis.scores import Scores, scores
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.opening import Opening
 from graphs.core.provenance import Checks, Provenance, Sink
 from graphs.core.records import as_json
 from graphs.core.report import Report
+
+TOP = 10  # nodes of all layers that are listed
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,16 @@ class NodeLine:
 
 
 @dataclass(frozen=True)
-class Summary:
+class GroupLine:
+    """A group of nodes that somebody, or a program, has put together."""
+
+    name: str
+    members: int  # in the graph
+    influence: float  # of its members, added up
+
+
+@dataclass(frozen=True, repr=False)
+class Summary(Brief):
     """Numbers of a graph and its most influential nodes, layers from the top, tokens last."""
 
     model: str
@@ -58,7 +70,9 @@ class Summary:
     mismatches: tuple[str, ...]  # of the prompt's opening and the dictionary's documents
     targets: tuple[TargetLine, ...]
     remarks: tuple[str, ...]  # caveats of the numbers
-    strongest: tuple[NodeLine, ...]
+    top: tuple[NodeLine, ...]  # of all layers, the most influential first
+    strongest: tuple[NodeLine, ...]  # of each layer
+    groups: tuple[GroupLine, ...]  # supernodes, the most influential first
     n_nodes: int
     n_features: int
     n_edges: int
@@ -106,7 +120,9 @@ def summarise(
             for row, target in zip(graph.target_rows(), source.targets, strict=True)
         ),
         remarks=weight_remarks(graph),
+        top=_top(graph, annotations),
         strongest=_strongest(graph, per_layer, annotations),
+        groups=_groups(graph, annotations),
         n_nodes=len(graph),
         n_features=int(graph.nodes.is_kind(NodeKind.FEATURE).sum()),
         n_edges=int(graph.weights.nnz),
@@ -135,11 +151,34 @@ def weight_remarks(graph: AttributionGraph) -> tuple[str, ...]:
     return (f"{unknown} have an unknown probability and weight 0.",)
 
 
+def _reached(graph: AttributionGraph) -> Float[ndarray, " node"]:
+    total = float(graph.seed.sum())
+    return influence(graph) / total if total > 0 else np.zeros(len(graph))
+
+
+def _top(graph: AttributionGraph, annotations: Annotations) -> tuple[NodeLine, ...]:
+    """Features and tokens with most influence."""
+    reached = _reached(graph)
+    shown = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE, NodeKind.TOKEN))
+    return tuple(
+        _line(graph, node, float(reached[node]), annotations.label(graph, node))
+        for node in _first(shown, reached, TOP)
+    )
+
+
+def _groups(graph: AttributionGraph, annotations: Annotations) -> tuple[GroupLine, ...]:
+    reached = _reached(graph)
+    found = [
+        GroupLine(name, len(rows), float(reached[rows].sum()))
+        for name, rows in annotations.rows(graph).items()
+    ]
+    return tuple(sorted(found, key=lambda group: -group.influence))
+
+
 def _strongest(
     graph: AttributionGraph, per_layer: int, annotations: Annotations
 ) -> tuple[NodeLine, ...]:
-    total = float(graph.seed.sum())
-    reached = influence(graph) / total if total > 0 else np.zeros(len(graph))
+    reached = _reached(graph)
     features = graph.nodes.is_kind(NodeKind.FEATURE)
     layers = np.unique(graph.nodes.layer[features])[::-1]
     groups = [np.flatnonzero(features & (graph.nodes.layer == layer)) for layer in layers]

@@ -21,7 +21,6 @@ from itertools import groupby
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy.optimize import linear_sum_assignment
 
 from graphs.analysis.flow import inputs_to_targets
 from graphs.analysis.influence import influence_shares
@@ -29,6 +28,7 @@ from graphs.analysis.paths import Path, strongest_paths
 from graphs.comparison.compare import Score
 from graphs.comparison.evidence import mean_depth
 from graphs.comparison.matching import Match
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 
 Groups = Mapping[str, Int[ndarray, " _member"]]  # rows of each group
@@ -45,8 +45,8 @@ class Appearance:
     depth: float  # relative, by influence: 0 is the first layer, 1 the last
 
 
-@dataclass(frozen=True)
-class Concept:
+@dataclass(frozen=True, repr=False)
+class Concept(Brief):
     """A group of either graph and the paired group, if there is one."""
 
     first: Appearance | None
@@ -158,6 +158,9 @@ def _number(groups: Groups, count: int, rows: Int[ndarray, " _pair"]) -> Int[nda
 
 
 def _paired(shared: Float[ndarray, "one other"]) -> list[tuple[int, int]]:
+    # Here, since it takes as long to import as a small comparison takes.
+    from scipy.optimize import linear_sum_assignment
+
     ones, others = linear_sum_assignment(shared, maximize=True)
     return [
         (i, j)

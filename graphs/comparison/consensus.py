@@ -22,6 +22,7 @@ from numpy import ndarray
 from graphs.analysis.influence import edge_influence, influence_shares
 from graphs.comparison.matching import identity_keys
 from graphs.comparison.positions import align_prompts
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph, edge_targets
 from graphs.core.identity import same_dictionary
 from graphs.core.nodes import NodeId, NodeKind
@@ -30,8 +31,8 @@ SAMPLES = 1000  # bootstrap samples of prompts
 COLUMNS = 4096  # intervals computed at once
 
 
-@dataclass(frozen=True)
-class Common:
+@dataclass(frozen=True, repr=False)
+class Common(Brief):
     """Statistics of nodes or edges over all prompts, one row each."""
 
     present: Float[ndarray, " row"]  # share of prompts
@@ -40,8 +41,8 @@ class Common:
     high: Float[ndarray, " row"]
 
 
-@dataclass(frozen=True)
-class Consensus:
+@dataclass(frozen=True, repr=False)
+class Consensus(Brief):
     """What several graphs have in common; rows are sorted by the absolute value of the mean."""
 
     nodes: tuple[NodeId, ...]  # positions are those of the first prompt

@@ -34,6 +34,7 @@ from graphs.comparison.evidence import (
 from graphs.comparison.matching import Match, match_by_similarity
 from graphs.comparison.positions import align_prompts
 from graphs.comparison.transport import transport
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeKind
 
@@ -72,8 +73,8 @@ class EvidenceSummary:
     anywhere: float  # mean similarity of all pairs where known
 
 
-@dataclass(frozen=True)
-class Correspondence:
+@dataclass(frozen=True, repr=False)
+class Correspondence(Brief):
     """Matched features of two models, and scores of the match."""
 
     comparison: Comparison

@@ -22,6 +22,7 @@ from numpy import ndarray
 
 from graphs.comparison.profiles import Profile, correlations
 from graphs.comparison.similarities import cosines, weighted_rows, word_overlap
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 
@@ -29,8 +30,8 @@ DEPTH_BAND = 0.5  # of a model's depth; features further apart get 0 from `depth
 Profiles = tuple[Profile, Profile]
 
 
-@dataclass(frozen=True)
-class Weights:
+@dataclass(frozen=True, repr=False)
+class Weights(Brief):
     """Weight of each kind of evidence; 0 leaves it out.  Raises ValueError below 0."""
 
     outputs: float = 0.3

@@ -27,6 +27,7 @@ from graphs.analysis.influence import influence
 from graphs.comparison.compare import Comparison, Score, compare
 from graphs.comparison.correspond import Correspondence, CorrespondSettings, correspond
 from graphs.comparison.evidence import Profiles, mean_depth
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.identity import same_dictionary
 from graphs.core.nodes import NodeKind
@@ -35,8 +36,8 @@ SHUFFLES = 20
 SAMPLES = 1000  # bootstrap samples of prompts
 
 
-@dataclass(frozen=True)
-class PromptSetComparison:
+@dataclass(frozen=True, repr=False)
+class PromptSetComparison(Brief):
     """Scores and traits of two models over many prompts, by name."""
 
     scores: dict[str, Score]  # mean over prompts; the null is from shuffled prompts

@@ -18,16 +18,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy.optimize import linear_sum_assignment
 
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.identity import same_vocabulary
 from graphs.core.nodes import TARGET_KINDS, NodeKind
 from graphs.core.provenance import Target
 
 
-@dataclass(frozen=True)
-class Match:
+@dataclass(frozen=True, repr=False)
+class Match(Brief):
     """Rows of matched nodes; a node is in at most one pair."""
 
     first: Int[ndarray, " pair"]
@@ -61,6 +61,9 @@ def match_by_similarity(
         np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE)) for graph in (first, second)
     )
     above = np.maximum(similarity - min_similarity, 0.0, dtype=np.float64, order="C")
+    # Here, since it takes as long to import as a small comparison takes.
+    from scipy.optimize import linear_sum_assignment
+
     paired = np.stack(linear_sum_assignment(above, maximize=True))
     paired = paired[:, above[tuple(paired)] > 0]
     pairs = list(zip(ones[paired[0]].tolist(), others[paired[1]].tolist(), strict=True))

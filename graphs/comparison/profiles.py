@@ -33,6 +33,7 @@ from safetensors import numpy as safetensors_numpy
 from scipy.sparse import csr_array
 
 from graphs.comparison.positions import align_characters
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.disk.files import (
     GraphFileError,
@@ -77,8 +78,8 @@ class _Header(BaseModel):
     )
 
 
-@dataclass(frozen=True)
-class Profile:
+@dataclass(frozen=True, repr=False)
+class Profile(Brief):
     """Activations of features over prompts.  Raises ValueError for inconsistent fields."""
 
     model: str

@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from graphs.analysis.influence import graph_shares, influence_shares
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 
 MOST_FEATURES = 200  # strongest of each graph; time grows with the third power
@@ -29,8 +30,8 @@ UNMOVED_COST = 0.5  # of influence without a counterpart
 ENTROPY = 1e-3  # regularisation of the plan
 
 
-@dataclass(frozen=True)
-class Transport:
+@dataclass(frozen=True, repr=False)
+class Transport(Brief):
     """A transport plan between features of two graphs."""
 
     first: Int[ndarray, " one"]  # places in the list of features

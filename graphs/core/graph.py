@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
+from graphs.core.brief import brief
 from graphs.core.imported import Imported
 from graphs.core.nodes import TARGET_KINDS, Description, NodeId, NodeKind, NodeTable
 from graphs.core.provenance import Measured, Provenance
@@ -32,7 +33,7 @@ EDGES_AT_ONCE = 2**22  # summed at a time
 _FEATURE = re.compile(r"(0|[1-9]\d*)/(0|[1-9]\d*)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttributionGraph:
     """Nodes and direct effects on one prompt.  Raises ValueError if the parts are inconsistent."""
 
@@ -134,12 +135,34 @@ class AttributionGraph:
     def __len__(self) -> int:
         return len(self.nodes)
 
+    def __repr__(self) -> str:
+        """Three lines: prompt and strongest target, model and dictionary, sizes."""
+        header, targets = self.provenance, self.target_rows()
+        answer = ""
+        if len(targets):
+            first = int(np.argmax(self.seed[targets]))
+            target = header.targets[first]
+            known = "" if target.probability is None else f" {target.probability:.1%}"
+            answer = f" → {brief(target.text)}{known}"
+        features = int(self.nodes.is_kind(NodeKind.FEATURE).sum())
+        return (
+            f"<{type(self).__name__} {brief(header.prompt)}{answer}\n"
+            f"  {brief(header.model.name)}, {brief(header.dictionary.name)}, {header.dtype}\n"
+            f"  {len(self):,} nodes ({features:,} features), {self.weights.nnz:,} edges>"
+        )
+
     @cached_property
     def _positions(self) -> dict[NodeId, int]:
         return {node: row for row, node in enumerate(self.nodes)}
 
     def __contains__(self, node: NodeId) -> bool:
         return node in self._positions
+
+    @property
+    def is_part(self) -> bool:
+        """Whether features that got rows are missing, as in a pruned graph; False if unknown."""
+        traced = self.provenance.checks.expanded_features
+        return traced is not None and int(self.nodes.is_kind(NodeKind.FEATURE).sum()) < traced
 
     def find(self, node: NodeId | str) -> int:
         """Row of a node.  Raises KeyError if the graph does not have it."""

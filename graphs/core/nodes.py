@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from pydantic import Field, model_validator
 
+from graphs.core.brief import Brief
 from graphs.core.records import Record
 
 
@@ -101,8 +102,8 @@ class NodeId:
         )
 
 
-@dataclass(frozen=True)
-class NodeTable:
+@dataclass(frozen=True, repr=False)
+class NodeTable(Brief):
     """All nodes of a graph as columns, in topological order; -1 stands for a missing field.
 
     Raises ValueError if columns differ in length or a node lacks fields of its kind or has others.

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from graphs.core.brief import one_line
+
 
 class Record(BaseModel):
     """Immutable; unknown fields and numbers that are not finite are refused.
@@ -23,6 +25,10 @@ class Record(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
+
+    def __repr__(self) -> str:
+        shown = [(name, getattr(self, name)) for name in type(self).model_fields]
+        return one_line(type(self).__name__, shown)
 
 
 def as_json(values: Any, keys: Mapping[str, str]) -> dict[str, Any]:

@@ -16,13 +16,14 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.imported import Imported
 from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeId, NodeKind, NodeTable
 
 
-@dataclass(frozen=True)
-class Links:
+@dataclass(frozen=True, repr=False)
+class Links(Brief):
     """Direct effects between rows of a list of nodes; -1 is a node outside the list."""
 
     source: Int[ndarray, " link"]

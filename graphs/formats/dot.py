@@ -18,7 +18,7 @@ from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph, edge_targets, row_sizes
 from graphs.core.nodes import NodeKind
 from graphs.disk.files import atomic_write
-from graphs.formats.interchange import node_labels
+from graphs.formats.labels import node_labels
 
 _SHAPES = {
     NodeKind.TOKEN: "box",

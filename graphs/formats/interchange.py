@@ -20,8 +20,9 @@ from pydantic_core import to_json
 from graphs.analysis.influence import influence
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph, edge_targets
-from graphs.core.nodes import TARGET_KINDS, NodeKind
+from graphs.core.nodes import TARGET_KINDS
 from graphs.disk.files import atomic_write
+from graphs.formats.labels import node_labels
 
 if TYPE_CHECKING:
     NamedDiGraph = nx.DiGraph[str]
@@ -83,24 +84,6 @@ def write_gexf(
     exported = _for_xml(to_networkx(graph, annotations))
     with atomic_write(path) as temporary:
         nx.write_gexf(exported, temporary, version="1.2draft")
-
-
-def node_labels(graph: AttributionGraph, annotations: Annotations = NO_ANNOTATIONS) -> list[str]:
-    """Label of each node: a person's, else its token, target text, description or output tokens."""
-    targets = dict(zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True))
-    labels: list[str] = []
-    for row, node in enumerate(graph.nodes):
-        own = annotations.label(graph, row)
-        if own:
-            labels.append(own)
-        elif row in targets:
-            labels.append(targets[row].text)
-        elif node.kind == NodeKind.TOKEN:
-            assert node.pos is not None
-            labels.append(graph.token_text(node.pos))
-        else:
-            labels.append(graph.label(row) or str(node))
-    return labels
 
 
 def _for_xml(exported: NamedDiGraph) -> NamedDiGraph:

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
+from itertools import pairwise
 
-import networkx as nx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
@@ -24,6 +26,7 @@ from scipy.sparse import csr_array
 
 from graphs.analysis.influence import edge_influence, influence_shares
 from graphs.analysis.scores import Scores, lost_influence, scores_from
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph, edge_targets
 from graphs.core.nodes import INPUT_KINDS, NodeKind
 from graphs.errors import HeadwaterError
@@ -33,8 +36,8 @@ class CyclicGroups(HeadwaterError):
     """Groups feed each other; the message names them."""
 
 
-@dataclass(frozen=True)
-class Collapsed:
+@dataclass(frozen=True, repr=False)
+class Collapsed(Brief):
     """Groups in topological order, and the flow between them."""
 
     names: tuple[str, ...]  # of a group, or `str(NodeId)` of a node in no group
@@ -110,18 +113,25 @@ def _flows(
 
 def _topological(flow: csr_array, names: list[str]) -> Int[ndarray, " group"]:
     """Sources before targets, otherwise in the given order.  Raises CyclicGroups."""
-    between: nx.DiGraph[int] = nx.DiGraph()
-    between.add_nodes_from(range(len(names)))
-    between.add_edges_from(zip(flow.indices.tolist(), edge_targets(flow).tolist(), strict=True))
+    sources = flow.indices.tolist()
+    ends = pairwise(flow.indptr.tolist())
+    sorter = TopologicalSorter({to: sources[start:end] for to, (start, end) in enumerate(ends)})
     try:
-        order = list(nx.lexicographical_topological_sort(between))
-    except nx.NetworkXUnfeasible as error:
-        cycle: list[int] = next(nx.simple_cycles(between))
-        path = " → ".join(repr(names[number]) for number in (*cycle, cycle[0]))
+        sorter.prepare()
+    except CycleError as error:
+        cycle: list[int] = error.args[1]
+        path = " → ".join(repr(names[number]) for number in cycle)
         raise CyclicGroups(
             f"Groups feed each other, {path}: split one of them so that each part comes before or "
             "after the others."
         ) from error
+    order: list[int] = []
+    ready: list[int] = []
+    while sorter.is_active():
+        for number in sorter.get_ready():
+            heappush(ready, number)
+        order.append(heappop(ready))
+        sorter.done(order[-1])
     return np.array(order, dtype=np.int64)
 
 

@@ -15,13 +15,14 @@ import numpy as np
 from graphs.analysis.select import KINDS, SelectionError, select
 from graphs.comparison.positions import align_prompts
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeId, NodeKind
 from graphs.interventions.edits import Add, Edit, EditError, Scale, Set, Steer, Swap
 
 
-@dataclass(frozen=True)
-class Change:
+@dataclass(frozen=True, repr=False)
+class Change(Brief):
     """One feature or error at one position: its new activation is factor · own + offset."""
 
     node: NodeId
@@ -30,8 +31,8 @@ class Change:
     onward: bool = False  # also at every new token
 
 
-@dataclass(frozen=True)
-class Intervention:
+@dataclass(frozen=True, repr=False)
+class Intervention(Brief):
     """Changes that are made together, each of a different node."""
 
     what: str  # description

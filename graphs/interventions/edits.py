@@ -18,6 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.errors import HeadwaterError
 
@@ -74,8 +75,8 @@ class Add:
         return 1.0, self.amount
 
 
-@dataclass(frozen=True)
-class Steer:
+@dataclass(frozen=True, repr=False)
+class Steer(Brief):
     """Add amount · vector to the residual stream behind a block."""
 
     layer: int
@@ -88,8 +89,8 @@ class Steer:
         return f"residual:{self.layer}@{self.pos}{'+' * self.onward} + {self.amount:g} · vector"
 
 
-@dataclass(frozen=True)
-class Swap:
+@dataclass(frozen=True, repr=False)
+class Swap(Brief):
     """Ablate what `one` selects, and set what `other` selects to its activations in another graph.
 
     A bare name is a group, or else a concept.  Two concepts only say where: at every layer and

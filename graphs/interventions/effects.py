@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphs.core.brief import Brief
 from graphs.core.regime import Regime
+
+SHOWN = 10  # tokens and features by default
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,17 @@ class NodeEffect:
     value: float | None  # without the intervention
     measured: float | None  # change
     predicted: float | None  # change
+    held: bool = False  # whether the intervention sets its activation, whatever its value is
+
+
+@dataclass(frozen=True)
+class EditedNode:
+    """One feature or error that an intervention sets."""
+
+    node: str
+    text: str  # its label
+    before: float  # activation, 0 if it is not active on the prompt; of errors the factor 1
+    after: float
 
 
 @dataclass(frozen=True)
@@ -29,8 +43,8 @@ class TokenEffect:
     logit: float  # change
 
 
-@dataclass(frozen=True)
-class Effects:
+@dataclass(frozen=True, repr=False)
+class Effects(Brief):
     """All effects of one intervention."""
 
     what: str  # description
@@ -39,3 +53,10 @@ class Effects:
     targets: tuple[NodeEffect, ...]  # in the order of the graph
     tokens: tuple[TokenEffect, ...]  # most probable before or after
     features: tuple[NodeEffect, ...]  # those whose outputs changed most
+    edited: tuple[EditedNode, ...] = ()
+    steered: int = 0  # vectors that were added to the residual stream
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether everything is set to what it is."""
+        return not self.steered and all(one.before == one.after for one in self.edited)

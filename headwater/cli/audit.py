@@ -7,24 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
+import circuits
 import graphs
 import viz
-from circuits.attribution.rows import Expansion
-from circuits.evaluation.audit import AuditSettings, audit
-from circuits.features.files.source import read_source
-from circuits.model.prompt import DEFAULT_RULE, PromptRule, opening_ids, own_bos
-from circuits.model.subject import Subject, read_subject
-from circuits.pipe import TraceSettings
+from circuits.attribution.trace_settings import Expansion, TraceSettings
+from circuits.evaluation.evaluation_settings import AuditSettings
+from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import Progress, progress_bar
-from circuits.recording.attention import Precision
+from circuits.recording.precision import Precision
 from graphs.errors import HeadwaterError
-from headwater.audit_folder import HEADER, AuditFolder
-from headwater.cli.app import app
-from headwater.cli.opening_remarks import remark_once
-from headwater.cli.options import (
+from headwater.arguments.options import (
     MOST,
     MOST_DRAWN,
     AsJson,
@@ -49,9 +43,12 @@ from headwater.cli.options import (
     in_bytes,
     source_choice,
 )
+from headwater.arguments.usage import UsageError, require_consistent
+from headwater.audit_folder import HEADER, AuditFolder
+from headwater.cli.app import app
 from headwater.cli.trace import DEFAULT_MODEL, EXPANSION
-from headwater.cli.usage import UsageError, require_consistent
 from headwater.outputs.places import require_folder
+from headwater.terminal.opening_remarks import remark_once
 from headwater.terminal.printing import errors, output, print_json, print_line, remark
 
 Traced = tuple[graphs.AttributionGraph, graphs.AttributionGraph]
@@ -109,8 +106,8 @@ def audit_command(
     choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
-        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
-        source = read_source(subject, choice, in_bytes(memory))
+        subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
+        source = circuits.read_source(subject, choice, in_bytes(memory))
         rule = PromptRule(_bos_of(folder, subject, bos, chat), n_prefix)
         folder.begin(
             {
@@ -125,13 +122,13 @@ def audit_command(
                 "tolerance": tolerance,
                 "carriers": mediators,
                 "random-sets": random_sets,
-                "opening": opening_ids(subject.tokenizer, rule.bos, chat=chat),
+                "opening": circuits.opening_ids(subject.tokenizer, rule.bos, chat=chat),
                 "context-only": n_prefix,
             },
-            {"opening": list(own_bos(subject.tokenizer))},
+            {"opening": list(circuits.own_bos(subject.tokenizer))},
         )
         one = partial(
-            audit,
+            circuits.audit,
             subject=subject,
             source=source,
             settings=settings,
@@ -174,13 +171,17 @@ def _read(prompts: Path) -> tuple[list[graphs.PromptPair], list[str]]:
     return pairs, problems
 
 
-def _bos_of(folder: AuditFolder, subject: Subject, bos: graphs.Bos, chat: bool) -> graphs.Bos:
+def _bos_of(
+    folder: AuditFolder, subject: circuits.Subject, bos: graphs.Bos, chat: bool
+) -> graphs.Bos:
     """The rule for BOS: without --bos, a continued audit keeps the one that it was begun with."""
     stored = folder.settings()
     if stored is None or bos != graphs.Bos.AUTO:
         return bos
-    opening = list(opening_ids(subject.tokenizer, bos, chat=chat))
-    before = stored.get("opening", list(own_bos(subject.tokenizer)))  # earlier headers lack it
+    opening = list(circuits.opening_ids(subject.tokenizer, bos, chat=chat))
+    before = stored.get(
+        "opening", list(circuits.own_bos(subject.tokenizer))
+    )  # earlier headers lack it
     if before == opening:
         return bos
     return graphs.Bos.ALWAYS if before else graphs.Bos.NEVER

@@ -6,14 +6,13 @@ from typing import Annotated
 
 import typer
 
+import circuits
 import graphs
 import viz
-from circuits.evaluation.check import CheckSettings, check
+from circuits.evaluation.evaluation_settings import CheckSettings
 from circuits.graph_files.opened import is_ours
-from circuits.interventions.from_graph import experiment_on
 from circuits.progress import progress_bar
-from headwater.cli.app import app
-from headwater.cli.options import (
+from headwater.arguments.options import (
     MOST,
     MOST_DRAWN,
     AsJson,
@@ -24,6 +23,7 @@ from headwater.cli.options import (
     TracedModel,
     TracedTranscoders,
 )
+from headwater.cli.app import app
 from headwater.opened import open_graph
 from headwater.outputs.kept import storing_error
 from headwater.outputs.places import Kind, output_to, require_outputs
@@ -66,7 +66,9 @@ def check_command(
     )
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
-        report = check(experiment_on(read, model, transcoders, device), settings, progress)
+        report = circuits.check(
+            circuits.experiment_on(read, model, transcoders, device), settings, progress
+        )
     failures = read.with_report(report).provenance.failures
     problem = storing_error(lambda: graphs.keep_report(graph, read, report)) if ours else None
     if as_json:

@@ -11,13 +11,13 @@ from rich.console import RenderableType
 
 import graphs
 import viz
+from headwater.arguments.options import MOST, MOST_DRAWN, AsJson
+from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
-from headwater.cli.options import MOST, MOST_DRAWN, AsJson
-from headwater.cli.usage import UsageError
 from headwater.graph_folders import compare_folders, finite, refuse_profiles, score_numbers
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
-from headwater.terminal.printing import output, print_json, print_line
+from headwater.terminal.printing import output, print_json, print_line, remark
 
 CORRESPOND = graphs.CorrespondSettings()  # defaults, so that they cannot differ
 PLANS = 10  # transport plans for the null; each takes as long as the rest of the comparison
@@ -49,14 +49,16 @@ def compare_command(
         bool,
         typer.Option("--plan", help="For two models: also find a transport plan of influence."),
     ] = False,
-    html: Annotated[Path | None, typer.Option(help="Write a page with figures here.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--out", "--html", help="Write a page with figures here.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two graphs, of two prompts or of two models, and test their overlap against a null.
 
     Two folders are compared prompt by prompt; graphs of different prompts give the null.
     """
-    page = output_to(html, Kind.PAGE, "--html")
+    page = output_to(html, Kind.PAGE)
     require_outputs(page, *graph_files(first, second), *(profile or ()))
     if profile is not None and len(profile) != 2:
         raise UsageError(f"Expected --profile twice or not at all, got it {len(profile)} times.")
@@ -74,6 +76,7 @@ def compare_command(
         found, text = compare_folders(first, second, settings, profiles, shuffles, html)
     else:
         pair = open_graph(first), open_graph(second)
+        _remark_pruned(pair)
         if graphs.same_dictionary(pair[0].graph, pair[1].graph):
             refuse_profiles(profiles)
             count = graphs.PERMUTATIONS if permutations is None else permutations
@@ -88,6 +91,17 @@ def compare_command(
     output.print(text)
     if html is not None:
         print_line(f"page: {html}")
+
+
+def _remark_pruned(pair: Pair) -> None:
+    """Say so if one graph has been pruned and the other has not."""
+    pruned = [one.graph.is_part for one in pair]
+    if pruned[0] != pruned[1]:
+        which = ("first", "second") if pruned[0] else ("second", "first")
+        remark(
+            f"The {which[0]} graph is pruned and the {which[1]} is not: what was pruned counts as "
+            "missing, so prune both alike."
+        )
 
 
 Pair = tuple[graphs.ReadGraph, graphs.ReadGraph]

@@ -9,20 +9,25 @@ from typing import Annotated
 
 import typer
 
+import circuits
 import graphs
 import viz
 from circuits.graph_files.opened import is_ours
-from circuits.interventions.effects import SHOWN, effects
-from circuits.interventions.experiment import Experiment
-from circuits.interventions.from_graph import experiment_on
-from circuits.interventions.intervene import at_targets, generate, intervene
 from circuits.progress import progress_bar
 from graphs import Regime
 from graphs.disk.npy import read_vector
+from graphs.interventions.effects import SHOWN
+from headwater.arguments.options import (
+    MOST,
+    AsJson,
+    Device,
+    GraphPath,
+    TracedModel,
+    TracedTranscoders,
+)
+from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
-from headwater.cli.options import MOST, AsJson, Device, GraphPath, TracedModel, TracedTranscoders
 from headwater.cli.reading import SELECTION
-from headwater.cli.usage import UsageError
 from headwater.opened import open_graph
 from headwater.outputs.kept import storing_error
 from headwater.outputs.places import Kind, output_to, require_outputs
@@ -102,11 +107,11 @@ def intervene_command(
     interventions = [graphs.intervention(read, part, annotations) for part in parts]
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
-        experiment = experiment_on(read, model, transcoders, device)
-        outcomes = intervene(experiment, interventions, regime, through, progress)
+        experiment = circuits.experiment_on(read, model, transcoders, device)
+        outcomes = circuits.intervene(experiment, interventions, regime, through, progress)
         texts = _generated(experiment, interventions[0], new_tokens) if new_tokens else None
-    shown = [effects(experiment, outcomes, row, top) for row in range(len(interventions))]
-    measured = at_targets(experiment, outcomes)
+    shown = [circuits.effects(experiment, outcomes, row, top) for row in range(len(interventions))]
+    measured = circuits.at_targets(experiment, outcomes)
     problem = storing_error(lambda: graphs.keep_measured(graph, read, measured)) if save else None
     file = str(graph) if save and problem is None else None
     if as_json:
@@ -190,8 +195,8 @@ def _swaps(texts: list[str], other_graph: Path | None) -> list[graphs.Swap]:
 
 
 def _generated(
-    experiment: Experiment, intervention: graphs.Intervention, n_tokens: int
+    experiment: circuits.Experiment, intervention: graphs.Intervention, n_tokens: int
 ) -> dict[str, str]:
-    before, after = generate(experiment, intervention, n_tokens)
+    before, after = circuits.generate(experiment, intervention, n_tokens)
     decode = experiment.subject.tokenizer.decode
     return {"before": str(decode(list(before))), "after": str(decode(list(after)))}

@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
+import circuits
 import graphs
-from circuits.evaluation.profiling import profile, read_texts
-from circuits.features.files.source import read_source
-from circuits.model.prompt import DEFAULT_RULE, PromptRule, read_prompt
-from circuits.model.subject import read_subject
+from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import progress_bar
-from headwater.cli.app import app
-from headwater.cli.opening_remarks import remark_mismatches
-from headwater.cli.options import (
+from headwater.arguments.options import (
     AsJson,
     BosRule,
     Device,
@@ -32,9 +27,11 @@ from headwater.cli.options import (
     WriteAt,
     source_choice,
 )
+from headwater.cli.app import app
 from headwater.cli.trace import EXPANSION
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
+from headwater.terminal.opening_remarks import remark_mismatches
 from headwater.terminal.printing import errors, print_json, print_line
 
 
@@ -62,7 +59,7 @@ def profile_command(
     """Record feature activations over prompts, by which `headwater compare` matches two models."""
     read = (prompts, *graph_files(*(of or ())), model, transcoders)
     require_outputs(output_to(out, Kind.PROFILE), *read)
-    texts = read_texts(prompts)
+    texts = circuits.read_texts(prompts)
     wanted = set[tuple[int, int]]()
     for path in of or ():
         graph = open_graph(path).graph
@@ -71,11 +68,13 @@ def profile_command(
     choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
-        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
-        source = read_source(subject, choice)
+        subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
+        source = circuits.read_source(subject, choice)
         rule = PromptRule(bos, n_prefix)
-        remark_mismatches((read_prompt(text, subject.tokenizer, rule) for text in texts), source)
-        made = profile(subject, source, texts, wanted if of else None, progress, rule)
+        remark_mismatches(
+            (circuits.read_prompt(text, subject.tokenizer, rule) for text in texts), source
+        )
+        made = circuits.profile(subject, source, texts, wanted if of else None, progress, rule)
     graphs.write_profile(made, out)
     counts = {
         "features": len(made.layer),

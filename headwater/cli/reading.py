@@ -11,9 +11,9 @@ import typer
 
 import graphs
 import viz
+from headwater.arguments.options import MOST, AsJson, GraphPath
+from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
-from headwater.cli.options import MOST, AsJson, GraphPath
-from headwater.cli.usage import UsageError
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, output_to, require_outputs
 from headwater.terminal.printing import output, print_json, print_line

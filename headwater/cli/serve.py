@@ -10,23 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
+import circuits
 import graphs
-from circuits.attribution.rows import Expansion
-from circuits.features.active import FeatureSource
-from circuits.features.files.source import SourceChoice, read_source
-from circuits.interventions.effects import effects
-from circuits.interventions.experiment import prepare
-from circuits.interventions.intervene import at_targets, intervene
-from circuits.model.prompt import DEFAULT_RULE, PromptRule, opening_ids, read_prompt
-from circuits.model.subject import Subject, read_subject
-from circuits.pipe import TraceSettings, trace
+from circuits.attribution.trace_settings import Expansion, TraceSettings
+from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import Progress, progress_bar
 from graphs.disk.locks import locked
-from headwater.cli.app import app
-from headwater.cli.options import (
+from headwater.arguments.options import (
     BosRule,
     Device,
     DType,
@@ -37,8 +29,9 @@ from headwater.cli.options import (
     Transcoders,
     Type,
 )
+from headwater.arguments.usage import UsageError
+from headwater.cli.app import app
 from headwater.cli.trace import DEFAULT_MODEL, EXPANSION
-from headwater.cli.usage import UsageError
 from headwater.server.jobs import Jobs
 from headwater.server.requests import InterventionRequest, Workspace
 from headwater.terminal.printing import errors, print_line
@@ -74,11 +67,13 @@ def serve_command(
     with _listen(port) as listener:  # before the model is read, which may take long
         with progress_bar(errors) as progress:
             progress("load", 0, 1)
-            subject = read_subject(
-                model, revision=revision, dtype=getattr(torch, dtype), device=device
+            subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
+            source = circuits.read_source(
+                subject, circuits.SourceChoice(transcoders, max_neurons=max_features)
             )
-            source = read_source(subject, SourceChoice(transcoders, max_neurons=max_features))
-            opening_ids(subject.tokenizer, bos)  # raises if there is no BOS to put in front
+            circuits.opening_ids(
+                subject.tokenizer, bos
+            )  # raises if there is no BOS to put in front
         _run(folder, ModelWorkspace(folder, subject, source, settings, rule), listener, model)
 
 
@@ -87,15 +82,15 @@ class ModelWorkspace:
     """One model and dictionary, and a folder for graphs."""
 
     folder: Path
-    subject: Subject
-    source: FeatureSource
+    subject: circuits.Subject
+    source: circuits.FeatureSource
     settings: TraceSettings
     rule: PromptRule = DEFAULT_RULE
 
     def trace(self, prompt: str, report: Progress) -> str:
         """Write the graph of a prompt; returns the name of its file."""
-        text = read_prompt(prompt, self.subject.tokenizer, self.rule)
-        graph = trace(text, self.subject, self.source, self.settings, report)
+        text = circuits.read_prompt(prompt, self.subject.tokenizer, self.rule)
+        graph = circuits.trace(text, self.subject, self.source, self.settings, report)
         with locked(self.folder / "graph"):  # another server may find the same name free
             path = free_path(self.folder, prompt)
             graphs.write_graph(graph, path)
@@ -110,11 +105,11 @@ class ModelWorkspace:
         edits = [edit.edit() for edit in request.edits]
         intervention = graphs.intervention(graph, edits, request.annotations)
         report("prepare", 0, 1)
-        experiment = prepare(graph, self.subject, self.source)
-        outcomes = intervene(experiment, [intervention], request.regime, progress=report)
-        measured = tuple(at_targets(experiment, outcomes))
+        experiment = circuits.prepare(graph, self.subject, self.source)
+        outcomes = circuits.intervene(experiment, [intervention], request.regime, progress=report)
+        measured = tuple(circuits.at_targets(experiment, outcomes))
         graphs.keep_measured(path, graph, measured)
-        found = asdict(effects(experiment, outcomes, 0, IN_PAGE))
+        found = asdict(circuits.effects(experiment, outcomes, 0, IN_PAGE))
         return {**found, "stored": [one.model_dump(mode="json") for one in measured]}
 
 

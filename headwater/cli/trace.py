@@ -6,24 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
+import circuits
 import graphs
 import viz
-from circuits.attribution.rows import Expansion
-from circuits.attribution.target_names import named_targets
-from circuits.attribution.targets import TargetSettings
-from circuits.features.files.source import read_source
-from circuits.machine import gigabytes
-from circuits.model.prompt import DEFAULT_RULE, PromptRule, read_prompt
-from circuits.model.subject import read_subject
-from circuits.pipe import TraceSettings, estimate_trace, trace
+from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
+from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import progress_bar
-from circuits.recording.attention import Precision
-from headwater.cli.app import app
-from headwater.cli.opening_remarks import remark_mismatches, remark_once
-from headwater.cli.options import (
+from circuits.recording.precision import Precision
+from headwater.arguments.options import (
     Against,
     AsJson,
     BosRule,
@@ -53,11 +45,13 @@ from headwater.cli.options import (
     in_bytes,
     source_choice,
 )
-from headwater.cli.prompted import Prompted, PromptFile, given_prompt
-from headwater.cli.summary import show_summary
-from headwater.cli.usage import require_consistent
+from headwater.arguments.prompted import Prompted, PromptFile, given_prompt
+from headwater.arguments.usage import require_consistent
+from headwater.cli.app import app
 from headwater.outputs.places import Kind, output_to, require_outputs
-from headwater.terminal.printing import errors, output, print_json
+from headwater.terminal.opening_remarks import remark_mismatches, remark_once
+from headwater.terminal.printing import errors, output, print_json, print_line
+from headwater.terminal.summary import show_summary
 
 DEFAULT_MODEL = "atlas-large"
 # Defaults come from the settings themselves, so that they cannot differ.
@@ -106,25 +100,36 @@ def trace_command(
     choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
-        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
+        subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
         expansion = Expansion(max_features, tolerance, kept_share, everything)
-        source = read_source(subject, choice, in_bytes(memory))
-        text = read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
+        source = circuits.read_source(subject, choice, in_bytes(memory))
+        text = circuits.read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
         remark_mismatches([text], source)
         target_settings = TargetSettings(
             position=position, probability_mass=probability_mass, max_logits=max_logits
         )
-        targets, remarks = named_targets(subject, text, target or (), against, target_settings)
+        targets, remarks = circuits.named_targets(
+            subject, text, target or (), against, target_settings
+        )
         remark_once(remarks)
         settings = TraceSettings(targets, expansion, precision=precision, memory=in_bytes(memory))
-        graph = trace(text, subject, source, settings, progress, force=force)
+        graph = circuits.trace(text, subject, source, settings, progress, force=force)
         progress("write", 0, 1)
         if out is not None:
             graphs.write_graph(graph, out)
         if html is not None:
             viz.write_page(graph, html)
     show_summary(graph, as_json, {"graph": out, "page": html})
+    if output.is_terminal and not as_json:
+        print_line(_next(out), "dim")
     raise typer.Exit(1 if graph.provenance.checks.failures else 0)
+
+
+def _next(out: Path | None) -> str:
+    """What to do with the graph."""
+    if out is None:
+        return "next: --out dallas.safetensors keeps the graph, to prune, view and test it"
+    return f"next: headwater view {out} --open, headwater paths {out}, headwater check {out}"
 
 
 @app.command("estimate")
@@ -162,18 +167,20 @@ def estimate_command(
     choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
-        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
+        subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
         expansion = Expansion(max_features=max_features, everything=everything)
-        source = read_source(subject, choice, in_bytes(memory))
-        text = read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
+        source = circuits.read_source(subject, choice, in_bytes(memory))
+        text = circuits.read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
         remark_mismatches([text], source)
         target_settings = TargetSettings(
             position=position, probability_mass=probability_mass, max_logits=max_logits
         )
-        targets, remarks = named_targets(subject, text, target or (), against, target_settings)
+        targets, remarks = circuits.named_targets(
+            subject, text, target or (), against, target_settings
+        )
         remark_once(remarks)
         settings = TraceSettings(targets, expansion, precision=precision, memory=in_bytes(memory))
-        cost = estimate_trace(text, subject, source, settings, progress)
+        cost = circuits.estimate_trace(text, subject, source, settings, progress)
     if as_json:
         print_json(asdict(cost))
         return
@@ -181,7 +188,11 @@ def estimate_command(
     output.print(
         f"{cost.active_features:,} active features, {cost.rows:,} rows, "
         f"{cost.flops / 1e9:,.0f} GFLOP at {cost.gflops_per_second:,.0f} GFLOP/s\n"
-        f"about {cost.seconds:.1f} s after loading, {gigabytes(cost.peak_bytes)} of "
-        f"{gigabytes(cost.free_bytes)} at the peak"
-        + (f", and {gigabytes(cost.device_bytes)} more on {place}" if cost.device_bytes else "")
+        f"about {cost.seconds:.1f} s after loading, {circuits.gigabytes(cost.peak_bytes)} of "
+        f"{circuits.gigabytes(cost.free_bytes)} at the peak"
+        + (
+            f", and {circuits.gigabytes(cost.device_bytes)} more on {place}"
+            if cost.device_bytes
+            else ""
+        )
     )

@@ -6,21 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from rich.table import Table
+from rich.text import Text
 
-from circuits.model.prompt import DEFAULT_RULE, PromptRule
-from circuits.model.subject import read_subject
+import circuits
+from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import progress_bar
-from circuits.training.complete import train_and_measure
-from circuits.training.corpus_choice import chosen_corpus
-from circuits.training.loop import CHECKPOINT
-from circuits.training.report import TrainingReport
-from circuits.training.run import chosen_run
-from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
-from headwater.cli.app import app
-from headwater.cli.options import (
+from circuits.training.settings import CHECKPOINT, Kind, Sparsity, TrainingError, TrainSettings
+from headwater.arguments.options import (
     MOST,
     AsJson,
     BosRule,
@@ -31,9 +24,11 @@ from headwater.cli.options import (
     Revision,
     Type,
 )
+from headwater.cli.app import app
 from headwater.cli.trace import DEFAULT_MODEL
 from headwater.outputs.places import require_folder
 from headwater.terminal.printing import errors, output, print_json, print_line, remark
+from viz.text.tables import plain_table
 
 DEFAULTS = TrainSettings()
 
@@ -122,29 +117,28 @@ def train_command(
     require_folder(out, CHECKPOINT, corpus, model)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
-        subject = read_subject(model, revision=revision, dtype=getattr(torch, dtype), device=device)
-        read = partial(chosen_corpus, corpus, subject, settings, length, column)
-        run = chosen_run(read, subject, settings, PromptRule(bos, n_prefix), out)
+        subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
+        read = partial(circuits.chosen_corpus, corpus, subject, settings, length, column)
+        run = circuits.chosen_run(read, subject, settings, PromptRule(bos, n_prefix), out)
         if run.resumed_with_bos:
             remark(f"The run in {out} continues with BOS in front of documents, as it was begun.")
-        found = train_and_measure(subject, run, settings, out, progress, checkpoint_every)
+        found = circuits.train_and_measure(subject, run, settings, out, progress, checkpoint_every)
     if as_json:
         print_json(found.as_json())
         return
     show_report(found, out)
 
 
-def show_report(found: TrainingReport, out: Path) -> None:
+def show_report(found: circuits.TrainingReport, out: Path) -> None:
     """Print a report as a table."""
     fidelity = found.fidelity
-    table = Table(box=None)
-    for title in ("layer", "unexplained", "L0", "dead"):
-        table.add_column(title, justify="right")
+    headings = ("layer", "unexplained", "L0", "dead")
+    table = plain_table(*headings, right=headings)
     for layer, numbers in enumerate(
         zip(fidelity.unexplained, fidelity.l0, fidelity.dead, strict=True)
     ):
         unexplained, l0, dead = numbers
-        table.add_row(str(layer), f"{unexplained:.3f}", f"{l0:.1f}", f"{dead:.1%}")
+        table.add_row(*map(Text, (str(layer), f"{unexplained:.3f}", f"{l0:.1f}", f"{dead:.1%}")))
     output.print(table)
     print_line(
         f"all MLPs replaced: same next token {fidelity.agreement:.1%}, KL {fidelity.divergence:.3f}"

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 import viz
+from headwater.arguments.options import AsJson, GraphPath
+from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
-from headwater.cli.options import AsJson, GraphPath
-from headwater.cli.usage import UsageError
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
 from headwater.terminal.printing import print_json, print_line
@@ -24,7 +24,8 @@ def view_command(
         list[Path] | None, typer.Argument(help="Graphs to compare it with, on the same page.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write the page here; default: beside the graph.")
+        Path | None,
+        typer.Option("--out", "--html", help="Write the page here; default: beside the graph."),
     ] = None,
     nodes: Annotated[
         int, typer.Option(min=1, max=viz.ALLOWED_NODES, help="Nodes on the page at most.")
@@ -39,7 +40,7 @@ def view_command(
             f"A page holds at most {viz.MOST_GRAPHS} graphs, got {len(paths)}: make two pages."
         )
     page = html or graph.parent / f"{graph.stem}.html"
-    require_outputs(output_to(page, Kind.PAGE, "--html"), *graph_files(*paths))
+    require_outputs(output_to(page, Kind.PAGE), *graph_files(*paths))
     read = [open_graph(path) for path in paths]
     viz.write_pages([(one.graph, one.annotations) for one in read], page, nodes)
     if show:

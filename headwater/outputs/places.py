@@ -14,7 +14,7 @@ from pathlib import Path
 from graphs import ANNOTATIONS_SUFFIX, GraphFileError, annotations_path
 from graphs.disk.files import real_path, reason
 from graphs.disk.leftovers import is_temporary
-from headwater.cli.usage import UsageError
+from headwater.arguments.usage import UsageError
 from headwater.outputs.kinds import Kind, kind_of
 
 

@@ -24,6 +24,7 @@ from viz.text.words import readable
 
 NAMES = {"stdout": "standard output", "stderr": "standard error"}
 _CURSOR_UP = "\x1b[A"  # libraries' progress bars write it alone, and put a return in front
+_MARKS = dict.fromkeys(map(ord, "\u2068\u2069"))  # of direction: first strong isolate, its end
 _PLAIN = {  # replacements of our own characters in encodings that lack them
     **dict.fromkeys("\u2068\u2069", ""),
     **dict.fromkeys("“”", '"'),
@@ -43,7 +44,21 @@ class OutputError(HeadwaterError):
 
 
 class ReadableConsole(Console):
-    """A console that makes text readable; styles and cursor movements are rich's own."""
+    """A console that makes text readable; styles and cursor movements are rich's own.
+
+    What is no terminal gets the words alone: no spaces at the ends of lines, by which tables are
+    filled, and no marks of direction, by which terminals keep quoted texts apart.
+    """
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """As rich prints."""
+        if self.is_terminal:
+            super().print(*objects, **settings)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **settings)
+        lines = captured.get().translate(_MARKS).split("\n")
+        self.file.write("\n".join(line.rstrip(" ") for line in lines))
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -19,7 +19,7 @@ from viz.html.document import GENERATOR, document, plot, write_document
 from viz.page.comparison_page import PAGE_STYLE, html_table
 from viz.plot.comparing import depth_profile, scores_with_null
 from viz.text.compared import score_cells
-from viz.text.terminal import plain_table
+from viz.text.tables import plain_table
 from viz.text.words import one_line, visible
 
 _NAMES = {

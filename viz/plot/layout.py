@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from graphs.analysis.influence import influence, ranks
+from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeTable
 
@@ -35,8 +36,8 @@ _COLUMN_GAP, _ROW_GAP = 1.0, 0.6  # least units between two columns or rows
 _BIAS_GAP = 2.0  # around the bias column, which stays narrow
 
 
-@dataclass(frozen=True)
-class Placement:
+@dataclass(frozen=True, repr=False)
+class Placement(Brief):
     """Places of nodes, in units; x runs to the right and y upwards from 0."""
 
     x: Float[ndarray, " node"]

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from graphs.comparison.positions import common_ends
 from graphs.interventions.mediators import Answer, Audited, Mediator, by_kind, recurring
-from viz.text.terminal import plain_table
+from viz.text.tables import plain_table
 from viz.text.words import percent, short, visible
 
 SHOWN = 15  # pairs and features in a terminal

@@ -13,9 +13,8 @@ from graphs.comparison.compare import Comparison, Score
 from graphs.core.graph import AttributionGraph
 from graphs.core.identity import token_keys
 from graphs.core.nodes import NodeKind
-from viz.text.path_text import label_of
-from viz.text.terminal import plain_table
-from viz.text.words import percent, quoted
+from viz.text.tables import plain_table
+from viz.text.words import label, percent, quoted
 
 
 def comparison_text(
@@ -81,7 +80,7 @@ def _changes(
 ) -> RenderableType:
     """Table of the features whose influence differs most."""
     lines = plain_table(
-        "feature", "first", "second", "change", "", right=("first", "second", "change")
+        "feature", "first", "second", "change", "label", right=("first", "second", "change")
     )
     shares = [influence_shares(graph) for graph in (first, second)]
     rows: list[tuple[AttributionGraph, int, float, float]] = [
@@ -90,11 +89,15 @@ def _changes(
     ]
     rows += [(first, int(row), float(shares[0][row]), 0.0) for row in found.only_first]
     rows += [(second, int(row), 0.0, float(shares[1][row])) for row in found.only_second]
-    features = [row for row in rows if row[0].nodes.kind[row[1]] == NodeKind.FEATURE]
+    features = [
+        row for row in rows if row[0].nodes.kind[row[1]] == NodeKind.FEATURE and row[2] != row[3]
+    ]
+    if not features:
+        return Text("no feature has another influence")
     features.sort(key=lambda row: (-abs(row[3] - row[2]), str(row[0].nodes[row[1]])))
     for graph, row, before, after in features[:count]:
         change = percent(abs(after - before))
         sign = "+" if after > before else "−"
         cells = (str(graph.nodes[row]), percent(before), percent(after), f"{sign}{change}")
-        lines.add_row(*map(Text, cells), Text(label_of(graph, row)))
+        lines.add_row(*map(Text, cells), Text(label(graph, row)))
     return lines

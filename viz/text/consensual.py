@@ -9,7 +9,7 @@ from rich.text import Text
 from graphs.comparison.consensus import Common, Consensus
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeId, NodeKind
-from viz.text.terminal import plain_table
+from viz.text.tables import plain_table
 from viz.text.words import percent, quoted, short
 
 _LONGEST = 32  # characters of a label

@@ -12,7 +12,7 @@ from graphs.comparison.correspond import Correspondence
 from graphs.core.graph import AttributionGraph
 from viz.text.compared import comparison_scores, positions_text, scores_table
 from viz.text.path_text import label_of
-from viz.text.terminal import plain_table
+from viz.text.tables import plain_table
 from viz.text.words import one_line, percent, short
 
 _LONGEST = 28  # characters of a name

@@ -7,8 +7,16 @@ from rich.text import Text
 
 from graphs.core.regime import Regime
 from graphs.interventions.effects import Effects, NodeEffect
-from viz.text.terminal import plain_table
+from viz.text.tables import plain_table
 from viz.text.words import one_line, visible
+
+MOST_EDITED = 20  # nodes that are listed
+MEANING = {
+    Regime.FROZEN: "attention, norms and MLPs stay as recorded, so only direct effects are seen",
+    Regime.CONSTRAINED: "these blocks stay as recorded but for the edit, above them only "
+    "attention patterns",
+    Regime.FREE: "everything runs anew",
+}
 
 
 def effects_tables(effects: Effects) -> RenderableType:
@@ -17,6 +25,7 @@ def effects_tables(effects: Effects) -> RenderableType:
         f", blocks up to {effects.through} frozen" if effects.regime == Regime.CONSTRAINED else ""
     )
     head = Text(one_line(f"{effects.what}  ({effects.regime}{frozen})"), style="bold")
+    meaning = Text(f"{effects.regime}: {MEANING[effects.regime]}", style="dim")
     targets = plain_table(
         "explained", "value", "change", "predicted", right=("value", "change", "predicted")
     )
@@ -28,20 +37,39 @@ def effects_tables(effects: Effects) -> RenderableType:
     for token in effects.tokens:
         numbers = f"{token.before:.3f}", f"{token.after:.3f}", f"{token.logit:+.3f}"
         tokens.add_row(*map(Text, (visible(token.text), *numbers)))
-    parts: list[RenderableType] = [head, "", targets, "", tokens]
+    parts: list[RenderableType] = [head, meaning]
+    if effects.edited:
+        parts += ["", _edited(effects)]
+    if effects.changes_nothing:
+        parts.append(Text("this changes nothing: all is set to what it is", style="yellow"))
+    parts += ["", targets, "", tokens]
     if effects.features:
         features = plain_table(
             "feature",
-            "label",
+            "",
             "value",
             "change",
             "predicted",
+            "label",
             right=("value", "change", "predicted"),
         )
         for one in effects.features:
-            features.add_row(Text(one.node), Text(visible(one.text)), *_numbers(one))
+            held = Text("held" if one.held else "", style="dim")
+            features.add_row(
+                Text(one.node), held, *_numbers(one), Text(visible(one.text) if one.text else "")
+            )
         parts += ["", features]
     return Group(*parts)
+
+
+def _edited(effects: Effects) -> RenderableType:
+    """What was set, from what to what."""
+    table = plain_table("edited", "from", "to", "label", right=("from", "to"))
+    for one in effects.edited[:MOST_EDITED]:
+        numbers = f"{one.before:.3f}", f"{one.after:.3f}"
+        table.add_row(*map(Text, (one.node, *numbers, visible(one.text) if one.text else "")))
+    more = len(effects.edited) - MOST_EDITED
+    return Group(table, Text(f"and {more:,} more")) if more > 0 else table
 
 
 def _numbers(one: NodeEffect) -> tuple[Text, ...]:

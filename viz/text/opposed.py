@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from graphs.analysis.opposing import Effect, Opposing
-from viz.text.terminal import plain_table
-from viz.text.words import short
+from viz.text.tables import plain_table
+from viz.text.words import one_line
 
 
 def opposing_text(found: Opposing, target: str, rival: str | None) -> RenderableType:
@@ -31,5 +31,5 @@ def _table(
         cells = [f"{one.on:+.3f}"]
         if one.on_rival is not None:
             cells += [f"{one.on_rival:+.3f}", f"{one.difference:+.3f}"]
-        table.add_row(*map(Text, (one.node, *cells, short(one.label, 80) if one.label else "")))
+        table.add_row(*map(Text, (one.node, *cells, one_line(one.label))))
     return table

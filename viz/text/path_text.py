@@ -21,8 +21,8 @@ from graphs.core.annotations import Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, NodeKind
 from graphs.groups.collapse import Collapsed
-from viz.text.terminal import plain_table
-from viz.text.words import one_line, percent, quoted, short
+from viz.text.tables import plain_table
+from viz.text.words import label, one_line, percent, quoted, short
 
 _LONGEST = 32  # characters of a step
 
@@ -61,12 +61,18 @@ def describe_paths(
 def paths_text(
     graph: AttributionGraph, paths: Paths, annotations: Annotations | None = None
 ) -> RenderableType:
-    """Share, sign, cumulative coverage and description of each path."""
-    lines = plain_table("share", "", "covered", "path", right=("share", "covered"))
-    descriptions = describe_paths(graph, (path.nodes for path in paths.listed), annotations)
-    for path, covered, text in zip(paths.listed, paths.coverage, descriptions, strict=True):
+    """Share, sign and cumulative coverage of each path, and its nodes, from source to target."""
+    notes = annotations or Annotations()
+    names = notes.group_names(graph)
+    lines = plain_table("share", "", "covered", "node", "label", right=("share", "covered"))
+    for path, covered in zip(paths.listed, paths.coverage, strict=True):
         sign = "+" if path.sign > 0 else "−"
-        lines.add_row(*map(Text, (percent(path.share), sign, percent(covered), text)))
+        numbers = percent(path.share), sign, percent(covered)
+        for step, row in enumerate(path.nodes):
+            group = one_line(names.get(row, ""))
+            text = notes.label(graph, row) or label(graph, row)
+            cells = str(graph.nodes[row]), f"{group}: {text}" if group else text
+            lines.add_row(*map(Text, (*(numbers if step == 0 else ("", "", "")), *cells)))
     head = Text(f"{percent(paths.flow)} of all influence flows between these nodes")
     return Group(head, "", lines) if paths.listed else head
 
@@ -79,7 +85,14 @@ def groups_text(
     `groups` maps the name of each group to whether it is automatic.
     """
     lines = plain_table(
-        "group", "by", "at", "layers", "features", "influence", right=("features", "influence")
+        "group",
+        "by",
+        "at",
+        "layers",
+        "features",
+        "influence",
+        right=("features", "influence"),
+        texts=("group",),
     )
     order: list[int] = np.argsort(-collapsed.arrived, kind="stable").tolist()
     for number in order:
@@ -88,7 +101,7 @@ def groups_text(
             at = dict.fromkeys(int(pos) for pos in graph.nodes.pos[members] if pos >= 0)
             layers = [int(layer) for layer in graph.nodes.layer[members] if layer >= 0]
             cells = (
-                short(name, _LONGEST),
+                one_line(name),
                 "program" if groups[name] else "person",
                 ", ".join(quoted(graph.token_text(pos)) for pos in at),
                 _span(layers) if layers else "",

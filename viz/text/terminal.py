@@ -12,14 +12,16 @@ from graphs.analysis.summary import NodeLine, Summary
 from graphs.core.report import Report
 from viz.text.checked import report_lines
 from viz.text.openings import opening_text, sink_text
-from viz.text.words import one_line, visible
+from viz.text.tables import plain_table
+from viz.text.words import one_line, percent, visible
 
 
 def summary_tables(summary: Summary) -> RenderableType:
     """Prompt, predictions, strongest nodes per layer, scores and checks."""
-    return Group(
-        _headline(summary), "", _predictions(summary), "", _strongest(summary), "", _notes(summary)
-    )
+    parts = [_headline(summary), _predictions(summary), _top(summary), _strongest(summary)]
+    if summary.groups:
+        parts.append(_groups(summary))
+    return Group(*(line for part in parts for line in (part, "")), _notes(summary))
 
 
 def _headline(summary: Summary) -> RenderableType:
@@ -40,20 +42,6 @@ def _beginning(summary: Summary) -> list[Text]:
     return lines
 
 
-def plain_table(*headings: str, right: tuple[str, ...]) -> Table:
-    """An empty table with one line per row; columns in `right` are aligned right."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for heading in headings:
-        # Cells that do not fit are cut, never wrapped.
-        table.add_column(
-            heading,
-            justify="right" if heading in right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-        )
-    return table
-
-
 def _predictions(summary: Summary) -> Table:
     # Weights are shown for targets without probability, unless all are equal, as for contrasts.
     has_weights = (
@@ -70,10 +58,30 @@ def _predictions(summary: Summary) -> Table:
     return table
 
 
+def _top(summary: Summary) -> Table:
+    headings = ("strongest", "at", "activation", "influence", _meaning(summary))
+    table = plain_table(*headings, right=("activation", "influence"))
+    for line in summary.top:
+        table.add_row(*map(Text, _cells(line)))
+    return table
+
+
+def _groups(summary: Summary) -> Table:
+    table = plain_table("group", "nodes", "influence", right=("nodes", "influence"))
+    for group in summary.groups:
+        table.add_row(
+            *map(Text, (one_line(group.name), f"{group.members:,}", f"{group.influence:.2%}"))
+        )
+    return table
+
+
+def _meaning(summary: Summary) -> str:
+    """Labels are more informative than promoted tokens, and there is no room for both."""
+    return "label" if any(line.label for line in summary.strongest) else "promotes"
+
+
 def _strongest(summary: Summary) -> Table:
-    # Labels are more informative than promoted tokens, and there is no room for both.
-    meaning = "label" if any(line.label for line in summary.strongest) else "promotes"
-    headings = ("layer", "node", "at", "activation", "influence", meaning)
+    headings = ("layer", "node", "at", "activation", "influence", _meaning(summary))
     table = plain_table(*headings, right=("activation", "influence"))
     for layer, lines in groupby(summary.strongest, key=lambda line: line.layer):
         for rank, line in enumerate(lines):
@@ -99,15 +107,7 @@ def _notes(summary: Summary) -> RenderableType:
         f"replacement {found.replacement:.3f}, completeness {found.completeness:.3f}"
     ]
     lines += summary.remarks
-    if checks.influence_resolved is not None:
-        lines.append(f"{checks.influence_resolved:.1%} of influence resolved")
-    if checks.expanded_features is not None and checks.active_features is not None:
-        lines[-1] += (
-            f": {checks.expanded_features:,} features expanded of {summary.n_features:,} in the "
-            f"graph and {checks.active_features:,} active"
-        )
-    if checks.error_influence_share is not None:
-        lines.append(f"{checks.error_influence_share:.1%} of influence ends at error nodes")
+    lines += _reach(summary)
     if checks.conservation_max is not None and checks.conservation_median is not None:
         lines.append(
             f"rows sum to their targets' own values within {checks.conservation_max:.1e} "
@@ -126,6 +126,26 @@ def _notes(summary: Summary) -> RenderableType:
     failures = [Text(failure, style="bold red") for failure in summary.failures]
     tested = [] if summary.report is None else ["", report_table(summary.report)]
     return Group(*(Text(line) for line in lines), *tested, *failures)
+
+
+def _reach(summary: Summary) -> list[str]:
+    """How much of the computation the features cover, and how much of that has been followed."""
+    checks, lines = summary.checks, list[str]()
+    if checks.expanded_features is not None and checks.active_features is not None:
+        lines.append(
+            f"{checks.expanded_features:,} of {checks.active_features:,} active features were "
+            "traced further down"
+        )
+        if summary.n_features < checks.expanded_features:
+            lines[-1] += f", {summary.n_features:,} are in this graph"
+    ends: list[str] = []
+    if checks.error_influence_share is not None:
+        ends.append(f"{percent(checks.error_influence_share)} at errors, which no feature explains")
+    if checks.influence_resolved is not None:
+        ends.append(f"{percent(1 - checks.influence_resolved)} at features that were not traced")
+    if ends:
+        lines.append(f"influence that stops on the way: {', '.join(ends)}")
+    return lines
 
 
 def report_table(report: Report) -> Table:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from circuits.features.autoencoders import Autoencoder, Site
+from circuits.features.autoencoders import Autoencoder
 from circuits.features.files import gemma_scope, openmoss, saelens, sparsify
 from circuits.features.files.configs import read_json
 from circuits.features.files.hook_names import layer_of, point, without_block
@@ -27,6 +27,7 @@ from circuits.features.files.tensors import (
     merged,
     sibling,
 )
+from circuits.features.points import Site
 from circuits.features.transcoder import Nonlinearity, TopK, Transcoder
 
 # TransformerLens hooks and module paths, inside their block; "" is the output of the block itself.

@@ -25,7 +25,7 @@ from circuits.features.files.tensors import (
     require_tensors,
     transcoder,
 )
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import JointTopK, ReLU, Transcoder
 
 ENCODER, DECODER = "encoder_layer_{}.safetensors", "decoder_layer_{}.safetensors"

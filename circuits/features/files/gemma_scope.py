@@ -33,7 +33,7 @@ from circuits.features.files.tensors import (
     sibling,
     transcoder,
 )
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import Transcoder
 
 CROSS_LAYER = re.compile(r"params_layer_(\d+)\.safetensors")

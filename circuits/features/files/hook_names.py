@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from circuits.features.files.tensors import Unknown
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 
 P = TypeVar("P")
 # TransformerLens: a norm's hook_normalized is before its gain, mlp.hook_in after it; hook_mlp_out

@@ -28,7 +28,7 @@ from circuits.features.files.tensors import (
     require_tensors,
     transcoder,
 )
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import (
     BatchTopK,
     JointTopK,

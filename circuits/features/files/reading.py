@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from circuits.features.autoencoders import AutoencoderSet, Site
+from circuits.features.autoencoders import AutoencoderSet
 from circuits.features.files import circuit_tracer, gemma_scope, openmoss, saelens, sparsify
 from circuits.features.files import cross_layer as sweep
 from circuits.features.files.autoencoder_files import holds_autoencoders, read_autoencoders
@@ -26,8 +26,8 @@ from circuits.features.files.locations import (
     find_location,
 )
 from circuits.features.files.tensors import StoredSet, Unknown, WeightsFormatError, unspecified
-from circuits.features.hook_points import ReadPoint, WritePoint
 from circuits.features.labels import FeatureFiles, feature_files
+from circuits.features.points import ReadPoint, Site, WritePoint
 from circuits.features.transcoder import empty_transcoder
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.fingerprints import fingerprint

@@ -30,7 +30,7 @@ from circuits.features.files.tensors import (
     merged,
     sibling,
 )
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import Transcoder
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"

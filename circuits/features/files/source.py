@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from circuits.atlas.shipped import ATLAS, atlas_transcoders
 from circuits.features.active import FeatureSource
 from circuits.features.files.reading import read_transcoders
-from circuits.features.hook_points import ReadPoint, WritePoint
 from circuits.features.hybrid import Filled
 from circuits.features.neurons import Neurons
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.model.subject import Subject
 from graphs.errors import HeadwaterError
 

@@ -37,7 +37,7 @@ from circuits.features.files.tensors import (
     sibling,
     transcoder,
 )
-from circuits.features.hook_points import ReadPoint
+from circuits.features.points import ReadPoint
 from circuits.features.transcoder import BatchTopK, GroupMax, Nonlinearity, TopK
 
 WEIGHTS, CONFIG, RUN = "sae.safetensors", "cfg.json", "config.json"

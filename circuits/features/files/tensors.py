@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from circuits.features.files.locations import Location
-from circuits.features.hook_points import ReadPoint, WritePoint
+from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import JointTopK, JumpReLU, Nonlinearity, ReLU, Transcoder
 from graphs.core.opening import DocumentOpening
 from graphs.disk.npy import form_of

@@ -66,6 +66,25 @@ def spelled(node: NodeId, top: int) -> tuple[str, str]:
     return node_id.format(**fields), js_id.format(**fields)
 
 
+def named(text: str, top: int) -> NodeId | None:
+    """The node with a node_id as in the table above, of any kind but other targets; else None.
+
+    >>> str(named("12_345_7", 27))
+    'feature:12/345@7'
+    """
+    match text.split("_"):
+        case ["E", index, pos] if index.isdecimal() and pos.isdecimal():
+            return NodeId(NodeKind.TOKEN, pos=int(pos), index=int(index))
+        case [layer, "-1", pos] if layer.isdecimal() and pos.isdecimal():
+            return NodeId(NodeKind.ERROR, layer=int(layer), pos=int(pos))
+        case [layer, index, pos] if layer.isdecimal() and index.isdecimal() and pos.isdecimal():
+            if int(layer) == top:
+                return NodeId(NodeKind.LOGIT, pos=int(pos), index=int(index))
+            return NodeId(NodeKind.FEATURE, layer=int(layer), pos=int(pos), index=int(index))
+        case _:
+            return None
+
+
 def feature_number(node: NodeId) -> int | None:
     """Value of the field `feature` of a node."""
     if node.kind == NodeKind.FEATURE:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from graphs.disk.files import reason
-from headwater.cli.usage import UsageError
+from headwater.arguments.usage import UsageError
 
 LARGEST_PROMPT = 2**22  # bytes: more than a million tokens
 STANDARD_INPUT = "-"

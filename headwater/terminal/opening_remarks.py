@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from circuits.features.active import FeatureSource
-from circuits.features.autoencoders import AutoencoderSet
-from circuits.features.hybrid import Filled
-from circuits.features.transcoder_set import TranscoderSet
-from circuits.model.prompt import Prompt
+import circuits
 from graphs.core.opening import DocumentOpening, mismatches
 from headwater.terminal.printing import remark
 
 
-def remark_mismatches(prompts: Iterable[Prompt], source: FeatureSource | AutoencoderSet) -> None:
+def remark_mismatches(
+    prompts: Iterable[circuits.Prompt], source: circuits.FeatureSource | circuits.AutoencoderSet
+) -> None:
     """Print each difference once, on standard error."""
     documents = _documents(source)
     remark_once(
@@ -29,7 +27,7 @@ def remark_once(sentences: Iterable[str]) -> None:
         remark(sentence)
 
 
-def _documents(source: FeatureSource | AutoencoderSet) -> DocumentOpening | None:
-    dictionary = source.transcoders if isinstance(source, Filled) else source
-    known = isinstance(dictionary, (TranscoderSet, AutoencoderSet))
+def _documents(source: circuits.FeatureSource | circuits.AutoencoderSet) -> DocumentOpening | None:
+    dictionary = source.transcoders if isinstance(source, circuits.Filled) else source
+    known = isinstance(dictionary, (circuits.TranscoderSet, circuits.AutoencoderSet))
     return dictionary.identity.documents if known else None

@@ -1,0 +1,56 @@
+"""Settings of a trace: what to explain, how far to expand, and how.
+
+Nothing here needs torch, so that commands know their options without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float
+
+from circuits.recording.precision import Precision
+from graphs.core.brief import Brief
+
+
+@dataclass(frozen=True, repr=False)
+class Direction(Brief):
+    """Any vector as a target."""
+
+    text: str  # what it stands for
+    vector: Float[Any, " d_model"]
+    layer: int | None = None  # block whose MLP input it reads; None: the normalised final residual
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """What to explain; without tokens and directions, the most probable next tokens."""
+
+    tokens: tuple[int, ...] = ()  # vocabulary ids, each with weight 1
+    against: int | None = None  # explain logit(token) - logit(against) instead, per token
+    directions: tuple[Direction, ...] = ()
+    position: int = -1  # token position whose output is explained
+    probability_mass: float = 0.95  # of the next tokens that are explained
+    max_logits: int = 10
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """How far to expand."""
+
+    max_features: int = 4096  # largest number of features to expand
+    tolerance: float = 0.0  # stop when at most this share of influence is unresolved
+    kept_share: float = 0.999  # of each row's absolute sum, kept as edges
+    everything: bool = False  # expand every active feature, regardless of the limits above
+
+
+@dataclass(frozen=True)
+class TraceSettings:
+    """One trace: what to explain, how far to expand, how many features to label."""
+
+    targets: TargetSettings = field(default_factory=TargetSettings)
+    expansion: Expansion = field(default_factory=Expansion)
+    labels: int = 256  # most influential features to label; some of each layer always are
+    precision: Precision = Precision.IEEE  # of the sweep's products in float32
+    memory: int | None = None  # bytes to hold at most where the model is; None: what is free

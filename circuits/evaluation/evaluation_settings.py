@@ -1,0 +1,32 @@
+"""Sizes of an audit and of a check.  Nothing here needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from circuits.attribution.trace_settings import TraceSettings
+from graphs.analysis.prune import PruneSettings
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """How pairs are compared."""
+
+    mediators: int = 20  # features of largest attribution, tested alone and together
+    random_sets: int = 20
+    seed: int = 0
+    trace: TraceSettings = field(default_factory=TraceSettings)  # apart from its targets
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """Sizes of the tests."""
+
+    features: int = 100  # the most influential features, ablated one by one
+    strongest: int = 20  # features of largest total effect, ablated together
+    random_sets: int = 20  # for each set of features that is tested
+    random_orders: int = 5  # for the curve
+    prune: PruneSettings = field(
+        default_factory=PruneSettings
+    )  # selects an unpruned graph's circuit
+    seed: int = 0

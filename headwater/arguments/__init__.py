@@ -1,0 +1,1 @@
+"""What commands take: options, the prompt, and checks of both before any work starts."""

@@ -1,0 +1,261 @@
+"""Options of the command line that several commands share, with their help."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import circuits
+from circuits.atlas.shipped import ATLAS
+from circuits.features.points import ReadPoint, WritePoint
+from circuits.model.packaged import PACKAGED
+from circuits.recording.precision import Precision
+from graphs import Bos
+
+MOST = 10**9  # upper limit of integer options, below what overflows in libraries
+MOST_DRAWN = 100_000  # random sets or orders, each as much work as what it is compared with
+
+# Groups of options in the help of a command.
+MODEL, DICTIONARY, TARGET = "Model and prompt", "Dictionary", "What is explained"
+SIZE, MACHINE, OUTPUT = "Size", "Numbers and device", "Output"
+
+
+class DType(StrEnum):
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+    BFLOAT16 = "bfloat16"
+
+
+class Features(StrEnum):
+    NEURONS = "neurons"
+
+
+class EdgeScores(StrEnum):
+    FULL = "full"
+    KEPT = "kept"
+
+
+GraphPath = Annotated[
+    Path, typer.Argument(help="Graph file: ours, a JSON of another program, or .pt.")
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        help=f"{', '.join((*ATLAS, *PACKAGED))}, a folder, or a name on the Hub.",
+        rich_help_panel=MODEL,
+    ),
+]
+Revision = Annotated[
+    str | None, typer.Option(help="Commit, tag or branch of the model.", rich_help_panel=MODEL)
+]
+Transcoders = Annotated[
+    str | None,
+    typer.Option(
+        help="Transcoders: a folder, owner/name/folder on the Hub (see `headwater "
+        "dictionaries`), or a YAML list of files; default: those that ship with the model, "
+        "else neurons.",
+        rich_help_panel=DICTIONARY,
+    ),
+]
+ReadAt = Annotated[
+    ReadPoint | None,
+    typer.Option(
+        help="Where the transcoders read; default: as their files say.", rich_help_panel=DICTIONARY
+    ),
+]
+WriteAt = Annotated[
+    WritePoint | None,
+    typer.Option(
+        help="Where the transcoders write; default: as their files say.", rich_help_panel=DICTIONARY
+    ),
+]
+Fill = Annotated[
+    Features | None,
+    typer.Option(
+        help="Features in layers without transcoders; default: errors only.",
+        rich_help_panel=DICTIONARY,
+    ),
+]
+FeatureKind = Annotated[
+    Features | None,
+    typer.Option(
+        "--features", help="Trace the model's own MLP neurons.", rich_help_panel=DICTIONARY
+    ),
+]
+TargetTokens = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="Token to explain, a text or id:NUMBER; may be repeated.",
+        rich_help_panel=TARGET,
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        help="Explain the difference of two logits: --target less this token.",
+        rich_help_panel=TARGET,
+    ),
+]
+Position = Annotated[
+    int,
+    typer.Option(
+        min=-MOST,
+        max=MOST,
+        help="Token position whose prediction is explained; -1 is the last.",
+        rich_help_panel=TARGET,
+    ),
+]
+MaxLogits = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=MOST,
+        help="Explain at most this many of the most probable tokens.",
+        rich_help_panel=TARGET,
+    ),
+]
+Mass = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="Explain the most probable tokens up to this total probability.",
+        rich_help_panel=TARGET,
+    ),
+]
+MaxFeatures = Annotated[
+    int,
+    typer.Option(min=0, max=MOST, help="Expand at most this many features.", rich_help_panel=SIZE),
+]
+Tolerance = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="Stop when no more than this share of influence is unresolved.",
+        rich_help_panel=SIZE,
+    ),
+]
+KeptShare = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        help="Share of each row's absolute sum kept as edges.",
+        rich_help_panel=SIZE,
+    ),
+]
+Everything = Annotated[
+    bool,
+    typer.Option(
+        "--all",
+        help="Expand every feature (of neurons: all that are chosen).",
+        rich_help_panel=SIZE,
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Run even if memory will probably not suffice.", rich_help_panel=SIZE
+    ),
+]
+Chat = Annotated[
+    bool, typer.Option("--chat", help="Apply the chat template to the text.", rich_help_panel=MODEL)
+]
+BosRule = Annotated[
+    Bos,
+    typer.Option(
+        "--bos",
+        help="BOS in front of the text; auto: as the tokenizer does.",
+        rich_help_panel=MODEL,
+    ),
+]
+PrefixLength = Annotated[
+    int | None,
+    typer.Option(
+        "--prefix",
+        min=0,
+        help="Number of prefix positions; default: by their tokens.",
+        rich_help_panel=MODEL,
+    ),
+]
+Type = Annotated[
+    DType, typer.Option("--dtype", help="Data type of model and sweep.", rich_help_panel=MACHINE)
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, cuda:1, …",
+        rich_help_panel=MACHINE,
+    ),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=MOST,
+        help="GiB to hold at most, on the GPU if the model is on one; default: what is free.",
+        rich_help_panel=SIZE,
+    ),
+]
+HowPrecise = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        help="How a CUDA GPU makes the sweep's float32 products: in float32 (ieee), in tensor "
+        "cores, split so that they are as exact (3xtf32), or in tensor cores (tf32).",
+        rich_help_panel=MACHINE,
+    ),
+]
+TracedModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Model; default: the one that the graph names.", rich_help_panel=MODEL
+    ),
+]
+TracedTranscoders = Annotated[
+    str | None,
+    typer.Option(
+        "--transcoders",
+        help="Transcoders; default: those that the graph names.",
+        rich_help_panel=DICTIONARY,
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON for machines.", rich_help_panel=OUTPUT)
+]
+NodeThreshold = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Share of influence that kept nodes hold.")
+]
+EdgeThreshold = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Share of edge scores that kept edges hold.")
+]
+KeepErrors = Annotated[bool, typer.Option("--keep-errors", help="Never prune error nodes.")]
+
+
+def in_bytes(gibibytes: float | None) -> int | None:
+    """A limit on memory as the library takes it."""
+    return None if gibibytes is None else int(gibibytes * 2**30)
+
+
+def source_choice(
+    transcoders: str | None,
+    features: Features | None,
+    max_features: int,
+    read_at: ReadPoint | None,
+    write_at: WritePoint | None,
+    fill: Features | None,
+) -> circuits.SourceChoice:
+    """The choice that the options of a command make."""
+    return circuits.SourceChoice(
+        transcoders,
+        neurons=features is not None,
+        max_neurons=max_features,
+        read=read_at,
+        write=write_at,
+        filled=fill is not None,
+    )

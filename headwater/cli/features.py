@@ -1,0 +1,100 @@
+"""The command that lists active features of a dictionary."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+import circuits
+from circuits.features.points import Site
+from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
+from circuits.progress import progress_bar
+from headwater.arguments.options import (
+    MOST,
+    AsJson,
+    BosRule,
+    Chat,
+    Device,
+    DType,
+    Model,
+    PrefixLength,
+    Revision,
+    Type,
+)
+from headwater.arguments.prompted import Prompted, PromptFile, given_prompt
+from headwater.arguments.usage import UsageError
+from headwater.cli.app import app
+from headwater.cli.trace import DEFAULT_MODEL
+from headwater.terminal.opening_remarks import remark_mismatches
+from headwater.terminal.printing import errors, output, print_json, print_line
+from viz.text.tables import PlainTable, plain_table
+from viz.text.words import visible
+
+HEADINGS = ("at", "token", "layer", "feature", "activation", "label")
+
+
+@app.command("features")
+def features_command(
+    prompt: Prompted = None,
+    prompt_file: PromptFile = None,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    dictionary: Annotated[
+        str | None, typer.Option(help="Transcoders or autoencoders: a folder or a name on the Hub.")
+    ] = None,
+    site: Annotated[
+        Site | None,
+        typer.Option(help="What the autoencoders reconstruct, if their files do not say."),
+    ] = None,
+    layer: Annotated[list[int] | None, typer.Option(help="Only this layer; repeatable.")] = None,
+    top: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Features per token and layer at most.")
+    ] = 3,
+    chat: Chat = False,
+    bos: BosRule = DEFAULT_RULE.bos,
+    n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
+    dtype: Type = DType.FLOAT32,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """List the features of a dictionary that are active on a prompt, by position."""
+    given = given_prompt(prompt, prompt_file)
+    with progress_bar(errors) as progress:
+        progress("load", 0, 1)
+        subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
+        reference = dictionary or circuits.shipped_transcoders(subject)
+        if reference is None:
+            raise UsageError(
+                "No transcoders ship with this model: give --dictionary, a folder or a name on the "
+                "Hub."
+            )
+        read = circuits.read_dictionary(reference, site=site)
+        text = circuits.read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
+        remark_mismatches([text], read)
+        firings = circuits.strongest(subject.frozen, text, read, set(layer or ()), top)
+    if as_json:
+        print_json({"tokens": list(text.tokens), "features": [asdict(f) for f in firings]})
+        return
+    kind = "autoencoders" if isinstance(read, circuits.AutoencoderSet) else read.identity.kind
+    print_line(f"{subject.identity.name} · {read.identity.name} · {kind}", "bold")
+    output.print(_firing_table(text.tokens, firings))
+
+
+def _firing_table(tokens: tuple[str, ...], firings: list[circuits.Firing]) -> PlainTable:
+    table = plain_table(*HEADINGS, right=("at", "layer", "feature", "activation"))
+    previous = None
+    for firing in firings:
+        first = firing.pos != previous
+        previous = firing.pos
+        table.add_row(
+            str(firing.pos) if first else "",
+            Text(visible(tokens[firing.pos]) if first else ""),
+            str(firing.layer),
+            str(firing.index),
+            f"{firing.activation:.2f}",
+            Text(visible(firing.label) if firing.label else ""),
+        )
+    return table

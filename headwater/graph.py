@@ -1,0 +1,223 @@
+"""A graph, with what one does with it."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import webbrowser
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+import graphs
+import viz
+from circuits.graph_files.opened import open_graph
+from graphs.core.graph import AttributionGraph
+from graphs.formats.neuronpedia.names import named
+from headwater.outputs.formats import SUFFIXES, FormatError, format_of, write_as
+from viz.text.words import one_line, percent
+
+OWN, PAGE = ".safetensors", (".html", ".htm")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a graph."""
+
+    name: str  # as in feature:12/345@7
+    label: str  # the user's, the dictionary's or the tokens that it promotes; may be empty
+    token: str  # at its position; empty for biases
+    activation: float | None  # of features
+    value: float | None  # what its incoming weights sum to, where known
+    influence: float  # share of the targets' influence that passes through it
+    sources: tuple[tuple[str, float], ...]  # its strongest incoming edges: node and weight
+
+    def __repr__(self) -> str:
+        lines = [" ".join(filter(None, (self.name, one_line(self.label), self._at())))]
+        numbers = [f"influence {percent(self.influence)}"]
+        if self.activation is not None:
+            numbers.append(f"activation {self.activation:.3g}")
+        if self.value is not None:
+            numbers.append(f"value {self.value:.3g}")
+        lines.append(", ".join(numbers))
+        if self.sources:
+            lines.append("from " + ", ".join(f"{name} {w:+.3g}" for name, w in self.sources))
+        return "\n  ".join(lines)
+
+    def _at(self) -> str:
+        return f"at {_text(self.token)}" if self.token else ""
+
+
+class Nodes(tuple[Node, ...]):
+    """Nodes, shown as a table."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        rows = [
+            (one.name, percent(one.influence), _text(one.token), one_line(one.label))
+            for one in self
+        ]
+        if not rows:
+            return "no nodes"
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            f"{name:<{widths[0]}}  {share:>{widths[1]}}  {token:<{widths[2]}}  {label}".rstrip()
+            for name, share, token, label in rows
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Graph(AttributionGraph):
+    """An attribution graph, its annotations, and what one does with both."""
+
+    annotations: graphs.Annotations = graphs.NO_ANNOTATIONS
+
+    @staticmethod
+    def of(
+        graph: AttributionGraph, annotations: graphs.Annotations = graphs.NO_ANNOTATIONS
+    ) -> Graph:
+        """The same graph; its parts are consistent already, and are not checked again."""
+        made = object.__new__(Graph)
+        made.__dict__.update({**graph.__dict__, "annotations": annotations})
+        return made
+
+    def __getitem__(self, name: str) -> Node:
+        """A node, by its name as in feature:12/345@7, or as in Neuronpedia's 12_345_7.
+
+        Raises SelectionError for a name of no node or of several.
+        """
+        rows = self.rows(name)
+        if len(rows) > 1:
+            raise graphs.SelectionError(
+                f"{name!r} names {len(rows)} nodes: take one, as in {self.nodes[rows[0]]}, or list "
+                "them with nodes_named."
+            )
+        return self._node(rows[0])
+
+    def nodes_named(self, name: str) -> Nodes:
+        """The nodes that a name selects, as in token:Dallas, concept:Texas or layer:12.
+
+        Raises SelectionError if there are none (see `graphs.analysis.select`).
+        """
+        return Nodes(map(self._node, self.rows(name)))
+
+    def rows(self, name: str) -> list[int]:
+        """Rows of the nodes that a name selects, the most influential first."""
+        foreign = named(name, self.provenance.model.n_layers + 1)
+        groups = self.annotations.rows(self)
+        found = np.flatnonzero(graphs.select(self, str(foreign or name), groups))
+        return found[np.argsort(-self.influence[found], kind="stable")].tolist()
+
+    def top(self, n: int = 10, kind: str | None = None) -> Nodes:
+        """The nodes with most influence, of all kinds but targets or of one, as in "feature"."""
+        rows = np.flatnonzero(~self.nodes.is_kind(*graphs.TARGET_KINDS))
+        if kind is not None:
+            rows = np.array(self.rows(kind), dtype=np.int64)
+        best = rows[np.argsort(-self.influence[rows], kind="stable")][:n]
+        return Nodes(map(self._node, best[self.influence[best] > 0].tolist()))
+
+    @cached_property
+    def influence(self) -> Float[ndarray, " node"]:
+        """Share of the targets' influence that passes through each node (`graphs.influence`)."""
+        total = float(self.seed.sum())
+        return graphs.influence(self) / total if total > 0 else np.zeros(len(self))
+
+    def prune(
+        self, node_threshold: float = 0.8, edge_threshold: float = 0.98, keep_errors: bool = False
+    ) -> Graph:
+        """The nodes and edges that hold these shares of influence and of edge scores."""
+        settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors)
+        return Graph.of(graphs.prune(self, settings), self.annotations)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the graph, in the format of the file's suffix; returns the path.
+
+        .safetensors, with annotations in a file beside it; .html for the page; .json for
+        Neuronpedia; .graphml, .gexf, .dot, .parquet.  Raises FormatError for any other suffix, and
+        GraphFileError if the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix == OWN:
+            graphs.write_graph(self, path)
+            graphs.keep_annotations(self.annotations, path)
+        elif path.suffix in PAGE:
+            viz.write_page(self, path, self.annotations)
+        elif (format := format_of(path)) is not None:
+            write_as(format, self, path, self.annotations)
+        else:
+            known = ", ".join((OWN, PAGE[0], *SUFFIXES))
+            raise FormatError(f"{path.name!r} has none of the suffixes of graph files: {known}.")
+        return path
+
+    def show(self, height: int = 760) -> viz.NotebookPage | None:
+        """The page: in a notebook as the cell's value, `height` pixels high; else in a browser."""
+        if "ipykernel" in sys.modules:
+            return viz.show(self, annotations=self.annotations, height=height)
+        with tempfile.NamedTemporaryFile(prefix="headwater-", suffix=".html", delete=False) as file:
+            page = Path(file.name)
+        webbrowser.open(self.save(page).as_uri())
+        return None
+
+    def nodes_table(self) -> Any:
+        """All nodes as a pyarrow table.  Raises GraphFileError if pyarrow is not installed."""
+        return graphs.nodes_table(self, self.annotations)
+
+    def edges_table(self) -> Any:
+        """All edges as a pyarrow table: source, target, weight.  Raises as `nodes_table`."""
+        return graphs.edges_table(self)
+
+    def nodes_frame(self) -> Any:
+        """All nodes as a pandas data frame.  Raises GraphFileError if pandas is not installed."""
+        return graphs.nodes_frame(self, self.annotations)
+
+    def edges_frame(self) -> Any:
+        """All edges as a pandas data frame: source, target, weight.  Raises as `nodes_frame`."""
+        return graphs.edges_frame(self)
+
+    def _repr_html_(self) -> str:
+        return viz.summary_html(self, self.annotations)
+
+    def _node(self, row: int, n_sources: int = 3) -> Node:
+        pos = int(self.nodes.pos[row])
+        start, end = self.weights.indptr[row : row + 2]
+        edges = np.argsort(-np.abs(self.weights.data[start:end]), kind="stable")[:n_sources]
+        return Node(
+            name=str(self.nodes[row]),
+            label=self.annotations.label(self, row) or self.label(row),
+            token=self.token_text(pos) if pos >= 0 else "",
+            activation=_known(self.nodes.activation[row]),
+            value=_known(self.nodes.value[row]),
+            influence=float(self.influence[row]),
+            sources=tuple(
+                (str(self.nodes[int(source)]), float(weight))
+                for source, weight in zip(
+                    self.weights.indices[start:end][edges],
+                    self.weights.data[start:end][edges],
+                    strict=True,
+                )
+            ),
+        )
+
+
+def _text(token: str) -> str:
+    """A token as Python writes it, which shows spaces and control characters."""
+    return repr(token) if token else ""
+
+
+def _known(number: float) -> float | None:
+    return None if np.isnan(number) else float(number)
+
+
+def read(path: str | Path) -> Graph:
+    """A graph from a file of ours, a JSON of another program, or circuit-tracer's .pt.
+
+    Raises GraphFileError for any other file, damaged or missing.
+    """
+    found = open_graph(path)
+    return Graph.of(found.graph, found.annotations)

@@ -1,0 +1,150 @@
+"""One call from a prompt to its graph."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from circuits.attribution.target_names import named_targets
+from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
+from circuits.model.prompt import Prompt, PromptError, prompt_from_ids, read_prompt
+from circuits.model.prompt_rule import PromptRule
+from circuits.model.subject import Subject
+from circuits.pipe import trace as trace_prompt
+from circuits.progress import progress_bar
+from circuits.recording.precision import Precision
+from graphs.core.opening import Bos
+from headwater.graph import Graph
+from headwater.model import DEFAULT, Model, ModelError, load
+
+TARGETS, EXPANSION = TargetSettings(), Expansion()
+Word = TypeVar("Word", bound=StrEnum)
+Target = str | int  # a token's text, or its id
+
+
+def trace(
+    prompt: str | Sequence[int] | Prompt,
+    model: str | Path | PreTrainedModel | Subject | Model = DEFAULT,
+    *,
+    target: Target | Sequence[Target] | None = None,
+    against: Target | None = None,
+    position: int = TARGETS.position,
+    transcoders: str | Path | None = None,
+    features: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    chat: bool = False,
+    bos: str = "auto",
+    n_prefix: int | None = None,
+    max_features: int = EXPANSION.max_features,
+    everything: bool = False,
+    device: str = "auto",
+    dtype: str = "float32",
+    precision: str = "ieee",
+    memory: float | None = None,
+    force: bool = False,
+) -> Graph:
+    """Which features, at which layers and tokens, carried the computation to the next token.
+
+        import headwater as hw
+        graph = hw.trace("The capital of the state containing Dallas is")
+        model = hw.load("gemma-3-270m")
+        graph = hw.trace("The Eiffel Tower is in the city of", model, target=" Paris")
+
+    prompt: a text, token ids, or a prompt that has been read.
+    model, transcoders, features, tokenizer, device, dtype: as `load` takes them; a loaded model is
+        not loaded again.
+    target: the token to explain, as a text or an id, or several; by default the most probable ones.
+    against: explain how far the target's logit is above this token's.
+    position: of the token whose prediction is explained; -1 is the last.
+    chat: apply the model's chat template to the text.
+    bos, n_prefix: "auto", "always" or "never"; the number of positions without features.
+    max_features: that get a row at most, the most influential ones; everything: all.
+    precision: of products on a CUDA GPU, "ieee", "3xtf32" or "tf32".
+    memory: GiB to hold at most.
+    force: trace even if memory will probably not suffice.
+
+    Warns of what was assumed, and where the prompt begins unlike the dictionary's documents.
+    Raises subclasses of HeadwaterError, each with one sentence that says what to pass.
+    """
+    with progress_bar(Console(file=sys.stderr)) as progress:
+        progress("load", 0, 1)
+        loaded = load(
+            model,
+            transcoders=transcoders,
+            features=features,
+            tokenizer=tokenizer,
+            device=device,
+            dtype=dtype,
+        )
+        text = _prompt(prompt, loaded, PromptRule(_choice(Bos, "bos", bos), n_prefix), chat)
+        settings, remarks = named_targets(
+            loaded.subject,
+            text,
+            [_named(one) for one in _several(target)],
+            None if against is None else _named(against),
+            TargetSettings(position=position),
+        )
+        graph = trace_prompt(
+            text,
+            loaded.subject,
+            loaded.choosing(max_features),
+            TraceSettings(
+                settings,
+                Expansion(max_features, everything=everything),
+                precision=_choice(Precision, "precision", precision),
+                memory=None if memory is None else int(memory * 2**30),
+            ),
+            progress,
+            force=force,
+        )
+    for sentence in dict.fromkeys((*remarks, *graph.provenance.mismatches)):
+        warnings.warn(sentence, stacklevel=2)
+    return Graph.of(graph)
+
+
+def _prompt(given: object, model: Model, rule: PromptRule, chat: bool) -> Prompt:
+    tokenizer = model.subject.tokenizer
+    match given:
+        case Prompt():
+            return given
+        case str():
+            return read_prompt(given, tokenizer, rule, chat=chat)
+        case Sequence() if given and all(type(token) is int for token in given):
+            return prompt_from_ids(list(given), tokenizer, rule.n_prefix)
+    raise PromptError(
+        f"The prompt is a text or a list of token ids, got {_described(given)}: join tokens to one "
+        "text, or encode them with the model's tokenizer."
+    )
+
+
+def _described(value: object) -> str:
+    of = f" of {type(value[0]).__name__}" if isinstance(value, list | tuple) and value else ""
+    return f"{type(value).__name__}{of}"
+
+
+def _several(target: object) -> tuple[object, ...]:
+    if target is None:
+        return ()
+    return tuple(target) if isinstance(target, list | tuple) else (target,)
+
+
+def _named(target: object) -> str:
+    """A target as `named_targets` takes it."""
+    if isinstance(target, bool) or not isinstance(target, str | int):
+        raise ModelError(f"A target is a token's text or its id, got {_described(target)}.")
+    return target if isinstance(target, str) else f"id:{target}"
+
+
+def _choice(kind: type[Word], name: str, value: str) -> Word:
+    """A word as the value of an enumeration.  Raises ModelError for any other."""
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise ModelError(f"{name} is one of {', '.join(kind)}, got {value!r}.") from error

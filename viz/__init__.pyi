@@ -1,0 +1,61 @@
+"""Views of attribution graphs: text for terminals, plotly figures, HTML pages.  No torch."""
+
+from .page.audit_page import write_audit
+from .page.comparison_page import write_comparison
+from .page.front import front_page
+from .page.notebook import NotebookPage, show
+from .page.page import MOST_GRAPHS, served_page, write_page, write_pages
+from .page.part import ALLOWED_NODES, MOST_NODES
+from .page.prompts_page import prompt_scores, prompts_text, write_prompts
+from .page.small import summary_html
+from .plot.comparing import depth_profile, matched_flow, scores_with_null
+from .plot.figure import figure
+from .plot.layout import Placement, layout
+from .text.audited import audit_text
+from .text.compared import comparison_scores, comparison_text
+from .text.consensual import consensus_text
+from .text.corresponding import correspondence_scores, correspondence_text
+from .text.described import description_text
+from .text.effects import effects_tables
+from .text.opposed import opposing_text
+from .text.path_text import describe_path, describe_paths, groups_text, paths_text
+from .text.terminal import report_table, summary_tables
+
+__all__ = [
+    "ALLOWED_NODES",
+    "MOST_GRAPHS",
+    "MOST_NODES",
+    "NotebookPage",
+    "Placement",
+    "audit_text",
+    "comparison_scores",
+    "comparison_text",
+    "consensus_text",
+    "correspondence_scores",
+    "correspondence_text",
+    "depth_profile",
+    "describe_path",
+    "describe_paths",
+    "description_text",
+    "effects_tables",
+    "figure",
+    "front_page",
+    "groups_text",
+    "layout",
+    "matched_flow",
+    "opposing_text",
+    "paths_text",
+    "prompt_scores",
+    "prompts_text",
+    "report_table",
+    "scores_with_null",
+    "served_page",
+    "show",
+    "summary_html",
+    "summary_tables",
+    "write_audit",
+    "write_comparison",
+    "write_page",
+    "write_pages",
+    "write_prompts",
+]
