@@ -125,8 +125,7 @@ class Graph(AttributionGraph):
     @cached_property
     def influence(self) -> Float[ndarray, " node"]:
         """Share of the targets' influence that passes through each node (`graphs.influence`)."""
-        total = float(self.seed.sum())
-        return graphs.influence(self) / total if total > 0 else np.zeros(len(self))
+        return graphs.influence(self) / (float(self.seed.sum()) or 1.0)
 
     def prune(
         self, node_threshold: float = 0.8, edge_threshold: float = 0.98, keep_errors: bool = False

@@ -14,7 +14,6 @@ from tests.graph_oracles import (
     series_influence,
 )
 from tests.tolerances import EXACT
-from viz.plot import scene as scenes
 from viz.plot.scene import MOST_EDGES, MOST_NODES, scene
 
 
@@ -53,9 +52,8 @@ def test_of_many_edges_the_strongest_are_drawn():
     assert set(drawn.target.tolist()) == {MOST_EDGES + 50}
 
 
-def test_edges_to_nodes_that_are_not_drawn_are_not_drawn(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(scenes, "MOST_NODES", 3)
-    drawn = scene(large_graph(9))
+def test_edges_to_nodes_that_are_not_drawn_are_not_drawn():
+    drawn = scene(large_graph(9), most_nodes=3)
     assert drawn.rows.tolist() == [7, 8, 9]
     assert drawn.source.tolist() == [1, 0]
     assert drawn.target.tolist() == [2, 2]

@@ -53,14 +53,15 @@ def select(
 
 def names_concept(graph: AttributionGraph, row: int, concept: str) -> bool:
     """Whether a feature's label names a concept; without a label, its most promoted token."""
+    return concept in _concepts(graph, row)
+
+
+def _concepts(graph: AttributionGraph, row: int) -> list[str]:
+    """What a feature's label names; without a label, the token that it promotes most."""
     description = graph.description(row)
     if description is None:
-        return [token.strip() for token in graph.output_tokens.get(row, ())][:1] == [concept]
-    return concept in _concepts(description.label)
-
-
-def _concepts(label: str) -> list[str]:
-    return re.split(" → | · |, ", label)
+        return [token.strip() for token in graph.output_tokens.get(row, ())][:1]
+    return re.split(" → | · |, ", description.label)
 
 
 def _of_kind(
@@ -144,13 +145,7 @@ def _concept(graph: AttributionGraph, name: str) -> Bool[ndarray, " node"]:
 
 def _no_concept(graph: AttributionGraph, features: list[int], name: str) -> str:
     """What to say of a concept that no feature has, with those that are spelled like it."""
-    known: dict[str, None] = {}
-    for row in features:
-        description = graph.description(row)
-        words = graph.output_tokens.get(row, ())[:1]
-        known |= dict.fromkeys(
-            map(str.strip, words) if description is None else _concepts(description.label)
-        )
+    known = dict.fromkeys(word for row in features for word in _concepts(graph, row))
     plain = name.casefold()
     like = get_close_matches(plain, [word.casefold() for word in known])
     meant = [word for word in known if word.casefold() == plain]

@@ -100,6 +100,7 @@ def summarise(
     The user's labels replace the dictionary's.
     """
     source, total = graph.provenance, float(graph.seed.sum()) or 1.0
+    reached = influence(graph) / total
     return Summary(
         model=source.model.name,
         dictionary=source.dictionary.name,
@@ -120,9 +121,9 @@ def summarise(
             for row, target in zip(graph.target_rows(), source.targets, strict=True)
         ),
         remarks=weight_remarks(graph),
-        top=_top(graph, annotations),
-        strongest=_strongest(graph, per_layer, annotations),
-        groups=_groups(graph, annotations),
+        top=_top(graph, reached, annotations),
+        strongest=_strongest(graph, reached, per_layer, annotations),
+        groups=_groups(graph, reached, annotations),
         n_nodes=len(graph),
         n_features=int(graph.nodes.is_kind(NodeKind.FEATURE).sum()),
         n_edges=int(graph.weights.nnz),
@@ -151,14 +152,10 @@ def weight_remarks(graph: AttributionGraph) -> tuple[str, ...]:
     return (f"{unknown} have an unknown probability and weight 0.",)
 
 
-def _reached(graph: AttributionGraph) -> Float[ndarray, " node"]:
-    total = float(graph.seed.sum())
-    return influence(graph) / total if total > 0 else np.zeros(len(graph))
-
-
-def _top(graph: AttributionGraph, annotations: Annotations) -> tuple[NodeLine, ...]:
+def _top(
+    graph: AttributionGraph, reached: Float[ndarray, " node"], annotations: Annotations
+) -> tuple[NodeLine, ...]:
     """Features and tokens with most influence."""
-    reached = _reached(graph)
     shown = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE, NodeKind.TOKEN))
     return tuple(
         _line(graph, node, float(reached[node]), annotations.label(graph, node))
@@ -166,8 +163,9 @@ def _top(graph: AttributionGraph, annotations: Annotations) -> tuple[NodeLine, .
     )
 
 
-def _groups(graph: AttributionGraph, annotations: Annotations) -> tuple[GroupLine, ...]:
-    reached = _reached(graph)
+def _groups(
+    graph: AttributionGraph, reached: Float[ndarray, " node"], annotations: Annotations
+) -> tuple[GroupLine, ...]:
     found = [
         GroupLine(name, len(rows), float(reached[rows].sum()))
         for name, rows in annotations.rows(graph).items()
@@ -176,9 +174,11 @@ def _groups(graph: AttributionGraph, annotations: Annotations) -> tuple[GroupLin
 
 
 def _strongest(
-    graph: AttributionGraph, per_layer: int, annotations: Annotations
+    graph: AttributionGraph,
+    reached: Float[ndarray, " node"],
+    per_layer: int,
+    annotations: Annotations,
 ) -> tuple[NodeLine, ...]:
-    reached = _reached(graph)
     features = graph.nodes.is_kind(NodeKind.FEATURE)
     layers = np.unique(graph.nodes.layer[features])[::-1]
     groups = [np.flatnonzero(features & (graph.nodes.layer == layer)) for layer in layers]

@@ -33,6 +33,7 @@ from headwater.terminal.printing import errors, output, print_json, print_line
 from viz.text.tables import PlainTable, plain_table
 from viz.text.words import visible
 
+TEXTS = ("token", "label")
 HEADINGS = ("at", "token", "layer", "feature", "activation", "label")
 
 
@@ -84,7 +85,7 @@ def features_command(
 
 
 def _firing_table(tokens: tuple[str, ...], firings: list[circuits.Firing]) -> PlainTable:
-    table = plain_table(*HEADINGS, right=("at", "layer", "feature", "activation"))
+    table = plain_table(*HEADINGS, right=("at", "layer", "feature", "activation"), texts=TEXTS)
     previous = None
     for firing in firings:
         first = firing.pos != previous

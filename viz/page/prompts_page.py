@@ -56,7 +56,7 @@ def prompts_text(
     main = next(iter(found.per_prompt))
     values = found.per_prompt[main]
     order = [int(place) for place in np.argsort(values) if not np.isnan(values[place])]
-    ends = plain_table(_NAMES[main], "", "graph", right=("",))
+    ends = plain_table(_NAMES[main], "", "graph", right=("",), texts=("graph",))
     for word, place in (("least", order[0]), ("most", order[-1])) if order else ():
         ends.add_row(*map(Text, (word, f"{values[place]:.3f}", one_line(names[place]))))
     return Group(head, "", lines, "", traits, "", ends)

@@ -15,17 +15,17 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from graphs.core.graph import AttributionGraph
-from graphs.core.nodes import NodeKind
 from viz.html.document import FONT, GREY, INK, PALE, SIDE
 from viz.plot.labels import LETTERS, Label, highest, text_width
 from viz.plot.layout import BIAS
+from viz.plot.markers import MARKERS
 from viz.plot.scene import Scene, scene
 from viz.text.checked import checks_line
 from viz.text.words import counted, heading, hover_lines, origin, short
 
 _RIGHT = 84  # margin in pixels, for texts over the outputs
 
-# Okabe-Ito colours, distinguishable for colour-blind readers.
+# Okabe-Ito colours.
 _POSITIVE, _NEGATIVE = "#0072B2", "#D55E00"
 _SIGNS = ((1, "positive effect", _POSITIVE), (-1, "negative effect", _NEGATIVE))
 _STRENGTHS = (  # relative rank, width in pixels, opacity
@@ -33,15 +33,6 @@ _STRENGTHS = (  # relative rank, width in pixels, opacity
     (0.4, 1.2, 0.38),
     (1.0, 0.8, 0.17),
 )
-_MARKERS = {  # symbol, fill, outline
-    NodeKind.TOKEN: ("square", "#009E73", "white"),
-    NodeKind.POSITION: ("square-open", "#009E73", "#009E73"),
-    NodeKind.BIAS: ("triangle-up", "#7d8590", "#7d8590"),
-    NodeKind.FEATURE: ("circle", "#2b3242", "white"),
-    NodeKind.ERROR: ("diamond", "white", "#7d8590"),
-    NodeKind.LOGIT: ("star", "#CC79A7", "#CC79A7"),
-    NodeKind.TARGET: ("hexagon", "#CC79A7", "#CC79A7"),
-}
 _TITLE, _SMALL, _TICK = 19.0, 12.0, 12.0  # type in pixels
 _HEAD = 84  # pixels of title and subtitle
 _LEGEND = 40
@@ -68,7 +59,7 @@ def _node_traces(drawn: Scene) -> list[dict[str, Any]]:
     kinds, diameter = drawn.graph.nodes.kind[drawn.rows], drawn.diameter
     texts = hover_lines(drawn.graph, drawn.strengths, drawn.rows.tolist())
     traces: list[dict[str, Any]] = []
-    for kind, (symbol, fill, outline) in _MARKERS.items():
+    for kind, (symbol, fill, outline) in MARKERS.items():
         nodes = np.flatnonzero(kinds == kind)
         if not len(nodes):
             continue

@@ -67,9 +67,16 @@ def layout(graph: AttributionGraph) -> Placement:
     return place(graph.nodes, graph.provenance.model.n_layers, influence(graph) + graph.seed)
 
 
-def place(nodes: NodeTable, n_layers: int, strength: Float[ndarray, " node"]) -> Placement:
-    """Places of nodes, the strongest first in each cell."""
-    return place_together(LayoutNodes(nodes, n_layers, strength, nodes.pos))[0]
+def place(
+    nodes: NodeTable,
+    n_layers: int,
+    strength: Float[ndarray, " node"],
+    wide: float = WIDE,
+    high: float = HIGH,
+) -> Placement:
+    """Places of nodes, the strongest first in each cell; small graphs are spread."""
+    placed = LayoutNodes(nodes, n_layers, strength, nodes.pos)
+    return place_together(placed, wide=wide, high=high)[0]
 
 
 def place_together(

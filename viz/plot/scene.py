@@ -15,7 +15,7 @@ from graphs.analysis.strengths import Strengths, strengths, strongest
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, NodeKind
 from viz.plot.labels import Label, Marker, labels_above, labels_beside
-from viz.plot.layout import Placement, place
+from viz.plot.layout import HIGH, WIDE, Placement, place
 from viz.text.words import mark
 
 MOST_NODES = 3000
@@ -65,12 +65,12 @@ class Scene:
         """Labels of the strongest features."""
         features = np.flatnonzero(self.graph.nodes.is_kind(NodeKind.FEATURE)[self.rows])
         chosen = strongest(self.strengths.arrived[self.rows[features]], MOST_LABELS)
-        x, y, radius = self._pixels()
+        x, y, radius = self.pixels()
         boxes = np.stack([x - radius, y - radius, x + radius, y + radius], axis=1)
         return labels_beside(self._wanted(features[chosen]), boxes, (0.0, 0.0, *self.size))
 
     def _wanted(self, nodes: Int[ndarray, " asked"]) -> list[tuple[Marker, str]]:
-        x, y, radius = self._pixels()
+        x, y, radius = self.pixels()
         order = nodes[np.argsort(-self.strengths.arrived[self.rows[nodes]], kind="stable")].tolist()
         wanted = [
             (
@@ -81,24 +81,32 @@ class Scene:
         ]
         return [(marker, text) for marker, text in wanted if text]
 
-    def _pixels(self) -> tuple[Float[ndarray, " drawn"], ...]:
+    def pixels(self) -> tuple[Float[ndarray, " drawn"], ...]:
         """Centre and radius of each marker in pixels from the lower left corner."""
         across, up = self.unit
         return self.placement.x * across, self.placement.y * up, self.diameter / 2
 
 
-def scene(graph: AttributionGraph) -> Scene:
-    """The drawn part of a graph: the strongest nodes, and the strongest edges between them."""
+def scene(
+    graph: AttributionGraph,
+    most_nodes: int = MOST_NODES,
+    most_edges: int = MOST_EDGES,
+    wide: float = WIDE,
+    high: float = HIGH,
+) -> Scene:
+    """The drawn part of a graph: the strongest nodes, and the strongest edges between them.
+
+    A small one is spread over `wide` by `high` units.
+    """
     measured = strengths(graph)
-    rows = np.sort(strongest(measured.arrived, MOST_NODES))
-    placement = place(
-        graph.nodes.take(rows), graph.provenance.model.n_layers, measured.arrived[rows]
-    )
+    rows = np.sort(strongest(measured.arrived, most_nodes))
+    layers = graph.provenance.model.n_layers
+    placement = place(graph.nodes.take(rows), layers, measured.arrived[rows], wide, high)
     number = np.full(len(graph), -1)
     number[rows] = np.arange(len(rows))
     source, target = number[measured.source], number[measured.target]
     carried = np.where((source >= 0) & (target >= 0), measured.carried, 0.0)
-    edges = strongest(carried, MOST_EDGES)
+    edges = strongest(carried, most_edges)
     edges = edges[carried[edges] > 0]
     return Scene(
         graph=graph,

@@ -24,6 +24,7 @@ PAIR_HEADINGS = (
     "mediated",
     "null",
 )
+PAIR_TEXTS = ("first", "second", "predicts", "explained")
 PAIR_NUMBERS = {6, 7, 8}  # columns
 KIND_HEADINGS = ("kind", "pairs", "predictions differ", "difference", "mediated", "null")
 FEATURE_HEADINGS = ("feature", "pairs", "effect", "mediated", "same sign", "largest in", "label")
@@ -42,18 +43,20 @@ _PART, _LABEL = 32, 80  # characters of a cell in a terminal
 
 def audit_text(found: Sequence[Audited]) -> RenderableType:
     """An audit for a terminal."""
-    pairs = plain_table(*PAIR_HEADINGS, right=("difference", "mediated", "null"))
+    pairs = plain_table(*PAIR_HEADINGS, right=("difference", "mediated", "null"), texts=PAIR_TEXTS)
     for one in found[:SHOWN]:
         pairs.add_row(*_texts(pair_cells(one), _PART))
     parts: list[RenderableType] = [Text(audit_title(found), style="bold"), "", pairs]
     if len(found) > SHOWN:
         parts.append(Text(f"and {len(found) - SHOWN:,} more pairs on the page", style="dim"))
     if any(one.pair.kind for one in found):
-        kinds = plain_table(*KIND_HEADINGS, right=KIND_HEADINGS[1:])
+        kinds = plain_table(*KIND_HEADINGS, right=KIND_HEADINGS[1:], texts=("kind",))
         for cells in kind_rows(found):
             kinds.add_row(*_texts(cells, _PART))
         parts += ["", kinds]
-    features = plain_table(*FEATURE_HEADINGS, right=FEATURE_HEADINGS[1:5])
+    features = plain_table(
+        *FEATURE_HEADINGS, right=FEATURE_HEADINGS[1:5], texts=("largest in", "label")
+    )
     for cells in feature_rows(found)[:SHOWN]:
         features.add_row(*_texts(cells, _LABEL))
     return Group(*parts, "", features)

@@ -80,7 +80,13 @@ def _changes(
 ) -> RenderableType:
     """Table of the features whose influence differs most."""
     lines = plain_table(
-        "feature", "first", "second", "change", "label", right=("first", "second", "change")
+        "feature",
+        "first",
+        "second",
+        "change",
+        "label",
+        right=("first", "second", "change"),
+        texts=("label",),
     )
     shares = [influence_shares(graph) for graph in (first, second)]
     rows: list[tuple[AttributionGraph, int, float, float]] = [

@@ -10,9 +10,8 @@ from graphs.comparison.consensus import Common, Consensus
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeId, NodeKind
 from viz.text.tables import plain_table
-from viz.text.words import percent, quoted, short
+from viz.text.words import one_line, percent, quoted
 
-_LONGEST = 32  # characters of a label
 _NUMBERS = ("prompts", "influence", "from", "to")
 
 
@@ -27,9 +26,9 @@ def consensus_text(first: AttributionGraph, found: Consensus, count: int = 15) -
             return "prediction"
         row = rows.get(str(node))
         text = "" if row is None else first.label(row)
-        return short(text, _LONGEST) if text else ""
+        return one_line(text)
 
-    nodes = plain_table("node", "", *_NUMBERS, right=_NUMBERS)
+    nodes = plain_table("node", "label", *_NUMBERS, right=_NUMBERS, texts=("label",))
     for place, node in enumerate(found.nodes[:count]):
         _add(nodes, (str(node), words(node)), found.at_nodes, place)
     edges = plain_table("from ", "to ", *_NUMBERS, right=_NUMBERS)

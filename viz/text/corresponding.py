@@ -85,7 +85,8 @@ def _evidence(found: Correspondence) -> RenderableType:
 def _concepts(concepts: list[Concept], names: list[str], count: int) -> RenderableType:
     """Table of concepts of both graphs."""
     numbers = ("n", "influence", "depth", "n ", "influence ", "depth ")
-    lines = plain_table(names[0], *numbers[:3], names[1], *numbers[3:], right=numbers)
+    headings = (names[0], *numbers[:3], names[1], *numbers[3:])
+    lines = plain_table(*headings, right=numbers, texts=tuple(names))
     for concept in concepts[:count]:
         cells: list[str] = []
         for side in (concept.first, concept.second):
@@ -108,13 +109,14 @@ def _pairs(
     """Table of the most influential matched features."""
     lines = plain_table(
         "first",
-        "",
+        "label",
         "influence",
         "second",
-        " ",
+        "label ",
         "influence ",
         "similarity",
         right=("influence", "influence ", "similarity"),
+        texts=("label", "label "),
     )
     influence = found.influence()
     for place in np.argsort(-influence.sum(axis=1), kind="stable")[:count].tolist():

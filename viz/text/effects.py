@@ -27,12 +27,22 @@ def effects_tables(effects: Effects) -> RenderableType:
     head = Text(one_line(f"{effects.what}  ({effects.regime}{frozen})"), style="bold")
     meaning = Text(f"{effects.regime}: {MEANING[effects.regime]}", style="dim")
     targets = plain_table(
-        "explained", "value", "change", "predicted", right=("value", "change", "predicted")
+        "explained",
+        "value",
+        "change",
+        "predicted",
+        right=("value", "change", "predicted"),
+        texts=("explained",),
     )
     for one in effects.targets:
         targets.add_row(Text(visible(one.text)), *_numbers(one))
     tokens = plain_table(
-        "next token", "before", "after", "logit", right=("before", "after", "logit")
+        "next token",
+        "before",
+        "after",
+        "logit",
+        right=("before", "after", "logit"),
+        texts=("next token",),
     )
     for token in effects.tokens:
         numbers = f"{token.before:.3f}", f"{token.after:.3f}", f"{token.logit:+.3f}"
@@ -52,6 +62,7 @@ def effects_tables(effects: Effects) -> RenderableType:
             "predicted",
             "label",
             right=("value", "change", "predicted"),
+            texts=("label",),
         )
         for one in effects.features:
             held = Text("held" if one.held else "", style="dim")
@@ -64,7 +75,7 @@ def effects_tables(effects: Effects) -> RenderableType:
 
 def _edited(effects: Effects) -> RenderableType:
     """What was set, from what to what."""
-    table = plain_table("edited", "from", "to", "label", right=("from", "to"))
+    table = plain_table("edited", "from", "to", "label", right=("from", "to"), texts=("label",))
     for one in effects.edited[:MOST_EDITED]:
         numbers = f"{one.before:.3f}", f"{one.after:.3f}"
         table.add_row(*map(Text, (one.node, *numbers, visible(one.text) if one.text else "")))

@@ -26,7 +26,7 @@ def _table(
     heading: str, effects: tuple[Effect, ...], target: str, rival: str | None
 ) -> RenderableType:
     numbers = (f"on {target!r}", *([f"on {rival!r}", "difference"] if rival else []))
-    table = plain_table(heading, *numbers, "label", right=numbers)
+    table = plain_table(heading, *numbers, "label", right=numbers, texts=("label",))
     for one in effects:
         cells = [f"{one.on:+.3f}"]
         if one.on_rival is not None:

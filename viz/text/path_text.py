@@ -64,7 +64,9 @@ def paths_text(
     """Share, sign and cumulative coverage of each path, and its nodes, from source to target."""
     notes = annotations or Annotations()
     names = notes.group_names(graph)
-    lines = plain_table("share", "", "covered", "node", "label", right=("share", "covered"))
+    lines = plain_table(
+        "share", "", "covered", "node", "label", right=("share", "covered"), texts=("label",)
+    )
     for path, covered in zip(paths.listed, paths.coverage, strict=True):
         sign = "+" if path.sign > 0 else "−"
         numbers = percent(path.share), sign, percent(covered)
@@ -92,7 +94,7 @@ def groups_text(
         "features",
         "influence",
         right=("features", "influence"),
-        texts=("group",),
+        texts=("group", "at"),
     )
     order: list[int] = np.argsort(-collapsed.arrived, kind="stable").tolist()
     for number in order:

@@ -48,7 +48,7 @@ def _predictions(summary: Summary) -> Table:
         len({target.weight for target in summary.targets if target.probability is None}) > 1
     )
     headings = ("explained", "probability", *(["weight"] if has_weights else []), "value", "node")
-    table = plain_table(*headings, right=("probability", "weight", "value"))
+    table = plain_table(*headings, right=("probability", "weight", "value"), texts=("explained",))
     for target in summary.targets:
         probability = "" if target.probability is None else f"{target.probability:.3f}"
         weight = [f"{target.weight:.1%}"] if has_weights else []
@@ -60,14 +60,16 @@ def _predictions(summary: Summary) -> Table:
 
 def _top(summary: Summary) -> Table:
     headings = ("strongest", "at", "activation", "influence", _meaning(summary))
-    table = plain_table(*headings, right=("activation", "influence"))
+    table = plain_table(*headings, right=("activation", "influence"), texts=("at", headings[-1]))
     for line in summary.top:
         table.add_row(*map(Text, _cells(line)))
     return table
 
 
 def _groups(summary: Summary) -> Table:
-    table = plain_table("group", "nodes", "influence", right=("nodes", "influence"))
+    table = plain_table(
+        "group", "nodes", "influence", right=("nodes", "influence"), texts=("group",)
+    )
     for group in summary.groups:
         table.add_row(
             *map(Text, (one_line(group.name), f"{group.members:,}", f"{group.influence:.2%}"))
@@ -82,7 +84,7 @@ def _meaning(summary: Summary) -> str:
 
 def _strongest(summary: Summary) -> Table:
     headings = ("layer", "node", "at", "activation", "influence", _meaning(summary))
-    table = plain_table(*headings, right=("activation", "influence"))
+    table = plain_table(*headings, right=("activation", "influence"), texts=("at", headings[-1]))
     for layer, lines in groupby(summary.strongest, key=lambda line: line.layer):
         for rank, line in enumerate(lines):
             name = "input" if layer is None else str(layer)
@@ -150,7 +152,7 @@ def _reach(summary: Summary) -> list[str]:
 
 def report_table(report: Report) -> Table:
     """Table of the tests of a graph in the model."""
-    table = plain_table("in the model", "", "", right=())
+    table = plain_table("in the model", "result", "", right=(), wraps=("result",))
     for line in report_lines(report):
         verdict = Text("fails", "bold red") if line.holds is False else Text("", "dim")
         if line.holds:

