@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROMPT := The capital of the state containing Dallas is
 
-.PHONY: demo test lint check format
+.PHONY: demo test lint check docs format
 
 demo: .venv/installed
 	mkdir -p demo
@@ -22,6 +22,10 @@ lint: .venv/developed
 	$(BIN)/pyright
 
 check: lint test
+
+# The theme tells of its successor at every build, which is no warning about these pages.
+docs: .venv/developed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir site
 
 format: .venv/developed
 	$(BIN)/ruff format

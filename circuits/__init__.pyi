@@ -1,70 +1,111 @@
 """Circuit tracing: a model and a prompt become an attribution graph."""
 
+from .atlas.known import KnownCircuit, flow_through_middle, known_circuits
+from .attribution.cost import DoesNotFit
 from .attribution.estimate import Estimate
 from .attribution.target_names import named_targets
 from .attribution.trace_settings import Direction, Expansion, TargetSettings, TraceSettings
 from .errors import HeadwaterError
+from .evaluation.ablation import Ablation
 from .evaluation.audit import audit
 from .evaluation.check import check
 from .evaluation.evaluation_settings import AuditSettings, CheckSettings
-from .evaluation.profiling import profile, read_texts
+from .evaluation.profiling import profile, read_texts, texts_in
 from .features.active import FeatureSource
 from .features.autoencoders import AutoencoderSet
+from .features.files.locations import LocationError
 from .features.files.reading import read_dictionary, read_transcoders
-from .features.files.source import SourceChoice, read_source, shipped_transcoders
+from .features.files.source import SourceChoice, SourceError, read_source, shipped_transcoders
+from .features.files.tensors import WeightsFormatError
 from .features.firing import Firing, strongest
 from .features.hybrid import Filled
+from .features.labels import FeatureFileError
 from .features.neurons import Neurons
 from .features.transcoder import Transcoder
-from .features.transcoder_set import TranscoderSet
+from .features.transcoder_set import DictionaryMismatch, TranscoderSet
 from .interventions.effects import effects
 from .interventions.experiment import Experiment, prepare
 from .interventions.from_graph import experiment_on
-from .interventions.intervene import Outcomes, at_targets, generate, intervene
+from .interventions.intervene import Continuations, Outcomes, at_targets, generate, intervene
+from .interventions.origin import ExperimentError
 from .machine import gigabytes
-from .model.frozen import FrozenModel
+from .model.architectures import UnsupportedArchitecture
+from .model.frozen import DamagedWeights, FrozenModel
+from .model.gguf import GgufError
+from .model.hub import HubError
 from .model.loading import load_tokenizer
-from .model.prompt import Prompt, opening_ids, own_bos, prompt_from_ids, read_prompt
-from .model.prompt_rule import DEFAULT_RULE, PromptRule
+from .model.packaged import ModelNotFound
+from .model.prompt import (
+    Prompt,
+    PromptError,
+    TargetError,
+    opening_ids,
+    own_bos,
+    prompt_from_ids,
+    read_prompt,
+)
+from .model.prompt_rule import PromptRule
 from .model.spelling import spell
-from .model.subject import Subject, read_subject, subject_of
-from .pipe import estimate_trace, trace
+from .model.subject import DataTypeError, DeviceError, Subject, read_subject, subject_of
+from .pipe import SettingsError, estimate_trace, trace
+from .recording.attention import PrecisionError
 from .recording.precision import Precision
 from .recording.record import Recording, record
 from .training.complete import train_and_measure
 from .training.corpus_choice import chosen_corpus
 from .training.report import TrainingReport
 from .training.run import chosen_run
-from .training.settings import TrainSettings
+from .training.settings import TrainingError, TrainSettings
 
 __all__ = [
-    "DEFAULT_RULE",
+    "Ablation",
     "AuditSettings",
     "AutoencoderSet",
     "CheckSettings",
+    "Continuations",
+    "DamagedWeights",
+    "DataTypeError",
+    "DeviceError",
+    "DictionaryMismatch",
     "Direction",
+    "DoesNotFit",
     "Estimate",
     "Expansion",
     "Experiment",
+    "ExperimentError",
+    "FeatureFileError",
     "FeatureSource",
     "Filled",
     "Firing",
     "FrozenModel",
+    "GgufError",
     "HeadwaterError",
+    "HubError",
+    "KnownCircuit",
+    "LocationError",
+    "ModelNotFound",
     "Neurons",
     "Outcomes",
     "Precision",
+    "PrecisionError",
     "Prompt",
+    "PromptError",
     "PromptRule",
     "Recording",
+    "SettingsError",
     "SourceChoice",
+    "SourceError",
     "Subject",
+    "TargetError",
     "TargetSettings",
     "TraceSettings",
     "TrainSettings",
+    "TrainingError",
     "TrainingReport",
     "Transcoder",
     "TranscoderSet",
+    "UnsupportedArchitecture",
+    "WeightsFormatError",
     "at_targets",
     "audit",
     "check",
@@ -73,9 +114,11 @@ __all__ = [
     "effects",
     "estimate_trace",
     "experiment_on",
+    "flow_through_middle",
     "generate",
     "gigabytes",
     "intervene",
+    "known_circuits",
     "load_tokenizer",
     "named_targets",
     "opening_ids",
@@ -94,6 +137,7 @@ __all__ = [
     "spell",
     "strongest",
     "subject_of",
+    "texts_in",
     "trace",
     "train_and_measure",
 ]

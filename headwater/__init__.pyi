@@ -1,14 +1,32 @@
-from .errors import HeadwaterError
-from .graph import Graph, Node, read
+from .comparing import Comparison, compare
+from .edits import Add, Scale, SetTo, Steer, Swap
+from .errors import ArgumentError, HeadwaterError
+from .graph import Graph, Node, Paths, read
+from .intervening import Effects, intervene
 from .model import Model, load
+from .outputs.formats import FormatError
+from .printed import printed
 from .tracing import trace
 
 __all__ = [
+    "Add",
+    "ArgumentError",
+    "Comparison",
+    "Effects",
+    "FormatError",
     "Graph",
     "HeadwaterError",
     "Model",
     "Node",
+    "Paths",
+    "Scale",
+    "SetTo",
+    "Steer",
+    "Swap",
+    "compare",
+    "intervene",
     "load",
+    "printed",
     "read",
     "trace",
 ]

@@ -17,7 +17,9 @@ from pydantic import ValidationError
 
 import graphs
 import viz
+from graphs.core.identity import same_source
 from graphs.disk.files import atomic_write, json_text, json_value, make_folder, new_folder
+from graphs.disk.portable import portable
 from headwater.arguments.usage import UsageError
 
 HEADER, RESULT, PAGE, INDEX = "audit.json", "pair.json", "page.html", "index.html"
@@ -100,7 +102,7 @@ class AuditFolder:
 
     def folder(self, pair: graphs.PromptPair) -> Path:
         """The folder of a pair."""
-        return self.path / graphs.portable(pair.identifier)  # no other pair's name starts with a _
+        return self.path / portable(pair.identifier)  # no other pair's name starts with a _
 
     def page(self, found: graphs.Audited) -> Path:
         """The page of a pair."""
@@ -120,7 +122,7 @@ def _same(stored: object, given: object) -> bool:
         one, other = map(graphs.ModelIdentity.model_validate, (stored, given))
     except ValidationError:
         return stored == given
-    return graphs.same_source(one, other)
+    return same_source(one, other)
 
 
 def _write(path: Path, text: str) -> None:

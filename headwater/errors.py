@@ -1,5 +1,9 @@
-"""The base of all errors that are raised on purpose."""
+"""Errors of the front door; all that is raised on purpose is a HeadwaterError."""
 
 from graphs.errors import HeadwaterError
 
-__all__ = ["HeadwaterError"]
+__all__ = ["ArgumentError", "HeadwaterError"]
+
+
+class ArgumentError(HeadwaterError):
+    """An argument that cannot be used, alone or beside another."""

@@ -5,24 +5,30 @@ from __future__ import annotations
 import sys
 import tempfile
 import webbrowser
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 import graphs
 import viz
 from circuits.graph_files.opened import open_graph
+from graphs.analysis.flow import Ends, inputs_to_targets
+from graphs.analysis.paths import Paths as FoundPaths
 from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import TARGET_KINDS
 from graphs.formats.neuronpedia.names import named
-from headwater.outputs.formats import SUFFIXES, FormatError, format_of, write_as
+from headwater.errors import ArgumentError
+from headwater.outputs.formats import write_as
+from headwater.printed import preformatted, printed
 from viz.text.words import one_line, percent
 
-OWN, PAGE = ".safetensors", (".html", ".htm")
+LISTED = 20  # nodes in a representation
 
 
 @dataclass(frozen=True)
@@ -54,22 +60,44 @@ class Node:
 
 
 class Nodes(tuple[Node, ...]):
-    """Nodes, shown as a table."""
+    """Nodes, shown as a table of the first."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         rows = [
             (one.name, percent(one.influence), _text(one.token), one_line(one.label))
-            for one in self
+            for one in self[:LISTED]
         ]
         if not rows:
             return "no nodes"
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
+        lines = [
             f"{name:<{widths[0]}}  {share:>{widths[1]}}  {token:<{widths[2]}}  {label}".rstrip()
             for name, share, token, label in rows
+        ]
+        more = len(self) - len(rows)
+        return "\n".join([*lines, *([f"and {more:,} more"] if more else [])])
+
+
+@dataclass(frozen=True, repr=False)
+class Paths(FoundPaths):
+    """The strongest paths; `print` shows what `headwater paths` does."""
+
+    graph: Graph
+
+    def __repr__(self) -> str:
+        first = viz.describe_path(self.graph, self.listed[0].nodes) if self.listed else ""
+        return (
+            f"<{len(self.listed)} paths, {percent(self.flow)} of all influence flows between their "
+            f"ends\n  {first}>"
         )
+
+    def __str__(self) -> str:
+        return printed(viz.paths_text(self.graph, self, self.graph.annotations))
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,14 +137,26 @@ class Graph(AttributionGraph):
 
     def rows(self, name: str) -> list[int]:
         """Rows of the nodes that a name selects, the most influential first."""
-        foreign = named(name, self.provenance.model.n_layers + 1)
-        groups = self.annotations.rows(self)
-        found = np.flatnonzero(graphs.select(self, str(foreign or name), groups))
+        found = np.flatnonzero(self._selected(name))
         return found[np.argsort(-self.influence[found], kind="stable")].tolist()
+
+    def _selected(self, name: str) -> Bool[ndarray, " node"]:
+        """The nodes that a name selects, in our spelling or in Neuronpedia's."""
+        if not isinstance(name, str):
+            raise graphs.SelectionError(
+                f"A node is given by its name, as in feature:12/345@7, got {name!r}."
+            )
+        foreign = named(name, self.provenance.model.n_layers + 1)
+        return graphs.select(self, str(foreign or name), self.annotations.rows(self))
+
+    def _any_of(
+        self, names: Sequence[str], otherwise: Bool[ndarray, " node"]
+    ) -> Bool[ndarray, " node"]:
+        return np.logical_or.reduce(list(map(self._selected, names))) if names else otherwise
 
     def top(self, n: int = 10, kind: str | None = None) -> Nodes:
         """The nodes with most influence, of all kinds but targets or of one, as in "feature"."""
-        rows = np.flatnonzero(~self.nodes.is_kind(*graphs.TARGET_KINDS))
+        rows = np.flatnonzero(~self.nodes.is_kind(*TARGET_KINDS))
         if kind is not None:
             rows = np.array(self.rows(kind), dtype=np.int64)
         best = rows[np.argsort(-self.influence[rows], kind="stable")][:n]
@@ -124,13 +164,45 @@ class Graph(AttributionGraph):
 
     @cached_property
     def influence(self) -> Float[ndarray, " node"]:
-        """Share of the targets' influence that passes through each node (`graphs.influence`)."""
-        return graphs.influence(self) / (float(self.seed.sum()) or 1.0)
+        """Share of the targets' influence that passes through each node (`graphs.influence`).
+
+        A target has its own share of it.
+        """
+        return (graphs.influence(self) + self.seed) / (float(self.seed.sum()) or 1.0)
+
+    def paths(
+        self,
+        start: str | Sequence[str] = (),
+        end: str | Sequence[str] = (),
+        through: str | Sequence[str] = (),
+        k: int = 10,
+    ) -> Paths:
+        """The k strongest paths between nodes by name, as in token:Dallas and logit:Austin.
+
+        start, end: a name or several; by default all tokens and all targets.
+        through: what paths pass through, in the order along the path.
+
+        Raises SelectionError for a name of no node.
+        """
+        whole = inputs_to_targets(self)
+        ends = Ends(
+            self._any_of(_names(start), whole.sources),
+            self._any_of(_names(end), whole.targets),
+            tuple(map(self._selected, _names(through))),
+        )
+        found = graphs.strongest_paths(self, ends, k)
+        return Paths(found.listed, found.flow, self)
 
     def prune(
         self, node_threshold: float = 0.8, edge_threshold: float = 0.98, keep_errors: bool = False
     ) -> Graph:
-        """The nodes and edges that hold these shares of influence and of edge scores."""
+        """The nodes and edges that hold these shares of influence and of edge scores.
+
+        Raises ArgumentError for shares that are not from 0 to 1.
+        """
+        for name, share in (("node", node_threshold), ("edge", edge_threshold)):
+            if not isinstance(share, int | float) or not 0 <= share <= 1:
+                raise ArgumentError(f"{name}_threshold is a share from 0 to 1, got {share!r}.")
         settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors)
         return Graph.of(graphs.prune(self, settings), self.annotations)
 
@@ -142,16 +214,7 @@ class Graph(AttributionGraph):
         GraphFileError if the file cannot be written.
         """
         path = Path(path)
-        if path.suffix == OWN:
-            graphs.write_graph(self, path)
-            graphs.keep_annotations(self.annotations, path)
-        elif path.suffix in PAGE:
-            viz.write_page(self, path, self.annotations)
-        elif (format := format_of(path)) is not None:
-            write_as(format, self, path, self.annotations)
-        else:
-            known = ", ".join((OWN, PAGE[0], *SUFFIXES))
-            raise FormatError(f"{path.name!r} has none of the suffixes of graph files: {known}.")
+        write_as(self, path, self.annotations)
         return path
 
     def show(self, height: int = 760) -> viz.NotebookPage | None:
@@ -182,13 +245,18 @@ class Graph(AttributionGraph):
     def _repr_html_(self) -> str:
         return viz.summary_html(self, self.annotations)
 
+    def _target_text(self, row: int) -> str:
+        """What a target is of; empty for other nodes."""
+        targets = zip(self.target_rows().tolist(), self.provenance.targets, strict=True)
+        return next((f"{target.text!r}" for place, target in targets if place == row), "")
+
     def _node(self, row: int, n_sources: int = 3) -> Node:
         pos = int(self.nodes.pos[row])
         start, end = self.weights.indptr[row : row + 2]
         edges = np.argsort(-np.abs(self.weights.data[start:end]), kind="stable")[:n_sources]
         return Node(
             name=str(self.nodes[row]),
-            label=self.annotations.label(self, row) or self.label(row),
+            label=self.annotations.label(self, row) or self.label(row) or self._target_text(row),
             token=self.token_text(pos) if pos >= 0 else "",
             activation=_known(self.nodes.activation[row]),
             value=_known(self.nodes.value[row]),
@@ -202,6 +270,26 @@ class Graph(AttributionGraph):
                 )
             ),
         )
+
+
+def as_graph(value: object) -> Graph:
+    """A graph of the front door, from any graph or the name of its file.
+
+    Raises ArgumentError for anything else, GraphFileError as `read`.
+    """
+    match value:
+        case Graph():
+            return value
+        case AttributionGraph():
+            return Graph.of(value)
+        case str() | Path():
+            return read(value)
+        case _:
+            raise ArgumentError(f"Expected a graph or its file, got {type(value).__name__}.")
+
+
+def _names(given: str | Sequence[str]) -> Sequence[str]:
+    return (given,) if isinstance(given, str) else given
 
 
 def _text(token: str) -> str:

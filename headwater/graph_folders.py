@@ -11,7 +11,11 @@ from rich.console import RenderableType
 import graphs
 import viz
 from circuits.graph_files.opened import SUFFIXES
+from graphs.comparison.many_prompts import known_mean
+from graphs.core.annotations import ANNOTATIONS_SUFFIX
+from graphs.core.identity import same_dictionary
 from headwater.arguments.usage import UsageError
+from headwater.comparing import is_unlike, refuse_profiles
 from headwater.opened import open_graph
 from headwater.terminal.printing import remark
 
@@ -47,8 +51,14 @@ def compare_folders(
     one, other = ([open_graph(side[name]).graph for name in names] for side in files)
     for side, folder in ((one, first), (other, second)):
         _refuse_many_dictionaries(side, names, folder)
-    if graphs.same_dictionary(one[0], other[0]):
+    if same_dictionary(one[0], other[0]):
         refuse_profiles(profiles)
+    unlike = [n for n, *pair in zip(names, one, other, strict=True) if is_unlike(*pair)]
+    if unlike:
+        remark(
+            f"Of {len(unlike)} of {len(names)} pairs, such as {unlike[0]}, one graph is pruned and "
+            "the other is not: what was pruned counts as missing, so prune both alike."
+        )
     found = graphs.compare_prompt_sets(one, other, settings, profiles, shuffles)
     if html is not None:
         viz.write_prompts(one, other, found, html)
@@ -61,7 +71,7 @@ def compare_folders(
         },
         "traits": {
             name: {
-                "mean": [finite(graphs.known_mean(side)) for side in values.T],
+                "mean": [finite(known_mean(side)) for side in values.T],
                 "difference": list(map(finite, graphs.interval(values[:, 1] - values[:, 0]))),
             }
             for name, values in found.traits.items()
@@ -71,15 +81,6 @@ def compare_folders(
         },
     }
     return numbers, viz.prompts_text(one, other, names, found)
-
-
-def refuse_profiles(profiles: object) -> None:
-    """Raise UsageError for profiles if features are matched by identity."""
-    if profiles is not None:
-        raise UsageError(
-            "Both graphs have features of one dictionary, which are matched by identity: "
-            "leave out --profile."
-        )
 
 
 def score_numbers(score: graphs.Score) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def _files(folder: Path) -> dict[str, Path]:
         raise UsageError(f"{folder} is not a folder: compare two graphs or two folders of graphs.")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        index = path.name == INDEX or path.name.endswith(graphs.ANNOTATIONS_SUFFIX)
+        index = path.name == INDEX or path.name.endswith(ANNOTATIONS_SUFFIX)
         suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
         if suffix is None or index:
             continue
@@ -121,7 +122,7 @@ def _refuse_many_dictionaries(
     side: list[graphs.AttributionGraph], names: list[str], folder: Path
 ) -> None:
     for name, graph in zip(names, side, strict=True):
-        if not graphs.same_dictionary(side[0], graph):
+        if not same_dictionary(side[0], graph):
             raise UsageError(
                 f"{folder} has graphs of several models or dictionaries, as {names[0]} and {name}: "
                 "give each a folder of its own."

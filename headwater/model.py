@@ -7,20 +7,16 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.features.active import FeatureSource
 from circuits.features.files.source import SourceChoice, read_source
 from circuits.features.hybrid import Filled
 from circuits.features.neurons import Neurons
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject, read_subject, subject_of
-from graphs.errors import HeadwaterError
+from headwater.errors import ArgumentError
 
-DEFAULT = "atlas-large"  # ships with headwater, as do its transcoders
 FEATURES = ("neurons",)
-
-
-class ModelError(HeadwaterError):
-    """What was given as a model, or beside it, cannot be used."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,14 +57,14 @@ class Model:
 
 
 def load(
-    model: str | Path | PreTrainedModel | Subject | Model = DEFAULT,
+    model: str | Path | PreTrainedModel | Subject | Model = DEFAULT_MODEL,
     *,
     transcoders: str | Path | None = None,
     features: str | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     revision: str | None = None,
-    device: str = "auto",
-    dtype: str = "float32",
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> Model:
     """Load a model and its transcoders.
 
@@ -77,22 +73,40 @@ def load(
     transcoders: a folder, or a name on the Hub (`headwater dictionaries` lists them); by default
         those that ship with the model, else its own neurons.
     features: "neurons", to trace those even if transcoders ship with the model.
-    tokenizer: of a transformers model.
+    tokenizer: of a transformers model, which comes without one.
+    revision: commit, tag or branch on the Hub.
+    device: "auto" (a CUDA GPU if there is one, else the CPU), "cpu", "cuda", "cuda:1".
+    dtype: "float32", "float64" or "bfloat16"; by default the first.
 
-    Raises ModelError for arguments that exclude each other, and as `circuits.read_subject` and
+    Raises ArgumentError for arguments that exclude each other, or that a loaded model has settled,
+    and as `circuits.read_subject` and
     `circuits.read_source`.
     """
+    settled = {"tokenizer": tokenizer, "revision": revision, "device": device, "dtype": dtype}
+    _require_unsettled(model, settled)
     if isinstance(model, Model) and transcoders is None and features is None:
         return model
     if features is not None and features not in FEATURES:
-        raise ModelError(f'features is "neurons" or None, got {features!r}.')
+        raise ArgumentError(f'features is "neurons" or None, got {features!r}.')
     if features is not None and transcoders is not None:
-        raise ModelError("transcoders and features exclude each other: give one of them.")
-    subject = _subject(model, tokenizer, revision, device, dtype)
+        raise ArgumentError("transcoders and features exclude each other: give one of them.")
+    subject = _subject(model, tokenizer, revision, device or "auto", dtype or "float32")
     choice = SourceChoice(
         None if transcoders is None else str(transcoders), neurons=features is not None
     )
     return Model(subject, read_source(subject, choice))
+
+
+def _require_unsettled(model: object, given: dict[str, object]) -> None:
+    """Raises ArgumentError for arguments that a model which is loaded already would ignore."""
+    if isinstance(model, str | Path):
+        allowed = {"revision", "device", "dtype"}
+    else:
+        allowed = {"tokenizer"} if isinstance(model, PreTrainedModel) else set[str]()
+    for name in given.keys() - allowed:
+        if given[name] is not None:
+            of = "a name" if isinstance(model, str | Path) else "a model that is loaded already"
+            raise ArgumentError(f"{name} has no effect on {of}: leave it out.")
 
 
 def _subject(
@@ -109,7 +123,7 @@ def _subject(
             return model
         case PreTrainedModel():
             if tokenizer is None:
-                raise ModelError(
+                raise ArgumentError(
                     "A transformers model comes without its tokenizer: pass tokenizer=, as in "
                     "AutoTokenizer.from_pretrained(name)."
                 )
@@ -117,7 +131,7 @@ def _subject(
         case str() | Path():
             return read_subject(str(model), revision=revision, device=device, dtype=dtype)
         case _:
-            raise ModelError(
+            raise ArgumentError(
                 "model is a name, a folder, a transformers model or what hw.load returned, got "
                 f"{type(model).__name__}."
             )

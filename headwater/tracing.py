@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.target_names import named_targets
 from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
 from circuits.model.prompt import Prompt, PromptError, prompt_from_ids, read_prompt
@@ -21,17 +20,17 @@ from circuits.pipe import trace as trace_prompt
 from circuits.progress import progress_bar
 from circuits.recording.precision import Precision
 from graphs.core.opening import Bos
+from headwater.choosing import one_of
 from headwater.graph import Graph
-from headwater.model import DEFAULT, Model, ModelError, load
+from headwater.model import ArgumentError, Model, load
 
 TARGETS, EXPANSION = TargetSettings(), Expansion()
-Word = TypeVar("Word", bound=StrEnum)
 Target = str | int  # a token's text, or its id
 
 
 def trace(
     prompt: str | Sequence[int] | Prompt,
-    model: str | Path | PreTrainedModel | Subject | Model = DEFAULT,
+    model: str | Path | PreTrainedModel | Subject | Model = DEFAULT_MODEL,
     *,
     target: Target | Sequence[Target] | None = None,
     against: Target | None = None,
@@ -44,8 +43,9 @@ def trace(
     n_prefix: int | None = None,
     max_features: int = EXPANSION.max_features,
     everything: bool = False,
-    device: str = "auto",
-    dtype: str = "float32",
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
     precision: str = "ieee",
     memory: float | None = None,
     force: bool = False,
@@ -58,8 +58,8 @@ def trace(
         graph = hw.trace("The Eiffel Tower is in the city of", model, target=" Paris")
 
     prompt: a text, token ids, or a prompt that has been read.
-    model, transcoders, features, tokenizer, device, dtype: as `load` takes them; a loaded model is
-        not loaded again.
+    model, transcoders, features, tokenizer, revision, device, dtype: as `load` takes them; a loaded
+        model is not loaded again.
     target: the token to explain, as a text or an id, or several; by default the most probable ones.
     against: explain how far the target's logit is above this token's.
     position: of the token whose prediction is explained; -1 is the last.
@@ -73,17 +73,18 @@ def trace(
     Warns of what was assumed, and where the prompt begins unlike the dictionary's documents.
     Raises subclasses of HeadwaterError, each with one sentence that says what to pass.
     """
-    with progress_bar(Console(file=sys.stderr)) as progress:
+    with progress_bar(Console(file=sys.stderr, force_jupyter=False)) as progress:
         progress("load", 0, 1)
         loaded = load(
             model,
             transcoders=transcoders,
             features=features,
             tokenizer=tokenizer,
+            revision=revision,
             device=device,
             dtype=dtype,
         )
-        text = _prompt(prompt, loaded, PromptRule(_choice(Bos, "bos", bos), n_prefix), chat)
+        text = _prompt(prompt, loaded, PromptRule(one_of(Bos, "bos", bos), n_prefix), chat)
         settings, remarks = named_targets(
             loaded.subject,
             text,
@@ -98,7 +99,7 @@ def trace(
             TraceSettings(
                 settings,
                 Expansion(max_features, everything=everything),
-                precision=_choice(Precision, "precision", precision),
+                precision=one_of(Precision, "precision", precision),
                 memory=None if memory is None else int(memory * 2**30),
             ),
             progress,
@@ -138,13 +139,5 @@ def _several(target: object) -> tuple[object, ...]:
 def _named(target: object) -> str:
     """A target as `named_targets` takes it."""
     if isinstance(target, bool) or not isinstance(target, str | int):
-        raise ModelError(f"A target is a token's text or its id, got {_described(target)}.")
+        raise ArgumentError(f"A target is a token's text or its id, got {_described(target)}.")
     return target if isinstance(target, str) else f"id:{target}"
-
-
-def _choice(kind: type[Word], name: str, value: str) -> Word:
-    """A word as the value of an enumeration.  Raises ModelError for any other."""
-    try:
-        return kind(value)
-    except ValueError as error:
-        raise ModelError(f"{name} is one of {', '.join(kind)}, got {value!r}.") from error

@@ -36,8 +36,7 @@ import circuits.training.complete
 import headwater.cli.serve
 from circuits.model.loading import LoadedModel, load_model
 from graphs.core.annotations import annotations_path
-from headwater.cli.app import command
-from headwater.cli.main import app
+from headwater.cli.app import app, command
 from tests.hostile_files import HOSTILE, World, damaged
 from tests.test_files import little_space
 from tests.test_readable import obeyed

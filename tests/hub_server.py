@@ -52,6 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0].replace("%2F", "/")
         for (kind, name), branches in self.server.repositories.items():
             prefix = "" if kind == "models" else f"/{kind}"
+            if path.startswith(f"/api/{kind}/{name}/tree/"):  # of chat templates, which none has
+                return self._refuse(404, "EntryNotFound")
             if path.startswith(f"/api/{kind}/{name}"):
                 branch = path.removeprefix(f"/api/{kind}/{name}").removeprefix("/revision/")
                 return self._list(branches, branch or "main", name, with_body)

@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md names every folder, and no file that is not there."""
+"""docs/contributing.md names every folder, and no file that is not there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
 PACKAGES = ("headwater", "circuits", "graphs", "viz")
 
 

@@ -22,7 +22,9 @@ from circuits.interventions.intervene import intervene
 from circuits.model.prompt import read_prompt
 from circuits.model.subject import Subject, read_subject
 from circuits.pipe import trace
-from graphs import Answer, Audited, Mediator, PromptPair, Regime, SetReport
+from graphs import Audited, Mediator, PromptPair, Regime
+from graphs.core.report import SetReport
+from graphs.interventions.mediators import Answer, by_kind, recurring
 from tests.test_intervene import SETTINGS, source_of
 from tests.tiny import tiny_prompt, toy_dictionary
 from tests.tolerances import EXACT
@@ -119,7 +121,7 @@ def test_a_carrier_moves_what_setting_it_by_hand_moves(gemma: Subject, kind: str
     for mediator in found.mediators:
         for side, graph in enumerate(traced):
             name = f"feature:{mediator.feature}@{mediator.positions[side]}"
-            edit = graphs.Set(name, mediator.activations[1 - side])
+            edit = graphs.SetTo(name, mediator.activations[1 - side])
             made = [graphs.intervention(graph, [edit])]
             outcomes = intervene(prepare(graph, gemma, source), made, Regime.FREE)
             change = float(outcomes.measured[0, graph.target_rows()[0]])
@@ -160,7 +162,7 @@ def test_without_a_difference_there_are_no_shares(gemma: Subject, monkeypatch: p
     found, _ = audit(PAIR, gemma, toy_dictionary(), FEW)
     assert found.together is None
     assert {one.moved for one in found.mediators} == {(None, None)}
-    assert graphs.recurring([found]) == []
+    assert recurring([found]) == []
 
 
 def test_features_of_the_state_carry_the_capital():
@@ -212,7 +214,7 @@ def audited(name: str, difference: float, *mediators: Mediator, kind: str = "") 
 def test_features_recur_by_what_they_move():
     one = audited("x", 10.0, mediator("1/2", 0.5), mediator("1/2", 0.1, at=3), mediator("3/4", 0.3))
     other = audited("y", 30.0, mediator("1/2", -0.1, label="a name"))
-    first, second = graphs.recurring([one, other])
+    first, second = recurring([one, other])
     assert (first.feature, first.pairs, first.label) == ("1/2", 2, "a name")
     assert first.moved == pytest.approx((0.6 * 10 + 0.1 * 30) / 2)
     assert first.share == pytest.approx((0.6 * 10 - 0.1 * 30) / 40)
@@ -224,7 +226,7 @@ def test_features_recur_by_what_they_move():
 def test_kinds_are_told_apart():
     same = audited("z", 2.0, kind="hint")
     same = same.model_copy(update={"answers": (same.answers[0], same.answers[0]), "together": None})
-    hint, name = graphs.by_kind([same, audited("x", 10.0, kind="name")])
+    hint, name = by_kind([same, audited("x", 10.0, kind="name")])
     assert (hint.kind, hint.pairs, hint.answers_differ, hint.together) == ("hint", 1, 0, None)
     assert (name.kind, name.answers_differ, name.difference) == ("name", 1, 10.0)
     assert (name.together, name.null) == (0.8, 0.1)

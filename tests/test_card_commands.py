@@ -20,7 +20,7 @@ from circuits.features.transcoder_set import TranscoderSet
 from circuits.interventions.experiment import Experiment, prepare
 from circuits.interventions.intervene import generate, intervene
 from circuits.pipe import trace
-from graphs import Intervention, PromptPair, Regime, Scale, Set, Steer, intervention
+from graphs import Intervention, PromptPair, Regime, Scale, SetTo, Steer, intervention
 from tests.conftest import cached_subject
 from tests.test_card import JOINT, in_type, on_the_card
 from tests.test_intervene import SETTINGS, some_edits, source_of
@@ -45,7 +45,7 @@ def both(name: str, of: FeatureSource) -> tuple[Experiment, Experiment]:
 
 def some_interventions(experiment: Experiment) -> list[Intervention]:
     """Edits of features of all layers and of an error, and a steering vector."""
-    edits: list[Set | Scale | graphs.Add | Steer] = [*some_edits(experiment, 4)]
+    edits: list[SetTo | Scale | graphs.Add | Steer] = [*some_edits(experiment, 4)]
     vector = np.arange(experiment.local.frozen.d_model) / 10
     edits.append(Steer(1, 2, vector, 0.5))
     return [intervention(experiment.graph, [edit]) for edit in edits]

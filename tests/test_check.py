@@ -48,7 +48,7 @@ def test_a_report_is_what_its_interventions_measure(gemma: Subject, kind: str):
     inside = {str(node) for node in circuit if node.kind == NodeKind.FEATURE}
 
     def value_without(names: set[str]) -> float:
-        edits = [graphs.Set(name, 0.0) for name in sorted(names)]
+        edits = [graphs.SetTo(name, 0.0) for name in sorted(names)]
         one = intervene(experiment, [graphs.intervention(graph, edits)], Regime.FREE)
         return float(one.measured[0, targets] @ seed / seed.sum())
 
@@ -80,7 +80,7 @@ def test_the_probability_that_is_left_is_that_of_the_top_target(gemma: Subject):
     report, graph = check(experiment, FEW), experiment.graph
     features = Ablation(experiment)
     edits = [
-        graphs.Set(str(features.nodes[n]), 0.0) for n in features.by_total_effect[: FEW.strongest]
+        graphs.SetTo(str(features.nodes[n]), 0.0) for n in features.by_total_effect[: FEW.strongest]
     ]
     outcomes = intervene(experiment, [graphs.intervention(graph, edits)], Regime.FREE)
     top = graph.provenance.targets[0].token_id
@@ -170,7 +170,7 @@ def test_one_layer_replaced_is_its_errors_ablated(gemma: Subject):
             for node in experiment.graph.nodes
             if node.kind == NodeKind.ERROR and node.layer == layer
         ]
-        edits = [graphs.Set(name, 0.0) for name in names]
+        edits = [graphs.SetTo(name, 0.0) for name in names]
         made = [graphs.intervention(experiment.graph, edits)]
         other = intervene(experiment, made, Regime.FREE).after[0].log_softmax(-1)
         divergence = float((own.exp() * (own - other)).sum())

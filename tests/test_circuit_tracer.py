@@ -15,15 +15,9 @@ import pytest
 import torch
 
 from circuits.graph_files.circuit_tracer_pt import open_circuit_tracer
-from graphs import (
-    CIRCUIT_TRACER_KIND,
-    AttributionGraph,
-    GraphFileError,
-    compare,
-    read_neuronpedia,
-    same_dictionary,
-)
-from graphs.formats.neuronpedia.names import cantor
+from graphs import AttributionGraph, GraphFileError, compare, read_neuronpedia
+from graphs.core.identity import same_dictionary
+from graphs.formats.neuronpedia.names import CIRCUIT_TRACER_KIND, cantor
 from tests.test_cli import assert_refused, run
 
 TOKENS, LAYERS = 3, 2

@@ -14,7 +14,7 @@ import circuits.attribution.cost
 import circuits.attribution.graph
 import graphs
 from circuits.model.architectures import LAYOUTS
-from headwater.cli.main import app
+from headwater.cli.app import app
 from tests.test_viewer_numbers import layered
 from tests.test_weights import per_layer
 from tests.tiny import tiny_model, toy_tokenizer

@@ -24,6 +24,7 @@ from circuits.recording.record import record
 from circuits.training.describe import describe
 from circuits.training.export import write_transcoders
 from graphs import Description, Example
+from graphs.formats.neuronpedia.contents import Upload
 from tests.conftest import cached_subject
 from tests.graph_oracles import make_graph
 from tests.test_cli import assert_refused, run
@@ -218,7 +219,7 @@ def test_a_part_of_a_graph_keeps_the_descriptions_of_its_features():
     assert graph.description(1) == DALLAS
     assert graph.label(1) == "Dallas, Houston → Texas"
     assert replace(graph, descriptions={}, output_tokens={1: (" a", " b")}).label(1) == " a,  b"
-    clerps = {node["clerp"] for node in graphs.to_neuronpedia(graph, graphs.Upload("a"))["nodes"]}
+    clerps = {node["clerp"] for node in graphs.to_neuronpedia(graph, Upload("a"))["nodes"]}
     assert "Dallas, Houston → Texas" in clerps
     with pytest.raises(ValueError, match="Keys of descriptions are LAYER/INDEX, got '0/07'"):
         replace(graph, descriptions={"0/07": DALLAS})

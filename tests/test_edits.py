@@ -13,7 +13,7 @@ from graphs.core.annotations import Annotations, Group
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description, NodeId
 from graphs.interventions.changes import Change, intervention
-from graphs.interventions.edits import Add, EditError, Scale, Set, Steer, Swap
+from graphs.interventions.edits import Add, EditError, Scale, SetTo, Steer, Swap
 from graphs.interventions.predict import predict
 from tests.graph_oracles import make_graph
 
@@ -50,7 +50,7 @@ def change_of(graph: AttributionGraph, through: int, *edits) -> list[float]:
 
 
 def test_edits_are_a_factor_and_an_offset():
-    found = changes(small(), Set(TEXAS, 2.0), Scale(ERROR, -1.0), Add(AUSTIN, 0.5))
+    found = changes(small(), SetTo(TEXAS, 2.0), Scale(ERROR, -1.0), Add(AUSTIN, 0.5))
     assert {name: (c.factor, c.offset) for name, c in found.items()} == {
         TEXAS: (0.0, 2.0),
         ERROR: (-1.0, 0.0),
@@ -60,7 +60,7 @@ def test_edits_are_a_factor_and_an_offset():
 
 @pytest.mark.parametrize("name", ["supernode:Texas", "group:Texas", "concept:Texas", "feature:0/1"])
 def test_features_are_named_in_several_ways(name: str):
-    assert list(changes(small(), Set(name, 0.0))) == [TEXAS]
+    assert list(changes(small(), SetTo(name, 0.0))) == [TEXAS]
 
 
 def test_a_plus_is_that_position_and_all_later_ones():
@@ -72,7 +72,7 @@ def test_a_plus_is_that_position_and_all_later_ones():
 
 
 def test_a_feature_need_not_be_in_the_graph():
-    assert changes(small(), Set("feature:1/7@1", 3.0)) == {
+    assert changes(small(), SetTo("feature:1/7@1", 3.0)) == {
         "feature:1/7@1": Change(NodeId.parse("feature:1/7@1"), 0.0, 3.0)
     }
 
@@ -143,21 +143,21 @@ def test_a_swap_needs_what_it_names():
 @pytest.mark.parametrize(
     ("edits", "sentence"),
     [
-        ([Set(TEXAS, nan)], "not finite"),
+        ([SetTo(TEXAS, nan)], "not finite"),
         ([Scale(TEXAS, inf)], "not finite"),
         ([Steer(0, 1, np.array([nan]))], "not finite"),
         ([Steer(2, 1, np.zeros(1))], "layers are 0 to 1"),
         ([Steer(0, 3, np.zeros(1))], "positions 0 to 2"),
-        ([Set(TEXAS, 1.0), Scale("supernode:Texas", 2.0)], "feature:0/1@1 is edited twice, by"),
-        ([Set(TEXAS, 1.0), Set(TEXAS, 1.0)], "is edited twice"),
-        ([Set(f"{TEXAS}+", 1.0), Set("feature:0/1@2", 1.0)], "feature:0/1@2 is edited twice"),
-        ([Set("token:0@1", 0.0)], "token:0@1 cannot be edited"),
-        ([Set(LOGIT, 0.0)], "logit:1@2 cannot be edited"),
+        ([SetTo(TEXAS, 1.0), Scale("supernode:Texas", 2.0)], "feature:0/1@1 is edited twice, by"),
+        ([SetTo(TEXAS, 1.0), SetTo(TEXAS, 1.0)], "is edited twice"),
+        ([SetTo(f"{TEXAS}+", 1.0), SetTo("feature:0/1@2", 1.0)], "feature:0/1@2 is edited twice"),
+        ([SetTo("token:0@1", 0.0)], "token:0@1 cannot be edited"),
+        ([SetTo(LOGIT, 0.0)], "logit:1@2 cannot be edited"),
         ([Add(ERROR, 1.0)], "has no activation"),
-        ([Set("feature:0/1@3", 0.0)], "choose one of 1 to 2"),
-        ([Set("feature:0/1@0", 0.0)], "choose one of 1 to 2"),
+        ([SetTo("feature:0/1@3", 0.0)], "choose one of 1 to 2"),
+        ([SetTo("feature:0/1@0", 0.0)], "choose one of 1 to 2"),
         (
-            [Set("feature:2/1@1", 0.0)],
+            [SetTo("feature:2/1@1", 0.0)],
             "in a layer that the model does not have: its layers are 0 to 1",
         ),
     ],
@@ -170,13 +170,13 @@ def test_what_cannot_be_edited_is_refused(edits, sentence: str):
 @pytest.mark.parametrize("name", ["feature:0/99", "nonsense", "supernode:Ohio", "error:5@2"])
 def test_names_of_nothing_are_refused(name: str):
     with pytest.raises(SelectionError):
-        intervention(small(), [Set(name, 0.0)], SEED)
+        intervention(small(), [SetTo(name, 0.0)], SEED)
 
 
 def test_held_features_pass_on_nothing_but_what_is_edited():
     everything_held = 2
     assert change_of(small(), everything_held, Scale(TEXAS, 0.5)) == [0.0, -1.5, -0.25]
-    assert change_of(small(), everything_held, Set(ERROR, 0.0)) == [0.0, -2.0, 1.0]
+    assert change_of(small(), everything_held, SetTo(ERROR, 0.0)) == [0.0, -2.0, 1.0]
 
 
 def test_features_that_run_follow_what_reaches_them():
@@ -188,7 +188,7 @@ def test_features_that_run_follow_what_reaches_them():
 def test_an_edited_feature_that_runs_scales_what_reaches_it():
     both = change_of(small(), -1, Scale(TEXAS, 0.0), Scale(AUSTIN, 0.5))
     assert both == pytest.approx([0.0, -3.0, -0.5 + 5 * (0.5 * (1 - 3 / 5) - 1)])
-    given = change_of(small(), -1, Scale(TEXAS, 0.0), Set(AUSTIN, 10.0))
+    given = change_of(small(), -1, Scale(TEXAS, 0.0), SetTo(AUSTIN, 10.0))
     assert given == pytest.approx([0.0, -3.0, -0.5 + 5.0])
 
 
@@ -202,7 +202,7 @@ def test_many_are_predicted_at_once():
 
 def test_of_what_is_not_in_the_graph_nothing_is_said():
     graph = small()
-    for edit in (Set("feature:1/7@1", 3.0), Steer(0, 1, np.zeros(1))):
+    for edit in (SetTo("feature:1/7@1", 3.0), Steer(0, 1, np.zeros(1))):
         assert np.isnan(predict(graph, [intervention(graph, [edit])], [2])).all()
     tokens = predict(graph, [intervention(graph, [])], [2])[0]
     assert np.isnan(tokens[[0, 2]]).all()  # a token and an error have no row

@@ -6,19 +6,21 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import headwater.cli.show
 from graphs.formats.storage import write_graph
-from headwater.terminal.ending import TRACEBACK
+from headwater.__main__ import main
+from headwater.terminal.ending import INTERRUPTED, TRACEBACK
 from tests.graph_oracles import make_graph
 from tests.test_cli import assert_refused, run
 
 # Every ending in a process of its own, forked from one that has imported everything.
 ENDINGS = """
 import gc, json, os, sys
-from headwater.cli.main import main
+from headwater.__main__ import main
 
 gc.freeze()  # what is imported is not searched again by each
 
@@ -119,7 +121,7 @@ def test_a_stream_that_takes_nothing_ends_a_command_quietly(
         (MemoryError(), 2, "There is not enough memory: free some"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 2, "memory"),
         (OSError(28, "No space left on device", "a"), 2, "Cannot use a: No space left on device."),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "headwater: Interrupted."),
     ],
 )
 def test_what_nobody_expected_is_no_failed_check(
@@ -138,8 +140,25 @@ def test_what_nobody_expected_is_no_failed_check(
     assert sentence in result.stderr
     assert "\n" not in result.stderr.strip()
     monkeypatch.setenv(TRACEBACK, "1")
-    if sentence:
+    if code != INTERRUPTED:
         assert "Traceback" in run("show", graph).stderr
+
+
+class Interrupted(ModuleType):
+    """A module while whose import Ctrl-C was pressed."""
+
+    def __getattr__(self, name: str) -> object:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_import_ends_as_an_interrupted_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setitem(sys.modules, "headwater.cli.app", Interrupted("headwater.cli.app"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == INTERRUPTED
+    assert capsys.readouterr().err == "headwater: Interrupted.\n"
 
 
 def test_usage_is_refused_in_one_sentence_that_says_where_help_is(graph: Path):

@@ -17,8 +17,10 @@ from scipy.sparse import csr_array
 
 import graphs
 from graphs.core.annotations import Annotations, Group
+from graphs.core.identity import same_dictionary
 from graphs.core.nodes import Description, Example
-from graphs.formats.neuronpedia.writer import SMALLEST_UPLOAD, Upload
+from graphs.core.provenance import NEURONS
+from graphs.formats.neuronpedia.writer import SMALLEST_UPLOAD, Upload, upload_problems
 from tests.graph_oracles import make_graph, make_table, random_graphs
 from tests.same_graph import assert_same_graph
 from tests.test_cli import assert_refused, run
@@ -184,13 +186,13 @@ def test_what_cannot_be_made_small_enough_is_refused(tmp_path):
 def test_problems_of_uploads_to_neuronpedia_are_reported(tmp_path):
     path = tmp_path / "a.json"
     graphs.write_neuronpedia(GRAPH, path, Upload("demo"))
-    assert graphs.upload_problems(GRAPH, path) == []
+    assert upload_problems(GRAPH, path) == []
     flat = make_graph(["token:1@0", "feature:0/1@1", "logit:1@2"], {})
-    assert graphs.upload_problems(flat, path) == [
+    assert upload_problems(flat, path) == [
         "Neuronpedia's page cannot show a graph whose nodes are all in layer 0."
     ]
     path.write_bytes(b"x" * (SMALLEST_UPLOAD - 1))
-    assert graphs.upload_problems(GRAPH, path)[0].startswith(
+    assert upload_problems(GRAPH, path)[0].startswith(
         "Neuronpedia does not accept files of less than"
     )
 
@@ -287,19 +289,19 @@ def test_dictionaries_are_told_apart_and_the_unknown_is_never_the_same():
 
     sets = [{"neuronpedia_source_set": name} for name in ("gemmascope-16k", "clt-hp")]
     one, other = (named(feature_details=details) for details in sets)
-    assert graphs.same_dictionary(one, one)
-    assert not graphs.same_dictionary(one, other)
-    assert graphs.same_dictionary(named(), named())  # circuit-tracer's scan is the dictionary
-    assert not graphs.same_dictionary(named(scan=None), named(scan=None))
+    assert same_dictionary(one, one)
+    assert not same_dictionary(one, other)
+    assert same_dictionary(named(), named())  # circuit-tracer's scan is the dictionary
+    assert not same_dictionary(named(scan=None), named(scan=None))
     header = GRAPH.provenance
     neurons = header.model_copy(
-        update={"dictionary": graphs.DictionaryIdentity(kind=graphs.NEURONS, name="MLP neurons")}
+        update={"dictionary": graphs.DictionaryIdentity(kind=NEURONS, name="MLP neurons")}
     )
     chat = header.model.model_copy(update={"name": "chat"})
     for about, same in ((header, True), (neurons, False)):
         pair = (about, about.model_copy(update={"model": chat}))
         first, second = (replace(GRAPH, provenance=provenance) for provenance in pair)
-        assert graphs.same_dictionary(first, second) == same
+        assert same_dictionary(first, second) == same
 
 
 @pytest.mark.parametrize("make", [circuit_tracer_file, anthropic_file])
@@ -383,7 +385,7 @@ def test_bad_input_of_import_and_export(tmp_path):
     assert_refused(run("import", good, "--out", "."), "is a folder")
     assert_refused(run("export", good, "--format", "parquet", "--out", "."), "is a folder")
     assert_refused(run("import", good, "--out", tmp_path / "y.json"), "name it y.safetensors")
-    assert_refused(run("prune", good, "--out", tmp_path / "y.pt"), "name it y.safetensors")
+    assert_refused(run("prune", good, "--out", tmp_path / "y.pt"), "none of the suffixes")
     assert_refused(run("import", good, "--tokenizer", "atlas-small", "--out", out), "for .pt files")
     before = good.read_bytes()
     assert_refused(run("export", good, "--out", good), "would overwrite the input")

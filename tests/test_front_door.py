@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import builtins
+import importlib
+import inspect
+import pkgutil
+import re
 import subprocess
 import sys
 import webbrowser
 from pathlib import Path
 
 import numpy as np
+import pydantic
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -16,7 +22,7 @@ import circuits
 import graphs
 import headwater as hw
 from circuits.atlas.shipped import atlas_model
-from graphs.core.report import Report
+from graphs.core.nodes import TARGET_KINDS
 from headwater.outputs.formats import FormatError
 
 PROMPT = "The capital of the state containing Dallas is"
@@ -113,7 +119,7 @@ def test_nodes_by_either_name(graph: hw.Graph):
 def test_the_top_nodes_hold_most_influence(graph: hw.Graph):
     share = graphs.influence(graph) / graph.seed.sum()
     top = graph.top(5)
-    inner = ~graph.nodes.is_kind(*graphs.TARGET_KINDS)
+    inner = ~graph.nodes.is_kind(*TARGET_KINDS)
     assert [one.influence for one in top] == sorted(share[inner])[::-1][:5]
     row = graph.find(top[0].name)
     weights = graph.weights[[row]].toarray()[0]
@@ -200,19 +206,25 @@ def test_every_public_value_is_shown_in_a_few_lines(model: hw.Model, graph: hw.G
     prompt = circuits.read_prompt(PROMPT, model.subject.tokenizer)
     recording = circuits.record(model.subject.frozen, prompt)
     experiment = circuits.prepare(graph, model.subject, model.source)
-    edit = graphs.intervention(graph, [graphs.Set(graph.top(1, "feature")[0].name, 0.0)])
+    edit = graphs.intervention(graph, [graphs.SetTo(graph.top(1, "feature")[0].name, 0.0)])
     outcomes = circuits.intervene(experiment, [edit], graphs.Regime.FREE)
     pruned = graph.prune()
     values = [
+        *(hw.compare(pruned, pruned), pruned.paths(), graph.nodes_named("token")),
+        *(hw.intervene(graph, hw.Scale("concept:Texas", 0.0), model=model),),
         *(model, model.subject, model.source, model.source.layers[0], prompt, recording),
         *(recording.blocks[0], experiment, edit, outcomes, graph, graph.nodes, graph.provenance),
         *(graph[pruned.top(1)[0].name], circuits.effects(experiment, outcomes, 0)),
         *(graphs.strongest_paths(pruned), graphs.compare(pruned, pruned), graphs.summarise(graph)),
-        *(graphs.read_profile, Report, graphs.Annotations(), model.subject.frozen),
+        *(graphs.Annotations(), model.subject.frozen),
     ]
     for value in values:
         assert len(repr(value)) < 700, repr(value)
-        assert repr(value).count("\n") <= 2, repr(value)
+        most = 2 if not isinstance(value, tuple) else len(value)
+        assert repr(value).count("\n") <= most, repr(value)
+    assert repr(graph.nodes_named("feature")).count("\n") == 20
+    rest = len(graph.nodes_named("feature")) - 20
+    assert repr(graph.nodes_named("feature")).endswith(f"and {rest} more")
     assert repr(graph).splitlines()[0] == f"<Graph '<bos> {PROMPT}' → ' Austin' 100.0%"
 
 
@@ -252,6 +264,20 @@ for mistake in (
     lambda: circuits.trace("The capital", model.subject, model.source, 4096),
     lambda: circuits.trace("The capital", model.subject, settings=circuits.TraceSettings(
         circuits.TargetSettings(tokens=(" Austin",)))),
+    lambda: hw.load(model, dtype="float64"),
+    lambda: hw.load("atlas-small", tokenizer=model.subject.tokenizer),
+    lambda: hw.compare(graph, 3),
+    lambda: hw.compare("nowhere.safetensors", graph),
+    lambda: hw.intervene(3, hw.Scale("concept:Texas", 0)),
+    lambda: hw.intervene(graph, "concept:Texas=0"),
+    lambda: hw.intervene(graph, hw.Scale("concept:Texas", 0), model=3),
+    lambda: hw.intervene(graph, hw.Scale("concept:Texas", 0), regime="none"),
+    lambda: hw.intervene(graph),
+    lambda: graph[3],
+    lambda: graph.prune("0.8"),
+    lambda: graph.prune(80),
+    lambda: graph.top(3, "features"),
+    lambda: graph.save("graph.png"),
     lambda: graph["concept:texas"],
     lambda: graph["texas"],
 ):
@@ -282,6 +308,20 @@ def test_natural_mistakes_get_one_sentence():
         "The model is what read_subject returns, got str: subject_of(",
         "settings is a TraceSettings, got int: as in TraceSettings(",
         "Targets are vocabulary ids, got ' Austin': named_targets(",
+        "dtype has no effect on a model that is loaded already: leave it out.",
+        "tokenizer has no effect on a name: leave it out.",
+        "Expected a graph or its file, got int.",
+        "Cannot read nowhere.safetensors: No such file or directory.",
+        "Expected a graph or its file, got int.",
+        'An edit is made as in hw.Scale("concept:Texas", 0), got str.',
+        "model is what hw.load returned, a name or a folder, got int.",
+        "regime is one of frozen, constrained, free, got 'none'.",
+        "There is no edit: give some, as in hw.Scale(",
+        "A node is given by its name, as in feature:12/345@7, got 3.",
+        "node_threshold is a share from 0 to 1, got '0.8'.",
+        "node_threshold is a share from 0 to 1, got 80.",
+        "'features' does not name a node: did you mean 'feature'?",
+        "'graph.png' has none of the suffixes of graph files: .safetensors",
         "No feature of this graph has a label that names 'texas': did you mean 'Texas'?",
         "'texas' does not name a node: expected",
     )
@@ -289,3 +329,148 @@ def test_natural_mistakes_get_one_sentence():
     assert len(found) == len(expected), done.stdout
     for sentence, start in zip(found, expected, strict=True):
         assert sentence.startswith(start)
+
+
+@pytest.fixture(scope="module")
+def oakland(model: hw.Model) -> hw.Graph:
+    return hw.trace(PROMPT.replace("Dallas", "Oakland"), model)
+
+
+def test_a_swap_is_one_call_and_tells_what_the_model_says(
+    model: hw.Model, graph: hw.Graph, oakland: hw.Graph
+):
+    swap = hw.Swap("Texas", "California", oakland)
+    found = hw.intervene(graph, swap, model=model, regime="free", generate=1)
+    by_library = circuits.prepare(graph, model.subject, model.source)
+    edit = graphs.intervention(graph, [swap])
+    outcomes = circuits.intervene(by_library, [edit], graphs.Regime.FREE)
+    assert found.targets == circuits.effects(by_library, outcomes, 0).targets
+    assert found.continuations is not None
+    ids = found.continuations.before_ids, found.continuations.after_ids
+    assert [model.subject.tokenizer.decode(one) for one in ids] == ["Austin", "Sacramento"]
+    assert found.continuations.lines() == ("before: Austin", "after:  Sacramento")
+    assert "then 'Sacramento'" in repr(found)
+    shown = str(found)
+    assert found._repr_html_().startswith("<pre>Texas &gt; California  (free)")
+    assert "Texas > California  (free)" in shown
+    assert shown.endswith("before: Austin\nafter:  Sacramento")
+    assert all(f"{one.measured:+.3f}" in shown for one in found.targets if one.measured)
+
+
+def test_the_model_that_a_graph_names_is_loaded(graph: hw.Graph, model: hw.Model):
+    edit = hw.Scale("concept:Texas", 0.0)
+    named, loaded = hw.intervene(graph, edit), hw.intervene(graph, edit, model=model)
+    assert named == loaded
+    assert named.continuations is None
+    one = graph.top(1, "feature")[0].name
+    foreign = one.removeprefix("feature:").replace("/", "_").replace("@", "_")
+    taken = [hw.intervene(graph, hw.SetTo(name, 0.0), model=model) for name in (one, foreign)]
+    assert taken[0].edited == taken[1].edited
+    with pytest.raises(circuits.ExperimentError, match="was traced"):
+        hw.intervene(graph, edit, model="atlas-large")
+
+
+def test_two_prompts_are_compared_by_identity(
+    model: hw.Model, graph: hw.Graph, oakland: hw.Graph, tmp_path: Path
+):
+    found = hw.compare(graph, oakland, permutations=10)
+    by_library = graphs.compare(graph, oakland, permutations=10)
+    assert found.scores["features in common, by influence"] == by_library.features
+    assert f"{by_library.features.value:.3f}" in repr(found)
+    assert f"{by_library.edges.null_mean:.3f}" in str(found)
+    files = [one.save(tmp_path / f"{n}.safetensors") for n, one in enumerate((graph, oakland))]
+    assert hw.compare(*files, permutations=10).scores == found.scores
+    with pytest.warns(UserWarning, match="The second graph is pruned and the first is not"):
+        hw.compare(graph, oakland.prune(), permutations=0)
+    page = found.save(tmp_path / "two.html").read_text(encoding="utf-8")
+    assert "Dallas" in page
+    assert "Oakland" in page
+    profile = circuits.profile(model.subject, model.source, [PROMPT])
+    with pytest.raises(graphs.ComparisonError, match="leave out the profiles"):
+        hw.compare(graph, oakland, profiles=(profile, profile))
+
+
+def test_two_models_are_compared_by_evidence_and_not_by_identity(graph: hw.Graph):
+    large = hw.trace(PROMPT, "atlas-large").prune()
+    small = graph.prune()
+    found = hw.compare(small, large, permutations=0)
+    by_library = graphs.correspond(small, large, graphs.CorrespondSettings(permutations=0))
+    assert found.scores["influence at matched features"].value == by_library.matched.value
+    assert "paths through the same concepts" in str(found)
+    with pytest.raises(graphs.ComparisonError, match=r"use graphs\.correspond"):
+        graphs.compare(small, large)
+
+
+def test_paths_have_ends_by_name(graph: hw.Graph):
+    found = graph.prune().paths("token:Dallas", "logit:Austin", "concept:Texas", k=2)
+    assert len(found.listed) == 2
+    for path in found.listed:
+        names = [str(found.graph.nodes[row]) for row in path.nodes]
+        assert found.graph[names[0]].token == " Dallas"
+        assert any("Texas" in found.graph.label(row) for row in path.nodes)
+        assert names[-1] in str(found)
+        assert names[-1] in found._repr_html_()
+    assert graph.prune().paths().flow >= found.flow
+    pruned = graph.prune()
+    (first, *_) = pruned.top(1, "feature")
+    foreign = first.name.removeprefix("feature:").replace("/", "_").replace("@", "_")
+    assert pruned.paths(foreign).listed == pruned.paths([first.name]).listed
+    both = pruned.paths(["token:Dallas", "token:capital"]).flow
+    alone = sum(pruned.paths(one).flow for one in ("token:Dallas", "token:capital"))
+    assert both == pytest.approx(alone)
+
+
+def test_a_target_has_its_share_of_influence(graph: hw.Graph):
+    rows = graph.target_rows()
+    assert graph.influence[rows].sum() == pytest.approx(1.0)
+    assert graph["logit:Austin"].influence == pytest.approx(float(graph.influence[rows[0]]))
+    assert graph["logit:Austin"].label == "' Austin'"
+
+
+def test_a_swap_knows_the_groups_of_its_graph(model: hw.Model, graph: hw.Graph, oakland: hw.Graph):
+    members = tuple(one.name for one in oakland.nodes_named("concept:California"))
+    notes = graphs.Annotations(groups=(graphs.Group(name="mine", members=members),))
+    texas = tuple(one.name for one in graph.nodes_named("concept:Texas"))
+    ours = graphs.Annotations(groups=(graphs.Group(name="ours", members=texas),))
+    swap = hw.Swap("ours", "mine", hw.Graph.of(oakland, notes))
+    found = hw.intervene(hw.Graph.of(graph, ours), swap, model=model)
+    assert {one.node for one in found.edited} == {*members, *texas}
+
+
+def test_every_error_and_name_of_a_docstring_can_be_imported():
+    """What docstrings say is raised, and what they name as in `graphs.select`, is at top level."""
+    packages = {one.__name__: one for one in (circuits, graphs, hw, importlib.import_module("viz"))}
+    offered = (
+        {name for one in packages.values() for name in dir(one)}
+        | set(dir(builtins))
+        | set(dir(pydantic))
+    )
+    missing: set[str] = set()
+    for package in packages.values():
+        for name in package.__all__:
+            value = getattr(package, name)
+            own = vars(value).values() if inspect.isclass(value) else ()
+            text = "\n\n".join(inspect.getdoc(one) or "" for one in (value, *own) if callable(one))
+            for sentence in re.findall(r"Raises (.*?)(?:\.\s|\.$|\()", text, re.S):
+                raised = re.findall(r"\b(?:[A-Z][a-z]+){2,}\b", sentence)
+                missing |= {f"{name}: {one}" for one in raised if one not in offered}
+            for dotted in re.findall(r"`((?:circuits|graphs|viz|hw)(?:\.\w+)+)`", text):
+                if not _importable(dotted.replace("hw.", "headwater.")):
+                    missing.add(f"{name}: {dotted}")
+    assert not missing
+
+
+def _importable(dotted: str) -> bool:
+    try:
+        pkgutil.resolve_name(dotted)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def test_top_levels_are_few_and_clear():
+    """No name there that means something else in Python, or nothing to a reader."""
+    for package in (circuits, graphs, hw):
+        assert not {"Path", "Set", "whole", "hidden", "KS", "Kind", "Line"} & set(dir(package))
+    assert len(hw.__all__) <= 20
+    assert len(graphs.__all__) <= 110

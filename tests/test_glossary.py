@@ -38,7 +38,7 @@ STANDARD = {"push_forward", "heappush", "floor_divide"}  # terms of mathematics 
 
 def rows() -> list[list[str]]:
     """Cells of every row of the glossary's tables."""
-    lines = (ROOT / "docs" / "GLOSSARY.md").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()
     table = [line for line in lines if line.startswith("|") and not line.startswith("|---")]
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     return [cells for cells in found if cells[0] != "term"]

@@ -24,17 +24,17 @@ from circuits.pipe import trace
 from circuits.recording.record import record
 from graphs import (
     Add,
-    Change,
     EditError,
     Intervention,
     NodeId,
     NodeKind,
     Regime,
     Scale,
-    Set,
+    SetTo,
     Steer,
     intervention,
 )
+from graphs.interventions.changes import Change
 from tests.conftest import cached_subject, skip_without_neurons
 from tests.test_adjoint import DICTIONARIES
 from tests.test_partial import partial
@@ -57,13 +57,13 @@ def experiment_on(subject: Subject, source: FeatureSource) -> Experiment:
     return prepare(graph, subject, source)
 
 
-def some_edits(experiment: Experiment, count: int) -> list[Set | Scale | Add]:
+def some_edits(experiment: Experiment, count: int) -> list[SetTo | Scale | Add]:
     """Edits of features of all layers, and of an error."""
     nodes = experiment.graph.nodes
     features = np.flatnonzero(nodes.is_kind(NodeKind.FEATURE))
     chosen = features[np.linspace(0, len(features) - 1, count).astype(int)]
-    kinds = [Scale, Set, Add]
-    edits: list[Set | Scale | Add] = [
+    kinds = [Scale, SetTo, Add]
+    edits: list[SetTo | Scale | Add] = [
         kinds[i % 3](str(nodes[row]), 0.5 * i - 1.0) for i, row in enumerate(chosen.tolist())
     ]
     error = int(np.flatnonzero(nodes.is_kind(NodeKind.ERROR))[-1])
@@ -148,14 +148,14 @@ def test_a_running_feature_is_scaled_from_what_other_edits_leave_it(gemma: Subje
     # The last position hears the others, so its features answer to edits elsewhere.
     high = features[graph.nodes.layer[features] == 2]
     high = int(high[graph.nodes.pos[high] == 5][0])
-    off = [Set(str(graph.nodes[row]), 0.0) for row in low.tolist()]
+    off = [SetTo(str(graph.nodes[row]), 0.0) for row in low.tolist()]
     moved = after(experiment, *off).measured[0, high]
     source = experiment.local.features.at(2)
     live = graph.nodes.value[high] + moved
     threshold = source.transcoder.nonlinearity.threshold[graph.nodes.index[high]]
     live = live if live > threshold else 0.0
     scaled = after(experiment, *off, Scale(str(graph.nodes[high]), 2.0))
-    given = after(experiment, *off, Set(str(graph.nodes[high]), 2 * float(live)))
+    given = after(experiment, *off, SetTo(str(graph.nodes[high]), 2 * float(live)))
     assert abs(moved) > 1e-3
     np.testing.assert_allclose(scaled.after, given.after, **EXACT)
     np.testing.assert_allclose(scaled.measured, given.measured, **EXACT)
@@ -263,15 +263,16 @@ def test_targets_are_told_one_by_one(gemma: Subject):
 def test_generation_goes_on_under_an_intervention(gemma: Subject):
     experiment = experiment_on(gemma, toy_dictionary())
     name = "feature:0/4@5"
-    plain, same = generate(experiment, intervention(experiment.graph, []), 4)
+    untouched = generate(experiment, intervention(experiment.graph, []), 4)
+    plain, same = untouched.before_ids, untouched.after_ids
     sentence = "context has 64 tokens and the prompt 6: generate at most 58"
     with pytest.raises(EditError, match=sentence):
         generate(experiment, intervention(experiment.graph, []), 59)
     assert plain == same == greedy(gemma, experiment.local.recording.prompt.ids, 4)
     here = intervention(experiment.graph, [Add(name, 10.0)])
     onward = intervention(experiment.graph, [Add(f"{name}+", 10.0)])
-    _, at_prompt = generate(experiment, here, 4)
-    _, further = generate(experiment, onward, 4)
+    at_prompt = generate(experiment, here, 4).after_ids
+    further = generate(experiment, onward, 4).after_ids
     assert at_prompt[0] == further[0] != plain[0]
     assert at_prompt[1:] != further[1:]
 
@@ -286,7 +287,7 @@ def greedy(subject: Subject, ids: tuple[int, ...], n_tokens: int) -> tuple[int, 
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [
-        (Set("feature:1/99999@2", 0.0), "layer 1 has 20 features, numbered from 0"),
+        (SetTo("feature:1/99999@2", 0.0), "layer 1 has 20 features, numbered from 0"),
         (Steer(1, 2, np.zeros(3)), "has shape .3,., the residual stream has .16,."),
     ],
 )

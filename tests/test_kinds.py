@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 import graphs
 import viz
+from graphs.formats.neuronpedia.contents import Upload
 from headwater.outputs.kinds import Kind, kind_of
 from tests.test_neuronpedia_reader import circuit_tracer_file
 from tests.test_viewer_numbers import layered
@@ -31,9 +32,7 @@ WRITERS = {
     Kind.GRAPHML: graphs.write_graphml,
     Kind.GEXF: graphs.write_gexf,
     Kind.DOT: graphs.write_dot,
-    Kind.NEURONPEDIA: lambda graph, path: graphs.write_neuronpedia(
-        graph, path, graphs.Upload("demo")
-    ),
+    Kind.NEURONPEDIA: lambda graph, path: graphs.write_neuronpedia(graph, path, Upload("demo")),
     Kind.ANNOTATIONS: lambda _, path: graphs.write_annotations(LONG, path),
     Kind.PARQUET: lambda graph, path: graphs.write_parquet(graph, path)[0].rename(path),
     Kind.PROFILE: lambda _, path: path.write_bytes((FILES / "features.profile").read_bytes()),

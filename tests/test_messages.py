@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import graphs
 import headwater as hw
 from circuits.attribution.target_names import named_token
 from circuits.model.prompt import read_prompt
+from headwater.cli.trace import next_steps
 from tests.test_cli import run
 from tests.test_real_model import subject_of
 
@@ -88,3 +90,54 @@ def test_a_target_without_its_space_is_said():
         "and ' Paris' has 0.5: if the next word is meant, begin it with a space."
     )
     assert spaced.remark == ""
+
+
+def test_an_export_that_is_pruned_to_fit_says_so(whole: Path):
+    out = whole.with_name("fit.json")
+    n_nodes = len(hw.read(whole))
+    for largest in (1, 100):
+        said = run("export", whole, "--out", out, "--largest", largest, "--full").stdout
+        written = len(json.loads(out.read_text(encoding="utf-8"))["nodes"])
+        assert said.startswith(f"{written:,} of {n_nodes:,} nodes")
+        assert (written < n_nodes) == (largest == 1)
+        assert ("pruned to fit into 1 MiB; --largest allows more" in said) == (largest == 1)
+        assert "--full keeps everything" not in said
+
+
+def test_folders_say_which_graphs_are_pruned(whole: Path, tmp_path: Path):
+    graph = hw.read(whole)
+    for name, one in (("first", graph), ("second", graph.prune())):
+        (tmp_path / name).mkdir()
+        for number in "ab":
+            one.save(tmp_path / name / f"{number}.safetensors")
+    folders = tmp_path / "first", tmp_path / "second"
+    said = run("compare", *folders, "--permutations", "0").stderr
+    assert "Of 2 of 2 pairs, such as a, one graph is pruned and the other is not" in said
+    assert "is pruned" not in run("compare", folders[0], folders[0], "--permutations", "0").stderr
+
+
+def test_a_trace_says_what_can_be_done_with_the_graph():
+    assert next_steps(Path("my graph.safetensors")).count("'my graph.safetensors'") == 3
+    for name in (None, Path("page.html"), Path("a.json")):
+        assert "--out dallas.safetensors keeps the graph" in next_steps(name)
+
+
+def test_a_mistyped_node_is_suggested(whole: Path):
+    graph = hw.read(whole)
+    name = graph.top(1, "feature")[0].name
+    layer, rest = name.split("/")
+    wrong = f"{layer}/9{rest}"
+    with pytest.raises(graphs.SelectionError, match=f"{wrong} is not in .*: did you mean feature:"):
+        graph[wrong]
+    with pytest.raises(graphs.SelectionError, match=r"did you mean 'token:Dallas'\?"):
+        graph["tokn:Dallas"]
+
+
+def test_a_page_is_opened_in_the_browser(whole: Path, monkeypatch: pytest.MonkeyPatch):
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    page = whole.with_name("page.html")
+    assert run("view", whole, "--out", page).exit_code == 0
+    assert opened == []
+    assert run("view", whole, "--out", page, "--open").exit_code == 0
+    assert opened == [page.as_uri()]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +15,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+from huggingface_hub import constants as hub_constants
 from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
 from huggingface_hub.utils import are_progress_bars_disabled
 from safetensors.torch import load_file, save_file
@@ -28,9 +32,10 @@ from transformers.utils import logging
 
 from circuits.model import gguf, packaged
 from circuits.model.gguf import convert
-from circuits.model.loading import load_model
+from circuits.model.loading import load_model, load_tokenizer
 from circuits.model.packaged import ModelNotFound, Origin, Package
 from tests.hub_server import running_hub
+from tests.test_cli import run
 
 
 def tiny_model() -> LlamaForCausalLM:
@@ -354,3 +359,39 @@ def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
     cache.parent.write_text("a file where the folder should be")
     with pytest.raises(ModelNotFound, match=r"converted into .*tiny.* make the folder writable"):
         load_model("tiny")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as stack:
+        asked: list[object] = []
+
+        def hang_up() -> None:
+            with suppress(OSError):  # the server is closed
+                while True:
+                    connection, _ = server.accept()
+                    asked.append(connection)
+                    connection.close()
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        stack.callback(server.shutdown, socket.SHUT_RDWR)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(hub_constants, "ENDPOINT", address)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(hub_constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(tmp_path))
+        assert_refused("some/model", "the Hub cannot be reached and the local cache has no copy")
+        assert len(asked) == 1
+
+
+def test_the_words_of_an_included_model_are_listed_and_offered() -> None:
+    listed = run("words", "atlas-small").stdout.splitlines()
+    tokenizer = load_tokenizer("atlas-small")
+    assert listed == sorted(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens))
+    assert json.loads(run("words", "atlas-small", "--json").stdout)["words"] == listed
+    refused = run("trace", "the quick Texas", "--model", "atlas-small")
+    assert "does not contain 'quick':" in refused.stderr
+    assert "`headwater words atlas-small` lists them" in refused.stderr

@@ -1,93 +1,66 @@
-"""Notebooks run from top to bottom on a tiny model, and are stored without outputs."""
+"""Notebooks lie in the repository as they were executed, and give the same when executed again."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
-from jupyter_client.manager import KernelManager
-from nbclient import NotebookClient
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-CHEAPER = {  # what a notebook says and what it runs on here; None: the folder of a tiny model
-    "00_the_idea": {},
-    "01_trace_a_prompt": {
-        '"gemma-3-270m"': None,
-        '"The Eiffel Tower is in the city of"': '"fjfoi"',
-    },
-    "02_compare_two_sizes": {'"atlas-large"), 50': '"atlas-large"), 3'},
-    "03_test_it_in_the_model": {
-        '"atlas-large"': '"atlas-small"',
-        '"gemma-3-270m"': None,
-        '"The Eiffel Tower is in the city of"': '"fjfoi"',
-        '" Paris", " Lyon"': '"f", "j"',
-    },
-    "04_audit": {
-        '"gemma-3-270m"': None,
-        '"The doctor was tired because", "The nurse was tired because"': '"bfjfoi", "bfkfoi"',
-        '"The carpenter said that", "The receptionist said that"': '"bfjfoi", "bfjfok"',
-        '"John went home because", "Mary went home because"': '"bfjfoi", "bfjjfoi"',
-        '"My brother said that", "My sister said that"': '"bkjfoi", "bfjfoi"',
-        '" he"': '"f"',
-        '" she"': '"k"',
-    },
-}
+from tests.documents import assert_shown
+from tests.test_documents import require_weights_of
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SAYS = {  # in its outputs
-    "03_test_it_in_the_model": (
-        r"(?m)^ *Sacramento +0\.\d+ +0\.[5-9]",  # more probable than all others after the swap
-        "without as many as helping",
-        "strongest: together",
-    ),
-    "04_audit": ("4 pairs of prompts", "occupation"),
+    "00_the_idea": "(20.249",
+    "01_trace_a_prompt": "logit:9079@8",
+    "02_compare_two_sizes": "50 of 50 go through the state",
+    "03_test_it_in_the_model": "after='Sacramento'",
+    "04_audit": "4 pairs of prompts",
 }
-ENDS_WITH_A_PAGE = {"01_trace_a_prompt", "04_audit"}
+LARGEST = 100_000  # bytes of a notebook
+executed = importlib.util.spec_from_file_location("execute", FOLDER / "execute.py")
 
 
 def test_there_are_notebooks():
-    assert {path.stem for path in NOTEBOOKS} == set(CHEAPER)
+    assert {path.stem for path in NOTEBOOKS} == set(SAYS)
 
 
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[KernelManager]:
-    """One process for all notebooks: to import everything takes it longer than most of them."""
-    manager = KernelManager(kernel_name="python3")
-    manager.start_kernel()
-    yield manager
-    manager.shutdown_kernel(now=True)
+def said(notebook: Any) -> list[tuple[int, str]]:
+    """What the code cells print, by their number."""
+    return [
+        (number, output.get("text") or output.get("data", {}).get("text/plain", ""))
+        for number, cell in enumerate(notebook.cells)
+        for output in cell.get("outputs", ())
+    ]
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_gives_what_it_shows(path: Path):
+    stored = nbformat.read(path, as_version=4)
+    require_weights_of("".join(cell.source for cell in stored.cells))
+    assert executed is not None
+    assert executed.loader is not None
+    module = importlib.util.module_from_spec(executed)
+    executed.loader.exec_module(module)
+    shown, anew = said(stored), said(module.executed(path))
+    assert [number for number, _ in shown] == [number for number, _ in anew]
+    for (number, text), (_, again) in zip(shown, anew, strict=True):
+        assert_shown(text, again, f"cell {number}")
+    assert SAYS[path.stem] in "".join(text for _, text in shown)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path: Path, model_folder: Path, kernel: KernelManager):
-    notebook = nbformat.read(path, as_version=4)
-    source = "".join(cell.source for cell in notebook.cells)
-    for said, cheaper in CHEAPER[path.stem].items():
-        assert said in source  # what is replaced must be there, or the test rots
-        for cell in notebook.cells:
-            cell.source = cell.source.replace(said, cheaper or repr(str(model_folder)))
-    notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # no names of the one before
-    client = NotebookClient(notebook, timeout=120, km=kernel)
-    try:
-        client.execute()
-    finally:
-        client.kc.stop_channels()
-    printed = [cell for cell in notebook.cells if cell.get("outputs")]
-    assert len(printed) > 3
-    outputs = [output for cell in printed for output in cell.outputs]
-    said = "".join(
-        output.get("text", "") + output.get("data", {}).get("text/plain", "") for output in outputs
-    )
-    for pattern in SAYS.get(path.stem, ()):
-        assert re.search(pattern, said), pattern
-    if path.stem in ENDS_WITH_A_PAGE:
-        shown = notebook.cells[-1].outputs[0].data["text/html"]
-        assert shown.startswith('<iframe srcdoc="&lt;!doctype html&gt;')
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_is_stored_without_outputs(path: Path):
-    for cell in nbformat.read(path, as_version=4).cells:
-        assert not cell.get("outputs")
-        assert cell.get("execution_count") is None
+def test_notebook_is_stored_as_executed_and_small(path: Path):
+    assert path.stat().st_size < LARGEST
+    code = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert sum(bool(cell.outputs) for cell in code) >= len(code) - 1
+    for output in (output for cell in code for output in cell.outputs):
+        assert output.output_type in ("stream", "execute_result", "display_data")
+        assert output.get("name") != "stderr"
+        assert "\x1b" not in str(output)

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 import graphs
-from graphs import Bos, DocumentOpening, Opening, PrefixRule, Sink
-from graphs.core.opening import mismatches
+from graphs import Bos
+from graphs.core.identity import same_dictionary
+from graphs.core.opening import DocumentOpening, Opening, PrefixRule, mismatches
+from graphs.core.provenance import Sink
 from tests.graph_oracles import make_graph
 from tests.test_schema_1 import FILES, GRAPHS, header_of
 from tests.test_words import EDGES, NAMES
@@ -120,7 +122,7 @@ def test_documents_are_no_part_of_what_names_a_dictionary():
         with_header(dictionary=graphs.DictionaryIdentity(kind="t", name="toy", documents=documents))
         for documents in (BOTH, None)
     )
-    assert graphs.same_dictionary(one, other)
+    assert same_dictionary(one, other)
 
 
 @pytest.mark.parametrize(

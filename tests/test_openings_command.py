@@ -17,7 +17,8 @@ from circuits.features.files.reading import read_transcoders
 from circuits.features.neurons import Neurons
 from circuits.model.prompt_rule import PromptRule
 from circuits.progress import ignore_progress
-from graphs import Bos, DocumentOpening
+from graphs import Bos
+from graphs.core.opening import DocumentOpening
 from headwater.cli.serve import ModelWorkspace
 from tests.conftest import cached_subject
 from tests.test_cli import PROMPT, assert_refused, run

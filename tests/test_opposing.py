@@ -28,7 +28,7 @@ def test_a_total_effect_is_what_ablating_the_feature_is_predicted_to_take_away(
     graph = experiment_on(gemma, source_of(kind)).graph
     features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
     made = [
-        graphs.intervention(graph, [graphs.Set(str(graph.nodes[row]), 0.0)])
+        graphs.intervention(graph, [graphs.SetTo(str(graph.nodes[row]), 0.0)])
         for row in features.tolist()
     ]
     predicted = graphs.predict(graph, made, [-1] * len(made))

@@ -9,6 +9,7 @@ import pytest
 
 import graphs
 from graphs import GraphFileError
+from graphs.formats.neuronpedia.contents import Upload
 from headwater.arguments.usage import UsageError
 from headwater.outputs.kinds import Kind, kind_of
 from headwater.outputs.places import Output, output_to, require_folder, require_outputs
@@ -28,9 +29,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         graphs.write_annotations(NOTES, f"{name}.annotations.json")
         (tmp_path / name).mkdir()
         graphs.write_graph(layered(seed), f"{name}/graph.safetensors")
-    graphs.write_neuronpedia(layered(0), "foreign.json", graphs.Upload("foreign"))
+    graphs.write_neuronpedia(layered(0), "foreign.json", Upload("foreign"))
     (tmp_path / "prompts.txt").write_text("fjfoi\n")
-    (tmp_path / "thesis.md").write_text("# Mine\n")
+    (tmp_path / "thesis").write_text("# Mine\n")
     return tmp_path
 
 
@@ -81,14 +82,14 @@ def test_no_output_replaces_what_is_read(
 
 
 WRITTEN = {
-    "trace fjfoi --model {model} --out": "thesis.md",
+    "trace fjfoi --model {model} --out": "thesis",
     "trace fjfoi --model {model} --html": "foreign.json",
     "prune one.safetensors --html": "two.safetensors",
-    "prune one.safetensors --out": "thesis.md",
-    "view one.safetensors --out": "thesis.md",
+    "prune one.safetensors --out": "thesis",
+    "view one.safetensors --out": "thesis",
     "export one.safetensors --out": "two.annotations.json",
     "export one.safetensors --format node-link --out": "foreign.json",
-    "import foreign.json --out": "thesis.md",
+    "import foreign.json --out": "thesis",
     "compare one.safetensors two.safetensors --out": "foreign.json",
     "profile {model} prompts.txt --out": "one/graph.safetensors",
 }
@@ -140,7 +141,7 @@ def test_a_link_stays_and_what_it_leads_to_is_written(here: Path):
     (here / "results").mkdir()
     (here / "results" / "old.html").touch()
     for target in ("results/old.html", "results/new.html"):  # the second is not there yet
-        link = here / f"{Path(target).stem}.link"
+        link = here / Path(target).stem
         link.symlink_to(target)
         assert run("prune", "one.safetensors", "--html", link).exit_code == 0
         assert link.readlink() == Path(target)
@@ -158,7 +159,7 @@ def test_two_outputs_need_two_files(here: Path):
     require_outputs((*output_to(here / "a", Kind.GRAPH), *output_to(None, Kind.PAGE)))
     (here / "linked.html").symlink_to("a.html")
     for other in ("a.html", "two/../a.html", "linked.html"):
-        outputs = (*output_to(here / "a.html", Kind.GRAPH), Output(here / other, Kind.PAGE))
+        outputs = (*output_to(here / "a.html", Kind.PAGE), Output(here / other, Kind.PAGE))
         with pytest.raises(UsageError, match="Two outputs would go to"):
             require_outputs(outputs)
 
@@ -194,10 +195,76 @@ def test_a_folder_is_new_or_empty_or_has_the_mark_of_its_run(here: Path):
     with pytest.raises(UsageError, match=r"link lies in .*one: give --out a folder without it"):
         require_folder(here / "one", "mark", "link")
     with pytest.raises(UsageError, match="is a file: give --out a folder"):
-        require_folder(here / "thesis.md", "mark")
-    with pytest.raises(
-        GraphFileError, match=r"Cannot write to the folder .*: .*thesis.md is a fil"
-    ):
-        require_folder(here / "thesis.md" / "out", "mark")
+        require_folder(here / "thesis", "mark")
+    with pytest.raises(GraphFileError, match=r"Cannot write to the folder .*: .*thesis is a fil"):
+        require_folder(here / "thesis" / "out", "mark")
     with pytest.raises(GraphFileError, match=r"Cannot write to the folder .*: File name too long"):
         require_folder(here / ("a" * 300), "mark")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.safetensors", Kind.GRAPH),
+        ("a", Kind.GRAPH),
+        ("a.html", Kind.PAGE),
+        ("a.json", Kind.NEURONPEDIA),
+        ("a.gv", Kind.DOT),
+        ("a.gexf", Kind.GEXF),
+    ],
+)
+def test_a_graph_is_written_as_its_name_says(here: Path, name: str, kind: Kind):
+    assert run("prune", "one.safetensors", "--out", name).exit_code == 0
+    assert kind_of(here / name) == kind
+
+
+def test_a_name_of_no_format_is_refused_and_nothing_written(here: Path):
+    before = sorted(here.iterdir())
+    refused = run("prune", "one.safetensors", "--out", "a.png")
+    assert_refused(refused, "'a.png' has none of the suffixes of graph files: .safetensors, .html")
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("trace", "fox"),
+        ("prune", "one.safetensors"),
+        ("view", "one.safetensors"),
+        ("compare", "one.safetensors", "one.safetensors"),
+        ("export", "one.safetensors"),
+        ("import", "one.safetensors"),
+        ("profile", "atlas-small", "texts.txt"),
+    ],
+)
+def test_a_folder_is_no_name_of_a_file(here: Path, arguments: tuple[str, ...]):
+    before = sorted(here.iterdir())
+    assert_refused(run(*arguments, "--out", "folder/"), "folder/ is a folder: give a file name")
+    assert sorted(here.iterdir()) == before
+
+
+def test_numbers_have_one_limit(here: Path):
+    refused = run("show", "one.safetensors", "--per-layer", "10000000000")
+    assert_refused(
+        refused, "--per-layer is between -1,000,000,000 and 1,000,000,000, got 10,000,000,000."
+    )
+    refused = run("trace", "fox", "--position", "-10000000000")
+    assert_refused(
+        refused, "--position is between -1,000,000,000 and 1,000,000,000, got -10,000,000,000."
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("export one.safetensors --out a.html", "a.html is not the name of an export: give --form"),
+        ("export one.safetensors --out a", "a is not the name of an export: give --format"),
+        ("import foreign.json --out a.html", "a.html is not the name of a graph of headwater: nam"),
+        ("view one.safetensors --out a.json", "a.json is not the name of a page of headwater: nam"),
+        ("compare one.safetensors two.safetensors --out a.txt", "name it a.html."),
+    ],
+)
+def test_a_name_that_promises_something_else_is_refused(here: Path, command: str, sentence: str):
+    before = sorted(here.iterdir())
+    assert_refused(run(*command.split()), sentence)
+    assert sorted(here.iterdir()) == before

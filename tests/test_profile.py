@@ -141,7 +141,7 @@ def test_the_command_profiles_the_features_of_graphs(tmp_path: Path):
     profiles = ["--profile", out, "--profile", theirs]
     compared = json.loads(run("compare", graph, other, *profiles, "--json").stdout)
     assert "activations" in {kind["name"] for kind in compared["evidence"]}
-    assert_refused(run("compare", graph, graph, *profiles), "leave out --profile")
+    assert_refused(run("compare", graph, graph, *profiles), "leave out the profiles")
     refused = run("group", graph, "--profile", theirs)
     assert_refused(refused, "in 'atlas-large', but the graph has features of")
 

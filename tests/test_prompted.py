@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from headwater.arguments.prompted import LARGEST_PROMPT, given_prompt
-from headwater.cli.main import app
+from headwater.cli.app import app
 from tests.test_cli import PROMPT, assert_refused, run
 from tests.test_weights import per_layer
 
@@ -106,3 +106,20 @@ def test_what_is_no_prompt_gets_one_sentence_before_anything_is_loaded(tmp_path:
     refused = run("trace", "--prompt-file", path, *none)
     assert_refused(refused, "prompt.txt has more than 4 MiB: shorten it")
     assert_refused(run("trace", "--prompt-file", "/dev/zero", *none), "has more than 4 MiB")
+
+
+def test_files_of_prompts_can_be_piped(model_folder: Path, tmp_path: Path):
+    one, other = (str(tmp_path / f"{name}.safetensors") for name in ("one", "other"))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("fjfoi\nbfjfoi\n")
+    command = ("profile", model_folder, "--out")
+    assert piped(prompts.read_bytes(), *command, one, "-").exit_code == 0
+    assert run(*command, other, prompts).exit_code == 0
+    assert Path(one).read_bytes() == Path(other).read_bytes()
+    pair = b'{"first": "fjfoi", "second": "bfjfoi"}\n'
+    folder = tmp_path / "out"
+    few = ("--model", model_folder, "--max-features", 9, "--mediators", 1, "--random-sets", 1)
+    done = piped(pair, "audit", "-", "--out", folder, *few, "--json")
+    assert [one["pair"]["first"] for one in json.loads(done.stdout)["pairs"]] == ["fjfoi"]
+    refused = piped(b"", "profile", model_folder, "-", "--out", tmp_path / "none.safetensors")
+    assert_refused(refused, "standard input has no prompts: write one per line")

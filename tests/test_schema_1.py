@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 import graphs
 from circuits.features.files.reading import read_transcoders
 from circuits.features.labels import feature_files
+from graphs.core.provenance import SCHEMA_VERSION
 from headwater.audit_folder import AuditFolder
 from tests.test_cli import run
 
@@ -72,7 +73,7 @@ def test_a_graph_is_written_with_the_present_schema(tmp_path: Path):
     graph = graphs.read_graph(FILES / "graph.safetensors")
     graphs.write_graph(graph, tmp_path / "again.safetensors")
     header = header_of(tmp_path / "again.safetensors")["provenance"]
-    assert header["schema_version"] == graphs.SCHEMA_VERSION == 2
+    assert header["schema_version"] == SCHEMA_VERSION == 2
     assert graphs.read_graph(tmp_path / "again.safetensors").provenance == graph.provenance
 
 

@@ -25,6 +25,7 @@ from circuits.attribution.trace_settings import TargetSettings, TraceSettings
 from circuits.interventions.experiment import prepare
 from circuits.interventions.intervene import intervene
 from circuits.progress import ignore_progress
+from graphs.formats.updates import update_annotations
 from headwater.arguments.usage import UsageError
 from headwater.cli.serve import HOST, ModelWorkspace, _listen, free_path
 from headwater.server.jobs import MOST_QUEUED
@@ -303,7 +304,7 @@ def test_a_person_asks_watches_opens_and_saves(served: Served, page: Page):
     page.wait_for_selector("html[data-ready]")
     expect(page.locator("#filed")).to_be_hidden()  # the file says what the browser keeps
     expect(page.locator("#status")).to_have_text("")
-    graphs.update_annotations(  # as another window does, or `headwater group --save`
+    update_annotations(  # as another window does, or `headwater group --save`
         beside, lambda there: there.model_copy(update={"labels": {"0/0": "another's"}})
     )
     page.evaluate("viewer.dispatch({type: 'pin', node: 'logit:8@2'})")

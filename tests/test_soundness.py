@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 import graphs
 from graphs import AttributionGraph, NodeKind
 from graphs.core.graph import edge_targets
+from graphs.formats.neuronpedia.contents import Upload
 from tests.test_cli import assert_refused, run
 from tests.test_weights import per_layer
 
@@ -181,7 +182,7 @@ def test_a_changed_file_is_refused_with_the_node_at_fault(
     assert str(caught.value).count("\n") == 0
     assert_refused(run("show", path), message)
     as_json = tmp_path / "changed.json"
-    graphs.write_neuronpedia(change(traced), as_json, graphs.Upload("changed"))
+    graphs.write_neuronpedia(change(traced), as_json, Upload("changed"))
     with pytest.raises(graphs.GraphFileError, match=message):
         graphs.read_neuronpedia(as_json)
 
@@ -191,7 +192,7 @@ def test_parts_and_copies_of_a_graph_are_sound(traced: AttributionGraph, tmp_pat
         pruned = graphs.prune(traced, graphs.PruneSettings(threshold, threshold))
         graphs.write_graph(pruned, tmp_path / "pruned.safetensors")
         again = graphs.read_graph(tmp_path / "pruned.safetensors")
-        graphs.write_neuronpedia(again, tmp_path / "pruned.json", graphs.Upload("pruned"))
+        graphs.write_neuronpedia(again, tmp_path / "pruned.json", Upload("pruned"))
         assert len(graphs.read_neuronpedia(tmp_path / "pruned.json").graph) == len(pruned)
 
 

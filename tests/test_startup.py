@@ -20,7 +20,7 @@ MOST_MODULES = 1100
 RUN = """
 import json, sys
 from typer.testing import CliRunner
-from headwater.cli.main import app
+from headwater.cli.app import app
 
 done = CliRunner().invoke(app, sys.argv[2:])
 heavy = [name for name in sys.argv[1].split() if name in sys.modules]
@@ -54,7 +54,7 @@ def test_the_list_of_commands_needs_none():
 
 
 def test_reading_graphs_needs_none(tmp_path: Path):
-    graph, pruned, exported = (str(tmp_path / name) for name in ("g.safetensors", "p.st", "e.json"))
+    graph, pruned, exported = (str(tmp_path / name) for name in ("g", "p", "e.json"))
     write_graph(layered(0), Path(graph))
     assert_light("show", graph)
     assert_light("prune", graph, "--out", pruned)
@@ -65,6 +65,7 @@ def test_reading_graphs_needs_none(tmp_path: Path):
     assert_light("export", graph, "--out", exported)
     assert_light("import", exported, "--out", str(tmp_path / "i.safetensors"))
     assert_light("dictionaries")
+    assert_light("words")
 
 
 @pytest.mark.parametrize(

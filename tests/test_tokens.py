@@ -17,7 +17,8 @@ from circuits.model.prompt import (
     read_prompt,
 )
 from circuits.model.prompt_rule import PromptRule
-from graphs import Bos, Opening, PrefixRule
+from graphs import Bos
+from graphs.core.opening import Opening, PrefixRule
 from tests.tiny import toy_tokenizer
 from tests.tokenizers_like import llama_like
 

@@ -228,6 +228,19 @@ def test_a_pool_can_be_made_again():
     assert not torch.equal(first.activations.inputs, second.activations.inputs)
 
 
+def test_a_pool_tells_how_full_it_is():
+    settings = replace(SMALL, shuffled_tokens=20_000, batch_tokens=10)
+    subject, corpus = single(), TextCorpus(tuple([1, 3 + n % 20, 4] for n in range(40)))
+    told: list[tuple[str, int, int]] = []
+    progress = lambda *one: told.append(one)  # noqa: E731
+    Stream(subject.frozen, subject.tokenizer, corpus, settings, progress=progress).pool(0)
+    stages, done, sizes = zip(*told, strict=True)
+    assert set(stages) == {"activations"}
+    assert list(done) == sorted(set(done))
+    assert (done[0], done[-1]) == (0, sizes[-1])
+    assert len(told) > 2
+
+
 @pytest.mark.parametrize("sparsity", Sparsity)
 @pytest.mark.parametrize("kind", Kind)
 def test_training_explains_more_and_reaches_its_l0(kind: Kind, sparsity: Sparsity, tmp_path: Path):
@@ -593,7 +606,9 @@ def test_held_out_documents_are_in_no_pool():
     corpus = TextCorpus(tuple([1, 3 + n % 20, 3 + n // 20] for n in range(400)))
     share = sum(map(is_held_out, corpus.ids)) / 400
     assert share == pytest.approx(1 / HELD_OUT, abs=0.03)
-    kept = held_out(corpus, toy_tokenizer(), 5)
+    told: list[tuple[str, int, int]] = []
+    kept = held_out(corpus, toy_tokenizer(), 5, progress=lambda *one: told.append(one))
+    assert told == [("held out", done, 5) for done in range(6)]
     assert kept == [ids for ids in corpus.ids if is_held_out(ids)][:5]
     trained = list(islice(single_stream(corpus)._trained(0), 380))
     assert not any(is_held_out(ids) for _, ids in trained)

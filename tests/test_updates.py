@@ -14,8 +14,11 @@ import pytest
 
 import circuits
 import graphs
+import headwater.cli.reading
 from graphs.core.regime import Regime
 from graphs.core.report import ReplacementReport, Report
+from graphs.formats.neuronpedia.contents import Upload
+from graphs.formats.updates import keep_measured, keep_report
 from tests.test_cli import assert_refused, run
 from tests.test_files import little_space
 from tests.test_viewer_numbers import layered
@@ -41,9 +44,9 @@ def path(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("either_system")
 def test_what_was_kept_since_a_graph_was_read_stays(path: Path):
     read = graphs.read_graph(path)
-    graphs.keep_measured(path, read, [one("a"), one("b")])
-    graphs.keep_report(path, read, REPORT)
-    kept = graphs.keep_measured(path, read, iter([one("b", 2.0), one("c")]))
+    keep_measured(path, read, [one("a"), one("b")])
+    keep_report(path, read, REPORT)
+    kept = keep_measured(path, read, iter([one("b", 2.0), one("c")]))
     header = graphs.read_graph(path).provenance
     assert kept.provenance == header
     assert header.measured == (one("a"), one("b", 2.0), one("c"))
@@ -53,12 +56,12 @@ def test_what_was_kept_since_a_graph_was_read_stays(path: Path):
 
 def test_another_report_is_not_replaced_by_one_that_did_not_know_it(path: Path):
     read = graphs.read_graph(path)
-    graphs.keep_report(path, read, REPORT)
-    graphs.keep_report(path, read, REPORT)  # it is the same
+    keep_report(path, read, REPORT)
+    keep_report(path, read, REPORT)  # it is the same
     with pytest.raises(graphs.GraphFileError, match="got another report while this one was"):
-        graphs.keep_report(path, read, OTHER)
+        keep_report(path, read, OTHER)
     assert graphs.read_graph(path).provenance.report == REPORT
-    graphs.keep_report(path, graphs.read_graph(path), OTHER)
+    keep_report(path, graphs.read_graph(path), OTHER)
     assert graphs.read_graph(path).provenance.report == OTHER
 
 
@@ -78,8 +81,8 @@ def test_nothing_is_kept_in_another_graph(path: Path, other: Callable):
     graphs.write_graph(other(read), path)
     before = path.read_bytes()
     for keep in (
-        lambda: graphs.keep_measured(path, read, [one("a")]),
-        lambda: graphs.keep_report(path, read, REPORT),
+        lambda: keep_measured(path, read, [one("a")]),
+        lambda: keep_report(path, read, REPORT),
     ):
         with pytest.raises(graphs.GraphFileError, match="now holds another graph than the one"):
             keep()
@@ -88,24 +91,25 @@ def test_nothing_is_kept_in_another_graph(path: Path, other: Callable):
 
 LABELLING = """
 import sys
-import graphs
+from graphs.formats.updates import update_annotations
 for number in range(15):
     def change(there):
         label = {f"0/{number}": sys.argv[2], f"{sys.argv[2]}/{number}": "x"}
         return there.model_copy(update={"labels": {**there.labels, **label}})
-    graphs.update_annotations(sys.argv[1], change)
+    update_annotations(sys.argv[1], change)
 """
 MEASURING = """
 import sys
 import graphs
 from graphs.core.regime import Regime
+from graphs.formats.updates import keep_measured
 read = graphs.read_graph(sys.argv[1])
 for number in range(10):
     what = f"{sys.argv[2]} {number}"
     one = graphs.Measured(
         what=what, regime=Regime.FROZEN, target="logit:7@2", predicted=None, measured=1.0
     )
-    graphs.keep_measured(sys.argv[1], read, [one])
+    keep_measured(sys.argv[1], read, [one])
 """
 
 
@@ -211,7 +215,7 @@ def test_groups_are_added_to_what_was_said_meanwhile(path: Path, monkeypatch: py
     )
     meanwhile(
         monkeypatch,
-        graphs,
+        headwater.cli.reading,
         "with_groups",
         lambda: graphs.write_annotations(mine, beside),
     )
@@ -227,7 +231,7 @@ def test_groups_are_added_to_what_was_said_meanwhile(path: Path, monkeypatch: py
 def test_what_a_file_of_another_program_says_goes_along_with_its_groups(path: Path):
     foreign = path.with_name("foreign.json")
     said = graphs.Annotations(labels={"logit:7@2": "mine"}, pins=("logit:7@2",))
-    graphs.write_neuronpedia(layered(3), foreign, graphs.Upload("foreign"), said)
+    graphs.write_neuronpedia(layered(3), foreign, Upload("foreign"), said)
     assert run("group", foreign, "--save").exit_code == 0
     kept = graphs.read_annotations(graphs.annotations_path(foreign))
     assert (kept.pins, kept.labels) == (said.pins, said.labels)

@@ -14,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 import graphs
+from graphs.core.annotations import ANNOTATIONS_SUFFIX
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description, Example
 from graphs.core.provenance import Checks, Measured
@@ -517,7 +518,7 @@ def test_annotations_are_saved_and_loaded(small_page: Opened, tmp_path: Path):
         page.locator('[data-key="Save"]').click()
     path = tmp_path / "graph.annotations.json"
     saved.value.save_as(path)
-    assert saved.value.suggested_filename.endswith(graphs.ANNOTATIONS_SUFFIX)
+    assert saved.value.suggested_filename.endswith(ANNOTATIONS_SUFFIX)
     read = graphs.read_annotations(path)
     assert read.pins == (LATE,)
     assert read.labels == {"0/5": "שלום </script>"}

@@ -2,10 +2,8 @@
 
 from .page.audit_page import write_audit
 from .page.comparison_page import write_comparison
-from .page.front import front_page
 from .page.notebook import NotebookPage, show
-from .page.page import MOST_GRAPHS, served_page, write_page, write_pages
-from .page.part import ALLOWED_NODES, MOST_NODES
+from .page.page import write_page, write_pages
 from .page.prompts_page import prompt_scores, prompts_text, write_prompts
 from .page.small import summary_html
 from .plot.comparing import depth_profile, matched_flow, scores_with_null
@@ -22,9 +20,6 @@ from .text.path_text import describe_path, describe_paths, groups_text, paths_te
 from .text.terminal import report_table, summary_tables
 
 __all__ = [
-    "ALLOWED_NODES",
-    "MOST_GRAPHS",
-    "MOST_NODES",
     "NotebookPage",
     "Placement",
     "audit_text",
@@ -39,7 +34,6 @@ __all__ = [
     "description_text",
     "effects_tables",
     "figure",
-    "front_page",
     "groups_text",
     "layout",
     "matched_flow",
@@ -49,7 +43,6 @@ __all__ = [
     "prompts_text",
     "report_table",
     "scores_with_null",
-    "served_page",
     "show",
     "summary_html",
     "summary_tables",

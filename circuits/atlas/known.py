@@ -17,16 +17,9 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from graphs import (
-    AttributionGraph,
-    Ends,
-    NodeKind,
-    flow,
-    influence,
-    mean_depth,
-    names_concept,
-    select,
-)
+from graphs import AttributionGraph, Ends, NodeKind, flow, influence, select
+from graphs.analysis.select import names_concept
+from graphs.comparison.evidence import mean_depth
 
 TABLE = Path(__file__).with_name("known_circuits.toml")
 

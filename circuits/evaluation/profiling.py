@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -100,13 +101,21 @@ def read_texts(path: Path) -> list[str]:
             f"{path} is too large: files of prompts have at most {LARGEST_PROMPTS:,} bytes."
         )
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise PromptError(f"Cannot read prompts from {path}: {reason}.") from error
-    texts = [line for line in lines if line]
+    return texts_in(text, str(path))
+
+
+def texts_in(text: str, name: str) -> list[str]:
+    """The prompts in a text, one a line; `name` is its own, for the message.
+
+    Raises PromptError if there are none.
+    """
+    texts = [line for line in re.split(r"\r\n?|\n", text) if line]
     if not texts:
-        raise PromptError(f"{path} has no prompts: write one per line.")
+        raise PromptError(f"{name} has no prompts: write one per line.")
     return texts
 
 

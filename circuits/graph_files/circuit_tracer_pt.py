@@ -31,24 +31,21 @@ from pydantic import ValidationError
 from torch.serialization import safe_globals
 
 from graphs import (
-    CIRCUIT_TRACER_KIND,
     NO_ANNOTATIONS,
-    UNKNOWN,
     DictionaryIdentity,
     GraphFileError,
-    Links,
     ModelIdentity,
     NodeId,
     NodeKind,
     Provenance,
-    ReadGraph,
     Target,
-    assemble,
-    first_problem,
-    imported_columns,
-    regular_file,
-    target_seeds,
 )
+from graphs.core.provenance import UNKNOWN
+from graphs.disk.files import first_problem, regular_file
+from graphs.formats.assembly import Links, assemble, imported_columns
+from graphs.formats.neuronpedia.names import CIRCUIT_TRACER_KIND
+from graphs.formats.neuronpedia.reader import ReadGraph
+from graphs.formats.target_weights import target_seeds
 
 
 class _Config:

@@ -6,16 +6,9 @@ import codecs
 from collections.abc import Callable
 from pathlib import Path
 
-from graphs import (
-    NO_ANNOTATIONS,
-    ReadGraph,
-    annotations_path,
-    is_packed,
-    read_annotations,
-    read_graph,
-    read_neuronpedia,
-    regular_file,
-)
+from graphs import NO_ANNOTATIONS, annotations_path, read_annotations, read_graph, read_neuronpedia
+from graphs.disk.files import is_packed, regular_file
+from graphs.formats.neuronpedia.reader import ReadGraph
 
 SUFFIXES = (".safetensors", ".json", ".json.gz", ".pt")
 _ZIP = b"PK\x03\x04"  # what torch.save writes; our safetensors never begin like this

@@ -43,9 +43,7 @@ def source_of(
     graph: AttributionGraph, subject: Subject, transcoders: str | None = None
 ) -> FeatureSource:
     """The dictionary of a graph.  Raises ExperimentError if its name leads to none."""
-    dictionary, settings = graph.provenance.dictionary, graph.provenance.settings
-    stated = settings.get("max_features")
-    most = stated if isinstance(stated, int) else Expansion().max_features
+    dictionary, most = graph.provenance.dictionary, most_neurons(graph)
     if transcoders is None and dictionary.kind == NEURONS:
         return read_source(subject, SourceChoice(neurons=True, max_neurons=most))
     if transcoders is None and subject.identity.name in ATLAS:
@@ -62,3 +60,9 @@ def source_of(
             f"The graph's dictionary {dictionary.name!r} was not found: give its location with "
             "--transcoders."
         ) from error
+
+
+def most_neurons(graph: AttributionGraph) -> int:
+    """How many neurons a graph was traced with, at most, if its features are neurons."""
+    stated = graph.provenance.settings.get("max_features")
+    return stated if isinstance(stated, int) else Expansion().max_features

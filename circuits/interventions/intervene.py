@@ -53,6 +53,20 @@ class Outcomes(Brief):
     predicted: Float[ndarray, "intervention node"]  # by the graph; nan: no prediction
 
 
+@dataclass(frozen=True)
+class Continuations:
+    """Greedy continuations of a prompt: the model's own, and under an intervention."""
+
+    before: str
+    after: str
+    before_ids: tuple[int, ...]
+    after_ids: tuple[int, ...]
+
+    def lines(self) -> tuple[str, str]:
+        """Both, one below the other."""
+        return f"before: {self.before}", f"after:  {self.after}"
+
+
 def intervene(
     experiment: Experiment,
     interventions: Sequence[Intervention],
@@ -105,9 +119,7 @@ def at_targets(experiment: Experiment, outcomes: Outcomes) -> Iterator[Measured]
             )
 
 
-def generate(
-    experiment: Experiment, intervention: Intervention, n_tokens: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def generate(experiment: Experiment, intervention: Intervention, n_tokens: int) -> Continuations:
     """Greedy continuations of the prompt, by the model itself and under an intervention.
 
     The model runs freely.  The intervention applies at its positions, and if it is onward also at
@@ -131,7 +143,8 @@ def generate(
             ids = torch.cat([ids, passed.logits.argmax(1, keepdim=True)], 1)
         found = ids[:, length:].tolist()
     _require_finite(finite)
-    return tuple(found[0]), tuple(found[1])
+    before, after = map(experiment.subject.tokenizer.decode, found)
+    return Continuations(str(before), str(after), tuple(found[0]), tuple(found[1]))
 
 
 def _held_through(

@@ -16,6 +16,7 @@ from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -87,6 +88,22 @@ def open_repository(name: str, revision: str | None = None) -> Repository:
     repository = Repository(name, str(info.sha), files)
     _cache_listing(repository, revision)
     return repository
+
+
+def is_unreachable(name: str, revision: str | None = None) -> bool:
+    """Whether the Hub gives no answer about a repository, not even that there is none.
+
+    huggingface_hub tries six times for every file, half a minute for each.
+    """
+    if constants.is_offline_mode():
+        return False  # nothing is asked, and its own error says so
+    try:
+        HfApi().model_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except (HfHubHTTPError, HFValidationError):
+        return False
+    except Exception:  # no network, which raises many classes
+        return True
+    return False
 
 
 def _listing(name: str, revision: str | None) -> Path:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -29,7 +29,7 @@ from transformers.utils import logging
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from circuits.atlas.shipped import ATLAS, atlas_model
-from circuits.model.hub import NO_SUCH_FILE, known_reason
+from circuits.model.hub import NO_SUCH_FILE, is_unreachable, known_reason
 from circuits.model.model_files import require_sound_files
 from circuits.model.packaged import PACKAGED, ModelNotFound, converted_folder, first_sentence
 
@@ -61,43 +61,52 @@ def load_model(
         loaded = load_model("gemma-3-270m")
         loaded.tokenizer("2+2=").input_ids   # <bos> in front, as the model expects
     """
-    source, wanted, version = _source(name, revision)
+    source = _source(name, revision)
     with _quiet():
-        model = _model(source, wanted, dtype)
+        model = _model(source, dtype)
         if dtype == torch.float64:
             model.set_experts_implementation("eager")  # the others do not support float64
         commit = getattr(model.config, "_commit_hash", None)
-        tokenizer = _tokenizer(source, commit or wanted)
+        source = source._replace(revision=commit or source.revision)
+        tokenizer = _tokenizer(source)
     model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  # lost in a decorator
     return LoadedModel(
         model.eval().requires_grad_(False),
         tokenizer,
         name,
-        version or commit,
-        _folder(source, commit or wanted),
+        source.version or commit,
+        _folder(source),
     )
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, without its weights.  Raises ModelNotFound."""
-    source, wanted, _ = _source(name, None)
     with _quiet():
-        return _tokenizer(source, wanted)
+        return _tokenizer(_source(name, None))
 
 
-def _source(name: str, revision: str | None) -> tuple[str, str | None, str | None]:
-    """Folder or name on the Hub, the revision to request there, and a package's version."""
+class _Source(NamedTuple):
+    """Where a model's files are."""
+
+    name: str  # a folder, or a name on the Hub
+    revision: str | None  # to request from the Hub
+    version: str | None = None  # of the package that the folder comes from
+    cached: bool = False  # the Hub does not answer: its local cache is all there is
+
+
+def _source(name: str, revision: str | None) -> _Source:
+    """Where the model of this name is.  Raises ModelNotFound for a name that is mistyped."""
     if name in ATLAS or name in PACKAGED:
         folder, version = atlas_model(name) if name in ATLAS else converted_folder(name)
         _refuse_revision(name, revision, version)
-        return str(folder), None, version
+        return _Source(str(folder), None, version)
     with suppress(OSError):  # a name may be too long for a path
         if Path(name).is_dir():
             _refuse_revision(name, revision, None)
             require_sound_files(Path(name))
-            return name, revision, None
+            return _Source(name, revision)
     _refuse_mistyped(name)
-    return name, revision, None
+    return _Source(name, revision, cached=is_unreachable(name, revision))
 
 
 def _refuse_mistyped(name: str) -> None:
@@ -107,11 +116,12 @@ def _refuse_mistyped(name: str) -> None:
         raise ModelNotFound(f"There is no model {name!r}: did you mean {like[0]!r}?")
 
 
-def _model(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
-    with _loading_errors(source, revision, "model"):
+def _model(source: _Source, dtype: torch.dtype) -> PreTrainedModel:
+    with _loading_errors(source.name, source.revision, "model"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            revision=revision or "main",
+            source.name,
+            revision=source.revision or "main",
+            local_files_only=source.cached,
             dtype=dtype,
             attn_implementation="eager",
             trust_remote_code=False,
@@ -127,24 +137,27 @@ def _model(source: str, revision: str | None, dtype: torch.dtype) -> PreTrainedM
     unfit = sorted(report["missing_keys"]) + sorted(key for key, *_ in report["mismatched_keys"])
     if unfit:
         raise ModelNotFound(
-            f"The weights of {source!r} do not match its config.json (tensors that are missing or "
-            f"have another shape: {len(unfit)}, the first is {unfit[0]!r}); {_ADVICE}."
+            f"The weights of {source.name!r} do not match its config.json (tensors that are "
+            f"missing or have another shape: {len(unfit)}, the first is {unfit[0]!r}); {_ADVICE}."
         )
     return model
 
 
-def _tokenizer(source: str, revision: str | None) -> PreTrainedTokenizerBase:
-    with _loading_errors(source, revision, "tokenizer"):
+def _tokenizer(source: _Source) -> PreTrainedTokenizerBase:
+    with _loading_errors(source.name, source.revision, "tokenizer"):
         return AutoTokenizer.from_pretrained(
-            source, revision=revision or "main", trust_remote_code=False
+            source.name,
+            revision=source.revision or "main",
+            local_files_only=source.cached,
+            trust_remote_code=False,
         )
 
 
-def _folder(source: str, revision: str | None) -> Path | None:
+def _folder(source: _Source) -> Path | None:
     """Where the files of a loaded model are."""
-    if Path(source).is_dir():
-        return Path(source)
-    config = try_to_load_from_cache(source, "config.json", revision=revision)
+    if Path(source.name).is_dir():
+        return Path(source.name)
+    config = try_to_load_from_cache(source.name, "config.json", revision=source.revision)
     return Path(config).parent if isinstance(config, str) else None
 
 

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from circuits.atlas.shipped import ATLAS
 from circuits.model.packaged import first_sentence
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.model.spelling import ANCHOR, speller
@@ -206,8 +208,8 @@ def require_known(text: str, tokenizer: PreTrainedTokenizerBase) -> None:
     if unknown:
         raise PromptError(
             f"The model's vocabulary does not contain {', '.join(map(repr, unknown))}: "
-            f"{_offered(unknown, tokenizer)}, or a model of the real world, as in "
-            "--model gemma-3-270m."
+            f"{_offered(unknown, tokenizer)}, or a model of the real world, such as "
+            "gemma-3-270m."
         )
 
 
@@ -218,7 +220,9 @@ def _offered(unknown: list[str], tokenizer: PreTrainedTokenizerBase) -> str:
     like = [get_close_matches(word.casefold(), plain, n=2) for word in unknown]
     words = dict.fromkeys(plain[one] for some in like for one in some)
     offered = f"it has {', '.join(map(repr, words))}; " if words else ""
-    return f"{offered}use words that it was trained on"
+    ours = next((name for name in ATLAS if Path(tokenizer.name_or_path).name == name), None)
+    listed = f" (`headwater words {ours}` lists them)" if ours else ""
+    return f"{offered}use words that it was trained on{listed}"
 
 
 def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -19,6 +19,7 @@ from circuits.features.mlp_hooks import mlp_hooks
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import count_prefix
+from circuits.progress import Progress, ignore_progress
 from circuits.training.corpus import Corpus, has_features, is_held_out
 from circuits.training.settings import TrainingError, TrainSettings
 
@@ -57,9 +58,10 @@ class Stream:
         corpus: Corpus,
         settings: TrainSettings,
         n_prefix: int | None = None,
+        progress: Progress = ignore_progress,
     ) -> None:
         self.frozen, self.tokenizer, self.corpus = frozen, tokenizer, corpus
-        self.settings, self.n_prefix = settings, n_prefix
+        self.settings, self.n_prefix, self.progress = settings, n_prefix, progress
 
     def pools(self, first: int) -> Iterator[Pool]:
         """The pool that starts with document `first`, and those after it."""
@@ -80,8 +82,10 @@ class Stream:
         shape = (self.frozen.n_layers, size, self.frozen.d_model)
         whole = Activations(*(torch.empty(shape, device=place.device) for _ in range(2)))
         filled, last = 0, first
+        self.progress("activations", filled, size)
         for batch, number in _passes(self._trained(first), min(PASS_TOKENS, size)):
             filled, last = self._fill(whole, place, batch, filled), number
+            self.progress("activations", filled, size)
             if filled == size:
                 break
         return Pool(first, last + 1, whole)

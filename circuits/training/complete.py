@@ -44,7 +44,7 @@ def train_and_measure(
     files that cannot be written.
     """
     n_prefix = run.documents.n_prefix
-    documents_held_out = held_out(run.corpus, subject.tokenizer, DOCUMENTS, n_prefix)
+    documents_held_out = held_out(run.corpus, subject.tokenizer, DOCUMENTS, n_prefix, progress)
 
     def on_step(logged: Logged) -> None:
         text = (
@@ -53,7 +53,7 @@ def train_and_measure(
         )
         progress(text, logged.step, settings.steps)
 
-    stream = Stream(subject.frozen, subject.tokenizer, run.corpus, settings, n_prefix)
+    stream = Stream(subject.frozen, subject.tokenizer, run.corpus, settings, n_prefix, progress)
     layers = train(stream, out, run.name, on_step, checkpoint_every)
     identity = DictionaryIdentity(
         kind=NAMES[settings.kind], name=out.resolve().name, documents=run.documents

@@ -22,6 +22,7 @@ from circuits.machine import free_bytes, gigabytes
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import count_prefix, encode, opening_ids, require_known, with_opening
 from circuits.model.subject import Subject
+from circuits.progress import Progress, ignore_progress
 from circuits.training.settings import TrainingError
 from graphs.core.opening import Bos
 from graphs.disk.files import GraphFileError, reason, regular_file
@@ -166,15 +167,18 @@ def held_out(
     tokenizer: PreTrainedTokenizerBase,
     count: int,
     n_prefix: int | None = None,
+    progress: Progress = ignore_progress,
 ) -> list[list[int]]:
     """The first held-out documents with tokens after the prefix, without duplicates.
 
     Raises TrainingError if there is none.
     """
     found: dict[tuple[int, ...], None] = {}
+    progress("held out", 0, count)
     for ids in islice(corpus.documents(0), 2 * count * HELD_OUT):
         if is_held_out(ids) and has_features(ids, tokenizer, n_prefix):
             found.setdefault(tuple(ids))
+            progress("held out", len(found), count)
             if len(found) == count:
                 break
     if not found:

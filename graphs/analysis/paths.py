@@ -29,7 +29,7 @@ State = tuple[int, int]  # a row, and how many of the sets below the targets hav
 
 
 @dataclass(frozen=True)
-class Path:
+class NodePath:
     """One chain of direct effects."""
 
     nodes: tuple[int, ...]  # rows of the graph, from the source to the target
@@ -46,7 +46,7 @@ class Path:
 class Paths(Brief):
     """The strongest paths between two sets of nodes."""
 
-    listed: tuple[Path, ...]  # strongest first
+    listed: tuple[NodePath, ...]  # strongest first
     flow: float  # share of all influence that goes between the sets, over all paths
 
     @property
@@ -97,13 +97,13 @@ class _Search:
         self.shares: dict[int, dict[int, float]] = {}  # of nodes in the rows of their targets
         self.exhausted = set[State]()  # states without further partial paths
 
-    def best(self, k: int) -> tuple[Path, ...]:
+    def best(self, k: int) -> tuple[NodePath, ...]:
         """The strongest paths that reach all sets."""
         last = len(self.after)
         ended = np.flatnonzero(self.best_value[last])
         heap = [(-float(self.best_value[last, row]), int(row), 0) for row in ended]
         heapq.heapify(heap)
-        found: list[Path] = []
+        found: list[NodePath] = []
         while heap and len(found) < k:
             _, row, rank = heapq.heappop(heap)
             found.append(self._path((row, last), rank))
@@ -198,7 +198,7 @@ class _Search:
         rows, sizes = self.columns.indices[edges], np.abs(self.columns.data[edges])
         return rows, sizes.astype(np.float64) / self.totals[rows]
 
-    def _path(self, state: State, rank: int) -> Path:
+    def _path(self, state: State, rank: int) -> NodePath:
         step = self._partial_path(state, rank)
         assert step is not None  # the caller knows its value
         share, nodes, weights = step.value, [state[0]], list[float]()
@@ -209,7 +209,7 @@ class _Search:
             nodes.append(step.before[0])
             step = self._partial_path(step.before, step.rank)
             assert step is not None
-        return Path(tuple(nodes), share, tuple(weights))
+        return NodePath(tuple(nodes), share, tuple(weights))
 
 
 def _stages_after(

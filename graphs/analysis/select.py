@@ -24,6 +24,11 @@ from graphs.core.nodes import TARGET_KINDS, NodeId, NodeKind
 from graphs.errors import HeadwaterError
 
 KINDS = {kind.word: kind for kind in NodeKind}
+MOST_SUGGESTED = 5000  # nodes whose names are compared with a mistyped one
+FORMS = (
+    f"expected {', '.join(KINDS)}, layer:N, group:NAME or concept:NAME, a node as in "
+    "feature:12/345@7, or a text as in token:Dallas."
+)
 
 
 class SelectionError(HeadwaterError):
@@ -44,9 +49,10 @@ def select(
     elif kind in KINDS:
         found = _of_kind(graph, KINDS[kind], name, rest)
     else:
+        like = get_close_matches(kind, [*KINDS, "layer", "group", "supernode", "concept"], n=1)
         raise SelectionError(
-            f"{name!r} does not name a node: expected {', '.join(KINDS)}, layer:N, group:NAME or "
-            "concept:NAME, a node as in feature:12/345@7, or a text as in token:Dallas."
+            f"{name!r} does not name a node: "
+            + (f"did you mean {':'.join(filter(None, (like[0], rest)))!r}?" if like else FORMS)
         )
     return found
 
@@ -99,7 +105,13 @@ def _row(graph: AttributionGraph, name: str) -> int:
     try:
         return graph.find(name)
     except KeyError as error:
-        raise SelectionError(f"{name} is not in this graph of {len(graph)} nodes.") from error
+        node = NodeId.parse(name)
+        of_kind = graph.nodes.is_kind(node.kind)
+        there = of_kind & (graph.nodes.pos == (-1 if node.pos is None else node.pos))
+        rows = np.flatnonzero(there if np.any(there) else of_kind)[:MOST_SUGGESTED]
+        like = get_close_matches(name, [str(graph.nodes[row]) for row in rows.tolist()], n=2)
+        meant = f": did you mean {' or '.join(like)}?" if like else "."
+        raise SelectionError(f"{name} is not in this graph of {len(graph)} nodes{meant}") from error
 
 
 def _texts(graph: AttributionGraph, kind: NodeKind) -> dict[int, str]:

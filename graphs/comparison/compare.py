@@ -26,9 +26,16 @@ from graphs.comparison.matching import Match, match_by_identity
 from graphs.comparison.positions import align_prompts
 from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph, edge_targets
+from graphs.core.identity import same_dictionary
 from graphs.core.nodes import NodeKind
+from graphs.core.provenance import UNKNOWN
+from graphs.errors import HeadwaterError
 
 PERMUTATIONS = 200
+
+
+class ComparisonError(HeadwaterError):
+    """Two graphs that cannot be compared in this way."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,10 @@ def compare(
     """Match two graphs of one dictionary by identity and score their overlap.
 
     `positions` are aligned by their tokens by default (`graphs.comparison.positions`).
+
+    Raises ComparisonError if the graphs name two dictionaries.
     """
+    _require_one_dictionary(first, second)
     if positions is None:
         positions = align_prompts(first.provenance, second.provenance)
     match = match_by_identity(first, second, positions)
@@ -90,6 +100,18 @@ def compare(
     rng = np.random.default_rng(seed)
     exchanged = (_shuffled(cells, rng)[place] for _ in range(permutations))
     return scored(first, second, positions, match, exchanged)
+
+
+def _require_one_dictionary(first: AttributionGraph, second: AttributionGraph) -> None:
+    named = [
+        f"{g.provenance.dictionary.name} of {g.provenance.model.name}" for g in (first, second)
+    ]
+    known = UNKNOWN not in (first.provenance.dictionary.name, second.provenance.dictionary.name)
+    if known and not same_dictionary(first, second):
+        raise ComparisonError(
+            f"Features of {named[0]} and {named[1]} are not the same by layer and index: "
+            "use graphs.correspond, which matches them by evidence."
+        )
 
 
 def scored(

@@ -24,7 +24,7 @@ from numpy import ndarray
 
 from graphs.analysis.flow import inputs_to_targets
 from graphs.analysis.influence import influence_shares
-from graphs.analysis.paths import Path, strongest_paths
+from graphs.analysis.paths import NodePath, strongest_paths
 from graphs.comparison.compare import Score
 from graphs.comparison.evidence import mean_depth
 from graphs.comparison.matching import Match
@@ -124,7 +124,7 @@ def _steps(
 
 
 def _chains(
-    paths: tuple[Path, ...], steps: Mapping[int, str], side: str
+    paths: tuple[NodePath, ...], steps: Mapping[int, str], side: str
 ) -> dict[tuple[str, ...], float]:
     """Share of each chain of steps; consecutive nodes of one step count once."""
     found: dict[tuple[str, ...], float] = defaultdict(float)

@@ -18,7 +18,8 @@ from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeId, NodeKind
-from graphs.interventions.edits import Add, Edit, EditError, Scale, Set, Steer, Swap
+from graphs.formats.neuronpedia.names import named
+from graphs.interventions.edits import Add, Edit, EditError, Scale, SetTo, Steer, Swap
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,7 +77,7 @@ def intervention(
 
 
 def _changes(
-    graph: AttributionGraph, edit: Set | Scale | Add | Swap, annotations: Annotations
+    graph: AttributionGraph, edit: SetTo | Scale | Add | Swap, annotations: Annotations
 ) -> Iterator[Change]:
     if isinstance(edit, Swap):
         yield from _swapped(graph, edit, annotations)
@@ -98,7 +99,9 @@ def _named(
 ) -> Iterator[tuple[NodeId, bool]]:
     """The nodes that a name selects, and whether each is also changed at new tokens."""
     onward = name.endswith("+")
-    nodes = _nodes(graph, name.removesuffix("+"), annotations)
+    plain = name.removesuffix("+")
+    foreign = named(plain, graph.provenance.model.n_layers + 1)  # as in 12_345_7
+    nodes = _nodes(graph, str(foreign or plain), annotations)
     if not onward:
         yield from ((node, False) for node in nodes)
         return

@@ -1,6 +1,6 @@
 """Edits: the changes of an intervention, by names of a graph's nodes.
 
-    Set("feature:12/345@7", 0)         set the activation to 0
+    SetTo("feature:12/345@7", 0)         set the activation to 0
     Scale("supernode:Texas", -1)       multiply activations by -1; errors can be scaled too
     Add("concept:Texas", 2.5)          add 2.5 to activations
     Swap("Texas", "California", other) ablate the first, set the second as in another graph
@@ -28,7 +28,7 @@ class EditError(HeadwaterError):
 
 
 @dataclass(frozen=True)
-class Set:
+class SetTo:
     """Set features to an activation."""
 
     nodes: str
@@ -107,4 +107,4 @@ class Swap(Brief):
         return f"{self.one} > {self.other}"
 
 
-Edit = Set | Scale | Add | Steer | Swap
+Edit = SetTo | Scale | Add | Steer | Swap

@@ -61,13 +61,18 @@ class Line:
 
 
 def read_pairs(path: Path | str) -> tuple[Line, ...]:
-    """All lines that are not blank, each with its pair or its problem.
+    """The lines of a file that are not blank, each with its pair or its problem.
 
     Raises GraphFileError if the file is missing, unreadable or too large.
     """
+    return pairs_in(json_text(path))
+
+
+def pairs_in(given: bytes) -> tuple[Line, ...]:
+    """All lines that are not blank, each with its pair or its problem."""
     lines: list[Line] = []
     known: dict[str, int] = {}
-    for number, text in enumerate(json_text(path).splitlines(), start=1):
+    for number, text in enumerate(given.splitlines(), start=1):
         if not text.strip():
             continue
         try:

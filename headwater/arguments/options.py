@@ -14,13 +14,13 @@ from circuits.features.points import ReadPoint, WritePoint
 from circuits.model.packaged import PACKAGED
 from circuits.recording.precision import Precision
 from graphs import Bos
+from headwater.arguments.files import OUTPUT, file_option
 
-MOST = 10**9  # upper limit of integer options, below what overflows in libraries
 MOST_DRAWN = 100_000  # random sets or orders, each as much work as what it is compared with
 
 # Groups of options in the help of a command.
 MODEL, DICTIONARY, TARGET = "Model and prompt", "Dictionary", "What is explained"
-SIZE, MACHINE, OUTPUT = "Size", "Numbers and device", "Output"
+SIZE, MACHINE = "Size", "Numbers and device"
 
 
 class DType(StrEnum):
@@ -89,6 +89,7 @@ TargetTokens = Annotated[
     list[str] | None,
     typer.Option(
         "--target",
+        metavar="TOKEN",
         help="Token to explain, a text or id:NUMBER; may be repeated.",
         rich_help_panel=TARGET,
     ),
@@ -103,8 +104,6 @@ Against = Annotated[
 Position = Annotated[
     int,
     typer.Option(
-        min=-MOST,
-        max=MOST,
         help="Token position whose prediction is explained; -1 is the last.",
         rich_help_panel=TARGET,
     ),
@@ -113,7 +112,6 @@ MaxLogits = Annotated[
     int,
     typer.Option(
         min=1,
-        max=MOST,
         help="Explain at most this many of the most probable tokens.",
         rich_help_panel=TARGET,
     ),
@@ -129,7 +127,7 @@ Mass = Annotated[
 ]
 MaxFeatures = Annotated[
     int,
-    typer.Option(min=0, max=MOST, help="Expand at most this many features.", rich_help_panel=SIZE),
+    typer.Option(min=0, help="Expand at most this many features.", rich_help_panel=SIZE),
 ]
 Tolerance = Annotated[
     float,
@@ -197,7 +195,6 @@ Memory = Annotated[
     float | None,
     typer.Option(
         min=0.0,
-        max=MOST,
         help="GiB to hold at most, on the GPU if the model is on one; default: what is free.",
         rich_help_panel=SIZE,
     ),
@@ -225,6 +222,15 @@ TracedTranscoders = Annotated[
         rich_help_panel=DICTIONARY,
     ),
 ]
+GraphOut = Annotated[
+    Path | None,
+    file_option(
+        "--out",
+        help="Write the graph here: ours (.safetensors), a page (.html), or a format of other "
+        "programs (.json, .graphml, .gexf, .dot, .parquet).",
+    ),
+]
+PageOut = Annotated[Path | None, file_option("--html", help="Write a page here as well.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON for machines.", rich_help_panel=OUTPUT)
 ]

@@ -17,7 +17,7 @@ from graphs.disk.files import reason
 from headwater.arguments.usage import UsageError
 
 LARGEST_PROMPT = 2**22  # bytes: more than a million tokens
-STANDARD_INPUT = "-"
+STANDARD_INPUT, INPUT = "-", "standard input"  # as it is given, and as messages name it
 Prompted = Annotated[
     str | None,
     typer.Argument(
@@ -45,11 +45,16 @@ def given_prompt(prompt: str | None, file: str | None) -> str:
     return re.sub(r"\r?\n\Z", "", _text(*_read(STANDARD_INPUT if file is None else file)))
 
 
+def standard_input(path: Path) -> str | None:
+    """The text on standard input if the path asks for it.  Raises UsageError for no text."""
+    return _text(*_read(STANDARD_INPUT)) if str(path) == STANDARD_INPUT else None
+
+
 def _read(source: str) -> tuple[str, bytes]:
     """Name of the source for messages, and its bytes, one more than allowed at most."""
     try:
         if source == STANDARD_INPUT:
-            return "standard input", sys.stdin.buffer.read(LARGEST_PROMPT + 1)
+            return INPUT, sys.stdin.buffer.read(LARGEST_PROMPT + 1)
         with Path(source).open("rb") as file:
             return source, file.read(LARGEST_PROMPT + 1)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -59,11 +64,11 @@ def _read(source: str) -> tuple[str, bytes]:
 def _text(name: str, content: bytes) -> str:
     if len(content) > LARGEST_PROMPT:
         most = LARGEST_PROMPT // 2**20
-        raise UsageError(f"The prompt in {name} has more than {most} MiB: shorten it.")
+        raise UsageError(f"The text in {name} has more than {most} MiB: shorten it.")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:  # as in UTF-16
-        raise UsageError(f"The prompt in {name} is not a text in UTF-8: give one that is.")
+        raise UsageError(f"What is in {name} is not a text in UTF-8: give one that is.")
     return text

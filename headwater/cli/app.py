@@ -16,9 +16,12 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command_from_info
 
+from headwater.arguments.usage import UsageError
 from headwater.cli.commands import PANELS
 from headwater.terminal.ending import Commands
 from headwater.terminal.printing import print_line, print_plain
+
+MOST = 10**9  # below what overflows in libraries
 
 
 class ListedCommands(Commands):
@@ -47,6 +50,21 @@ class ListedCommands(Commands):
         return name, None if name is None else command(name), rest
 
 
+class LimitedCommand(TyperCommand):
+    """A command whose whole numbers are small enough for every library that they go through."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.  Raises UsageError for a number beyond the limit."""
+        for option in self.params:
+            given = ctx.params.get(option.name)
+            for value in given if isinstance(given, list | tuple) else (given,):
+                if isinstance(value, int) and abs(value) > MOST:
+                    raise UsageError(
+                        f"{option.opts[0]} is between -{MOST:,} and {MOST:,}, got {value:,}."
+                    )
+        return super().invoke(ctx)
+
+
 app = typer.Typer(
     cls=ListedCommands,
     help="Circuit tracing and attribution graphs for language models.",
@@ -60,6 +78,7 @@ def command(name: str) -> Any:
     module = next(commands[name].module for commands in PANELS.values() if name in commands)
     import_module(f"headwater.cli.{module}")
     info = next(info for info in app.registered_commands if info.name == name)
+    info.cls = LimitedCommand
     return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=_markup())
 
 

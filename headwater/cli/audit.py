@@ -12,14 +12,15 @@ import typer
 import circuits
 import graphs
 import viz
+from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.evaluation.evaluation_settings import AuditSettings
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import Progress, progress_bar
 from circuits.recording.precision import Precision
 from graphs.errors import HeadwaterError
+from graphs.interventions.mediators import by_kind, recurring
 from headwater.arguments.options import (
-    MOST,
     MOST_DRAWN,
     AsJson,
     BosRule,
@@ -43,10 +44,11 @@ from headwater.arguments.options import (
     in_bytes,
     source_choice,
 )
+from headwater.arguments.prompted import INPUT, standard_input
 from headwater.arguments.usage import UsageError, require_consistent
 from headwater.audit_folder import HEADER, AuditFolder
 from headwater.cli.app import app
-from headwater.cli.trace import DEFAULT_MODEL, EXPANSION
+from headwater.cli.trace import EXPANSION
 from headwater.outputs.places import require_folder
 from headwater.terminal.opening_remarks import remark_once
 from headwater.terminal.printing import errors, output, print_json, print_line, remark
@@ -61,7 +63,7 @@ def audit_command(
         Path,
         typer.Argument(
             help='JSON lines like {"first": …, "second": …}; name, kind, target and against '
-            "are optional."
+            "are optional.  - for standard input."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for graphs, pages and tables.")],
@@ -76,7 +78,7 @@ def audit_command(
     tolerance: Tolerance = EXPANSION.tolerance,
     mediators: Annotated[
         int,
-        typer.Option(min=1, max=MOST, help="Features to test in the model, per pair."),
+        typer.Option(min=1, help="Features to test in the model, per pair."),
     ] = SETTINGS.mediators,
     random_sets: Annotated[
         int,
@@ -159,14 +161,16 @@ def audit_command(
 
 def _read(prompts: Path) -> tuple[list[graphs.PromptPair], list[str]]:
     """The pairs of a file, and what is wrong with its other lines, which is printed at once."""
-    lines = graphs.read_pairs(prompts)
+    given = standard_input(prompts)
+    lines = graphs.read_pairs(prompts) if given is None else graphs.pairs_in(given.encode())
     problems = [line.problem for line in lines if line.pair is None]
     for problem in problems:
         remark(problem)
     pairs = [line.pair for line in lines if line.pair is not None]
     if not pairs:
         raise UsageError(
-            f'{prompts} has no pair: expected lines like {{"first": "…", "second": "…"}}.'
+            f"{prompts if given is None else INPUT} has no pair: expected lines like "
+            '{"first": "…", "second": "…"}.'
         )
     return pairs, problems
 
@@ -224,8 +228,8 @@ def _done(found: dict[str, graphs.Audited | None]) -> list[graphs.Audited]:
 def _as_json(found: list[graphs.Audited], problems: list[str], index: Path) -> dict[str, object]:
     return {
         "pairs": [one.model_dump(mode="json") for one in found],
-        "kinds": [kind.as_json() for kind in graphs.by_kind(found)],
-        "features": [feature.as_json() for feature in graphs.recurring(found)],
+        "kinds": [kind.as_json() for kind in by_kind(found)],
+        "features": [feature.as_json() for feature in recurring(found)],
         "problems": problems,
         "page": str(index),
     }

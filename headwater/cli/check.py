@@ -12,8 +12,8 @@ import viz
 from circuits.evaluation.evaluation_settings import CheckSettings
 from circuits.graph_files.opened import is_ours
 from circuits.progress import progress_bar
+from graphs.formats.updates import keep_report
 from headwater.arguments.options import (
-    MOST,
     MOST_DRAWN,
     AsJson,
     Device,
@@ -38,7 +38,7 @@ def check_command(
     graph: GraphPath,
     features: Annotated[
         int,
-        typer.Option(min=1, max=MOST, help="Features of highest influence, each ablated alone."),
+        typer.Option(min=1, help="Features of highest influence, each ablated alone."),
     ] = SETTINGS.features,
     random_sets: Annotated[
         int,
@@ -70,7 +70,7 @@ def check_command(
             circuits.experiment_on(read, model, transcoders, device), settings, progress
         )
     failures = read.with_report(report).provenance.failures
-    problem = storing_error(lambda: graphs.keep_report(graph, read, report)) if ours else None
+    problem = storing_error(lambda: keep_report(graph, read, report)) if ours else None
     if as_json:
         file = str(graph) if ours and problem is None else None
         print_json({"report": report.model_dump(mode="json"), "failures": failures, "file": file})

@@ -21,6 +21,9 @@ PANELS = {
         "estimate": Listed(
             "trace", "Estimate what a trace will cost: features, rows, seconds and peak memory."
         ),
+        "words": Listed(
+            "words", "List the words that an included model knows; other models know any text."
+        ),
     },
     "Reading graphs": {
         "show": Listed(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import RenderableType
 
 import graphs
-import viz
-from headwater.arguments.options import MOST, MOST_DRAWN, AsJson
+from graphs.comparison.many_prompts import SHUFFLES
+from headwater.arguments.files import file_option
+from headwater.arguments.options import MOST_DRAWN, AsJson
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
-from headwater.graph_folders import compare_folders, finite, refuse_profiles, score_numbers
+from headwater.comparing import Comparison, ModelComparison, PromptComparison, compared
+from headwater.graph import Graph
+from headwater.graph_folders import compare_folders, finite, score_numbers
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
 from headwater.terminal.printing import output, print_json, print_line, remark
@@ -44,13 +46,13 @@ def compare_command(
             help="Random exchanges (for folders: orders) that give the null.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MOST, help="Seed of the random exchanges.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random exchanges.")] = 0,
     plan: Annotated[
         bool,
         typer.Option("--plan", help="For two models: also find a transport plan of influence."),
     ] = False,
     html: Annotated[
-        Path | None, typer.Option("--out", "--html", help="Write a page with figures here.")
+        Path | None, file_option("--out", "--html", help="Write a page with figures here.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -72,19 +74,17 @@ def compare_command(
     if first.is_dir() or second.is_dir():
         if plan:
             raise UsageError("--plan is for two graphs, not for folders: leave it out.")
-        shuffles = graphs.SHUFFLES if permutations is None else permutations
+        shuffles = SHUFFLES if permutations is None else permutations
         found, text = compare_folders(first, second, settings, profiles, shuffles, html)
     else:
-        pair = open_graph(first), open_graph(second)
-        _remark_pruned(pair)
-        if graphs.same_dictionary(pair[0].graph, pair[1].graph):
-            refuse_profiles(profiles)
-            count = graphs.PERMUTATIONS if permutations is None else permutations
-            found, text = _two_prompts(pair, count, seed, html)
-        else:
-            if permutations is not None:
-                settings = replace(settings, permutations=permutations)
-            found, text = _two_models(pair, settings, profiles, html)
+        read_both = open_graph(first), open_graph(second)
+        one, other = (Graph.of(one.graph, one.annotations) for one in read_both)
+        pair = compared(one, other, profiles, permutations, settings)
+        for sentence in pair.remarks:
+            remark(sentence)
+        if html is not None:
+            pair.save(html)
+        found, text = _numbers(pair), pair.text()
     if as_json:
         print_json({**found, "page": None if html is None else str(html)})
         return
@@ -93,56 +93,15 @@ def compare_command(
         print_line(f"page: {html}")
 
 
-def _remark_pruned(pair: Pair) -> None:
-    """Say so if one graph has been pruned and the other has not."""
-    pruned = [one.graph.is_part for one in pair]
-    if pruned[0] != pruned[1]:
-        which = ("first", "second") if pruned[0] else ("second", "first")
-        remark(
-            f"The {which[0]} graph is pruned and the {which[1]} is not: what was pruned counts as "
-            "missing, so prune both alike."
-        )
-
-
-Pair = tuple[graphs.ReadGraph, graphs.ReadGraph]
-Answer = tuple[dict[str, Any], RenderableType]  # for machines and for people
-
-
-def _two_prompts(pair: Pair, permutations: int, seed: int, html: Path | None) -> Answer:
-    """Two graphs of one dictionary, matched by identity."""
-    one, other = pair[0].graph, pair[1].graph
-    found = graphs.compare(one, other, permutations=permutations, seed=seed)
-    if html is not None:
-        listed = graphs.concepts(one, other, found.match, _groups(*pair))
-        viz.write_comparison(one, other, viz.comparison_scores(found), listed, html)
-    return _compared(one, other, found), viz.comparison_text(one, other, found)
-
-
-def _two_models(
-    pair: Pair,
-    settings: graphs.CorrespondSettings,
-    profiles: tuple[graphs.Profile, graphs.Profile] | None,
-    html: Path | None,
-) -> Answer:
-    """Two graphs whose features are matched by evidence."""
-    one, other = pair[0].graph, pair[1].graph
-    found = graphs.correspond(one, other, settings, profiles)
-    groups = _groups(*pair)
-    listed = graphs.concepts(one, other, found.comparison.match, groups)
-    paths = graphs.path_overlap(one, other, found.comparison.match, found.null_matches, groups)
-    if html is not None:
-        scores = viz.correspondence_scores(found, paths)
-        viz.write_comparison(one, other, scores, listed, html)
-    text = viz.correspondence_text(one, other, found, listed, paths)
-    return _corresponding(one, other, found, listed, paths), text
-
-
-def _groups(*pair: graphs.ReadGraph) -> tuple[graphs.Groups, graphs.Groups]:
-    """The groups of both graphs: those in their annotations, and automatic ones."""
-    one, other = (
-        graphs.with_groups(read.graph, read.annotations).rows(read.graph) for read in pair
-    )
-    return one, other
+def _numbers(pair: Comparison) -> dict[str, Any]:
+    """A comparison as JSON."""
+    match pair:
+        case PromptComparison():
+            return _compared(pair.first, pair.second, pair.found)
+        case ModelComparison():
+            return _corresponding(pair)
+        case _:
+            raise TypeError(type(pair).__name__)
 
 
 def _compared(
@@ -169,13 +128,8 @@ def _compared(
     }
 
 
-def _corresponding(
-    one: graphs.AttributionGraph,
-    other: graphs.AttributionGraph,
-    found: graphs.Correspondence,
-    concepts: list[graphs.Concept],
-    paths: graphs.Score,
-) -> dict[str, Any]:
+def _corresponding(pair: ModelComparison) -> dict[str, Any]:
+    one, other, found, paths = pair.first, pair.second, pair.found, pair.paths
     compared = _compared(one, other, found.comparison)
     similarity = {
         (int(row), int(partner)): value
@@ -198,5 +152,5 @@ def _corresponding(
         ],
         "shift": found.shift,
         "shift_curve": found.shift_curve().tolist(),
-        "concepts": [asdict(concept) for concept in concepts],
+        "concepts": [asdict(concept) for concept in pair.concepts],
     }

@@ -15,7 +15,7 @@ from headwater.terminal.printing import output, print_json, print_line
 from viz.text.tables import plain_table
 
 HEADINGS = ("name", "model", "kind", "width", "L0", "size")
-ROW = 175  # columns of a terminal in which a row fits; else it takes two lines
+ROW = 175  # columns of a terminal in which a row fits; else it takes two or three lines
 
 
 @app.command("dictionaries")
@@ -34,7 +34,9 @@ def dictionaries_command(
     if output.is_terminal and output.width < ROW:
         for reference, model_name, kind, width, l0, size in rows:
             print_line(reference, "bold")
-            print_line(f"    {model_name} · {kind} · {width} · {f'L0 {l0} · ' if l0 else ''}{size}")
+            numbers = f"{width} · {f'L0 {l0} · ' if l0 else ''}{size}"
+            for line in _lines(model_name, kind, numbers):
+                print_line(f"    {line}")
         return
     table = plain_table(*HEADINGS, right=("width", "L0", "size"))
     for row in rows:
@@ -46,3 +48,15 @@ def _cells(entry: PublishedSet) -> tuple[str, ...]:
     width = f"{entry.n_layers} × " + (f"{entry.width:,}" if entry.width else "?")
     size = f"{entry.size / 1e9:,.1f} GB" if entry.size else "?"
     return entry.reference, entry.model, entry.kind, width, entry.l0, size
+
+
+def _lines(*parts: str) -> list[str]:
+    """Parts of a description, as many in a line as fit."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        longer = f"{lines[-1]} · {part}"
+        if len(longer) <= output.width - 4:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines

@@ -10,8 +10,11 @@ import typer
 
 import circuits
 import graphs
+from graphs.formats.neuronpedia.contents import Upload, hidden
+from graphs.formats.neuronpedia.writer import LARGEST_UPLOAD, upload_problems
+from graphs.formats.updates import keep_annotations
+from headwater.arguments.files import file_option
 from headwater.arguments.options import (
-    MOST,
     AsJson,
     EdgeThreshold,
     GraphPath,
@@ -21,8 +24,14 @@ from headwater.arguments.options import (
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
 from headwater.opened import open_graph
-from headwater.outputs.formats import Format, format_of, write_as
-from headwater.outputs.places import Kind, Output, graph_files, output_to, require_outputs
+from headwater.outputs.formats import (
+    Format,
+    FormatError,
+    format_of,
+    outputs_of,
+    write_as,
+)
+from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
 from headwater.terminal.printing import print_json, print_line
 
 MIB = 2**20
@@ -32,7 +41,7 @@ PRUNE = graphs.PruneSettings()  # defaults come from the settings, so that they 
 @app.command("export")
 def export_command(
     graph: GraphPath,
-    out: Annotated[Path, typer.Option(help="Write the export here.")],
+    out: Annotated[Path, file_option("--out", help="Write the export here.")],
     format: Annotated[
         Format | None, typer.Option(help="File format; default: by the suffix of --out.")
     ] = None,
@@ -51,35 +60,42 @@ def export_command(
     largest: Annotated[
         int,
         typer.Option(
-            min=1, max=MOST, help="Largest file for Neuronpedia in MiB; the graph is pruned to fit."
+            min=1, help="Largest file for Neuronpedia in MiB; the graph is pruned to fit."
         ),
-    ] = graphs.LARGEST_UPLOAD // MIB,
+    ] = LARGEST_UPLOAD // MIB,
     as_json: AsJson = False,
 ) -> None:
     """Write a graph, pruned unless --full, in a format that other tools read."""
-    format = format or format_of(out) or Format.NEURONPEDIA
-    files = graphs.parquet_paths(out) if format == Format.PARQUET and out.name else (out,)
-    outputs = [Output(file, Kind[format.name]) for file in files]
+    format = format or format_of(out)
+    outputs = outputs_of(format or Format.NEURONPEDIA, out)
     require_outputs(outputs, *graph_files(graph))
+    if format is None:
+        raise FormatError(
+            f"{out} is not the name of an export: give --format, or a suffix as in .json. Our own "
+            "files are written by `headwater prune`, pages by `headwater view`."
+        )
     whole, annotations, _ = open_graph(graph)
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors)
-    part = whole if full else graphs.prune(whole, settings)
+    pruned = whole if full else graphs.prune(whole, settings)
     complaints: list[str] = []
     if format == Format.NEURONPEDIA:
-        upload = graphs.Upload(slug or None, scan or None, None if full else node_threshold)
-        part = graphs.write_neuronpedia(part, out, upload, annotations, whole, largest * MIB)
-        complaints = graphs.upload_problems(part, out, upload)
+        upload = Upload(slug or None, scan or None, None if full else node_threshold)
+        part = graphs.write_neuronpedia(pruned, out, upload, annotations, whole, largest * MIB)
+        complaints = upload_problems(part, out, upload)
     else:
-        write_as(format, part, out, annotations)
+        write_as(part := pruned, out, annotations, format)
+    files = [str(one.path) for one in outputs]
     if as_json:
-        counts = {"n_nodes": len(part), "n_edges": part.weights.nnz, **graphs.hidden(part, whole)}
-        print_json({**counts, "files": [str(file) for file in files], "complaints": complaints})
+        counts = {"n_nodes": len(part), "n_edges": part.weights.nnz, **hidden(part, whole)}
+        print_json({**counts, "files": files, "complaints": complaints})
         return
     text = (
         f"{len(part):,} of {len(whole):,} nodes and {part.weights.nnz:,} of "
-        f"{whole.weights.nnz:,} edges in {' and '.join(map(str, files))}"
+        f"{whole.weights.nnz:,} edges in {' and '.join(files)}"
     )
-    if len(part) < len(whole) and not full:
+    if len(part) < len(pruned):
+        text += f": pruned to fit into {largest:,} MiB; --largest allows more"
+    elif len(part) < len(whole):
         text += f": pruned to {node_threshold:.0%} of the influence; --full keeps everything"
     print_line(text)
     for sentence in complaints:
@@ -89,7 +105,7 @@ def export_command(
 @app.command("import")
 def import_command(
     graph: GraphPath,
-    out: Annotated[Path, typer.Option(help="Write the graph here (.safetensors).")],
+    out: Annotated[Path, file_option("--out", help="Write the graph here (.safetensors).")],
     tokenizer: Annotated[
         str | None,
         typer.Option(help="Model whose tokenizer decodes the token ids of a .pt file."),
@@ -105,7 +121,7 @@ def import_command(
     spell = None if spelled_by is None else partial(circuits.spell, tokenizer=spelled_by)
     read, annotations, _ = open_graph(graph, spell)
     graphs.write_graph(read, out)
-    stored = graphs.keep_annotations(annotations, out)
+    stored = keep_annotations(annotations, out)
     if as_json:
         files = [str(out), *([str(annotations_file)] if stored else [])]
         print_json({"n_nodes": len(read), "n_edges": read.weights.nnz, "files": files})

@@ -9,11 +9,11 @@ import typer
 from rich.text import Text
 
 import circuits
+from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.features.points import Site
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import progress_bar
 from headwater.arguments.options import (
-    MOST,
     AsJson,
     BosRule,
     Chat,
@@ -27,7 +27,6 @@ from headwater.arguments.options import (
 from headwater.arguments.prompted import Prompted, PromptFile, given_prompt
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
-from headwater.cli.trace import DEFAULT_MODEL
 from headwater.terminal.opening_remarks import remark_mismatches
 from headwater.terminal.printing import errors, output, print_json, print_line
 from viz.text.tables import PlainTable, plain_table
@@ -51,9 +50,7 @@ def features_command(
         typer.Option(help="What the autoencoders reconstruct, if their files do not say."),
     ] = None,
     layer: Annotated[list[int] | None, typer.Option(help="Only this layer; repeatable.")] = None,
-    top: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Features per token and layer at most.")
-    ] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Features per token and layer at most.")] = 3,
     chat: Chat = False,
     bos: BosRule = DEFAULT_RULE.bos,
     n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,

@@ -16,9 +16,9 @@ from circuits.graph_files.opened import is_ours
 from circuits.progress import progress_bar
 from graphs import Regime
 from graphs.disk.npy import read_vector
+from graphs.formats.updates import keep_measured
 from graphs.interventions.effects import SHOWN
 from headwater.arguments.options import (
-    MOST,
     AsJson,
     Device,
     GraphPath,
@@ -74,11 +74,9 @@ def intervene_command(
     ] = False,
     new_tokens: Annotated[
         int,
-        typer.Option(
-            "--generate", min=0, max=MOST, help="Tokens to generate, with nothing frozen."
-        ),
+        typer.Option("--generate", min=0, help="Tokens to generate, with nothing frozen."),
     ] = 0,
-    top: Annotated[int, typer.Option(min=1, max=MOST, help="Tokens and features to show.")] = SHOWN,
+    top: Annotated[int, typer.Option(min=1, help="Tokens and features to show.")] = SHOWN,
     save: Annotated[
         bool, typer.Option("--save", help="Store predicted and measured effects in the graph file.")
     ] = False,
@@ -93,7 +91,7 @@ def intervene_command(
         _require_ours(graph)
         require_outputs(output_to(graph, Kind.GRAPH, "--save"), model, transcoders)
     edits = [
-        *(graphs.Set(*_named(text, "--set")) for text in set_to or ()),
+        *(graphs.SetTo(*_named(text, "--set")) for text in set_to or ()),
         *(graphs.Scale(*_named(text, "--scale")) for text in scale or ()),
         *(graphs.Add(*_named(text, "--add")) for text in add or ()),
         *(_steer(text) for text in steer or ()),
@@ -109,16 +107,18 @@ def intervene_command(
         progress("load", 0, 1)
         experiment = circuits.experiment_on(read, model, transcoders, device)
         outcomes = circuits.intervene(experiment, interventions, regime, through, progress)
-        texts = _generated(experiment, interventions[0], new_tokens) if new_tokens else None
+        texts = circuits.generate(experiment, interventions[0], new_tokens) if new_tokens else None
     shown = [circuits.effects(experiment, outcomes, row, top) for row in range(len(interventions))]
     measured = circuits.at_targets(experiment, outcomes)
-    problem = storing_error(lambda: graphs.keep_measured(graph, read, measured)) if save else None
+    problem = storing_error(lambda: keep_measured(graph, read, measured)) if save else None
     file = str(graph) if save and problem is None else None
     if as_json:
         print_json(
             {
                 "interventions": [asdict(one) for one in shown],
-                "generated": texts,
+                "generated": None
+                if texts is None
+                else {"before": texts.before, "after": texts.after},
                 "file": file,
             }
         )
@@ -127,8 +127,8 @@ def intervene_command(
             output.print(viz.effects_tables(one))
             output.print()
         if texts is not None:
-            print_line(f"before: {texts['before']}")
-            print_line(f"after:  {texts['after']}")
+            for line in texts.lines():
+                print_line(line)
         if file is not None:
             print_line(f"graph: {file}")
     if problem is not None:
@@ -192,11 +192,3 @@ def _swaps(texts: list[str], other_graph: Path | None) -> list[graphs.Swap]:
             raise UsageError(f"--swap expects ONE>OTHER, as in Texas>California, got {text!r}.")
         swaps.append(graphs.Swap(one, two, other, annotations))
     return swaps
-
-
-def _generated(
-    experiment: circuits.Experiment, intervention: graphs.Intervention, n_tokens: int
-) -> dict[str, str]:
-    before, after = circuits.generate(experiment, intervention, n_tokens)
-    decode = experiment.subject.tokenizer.decode
-    return {"before": str(decode(list(before))), "after": str(decode(list(after)))}

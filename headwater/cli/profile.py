@@ -11,6 +11,7 @@ import circuits
 import graphs
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import progress_bar
+from headwater.arguments.files import file_option
 from headwater.arguments.options import (
     AsJson,
     BosRule,
@@ -27,6 +28,7 @@ from headwater.arguments.options import (
     WriteAt,
     source_choice,
 )
+from headwater.arguments.prompted import INPUT, standard_input
 from headwater.cli.app import app
 from headwater.cli.trace import EXPANSION
 from headwater.opened import open_graph
@@ -38,8 +40,10 @@ from headwater.terminal.printing import errors, print_json, print_line
 @app.command("profile")
 def profile_command(
     model: Annotated[str, typer.Argument(help="Model, as for `headwater trace --model`.")],
-    prompts: Annotated[Path, typer.Argument(help="Text file with one prompt per line.")],
-    out: Annotated[Path, typer.Option(help="Write the profile here (.safetensors).")],
+    prompts: Annotated[
+        Path, typer.Argument(help="Text file with a prompt per line, or - for standard input.")
+    ],
+    out: Annotated[Path, file_option("--out", help="Write the profile here.")],
     of: Annotated[
         list[Path] | None, typer.Option(help="Only the features of this graph; repeatable.")
     ] = None,
@@ -59,7 +63,8 @@ def profile_command(
     """Record feature activations over prompts, by which `headwater compare` matches two models."""
     read = (prompts, *graph_files(*(of or ())), model, transcoders)
     require_outputs(output_to(out, Kind.PROFILE), *read)
-    texts = circuits.read_texts(prompts)
+    given = standard_input(prompts)
+    texts = circuits.read_texts(prompts) if given is None else circuits.texts_in(given, INPUT)
     wanted = set[tuple[int, int]]()
     for path in of or ():
         graph = open_graph(path).graph

@@ -6,14 +6,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 import graphs
 import viz
-from headwater.arguments.options import MOST, AsJson, GraphPath
+from graphs.comparison.consensus import Common
+from graphs.core.identity import same_dictionary
+from graphs.core.provenance import UNKNOWN
+from graphs.groups.automatic import keep_groups, with_groups
+from headwater.arguments.options import AsJson, GraphPath
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
+from headwater.graph import Graph
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, output_to, require_outputs
 from headwater.terminal.printing import output, print_json, print_line
@@ -41,22 +45,13 @@ def paths_command(
     as_json: AsJson = False,
 ) -> None:
     """List the strongest paths from tokens to predictions, with a description of each."""
-    read, annotations, _ = open_graph(graph)
-    ends = graphs.inputs_to_targets(read)
-    groups = annotations.rows(read)
-
-    def chosen(names: list[str] | None, otherwise: np.ndarray) -> np.ndarray:
-        masks = [graphs.select(read, name, groups) for name in names or ()]
-        return np.logical_or.reduce(masks) if masks else otherwise
-
-    ends = graphs.Ends(
-        chosen(sources, ends.sources),
-        chosen(targets, ends.targets),
-        tuple(graphs.select(read, name, groups) for name in through or ()),
-    )
-    found = graphs.strongest_paths(read, ends, k)
+    opened = open_graph(graph)
+    read = Graph.of(opened.graph, opened.annotations)
+    found = read.paths(sources or (), targets or (), through or (), k)
     if as_json:
-        descriptions = viz.describe_paths(read, (path.nodes for path in found.listed), annotations)
+        descriptions = viz.describe_paths(
+            read, (path.nodes for path in found.listed), read.annotations
+        )
         print_json(
             {
                 "flow": found.flow,
@@ -76,7 +71,7 @@ def paths_command(
             }
         )
         return
-    output.print(viz.paths_text(read, found, annotations))
+    output.print(viz.paths_text(read, found, read.annotations))
 
 
 @app.command("group")
@@ -101,9 +96,9 @@ def group_command(
         require_outputs(output_to(annotations_file, Kind.ANNOTATIONS, "--save"), profile)
     known = None if profile is None else graphs.profile_of(read, profile)
     settings = graphs.GroupSettings(tightness=tightness)
-    annotations = graphs.with_groups(read, annotations, settings, known)
+    annotations = with_groups(read, annotations, settings, known)
     if save:
-        annotations = graphs.keep_groups(read, annotations, annotations_file)
+        annotations = keep_groups(read, annotations, annotations_file)
     collapsed = graphs.collapse(read, annotations.rows(read))
     whole = graphs.scores(read)
     if as_json:
@@ -127,7 +122,7 @@ def consensus_command(
     files: Annotated[
         list[Path], typer.Argument(metavar="GRAPHS", help="Graph files of one dictionary.")
     ],
-    top: Annotated[int, typer.Option(min=1, max=MOST, help="Nodes and edges to show.")] = 15,
+    top: Annotated[int, typer.Option(min=1, help="Nodes and edges to show.")] = 15,
     level: Annotated[float, typer.Option(help="Confidence level of the intervals.")] = 0.95,
     as_json: AsJson = False,
 ) -> None:
@@ -138,12 +133,12 @@ def consensus_command(
         raise UsageError(f"--level must be between 0 and 1, got {level}.")
     read = [open_graph(file).graph for file in files]
     for file, graph in zip(files, read, strict=True):
-        if graph.provenance.dictionary.name == graphs.UNKNOWN:
+        if graph.provenance.dictionary.name == UNKNOWN:
             raise UsageError(
                 f"{file} does not name the dictionary of its features, so they cannot be found "
                 "in the other graphs: leave it out."
             )
-        if not graphs.same_dictionary(read[0], graph):
+        if not same_dictionary(read[0], graph):
             raise UsageError(
                 f"{files[0]} has features of {_of(read[0])}, {file} of {_of(graph)}: "
                 "trace all with one dictionary."
@@ -174,7 +169,7 @@ def _of(graph: graphs.AttributionGraph) -> str:
     return f"{graph.provenance.dictionary.name!r} in {graph.provenance.model.name!r}"
 
 
-def _numbers(common: graphs.Common) -> list[dict[str, float]]:
+def _numbers(common: Common) -> list[dict[str, float]]:
     """One dictionary per row."""
     columns: dict[str, list[float]] = {
         name: getattr(common, name).tolist() for name in ("present", "mean", "low", "high")

@@ -14,10 +14,13 @@ import typer
 
 import circuits
 import graphs
+from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import Progress, progress_bar
 from graphs.disk.locks import locked
+from graphs.disk.portable import portable
+from graphs.formats.updates import keep_measured
 from headwater.arguments.options import (
     BosRule,
     Device,
@@ -31,7 +34,7 @@ from headwater.arguments.options import (
 )
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
-from headwater.cli.trace import DEFAULT_MODEL, EXPANSION
+from headwater.cli.trace import EXPANSION
 from headwater.server.jobs import Jobs
 from headwater.server.requests import InterventionRequest, Workspace
 from headwater.terminal.printing import errors, print_line
@@ -108,7 +111,7 @@ class ModelWorkspace:
         experiment = circuits.prepare(graph, self.subject, self.source)
         outcomes = circuits.intervene(experiment, [intervention], request.regime, progress=report)
         measured = tuple(circuits.at_targets(experiment, outcomes))
-        graphs.keep_measured(path, graph, measured)
+        keep_measured(path, graph, measured)
         found = asdict(circuits.effects(experiment, outcomes, 0, IN_PAGE))
         return {**found, "stored": [one.model_dump(mode="json") for one in measured]}
 
@@ -116,7 +119,7 @@ class ModelWorkspace:
 def free_path(folder: Path, prompt: str) -> Path:
     """A new file name for a graph, after the last words of the prompt."""
     words = re.findall(r"\w+", prompt.lower())[-8:]
-    name = graphs.portable("-".join(words)[:60].strip("-") or "graph")
+    name = portable("-".join(words)[:60].strip("-") or "graph")
     path, number = folder / f"{name}.safetensors", 1
     while path.exists():
         number += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,17 +9,19 @@ import typer
 import graphs
 import viz
 from headwater.arguments.options import (
-    MOST,
     AsJson,
     EdgeScores,
     EdgeThreshold,
+    GraphOut,
     GraphPath,
     KeepErrors,
     NodeThreshold,
+    PageOut,
 )
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
 from headwater.opened import open_graph
+from headwater.outputs.formats import graph_output, write_as
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
 from headwater.terminal.printing import output, print_json, remark
 from headwater.terminal.summary import scores_of_part, show_summary
@@ -31,7 +32,7 @@ PRUNE = graphs.PruneSettings()  # defaults come from the settings, so that they 
 @app.command("show")
 def show_command(
     graph: GraphPath,
-    per_layer: Annotated[int, typer.Option(min=1, max=MOST, help="Features shown per layer.")] = 3,
+    per_layer: Annotated[int, typer.Option(min=1, help="Features shown per layer.")] = 3,
     feature: Annotated[
         str | None, typer.Option(help="LAYER/INDEX: show the description of this feature instead.")
     ] = None,
@@ -102,19 +103,18 @@ def prune_command(
         EdgeScores,
         typer.Option(help="full: rank edges on the full graph; kept: on kept nodes, as published."),
     ] = EdgeScores.FULL,
-    out: Annotated[Path | None, typer.Option(help="Write the pruned graph here.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page of it here.")] = None,
+    out: GraphOut = None,
+    html: PageOut = None,
     as_json: AsJson = False,
 ) -> None:
     """Keep the nodes and edges with most influence."""
-    outputs = (*output_to(out, Kind.GRAPH), *output_to(html, Kind.PAGE, "--html"))
+    outputs = (*graph_output(out), *output_to(html, Kind.PAGE, "--html"))
     require_outputs(outputs, *graph_files(graph))
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors, edge_scores.value)
     whole, annotations, _ = open_graph(graph)
     pruned = graphs.prune(whole, settings)
     if out is not None:
-        graphs.write_graph(pruned, out)
-        graphs.keep_annotations(annotations, out)
+        write_as(pruned, out, annotations)
     if html is not None:
         viz.write_page(pruned, html, annotations)
     parts = scores_of_part(whole, pruned)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from shlex import quote
 
 import typer
 
 import circuits
-import graphs
 import viz
+from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import progress_bar
@@ -26,6 +26,7 @@ from headwater.arguments.options import (
     FeatureKind,
     Fill,
     Force,
+    GraphOut,
     HowPrecise,
     KeptShare,
     Mass,
@@ -33,6 +34,7 @@ from headwater.arguments.options import (
     MaxLogits,
     Memory,
     Model,
+    PageOut,
     Position,
     PrefixLength,
     ReadAt,
@@ -48,12 +50,12 @@ from headwater.arguments.options import (
 from headwater.arguments.prompted import Prompted, PromptFile, given_prompt
 from headwater.arguments.usage import require_consistent
 from headwater.cli.app import app
+from headwater.outputs.formats import graph_output, is_ours, write_as
 from headwater.outputs.places import Kind, output_to, require_outputs
 from headwater.terminal.opening_remarks import remark_mismatches, remark_once
 from headwater.terminal.printing import errors, output, print_json, print_line
 from headwater.terminal.summary import show_summary
 
-DEFAULT_MODEL = "atlas-large"
 # Defaults come from the settings themselves, so that they cannot differ.
 TARGETS, EXPANSION = TargetSettings(), Expansion()
 
@@ -86,12 +88,12 @@ def trace_command(
     precision: HowPrecise = Precision.IEEE,
     memory: Memory = None,
     force: Force = False,
-    out: Annotated[Path | None, typer.Option(help="Write the graph here (.safetensors).")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
+    out: GraphOut = None,
+    html: PageOut = None,
     as_json: AsJson = False,
 ) -> None:
     """Trace a prompt: which features, at which layers and tokens, led to the prediction."""
-    written = (*output_to(out, Kind.GRAPH), *output_to(html, Kind.PAGE, "--html"))
+    written = (*graph_output(out), *output_to(html, Kind.PAGE, "--html"))
     require_outputs(written, model, transcoders, prompt_file)
     given = given_prompt(prompt, prompt_file)
     require_consistent(
@@ -116,20 +118,21 @@ def trace_command(
         graph = circuits.trace(text, subject, source, settings, progress, force=force)
         progress("write", 0, 1)
         if out is not None:
-            graphs.write_graph(graph, out)
+            write_as(graph, out)
         if html is not None:
             viz.write_page(graph, html)
     show_summary(graph, as_json, {"graph": out, "page": html})
     if output.is_terminal and not as_json:
-        print_line(_next(out), "dim")
+        print_line(next_steps(out), "dim")
     raise typer.Exit(1 if graph.provenance.checks.failures else 0)
 
 
-def _next(out: Path | None) -> str:
+def next_steps(out: Path | None) -> str:
     """What to do with the graph."""
-    if out is None:
+    if out is None or not is_ours(out):
         return "next: --out dallas.safetensors keeps the graph, to prune, view and test it"
-    return f"next: headwater view {out} --open, headwater paths {out}, headwater check {out}"
+    file = quote(str(out))
+    return f"next: headwater view {file} --open, headwater paths {file}, headwater check {file}"
 
 
 @app.command("estimate")

@@ -10,11 +10,11 @@ import typer
 from rich.text import Text
 
 import circuits
+from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import progress_bar
 from circuits.training.settings import CHECKPOINT, Kind, Sparsity, TrainingError, TrainSettings
 from headwater.arguments.options import (
-    MOST,
     AsJson,
     BosRule,
     Device,
@@ -25,7 +25,6 @@ from headwater.arguments.options import (
     Type,
 )
 from headwater.cli.app import app
-from headwater.cli.trace import DEFAULT_MODEL
 from headwater.outputs.places import require_folder
 from headwater.terminal.printing import errors, output, print_json, print_line, remark
 from viz.text.tables import plain_table
@@ -53,7 +52,7 @@ def train_command(
         int, typer.Option(min=1, max=2**24, help="Features per layer.")
     ] = DEFAULTS.d_dict,
     l0: Annotated[float, typer.Option(help="Active features per layer and token.")] = DEFAULTS.l0,
-    steps: Annotated[int, typer.Option(min=1, max=MOST, help="Training steps.")] = DEFAULTS.steps,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = DEFAULTS.steps,
     batch: Annotated[
         int, typer.Option(min=1, max=2**24, help="Tokens per step.")
     ] = DEFAULTS.batch_tokens,
@@ -63,13 +62,9 @@ def train_command(
         typer.Option(help="Share of the features that must reconstruct alone; repeatable."),
     ] = None,
     column: Annotated[str, typer.Option(help="Column of a dataset that holds texts.")] = "text",
-    length: Annotated[
-        int, typer.Option(min=2, max=MOST, help="Tokens per document at most.")
-    ] = 256,
-    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Random seed.")] = DEFAULTS.seed,
-    checkpoint_every: Annotated[
-        int, typer.Option(min=1, max=MOST, help="Steps between checkpoints.")
-    ] = 1000,
+    length: Annotated[int, typer.Option(min=2, help="Tokens per document at most.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = DEFAULTS.seed,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
     bfloat16: Annotated[
         bool, typer.Option("--bfloat16", help="Compute products with decoders in bfloat16.")
     ] = DEFAULTS.bfloat16,

@@ -9,12 +9,15 @@ from typing import Annotated
 import typer
 
 import viz
+from headwater.arguments.files import file_option
 from headwater.arguments.options import AsJson, GraphPath
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
 from headwater.terminal.printing import print_json, print_line
+from viz.page.page import MOST_GRAPHS
+from viz.page.part import ALLOWED_NODES, MOST_NODES
 
 
 @app.command("view")
@@ -25,19 +28,19 @@ def view_command(
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option("--out", "--html", help="Write the page here; default: beside the graph."),
+        file_option("--out", "--html", help="Write the page here; default: beside the graph."),
     ] = None,
     nodes: Annotated[
-        int, typer.Option(min=1, max=viz.ALLOWED_NODES, help="Nodes on the page at most.")
-    ] = viz.MOST_NODES,
+        int, typer.Option(min=1, max=ALLOWED_NODES, help="Nodes on the page at most.")
+    ] = MOST_NODES,
     show: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a page of a graph, or of several to compare: one HTML file without dependencies."""
     paths = [graph, *(others or [])]
-    if len(paths) > viz.MOST_GRAPHS:
+    if len(paths) > MOST_GRAPHS:
         raise UsageError(
-            f"A page holds at most {viz.MOST_GRAPHS} graphs, got {len(paths)}: make two pages."
+            f"A page holds at most {MOST_GRAPHS} graphs, got {len(paths)}: make two pages."
         )
     page = html or graph.parent / f"{graph.stem}.html"
     require_outputs(output_to(page, Kind.PAGE), *graph_files(*paths))

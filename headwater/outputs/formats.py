@@ -6,10 +6,17 @@ from enum import StrEnum
 from pathlib import Path
 
 import graphs
+import viz
 from graphs.errors import HeadwaterError
+from graphs.formats.neuronpedia.contents import Upload
+from graphs.formats.parquet import parquet_paths
+from graphs.formats.updates import keep_annotations
+from headwater.outputs.places import NAMED, Kind, Output, output_to
 
 
 class Format(StrEnum):
+    """Formats of other programs."""
+
     NEURONPEDIA = "neuronpedia"
     NODE_LINK = "node-link"
     GRAPHML = "graphml"
@@ -37,19 +44,46 @@ def format_of(path: Path) -> Format | None:
     return SUFFIXES.get(path.suffix.lower())
 
 
+def graph_output(path: Path | None, option: str = "--out") -> tuple[Output, ...]:
+    """What `write_as` will write.  Raises FormatError for a suffix that names no format."""
+    if path is None:
+        return ()
+    if is_ours(path):
+        return output_to(path, Kind.GRAPH, option)
+    if path.suffix.lower() in NAMED[Kind.PAGE]:
+        return output_to(path, Kind.PAGE, option)
+    format = format_of(path)
+    if format is None:
+        known = ", ".join((NAMED[Kind.GRAPH][0], NAMED[Kind.PAGE][0], *SUFFIXES))
+        raise FormatError(f"{path.name!r} has none of the suffixes of graph files: {known}.")
+    return outputs_of(format, path, option)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file of this name is a graph of ours."""
+    return path.suffix.lower() in ("", *NAMED[Kind.GRAPH])
+
+
+def outputs_of(format: Format, path: Path, option: str = "--out") -> tuple[Output, ...]:
+    """The files of a format of other programs."""
+    files = parquet_paths(path) if format == Format.PARQUET and path.name else (path,)
+    return tuple(Output(file, Kind[format.name], option) for file in files)
+
+
 def write_as(
-    format: Format,
     graph: graphs.AttributionGraph,
     path: Path,
     annotations: graphs.Annotations = graphs.NO_ANNOTATIONS,
+    format: Format | None = None,
 ) -> None:
-    """Write a graph in one of the formats.  Raises GraphFileError if the file cannot be written.
+    """Write a graph in this format, or in that of the file's suffix; ours has annotations beside.
 
+    Raises FormatError for a suffix that names no format, GraphFileError if it cannot be written.
     Writers are named here, not in a table: some need networkx, which takes long to import.
     """
-    match format:
+    match format or format_of(path):
         case Format.NEURONPEDIA:
-            graphs.write_neuronpedia(graph, path, graphs.Upload(), annotations)
+            graphs.write_neuronpedia(graph, path, Upload(), annotations)
         case Format.NODE_LINK:
             graphs.write_node_link(graph, path, annotations)
         case Format.GRAPHML:
@@ -60,3 +94,17 @@ def write_as(
             graphs.write_dot(graph, path, annotations)
         case Format.PARQUET:
             graphs.write_parquet(graph, path, annotations)
+        case None:
+            _write_ours(graph, path, annotations)
+
+
+def _write_ours(
+    graph: graphs.AttributionGraph, path: Path, annotations: graphs.Annotations
+) -> None:
+    """Our file, or a page."""
+    (output, *_) = graph_output(path)
+    if output.kind == Kind.PAGE:
+        viz.write_page(graph, path, annotations)
+        return
+    graphs.write_graph(graph, path)
+    keep_annotations(annotations, path)

@@ -11,11 +11,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphs import ANNOTATIONS_SUFFIX, GraphFileError, annotations_path
+from graphs import GraphFileError, annotations_path
+from graphs.core.annotations import ANNOTATIONS_SUFFIX
 from graphs.disk.files import real_path, reason
 from graphs.disk.leftovers import is_temporary
 from headwater.arguments.usage import UsageError
 from headwater.outputs.kinds import Kind, kind_of
+
+# Suffixes by which kinds are known; a name may also have none.
+NAMED = {Kind.GRAPH: (".safetensors",), Kind.PAGE: (".html", ".htm")}
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def require_outputs(outputs: Sequence[Output], *inputs: Path | str | None) -> No
                 )
             _require_other(output, inputs)
             _require_kind(output)
+            _require_suffix(output)
         except (UsageError, GraphFileError):
             raise
         except (OSError, ValueError) as error:  # a name that is too long, a file that is not ours
@@ -109,11 +114,6 @@ def _require_place(path: Path) -> None:
 def _require_name(output: Output) -> None:
     """Raises UsageError for a name by which the file would be read as another kind."""
     path = output.path
-    if output.kind == Kind.GRAPH and path.suffix in (".json", ".pt"):
-        raise UsageError(
-            f"{path} would be read as another program's file: name it "
-            f"{path.with_suffix('.safetensors').name}."
-        )
     if output.kind != Kind.ANNOTATIONS and path.name.endswith(ANNOTATIONS_SUFFIX):
         raise UsageError(
             f"{path} would be read as annotations of a graph: give {output.option} another name."
@@ -134,6 +134,16 @@ def _require_kind(output: Output) -> None:
     if existing not in (None, output.kind):
         raise UsageError(
             f"Writing {output.path} would overwrite {existing}: give {output.option} another name."
+        )
+
+
+def _require_suffix(output: Output) -> None:
+    """Raises UsageError for a name that promises something else."""
+    path, expected = output.path, NAMED.get(output.kind)
+    if expected is not None and path.suffix.lower() not in ("", *expected):
+        raise UsageError(
+            f"{path} is not the name of {output.kind}: name it "
+            f"{path.with_suffix(expected[0]).name}."
         )
 
 

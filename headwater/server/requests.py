@@ -36,7 +36,7 @@ class EditRequest(Record):
     number: float
 
     def edit(self) -> graphs.Edit:
-        kinds = {"set": graphs.Set, "scale": graphs.Scale, "add": graphs.Add}
+        kinds = {"set": graphs.SetTo, "scale": graphs.Scale, "add": graphs.Add}
         return kinds[self.kind](self.nodes, self.number)
 
 

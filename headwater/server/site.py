@@ -31,7 +31,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 import graphs
-import viz
+from graphs.core.merging import merged
+from graphs.disk.files import first_problem
+from graphs.formats.updates import update_annotations
 from headwater.opened import open_graph
 from headwater.server.deadline import Deadline
 from headwater.server.guard import Guard, refuse
@@ -42,6 +44,8 @@ from headwater.server.requests import (
     TraceRequest,
     Workspace,
 )
+from viz.page.front import front_page
+from viz.page.page import served_page
 
 LARGEST_BODY = 2**21
 VERSION = version("headwater")
@@ -104,7 +108,7 @@ class _Pages:
 
     async def front(self, request: Request) -> Response:
         del request
-        return HTMLResponse(viz.front_page(self.model, f"headwater {VERSION}"))
+        return HTMLResponse(front_page(self.model, f"headwater {VERSION}"))
 
     async def list_graphs(self, request: Request) -> Response:
         del request
@@ -117,7 +121,7 @@ class _Pages:
             read, annotations, _ = open_graph(path)
         except graphs.GraphFileError as error:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-        return HTMLResponse(viz.served_page(read, annotations))
+        return HTMLResponse(served_page(read, annotations))
 
     async def annotate(self, request: Request) -> Response:
         """Merge annotations into the file; returns the result if others changed it meanwhile."""
@@ -128,19 +132,19 @@ class _Pages:
             )
         received = await _body(request, AnnotationsRequest)
         try:
-            merged = await run_in_threadpool(
-                graphs.update_annotations,
+            kept = await run_in_threadpool(
+                update_annotations,
                 annotations_file,
-                lambda there: graphs.merged(received.read, there, received.own),
+                lambda there: merged(received.read, there, received.own),
             )
         except graphs.MergeConflict as error:
             sentence = f"{str(error).rstrip('.')}: reload the page, which shows both."
             raise Refused(HTTPStatus.CONFLICT, sentence) from error
         except graphs.GraphFileError as error:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-        if merged == received.own:
+        if kept == received.own:
             return Response(status_code=HTTPStatus.NO_CONTENT)
-        return JSONResponse(merged.model_dump(mode="json"))
+        return JSONResponse(kept.model_dump(mode="json"))
 
     async def trace(self, request: Request) -> Response:
         prompt = (await _body(request, TraceRequest)).prompt
@@ -211,5 +215,5 @@ async def _body(request: Request, kind: type[Body]) -> Body:
     except ValidationError as error:
         raise Refused(
             HTTPStatus.UNPROCESSABLE_ENTITY,
-            f"The request is not a valid {kind.__name__}: {graphs.first_problem(error)}.",
+            f"The request is not a valid {kind.__name__}: {first_problem(error)}.",
         ) from error

@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from graphs.errors import HeadwaterError
 from headwater.terminal.printing import remark
 from headwater.terminal.readable import OutputError, readable_streams
 
-INTERNAL, CLOSED = 70, 141
+INTERNAL, INTERRUPTED, CLOSED = 70, 130, 141
 LONGEST = 1000  # characters of a message
 TRACEBACK = "HEADWATER_TRACEBACK"  # environment variable that enables it
 RENAMED = {  # options of the previous version, which still work
@@ -50,6 +51,16 @@ class Commands(TyperGroup):
             code = self._code(arguments, settings)
         sys.exit(code)
 
+    def make_context(self, *arguments: Any, **settings: Any) -> Any:
+        """Read the arguments."""
+        with _interruptible():
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        with _interruptible():
+            return super().invoke(ctx)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, with former options renamed up to a `--`."""
         end = args.index("--") if "--" in args else len(args)
@@ -68,6 +79,16 @@ class Commands(TyperGroup):
         except Exception as error:
             return _failed(error)
         return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends a command with one line."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_error("Interrupted.")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _renamed(argument: str) -> str:

@@ -24,7 +24,6 @@ PAIR_HEADINGS = (
     "mediated",
     "null",
 )
-PAIR_TEXTS = ("first", "second", "predicts", "explained")
 PAIR_NUMBERS = {6, 7, 8}  # columns
 KIND_HEADINGS = ("kind", "pairs", "predictions differ", "difference", "mediated", "null")
 FEATURE_HEADINGS = ("feature", "pairs", "effect", "mediated", "same sign", "largest in", "label")
@@ -43,10 +42,7 @@ _PART, _LABEL = 32, 80  # characters of a cell in a terminal
 
 def audit_text(found: Sequence[Audited]) -> RenderableType:
     """An audit for a terminal."""
-    pairs = plain_table(*PAIR_HEADINGS, right=("difference", "mediated", "null"), texts=PAIR_TEXTS)
-    for one in found[:SHOWN]:
-        pairs.add_row(*_texts(pair_cells(one), _PART))
-    parts: list[RenderableType] = [Text(audit_title(found), style="bold"), "", pairs]
+    parts: list[RenderableType] = [Text(audit_title(found), style="bold"), "", _pairs(found)]
     if len(found) > SHOWN:
         parts.append(Text(f"and {len(found) - SHOWN:,} more pairs on the page", style="dim"))
     if any(one.pair.kind for one in found):
@@ -60,6 +56,24 @@ def audit_text(found: Sequence[Audited]) -> RenderableType:
     for cells in feature_rows(found)[:SHOWN]:
         features.add_row(*_texts(cells, _LABEL))
     return Group(*parts, "", features)
+
+
+def _pairs(found: Sequence[Audited]) -> RenderableType:
+    """Two lines for each pair, one below the other what differs."""
+    targets = {one.target.strip() for one in found}
+    table = plain_table(
+        *("pair", "prompt", "predicts", "difference", "mediated", "null"),
+        right=("difference", "mediated", "null"),
+        texts=("prompt", "predicts"),
+    )
+    for one in found[:SHOWN]:
+        name, first, here, second, there, target, *numbers = pair_cells(one)
+        table.add_row(*_texts((name, first, here, *numbers), _PART))
+        below = "" if len(targets) == 1 else target
+        table.add_row(Text(""), *_texts((second, there, below), _PART))
+    if len(targets) == 1:
+        return Group(Text(f"explained: {_cell(targets.pop(), _PART)}"), "", table)
+    return table
 
 
 def audit_title(found: Sequence[Audited]) -> str:

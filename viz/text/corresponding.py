@@ -11,11 +11,8 @@ from graphs.comparison.concepts import Appearance, Concept
 from graphs.comparison.correspond import Correspondence
 from graphs.core.graph import AttributionGraph
 from viz.text.compared import comparison_scores, positions_text, scores_table
-from viz.text.path_text import label_of
 from viz.text.tables import plain_table
-from viz.text.words import one_line, percent, short
-
-_LONGEST = 28  # characters of a name
+from viz.text.words import label, one_line, percent
 
 
 def correspondence_text(
@@ -83,16 +80,13 @@ def _evidence(found: Correspondence) -> RenderableType:
 
 
 def _concepts(concepts: list[Concept], names: list[str], count: int) -> RenderableType:
-    """Table of concepts of both graphs."""
-    numbers = ("n", "influence", "depth", "n ", "influence ", "depth ")
-    headings = (names[0], *numbers[:3], names[1], *numbers[3:])
-    lines = plain_table(*headings, right=numbers, texts=tuple(names))
+    """Table of concepts of both graphs, one below the other."""
+    numbers = ("n", "influence", "depth")
+    lines = plain_table("in", *numbers, "concept", right=numbers, texts=("concept",))
     for concept in concepts[:count]:
-        cells: list[str] = []
-        for side in (concept.first, concept.second):
+        for model, side in zip(names, (concept.first, concept.second), strict=True):
             name, *numbers_of_side = appearance_cells(side)
-            cells += [name if side is None else short(name, _LONGEST), *numbers_of_side]
-        lines.add_row(*map(Text, cells))
+            lines.add_row(*map(Text, (model, *numbers_of_side, name)))
     return lines
 
 
@@ -108,28 +102,16 @@ def _pairs(
 ) -> RenderableType:
     """Table of the most influential matched features."""
     lines = plain_table(
-        "first",
-        "label",
-        "influence",
-        "second",
-        "label ",
-        "influence ",
-        "similarity",
-        right=("influence", "influence ", "similarity"),
-        texts=("label", "label "),
+        *("matched", "influence", "similarity", "label"),
+        right=("influence", "similarity"),
+        texts=("label",),
     )
     influence = found.influence()
     for place in np.argsort(-influence.sum(axis=1), kind="stable")[:count].tolist():
-        one, other = (int(row) for row in found.pairs[place])
-        a, b = (float(share) for share in influence[place])
-        cells = (
-            str(first.nodes[one]),
-            label_of(first, one),
-            percent(a),
-            str(second.nodes[other]),
-            label_of(second, other),
-            percent(b),
-            f"{found.similarity[place]:.2f}",
-        )
-        lines.add_row(*map(Text, cells))
+        rows = (int(row) for row in found.pairs[place])
+        similarity = f"{found.similarity[place]:.2f}"
+        for graph, row, share in zip((first, second), rows, influence[place], strict=True):
+            cells = str(graph.nodes[row]), percent(float(share)), similarity, label(graph, row)
+            lines.add_row(*map(Text, cells))
+            similarity = ""
     return lines
