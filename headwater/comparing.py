@@ -22,6 +22,7 @@ from headwater.printed import preformatted, printed
 from viz.text.compared import score_cells
 
 Profiles = tuple[graphs.Profile, graphs.Profile]
+MANY_EDGES = 2_000_000  # of a graph whose comparison takes minutes
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,17 +69,6 @@ class Comparison:
             with_groups(graph, graph.annotations).rows(graph) for graph in (self.first, self.second)
         )
         return one, other
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What to know about the two graphs before their scores are read."""
-        if not is_unlike(self.first, self.second):
-            return ()
-        which = ("first", "second") if self.first.is_part else ("second", "first")
-        return (
-            f"The {which[0]} graph is pruned and the {which[1]} is not: what was pruned counts as "
-            "missing, so prune both alike.",
-        )
 
     def save(self, path: str | Path) -> Path:
         """Write a page with figures; returns the path.  Raises GraphFileError."""
@@ -148,10 +138,10 @@ def compare(
     Warns if one graph is pruned and the other is not.  Raises ComparisonError for profiles of one
     dictionary, and as `read`.
     """
-    found = compared(as_graph(first), as_graph(second), profiles, permutations, settings)
-    for sentence in found.remarks:
+    one, other = as_graph(first), as_graph(second)
+    for sentence in remarks_on(one, other):
         warnings.warn(sentence, stacklevel=2)
-    return found
+    return compared(one, other, profiles, permutations, settings)
 
 
 def compared(
@@ -171,6 +161,20 @@ def compared(
     if permutations is not None:
         chosen = replace(chosen, permutations=permutations)
     return ModelComparison(first, second, graphs.correspond(first, second, chosen, profiles))
+
+
+def remarks_on(first: graphs.AttributionGraph, second: graphs.AttributionGraph) -> tuple[str, ...]:
+    """What to know about two graphs before they are compared."""
+    if is_unlike(first, second):
+        which = ("first", "second") if first.is_part else ("second", "first")
+        return (
+            f"The {which[0]} graph is pruned and the {which[1]} is not: what was pruned counts as "
+            "missing, so prune both alike.",
+        )
+    edges = max(first.weights.nnz, second.weights.nnz)
+    if edges > MANY_EDGES:
+        return (f"Graphs of {edges:,} edges take minutes to compare: pruned ones take seconds.",)
+    return ()
 
 
 def is_unlike(first: graphs.AttributionGraph, second: graphs.AttributionGraph) -> bool:

@@ -17,13 +17,13 @@ from numpy import ndarray
 
 import graphs
 import viz
-from circuits.graph_files.opened import open_graph
 from graphs.analysis.flow import Ends, inputs_to_targets
 from graphs.analysis.paths import Paths as FoundPaths
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS
 from graphs.formats.neuronpedia.names import named
 from headwater.errors import ArgumentError
+from headwater.opened import graph_in
 from headwater.outputs.formats import write_as
 from headwater.printed import preformatted, printed
 from viz.text.words import one_line, percent
@@ -87,10 +87,10 @@ class Paths(FoundPaths):
     graph: Graph
 
     def __repr__(self) -> str:
-        first = viz.describe_path(self.graph, self.listed[0].nodes) if self.listed else ""
+        first = viz.describe_path(self.graph, self.listed[0].nodes) if self.listed else "none"
         return (
             f"<{len(self.listed)} paths, {percent(self.flow)} of all influence flows between their "
-            f"ends\n  {first}>"
+            f"ends\n  {printed(first)}>"
         )
 
     def __str__(self) -> str:
@@ -156,6 +156,8 @@ class Graph(AttributionGraph):
 
     def top(self, n: int = 10, kind: str | None = None) -> Nodes:
         """The nodes with most influence, of all kinds but targets or of one, as in "feature"."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ArgumentError(f"n is a number of nodes, as in top(10, 'feature'), got {n!r}.")
         rows = np.flatnonzero(~self.nodes.is_kind(*TARGET_KINDS))
         if kind is not None:
             rows = np.array(self.rows(kind), dtype=np.int64)
@@ -217,14 +219,17 @@ class Graph(AttributionGraph):
         write_as(self, path, self.annotations)
         return path
 
-    def show(self, height: int = 760) -> viz.NotebookPage | None:
-        """The page: in a notebook as the cell's value, `height` pixels high; else in a browser."""
+    def show(self, height: int = 760) -> viz.NotebookPage | Path:
+        """The page: in a notebook as the cell's value, `height` pixels high; else in a browser.
+
+        Outside a notebook, the path of the page.
+        """
         if "ipykernel" in sys.modules:
             return viz.show(self, annotations=self.annotations, height=height)
         with tempfile.NamedTemporaryFile(prefix="headwater-", suffix=".html", delete=False) as file:
             page = Path(file.name)
         webbrowser.open(self.save(page).as_uri())
-        return None
+        return page
 
     def nodes_table(self) -> Any:
         """All nodes as a pyarrow table.  Raises GraphFileError if pyarrow is not installed."""
@@ -306,5 +311,5 @@ def read(path: str | Path) -> Graph:
 
     Raises GraphFileError for any other file, damaged or missing.
     """
-    found = open_graph(path)
+    found = graph_in(Path(path))
     return Graph.of(found.graph, found.annotations)

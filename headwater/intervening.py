@@ -20,7 +20,7 @@ from graphs.core.regime import Regime
 from graphs.interventions.effects import SHOWN
 from headwater.choosing import one_of
 from headwater.errors import ArgumentError
-from headwater.graph import Graph, as_graph
+from headwater.graph import Graph, as_graph, read
 from headwater.model import Model
 from headwater.printed import preformatted, printed
 from viz.text.words import one_line
@@ -74,6 +74,8 @@ def intervene(
     """
     if not edits:
         raise graphs.EditError('There is no edit: give some, as in hw.Scale("concept:Texas", 0).')
+    if generate < 0:
+        raise ArgumentError(f"generate is a number of tokens, got {generate}.")
     edited = as_graph(graph)
     intervention = graphs.intervention(edited, map(_noted, edits), edited.annotations)
     with progress_bar(Console(file=sys.stderr, force_jupyter=False)) as progress:
@@ -90,6 +92,9 @@ def _noted(edit: object) -> graphs.Edit:
     match edit:
         case graphs.Swap(graph=Graph() as other, annotations=graphs.NO_ANNOTATIONS):
             return replace(edit, annotations=other.annotations)
+        case graphs.Swap() if isinstance(edit.graph, str | Path):
+            other = read(edit.graph)
+            return replace(edit, graph=other, annotations=other.annotations)
         case graphs.SetTo() | graphs.Scale() | graphs.Add() | graphs.Swap() | graphs.Steer():
             return edit
         case _:

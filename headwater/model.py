@@ -128,6 +128,8 @@ def _subject(
                     "AutoTokenizer.from_pretrained(name)."
                 )
             return subject_of(model, tokenizer)
+        case str() | Path() if Path(model).suffix == ".safetensors":
+            raise ArgumentError(f"{model} is no model: hw.read reads the file of a graph.")
         case str() | Path():
             return read_subject(str(model), revision=revision, device=device, dtype=dtype)
         case _:

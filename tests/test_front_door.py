@@ -165,14 +165,14 @@ def test_shown_in_a_notebook_or_a_browser(graph: hw.Graph, monkeypatch: pytest.M
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    assert graph.prune().show() is None
-    (address,) = opened
-    page = Path(address.removeprefix("file://"))
+    page = graph.prune().show()
+    assert isinstance(page, Path)
+    assert opened == [page.as_uri()]
     assert page.read_bytes().startswith(b"<!doctype html>")
     page.unlink()
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
     shown = graph.prune().show(height=300)
-    assert shown is not None
+    assert not isinstance(shown, Path)
     assert shown.height == 300
     assert len(opened) == 1
 
@@ -277,6 +277,14 @@ for mistake in (
     lambda: graph.prune("0.8"),
     lambda: graph.prune(80),
     lambda: graph.top(3, "features"),
+    lambda: graph.top("feature"),
+    lambda: graph.top(-1),
+    lambda: hw.load("dallas.safetensors"),
+    lambda: hw.intervene(graph, hw.Scale("concept:Texas", 0), generate=-1),
+    lambda: hw.intervene(graph, hw.Swap("Texas", "California", "nowhere.safetensors")),
+    lambda: hw.trace("The capital of Texas is", model, against=" Austin"),
+    lambda: graph["Texas"],
+    lambda: graph["\u2068Dallas\u2069"],
     lambda: graph.save("graph.png"),
     lambda: graph["concept:texas"],
     lambda: graph["texas"],
@@ -321,6 +329,14 @@ def test_natural_mistakes_get_one_sentence():
         "node_threshold is a share from 0 to 1, got '0.8'.",
         "node_threshold is a share from 0 to 1, got 80.",
         "'features' does not name a node: did you mean 'feature'?",
+        "n is a number of nodes, as in top(10, 'feature'), got 'feature'.",
+        "n is a number of nodes, as in top(10, 'feature'), got -1.",
+        "dallas.safetensors is no model: hw.read reads the file of a graph.",
+        "generate is a number of tokens, got -1.",
+        "Cannot read nowhere.safetensors: No such file or directory.",
+        "A target is missing, to compare with what it is against: give at least one token.",
+        "'Texas' does not name a node: did you mean 'token:Texas'?",
+        "'Dallas' does not name a node: did you mean 'concept:Dallas'?",
         "'graph.png' has none of the suffixes of graph files: .safetensors",
         "No feature of this graph has a label that names 'texas': did you mean 'Texas'?",
         "'texas' does not name a node: expected",

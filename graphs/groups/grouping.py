@@ -65,7 +65,7 @@ class GroupSettings:
 
 
 DEFAULTS = GroupSettings()
-MOST_FEATURES = 4000  # memory grows with the square
+MOST_FEATURES = 5000  # more than a trace expands by default; memory grows with the square
 
 
 def find_groups(

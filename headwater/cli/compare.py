@@ -14,7 +14,7 @@ from headwater.arguments.files import file_option
 from headwater.arguments.options import MOST_DRAWN, AsJson
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
-from headwater.comparing import Comparison, ModelComparison, PromptComparison, compared
+from headwater.comparing import Comparison, ModelComparison, PromptComparison, compared, remarks_on
 from headwater.graph import Graph
 from headwater.graph_folders import compare_folders, finite, score_numbers
 from headwater.opened import open_graph
@@ -79,9 +79,9 @@ def compare_command(
     else:
         read_both = open_graph(first), open_graph(second)
         one, other = (Graph.of(one.graph, one.annotations) for one in read_both)
-        pair = compared(one, other, profiles, permutations, settings)
-        for sentence in pair.remarks:
+        for sentence in remarks_on(one, other):
             remark(sentence)
+        pair = compared(one, other, profiles, permutations, settings)
         if html is not None:
             pair.save(html)
         found, text = _numbers(pair), pair.text()

@@ -45,7 +45,9 @@ def export_command(
     format: Annotated[
         Format | None, typer.Option(help="File format; default: by the suffix of --out.")
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Do not prune first.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Do not prune first; a pruned graph never is.")
+    ] = False,
     node_threshold: NodeThreshold = PRUNE.node_threshold,
     edge_threshold: EdgeThreshold = PRUNE.edge_threshold,
     keep_errors: KeepErrors = False,
@@ -76,7 +78,7 @@ def export_command(
         )
     whole, annotations, _ = open_graph(graph)
     settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors)
-    pruned = whole if full else graphs.prune(whole, settings)
+    pruned = whole if full or whole.is_part else graphs.prune(whole, settings)
     complaints: list[str] = []
     if format == Format.NEURONPEDIA:
         upload = Upload(slug or None, scan or None, None if full else node_threshold)

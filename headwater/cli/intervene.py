@@ -57,7 +57,10 @@ def intervene_command(
     ] = None,
     swap: Annotated[
         list[str] | None,
-        typer.Option(help="ONE>OTHER, as in Texas>California: ablate ONE, set OTHER as in --with."),
+        typer.Option(
+            help='"ONE>OTHER", concepts: at all layers and positions at which both occur, every '
+            "feature takes its activation from --with.  Of groups: ablate ONE, set OTHER."
+        ),
     ] = None,
     other_graph: Annotated[
         Path | None, typer.Option("--with", help="Graph in which OTHER of --swap is active.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -63,6 +64,7 @@ def show_command(
 
 def show_feature(graph: graphs.AttributionGraph, name: str, as_json: bool) -> None:
     """Print a feature's description.  Raises UsageError if the graph has none."""
+    name = re.sub(r"^feature:|@\d+$", "", name)  # a node's name will do
     description = graph.descriptions.get(name)
     if description is None:
         known = ", ".join(sorted(graph.descriptions)[:3])
@@ -77,7 +79,7 @@ def show_feature(graph: graphs.AttributionGraph, name: str, as_json: bool) -> No
     if as_json:
         print_json(description.model_dump(mode="json"))
         return
-    output.print(viz.description_text(name, description), soft_wrap=True)
+    output.print(viz.description_text(name, description))
 
 
 def show_opposing(

@@ -15,7 +15,7 @@ from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
 from headwater.opened import open_graph
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
-from headwater.terminal.printing import print_json, print_line
+from headwater.terminal.printing import print_json, print_line, remark
 from viz.page.page import MOST_GRAPHS
 from viz.page.part import ALLOWED_NODES, MOST_NODES
 
@@ -46,8 +46,8 @@ def view_command(
     require_outputs(output_to(page, Kind.PAGE), *graph_files(*paths))
     read = [open_graph(path) for path in paths]
     viz.write_pages([(one.graph, one.annotations) for one in read], page, nodes)
-    if show:
-        webbrowser.open(page.resolve().as_uri())
+    if show and not webbrowser.open(page.resolve().as_uri()):
+        remark(f"No browser could be opened: open {page} in one.")
     if as_json:
         print_json({"page": str(page)})
         return

@@ -71,8 +71,10 @@ class Commands(TyperGroup):
         try:
             code = super().main(*arguments, **settings)
             sys.stdout.flush()
-        except (BrokenPipeError, SystemExit):  # rich and typer answer the first by the second
+        except BrokenPipeError:
             return _without_output(CLOSED)
+        except SystemExit as ended:  # typer's, by which rich answers a closed pipe too
+            return _without_output(CLOSED) if ended.code else 0
         except OutputError as error:
             print_error(str(error))
             return _without_output(2)

@@ -76,7 +76,9 @@ def paths_text(
             cells = str(graph.nodes[row]), f"{group}: {text}" if group else text
             lines.add_row(*map(Text, (*(numbers if step == 0 else ("", "", "")), *cells)))
     head = Text(f"{percent(paths.flow)} of all influence flows between these nodes")
-    return Group(head, "", lines) if paths.listed else head
+    if not paths.listed:
+        return Group(head, Text("no path leads from the first to the last: paths go up to targets"))
+    return Group(head, "", lines)
 
 
 def groups_text(

@@ -138,6 +138,8 @@ def _reach(summary: Summary) -> list[str]:
             f"{checks.expanded_features:,} of {checks.active_features:,} active features were "
             "traced further down"
         )
+        if checks.expanded_features <= summary.n_features < checks.active_features:
+            lines[-1] += ", what is no node of this graph is in errors"
         if summary.n_features < checks.expanded_features:
             lines[-1] += f", {summary.n_features:,} are in this graph"
     ends: list[str] = []
