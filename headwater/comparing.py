@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from graphs.comparison.matching import Match
 from graphs.core.identity import same_dictionary
 from graphs.groups.automatic import with_groups
 from headwater.graph import Graph, as_graph
-from headwater.printed import preformatted, printed
+from headwater.printed import Printed, printed
 from viz.text.compared import score_cells
 
 Profiles = tuple[graphs.Profile, graphs.Profile]
@@ -26,7 +26,7 @@ MANY_EDGES = 2_000_000  # of a graph whose comparison takes minutes
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(Printed, ABC):
     """What two graphs have in common; `print` shows what `headwater compare` does."""
 
     first: Graph
@@ -39,9 +39,6 @@ class Comparison:
 
     def __str__(self) -> str:
         return printed(self.text())
-
-    def _repr_html_(self) -> str:
-        return preformatted(str(self))
 
     @property
     @abstractmethod

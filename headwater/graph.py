@@ -21,11 +21,11 @@ from graphs.analysis.flow import Ends, inputs_to_targets
 from graphs.analysis.paths import Paths as FoundPaths
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS
-from graphs.formats.neuronpedia.names import named
+from graphs.formats.neuronpedia.names import own_spelling
 from headwater.errors import ArgumentError
 from headwater.opened import graph_in
 from headwater.outputs.formats import write_as
-from headwater.printed import preformatted, printed
+from headwater.printed import Printed, printed
 from viz.text.words import one_line, percent
 
 LISTED = 20  # nodes in a representation
@@ -81,7 +81,7 @@ class Nodes(tuple[Node, ...]):
 
 
 @dataclass(frozen=True, repr=False)
-class Paths(FoundPaths):
+class Paths(Printed, FoundPaths):
     """The strongest paths; `print` shows what `headwater paths` does."""
 
     graph: Graph
@@ -95,9 +95,6 @@ class Paths(FoundPaths):
 
     def __str__(self) -> str:
         return printed(viz.paths_text(self.graph, self, self.graph.annotations))
-
-    def _repr_html_(self) -> str:
-        return preformatted(str(self))
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,8 +143,7 @@ class Graph(AttributionGraph):
             raise graphs.SelectionError(
                 f"A node is given by its name, as in feature:12/345@7, got {name!r}."
             )
-        foreign = named(name, self.provenance.model.n_layers + 1)
-        return graphs.select(self, str(foreign or name), self.annotations.rows(self))
+        return graphs.select(self, own_spelling(name, self), self.annotations.rows(self))
 
     def _any_of(
         self, names: Sequence[str], otherwise: Bool[ndarray, " node"]

@@ -22,12 +22,12 @@ from headwater.choosing import one_of
 from headwater.errors import ArgumentError
 from headwater.graph import Graph, as_graph, read
 from headwater.model import Model
-from headwater.printed import preformatted, printed
+from headwater.printed import Printed, printed
 from viz.text.words import one_line
 
 
 @dataclass(frozen=True, repr=False)
-class Effects(graphs.Effects):
+class Effects(Printed, graphs.Effects):
     """The effects of an intervention; `print` shows what `headwater intervene` does."""
 
     continuations: Continuations | None = None  # of the prompt, if tokens were generated
@@ -40,9 +40,6 @@ class Effects(graphs.Effects):
     def __str__(self) -> str:
         lines = ["", *self.continuations.lines()] if self.continuations else []
         return printed(Group(viz.effects_tables(self), *lines))
-
-    def _repr_html_(self) -> str:
-        return preformatted(str(self))
 
 
 def intervene(

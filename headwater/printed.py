@@ -29,6 +29,8 @@ def printed(shown: RenderableType) -> str:
     return written.getvalue().rstrip("\n")
 
 
-def preformatted(text: str) -> str:
-    """A text as HTML, for a notebook."""
-    return f"<pre>{escape(text)}</pre>"
+class Printed:
+    """A value of which `print` and notebooks show the tables, and the interpreter a few words."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"

@@ -20,6 +20,7 @@ from typing import Any
 
 FENCE = re.compile(r"^```(\w+)?([^\n]*)\n(.*?)^```$", re.M | re.S)
 NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+ROUNDING = 1e-14  # of float64, relative: processors differ in it
 EXIT = re.compile(r"exit code (\d+)")
 RUN = ("sh", "python")
 ROOT = Path(__file__).parents[1]
@@ -185,7 +186,7 @@ def _escaped(text: str) -> str:
 
 
 def is_number(shown: str, printed: str) -> bool:
-    """Whether a number is the shown one within a unit of its last digit.
+    """Whether a number is the shown one within a unit of its last digit, or of rounding.
 
     What has an exponent is an error of rounding, of which only the size is the same everywhere.
     """
@@ -195,7 +196,7 @@ def is_number(shown: str, printed: str) -> bool:
     if "." not in one:
         return one == other
     unit = 10.0 ** -len(one.partition(".")[2])
-    return abs(float(one) - float(other)) <= 1.01 * unit
+    return abs(float(one) - float(other)) <= max(1.01 * unit, ROUNDING * abs(float(one)))
 
 
 def _blanks(line: str) -> str:

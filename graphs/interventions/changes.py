@@ -18,7 +18,7 @@ from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeId, NodeKind
-from graphs.formats.neuronpedia.names import named
+from graphs.formats.neuronpedia.names import own_spelling
 from graphs.interventions.edits import Add, Edit, EditError, Scale, SetTo, Steer, Swap
 
 
@@ -99,9 +99,7 @@ def _named(
 ) -> Iterator[tuple[NodeId, bool]]:
     """The nodes that a name selects, and whether each is also changed at new tokens."""
     onward = name.endswith("+")
-    plain = name.removesuffix("+")
-    foreign = named(plain, graph.provenance.model.n_layers + 1)  # as in 12_345_7
-    nodes = _nodes(graph, str(foreign or plain), annotations)
+    nodes = _nodes(graph, own_spelling(name.removesuffix("+"), graph), annotations)
     if not onward:
         yield from ((node, False) for node in nodes)
         return

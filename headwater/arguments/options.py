@@ -11,6 +11,7 @@ import typer
 import circuits
 from circuits.atlas.shipped import ATLAS
 from circuits.features.points import ReadPoint, WritePoint
+from circuits.model.data_type import DType
 from circuits.model.packaged import PACKAGED
 from circuits.recording.precision import Precision
 from graphs import Bos
@@ -21,12 +22,6 @@ MOST_DRAWN = 100_000  # random sets or orders, each as much work as what it is c
 # Groups of options in the help of a command.
 MODEL, DICTIONARY, TARGET = "Model and prompt", "Dictionary", "What is explained"
 SIZE, MACHINE = "Size", "Numbers and device"
-
-
-class DType(StrEnum):
-    FLOAT32 = "float32"
-    FLOAT64 = "float64"
-    BFLOAT16 = "bfloat16"
 
 
 class Features(StrEnum):
@@ -234,12 +229,10 @@ PageOut = Annotated[Path | None, file_option("--html", help="Write a page here a
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print JSON for machines.", rich_help_panel=OUTPUT)
 ]
-NodeThreshold = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Share of influence that kept nodes hold.")
-]
-EdgeThreshold = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Share of edge scores that kept edges hold.")
-]
+NODES_KEPT = "Share of influence that kept nodes hold."
+EDGES_KEPT = "Share of edge scores that kept edges hold."
+NodeThreshold = Annotated[float, typer.Option(min=0.0, max=1.0, help=NODES_KEPT)]
+EdgeThreshold = Annotated[float, typer.Option(min=0.0, max=1.0, help=EDGES_KEPT)]
 KeepErrors = Annotated[bool, typer.Option("--keep-errors", help="Never prune error nodes.")]
 
 

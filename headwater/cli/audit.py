@@ -15,6 +15,7 @@ import viz
 from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.evaluation.evaluation_settings import AuditSettings
+from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import Progress, progress_bar
 from circuits.recording.precision import Precision
@@ -26,7 +27,6 @@ from headwater.arguments.options import (
     BosRule,
     Chat,
     Device,
-    DType,
     FeatureKind,
     Fill,
     Force,

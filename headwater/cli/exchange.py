@@ -15,11 +15,11 @@ from graphs.formats.neuronpedia.writer import LARGEST_UPLOAD, upload_problems
 from graphs.formats.updates import keep_annotations
 from headwater.arguments.files import file_option
 from headwater.arguments.options import (
+    EDGES_KEPT,
+    NODES_KEPT,
     AsJson,
-    EdgeThreshold,
     GraphPath,
     KeepErrors,
-    NodeThreshold,
 )
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
@@ -46,10 +46,21 @@ def export_command(
         Format | None, typer.Option(help="File format; default: by the suffix of --out.")
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Do not prune first; a pruned graph never is.")
+        bool,
+        typer.Option("--full", help="Do not prune first, nor is a pruned graph unless asked."),
     ] = False,
-    node_threshold: NodeThreshold = PRUNE.node_threshold,
-    edge_threshold: EdgeThreshold = PRUNE.edge_threshold,
+    node_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help=f"{NODES_KEPT[:-1]}; default: {PRUNE.node_threshold:g}."
+        ),
+    ] = None,
+    edge_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help=f"{EDGES_KEPT[:-1]}; default: {PRUNE.edge_threshold:g}."
+        ),
+    ] = None,
     keep_errors: KeepErrors = False,
     slug: Annotated[
         str | None,
@@ -77,11 +88,18 @@ def export_command(
             "files are written by `headwater prune`, pages by `headwater view`."
         )
     whole, annotations, _ = open_graph(graph)
-    settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors)
-    pruned = whole if full or whole.is_part else graphs.prune(whole, settings)
+    settings = graphs.PruneSettings(
+        PRUNE.node_threshold if node_threshold is None else node_threshold,
+        PRUNE.edge_threshold if edge_threshold is None else edge_threshold,
+        keep_errors,
+    )
+    asked = node_threshold is not None or edge_threshold is not None or keep_errors
+    as_it_is = full or (whole.is_part and not asked)
+    pruned = whole if as_it_is else graphs.prune(whole, settings)
     complaints: list[str] = []
     if format == Format.NEURONPEDIA:
-        upload = Upload(slug or None, scan or None, None if full else node_threshold)
+        start = None if as_it_is else settings.node_threshold
+        upload = Upload(slug or None, scan or None, start)
         part = graphs.write_neuronpedia(pruned, out, upload, annotations, whole, largest * MIB)
         complaints = upload_problems(part, out, upload)
     else:
@@ -98,7 +116,8 @@ def export_command(
     if len(part) < len(pruned):
         text += f": pruned to fit into {largest:,} MiB; --largest allows more"
     elif len(part) < len(whole):
-        text += f": pruned to {node_threshold:.0%} of the influence; --full keeps everything"
+        kept = f"{settings.node_threshold:.0%} of the influence"
+        text += f": pruned to {kept}; --full keeps everything"
     print_line(text)
     for sentence in complaints:
         print_line(sentence)

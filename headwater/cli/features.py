@@ -11,6 +11,7 @@ from rich.text import Text
 import circuits
 from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.features.points import Site
+from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import progress_bar
 from headwater.arguments.options import (
@@ -18,7 +19,6 @@ from headwater.arguments.options import (
     BosRule,
     Chat,
     Device,
-    DType,
     Model,
     PrefixLength,
     Revision,

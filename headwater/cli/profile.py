@@ -9,6 +9,7 @@ import typer
 
 import circuits
 import graphs
+from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import progress_bar
 from headwater.arguments.files import file_option
@@ -16,7 +17,6 @@ from headwater.arguments.options import (
     AsJson,
     BosRule,
     Device,
-    DType,
     FeatureKind,
     Fill,
     MaxFeatures,

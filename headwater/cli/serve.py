@@ -16,6 +16,7 @@ import circuits
 import graphs
 from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.trace_settings import Expansion, TraceSettings
+from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import Progress, progress_bar
 from graphs.disk.locks import locked
@@ -24,7 +25,6 @@ from graphs.formats.updates import keep_measured
 from headwater.arguments.options import (
     BosRule,
     Device,
-    DType,
     MaxFeatures,
     Model,
     PrefixLength,

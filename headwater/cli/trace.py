@@ -12,6 +12,7 @@ import circuits
 import viz
 from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
+from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import progress_bar
 from circuits.recording.precision import Precision
@@ -21,7 +22,6 @@ from headwater.arguments.options import (
     BosRule,
     Chat,
     Device,
-    DType,
     Everything,
     FeatureKind,
     Fill,
@@ -50,7 +50,7 @@ from headwater.arguments.options import (
 from headwater.arguments.prompted import Prompted, PromptFile, given_prompt
 from headwater.arguments.usage import require_consistent
 from headwater.cli.app import app
-from headwater.outputs.formats import graph_output, is_ours, write_as
+from headwater.outputs.formats import graph_output, is_named_as_ours, write_as
 from headwater.outputs.places import Kind, output_to, require_outputs
 from headwater.terminal.opening_remarks import remark_mismatches, remark_once
 from headwater.terminal.printing import errors, output, print_json, print_line
@@ -129,7 +129,7 @@ def trace_command(
 
 def next_steps(out: Path | None) -> str:
     """What to do with the graph."""
-    if out is None or not is_ours(out):
+    if out is None or not is_named_as_ours(out):
         return "next: --out dallas.safetensors keeps the graph, to prune, view and test it"
     file = quote(str(out))
     return f"next: headwater view {file} --open, headwater paths {file}, headwater check {file}"

@@ -11,6 +11,7 @@ from rich.text import Text
 
 import circuits
 from circuits.atlas.shipped import DEFAULT_MODEL
+from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import progress_bar
 from circuits.training.settings import CHECKPOINT, Kind, Sparsity, TrainingError, TrainSettings
@@ -18,7 +19,6 @@ from headwater.arguments.options import (
     AsJson,
     BosRule,
     Device,
-    DType,
     Model,
     PrefixLength,
     Revision,

@@ -48,7 +48,7 @@ def graph_output(path: Path | None, option: str = "--out") -> tuple[Output, ...]
     """What `write_as` will write.  Raises FormatError for a suffix that names no format."""
     if path is None:
         return ()
-    if is_ours(path):
+    if is_named_as_ours(path):
         return output_to(path, Kind.GRAPH, option)
     if path.suffix.lower() in NAMED[Kind.PAGE]:
         return output_to(path, Kind.PAGE, option)
@@ -59,7 +59,7 @@ def graph_output(path: Path | None, option: str = "--out") -> tuple[Output, ...]
     return outputs_of(format, path, option)
 
 
-def is_ours(path: Path) -> bool:
+def is_named_as_ours(path: Path) -> bool:
     """Whether a file of this name is a graph of ours."""
     return path.suffix.lower() in ("", *NAMED[Kind.GRAPH])
 

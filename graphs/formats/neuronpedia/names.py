@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import math
 
+from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeId, NodeKind
 
 CIRCUIT_TRACER_KIND = "cross layer transcoder"  # for every dictionary
@@ -83,6 +84,11 @@ def named(text: str, top: int) -> NodeId | None:
             return NodeId(NodeKind.FEATURE, layer=int(layer), pos=int(pos), index=int(index))
         case _:
             return None
+
+
+def own_spelling(name: str, graph: AttributionGraph) -> str:
+    """A node's name in our spelling, if it is in the one above; any other name as it is."""
+    return str(named(name, graph.provenance.model.n_layers + 1) or name)
 
 
 def feature_number(node: NodeId) -> int | None:
