@@ -5,11 +5,11 @@ Every stage before the graph yields frozen data of one prompt; progress goes to 
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from dataclasses import replace
 
 from numpy import ndarray
 
+from circuits.attribution.attention_flows import AttentionFlows
 from circuits.attribution.cost import (
     free_memory,
     plan_of,
@@ -22,7 +22,8 @@ from circuits.attribution.cost import (
 from circuits.attribution.estimate import Estimate, Stages, begin, estimate
 from circuits.attribution.graph import build_graph
 from circuits.attribution.local_replacement import local_replacement
-from circuits.attribution.rows import CollectedRows, Sweeper, expand, prepare_sweep
+from circuits.attribution.rows import CollectedRows, Sweeper, expand, most_rows, prepare_sweep
+from circuits.attribution.targets import BESIDE_INNER, final_norms, random_covectors
 from circuits.attribution.trace_settings import TraceSettings
 from circuits.features.active import FeatureSource
 from circuits.features.files.source import SourceChoice, read_source
@@ -66,14 +67,14 @@ def trace(
         if not force:
             require_room(plan, free, everything=expansion.everything)
         sweeper.working.within(int(free.device - plan.need().device))
-        return sweeper.split_at(plan.split)
+        # Below a split nothing flows row by row.
+        return sweeper if sweeper.flows is not None else sweeper.split_at(plan.split)
 
     with exactly():
         sweeper = _sweeper(prompt, subject, source, settings, progress, force=force)
         progress("sweep", 0, 1)
         rows = expand(sweeper, expansion, progress, planned)
-        header, labels = _header_settings(settings), settings.labels
-        return build_graph(sweeper, rows, subject, source, header, labels, progress)
+        return build_graph(sweeper, rows, subject, source, settings, progress)
 
 
 def estimate_trace(
@@ -89,8 +90,7 @@ def estimate_trace(
     with exactly():
         sweeper = _sweeper(prompt, subject, source, settings, stages)
         begun = begin(sweeper, settings.expansion, stages)
-        header, labels = _header_settings(settings), settings.labels
-        build_graph(sweeper, begun.rows, subject, source, header, labels, stages)
+        build_graph(sweeper, begun.rows, subject, source, settings, stages)
         stages("end", 0, 1)
         return estimate(begun, stages.seconds, settings.memory)
 
@@ -148,18 +148,10 @@ def _sweeper(
     if not force:
         require_room_for_sources(local, memory)
     progress("sources", 0, 1)
-    return prepare_sweep(local, precision=settings.precision, memory=memory)
-
-
-def _header_settings(settings: TraceSettings) -> dict[str, Any]:
-    """The settings as a graph's header has them."""
-    targets = settings.targets
-    return {
-        **asdict(settings.expansion),
-        "position": targets.position,
-        "probability_mass": targets.probability_mass,
-        "max_logits": targets.max_logits,
-        "tokens": list(targets.tokens),
-        "against": targets.against,
-        "labels": settings.labels,
-    }
+    sweeper = prepare_sweep(local, precision=settings.precision, memory=memory)
+    n_rows = most_rows(settings.expansion, len(local.features)) + len(local.targets.described)
+    inside = settings.inner_rows > 0
+    count = BESIDE_INNER if inside else random_covectors(n_rows)
+    norms = final_norms(subject.frozen, local.recording, local.targets.covectors, count)
+    flows = AttentionFlows(local, sweeper.sources.first) if inside else None
+    return replace(sweeper, norms=norms, flows=flows)

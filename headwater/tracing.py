@@ -24,7 +24,7 @@ from headwater.choosing import one_of
 from headwater.graph import Graph
 from headwater.model import ArgumentError, Model, load
 
-TARGETS, EXPANSION = TargetSettings(), Expansion()
+TARGETS, EXPANSION, TRACE = TargetSettings(), Expansion(), TraceSettings()
 Target = str | int  # a token's text, or its id
 
 
@@ -43,6 +43,7 @@ def trace(
     n_prefix: int | None = None,
     max_features: int = EXPANSION.max_features,
     everything: bool = False,
+    inner_rows: int = TRACE.inner_rows,
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
@@ -66,6 +67,7 @@ def trace(
     chat: apply the model's chat template to the text.
     bos, n_prefix: "auto", "always" or "never"; the number of positions without features.
     max_features: that get a row at most, the most influential ones; everything: all.
+    inner_rows: rows of norms and gates inside the model, at most, for better predictions.
     precision: of products on a CUDA GPU, "ieee", "3xtf32" or "tf32".
     memory: GiB to hold at most.
     force: trace even if memory will probably not suffice.
@@ -99,6 +101,7 @@ def trace(
             TraceSettings(
                 settings,
                 Expansion(max_features, everything=everything),
+                inner_rows=inner_rows,
                 precision=one_of(Precision, "precision", precision),
                 memory=None if memory is None else int(memory * 2**30),
             ),

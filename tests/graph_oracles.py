@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from zlib import crc32
 
 import numpy as np
@@ -12,8 +13,14 @@ from scipy.sparse import csr_array
 from graphs.analysis.influence import influence
 from graphs.analysis.prune import PruneSettings
 from graphs.core.graph import AttributionGraph
-from graphs.core.nodes import NodeId, NodeKind, NodeTable
-from graphs.core.provenance import DictionaryIdentity, ModelIdentity, Provenance, Target
+from graphs.core.nodes import TARGET_KINDS, NodeId, NodeKind, NodeTable
+from graphs.core.provenance import (
+    DictionaryIdentity,
+    ModelIdentity,
+    Provenance,
+    Target,
+)
+from graphs.core.responses import FrozenNorm, NeuronForm, Responses
 
 OUTSIDE = (NodeKind.TOKEN, NodeKind.POSITION, NodeKind.LOGIT, NodeKind.TARGET)
 
@@ -99,6 +106,37 @@ def make_graph(
     )
 
 
+def responding(graph: AttributionGraph, rng: np.random.Generator) -> AttributionGraph:
+    """The same graph with rows of norms and of a gate, and constants and thresholds."""
+    n_layers = graph.provenance.model.n_layers
+    norms = [("mlp", "norm", 0, 1), ("attention", "attention_norm", n_layers - 1, 1)]
+    norms += [("unembedding", "norm", n_layers, 3)]
+    names = [f"{kind}:{layer}/{i}@0" for _, kind, layer, count in norms for i in range(count)]
+    names += ["gate:0/1@0"]
+    sources = ~graph.nodes.is_kind(*TARGET_KINDS) & (rng.random((len(names), len(graph))) < 0.6)
+    lost = rng.exponential(size=len(names))
+    held = [
+        FrozenNorm(before=before, layer=layer, pos=0, mean_square=2.0, width=4, dimensions=4)
+        for before, _, layer, _ in norms
+    ]
+    nodes = make_table(names, value=rng.standard_normal(len(names)))
+    weights = rng.standard_normal((len(names), len(graph))) * sources
+    return replace(
+        graph,
+        responses=Responses(
+            norms=tuple(held),
+            neurons=NeuronForm(nonlinearity="silu", gated=True),
+            constant=rng.standard_normal(len(graph) + len(names)),
+            threshold=np.where(rng.random(len(graph)) < 0.5, rng.random(len(graph)), np.nan),
+            nodes=nodes,
+            weights=csr_array(weights.astype(graph.weights.dtype)),
+            dropped=lost * rng.uniform(-1, 1, len(names)),
+            dropped_absolute=lost,
+            flows=rng.standard_normal((len(graph) + len(names), 1)),
+        ),
+    )
+
+
 @st.composite
 def random_graphs(draw: st.DrawFn, ties: bool | None = None) -> AttributionGraph:
     """Graphs with all kinds of nodes, rows that are unknown, and rows that lost something."""
@@ -137,7 +175,7 @@ def _random_graph(draw: st.DrawFn, ties: bool | None) -> AttributionGraph:
     seed = np.zeros(len(names))
     seed[-n_targets:] = probabilities
     tokens = tuple(f"⟨{p}⟩\n\"'" for p in range(n_pos))
-    return AttributionGraph(
+    graph = AttributionGraph(
         nodes=make_table(names, activation, value),
         weights=csr_array(weights.astype(draw(st.sampled_from([np.float32, np.float64])))),
         seed=seed,
@@ -147,6 +185,7 @@ def _random_graph(draw: st.DrawFn, ties: bool | None) -> AttributionGraph:
         provenance=make_header(n_targets, tokens, n_layers, probabilities.tolist()),
         output_tokens={int(f): (" a", "é\u2028") for f in features[:2]},
     )
+    return responding(graph, rng) if draw(st.booleans()) else graph
 
 
 _TIES = st.booleans()

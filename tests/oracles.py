@@ -8,6 +8,8 @@ compute their own projections, gains are not folded, and attention is written as
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -82,6 +84,15 @@ def values_of(frozen: FrozenModel, attention: nn.Module, x: Tensor, bias_scale) 
     return values.view(len(x), n_kv, -1).repeat_interleave(n_heads // n_kv, 1)
 
 
+class Run(NamedTuple):
+    """What one run of the frozen model has computed."""
+
+    entering: list[Tensor]  # residual that enters each layer
+    reads: list[Tensor]  # residual that each layer's MLP reads
+    values: list[Tensor]  # of active features
+    final: Tensor  # residual
+
+
 class Oracle:
     """One prompt's frozen model as a function of the scales of its sources."""
 
@@ -106,6 +117,11 @@ class Oracle:
 
     def target_values(self, scale: Tensor) -> Tensor:
         """Values of all active features, then of all targets."""
+        run = self.run(scale)
+        return torch.stack([*run.values, *self._outputs(run.final, scale)])
+
+    def run(self, scale: Tensor, through: Tensor | None = None) -> Run:
+        """The frozen model; `through` scales what goes into values, by layer and position."""
         frozen, recording = self.frozen, self.recording
         length, context = len(recording.prompt), recording.prompt.n_prefix
         x = recording.tokens * scale[:length, None]
@@ -113,9 +129,12 @@ class Oracle:
             x = x + recording.positions * scale[length : 2 * length, None]
         values = [torch.zeros(())] * len(self.features)
         reads: list[Tensor] = []
+        entering: list[Tensor] = []
         for layer in range(frozen.n_layers):
             bias = scale[self.sources.bias_column + layer]
-            attended = self._attention(layer, x, bias)
+            entering.append(x)
+            given = x if through is None else x * through[layer][:, None]
+            attended = self._attention(layer, given, bias)
             read = x if frozen.parallel else x + attended
             reads.append(read)
             for feature in (self.features.layer == layer).nonzero()[:, 0].tolist():
@@ -130,7 +149,7 @@ class Oracle:
             contribution = recording.blocks[layer].contribution
             added = torch.where(self._is_context(), contribution * bias, added)
             x = x + attended + added
-        return torch.stack([*values, *self._outputs(x, scale)])
+        return Run(entering, reads, values, x)
 
     def _attention(self, layer: int, x: Tensor, bias: Tensor) -> Tensor:
         layout, block = self.frozen.layout, self.frozen.modules[layer]

@@ -15,7 +15,12 @@ import circuits.attribution.dense_rows
 import circuits.machine
 import circuits.recording.attention
 import graphs
-from circuits.attribution.trace_settings import Expansion, TraceSettings
+from circuits.attribution.trace_settings import (
+    Direction,
+    Expansion,
+    TargetSettings,
+    TraceSettings,
+)
 from circuits.features.active import FeatureSource
 from circuits.features.hybrid import Filled
 from circuits.features.neurons import Neurons
@@ -70,6 +75,47 @@ def same_on_the_card(name: str, source: FeatureSource, *, placed: bool = True) -
     assert np.array_equal(own.expanded, found.expanded)
     assert own.output_tokens == found.output_tokens
     assert graphs.influence(found) == pytest.approx(graphs.influence(own), rel=1e-9)
+    assert_same_responses(own, found)
+
+
+def assert_same_responses(own: AttributionGraph, found: AttributionGraph) -> None:
+    assert own.responses is not None
+    assert found.responses is not None
+    one, other = own.responses, found.responses
+    assert list(one.nodes) == list(other.nodes)
+    assert one.neurons == other.neurons
+    for a, b in zip(one.norms, other.norms, strict=True):
+        assert a.mean_square == pytest.approx(b.mean_square, rel=1e-9)
+        assert a.model_copy(update={"mean_square": b.mean_square}) == b
+    for name in ("constant", "threshold", "flows"):
+        assert getattr(one, name) == pytest.approx(
+            getattr(other, name), rel=1e-9, abs=1e-12, nan_ok=True
+        )
+    if len(one.nodes):
+        assert abs(one.weights - other.weights).max() < 1e-12 * abs(one.weights.data).max()
+
+
+def test_a_direction_that_reads_a_lower_layer_is_traced_on_the_card():
+    """It sees fewer sources than other targets do."""
+    vector = torch.randn(16, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    targets = TargetSettings(directions=(Direction("probe", vector, layer=1),))
+    settings = TraceSettings(targets, Expansion(max_features=20), labels=8)
+    own = trace(tiny_prompt(), cached_subject("gemma-3"), SOURCES["per layer"], settings)
+    with card():
+        held, there = on_card(tiny_subject("gemma-3")), on_the_card(SOURCES["per layer"])
+        found = trace(tiny_prompt(), held, there, settings)
+    assert abs(own.weights - found.weights).max() < 1e-12 * abs(own.weights.data).max()
+
+
+@pytest.mark.parametrize("name", ["gemma-3", "gpt-2", "gpt-neox", "llama"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_responses_inside_are_those_of_the_cpu(name: str, source: str):
+    settings = TraceSettings(expansion=Expansion(max_features=40), labels=8, inner_rows=200)
+    own = trace(tiny_prompt(), cached_subject(name), SOURCES[source], settings)
+    with card():
+        held, there = on_card(tiny_subject(name)), on_the_card(SOURCES[source])
+        found = trace(tiny_prompt(), held, there, settings)
+    assert_same_responses(own, found)
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))

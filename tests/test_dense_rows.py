@@ -65,7 +65,7 @@ def test_groups_cost_least_of_all_plans(rate: float, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(circuits.attribution.groups, "RATE", rate)
     frozen = cached_subject("gemma-3").frozen
     layers, pos = random_targets(frozen.n_layers)
-    found = groups_of(layers, pos, frozen, 2**40)
+    found = groups_of(2 * layers, pos, frozen, 2**40)
     assert sorted(np.concatenate(found).tolist()) == list(range(60))
     assert all((np.diff(layers[group]) <= 0).all() for group in found)
     ends = np.unique(pos)[:-1]
@@ -84,7 +84,7 @@ def test_a_group_fits_into_memory(monkeypatch: pytest.MonkeyPatch):
     layers, pos = random_targets(frozen.n_layers)
     one = circuits.attribution.groups._bytes(frozen, 32)
     monkeypatch.setattr(circuits.attribution.groups, "LAUNCH", 1.0)  # one group, if it did fit
-    found = groups_of(layers, pos, frozen, int(7 * one))
+    found = groups_of(2 * layers, pos, frozen, int(7 * one))
     assert sorted(np.concatenate(found).tolist()) == list(range(60))
     assert [len(group) for group in found] == [7] * 8 + [4]
 
@@ -92,5 +92,5 @@ def test_a_group_fits_into_memory(monkeypatch: pytest.MonkeyPatch):
 def test_many_positions_are_planned_by_some_of_them():
     frozen = cached_subject("gemma-3").frozen
     layers, pos = np.ones(500, dtype=int), np.arange(500)
-    found = groups_of(layers, pos, frozen, 2**40)
+    found = groups_of(2 * layers, pos, frozen, 2**40)
     assert sorted(np.concatenate(found).tolist()) == list(range(500))

@@ -7,15 +7,19 @@ from math import inf, nan
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from graphs.analysis.select import SelectionError
 from graphs.core.annotations import Annotations, Group
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description, NodeId
+from graphs.core.nonlinearities import NONLINEARITIES
+from graphs.core.report import Order
+from graphs.core.responses import FrozenNorm, NeuronForm, Responses
 from graphs.interventions.changes import Change, intervention
 from graphs.interventions.edits import Add, EditError, Scale, SetTo, Steer, Swap
 from graphs.interventions.predict import predict
-from tests.graph_oracles import make_graph
+from tests.graph_oracles import make_graph, make_table
 
 TEXAS, AUSTIN, ERROR, LOGIT = "feature:0/1@1", "feature:1/2@2", "error:0@1", "logit:1@2"
 NAMES = ["token:0@1", TEXAS, ERROR, AUSTIN, LOGIT]
@@ -207,3 +211,138 @@ def test_of_what_is_not_in_the_graph_nothing_is_said():
     tokens = predict(graph, [intervention(graph, [])], [2])[0]
     assert np.isnan(tokens[[0, 2]]).all()  # a token and an error have no row
     assert tokens[[1, 3, 4]].tolist() == [0.0, 0.0, 0.0]
+
+
+NORMS = {
+    "unembedding": FrozenNorm(
+        before="unembedding", layer=2, pos=2, mean_square=4.0, width=3, dimensions=3
+    ),
+    "mlp": FrozenNorm(before="mlp", layer=1, pos=2, mean_square=4.0, width=3, dimensions=3),
+    "attention": FrozenNorm(
+        before="attention", layer=1, pos=2, mean_square=4.0, width=3, dimensions=3
+    ),
+}
+
+
+def responding(
+    rows: dict[str, tuple[float, dict[str, float]]],
+    *norms: str,
+    neurons: NeuronForm | None = None,
+    threshold: float = nan,
+    flow: float | None = None,
+) -> AttributionGraph:
+    """The small graph with rows of values and weights by name; no value has a constant.
+
+    `threshold`: of Austin.  `flow`: into Austin, behind the norm in front of attention.
+    """
+    graph = small()
+    weights = np.zeros((len(rows), len(graph)))
+    for row, (_, of) in enumerate(rows.values()):
+        for name, weight in of.items():
+            weights[row, NAMES.index(name)] = weight
+    values = [value for value, _ in rows.values()]
+    flows = np.zeros((len(graph) + len(rows), 0 if flow is None else 1))
+    if flow is not None:
+        flows[NAMES.index(AUSTIN)] = flow
+    known = Responses(
+        norms=tuple(NORMS[name] for name in norms),
+        neurons=neurons,
+        constant=np.zeros(len(graph) + len(rows)),
+        threshold=np.where(np.array(NAMES) == AUSTIN, threshold, nan),
+        nodes=make_table(list(rows), value=values),
+        weights=csr_array(weights),
+        dropped=np.zeros(len(rows)),
+        dropped_absolute=np.zeros(len(rows)),
+        flows=flows,
+    )
+    known.require_consistent()
+    nodes = replace(graph.nodes, value=np.array([nan, 4.0, nan, 5.0, 4.5]))
+    return replace(graph, nodes=nodes, responses=known)
+
+
+def predicted(graph: AttributionGraph, through: int, *edits, order: Order = "first") -> list[float]:
+    made = [intervention(graph, edits, SEED)]
+    return predict(graph, made, [through], order)[0, [1, 3, 4]].tolist()
+
+
+def test_the_final_norm_divides_by_what_it_then_reads():
+    """x = (3, 3/2, ...) with |x|² = 12; Texas writes δ = -x / 4 and something beside x."""
+    rows = {
+        "norm:2/0@2": (12.0, {TEXAS: 3.0}),
+        "norm:2/1@2": (0.0, {TEXAS: 2.0}),
+        "norm:2/2@2": (1.0, {}),
+    }
+    graph = responding(rows, "unembedding")
+    # Ablated with the rest held, x·δ is -3 and q·ε is (-2, 1/4).
+    size = 9 / 12 + 3 / 2 * (4 + 1 / 16)
+    scale = np.sqrt(4 / (4 + (2 * -3 + size) / 3))
+    assert predicted(graph, 1, SetTo(TEXAS, 0.0)) == pytest.approx(
+        [0.0, -3.0, (4.5 - 0.5) * scale - 4.5]
+    )
+    held = predicted(graph, 2, SetTo(TEXAS, 0.0))
+    assert held == change_of(small(), 2, SetTo(TEXAS, 0.0))  # nothing runs
+
+
+def test_what_reads_no_norm_is_not_scaled():
+    graph = responding({"norm:2/0@2": (12.0, {TEXAS: 3.0})}, "unembedding")
+    assert graph.responses is not None
+    constant = graph.responses.constant.copy()
+    constant[NAMES.index(LOGIT)] = nan
+    beside = replace(graph, responses=replace(graph.responses, constant=constant))
+    assert predicted(beside, 1, SetTo(TEXAS, 0.0)) == change_of(small(), 1, SetTo(TEXAS, 0.0))
+    assert predicted(graph, 1, SetTo(TEXAS, 0.0)) != change_of(small(), 1, SetTo(TEXAS, 0.0))
+
+
+def test_norms_inside_scale_what_reads_them():
+    graph = responding({"norm:1/0@2": (12.0, {TEXAS: 2.4})}, "mlp")
+    # x·δ = -2.4, so the norm divides by 1.2 / 6 less, to first order by a factor of 1 + 2.4 / 12.
+    austin = (5 - 3) * 1.2 - 5
+    found = predicted(graph, 0, SetTo(TEXAS, 0.0))
+    assert found == pytest.approx([0.0, austin, -0.5 + 5 * austin / 5])
+    assert predicted(graph, 1, SetTo(TEXAS, 0.0)) == change_of(small(), 1, SetTo(TEXAS, 0.0))
+
+
+def test_norms_of_attention_scale_what_flows_through_it():
+    rows = {"attention_norm:1/0@2": (12.0, {TEXAS: 2.4})}
+    graph = responding(rows, "attention", flow=2.0)
+    austin = -3 + 0.2 * 2.0
+    found = predicted(graph, 0, SetTo(TEXAS, 0.0))
+    assert found == pytest.approx([0.0, austin, -0.5 + austin])
+
+
+def test_a_feature_below_its_threshold_is_off():
+    graph = responding({}, threshold=2.5)  # Austin is left with 2
+    assert predicted(graph, 0, SetTo(TEXAS, 0.0)) == pytest.approx([0.0, -3.0, -3.5])
+    assert predicted(graph, 0, SetTo(TEXAS, 0.0), order="full") == pytest.approx([0, -3.0, -5.5])
+    above = predicted(graph, 0, SetTo(TEXAS, 2.0), order="full")  # Austin is left with 3.5
+    assert above == pytest.approx([0.0, -1.5, -0.25 - 1.5])
+
+
+@pytest.mark.parametrize("order", ["first", "full"])
+def test_a_gated_neuron_follows_its_activation_function(order: Order):
+    """Austin is a neuron f(g) · u = 5 with g = 2; Texas writes 1 to its gate."""
+    f = NONLINEARITIES["silu"]
+    u = 5 / f(np.array(2.0))
+    form = NeuronForm(nonlinearity="silu", gated=True)
+    graph = responding({"gate:1/2@2": (2.0, {TEXAS: 1.0})}, neurons=form)
+    # Half of what reaches it goes through the gate: (f(g) / g · u · Δg + f(g) · Δu) / 2 = -3.
+    beside = (-3 * 2 + 5 / 2 * 1) / f(np.array(2.0))
+    if order == "full":
+        expected = f(np.array(1.0)) * (u + beside) - 5
+    else:
+        sigmoid = 1 / (1 + np.exp(-2.0))
+        slope = sigmoid * (1 + 2 * (1 - sigmoid))
+        expected = -slope * u + f(np.array(2.0)) * beside
+    found = predicted(graph, 0, SetTo(TEXAS, 0.0), order=order)
+    assert found == pytest.approx([0.0, float(expected), -0.5 + float(expected)])
+
+
+def test_a_neuron_without_a_gate_follows_its_activation_function():
+    """Austin is a neuron f(z) = 5; of other neurons nothing is known but their rows."""
+    z = 5.0 + 0.03354  # relu, so that f(z) = z; the activation is 5
+    form = NeuronForm(nonlinearity="relu", gated=False)
+    graph = responding({"gate:1/2@2": (z, {TEXAS: 7.0})}, neurons=form)
+    full = predicted(graph, 0, SetTo(TEXAS, 0.0), order="full")
+    assert full == pytest.approx([0.0, -5.0, -5.5])  # it is off
+    first = predicted(graph, 0, SetTo(TEXAS, 0.0))
+    assert first == pytest.approx([0.0, -7.0, -7.5])

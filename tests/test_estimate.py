@@ -67,7 +67,9 @@ def test_all_edges_are_foreseen(gemma: Subject, cross_layer: bool):
     graph = trace(tiny_prompt(), gemma, source, TraceSettings(expansion=EVERYTHING))
     assert said.rows == graph.expanded.sum()
     # Biases are not foreseen, nor that a sliding window of three tokens hides some sources.
-    assert 0.9 * graph.weights.nnz <= said.edges <= 1.1 * graph.weights.nnz
+    assert graph.responses is not None
+    kept = graph.weights.nnz + graph.responses.weights.nnz
+    assert 0.9 * kept <= said.edges <= 1.1 * kept
 
 
 def test_seconds_are_those_of_all_stages_with_all_rows(gemma: Subject):

@@ -19,6 +19,9 @@ FIELDS = {
     NodeKind.ERROR: ("layer", "pos"),
     NodeKind.LOGIT: ("pos", "index"),
     NodeKind.TARGET: ("pos", "index"),
+    NodeKind.NORM: ("layer", "pos", "index"),
+    NodeKind.ATTENTION_NORM: ("layer", "pos", "index"),
+    NodeKind.GATE: ("layer", "pos", "index"),
 }
 
 
@@ -81,5 +84,5 @@ def test_a_node_with_a_field_that_its_kind_lacks_is_refused():
         NodeTable(**{**columns, "pos": np.array([-1])})
     with pytest.raises(ValueError, match=r"got layer -2"):
         NodeTable(**{**columns, "layer": np.array([-2])})
-    with pytest.raises(ValueError, match="Unknown node kind 9"):
-        NodeTable(**{**columns, "kind": np.array([9])})
+    with pytest.raises(ValueError, match="Unknown node kind 10"):
+        NodeTable(**{**columns, "kind": np.array([10])})

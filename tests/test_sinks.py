@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.attribution.graph import LEAST_RATIO
+from circuits.attribution.local_replacement import LEAST_RATIO
 from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.model.frozen import FrozenModel
 from circuits.model.subject import Subject

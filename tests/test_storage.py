@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from graphs.core.graph import AttributionGraph
 from graphs.disk.files import GraphFileError
 from graphs.formats.storage import read_graph, write_graph
-from tests.graph_oracles import make_graph, random_graphs
+from tests.graph_oracles import make_graph, random_graphs, responding
 from tests.same_graph import assert_same_graph
 
 pytestmark = pytest.mark.usefixtures("either_system")
@@ -90,10 +90,12 @@ def test_a_header_that_no_reader_would_take_is_not_written(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def changed(tmp_path: Path, change: Callable[[dict, dict], None]) -> Path:
+def changed(
+    tmp_path: Path, change: Callable[[dict, dict], None], graph: AttributionGraph = GRAPH
+) -> Path:
     """The file after `change(arrays, header)`."""
     path = tmp_path / "graph"
-    write_graph(GRAPH, path)
+    write_graph(graph, path)
     arrays = load_file(path)
     with safe_open(path, framework="np") as file:
         header = json.loads(file.metadata()["headwater"])
@@ -138,7 +140,7 @@ HOSTILE = {  # GRAPH: 4 nodes, edges 0→1, 1→3, 2→3
     "weight is not finite": put("weights.data", [1.0, np.nan, 1.0]),
     "cannot be negative": put("dropped_absolute", [0.0, -1.0, 0.0, 0.0]),
     "Only logit and target nodes": put("seed", [1.0, 0.0, 0.0, 0.0]),
-    "Unknown node kind 7": put("kind", [0, 3, 4, 7]),
+    "Unknown node kind 10": put("kind", [0, 3, 4, 10]),
     "Node 1 has the form feature": put("index", [4, -1, -1, 1]),
     "position must be below 3": put("pos", [0, 1, 2**40, 1]),
     "names 1 targets, the nodes have 2": lambda a, h: [
@@ -164,16 +166,68 @@ HOSTILE = {  # GRAPH: 4 nodes, edges 0→1, 1→3, 2→3
     "damaged header: surprise: Extra inputs are not permitted": put_header("surprise", value=1),
     "damaged header: output_tokens": put_header("output_tokens", value={"x": []}),
     "output_tokens has a row outside": put_header("output_tokens", value={"4": []}),
-    "has schema 3, but this version of headwater reads up to 2: upgrade headwater": put_header(
-        "provenance", "schema_version", value=3
+    "has schema 4, but this version of headwater reads up to 3: upgrade headwater": put_header(
+        "provenance", "schema_version", value=4
     ),
     "damaged header: provenance.schema_version": put_header(
         "provenance", "schema_version", value=10**400
     ),
-    "provenance.schema_version: Input should be 2": put_header(
+    "provenance.schema_version: Input should be 3": put_header(
         "provenance", "schema_version", value="1"
     ),
 }
+
+
+def put_at(name: str, place: int | tuple[int, int], value: float) -> Callable[[dict, dict], None]:
+    def change(arrays: dict, header: dict) -> None:
+        arrays[name] = arrays[name].copy()
+        arrays[name][place] = value
+
+    return change
+
+
+RESPONDING = responding(GRAPH, np.random.default_rng(3))  # 4 nodes, 5 rows of norms, 1 of a gate
+HOSTILE_RESPONSES = {
+    "it lacks constant, threshold, flows or the header": lambda a, h: h.pop("responses"),
+    "Of its responses it lacks constant, threshold, flows or the header": lambda a, h: a.pop(
+        "flows"
+    ),
+    "flows must have two dimensions": put("flows", np.zeros(10)),
+    r"flows must have shape \[10\], has \[9\]": put("flows", np.zeros((9, 1))),
+    r"flows of responses must have shape \(10, 1\), has \(10, 2\)": put("flows", np.zeros((10, 2))),
+    r"constant must have shape \[10\], has \[4\]": put("constant", np.zeros(4)),
+    "flow of responses is not finite": put_at("flows", (0, 0), np.nan),
+    "weight or flow of responses is not finite": put_at("weights.data", -1, np.inf),
+    "constant or threshold is infinite": put_at("constant", 0, np.inf),
+    "must come behind all other nodes": lambda a, h: [
+        put_at("kind", 0, 9)(a, h),
+        put_at("layer", 0, 0)(a, h),
+    ],
+    "An edge starts at a norm or a gate": put_at("weights.indices", -1, 4),
+    "Two rows of responses have the same id": lambda a, h: [
+        put_at("kind", 9, 7)(a, h),
+        put_at("layer", 9, 0)(a, h),
+        put_at("index", 9, 0)(a, h),
+    ],
+    "gate:0/1@3 is out of range: its position must be below 3": put_at("pos", 9, 3),
+    "The header names the norm of layer 0 at position 1, which has no row": lambda a, h: h[
+        "responses"
+    ]["norms"][0].update(pos=1),
+    "damaged header: responses.norms.0.mean_square": lambda a, h: h["responses"]["norms"][0].update(
+        mean_square=0.0
+    ),
+    "damaged header: responses.neurons.nonlinearity": lambda a, h: h["responses"]["neurons"].update(
+        nonlinearity="unheard of"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", sorted(HOSTILE_RESPONSES))
+def test_responses_that_break_the_format_are_refused(text: str, tmp_path: Path):
+    assert_same_graph(read(written(RESPONDING)), RESPONDING)
+    path = changed(tmp_path, HOSTILE_RESPONSES[text], RESPONDING)
+    with pytest.raises(GraphFileError, match=text):
+        read_graph(path)
 
 
 @pytest.mark.parametrize("text", sorted(HOSTILE))

@@ -241,6 +241,8 @@ def _rows(
     """Number of rows of all targets and of these features, by layer and swept position."""
     targets, places = sweeper.local.targets.covectors, sweeper.local.features.on_host
     rows = costs.table(targets.layer, targets.pos)
+    for part in sweeper.norms:
+        rows = rows + costs.table(part.covectors.layer, part.covectors.pos)
     return rows + costs.table(places.layer[features], places.pos[features])
 
 

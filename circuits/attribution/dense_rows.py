@@ -92,7 +92,10 @@ class DenseRows:
             for number in np.unique(level).tolist():
                 rows = np.flatnonzero(level == number)
                 some = slice(rows[0], rows[-1] + 1)
-                here = block[some, : self.weights[number].shape[1]]
+                width = self.weights[number].shape[1]
+                here = block[some, :width]
+                if here.shape[1] < width:  # what is behind all sources may read a lower layer
+                    here = torch.nn.functional.pad(here, (0, width - here.shape[1]))
                 self.weights[number] = torch.cat([self.weights[number], here])
                 self.nodes[number] = np.concatenate([self.nodes[number], nodes[rows]])
         except torch.OutOfMemoryError:

@@ -3,28 +3,27 @@
 One check replays the local replacement model: features, errors, constants and linear paths are
 added layer by layer to the embedding, through the frozen attention.  If anything is missing, the
 logits differ.
-
-Attention sinks are named in the header: models direct unused attention to one position, mostly the
-first, whose residual grows a hundredfold.  If it is BOS, it is a prefix position without features.
-If it is an ordinary token, its features are as large as its residual: they influence everything and
-reveal little about the prompt.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
-from circuits.attribution.local_replacement import LocalReplacement
+from circuits.attribution.local_replacement import LocalReplacement, attention_sinks
+from circuits.attribution.responses import Inner, sweep_inside
 from circuits.attribution.rows import CollectedRows, Sweeper
 from circuits.attribution.sources import Sources, node_table
-from circuits.attribution.targets import Targets
+from circuits.attribution.targets import ResponsePart, Targets
+from circuits.attribution.trace_settings import TraceSettings
 from circuits.features.active import ActiveFeatures, FeatureSource
 from circuits.features.labels import LABELS_PER_LAYER, output_tokens
 from circuits.machine import in_float64
@@ -38,6 +37,7 @@ from graphs.analysis.influence import ranks, resolved_share
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description, NodeKind, NodeTable
 from graphs.core.provenance import Checks, Provenance, Sink
+from graphs.core.responses import FrozenNorm, Responses
 
 # A row with a larger relative error violates conservation.  In bfloat16 correct rows are off by up
 # to 0.014 in Gemma 3 270M and SmolLM2-135M and by 0.084 in tiny random models (but for neurons near
@@ -47,9 +47,6 @@ TF32_LIMIT = 0.02  # rows swept in TF32 are off by up to 4e-4 in Gemma 3 270M, a
 # Relative difference of recorded logits from the model's own in float64.  transformers computes
 # RMSNorm in float32 and the recording does not, which accounts for up to 7e-7 (SmolLM2-135M).
 RECORDING_LIMIT = 1e-5
-# Of the residual's norm to the median.  Without BOS, the first token of SmolLM2-135M has 157 to
-# 234; no other token of it or of Gemma 3 270M has more than 12.
-LEAST_RATIO = 100.0
 
 
 def build_graph(
@@ -57,71 +54,167 @@ def build_graph(
     rows: CollectedRows,
     subject: Subject,
     source: FeatureSource,
-    settings: dict[str, Any],
-    labels: int,
+    settings: TraceSettings,
     progress: Progress = ignore_progress,
 ) -> AttributionGraph:
-    """The graph of these rows; `labels` of its features, the most influential, are labelled.
+    """The graph of these rows.
 
     Raises DamagedWeights for rows that overflow.
     """
-    local, sources = sweeper.local, sweeper.sources
+    local, sources, numbers = sweeper.local, sweeper.sources, _Numbers.of(sweeper)
     progress("check", 0, 1)
-    nodes, seed = _nodes(sources, local.targets)
-    influence = rows.influence(seed)
+    nodes, seed = _nodes(sources, local.targets, numbers.value)
+    whole_seed = np.concatenate([seed, np.zeros(rows.n_nodes - len(seed))])
+    influence = rows.influence(whole_seed)[: len(seed)]
     limit = CONSERVATION_LIMITS.get(local.frozen.dtype)
     if sweeper.attention.precision == Precision.TF32:
         limit = TF32_LIMIT
-    checks = _checks(nodes, seed, influence, rows, replay_difference(local, sources), local, limit)
+    progress("graph", 0, 1)
+    weights = rows.matrix()
+    progress("norms", 0, 1)
+    inner = None
+    if settings.inner_rows:
+        inner = sweep_inside(sweeper, rows, weights, whole_seed, settings.inner_rows)
+    residuals = np.array([*rows.residuals, *(inner.rows.residuals if inner else [])])
+    expanded = rows.expanded()[: len(seed)]
+    replayed = replay_difference(local, sources)
+    checks = _checks(nodes, seed, influence, expanded, residuals, replayed, local, limit)
     progress("label", 0, 1)
     columns = sources.feature_column
-    strongest = _strongest(local.features, influence[columns], labels)
+    strongest = _strongest(local.features, influence[columns], settings.labels)
     tokens = output_tokens(local.frozen, local.features, strongest, subject.spell)
     sinks = attention_sinks(local, influence[columns])
     progress("graph", 0, 1)
     return AttributionGraph(
         nodes=nodes,
-        weights=rows.matrix(),
+        weights=first_nodes(weights, len(nodes)),
         seed=seed,
-        dropped=rows.dropped(),
-        dropped_absolute=rows.dropped_absolute(),
-        expanded=rows.expanded(),
+        dropped=rows.dropped()[: len(nodes)],
+        dropped_absolute=rows.dropped_absolute()[: len(nodes)],
+        expanded=expanded,
         provenance=_provenance(subject, sweeper, settings, checks, sinks),
         output_tokens=dict(zip(columns[strongest].tolist(), tokens, strict=True)),
         descriptions=_descriptions(source, local.features, strongest),
+        responses=_responses(sweeper, rows, weights, numbers, inner),
     )
 
 
-def _nodes(sources: Sources, targets: Targets) -> tuple[NodeTable, Float[ndarray, " node"]]:
+class _Numbers(NamedTuple):
+    """Numbers of targets and of rows of the final norm, brought to the host by one copy."""
+
+    value: Float[ndarray, " target"]
+    constant: Float[ndarray, " target"]
+    norms: tuple[Float[ndarray, " row"], ...]  # values
+
+    @staticmethod
+    def of(sweeper: Sweeper) -> _Numbers:
+        targets, norms = sweeper.local.targets, sweeper.norms
+        columns = [targets.value, targets.constant, *(part.value for part in norms)]
+        ends = np.cumsum([len(column) for column in columns])[:-1]
+        value, constant, *rest = np.split(in_float64(torch.cat(columns)).numpy(), ends)
+        return _Numbers(value, constant, tuple(rest))
+
+
+def _nodes(
+    sources: Sources, targets: Targets, value: Float[ndarray, " target"]
+) -> tuple[NodeTable, Float[ndarray, " node"]]:
     """All nodes, sources first, and the seed of influence."""
-    table = node_table(
-        [
-            (
-                targets.kind,
-                -1,
-                targets.covectors.pos,
-                targets.index,
-                np.nan,
-                in_float64(targets.value).numpy(),
-            )
-        ]
-    )
+    table = node_table([(targets.kind, -1, targets.covectors.pos, targets.index, np.nan, value)])
     columns = zip(sources.nodes.columns().values(), table.columns().values(), strict=True)
     seed = np.concatenate([np.zeros(len(sources.nodes)), targets.covectors.weight])
     return NodeTable(*(np.concatenate(pair) for pair in columns)), seed
+
+
+def _responses(
+    sweeper: Sweeper,
+    rows: CollectedRows,
+    weights: csr_array,
+    numbers: _Numbers,
+    inner: Inner | None,
+) -> Responses:
+    """Rows of the final norm, and those inside the model if there are any."""
+    local, sources, count = sweeper.local, sweeper.sources, sweeper.n_explained
+    values, features = [*numbers.norms], local.features.numbers
+    parts, swept = [*sweeper.norms], [(rows, weights, count)]
+    flows = np.zeros((rows.n_nodes, 0))
+    if inner is not None:
+        parts += inner.parts
+        values += [in_float64(part.value).numpy() for part in inner.parts]
+        swept.append((inner.rows, inner.rows.matrix(), sources.first_column[-1]))
+        flows = np.concatenate(inner.flows)
+    constant, threshold = np.full(count, np.nan), np.full(count, np.nan)
+    reads_norm = np.array(local.features.reads_norm)[local.features.on_host.layer]
+    constant[sources.feature_column] = np.where(reads_norm, features.constant, np.nan)
+    reads_norm = local.targets.covectors.layer == local.frozen.n_layers
+    constant[len(sources.nodes) :] = np.where(reads_norm, numbers.constant, np.nan)
+    threshold[sources.feature_column] = features.threshold
+    return Responses(
+        norms=tuple(
+            _frozen_norm(part, value)
+            for part, value in zip(parts, values, strict=True)
+            if part.norm is not None
+        ),
+        neurons=None if inner is None else inner.neurons,
+        constant=np.concatenate([constant, *(_constants(part) for part in parts)]),
+        threshold=threshold,
+        nodes=_response_nodes(parts, values),
+        weights=csr_array(vstack([_rows_from(one, first, count) for _, one, first in swept])),
+        dropped=np.concatenate([one.dropped()[first:] for one, _, first in swept]),
+        dropped_absolute=np.concatenate(
+            [one.dropped_absolute()[first:] for one, _, first in swept]
+        ),
+        flows=flows,
+    )
+
+
+def _frozen_norm(part: ResponsePart, value: Float[ndarray, " row"]) -> FrozenNorm:
+    """The norm that a part has rows of; the first has its residual."""
+    norm, covectors = part.norm, part.covectors
+    assert norm is not None
+    assert norm.eps is not None
+    layer, width = int(covectors.layer[0]), len(norm.gain)
+    return FrozenNorm(
+        before=part.before,
+        layer=layer,
+        pos=int(covectors.pos[0]),
+        mean_square=float(value[0]) / width + norm.eps,
+        width=width,
+        dimensions=width - norm.centred,
+    )
+
+
+def _constants(part: ResponsePart) -> Float[ndarray, " row"]:
+    """Of the values of rows the parts that come from biases."""
+    return np.zeros(len(part)) if part.norm else in_float64(part.constant).numpy()
+
+
+def _response_nodes(parts: list[ResponsePart], values: list[ndarray]) -> NodeTable:
+    none = np.zeros(0, dtype=np.int64)
+    groups = [
+        (part.kind, part.covectors.layer, part.covectors.pos, part.index, np.nan, value)
+        for part, value in zip(parts, values, strict=True)
+    ]
+    return node_table(groups or [(NodeKind.NORM, none, none, none)])
+
+
+def _rows_from(weights: csr_array, first: int, count: int) -> csr_array:
+    """Rows from `first` on, over the first nodes; no other has weights into them."""
+    start = weights.indptr[first]
+    parts = (weights.data[start:], weights.indices[start:], weights.indptr[first:] - start)
+    return csr_array(parts, shape=(weights.shape[0] - first, count))
 
 
 def _checks(
     nodes: NodeTable,
     seed: Float[ndarray, " node"],
     influence: Float[ndarray, " node"],
-    rows: CollectedRows,
+    expanded: Bool[ndarray, " node"],
+    residuals: Float[ndarray, " row"],
     replayed: float,
     local: LocalReplacement,
     limit: float | None,
 ) -> Checks:
     frozen = local.frozen
-    residuals, expanded = np.array(rows.residuals), rows.expanded()
     if not np.all(np.isfinite(residuals)):
         raise DamagedWeights(
             f"Rows of the graph overflow {frozen.dtype} because weights are too large: use --dtype "
@@ -172,31 +265,6 @@ def replay(local: LocalReplacement, sources: Sources) -> Float[Tensor, "pos d_mo
     return residual
 
 
-def attention_sinks(
-    local: LocalReplacement, influence: Float[ndarray, " feat"]
-) -> tuple[Sink, ...]:
-    """The sinks behind the prefix; `influence` is that of the features.
-
-    Residuals are those that the MLPs read, compared with the median over positions of each layer.
-    """
-    recording, features = local.recording, local.features
-    norms = torch.stack([block.mlp_residual.float().norm(dim=1) for block in recording.blocks])
-    # Of two middle values the lower: two tokens suffice.
-    median = norms.median(1, keepdim=True).values
-    ratios, layers = torch.where(median > 0, norms / median, 0.0).cpu().max(0)
-    pos, total = features.on_host.pos, float(influence.sum())
-    return tuple(
-        Sink(
-            pos=at,
-            layer=int(layers[at]),
-            ratio=float(ratios[at]),
-            influence=float(influence[pos == at].sum()) / total if total > 0 else 0.0,
-        )
-        for at in range(recording.prompt.n_prefix, len(recording.prompt))
-        if ratios[at] > LEAST_RATIO
-    )
-
-
 def _strongest(
     features: ActiveFeatures, influence: Float[ndarray, " feat"], count: int
 ) -> Int[ndarray, " chosen"]:
@@ -223,7 +291,7 @@ def _descriptions(
 def _provenance(
     subject: Subject,
     sweeper: Sweeper,
-    settings: dict[str, Any],
+    settings: TraceSettings,
     checks: Checks,
     sinks: tuple[Sink, ...],
 ) -> Provenance:
@@ -241,6 +309,28 @@ def _provenance(
         opening=prompt.opening,
         sinks=sinks,
         targets=local.targets.described,
-        settings=settings,
+        settings=_header_settings(settings),
         checks=checks,
     )
+
+
+def first_nodes(weights: csr_array, count: int) -> csr_array:
+    """The rows and columns of the first nodes, on which no other column has weights."""
+    end = weights.indptr[count]
+    parts = (weights.data[:end], weights.indices[:end], weights.indptr[: count + 1])
+    return csr_array(parts, shape=(count, count))
+
+
+def _header_settings(settings: TraceSettings) -> dict[str, Any]:
+    """The settings as a graph's header has them."""
+    targets = settings.targets
+    return {
+        **asdict(settings.expansion),
+        "position": targets.position,
+        "probability_mass": targets.probability_mass,
+        "max_logits": targets.max_logits,
+        "tokens": list(targets.tokens),
+        "against": targets.against,
+        "labels": settings.labels,
+        "inner_rows": settings.inner_rows,
+    }

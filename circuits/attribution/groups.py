@@ -21,12 +21,12 @@ ENDS = 32  # positions at which a group may end, at most
 
 
 def groups_of(
-    layers: Int[ndarray, " row"],
+    levels: Int[ndarray, " row"],
     pos: Int[ndarray, " row"],
     frozen: FrozenModel,
     most_bytes: int,
 ) -> list[Int[ndarray, " member"]]:
-    """Targets that are swept together, each group by layer from the top.
+    """Targets that are swept together, each group by level from the top.
 
     `most_bytes`: of the covectors of a group, and of what attention makes of them.
     """
@@ -34,7 +34,7 @@ def groups_of(
     if len(ends) > ENDS:
         ends = np.unique(np.quantile(pos, np.linspace(0, 1, ENDS + 1)[1:], method="higher"))
     bucket = np.searchsorted(ends, pos)
-    crossed = np.bincount(bucket, weights=layers + 1.0, minlength=len(ends))
+    crossed = np.bincount(bucket, weights=levels / 2 + 1.0, minlength=len(ends))
     before = np.concatenate([[0.0], crossed.cumsum()])
     launch = LAUNCHES * frozen.n_layers * LAUNCH
     best, start = np.zeros(len(ends) + 1), np.zeros(len(ends) + 1, dtype=int)
@@ -48,7 +48,7 @@ def groups_of(
     while end:
         rows = np.flatnonzero((bucket >= start[end]) & (bucket < end))
         most = max(1, int(most_bytes / _bytes(frozen, int(ends[end - 1]) + 1)))
-        rows = rows[np.argsort(-layers[rows], kind="stable")]
+        rows = rows[np.argsort(-levels[rows], kind="stable")]
         groups += [rows[at : at + most] for at in range(0, len(rows), most)]
         end = int(start[end])
     return groups

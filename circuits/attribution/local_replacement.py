@@ -3,6 +3,11 @@
 The term is from "Circuit tracing: revealing computational graphs in language models" (Ameisen et
 al., 2025): the model as it ran on one prompt, with features in the place of its MLPs, attention
 patterns and norm denominators frozen, and reconstruction errors added.
+
+Models direct unused attention to one position, a sink, mostly the first, whose residual grows a
+hundredfold.  If it is BOS, it is a prefix position without features.  If it is an ordinary token,
+its features are as large as its residual: they influence everything and reveal little about the
+prompt.
 """
 
 from __future__ import annotations
@@ -26,7 +31,11 @@ from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
 from circuits.recording.record import Recording, record
 from graphs.core.brief import Brief
+from graphs.core.provenance import Sink
 
+# Of the residual's norm to the median.  Without BOS, the first token of SmolLM2-135M has 157 to
+# 234; no other token of it or of Gemma 3 270M has more than 12.
+LEAST_RATIO = 100.0
 SHORT = 8  # a prefix of an eighth of the prompt
 
 
@@ -108,3 +117,28 @@ def require_sound(local: LocalReplacement, finite: dict[int, Bool[Tensor, ""]]) 
                 f"The output of {local.features.identity.name!r} at layer {layer} overflows: its "
                 "weights are damaged or not meant for this model."
             )
+
+
+def attention_sinks(
+    local: LocalReplacement, influence: Float[ndarray, " feat"]
+) -> tuple[Sink, ...]:
+    """The sinks behind the prefix; `influence` is that of the features.
+
+    Residuals are those that the MLPs read, compared with the median over positions of each layer.
+    """
+    recording, features = local.recording, local.features
+    norms = torch.stack([block.mlp_residual.float().norm(dim=1) for block in recording.blocks])
+    # Of two middle values the lower: two tokens suffice.
+    median = norms.median(1, keepdim=True).values
+    ratios, layers = torch.where(median > 0, norms / median, 0.0).cpu().max(0)
+    pos, total = features.on_host.pos, float(influence.sum())
+    return tuple(
+        Sink(
+            pos=at,
+            layer=int(layers[at]),
+            ratio=float(ratios[at]),
+            influence=float(influence[pos == at].sum()) / total if total > 0 else 0.0,
+        )
+        for at in range(recording.prompt.n_prefix, len(recording.prompt))
+        if ratios[at] > LEAST_RATIO
+    )

@@ -42,9 +42,9 @@ def plain_rows(local: LocalReplacement, targets: Covectors) -> Float[Tensor, "ro
     errors: list[Tensor] = []
     linear = [torch.zeros_like(covector) for _ in range(frozen.n_layers)]  # by the layer read
 
-    def add_targets(layer: int) -> None:
+    def add_targets(layer: int, *, entering: bool = False) -> None:
         """Add the covectors of targets that read the residual there."""
-        here = np.flatnonzero(targets.layer == layer)
+        here = np.flatnonzero(targets.level == 2 * layer - entering)
         covector[here, targets.pos[here]] += targets.covector[here]
 
     add_targets(frozen.n_layers)
@@ -68,6 +68,7 @@ def plain_rows(local: LocalReplacement, targets: Covectors) -> Float[Tensor, "ro
         if frozen.parallel:
             covector += linear[layer]
             add_targets(layer)
+        add_targets(layer, entering=True)
     inputs = [(covector * vectors).sum(2) for vectors in recording.inputs]
     columns = [*inputs, biases]
     for layer, error in enumerate(errors):

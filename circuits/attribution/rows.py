@@ -12,7 +12,7 @@ the signed and the absolute sum, so that conservation can be checked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -23,11 +23,13 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from circuits.attribution.attention_flows import AttentionFlows
 from circuits.attribution.dense_rows import DenseRows
 from circuits.attribution.groups import groups_of
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.sources import Sources, build_sources
 from circuits.attribution.sweep import ForwardPrefix, blocks_of, build_forward_prefix, sweep_block
+from circuits.attribution.targets import ResponsePart, Targets
 from circuits.attribution.trace_settings import Expansion
 from circuits.machine import (
     WorkingMemory,
@@ -173,6 +175,17 @@ class RowTargets(Brief):
     values: Float[Tensor, " row"]  # what each row must sum to
     constants: Float[Tensor, " row"]  # part of it that goes to the bias of the layer that is read
 
+    @staticmethod
+    def of(parts: Sequence[Targets | ResponsePart], first: int) -> RowTargets:
+        """All of these, whose nodes begin at `first`."""
+        values = torch.cat([part.value for part in parts])
+        return RowTargets(
+            covectors=Covectors.joined([part.covectors for part in parts]),
+            nodes=np.arange(first, first + len(values)),
+            values=values,
+            constants=torch.cat([part.constant for part in parts]),
+        )
+
     def take(self, rows: Int[ndarray, " kept"]) -> RowTargets:
         """Only these, in this order."""
         place = on_device(rows, self.values.device)
@@ -189,6 +202,8 @@ class Sweeper:
     sources: Sources
     working: WorkingMemory
     forward_prefix: ForwardPrefix = field(default_factory=ForwardPrefix)
+    norms: tuple[ResponsePart, ...] = ()  # of the final norm, swept with the targets
+    flows: AttentionFlows | None = None  # of the rows, where they are wanted
 
     def split_at(self, split: int) -> Sweeper:
         """The same with sources below a layer pushed forward to it; 0: none."""
@@ -196,10 +211,14 @@ class Sweeper:
         return replace(self, forward_prefix=build_forward_prefix(*parts))
 
     def add_targets(self, rows: CollectedRows) -> None:
-        """Sweep what the graph explains into `rows`."""
-        own = self.local.targets
-        nodes = np.arange(self.sources.first_column[-1], rows.n_nodes)
-        self.add(RowTargets(own.covectors, nodes, own.value, own.constant), rows, lambda _: None)
+        """Sweep what the graph explains into `rows`, and behind it the rows of the final norm."""
+        parts, first = [self.local.targets, *self.norms], self.sources.first_column[-1]
+        self.add(RowTargets.of(parts, first), rows, lambda _: None)
+
+    @property
+    def n_explained(self) -> int:
+        """Number of nodes of the graph: sources, and targets behind them."""
+        return self.sources.first_column[-1] + len(self.local.targets.described)
 
     def add_features(
         self, chosen: Int[ndarray, " row"], rows: CollectedRows, on_swept: OnSwept
@@ -233,7 +252,7 @@ class Sweeper:
 
         def work(block: ndarray) -> ThinRows:
             some = targets.take(block)
-            weights = self._sweep(some.covectors)
+            weights = self._sweep(some)
             self._add_constants(some, weights)
             return thin(exact(weights).cpu().numpy(), rows.kept_share)
 
@@ -246,7 +265,7 @@ class Sweeper:
     def _add_dense(self, targets: RowTargets, rows: DenseRows, on_swept: OnSwept) -> None:
         """In blocks that an accelerator holds, of few large groups: everything stays there."""
         layers, done = targets.covectors.layer, 0
-        order = np.argsort(-layers, kind="stable")
+        order = np.argsort(-targets.covectors.level, kind="stable")
         while done < len(order):
             width = self.sources.columns_below(int(layers[order[done]]))
             number = max(4, targets.values.element_size())  # rows are kept in float32 at least
@@ -261,24 +280,29 @@ class Sweeper:
                 on_swept(done)
 
     def _add_block(self, targets: RowTargets, rows: DenseRows) -> None:
-        """Sweep targets, sorted by layer from the top; what is not kept of them is let go."""
+        """Sweep targets, sorted by level from the top; what is not kept of them is let go."""
         covectors, device = targets.covectors, targets.values.device
         width = self.sources.columns_below(int(covectors.layer[0]))
         block = exact(targets.values).new_zeros(len(covectors.layer), width)
         split = self.attention.precision == Precision.SPLIT
         most = self.working.size // (SPLIT_PARTS if split else PARTS)
         pos = covectors.pos - self.sources.first
-        for group in groups_of(covectors.layer, pos, self.local.frozen, most):
-            weights = self._sweep(covectors.take(group))
+        for group in groups_of(covectors.level, pos, self.local.frozen, most):
+            weights = self._sweep(targets.take(group))
             place = on_device(group, device)
             block[:, : weights.shape[1]].index_copy_(0, place, exact(weights))
         self._add_constants(targets, block)
         working = self.working.size // PARTS
         rows.add(targets.nodes, covectors.layer, block, exact(targets.values), working)
 
-    def _sweep(self, covectors: Covectors) -> Float[Tensor, "row column"]:
+    def _sweep(self, targets: RowTargets) -> Float[Tensor, "row column"]:
         parts = (self.local.frozen, self.attention, self.sources, self.forward_prefix)
-        return sweep_block(*parts, covectors)
+        if self.flows is None:
+            return sweep_block(*parts, targets.covectors)
+        flows = self.flows.block(len(targets.nodes))
+        weights = sweep_block(*parts, targets.covectors, flows)
+        self.flows.add(targets.nodes, flows)
+        return weights
 
     def _add_constants(self, targets: RowTargets, weights: Float[Tensor, "row column"]) -> None:
         """Add each target's constant to the bias of the layer that it reads, in place."""
@@ -338,13 +362,17 @@ def most_rows(settings: Expansion, n_features: int) -> int:
     return n_features if settings.everything else min(settings.max_features, n_features)
 
 
-def no_rows(sweeper: Sweeper, kept_share: float) -> CollectedRows:
-    """Where the rows of a trace are collected: with the model, on an accelerator."""
+def no_rows(sweeper: Sweeper, kept_share: float, behind: int | None = None) -> CollectedRows:
+    """Where rows are collected: with the model, on an accelerator.
+
+    `behind`: number of nodes behind the sources, by default targets and rows of the final norm.
+    """
     sources, targets = sweeper.sources, sweeper.local.targets
+    if behind is None:
+        behind = len(targets.described) + sum(map(len, sweeper.norms))
     if is_accelerator(sweeper.local.frozen.device):
-        return DenseRows(sources, len(targets.described), kept_share, exact(targets.value))
-    n_nodes = sources.first_column[-1] + len(targets.described)
-    return SparseRows(n_nodes, kept_share, sources.feature_column)
+        return DenseRows(sources, behind, kept_share, exact(targets.value))
+    return SparseRows(sources.first_column[-1] + behind, kept_share, sources.feature_column)
 
 
 def upcoming(
@@ -359,9 +387,11 @@ def upcoming(
     if settings.everything or (settings.tolerance <= 0 and pending <= budget):
         return np.flatnonzero(~expanded), pending
     seed = np.zeros(rows.n_nodes)
-    seed[sweeper.sources.first_column[-1] :] = sweeper.local.targets.covectors.weight
+    behind = slice(sweeper.sources.first_column[-1], sweeper.n_explained)
+    seed[behind] = sweeper.local.targets.covectors.weight
     order, unresolved = rows.leading(seed, expanded, budget)
-    size = min(len(order), max(FIRST_ROUND, GROWTH * len(rows)))
+    norms = rows.n_nodes - sweeper.n_explained
+    size = min(len(order), max(FIRST_ROUND, GROWTH * (len(rows) - norms)))
     return order, size if unresolved > settings.tolerance else 0
 
 

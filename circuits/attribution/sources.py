@@ -305,7 +305,7 @@ def _nodes(frozen: FrozenModel, recording: Recording, features: ActiveFeatures) 
         parts.append((NodeKind.POSITION, none, pos, none))
     parts.append((NodeKind.BIAS, np.arange(frozen.n_layers + 1), none, none))
     places = features.on_host
-    activation, value = features.numbers
+    activation, value = features.numbers[:2]
     for layer in range(frozen.n_layers):
         here = features.read_at(layer)
         columns = (places.pos, places.index, activation, value)

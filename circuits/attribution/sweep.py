@@ -40,6 +40,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from circuits.attribution.attention_flows import BlockFlows
 from circuits.attribution.sources import Sources
 from circuits.machine import each_block, on_device
 from circuits.model.frozen import Covectors, FrozenModel
@@ -92,9 +93,10 @@ def blocks_of(
     Targets below `split` never share a block with those that stop there.
     """
     pos, layer = (targets.pos - sources.first).tolist(), targets.layer.tolist()
+    level = targets.level.tolist()
     largest = block_positions(sum(pos) + len(pos), workers)
     most_rows = max(1, BLOCK_WEIGHTS // len(sources.nodes))
-    order = sorted(range(len(pos)), key=lambda row: (layer[row] < split, pos[row], -layer[row]))
+    order = sorted(range(len(pos)), key=lambda row: (layer[row] < split, pos[row], -level[row]))
     low = next((i for i, row in enumerate(order) if layer[row] < split), len(order))
     blocks = [
         block
@@ -107,7 +109,7 @@ def blocks_of(
         return crossed * (pos[rows[-1]] + 1)
 
     blocks.sort(key=cost, reverse=True)
-    return [np.array(sorted(rows, key=lambda row: -layer[row])) for rows in blocks]
+    return [np.array(sorted(rows, key=lambda row: -level[row])) for rows in blocks]
 
 
 def block_positions(total: int, workers: int) -> int:
@@ -141,11 +143,14 @@ def sweep_block(
     sources: Sources,
     forward_prefix: ForwardPrefix,
     targets: Covectors,
+    flows: BlockFlows | None = None,
 ) -> Float[Tensor, "row column"]:
-    """Rows of direct effects of one block, whose targets are sorted by layer from the top.
+    """Rows of direct effects of one block, whose targets are sorted by level from the top.
 
-    Columns are those of `sources`, up to the last that affects any target of the block.
+    Columns are those of `sources`, up to the last that affects any target of the block.  What flows
+    through attention goes to `flows`.
     """
+    levels = targets.level.tolist()
     layers, n_pos = targets.layer.tolist(), int(targets.pos.max()) - sources.first + 1
     pos = on_device(targets.pos - sources.first, targets.covector.device)
     rows = targets.covector.new_zeros(len(layers), sources.columns_below(layers[0]))
@@ -155,21 +160,24 @@ def sweep_block(
     to_lower: dict[int, list[Tensor]] = {}  # what came through skips, by the layer that they read
     for layer in reversed(range(bottom, min(layers[0] + 1, frozen.n_layers))):
         entering = sources.layers[layer]
-        above = covector[: bisect_left(layers, -layer, key=lambda target: -target)]
+        above = covector[: bisect_left(levels, -2 * layer, key=lambda target: -target)]
         entering.tiles.read(above, rows)
         for read, path in entering.linear.items():
             to_lower.setdefault(read, []).append(path.transpose(above, sources.first))
         through_mlp = to_lower.pop(layer, [])
         # Where attention and MLP read the same residual, targets of this layer join below both.
-        at_layer = bisect_right(layers, -layer, key=lambda target: -target)
+        at_layer = bisect_right(levels, -2 * layer, key=lambda target: -target)
         joined = above if frozen.parallel else covector[:at_layer]
         if not frozen.parallel:
             _add(through_mlp, above)
         entering.read_attention_constant(joined, rows)
         if len(joined):
+            before = joined.clone() if flows is not None else joined
             at_prefix = attention.pull_back(layer, joined, pos[: len(joined)], crossed)
             sources.prefix.read(layer, at_prefix, rows)
             crossed = len(joined)
+            if flows is not None:
+                flows.read(layer, joined - before)
         if frozen.parallel:
             _add(through_mlp, above)
     if bottom:

@@ -4,6 +4,9 @@ A logit's direction is its unembedding row less the mean row over the vocabulary
 softcap, so that adding the same number to all logits changes nothing; its value is the logit
 less the mean logit.  The mean row is one vector: no second copy of the unembedding is made.
 Probabilities are the model's own, after the cap.
+
+Beside the targets a sweep has rows of the final norm that these read: of its residual x, centred as
+the norm centres it, and of covectors drawn at random (`graphs.core.responses`).
 """
 
 from __future__ import annotations
@@ -19,12 +22,19 @@ from torch import Tensor
 
 from circuits.attribution.trace_settings import Direction, TargetSettings
 from circuits.machine import in_float64, on_device
-from circuits.model.frozen import Covectors, FrozenModel
+from circuits.model.frozen import Covectors, FrozenModel, Norm
 from circuits.model.prompt import TargetError
 from circuits.recording.record import Recording
 from graphs.core.brief import Brief
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Target
+from graphs.core.responses import Before
+
+# Random covectors of the final norm: of |δ|², K of them miss √(2 / K), three tenths with 24.  Fewer
+# in a small trace: rows of the final norm cost more than most, and all are to cost a twentieth.
+# More where rows inside the model are asked for too, which cost what they cost.
+MOST_RANDOM, LEAST_RANDOM, SHARE, BESIDE_INNER = 24, 4, 0.03, 64
+SEED = 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -204,17 +214,89 @@ def _direction_targets(
 
 
 def _concatenate(parts: list[Targets]) -> Targets:
-    columns = [part.covectors for part in parts]
     return Targets(
-        covectors=Covectors(
-            layer=np.concatenate([part.layer for part in columns]),
-            pos=np.concatenate([part.pos for part in columns]),
-            covector=torch.cat([part.covector for part in columns]),
-            weight=np.concatenate([part.weight for part in columns]),
-        ),
+        covectors=Covectors.joined([part.covectors for part in parts]),
         kind=parts[0].kind,
         index=np.concatenate([part.index for part in parts]),
         value=torch.cat([part.value for part in parts]),
         constant=torch.cat([part.constant for part in parts]),
         described=tuple(target for part in parts for target in part.described),
     )
+
+
+@dataclass(frozen=True, repr=False)
+class ResponsePart(Brief):
+    """Rows of a norm at one position, or of gates of one layer (`graphs.core.responses`)."""
+
+    kind: NodeKind
+    covectors: Covectors
+    index: Int[ndarray, " row"]
+    value: Float[Tensor, " row"]  # what each row must sum to
+    constant: Float[Tensor, " row"]  # part of it that comes from biases
+    norm: Norm | None = None
+    before: Before = "mlp"  # what the norm is in front of
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def random_covectors(n_rows: int) -> int:
+    """How many a trace of so many rows affords for each final norm."""
+    return min(MOST_RANDOM, max(LEAST_RANDOM, round(SHARE * n_rows) - 1))
+
+
+def final_norms(
+    frozen: FrozenModel, recording: Recording, targets: Covectors, count: int
+) -> tuple[ResponsePart, ...]:
+    """Rows of the final norm wherever a target reads it, of so many random covectors at each."""
+    norm, layer = frozen.final_norm, frozen.n_layers
+    if norm.eps is None:
+        return ()
+    drawn = on_device(_orthonormal(norm, count), frozen.device, frozen.dtype)
+    residual = recording.final_residual
+    return tuple(
+        norm_rows("unembedding", norm, layer, pos, residual[pos], drawn)
+        for pos in np.unique(targets.pos[targets.layer == layer]).tolist()
+    )
+
+
+def norm_rows(
+    before: Before,
+    norm: Norm,
+    layer: int,
+    pos: int,
+    residual: Float[Tensor, " d_model"],
+    more: Float[Tensor, "row d_model"],
+    *,
+    entering: bool = False,
+) -> ResponsePart:
+    """Rows of the residual that a norm reads at one position, and of more covectors.
+
+    `entering`: whether it is the residual that enters a layer (`Covectors`).
+    """
+    covector = torch.cat([norm.centre(residual)[None], more])
+    index = np.arange(len(covector))
+    value = covector @ residual
+    return ResponsePart(
+        kind=NodeKind.ATTENTION_NORM if before == "attention" else NodeKind.NORM,
+        covectors=Covectors(
+            layer=np.full_like(index, layer),
+            pos=np.full_like(index, pos),
+            covector=covector,
+            weight=np.zeros(len(index)),
+            entering=np.full(len(index), True) if entering else None,
+        ),
+        index=index,
+        value=value,
+        constant=torch.zeros_like(value),
+        norm=norm,
+        before=before,
+    )
+
+
+def _orthonormal(norm: Norm, count: int) -> Float[ndarray, "row d_model"]:
+    """Random covectors among those that the norm can read, the same on every device."""
+    width = len(norm.gain)
+    mean = np.ones((int(norm.centred), width))
+    drawn = np.random.default_rng(SEED).standard_normal((min(count, width - len(mean)), width))
+    return np.linalg.qr(np.concatenate([mean, drawn]).T).Q.T[len(mean) :]

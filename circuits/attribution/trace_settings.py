@@ -52,5 +52,7 @@ class TraceSettings:
     targets: TargetSettings = field(default_factory=TargetSettings)
     expansion: Expansion = field(default_factory=Expansion)
     labels: int = 256  # most influential features to label; some of each layer always are
+    # Rows of norms and gates inside the model, at most, for predictions where these run.
+    inner_rows: int = 0
     precision: Precision = Precision.IEEE  # of the sweep's products in float32
     memory: int | None = None  # bytes to hold at most where the model is; None: what is free

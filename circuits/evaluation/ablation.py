@@ -69,12 +69,6 @@ class Ablation:
         found[random_like(self.layer, np.flatnonzero(chosen), generator)] = True
         return found
 
-    def change_keeping(
-        self, kept: list[Bool[ndarray, " feat"]], progress: Progress
-    ) -> Float[ndarray, " set"]:
-        """Change of the targets' value, weighted by the seed, if only these features are kept."""
-        return self.change(self.ablated([~some for some in kept], progress))
-
     def ablated(
         self, sets: list[Bool[ndarray, " feat"]], progress: Progress = ignore_progress
     ) -> Outcomes:
@@ -90,9 +84,16 @@ class Ablation:
 
     def change(self, outcomes: Outcomes) -> Float[ndarray, " set"]:
         """Change of the targets' value, weighted by the seed."""
+        return self._weighted(outcomes.measured)
+
+    def predicted_change(self, outcomes: Outcomes) -> Float[ndarray, " set"]:
+        """The same as the graph predicts it; nan where it does not."""
+        return self._weighted(outcomes.predicted)
+
+    def _weighted(self, changes: Float[ndarray, "set node"]) -> Float[ndarray, " set"]:
         graph = self.experiment.graph
         targets = graph.target_rows()
-        return outcomes.measured[:, targets] @ graph.seed[targets] / graph.seed[targets].sum()
+        return changes[:, targets] @ graph.seed[targets] / graph.seed[targets].sum()
 
 
 def random_like(

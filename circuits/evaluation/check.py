@@ -10,7 +10,7 @@ from importlib.metadata import version
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from circuits.evaluation.ablation import Ablation
@@ -28,9 +28,19 @@ from graphs.analysis.prune import prune
 from graphs.core.graph import AttributionGraph, row_sizes
 from graphs.core.nodes import NodeKind
 from graphs.core.regime import Regime
-from graphs.core.report import KS, CurveReport, EffectReport, Receivers, Report, StrongestReport
+from graphs.core.report import (
+    KS,
+    CurveReport,
+    EffectReport,
+    Order,
+    Receivers,
+    Report,
+    StrongestReport,
+)
 from graphs.interventions.changes import Change, Intervention
-from graphs.interventions.reporting import areas, effect_report, set_report
+from graphs.interventions.permuted import with_permuted_edges
+from graphs.interventions.predict import predict
+from graphs.interventions.reporting import areas, effect_report, running_report, set_report
 
 
 def check(
@@ -54,6 +64,7 @@ def check(
     report = Report(
         generator=f"headwater {version('headwater')}",
         rows=rows_report(experiment),
+        running=running_report(experiment.graph),
         effects=_effects(features, settings, progress),
         replacement=replaced,
     )
@@ -76,27 +87,53 @@ def _effects(
     found: list[EffectReport] = []
     for regime in Regime:
         outcomes = intervene(experiment, interventions, regime, progress=progress)
-        found.extend(effect_reports(graph, outcomes))
+        found.extend(effect_reports(graph, outcomes, settings.permutations, settings.seed))
     return tuple(found)
 
 
-def effect_reports(graph: AttributionGraph, outcomes: Outcomes) -> tuple[EffectReport, ...]:
-    """Predicted and measured effects at the targets, and at features predicted to change."""
+def effect_reports(
+    graph: AttributionGraph, outcomes: Outcomes, permutations: int = 0, seed: int = 0
+) -> tuple[EffectReport, ...]:
+    """Predicted and measured effects at the targets, and at features predicted to change.
+
+    The null is what so many graphs with permuted edges predict of the same effects, where anything
+    runs.
+    """
     inner = graph.nodes.is_kind(NodeKind.FEATURE) & graph.expanded
     receivers: dict[Receivers, Int[ndarray, " node"]] = {
         "targets": graph.target_rows(),
         "features": np.flatnonzero(inner),
     }
     found: list[EffectReport] = []
+    orders: dict[Order, ndarray] = {
+        "first": outcomes.predicted,
+        "full": outcomes.predicted_in_full,
+    }
+    drawn = _permuted(graph, outcomes, permutations, seed)
     for on, rows in receivers.items():
-        predicted, measured = outcomes.predicted[:, rows], outcomes.measured[:, rows]
-        has_prediction = np.isfinite(predicted) & ((predicted != 0) | (on == "targets"))
-        if np.any(has_prediction):
-            measured, dropped = measured[has_prediction], _dropped(graph, rows)
-            found.append(
-                effect_report(outcomes.regime, on, predicted[has_prediction], measured, dropped)
-            )
+        first = outcomes.predicted[:, rows]
+        has_prediction = np.isfinite(first) & ((first != 0) | (on == "targets"))
+        if not np.any(has_prediction):
+            continue
+        measured, dropped = outcomes.measured[:, rows][has_prediction], _dropped(graph, rows)
+        for order, every in orders.items():
+            if order == "first" or outcomes.regime != Regime.FROZEN:  # else they are the same
+                predicted = every[:, rows][has_prediction]
+                null = [one[:, rows][has_prediction] for one in drawn if order == "first"]
+                parts = (outcomes.regime, on, predicted, measured, dropped, order, null)
+                found.append(effect_report(*parts))
     return tuple(found)
+
+
+def _permuted(
+    graph: AttributionGraph, outcomes: Outcomes, permutations: int, seed: int
+) -> list[Float[ndarray, "intervention node"]]:
+    """The same effects as graphs with permuted edges predict them."""
+    if outcomes.regime == Regime.FROZEN:
+        return []
+    generator = np.random.default_rng(seed)
+    drawn = (with_permuted_edges(graph, generator) for _ in range(permutations))
+    return [predict(one, outcomes.interventions, outcomes.through) for one in drawn]
 
 
 def _dropped(graph: AttributionGraph, rows: Int[ndarray, " node"]) -> float:
@@ -122,20 +159,36 @@ def _sets(features: Ablation, settings: CheckSettings, progress: Progress) -> di
     left = [_first(order, count) for order in orders for count in counts.tolist()]
     nothing = np.zeros(len(features), dtype=bool)
     kept = [nothing, circuit, ~circuit, *random_sets, *(~one for one in random_sets), *left]
-    value = features.change_keeping(kept, progress)
+    outcomes = features.ablated([~some for some in kept], progress)
+    value = features.change(outcomes)
     if not value[0] < 0:
         return {}  # all features together do not promote the targets: no shares
-    share = 1 - value / value[0]
+    share, predicted = 1 - value / value[0], features.predicted_change(outcomes)
+    known = bool(np.all(np.isfinite(predicted)) and predicted[0] < 0)
+    foreseen = 1 - predicted / predicted[0] if known else None
     n, start = settings.random_sets, 3 + 2 * settings.random_sets
     curves = share[start:].reshape(len(orders), len(counts))
     cpr, cmd = zip(*(areas(counts / len(features), curve) for curve in curves), strict=True)
     size = int(circuit.sum())
     return {
-        "sufficiency": set_report(size, float(share[1]), share[3 : 3 + n]),
-        "necessity": set_report(size, 1 - float(share[2]), 1 - share[3 + n : 3 + 2 * n]),
+        "sufficiency": set_report(
+            size,
+            float(share[1]),
+            share[3 : 3 + n],
+            None if foreseen is None else float(foreseen[1]),
+        ),
+        "necessity": set_report(
+            size,
+            1 - float(share[2]),
+            1 - share[3 + n : 3 + 2 * n],
+            None if foreseen is None else 1 - float(foreseen[2]),
+        ),
         "curve": CurveReport(
             shares=tuple((counts / len(features)).tolist()),
             faithfulness=tuple(curves[0].tolist()),
+            predicted=None
+            if foreseen is None
+            else tuple(foreseen[start : start + len(counts)].tolist()),
             cpr=cpr[0],
             cmd=cmd[0],
             random_cpr=float(np.mean(cpr[1:])),

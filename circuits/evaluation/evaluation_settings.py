@@ -26,6 +26,7 @@ class CheckSettings:
     strongest: int = 20  # features of largest total effect, ablated together
     random_sets: int = 20  # for each set of features that is tested
     random_orders: int = 5  # for the curve
+    permutations: int = 5  # of the graph's edges, for the null of predicted effects
     prune: PruneSettings = field(
         default_factory=PruneSettings
     )  # selects an unpruned graph's circuit

@@ -106,7 +106,7 @@ def _values(experiment: Experiment) -> float:
     graph, features = experiment.graph, experiment.local.features
     rows = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
     own = experiment.row[rows]
-    activation, value = features.numbers
+    activation, value = features.numbers[:2]
     of_targets = in_float64(experiment.local.targets.value).numpy()
     pairs = (
         (graph.nodes.activation[rows], activation[own]),

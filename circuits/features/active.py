@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -148,6 +148,15 @@ class LinearPath(Protocol):
         ...
 
 
+class Numbers(NamedTuple):
+    """Columns of `ActiveFeatures` as arrays."""
+
+    activation: Float[ndarray, " feat"]
+    value: Float[ndarray, " feat"]
+    constant: Float[ndarray, " feat"]
+    threshold: Float[ndarray, " feat"]
+
+
 @dataclass(frozen=True, repr=False)
 class ActiveFeatures(Brief):
     """The active features of one prompt: one row each, sorted by (layer, pos, index)."""
@@ -158,7 +167,9 @@ class ActiveFeatures(Brief):
     activation: Float[Tensor, " feat"]  # after the nonlinearity
     value: Float[Tensor, " feat"]  # pre-activation; neurons: the activation
     constant: Float[Tensor, " feat"]  # part of value that comes from biases
+    threshold: Float[Tensor, " feat"]  # value at or below which a feature is off; nan: none
     reach: tuple[int, ...]  # by layer: the last that its features write to; the first is their own
+    reads_norm: tuple[bool, ...]  # by layer: whether its features read through a norm
     rows: Rows
     identity: DictionaryIdentity
     found: int  # active features before any selection
@@ -172,10 +183,10 @@ class ActiveFeatures(Brief):
         return Places(*on_host(self.layer, self.pos, self.index))
 
     @cached_property
-    def numbers(self) -> tuple[Float[ndarray, " feat"], Float[ndarray, " feat"]]:
-        """Activations and values as arrays."""
-        activation, value = on_host(exact(self.activation), exact(self.value))
-        return activation, value
+    def numbers(self) -> Numbers:
+        """Activations, values, constants and thresholds as arrays."""
+        columns = (self.activation, self.value, self.constant, self.threshold)
+        return Numbers(*on_host(*map(exact, columns)))
 
     @cached_property
     def first(self) -> tuple[int, ...]:

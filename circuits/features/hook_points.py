@@ -68,6 +68,11 @@ class MlpPoints:
             return norm.linear(residual, denominator)
         return norm.centre(residual) / denominator[:, None]
 
+    def reads_norm(self, layer: int) -> bool:
+        """Whether the dictionary reads the residual through a norm."""
+        norm = self.frozen.blocks[layer].mlp_norm
+        return self.read != ReadPoint.RESIDUAL and norm.eps is not None
+
     def has_constant_input(self, layer: int) -> bool:
         """Whether the dictionary reads anything from a zero residual."""
         return self.read == ReadPoint.MLP_INPUT and self.frozen.blocks[layer].mlp_norm.biased

@@ -81,7 +81,7 @@ class Filled(Brief):
         neurons = self.neurons.activate(frozen, recording, targets, layers)
         columns = [
             torch.cat([getattr(features, name), getattr(neurons, name)])
-            for name in ("layer", "pos", "index", "activation", "value", "constant")
+            for name in ("layer", "pos", "index", "activation", "value", "constant", "threshold")
         ]
         # Both are sorted, and no layer is in both: sorting by layer alone is enough.
         order = torch.argsort(columns[0], stable=True)
@@ -89,6 +89,9 @@ class Filled(Brief):
         kind = f"{features.identity.kind} and neurons"
         return ActiveFeatures(
             *(column[order] for column in columns),
+            reads_norm=tuple(
+                (neurons if own else features).reads_norm[layer] for layer, own in enumerate(filled)
+            ),
             reach=features.reach,
             rows=FilledRows((features.rows, neurons.rows), filled, row),
             identity=features.identity.model_copy(update={"kind": kind}),

@@ -13,6 +13,18 @@ from torch import Tensor, nn
 from circuits.features.hook_points import MlpPoints, read_at
 from circuits.machine import on_device
 from circuits.model.architectures import Layout, UnsupportedArchitecture, affine, part
+from graphs.core.responses import Nonlinearity
+
+# transformers' classes of activation functions.
+KNOWN: dict[str, Nonlinearity] = {
+    "GELUActivation": "gelu",
+    "GELUTanh": "gelu_tanh",
+    "NewGELUActivation": "gelu_tanh",
+    "ReLU": "relu",
+    "ReLUSquaredActivation": "relu_squared",
+    "SiLU": "silu",
+    "SiLUActivation": "silu",
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,20 @@ class NeuronLayer:
             branch.factor[pos, index] * branch.bias[index] for branch in self.branches
         )
         return biases + self.encoder(pos, index) @ self.points.constant_input(self.layer)
+
+    @property
+    def function(self) -> Nonlinearity | None:
+        """Name of the activation function, if it has one."""
+        return KNOWN.get(type(self.nonlinearity).__name__)
+
+    def gate(
+        self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
+    ) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, " row"]]:
+        """What the activation function is of: covectors on the residual, and constants."""
+        gate = self.branches[0]
+        weight, bias = gate.weight[index], gate.bias[index]
+        constant = bias + weight @ self.points.constant_input(self.layer)
+        return self.points.pull_back(self.layer, pos, weight), constant
 
     @property
     def width(self) -> int:

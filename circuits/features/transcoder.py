@@ -142,6 +142,10 @@ def pre_activations(
 class ReLU:
     """max(pre, 0)."""
 
+    def limits(self, like: Float[Tensor, " d_dict"]) -> Float[Tensor, " d_dict"]:
+        """Pre-activations at or below which features are off."""
+        return torch.zeros_like(like)
+
     def of(self, index: Int[Tensor, " row"]) -> ReLU:
         """The nonlinearity of these features, which do not depend on others."""
         del index
@@ -157,6 +161,10 @@ class JumpReLU:
 
     threshold: Float[Tensor, " d_dict"]
 
+    def limits(self, like: Float[Tensor, " d_dict"]) -> Float[Tensor, " d_dict"]:
+        """Pre-activations at or below which features are off."""
+        return beside(self.threshold, like)
+
     def of(self, index: Int[Tensor, " row"]) -> JumpReLU:
         """The nonlinearity of these features, which do not depend on others."""
         return JumpReLU(self.threshold[index.to(self.threshold.device)])
@@ -165,8 +173,16 @@ class JumpReLU:
         return torch.where(pre > beside(self.threshold, pre), pre.relu(), 0)
 
 
+class Competing:
+    """A nonlinearity that keeps the largest: where a feature is off depends on the others."""
+
+    def limits(self, like: Float[Tensor, " d_dict"]) -> Float[Tensor, " d_dict"]:
+        """Infinite: the limits are those of the prompt."""
+        return torch.full_like(like, torch.inf)
+
+
 @dataclass(frozen=True)
-class TopK:
+class TopK(Competing):
     """The k largest of each position; `signed` keeps negative ones (circuit-tracer), else ReLU.
 
     With a weight, size means activation times weight.
@@ -176,6 +192,10 @@ class TopK:
     signed: bool = False
     weight: Float[Tensor, " d_dict"] | None = None
 
+    def limits(self, like: Float[Tensor, " d_dict"]) -> Float[Tensor, " d_dict"]:
+        """None where negative values are kept too."""
+        return torch.full_like(like, torch.nan if self.signed else torch.inf)
+
     def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
         kept = pre if self.signed else pre.relu()
         index = ranking_size(kept, self.weight).topk(min(self.k, kept.shape[-1]), dim=-1).indices
@@ -183,7 +203,7 @@ class TopK:
 
 
 @dataclass(frozen=True)
-class BatchTopK:
+class BatchTopK(Competing):
     """The k largest per position on average over all positions, after a ReLU."""
 
     k: int
@@ -198,7 +218,7 @@ class BatchTopK:
 
 
 @dataclass(frozen=True)
-class GroupMax:
+class GroupMax(Competing):
     """The largest of each of k groups of neighbouring features, after a ReLU (sparsify)."""
 
     k: int

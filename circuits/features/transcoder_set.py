@@ -18,7 +18,7 @@ from circuits.features.active import ActiveFeatures, LinearPath, Places
 from circuits.features.hook_points import MlpPoints
 from circuits.features.labels import FeatureFiles
 from circuits.features.points import ReadPoint, WritePoint
-from circuits.features.transcoder import JointTopK, Transcoder, empty_transcoder
+from circuits.features.transcoder import Competing, JointTopK, Transcoder, empty_transcoder
 from circuits.features.transcoder_layer import TranscoderLayer
 from circuits.machine import beside, free_device_bytes, is_accelerator, on_device, on_host
 from circuits.model.frozen import Covectors, DamagedWeights, FrozenModel
@@ -140,13 +140,15 @@ class TranscoderSet(Brief):
                 f"Layer {finite.index(False)} of {self.identity.name!r} has NaN or infinite "
                 "values: its files are damaged or not meant for this model."
             )
-        layer, pos, index, activation, value, constant = (
+        layer, pos, index, activation, value, constant, threshold = (
             torch.cat(column) for column in zip(*(part.columns for part in found), strict=True)
         )
         if self.joint is not None:
             kept = self.joint.kept(layer, pos, index, activation, len(recording.prompt))
             layer, pos, index = layer[kept], pos[kept], index[kept]
             activation, value, constant = activation[kept], value[kept], constant[kept]
+            # All layers compete at a position.
+            threshold = _least(torch.zeros_like(layer), pos, activation, 1, len(recording.prompt))
         return ActiveFeatures(
             layer=layer,
             pos=pos,
@@ -154,6 +156,8 @@ class TranscoderSet(Brief):
             activation=activation,
             value=value,
             constant=constant,
+            threshold=threshold,
+            reads_norm=tuple(map(points.reads_norm, range(frozen.n_layers))),
             reach=tuple(number + t.n_written - 1 for number, t in enumerate(fitted.layers)),
             rows=_rows(fitted, points, layer, pos, index, activation),
             identity=self.identity,
@@ -188,7 +192,7 @@ class _Found(NamedTuple):
     """Active features of some layers."""
 
     finite: list[Tensor]  # by layer: whether all its values are
-    columns: tuple[Tensor, ...]  # layer, pos, index, activation, value, constant
+    columns: tuple[Tensor, ...]  # layer, pos, index, activation, value, constant, threshold
 
 
 def _active(points: MlpPoints, transcoders: TranscoderSet) -> Iterator[_Found]:
@@ -230,24 +234,46 @@ def _gathered(
     place = cell - on_device(starts, device)[number]
     width = on_device(widths, device)[number]
     pos, index = place // width.clamp(min=1), place % width.clamp(min=1)
-    bias = _joined([beside(one.encoder_bias, values[0]) for one in layers])
-    constant = bias[on_device(widths.cumsum() - widths, device)[number] + index]
+    biases = [beside(one.encoder_bias, values[0]) for one in layers]
+    bias = _joined(biases)
+    own = on_device(widths.cumsum() - widths, device)[number] + index
+    constant = bias[own]
     if points.has_constant_input(numbers[0]):
         ends = np.searchsorted(cell.cpu().numpy(), [*starts, flat.numel()])
         for at, start, end in zip(numbers, ends, ends[1:], strict=False):
             rows = transcoders.layers[at].encoder_rows(index[start:end], constant)
             constant[start:end] += rows @ points.constant_input(at)
+    activation = flat[cell]
+    pairs = zip(layers, biases, strict=True)
+    threshold = _joined([one.nonlinearity.limits(like) for one, like in pairs])[own]
+    if any(isinstance(one.nonlinearity, Competing) for one in layers):
+        least = _least(number, pos, activation, len(layers), n_pos)
+        threshold = torch.where(threshold == torch.inf, least, threshold)
     return _Found(
         [one.isfinite().all() for one in values],
         (
             number + numbers[0],
             pos,
             index,
-            flat[cell],
+            activation,
             _joined([one.flatten() for one in values])[cell],
             constant,
+            threshold,
         ),
     )
+
+
+def _least(
+    layer: Int[Tensor, " feat"],
+    pos: Int[Tensor, " feat"],
+    activation: Float[Tensor, " feat"],
+    n_layers: int,
+    n_pos: int,
+) -> Float[Tensor, " feat"]:
+    """The smallest activation at each feature's layer and position, with which it competes."""
+    place = layer * n_pos + pos
+    found = activation.new_full((n_layers * n_pos,), torch.inf)
+    return found.scatter_reduce_(0, place, activation, "amin")[place]
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

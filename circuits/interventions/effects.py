@@ -12,8 +12,10 @@ from circuits.machine import in_float64
 from graphs.analysis.influence import influence
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
+from graphs.core.regime import Regime
 from graphs.interventions.changes import Change
 from graphs.interventions.effects import SHOWN, EditedNode, Effects, NodeEffect, TokenEffect
+from graphs.interventions.reporting import running_report
 
 
 def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SHOWN) -> Effects:
@@ -46,7 +48,14 @@ def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SH
         features=tuple(map(effect, _most_changed(graph, measured, most))),
         edited=tuple(_edited(graph, change) for change in intervention.changes),
         steered=len(intervention.steering),
+        predicted_with=_predicted_with(outcomes.regime, graph),
     )
+
+
+def _predicted_with(regime: Regime, graph: AttributionGraph) -> str:
+    """What predictions let run; nothing where everything is frozen."""
+    running = None if regime == Regime.FROZEN else running_report(graph)
+    return "" if running is None else running.sentence
 
 
 def _edited(graph: AttributionGraph, change: Change) -> EditedNode:

@@ -14,12 +14,13 @@ a model has none, or a constant factor in its place, that is a norm whose denomi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -285,11 +286,35 @@ class Covectors(Brief):
     pos: Int[ndarray, " row"]
     covector: Float[Tensor, "row d_model"]
     weight: Float[ndarray, " row"]  # seed of influence; 0 for features
+    # Which read the residual that enters the block, before its attention; None: none does.
+    entering: Bool[ndarray, " row"] | None = None
+
+    @property
+    def level(self) -> Int[ndarray, " row"]:
+        """Order in which a pass reaches what is read: 2 · layer, and 1 less before attention."""
+        return 2 * self.layer - (0 if self.entering is None else self.entering.astype(np.int64))
+
+    @staticmethod
+    def joined(parts: Sequence[Covectors]) -> Covectors:
+        """All of these, one after the other."""
+        entering = None
+        if any(part.entering is not None for part in parts):
+            none = [np.zeros(len(part.pos), dtype=bool) for part in parts]
+            pairs = zip(parts, none, strict=True)
+            entering = np.concatenate([no if p.entering is None else p.entering for p, no in pairs])
+        return Covectors(
+            layer=np.concatenate([part.layer for part in parts]),
+            pos=np.concatenate([part.pos for part in parts]),
+            covector=torch.cat([part.covector for part in parts]),
+            weight=np.concatenate([part.weight for part in parts]),
+            entering=entering,
+        )
 
     def take(self, rows: Int[ndarray, " kept"]) -> Covectors:
         """Only these rows, in this order."""
         covector = self.covector.index_select(0, on_device(rows, self.covector.device))
-        return Covectors(self.layer[rows], self.pos[rows], covector, self.weight[rows])
+        entering = None if self.entering is None else self.entering[rows]
+        return Covectors(self.layer[rows], self.pos[rows], covector, self.weight[rows], entering)
 
 
 def require_finite(weight: Tensor, name: str) -> None:

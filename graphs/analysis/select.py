@@ -20,10 +20,10 @@ from jaxtyping import Bool, Int
 from numpy import ndarray
 
 from graphs.core.graph import AttributionGraph
-from graphs.core.nodes import TARGET_KINDS, NodeId, NodeKind
+from graphs.core.nodes import RESPONSE_KINDS, TARGET_KINDS, NodeId, NodeKind
 from graphs.errors import HeadwaterError
 
-KINDS = {kind.word: kind for kind in NodeKind}
+KINDS = {kind.word: kind for kind in NodeKind if kind not in RESPONSE_KINDS}
 TEXTUAL = (NodeKind.TOKEN, *TARGET_KINDS)  # kinds that are also named by their text
 MARKS = dict.fromkeys(map(ord, "\u2068\u2069"))  # of direction, around texts in terminals
 MOST_SUGGESTED = 5000  # nodes whose names are compared with a mistyped one

@@ -25,9 +25,17 @@ from scipy.sparse import csr_array
 
 from graphs.core.brief import brief
 from graphs.core.imported import Imported
-from graphs.core.nodes import TARGET_KINDS, Description, NodeId, NodeKind, NodeTable
+from graphs.core.nodes import (
+    RESPONSE_KINDS,
+    TARGET_KINDS,
+    Description,
+    NodeId,
+    NodeKind,
+    NodeTable,
+)
 from graphs.core.provenance import Measured, Provenance
 from graphs.core.report import Report
+from graphs.core.responses import Responses
 
 EDGES_AT_ONCE = 2**22  # summed at a time
 _FEATURE = re.compile(r"(0|[1-9]\d*)/(0|[1-9]\d*)")
@@ -50,6 +58,7 @@ class AttributionGraph:
     descriptions: Mapping[str, Description] = field(
         default_factory=dict[str, Description]
     )  # LAYER/INDEX → description of that feature over many prompts
+    responses: Responses | None = None  # for predictions of what the graph holds; None: unknown
     imported: Imported | None = None  # the JSON that it was read from, while unchanged
 
     def __post_init__(self) -> None:
@@ -72,6 +81,9 @@ class AttributionGraph:
                 raise ValueError(
                     f"{name} has {len(getattr(self, name))} entries for {count} nodes."
                 )
+        known = self.responses
+        if known is not None and len(known.threshold) != count:
+            raise ValueError(f"Responses are of {len(known.threshold)} nodes, of {count}.")
         if any(not 0 <= node < count for node in self.output_tokens):
             raise ValueError(f"output_tokens has a row outside the {count} nodes.")
         wrong = [key for key in self.descriptions if not _FEATURE.fullmatch(key)]
@@ -92,15 +104,21 @@ class AttributionGraph:
             )
         if any(sink.pos >= tokens for sink in self.provenance.sinks or ()):
             raise ValueError("An attention sink is at a position outside the prompt.")
-        for name, column, limit in (
-            ("position", self.nodes.pos, len(self.provenance.tokens)),
-            ("layer", self.nodes.layer, self.provenance.model.n_layers + 1),
-        ):
-            if len(column) and column.max() >= limit:
-                node = self.nodes[int(column.argmax())]
-                raise ValueError(f"{node} is out of range: its {name} must be below {limit}.")
+        for table in (self.nodes, *([] if self.responses is None else [self.responses.nodes])):
+            self._check_places(table)
         if self.nodes.has_duplicates():
             raise ValueError("Two nodes have the same id.")
+        if np.any(self.nodes.is_kind(*RESPONSE_KINDS)):
+            raise ValueError("Norms and gates are no nodes of a graph: they are in its responses.")
+
+    def _check_places(self, table: NodeTable) -> None:
+        for name, column, limit in (
+            ("position", table.pos, len(self.provenance.tokens)),
+            ("layer", table.layer, self.provenance.model.n_layers + 1),
+        ):
+            if len(column) and column.max() >= limit:
+                node = table[int(column.argmax())]
+                raise ValueError(f"{node} is out of range: its {name} must be below {limit}.")
 
     def _check_numbers(self) -> None:
         start = self.weights.indptr
@@ -246,6 +264,7 @@ class AttributionGraph:
             dropped=inner.dropped[nodes],
             dropped_absolute=inner.dropped_absolute[nodes],
             expanded=inner.expanded[nodes],
+            responses=None if self.responses is None else self.responses.take(nodes),
             imported=inner.imported if len(nodes) == len(self) else None,
             provenance=self.provenance.model_copy(update={"targets": targets}),
             output_tokens=tokens,

@@ -10,7 +10,11 @@ A node is a value, `NodeId(kind, layer, pos, index)`.  Its text form is canonica
     error:5@3          what layer 5's dictionary leaves unexplained at position 3
     logit:4@7          vocabulary entry 4, predicted at position 7
     target:0@7         any other direction at position 7: a contrast or a vector
+    norm:18/0@7        what the norm in front of layer 18's MLP divides by at position 7
+    attention_norm:18/0@7   the same in front of attention
+    gate:12/345@7      what neuron 345 of layer 12 applies its activation function to
 
+The last three are not nodes of a graph, but stand in its file (`graphs.core.responses`).
 A description is what is known of a feature over many prompts: its label, promoted tokens and top
 activations.
 """
@@ -41,6 +45,9 @@ class NodeKind(IntEnum):
     ERROR = 4
     LOGIT = 5
     TARGET = 6
+    NORM = 7
+    ATTENTION_NORM = 8
+    GATE = 9
 
     @property
     def word(self) -> str:
@@ -49,6 +56,7 @@ class NodeKind(IntEnum):
 
 INPUT_KINDS = (NodeKind.TOKEN, NodeKind.POSITION)
 TARGET_KINDS = (NodeKind.LOGIT, NodeKind.TARGET)
+RESPONSE_KINDS = (NodeKind.NORM, NodeKind.ATTENTION_NORM, NodeKind.GATE)
 
 MOST = 10**18 - 1  # largest layer, position or index
 _NUMBER = "(?:0|[1-9][0-9]{0,17})"  # one spelling per number, up to MOST
@@ -60,6 +68,9 @@ _SPELLING = {  # which of layer, pos, index a kind has, in what form
     NodeKind.ERROR: "{layer}@{pos}",
     NodeKind.LOGIT: "{index}@{pos}",
     NodeKind.TARGET: "{index}@{pos}",
+    NodeKind.NORM: "{layer}/{index}@{pos}",
+    NodeKind.ATTENTION_NORM: "{layer}/{index}@{pos}",
+    NodeKind.GATE: "{layer}/{index}@{pos}",
 }
 _FIELDS = ("layer", "pos", "index")
 _HAS = np.array([[f"{{{name}}}" in _SPELLING[kind] for name in _FIELDS] for kind in NodeKind])

@@ -1,7 +1,8 @@
 """Provenance: the JSON header of a graph file, with the graph's origin and checks.
 
-Schema 2 (November 2026) adds digests of the vocabulary and of the contents of model and dictionary;
-a header of schema 1 is read as one of schema 2 without these.
+Schema 2 (November 2026) adds digests of the vocabulary and of the contents of model and dictionary,
+and with schema 3 (November 2026) files may have responses.  A header of an older schema is read as
+one of the newest without these.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from graphs.core.records import Record
 from graphs.core.regime import Regime
 from graphs.core.report import Report
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 NEURONS = "neurons"  # kind of dictionary: the model's own neurons
 MOST_LAYERS = 10_000  # far more than any model has, and few enough to loop over
 UNKNOWN = "unknown"  # names that a file of another program does not give
@@ -122,14 +123,14 @@ class Checks(Record):
 
 
 def _upgraded(version: Any) -> Any:
-    """Schema 1 as the current schema: all its fields have kept their meaning."""
-    return SCHEMA_VERSION if type(version) is int and version == 1 else version
+    """An older schema as the current one: all its fields have kept their meaning."""
+    return SCHEMA_VERSION if type(version) is int and 1 <= version < SCHEMA_VERSION else version
 
 
 class Provenance(Record):
     """Header of a graph: model, dictionary, prompt, settings and checks."""
 
-    schema_version: Annotated[Literal[2], BeforeValidator(_upgraded)] = SCHEMA_VERSION
+    schema_version: Annotated[Literal[3], BeforeValidator(_upgraded)] = SCHEMA_VERSION
     generator: str  # program and version
     model: ModelIdentity
     dictionary: DictionaryIdentity

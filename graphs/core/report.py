@@ -31,9 +31,14 @@ from graphs.core.records import Record
 from graphs.core.regime import Regime
 
 Receivers = Literal["targets", "features"]
+Order = Literal["first", "full"]
 KS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # shares of features, as in MIB
-LEAST_RANK = 0.5  # rank correlation of predicted and measured effects
-LEAST_SIGN = 0.75  # share of effects of the predicted sign
+# Limits of constrained effects, chosen on every second prompt of `benchmarks/faithfulness.py` and
+# tested on the others, where 98 % of graphs and none with permuted edges hold them: the rank
+# correlation of predicted and measured effects above that of permuted edges (of whole graphs at
+# least 0.37 in 95 %, of permuted ones up to 0.3), the share of predicted signs above theirs, and
+# the rank correlation itself.
+LEAST_RANK_OVER_NULL, LEAST_SIGN_OVER_NULL, LEAST_RANK = 0.3, 0.05, 0.35
 LARGEST_MISS = 1e-3  # relative error of frozen effects, beyond what rows have dropped
 MOST_NULL_PROBABILITY = 0.05  # share of random sets that do as well as the circuit
 
@@ -47,21 +52,52 @@ class RowsReport(Record):
     limit: float  # of both
 
 
+class RunningReport(Record):
+    """What predictions of the graph let run (`graphs.core.responses`)."""
+
+    final_norm: bool
+    norms: int = Field(ge=0)  # inside the model, in front of an MLP or attention at one position
+    gates: int = Field(ge=0)  # of neurons
+
+    @property
+    def sentence(self) -> str:
+        """What runs, and what is held."""
+        runs = [
+            *(["the final norm"] if self.final_norm else []),
+            *([f"{self.norms:,} norms inside the model"] if self.norms else []),
+            *([f"{self.gates:,} gates of neurons"] if self.gates else []),
+        ]
+        held = ["attention patterns", "errors"]
+        if not self.norms:
+            held.insert(0, "norms inside the model")
+        verb = "run" if self.norms or self.gates else "runs"
+        return f"{_listed(runs) or 'nothing'} {verb}; {_listed(held)} are held"
+
+
+def _listed(names: list[str]) -> str:
+    """Names in a sentence."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 class EffectReport(Record):
     """Predicted and measured effects of ablating single features, in one regime."""
 
     regime: Regime
     on: Receivers
+    order: Order = "first"  # of the prediction (`graphs.predict`)
     effects: int = Field(ge=0)  # pairs of an ablated feature and what it is predicted to change
     dropped: float  # share of the rows of `on` that the graph has dropped
     rank_correlation: float | None  # Spearman's; None where all are equal
     same_sign: float | None  # share
     error: float | None  # sum of |measured - predicted| over sum of |measured|
+    # Means of the first two over graphs with permuted edges; None: not computed.
+    null_rank_correlation: float | None = None
+    null_same_sign: float | None = None
 
     @property
     def name(self) -> str:
         """Name of the check."""
-        return f"effects.{self.regime}.{self.on}"
+        return f"effects.{self.regime}.{self.on}" + (".full" if self.order == "full" else "")
 
 
 class SetReport(Record):
@@ -69,6 +105,7 @@ class SetReport(Record):
 
     features: int = Field(ge=0)
     share: float  # of the effect of all features together
+    predicted: float | None = None  # the same by the graph
     random_mean: float
     random_sd: float
     null_probability: float = Field(  # share of random sets with an effect at least as large
@@ -96,6 +133,7 @@ class CurveReport(Record):
 
     shares: tuple[float, ...]  # of the features, from 0 to 1
     faithfulness: tuple[float, ...]
+    predicted: tuple[float, ...] | None = None  # the same by the graph
     cpr: float
     cmd: float
     random_cpr: float  # mean over random orders
@@ -115,6 +153,7 @@ class Report(Record):
 
     generator: str  # program and version
     rows: RowsReport | None = None
+    running: RunningReport | None = None
     effects: tuple[EffectReport, ...] = ()
     necessity: SetReport | None = None
     sufficiency: SetReport | None = None
@@ -178,8 +217,33 @@ def _changed(rows: RowsReport | None) -> list[str]:
     return found
 
 
+def _over_null(one: EffectReport, check: str) -> list[str]:
+    """What is no better than permuted edges, or worse than graphs are."""
+    found: list[str] = []
+    rank, null = one.rank_correlation, one.null_rank_correlation
+    least = max(LEAST_RANK, -1 if null is None else null + LEAST_RANK_OVER_NULL)
+    if rank is not None and rank < least:
+        found.append(
+            f"{check}: predicted and measured effects have a rank correlation of {rank:.2f}, the "
+            f"limit is {least:.2f}{_of_null(null)}."
+        )
+    sign, null = one.same_sign, one.null_same_sign
+    if sign is not None and null is not None and sign < null + LEAST_SIGN_OVER_NULL:
+        found.append(
+            f"{check}: {sign:.0%} have the predicted sign, the limit is "
+            f"{null + LEAST_SIGN_OVER_NULL:.0%}{_of_null(null)}."
+        )
+    return found
+
+
+def _of_null(null: float | None) -> str:
+    return "" if null is None else f" (with edges permuted {null:.2f})"
+
+
 def _missed(one: EffectReport) -> list[str]:
     found: list[str] = []
+    if one.order == "full":
+        return found  # it is compared with the other order, not tested
     limit = LARGEST_MISS + one.dropped
     check = f"{one.regime.capitalize()} effects on {one.on} fail"
     if one.regime == Regime.FROZEN and one.error is not None and one.error > limit:
@@ -188,14 +252,5 @@ def _missed(one: EffectReport) -> list[str]:
             f"{one.error:.1e} of their size, the limit is {limit:.1e}."
         )
     if one.regime == Regime.CONSTRAINED:
-        if one.rank_correlation is not None and one.rank_correlation < LEAST_RANK:
-            found.append(
-                f"{check}: predicted and measured effects have a rank correlation of "
-                f"{one.rank_correlation:.2f}, the limit is {LEAST_RANK}."
-            )
-        if one.same_sign is not None and one.same_sign < LEAST_SIGN:
-            found.append(
-                f"{check}: {one.same_sign:.0%} have the predicted sign, the limit is "
-                f"{LEAST_SIGN:.0%}."
-            )
+        found += _over_null(one, check)
     return found

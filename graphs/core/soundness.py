@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from graphs.core.graph import AttributionGraph, row_sizes, row_sums
-from graphs.core.nodes import NodeKind
+from graphs.core.nodes import NodeKind, NodeTable
+from graphs.core.responses import Responses
 
 _ROUNDING = 1e-9  # of sums in another order, relative
 
@@ -69,16 +70,26 @@ def _require_seeds(graph: AttributionGraph) -> None:
 
 
 def _require_rows(graph: AttributionGraph) -> None:
-    sums = row_sums(graph.weights) + graph.dropped
-    totals = row_sizes(graph.weights) + graph.dropped_absolute
-    miss = np.abs(sums - graph.nodes.value)
     limit = (graph.provenance.checks.conservation_max or 0.0) * (1 + _ROUNDING) + _ROUNDING
-    wrong = graph.expanded & (miss > limit * np.where(totals > 0, totals, 1.0))
+    _require_sums(graph.nodes, graph, graph.expanded, limit)
+    if graph.responses is not None:
+        rows = graph.responses
+        _require_sums(rows.nodes, rows, np.ones(len(rows.nodes), dtype=bool), limit)
+
+
+def _require_sums(
+    nodes: NodeTable, rows: AttributionGraph | Responses, whole: Bool[ndarray, " row"], limit: float
+) -> None:
+    """Raise ValueError for a whole row whose sum is not its node's value."""
+    sums = row_sums(rows.weights) + rows.dropped
+    totals = row_sizes(rows.weights) + rows.dropped_absolute
+    miss = np.abs(sums - nodes.value)
+    wrong = whole & ~(miss <= limit * np.where(totals > 0, totals, 1.0))
     if np.any(wrong):
         row = int(np.argmax(wrong))
         raise ValueError(
-            f"{graph.nodes[row]} has weights that sum to {sums[row]:.6g} but the value "
-            f"{graph.nodes.value[row]:.6g}: the file is damaged, get it again."
+            f"{nodes[row]} has weights that sum to {sums[row]:.6g} but the value "
+            f"{nodes.value[row]:.6g}: the file is damaged, get it again."
         )
 
 

@@ -4,13 +4,14 @@ The file is a safetensors file (https://github.com/huggingface/safetensors: 8 by
 length, a JSON header, then little-endian arrays).  Its metadata has the key `headwater`; the
 value is a JSON text:
 
-    {"provenance": {"schema_version": 2, "generator": …, "model": …, …},
+    {"provenance": {"schema_version": 3, "generator": …, "model": …, …},
      "output_tokens": {"NODE": ["TOKEN", …], …},
-     "descriptions": {"LAYER/INDEX": {"label": …, "examples": […], …}, …}}
+     "descriptions": {"LAYER/INDEX": {"label": …, "examples": […], …}, …},
+     "responses": {"norms": [{"before": …, "layer": …, …}, …], "neurons": …}}
 
 `provenance` is `graphs.core.provenance.Provenance`, a description
-`graphs.core.nodes.Description`; NODE is a row number, and descriptions may be missing.  The
-arrays, for N nodes and E edges, "int" being any signed integer and "float" float32 or float64:
+`graphs.core.nodes.Description`; NODE is a row number.  Descriptions and responses may be missing.
+The arrays, for N nodes and E edges, "int" being any signed integer and "float" float32 or float64:
 
     kind layer pos index          int [N]    the columns of `graphs.core.nodes.NodeTable`;
     activation value              float [N]  kind is a number of `NodeKind`, -1 a missing field
@@ -19,6 +20,12 @@ arrays, for N nodes and E edges, "int" being any signed integer and "float" floa
     weights.indptr                int [N+1]  edges into node t are weights.indptr[t] to
     weights.indices               int [E]    weights.indptr[t+1] - 1; indices are their
     weights.data                  float [E]  sources, ascending and below t, data their weights
+
+With responses there are also nodes of the kinds `norm`, `attention_norm` (A of them) and `gate`,
+behind all others, from which no edge starts, and, as in `graphs.core.responses.Responses`:
+
+    constant threshold            float [N]
+    flows                         float [N, A]
 
 A whole graph that was read from a JSON of circuit-tracer, Neuronpedia or others also has, as in
 `graphs.core.imported.Imported`:
@@ -47,8 +54,9 @@ from scipy.sparse import csr_array
 
 from graphs.core.graph import AttributionGraph
 from graphs.core.imported import Imported
-from graphs.core.nodes import Description, NodeTable
+from graphs.core.nodes import RESPONSE_KINDS, Description, NodeTable
 from graphs.core.provenance import SCHEMA_VERSION, Provenance
+from graphs.core.responses import FrozenNorm, NeuronForm, Responses
 from graphs.core.soundness import require_sound
 from graphs.disk.files import (
     GraphFileError,
@@ -78,7 +86,17 @@ _GRAPH_COLUMNS = {
 }
 _EDGE_ARRAYS = {"weights.indptr": _INT, "weights.indices": _INT, "weights.data": _FLOAT}
 _ARRAYS = _NODE_COLUMNS | _GRAPH_COLUMNS | _EDGE_ARRAYS
+_RESPONSES = {"constant": _FLOAT, "threshold": _FLOAT, "flows": _FLOAT}
 _IMPORTED = {"imported.text": ("U8",), "imported.rows": _INT, "imported.links": _INT}
+
+
+class _Responding(BaseModel):
+    """What responses have beside arrays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    norms: tuple[FrozenNorm, ...]
+    neurons: NeuronForm | None
 
 
 class _Header(BaseModel):
@@ -87,6 +105,7 @@ class _Header(BaseModel):
     provenance: Provenance
     output_tokens: dict[int, tuple[str, ...]]
     descriptions: dict[str, Description] = {}
+    responses: _Responding | None = None
 
 
 def write_graph(graph: AttributionGraph, path: Path | str) -> None:
@@ -97,7 +116,7 @@ def write_graph(graph: AttributionGraph, path: Path | str) -> None:
     dense = {name: np.ascontiguousarray(array) for name, array in arrays_of(graph).items()}
     with atomic_write(path) as temporary:
         for name, array in dense.items():
-            if _dtype_code(array) not in _ARRAYS[name]:
+            if _dtype_code(array) not in (_ARRAYS | _RESPONSES)[name]:
                 raise ValueError(f"{name} has dtype {array.dtype}")
         if graph.imported is not None:
             dense |= _imported_arrays(graph.imported)
@@ -105,6 +124,9 @@ def write_graph(graph: AttributionGraph, path: Path | str) -> None:
             provenance=graph.provenance,
             output_tokens=dict(graph.output_tokens),
             descriptions=dict(graph.descriptions),
+            responses=None
+            if graph.responses is None
+            else _Responding(norms=graph.responses.norms, neurons=graph.responses.neurons),
         )
         metadata = {_KEY: to_json(header).decode()}
         try:
@@ -133,12 +155,14 @@ def read_graph(path: Path | str) -> AttributionGraph:
     except (OSError, SafetensorError) as error:
         raise GraphFileError(f"{path} is not a whole safetensors file: {error}.") from error
     try:
+        responses, arrays = _responses(arrays, header.responses)
         graph = AttributionGraph(
             nodes=NodeTable(**{name: arrays[name] for name in _NODE_COLUMNS}),
             weights=_weights(arrays),
             provenance=header.provenance,
             output_tokens=header.output_tokens,
             descriptions=header.descriptions,
+            responses=responses,
             imported=imported,
             **{name: arrays[name] for name in _GRAPH_COLUMNS},
         )
@@ -149,9 +173,71 @@ def read_graph(path: Path | str) -> AttributionGraph:
 
 
 def arrays_of(graph: AttributionGraph) -> dict[str, ndarray]:
-    """The arrays of a graph's file, by name."""
+    """The arrays of a graph's file, by name: its nodes, then the rows of its norms."""
     arrays = graph.nodes.columns() | {name: getattr(graph, name) for name in _GRAPH_COLUMNS}
-    return arrays | {name: getattr(graph.weights, name.partition(".")[2]) for name in _EDGE_ARRAYS}
+    arrays |= {name: getattr(graph.weights, name.partition(".")[2]) for name in _EDGE_ARRAYS}
+    return arrays if graph.responses is None else _with_responses(arrays, graph.responses)
+
+
+def _with_responses(arrays: dict[str, ndarray], rows: Responses) -> dict[str, ndarray]:
+    """The arrays of a graph with its norm rows behind them."""
+    count, edges = len(rows.nodes), len(arrays["weights.data"])
+    behind = rows.nodes.columns() | {
+        "seed": np.zeros(count),
+        "dropped": rows.dropped,
+        "dropped_absolute": rows.dropped_absolute,
+        "expanded": np.ones(count, dtype=bool),
+        "weights.indptr": rows.weights.indptr[1:].astype(np.int64) + edges,
+        "weights.indices": rows.weights.indices,
+        "weights.data": rows.weights.data,
+        "threshold": np.full(count, np.nan),
+    }
+    arrays = {**arrays, "threshold": rows.threshold}
+    dtypes = {name: array.dtype for name, array in arrays.items()}
+    if edges + rows.weights.nnz > np.iinfo(dtypes["weights.indptr"]).max:
+        dtypes["weights.indptr"] = np.dtype(np.int64)
+    joined = {
+        name: np.concatenate([array, behind[name]], dtype=dtypes[name])
+        for name, array in arrays.items()
+    }
+    return joined | {"constant": rows.constant, "flows": rows.flows}
+
+
+def _responses(
+    arrays: dict[str, ndarray], header: _Responding | None
+) -> tuple[Responses | None, dict[str, ndarray]]:
+    """The responses, and the arrays of a graph without them.  Raises ValueError."""
+    behind = np.isin(arrays["kind"], RESPONSE_KINDS)
+    if header is None or not _RESPONSES.keys() <= arrays.keys():
+        if header is not None or np.any(behind):
+            raise ValueError(f"Of its responses it lacks {', '.join(_RESPONSES)} or the header.")
+        return None, arrays
+    count = len(behind) - int(np.count_nonzero(behind))
+    if np.any(behind[:count]):
+        raise ValueError("Norms and gates must come behind all other nodes.")
+    weights = _weights(arrays)
+    if len(weights.indices) and weights.indices.max() >= count:
+        raise ValueError("An edge starts at a norm or a gate.")
+    edges = int(weights.indptr[count])
+    of_edges = {"weights.indices", "weights.data"}
+    own = {
+        name: array[: edges if name in of_edges else count + (name == "weights.indptr")]
+        for name, array in arrays.items()
+    }
+    parts = (weights.data[edges:], weights.indices[edges:], weights.indptr[count:] - edges)
+    responses = Responses(
+        norms=header.norms,
+        neurons=header.neurons,
+        constant=arrays["constant"],
+        threshold=own["threshold"],
+        nodes=NodeTable(**{name: arrays[name][count:] for name in _NODE_COLUMNS}),
+        weights=csr_array(parts, shape=(len(behind) - count, count)),
+        dropped=arrays["dropped"][count:],
+        dropped_absolute=arrays["dropped_absolute"][count:],
+        flows=arrays["flows"],
+    )
+    responses.require_consistent()
+    return responses, own
 
 
 def _dtype_code(array: ndarray) -> str:
@@ -169,15 +255,21 @@ def _checked(path: Path | str, file: Any) -> tuple[_Header, dict[str, ndarray]]:
     """Header and arrays, with dtypes and shapes checked against the format."""
     metadata: dict[str, str] | None = file.metadata()
     header = _header(path, metadata[_KEY] if metadata and _KEY in metadata else None)
-    missing = sorted(_ARRAYS.keys() - set(file.keys()))
+    present = set(file.keys())
+    missing = sorted(_ARRAYS.keys() - present)
     if missing:
         raise GraphFileError(f"{path} lacks the arrays {', '.join(missing)}.")
-    forms = {name: file.get_slice(name) for name in _ARRAYS}
+    known = _ARRAYS | {name: dtypes for name, dtypes in _RESPONSES.items() if name in present}
+    forms = {name: file.get_slice(name) for name in known}
     shapes: dict[str, list[int]] = {name: form.get_shape() for name, form in forms.items()}
     nodes, edges = (shapes[name][:1] for name in ("kind", "weights.data"))
-    expected = dict.fromkeys(_ARRAYS, nodes) | dict.fromkeys(_EDGE_ARRAYS, edges)
+    if "flows" in known:
+        shapes["flows"], width = shapes["flows"][:1], shapes["flows"][1:]
+        if len(width) != 1:
+            raise GraphFileError(f"{path}: flows must have two dimensions.")
+    expected = dict.fromkeys(known, nodes) | dict.fromkeys(_EDGE_ARRAYS, edges)
     expected["weights.indptr"] = [count + 1 for count in nodes]
-    for name, dtypes in _ARRAYS.items():
+    for name, dtypes in known.items():
         dtype: str = forms[name].get_dtype()
         if dtype not in dtypes:
             raise GraphFileError(f"{path}: {name} must be {' or '.join(dtypes)}, is {dtype}.")
@@ -185,7 +277,7 @@ def _checked(path: Path | str, file: Any) -> tuple[_Header, dict[str, ndarray]]:
             raise GraphFileError(
                 f"{path}: {name} must have shape {expected[name]}, has {shapes[name]}."
             )
-    arrays: dict[str, ndarray] = {name: file.get_tensor(name) for name in _ARRAYS}
+    arrays: dict[str, ndarray] = {name: file.get_tensor(name) for name in known}
     if np.any(arrays["expanded"].view(np.uint8) > 1):
         raise GraphFileError(f"{path}: expanded must hold only the bytes 0 and 1.")
     return header, arrays

@@ -55,6 +55,7 @@ class Effects(Brief):
     features: tuple[NodeEffect, ...]  # those whose outputs changed most
     edited: tuple[EditedNode, ...] = ()
     steered: int = 0  # vectors that were added to the residual stream
+    predicted_with: str = ""  # what predictions let run, and what they hold
 
     @property
     def changes_nothing(self) -> bool:

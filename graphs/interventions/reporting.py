@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from graphs.comparison.compare import rank_correlation
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeKind
 from graphs.core.regime import Regime
-from graphs.core.report import EffectReport, Receivers, SetReport
+from graphs.core.report import EffectReport, Order, Receivers, RunningReport, SetReport
 
 
 def effect_report(
@@ -17,8 +21,10 @@ def effect_report(
     predicted: Float[ndarray, " effect"],
     measured: Float[ndarray, " effect"],
     dropped: float = 0.0,
+    order: Order = "first",
+    null: Sequence[Float[ndarray, " effect"]] = (),
 ) -> EffectReport:
-    """Agreement of predicted and measured effects.
+    """Agreement of predicted and measured effects; `null`: those predicted by permuted edges.
 
     >>> predicted, measured = np.array([1.0, 2.0, -1.0]), np.array([2.0, 4.0, 2.0])
     >>> found = effect_report(Regime.FREE, "targets", predicted, measured)
@@ -27,23 +33,39 @@ def effect_report(
     """
     size = float(np.abs(measured).sum())
     rank = rank_correlation(predicted, measured)
-    same = int(np.count_nonzero(np.sign(predicted) == np.sign(measured)))
+    ranks = [rank_correlation(draw, measured) for draw in null]
+    signs = [_same_sign(draw, measured) for draw in null]
     return EffectReport(
         regime=regime,
         on=on,
+        order=order,
         dropped=dropped,
         effects=len(measured),
         rank_correlation=rank if np.isfinite(rank) else None,
-        same_sign=same / len(measured) if size else None,
+        same_sign=_same_sign(predicted, measured) if size else None,
         error=float(np.abs(measured - predicted).sum()) / size if size else None,
+        null_rank_correlation=_mean(ranks),
+        null_same_sign=_mean(signs),
     )
 
 
-def set_report(features: int, share: float, random: Float[ndarray, " one"]) -> SetReport:
+def _same_sign(predicted: Float[ndarray, " effect"], measured: Float[ndarray, " effect"]) -> float:
+    return int(np.count_nonzero(np.sign(predicted) == np.sign(measured))) / len(measured)
+
+
+def _mean(values: list[float]) -> float | None:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else None
+
+
+def set_report(
+    features: int, share: float, random: Float[ndarray, " one"], predicted: float | None = None
+) -> SetReport:
     """The effect of one set compared with random sets."""
     return SetReport(
         features=features,
         share=share,
+        predicted=predicted,
         random_mean=float(random.mean()),
         random_sd=float(random.std(ddof=1)) if len(random) > 1 else 0.0,
         null_probability=float(np.mean(random >= share)),
@@ -58,3 +80,16 @@ def areas(shares: Float[ndarray, " k"], faithfulness: Float[ndarray, " k"]) -> t
     """
     k, f = np.append(0.0, shares), np.append(0.0, faithfulness)
     return float(np.trapezoid(f, k)), float(np.trapezoid(np.abs(1 - f), k))
+
+
+def running_report(graph: AttributionGraph) -> RunningReport | None:
+    """What the graph's predictions let run; None for a graph that holds everything."""
+    known = graph.responses
+    if known is None:
+        return None
+    inside = [norm.before for norm in known.norms if norm.before != "unembedding"]
+    return RunningReport(
+        final_norm=len(inside) < len(known.norms),
+        norms=len(inside),
+        gates=int(known.nodes.is_kind(NodeKind.GATE).sum()),
+    )

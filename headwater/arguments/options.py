@@ -142,6 +142,14 @@ KeptShare = Annotated[
         rich_help_panel=SIZE,
     ),
 ]
+InnerRows = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Rows of norms and gates inside the model, at most, for better predictions.",
+        rich_help_panel=SIZE,
+    ),
+]
 Everything = Annotated[
     bool,
     typer.Option(

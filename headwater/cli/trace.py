@@ -28,6 +28,7 @@ from headwater.arguments.options import (
     Force,
     GraphOut,
     HowPrecise,
+    InnerRows,
     KeptShare,
     Mass,
     MaxFeatures,
@@ -57,7 +58,7 @@ from headwater.terminal.printing import errors, output, print_json, print_line
 from headwater.terminal.summary import show_summary
 
 # Defaults come from the settings themselves, so that they cannot differ.
-TARGETS, EXPANSION = TargetSettings(), Expansion()
+TARGETS, EXPANSION, TRACE = TargetSettings(), Expansion(), TraceSettings()
 
 
 @app.command("trace")
@@ -80,6 +81,7 @@ def trace_command(
     tolerance: Tolerance = EXPANSION.tolerance,
     kept_share: KeptShare = EXPANSION.kept_share,
     everything: Everything = False,
+    inner_rows: InnerRows = TRACE.inner_rows,
     chat: Chat = False,
     bos: BosRule = DEFAULT_RULE.bos,
     n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
@@ -114,7 +116,13 @@ def trace_command(
             subject, text, target or (), against, target_settings
         )
         remark_once(remarks)
-        settings = TraceSettings(targets, expansion, precision=precision, memory=in_bytes(memory))
+        settings = TraceSettings(
+            targets,
+            expansion,
+            inner_rows=inner_rows,
+            precision=precision,
+            memory=in_bytes(memory),
+        )
         graph = circuits.trace(text, subject, source, settings, progress, force=force)
         progress("write", 0, 1)
         if out is not None:

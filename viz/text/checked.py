@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 from graphs.core.provenance import Checks, Provenance
 from graphs.core.regime import Regime
-from graphs.core.report import EffectReport, Report, SetReport, StrongestReport
+from graphs.core.report import (
+    EffectReport,
+    Report,
+    SetReport,
+    StrongestReport,
+)
 from viz.text.openings import opening_text, sink_text
 from viz.text.words import percent
 
@@ -73,10 +78,16 @@ def report_lines(report: Report) -> list[CheckLine]:
             f"values within {rows.values:.1e}"
         )
         lines.append(CheckLine("recomputed", text, "rows" not in problems))
+    if report.running is not None and report.effects:
+        lines.append(CheckLine("predictions", report.running.sentence, None))
+    in_full = {(one.regime, one.on): one for one in report.effects if one.order == "full"}
     for one in report.effects:
+        if one.order == "full":
+            continue
         # No limit for the free model: it may always compensate for an ablation.
         holds = None if one.regime == Regime.FREE else one.name not in problems
-        lines.append(CheckLine(f"effects on {one.on}, {one.regime}", _effects(one), holds))
+        text = _effects(one, in_full.get((one.regime, one.on)))
+        lines.append(CheckLine(f"effects on {one.on}, {one.regime}", text, holds))
     for name, one in (("necessity", report.necessity), ("sufficiency", report.sufficiency)):
         if one is not None:
             lines.append(CheckLine(name, _set(one), name not in problems))
@@ -89,6 +100,9 @@ def report_lines(report: Report) -> list[CheckLine]:
             f"CPR {curve.cpr:.2f} (random {curve.random_cpr:.2f}) · "
             f"CMD {curve.cmd:.2f} (random {curve.random_cmd:.2f})"
         )
+        if curve.predicted is not None:
+            miss = [abs(a - b) for a, b in zip(curve.predicted, curve.faithfulness, strict=True)]
+            text += f" · predicted within {sum(miss) / len(miss):.2f} of it"
         lines.append(CheckLine("faithfulness", text, None))
     if report.replacement is not None:
         top = "same top token" if report.replacement.same_top else "different top token"
@@ -97,12 +111,20 @@ def report_lines(report: Report) -> list[CheckLine]:
     return lines
 
 
-def _effects(one: EffectReport) -> str:
+def _effects(one: EffectReport, in_full: EffectReport | None) -> str:
     parts = [f"{one.effects:,} effects"]
     if one.rank_correlation is not None:
-        parts.append(f"rank correlation {one.rank_correlation:.2f}")
+        others = list[str]()
+        if one.null_rank_correlation is not None:
+            others.append(f"permuted {one.null_rank_correlation:.2f}")
+        if in_full is not None and in_full.rank_correlation is not None:
+            others.append(f"thresholds {in_full.rank_correlation:.2f}")
+        beside = f" ({', '.join(others)})".replace("-", "−") if others else ""
+        parts.append(f"rank correlation {one.rank_correlation:.2f}{beside}")
     if one.same_sign is not None:
-        parts.append(f"same sign {percent(one.same_sign)}")
+        null = one.null_same_sign
+        beside = "" if null is None else f" (permuted {percent(null)})"
+        parts.append(f"same sign {percent(one.same_sign)}{beside}")
     if one.error is not None:
         parts.append(f"error {one.error:.2g} of their size")
     return " · ".join(parts)
@@ -110,7 +132,8 @@ def _effects(one: EffectReport) -> str:
 
 def _set(one: SetReport) -> str:
     random = f"{percent(one.random_mean)} ± {percent(one.random_sd)}"
-    return f"{percent(one.share)} by {one.features:,} features (random sets {random})"
+    predicted = "" if one.predicted is None else f" · predicted {percent(one.predicted)}"
+    return f"{percent(one.share)} by {one.features:,} features (random sets {random}){predicted}"
 
 
 def _strongest(one: StrongestReport) -> str:

@@ -54,6 +54,8 @@ def effects_tables(effects: Effects) -> RenderableType:
         parts.append(Text("this changes nothing: all is set to what it is", style="yellow"))
     if all(one.predicted is None for one in effects.targets) and effects.edited:
         parts.append(Text("no prediction: features are edited that the graph does not have"))
+    elif effects.predicted_with:
+        parts.append(Text(f"predictions: {effects.predicted_with}", style="dim"))
     parts += ["", targets, "", tokens]
     if effects.features:
         features = plain_table(

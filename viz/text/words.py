@@ -130,6 +130,8 @@ def label(graph: AttributionGraph, row: int) -> str:
             return f"error of layer {node.layer}'s dictionary"
         case NodeKind.LOGIT | NodeKind.TARGET:
             return f"{quoted(_target(graph, row).text)} {probability(graph, row)}".strip()
+        case NodeKind.NORM | NodeKind.ATTENTION_NORM | NodeKind.GATE:
+            return str(node)  # no nodes of a graph
 
 
 def mark(graph: AttributionGraph, row: int, length: int = 14) -> str:

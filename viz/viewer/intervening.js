@@ -5,7 +5,7 @@
 /**
  * @typedef {{node: string, text: string, value: number | null, measured: number | null, predicted: number | null}} NodeEffect
  * @typedef {{text: string, before: number, after: number, logit: number}} TokenEffect
- * @typedef {{what: string, regime: string, through: number, targets: NodeEffect[], tokens: TokenEffect[], features: NodeEffect[], stored: Measured[]}} Effects
+ * @typedef {{what: string, regime: string, through: number, targets: NodeEffect[], tokens: TokenEffect[], features: NodeEffect[], predicted_with: string, stored: Measured[]}} Effects
  * @typedef {object} Trial An intervention and its result.
  * @property {"set" | "scale" | "add"} kind
  * @property {string} number
@@ -104,7 +104,7 @@ function withStored(before, now) {
 }
 
 /** @param {Graph} graph @param {Effects} effects @param {PanelContext} context */
-function effectsOf(graph, { what, regime, through, targets, tokens, features }, context) {
+function effectsOf(graph, { what, regime, through, targets, tokens, features, predicted_with }, context) {
   const table = (/** @type {string} */ caption, /** @type {string[]} */ heads, /** @type {HTMLElement[]} */ rows) =>
     element("table.measured", {}, element("caption", {}, caption),
       element("thead", {}, element("tr", {}, ...heads.map((head, place) => element(place ? "th.number" : "th", { scope: "col" }, head)))), element("tbody", {}, ...rows));
@@ -116,6 +116,7 @@ function effectsOf(graph, { what, regime, through, targets, tokens, features }, 
   const changed = (/** @type {NodeEffect} */ one) => element("tr", {}, element("th", { scope: "row" }, named(one)), numberCell(one.predicted), numberCell(one.measured));
   return element("div", {},
     element("p", {}, element("bdi", {}, what), `, ${regime}${regime === "constrained" ? `: blocks frozen up to ${through}` : ""}`),
+    predicted_with && element("p.quiet", {}, `Predictions: ${predicted_with}.`),
     table("Change of targets", ["output", "predicted", "measured"], targets.map(changed)),
     table("Next token", ["token", "before", "after"], tokens.map((one) => element("tr", {}, element("th", { scope: "row" }, element("bdi", {}, one.text)), element("td.number", {}, percent(one.before)), element("td.number", {}, percent(one.after))))),
     features.length > 0 && table("Features that changed most", ["feature", "predicted", "measured"], features.map(changed)));

@@ -1,0 +1,72 @@
+"""Attention flows: how much of each row goes through a layer's attention from each position.
+
+With c the covector of a row above attention, and x the residual that enters it,
+
+    flow[row, layer, pos] = (what attention's transpose adds to c at pos) · x[pos]
+
+is what the row's target gets from the values at this position.  Biases of the values are not part
+of it.  If the norm in front of attention divides x by something else, the flow changes in
+proportion.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from circuits.attribution.local_replacement import LocalReplacement
+from circuits.machine import exact, in_float64
+
+
+class BlockFlows:
+    """The flows of the rows of one block, from the first swept position on."""
+
+    def __init__(self, entering: list[Float[Tensor, "pos d_model"]], n_rows: int) -> None:
+        self.entering = entering
+        self.values = entering[0].new_zeros(n_rows, len(entering), len(entering[0]))
+
+    def read(self, layer: int, added: Float[Tensor, "active some_pos d_model"]) -> None:
+        """Take what attention's transpose has added to the first rows at the first positions."""
+        n_pos = added.shape[1]
+        flow = torch.einsum("rpd,pd->rp", added, self.entering[layer][:n_pos])
+        self.values[: len(added), layer, :n_pos] = flow
+
+
+class AttentionFlows:
+    """The flows of all rows that are swept, collected in any order."""
+
+    def __init__(self, local: LocalReplacement, first: int) -> None:
+        layers = range(local.frozen.n_layers)
+        self.entering = [entering_attention(local, layer)[first:] for layer in layers]
+        self.found: list[tuple[ndarray, Tensor]] = []
+
+    def block(self, n_rows: int) -> BlockFlows:
+        """Where the flows of a block are put."""
+        return BlockFlows(self.entering, n_rows)
+
+    def add(self, nodes: Int[ndarray, " row"], block: BlockFlows) -> None:
+        """Keep the flows of a block, whose rows belong to these nodes."""
+        self.found.append((nodes, in_float64(exact(block.values))))
+
+    def of(self, nodes: Int[ndarray, " node"]) -> Float[ndarray, "node layer pos"]:
+        """The flows of nodes, 0 for those without a row."""
+        place = {node: row for row, node in enumerate(nodes.tolist())}
+        table = np.zeros((len(place), len(self.entering), len(self.entering[0])))
+        for rows, values in self.found:
+            here = np.array([place.get(node, -1) for node in rows.tolist()])
+            table[here[here >= 0]] = values.numpy()[here >= 0]
+        return table
+
+
+def entering_attention(local: LocalReplacement, layer: int) -> Float[Tensor, "pos d_model"]:
+    """The residual that enters a layer's attention."""
+    recording = local.recording
+    if local.frozen.parallel:
+        return recording.blocks[layer].mlp_residual
+    if layer == 0:
+        return torch.stack(recording.inputs).sum(0)
+    below = recording.blocks[layer - 1]
+    return below.mlp_residual + below.contribution
