@@ -10,6 +10,7 @@ from .evaluation.ablation import Ablation
 from .evaluation.audit import audit
 from .evaluation.check import check
 from .evaluation.evaluation_settings import AuditSettings, CheckSettings
+from .evaluation.misfit import misfits
 from .evaluation.profiling import profile, read_texts, texts_in
 from .features.active import FeatureSource
 from .features.autoencoders import AutoencoderSet
@@ -120,6 +121,7 @@ __all__ = [
     "intervene",
     "known_circuits",
     "load_tokenizer",
+    "misfits",
     "named_targets",
     "opening_ids",
     "own_bos",

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.target_names import named_targets
 from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
+from circuits.evaluation.misfit import misfits
 from circuits.model.prompt import Prompt, PromptError, prompt_from_ids, read_prompt
 from circuits.model.prompt_rule import PromptRule
 from circuits.model.subject import Subject
@@ -108,7 +109,8 @@ def trace(
             progress,
             force=force,
         )
-    for sentence in dict.fromkeys((*remarks, *graph.provenance.mismatches)):
+        signs = misfits(graph, loaded.subject, loaded.source)
+    for sentence in dict.fromkeys((*remarks, *graph.provenance.mismatches, *signs)):
         warnings.warn(sentence, stacklevel=2)
     return Graph.of(graph)
 

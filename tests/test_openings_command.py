@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+import circuits.evaluation.misfit
 import graphs
 from circuits.attribution.trace_settings import TraceSettings
 from circuits.features.files.reading import read_transcoders
@@ -29,6 +30,12 @@ from tests.tiny import tiny_model, toy_tokenizer
 
 SMALL = ("--max-features", 30)
 SENTENCE = "The dictionary was trained on documents that begin with BOS, the prompt does not"
+
+
+@pytest.fixture(autouse=True)
+def no_misfits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dictionaries here are random and fit no model, which is told in `test_misfit.py`."""
+    monkeypatch.setattr(circuits.evaluation.misfit, "MOST_UNEXPLAINED", np.inf)
 
 
 @pytest.fixture(scope="module")

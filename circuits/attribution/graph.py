@@ -26,7 +26,7 @@ from circuits.attribution.targets import ResponsePart, Targets
 from circuits.attribution.trace_settings import TraceSettings
 from circuits.features.active import ActiveFeatures, FeatureSource
 from circuits.features.labels import LABELS_PER_LAYER, output_tokens
-from circuits.machine import in_float64
+from circuits.machine import exact, in_float64
 from circuits.model.frozen import DamagedWeights
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
@@ -36,7 +36,7 @@ from circuits.recording.record import relative_difference
 from graphs.analysis.influence import ranks, resolved_share
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description, NodeKind, NodeTable
-from graphs.core.provenance import Checks, Provenance, Sink
+from graphs.core.provenance import NEURONS, Checks, DictionaryFit, Provenance, Sink
 from graphs.core.responses import FrozenNorm, Responses
 
 # A row with a larger relative error violates conservation.  In bfloat16 correct rows are off by up
@@ -47,6 +47,7 @@ TF32_LIMIT = 0.02  # rows swept in TF32 are off by up to 4e-4 in Gemma 3 270M, a
 # Relative difference of recorded logits from the model's own in float64.  transformers computes
 # RMSNorm in float32 and the recording does not, which accounts for up to 7e-7 (SmolLM2-135M).
 RECORDING_LIMIT = 1e-5
+LEAST_POSITIONS = 4  # of which a variance says something
 
 
 def build_graph(
@@ -92,7 +93,7 @@ def build_graph(
         dropped=rows.dropped()[: len(nodes)],
         dropped_absolute=rows.dropped_absolute()[: len(nodes)],
         expanded=expanded,
-        provenance=_provenance(subject, sweeper, settings, checks, sinks),
+        provenance=_provenance(subject, sweeper, settings, checks, sinks, numbers),
         output_tokens=dict(zip(columns[strongest].tolist(), tokens, strict=True)),
         descriptions=_descriptions(source, local.features, strongest),
         responses=_responses(sweeper, rows, weights, numbers, inner),
@@ -104,15 +105,17 @@ class _Numbers(NamedTuple):
 
     value: Float[ndarray, " target"]
     constant: Float[ndarray, " target"]
+    squares: Float[ndarray, " two_layers"]  # as in `Sources`
     norms: tuple[Float[ndarray, " row"], ...]  # values
 
     @staticmethod
     def of(sweeper: Sweeper) -> _Numbers:
-        targets, norms = sweeper.local.targets, sweeper.norms
-        columns = [targets.value, targets.constant, *(part.value for part in norms)]
+        targets, squares = sweeper.local.targets, sweeper.sources.squares.flatten()
+        columns = [targets.value, targets.constant, squares, *(one.value for one in sweeper.norms)]
         ends = np.cumsum([len(column) for column in columns])[:-1]
-        value, constant, *rest = np.split(in_float64(torch.cat(columns)).numpy(), ends)
-        return _Numbers(value, constant, tuple(rest))
+        whole = in_float64(torch.cat([exact(column) for column in columns])).numpy()
+        value, constant, squares, *rest = np.split(whole, ends)
+        return _Numbers(value, constant, squares, tuple(rest))
 
 
 def _nodes(
@@ -294,6 +297,7 @@ def _provenance(
     settings: TraceSettings,
     checks: Checks,
     sinks: tuple[Sink, ...],
+    numbers: _Numbers,
 ) -> Provenance:
     local, prompt = sweeper.local, sweeper.local.recording.prompt
     return Provenance(
@@ -307,11 +311,23 @@ def _provenance(
         token_ids=prompt.ids,
         n_prefix=prompt.n_prefix,
         opening=prompt.opening,
+        fit=_fit(local, numbers.squares.reshape(-1, 2)),
         sinks=sinks,
         targets=local.targets.described,
         settings=_header_settings(settings),
         checks=checks,
     )
+
+
+def _fit(local: LocalReplacement, squares: Float[ndarray, "layer 2"]) -> DictionaryFit | None:
+    """How well the dictionary fits; None of neurons, and where there are too few positions."""
+    swept = len(local.recording.prompt) - local.recording.prompt.n_prefix
+    if local.features.identity.kind == NEURONS or swept < LEAST_POSITIONS:
+        return None
+    error, variance = squares.T
+    share = np.divide(error, variance, out=np.zeros_like(error), where=variance > 0)
+    counts = np.bincount(local.features.on_host.layer, minlength=len(share))
+    return DictionaryFit(unexplained=tuple(share.tolist()), l0=tuple((counts / swept).tolist()))
 
 
 def first_nodes(weights: csr_array, count: int) -> csr_array:

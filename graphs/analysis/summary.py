@@ -15,7 +15,7 @@ from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.opening import Opening
-from graphs.core.provenance import Checks, Provenance, Sink
+from graphs.core.provenance import Checks, DictionaryFit, Provenance, Sink
 from graphs.core.records import as_json
 from graphs.core.report import Report
 
@@ -67,6 +67,7 @@ class Summary(Brief):
     n_prefix: int
     opening: Opening | None
     sinks: tuple[Sink, ...] | None
+    fit: DictionaryFit | None  # of the dictionary on the prompt
     mismatches: tuple[str, ...]  # of the prompt's opening and the dictionary's documents
     targets: tuple[TargetLine, ...]
     remarks: tuple[str, ...]  # caveats of the numbers
@@ -87,6 +88,7 @@ class Summary(Brief):
             **as_json(self, {"n_prefix": "context_only"}),
             "opening": self.opening and self.opening.model_dump(mode="json"),
             "sinks": None if self.sinks is None else [sink.model_dump() for sink in self.sinks],
+            "fit": self.fit and self.fit.model_dump(),
             "checks": self.checks.model_dump(),
             "report": self.report and self.report.model_dump(mode="json"),
         }
@@ -109,6 +111,7 @@ def summarise(
         n_prefix=source.n_prefix,
         opening=source.opening,
         sinks=source.sinks,
+        fit=source.fit,
         mismatches=source.mismatches,
         targets=tuple(
             TargetLine(

@@ -7,6 +7,7 @@ one of the newest without these.
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -49,6 +50,28 @@ class DictionaryIdentity(Record):
     revision: str | None = None
     fingerprint: str | None = None  # digest of all files that are read; None: unknown
     documents: DocumentOpening | None = None  # how training documents begin; None: unknown
+    l0: tuple[float, ...] | None = None  # active features per token and layer, as its files state
+
+
+class DictionaryFit(Record):
+    """How well the dictionary fits the model, on the prompt itself; one number per layer."""
+
+    # Share of the variance of what MLPs write; 0 where it does not vary.
+    unexplained: tuple[float, ...]
+    l0: tuple[float, ...]  # active features per token
+
+    @property
+    def overall(self) -> float:
+        """Median over the layers of what is unexplained."""
+        return median(self.unexplained)
+
+    @property
+    def sentence(self) -> str:
+        """Both in words."""
+        return (
+            f"the dictionary leaves {self.overall:.1%} of what the MLPs write unexplained here and "
+            f"has {median(self.l0):.3g} active features per token (medians over layers)"
+        )
 
 
 class Sink(Record):
@@ -143,6 +166,7 @@ class Provenance(Record):
         default=0, ge=0, validation_alias="context_only", serialization_alias="context_only"
     )
     opening: Opening | None = None  # None: unknown
+    fit: DictionaryFit | None = None  # None: not measured, as of neurons
     sinks: tuple[Sink, ...] | None = None  # attention sinks; None: not computed
     targets: tuple[Target, ...]  # in the order of the graph's logit and target nodes
     settings: dict[str, JsonValue] = Field(default_factory=dict)

@@ -124,6 +124,7 @@ def trace_command(
             memory=in_bytes(memory),
         )
         graph = circuits.trace(text, subject, source, settings, progress, force=force)
+        remark_once(circuits.misfits(graph, subject, source))
         progress("write", 0, 1)
         if out is not None:
             write_as(graph, out)

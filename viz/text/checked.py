@@ -62,6 +62,8 @@ def header_lines(header: Provenance) -> list[CheckLine]:
         notes.append(CheckLine("prompt", text, None))
     for sink in header.sinks or ():
         notes.append(CheckLine("prompt", sink_text(sink, header.tokens[sink.pos]), None))
+    if header.fit is not None:
+        notes.append(CheckLine("dictionary", header.fit.sentence, None))
     notes += [CheckLine("dictionary", mismatch, None) for mismatch in header.mismatches]
     reported = report_lines(header.report) if header.report else []
     return check_lines(header.checks) + notes + reported

@@ -109,6 +109,8 @@ def _notes(summary: Summary) -> RenderableType:
         f"replacement {found.replacement:.3f}, completeness {found.completeness:.3f}"
     ]
     lines += summary.remarks
+    if summary.fit is not None:
+        lines.append(summary.fit.sentence)
     lines += _reach(summary)
     if checks.conservation_max is not None and checks.conservation_median is not None:
         lines.append(

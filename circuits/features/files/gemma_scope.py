@@ -39,6 +39,7 @@ from circuits.features.transcoder import Transcoder
 CROSS_LAYER = re.compile(r"params_layer_(\d+)\.safetensors")
 CROSSCODER = "crosscoder"  # a type in config.json
 SINGLE = re.compile(r"(?:(.*)/)?params\.(npz|safetensors)")
+AVERAGE_L0 = re.compile(r"average_l0_(\d+)")
 NAMES = ("w_enc", "w_dec", "b_enc", "b_dec")
 NAMES_1 = ("W_enc", "W_dec", "b_enc", "b_dec")
 
@@ -59,6 +60,7 @@ def read(location: Location) -> StoredSet:
         return _read_cross_layer(location, crossing)
     layers: dict[int, Transcoder] = {}
     points: set[tuple[ReadPoint | Unknown, WritePoint | Unknown]] = set()
+    l0: dict[int, float] = {}
     for file in location.files:
         match = SINGLE.fullmatch(file)
         if match is None:
@@ -76,7 +78,20 @@ def read(location: Location) -> StoredSet:
             )
         points.add(_points(path, config))
         layers[layer] = single(path)
-    return StoredSet(layers, *common_points(points, location.name), cross_layer=False, partial=True)
+        if (stated := _stated_l0(path, config)) is not None:
+            l0[layer] = stated
+    read_and_write = common_points(points, location.name)
+    known = l0 if l0.keys() == layers.keys() else None
+    return StoredSet(layers, *read_and_write, cross_layer=False, partial=True, l0=known)
+
+
+def _stated_l0(path: Path, config: dict[str, Any]) -> float | None:
+    """Active features per token, by the config or by the name of the folder."""
+    stated = config.get("l0")
+    if isinstance(stated, int | float) and stated > 0:
+        return float(stated)
+    named = AVERAGE_L0.fullmatch(path.parent.name)
+    return float(named[1]) if named else None
 
 
 def _read_cross_layer(location: Location, files: list[tuple[int, str]]) -> StoredSet:

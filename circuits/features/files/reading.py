@@ -7,7 +7,7 @@ repository.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -122,12 +122,20 @@ def _transcoders(
             revision=", ".join((revision, *sources)),
             fingerprint=tracked.fingerprint(stored.sources),
             documents=stored.documents,
+            l0=_stated_l0(stored.l0, last),
         ),
         features=_features(location),
         joint=stored.joint,
         partial=stored.partial,
         unlisted=not location.listed and layer_of(location.name) is None,
     )
+
+
+def _stated_l0(by_layer: Mapping[int, float] | None, last: int) -> tuple[float, ...] | None:
+    """By layer; None unless all layers up to the last state it."""
+    if by_layer is None or len(by_layer) <= last:
+        return None
+    return tuple(by_layer[layer] for layer in range(last + 1))
 
 
 def read_dictionary(

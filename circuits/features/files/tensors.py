@@ -58,6 +58,7 @@ class StoredSet:
     partial: bool = False  # whether the format may leave layers out
     sources: tuple[Location, ...] = ()  # further locations, from which files were listed
     documents: DocumentOpening | None = None  # how training documents began
+    l0: Mapping[int, float] | None = None  # active features per token, as stated, by layer
 
 
 def mapped(path: Path) -> dict[str, Tensor]:
