@@ -292,11 +292,24 @@ def table(numbers: dict[str, Number], found: dict[str, list[Report]]) -> list[st
     return lines
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Options of a benchmark of these models."""
+    found = argparse.ArgumentParser(description=description)
+    found.add_argument("--out", type=Path)
+    found.add_argument("--models", nargs="*", default=[*ATLAS, GEMMA])
+    return found
+
+
+def show(lines: list[str], out: Path | None) -> None:
+    """Print the lines, and write them to a file if one is given."""
+    text = "\n".join([*lines, ""])
+    Console(width=200).print(text, markup=False, highlight=False)
+    if out:
+        out.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--models", nargs="*", default=[*ATLAS, GEMMA])
-    arguments = parser.parse_args()
+    arguments = parser(__doc__).parse_args()
     assert GEMMA in PACKAGED
     models = {name: material(name) for name in arguments.models}
     found = {name: one.tested() for name, one in models.items()}
@@ -334,10 +347,7 @@ def main() -> None:
         "|---|" + "--:|" * len(found),
         *(f"| {title} | {' | '.join(cells)} |" for title, cells in limits(found)),
     ]
-    text = "\n".join([*lines, ""])
-    Console(width=200).print(text, markup=False, highlight=False)
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
+    show(lines, arguments.out)
 
 
 if __name__ == "__main__":

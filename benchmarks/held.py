@@ -11,23 +11,19 @@ can predict that holds as much.  A second table has more and more neurons in the
 
 from __future__ import annotations
 
-import argparse
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
-from faithfulness import GEMMA, ablations, material
+from faithfulness import GEMMA, ablations, material, parser, show
 from numpy import ndarray
-from rich.console import Console
 from torch import Tensor
 
-from circuits.atlas.shipped import ATLAS
 from circuits.features.neuron_layer import NeuronLayer
 from circuits.features.neurons import Neurons
 from circuits.features.transcoder_layer import TranscoderLayer
@@ -306,11 +302,9 @@ def curve() -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--models", nargs="*", default=[*ATLAS, GEMMA])
-    parser.add_argument("--prompts", type=int, default=PROMPTS)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--prompts", type=int, default=PROMPTS)
+    arguments = options.parse_args()
     found = {name: ladder(name, arguments.prompts) for name in arguments.models}
     lines = [
         "What holding each part of the model costs: rank correlation / same sign of single "
@@ -329,10 +323,7 @@ def main() -> None:
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     if GEMMA in arguments.models:
         lines += ["", *curve()]
-    text = "\n".join([*lines, ""])
-    Console(width=200).print(text, markup=False, highlight=False)
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
+    show(lines, arguments.out)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,15 @@ def visit(page: Page, path: Path, state: str = "") -> str:
     return copy.as_uri()
 
 
+def leave(page: Page) -> None:
+    """Close a window, once the page has stored what it stores on going.
+
+    A window that is closed at once may do so after `new_window` has cleared the storage.
+    """
+    page.goto("about:blank")
+    page.close()
+
+
 @contextmanager
 def opened(browser: Browser, path: Path, *, in_place: bool = False) -> Iterator[Opened]:
     """A file in a new window; its complaints are gathered from the start.
@@ -96,7 +105,7 @@ def opened(browser: Browser, path: Path, *, in_place: bool = False) -> Iterator[
     try:
         yield found
     finally:
-        page.close()
+        leave(page)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from circuits.features.neurons import Neurons
 from circuits.model.subject import Subject
 from circuits.recording.record import record
 from tests import windows
-from tests.browser import chromium, new_window
+from tests.browser import chromium, leave, new_window
 from tests.tiny import ARCHITECTURES, DENSE, tiny_model, tiny_subject, toy_tokenizer
 
 cached_subject = cache(tiny_subject)
@@ -78,7 +78,7 @@ def page(browser: Browser) -> Iterator[Page]:
     page = new_window(browser)
     yield page
     for window in page.context.pages[1:]:
-        window.close()
+        leave(window)
 
 
 @pytest.fixture(scope="module", params=["posix", "windows"])

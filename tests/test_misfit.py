@@ -13,6 +13,8 @@ import headwater as hw
 from circuits import misfits, read_prompt, read_subject, read_transcoders, trace
 from circuits.atlas.shipped import atlas_transcoders
 from circuits.attribution.local_replacement import local_replacement, written_at
+from circuits.features.hybrid import Filled
+from circuits.features.neurons import Neurons
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject
@@ -20,6 +22,7 @@ from graphs import AttributionGraph
 from tests.format_writers import gemma_scope_1, gemma_scope_2
 from tests.test_cli import run
 from tests.test_intervene import SETTINGS
+from tests.test_partial import partial
 from tests.tiny import tiny_prompt, toy_dictionary
 
 PROMPT = "The capital of the state containing Dallas is"
@@ -47,6 +50,18 @@ def test_what_is_unexplained_is_the_error_of_each_layer(gemma: Subject):
         assert fit.unexplained[layer] == pytest.approx(np.square(error).sum() / variance)
         active = int((local.features.on_host.layer == layer).sum())
         assert fit.l0[layer] == active / len(written)
+
+
+def test_layers_that_a_dictionary_leaves_out_do_not_count(gemma: Subject):
+    """All that their MLPs write is error, whatever dictionary the others have."""
+    whole = trace(tiny_prompt(), gemma, toy_dictionary(), SETTINGS).provenance.fit
+    assert whole is not None
+    for source in (partial(), Filled(partial(), Neurons(20))):
+        fit = trace(tiny_prompt(), gemma, source, SETTINGS).provenance.fit
+        assert fit is not None
+        assert fit.unexplained == (None, whole.unexplained[1], None)
+        assert fit.l0 == (None, whole.l0[1], None)
+        assert fit.overall == whole.unexplained[1]
 
 
 def test_neurons_and_prompts_of_few_tokens_have_no_fit():

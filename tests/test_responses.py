@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 import circuits.attribution.targets
 from circuits.attribution.local_replacement import local_replacement
@@ -21,10 +22,12 @@ from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
 from circuits.pipe import trace
 from graphs import AttributionGraph, Intervention, NodeId, NodeKind, Regime
+from graphs.core.graph import row_sizes, row_sums
 from graphs.core.responses import Responses
 from graphs.interventions.changes import Change
 from graphs.interventions.predict import predict
 from tests.conftest import cached_subject, skip_without_neurons
+from tests.graph_oracles import make_graph, responding
 from tests.oracles import Oracle, Run, gate_and_up
 from tests.test_adjoint import DICTIONARIES
 from tests.test_intervene import SETTINGS, source_of
@@ -290,3 +293,17 @@ def test_thresholds_are_where_features_of_the_dictionary_switch_off(
             here = (nodes.layer == layer) & (nodes.pos == pos) & nodes.is_kind(NodeKind.FEATURE)
             expected = nodes.activation[here].min()
         assert found[row] == pytest.approx(expected, nan_ok=True)
+
+
+def test_what_pruning_takes_from_rows_is_counted_in_float64():
+    graph = make_graph([f"token:{i}@0" for i in range(400)] + ["logit:1@0"], {}, dtype=np.float32)
+    rng = np.random.default_rng(0)
+    known = responding(graph, rng).responses
+    assert known is not None
+    large = csr_array((rng.standard_normal((6, 401)) * 1e6).astype(np.float32))
+    whole = replace(known, weights=large)
+    kept = whole.take(np.arange(0, 401, 3))
+    assert kept.weights.dtype == np.float32
+    for sums, lost in ((row_sums, "dropped"), (row_sizes, "dropped_absolute")):
+        before, after = (sums(one.weights) + getattr(one, lost) for one in (whole, kept))
+        np.testing.assert_allclose(after, before, rtol=1e-12)

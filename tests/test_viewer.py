@@ -18,7 +18,7 @@ from graphs.core.annotations import ANNOTATIONS_SUFFIX
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description, Example
 from graphs.core.provenance import Checks, Measured
-from tests.browser import Opened, needs_chromium, new_window, viewed, visit
+from tests.browser import Opened, leave, needs_chromium, new_window, viewed, visit
 from tests.graph_oracles import make_graph
 from tests.test_viewer_numbers import layered
 from viz.page.notebook import show
@@ -585,7 +585,7 @@ def test_two_windows_of_a_page_go_in_step(browser: Browser, small_file: Path):
     click(one, LATE)
     until(other, f"viewer.view.clicked[0] === '{LATE}'")
     for page in (one, other):
-        page.close()
+        leave(page)
 
 
 @pytest.mark.parametrize(("what", "key"), [("graph", "SVG"), ("subgraph", "sub SVG")])
@@ -654,7 +654,7 @@ def test_the_page_is_dark_where_the_system_is_and_by_its_button(browser: Browser
     page.locator('[data-key="◐"]').click()
     settle(page)
     assert page.evaluate(paper) == "rgb(21, 24, 30)"
-    page.close()
+    leave(page)
 
 
 @pytest.mark.parametrize(("width", "height"), [(720, 450), (1280, 720), (3840, 2160)])
@@ -671,7 +671,7 @@ def test_the_page_fits_small_and_large_screens(
     assert box is not None
     assert box["height"] >= 250
     assert box["width"] >= 0.5 * width
-    page.close()
+    leave(page)
 
 
 def test_controls_have_names_and_roles(small_page: Opened):
@@ -732,7 +732,7 @@ def test_a_page_in_a_notebook_is_the_page(browser: Browser, tmp_path: Path):
     frame = page.frame_locator("iframe")
     expect(frame.locator("html[data-ready]")).to_be_attached()
     expect(frame.locator("#heading")).to_contain_text("Dallas")
-    page.close()
+    leave(page)
 
 
 def test_a_part_of_a_large_graph_says_what_it_hides(browser: Browser, tmp_path: Path):
@@ -811,7 +811,7 @@ def test_a_state_that_makes_no_sense_is_left_aside(
     click(page, LATE)
     assert clicked(page) == LATE
     page.wait_for_timeout(50)
-    page.close()
+    leave(page)
     assert complaints == []
 
 

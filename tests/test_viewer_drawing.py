@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, ViewportSize
 
 from graphs.core.annotations import Annotations
 from graphs.core.graph import AttributionGraph
-from tests.browser import LAPTOP, needs_chromium, new_window, viewed, visit
+from tests.browser import LAPTOP, leave, needs_chromium, new_window, viewed, visit
 from tests.graph_oracles import make_graph
 from viz.page.page import write_page
 
@@ -117,4 +117,4 @@ def test_a_dark_page_is_light_on_paper_and_its_graph_a_drawing(browser: Browser,
     settled(page)
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.locator(".printed").count() == 0
-    page.close()
+    leave(page)

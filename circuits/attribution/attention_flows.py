@@ -18,7 +18,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.attribution.local_replacement import LocalReplacement
-from circuits.machine import exact, in_float64
+from circuits.machine import in_float64
 
 
 class BlockFlows:
@@ -49,15 +49,27 @@ class AttentionFlows:
 
     def add(self, nodes: Int[ndarray, " row"], block: BlockFlows) -> None:
         """Keep the flows of a block, whose rows belong to these nodes."""
-        self.found.append((nodes, in_float64(exact(block.values))))
+        self.found.append((nodes, in_float64(block.values)))
 
-    def of(self, nodes: Int[ndarray, " node"]) -> Float[ndarray, "node layer pos"]:
-        """The flows of nodes, 0 for those without a row."""
-        place = {node: row for row, node in enumerate(nodes.tolist())}
-        table = np.zeros((len(place), len(self.entering), len(self.entering[0])))
-        for rows, values in self.found:
-            here = np.array([place.get(node, -1) for node in rows.tolist()])
-            table[here[here >= 0]] = values.numpy()[here >= 0]
+    def passing(self, share: Float[ndarray, " node"]) -> Float[ndarray, "layer pos"]:
+        """Sizes of the flows of all rows, each weighted by its node's share."""
+        total = np.zeros((len(self.entering), len(self.entering[0])))
+        # Where memory has run out on the way, rows have been swept twice.
+        times = np.bincount(
+            np.concatenate([nodes for nodes, _ in self.found]), minlength=len(share)
+        )
+        share = share / np.maximum(times, 1)
+        for nodes, flows in self.found:
+            total += np.einsum("n,nlp->lp", share[nodes], np.abs(flows.numpy()))
+        return total
+
+    def through(
+        self, n_nodes: int, layer: Int[ndarray, " place"], pos: Int[ndarray, " place"]
+    ) -> Float[ndarray, "node place"]:
+        """The flows of all nodes at these places, 0 for nodes without a row."""
+        table = np.zeros((n_nodes, len(layer)))
+        for nodes, flows in self.found:
+            table[nodes] = flows.numpy()[:, layer, pos]
         return table
 
 

@@ -18,7 +18,11 @@ from numpy import ndarray
 from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
-from circuits.attribution.local_replacement import LocalReplacement, attention_sinks
+from circuits.attribution.local_replacement import (
+    LocalReplacement,
+    attention_sinks,
+    dictionary_fit,
+)
 from circuits.attribution.responses import Inner, sweep_inside
 from circuits.attribution.rows import CollectedRows, Sweeper
 from circuits.attribution.sources import Sources, node_table
@@ -36,7 +40,7 @@ from circuits.recording.record import relative_difference
 from graphs.analysis.influence import ranks, resolved_share
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description, NodeKind, NodeTable
-from graphs.core.provenance import NEURONS, Checks, DictionaryFit, Provenance, Sink
+from graphs.core.provenance import Checks, Provenance, Sink
 from graphs.core.responses import FrozenNorm, Responses
 
 # A row with a larger relative error violates conservation.  In bfloat16 correct rows are off by up
@@ -47,7 +51,6 @@ TF32_LIMIT = 0.02  # rows swept in TF32 are off by up to 4e-4 in Gemma 3 270M, a
 # Relative difference of recorded logits from the model's own in float64.  transformers computes
 # RMSNorm in float32 and the recording does not, which accounts for up to 7e-7 (SmolLM2-135M).
 RECORDING_LIMIT = 1e-5
-LEAST_POSITIONS = 4  # of which a variance says something
 
 
 def build_graph(
@@ -72,10 +75,11 @@ def build_graph(
         limit = TF32_LIMIT
     progress("graph", 0, 1)
     weights = rows.matrix()
-    progress("norms", 0, 1)
     inner = None
     if settings.inner_rows:
+        progress("norms", 0, 1)
         inner = sweep_inside(sweeper, rows, weights, whole_seed, settings.inner_rows)
+    progress("check", 0, 1)
     residuals = np.array([*rows.residuals, *(inner.rows.residuals if inner else [])])
     expanded = rows.expanded()[: len(seed)]
     replayed = replay_difference(local, sources)
@@ -105,7 +109,7 @@ class _Numbers(NamedTuple):
 
     value: Float[ndarray, " target"]
     constant: Float[ndarray, " target"]
-    squares: Float[ndarray, " two_layers"]  # as in `Sources`
+    squares: Float[ndarray, "layer 2"]  # as in `Sources`
     norms: tuple[Float[ndarray, " row"], ...]  # values
 
     @staticmethod
@@ -115,7 +119,7 @@ class _Numbers(NamedTuple):
         ends = np.cumsum([len(column) for column in columns])[:-1]
         whole = in_float64(torch.cat([exact(column) for column in columns])).numpy()
         value, constant, squares, *rest = np.split(whole, ends)
-        return _Numbers(value, constant, squares, tuple(rest))
+        return _Numbers(value, constant, squares.reshape(-1, 2), tuple(rest))
 
 
 def _nodes(
@@ -311,23 +315,12 @@ def _provenance(
         token_ids=prompt.ids,
         n_prefix=prompt.n_prefix,
         opening=prompt.opening,
-        fit=_fit(local, numbers.squares.reshape(-1, 2)),
+        fit=dictionary_fit(local, numbers.squares),
         sinks=sinks,
         targets=local.targets.described,
         settings=_header_settings(settings),
         checks=checks,
     )
-
-
-def _fit(local: LocalReplacement, squares: Float[ndarray, "layer 2"]) -> DictionaryFit | None:
-    """How well the dictionary fits; None of neurons, and where there are too few positions."""
-    swept = len(local.recording.prompt) - local.recording.prompt.n_prefix
-    if local.features.identity.kind == NEURONS or swept < LEAST_POSITIONS:
-        return None
-    error, variance = squares.T
-    share = np.divide(error, variance, out=np.zeros_like(error), where=variance > 0)
-    counts = np.bincount(local.features.on_host.layer, minlength=len(share))
-    return DictionaryFit(unexplained=tuple(share.tolist()), l0=tuple((counts / swept).tolist()))
 
 
 def first_nodes(weights: csr_array, count: int) -> csr_array:

@@ -24,18 +24,19 @@ from torch import Tensor
 from circuits.attribution.targets import Targets, read_targets
 from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
-from circuits.machine import is_accelerator, on_device
+from circuits.machine import exact, is_accelerator, on_device
 from circuits.model.frozen import DamagedWeights, FrozenModel
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
 from circuits.recording.record import Recording, record
 from graphs.core.brief import Brief
-from graphs.core.provenance import Sink
+from graphs.core.provenance import DictionaryFit, Sink
 
 # Of the residual's norm to the median.  Without BOS, the first token of SmolLM2-135M has 157 to
 # 234; no other token of it or of Gemma 3 270M has more than 12.
 LEAST_RATIO = 100.0
+LEAST_POSITIONS = 4  # of which a variance says something
 SHORT = 8  # a prefix of an eighth of the prompt
 
 
@@ -117,6 +118,41 @@ def require_sound(local: LocalReplacement, finite: dict[int, Bool[Tensor, ""]]) 
                 f"The output of {local.features.identity.name!r} at layer {layer} overflows: its "
                 "weights are damaged or not meant for this model."
             )
+
+
+def error_squares(
+    local: LocalReplacement, layer: int, error: Float[Tensor, "pos d_model"]
+) -> Float[Tensor, " 2"]:
+    """Squares of a layer's errors, and of what its MLP writes less the mean.
+
+    Both are sums over the positions with features.
+    """
+    first = local.recording.prompt.n_prefix
+    written = exact(local.recording.blocks[layer].contribution[first:])
+    return torch.stack(
+        [exact(error[first:]).square().sum(), (written - written.mean(0)).square().sum()]
+    )
+
+
+def dictionary_fit(
+    local: LocalReplacement, squares: Float[ndarray, "layer 2"]
+) -> DictionaryFit | None:
+    """How well a dictionary fits, from `error_squares` of all layers.
+
+    None where none is used, and on prompts of too few tokens.
+    """
+    swept = len(local.recording.prompt) - local.recording.prompt.n_prefix
+    covered = local.features.covered
+    if swept < LEAST_POSITIONS or not any(covered):
+        return None
+    error, variance = squares.T
+    shares = np.divide(error, variance, out=np.zeros_like(error), where=variance > 0).tolist()
+    l0 = (np.bincount(local.features.on_host.layer, minlength=len(shares)) / swept).tolist()
+    unexplained, active = (
+        tuple(one if there else None for one, there in zip(column, covered, strict=True))
+        for column in (shares, l0)
+    )
+    return DictionaryFit(unexplained=unexplained, l0=active)
 
 
 def attention_sinks(

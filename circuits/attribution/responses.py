@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy import ndarray
 from scipy.sparse import csr_array
 
@@ -58,22 +58,25 @@ def sweep_inside(
 
     `weights` are the rows so far, whose flows the sweeper must have; `seed` is that of influence.
     """
-    local, first = sweeper.local, sweeper.sources.first_column[-1]
+    local, sources = sweeper.local, sweeper.sources
+    assert sweeper.flows is not None
     places = sorted(_leading(sweeper, rows, weights, seed)[:count])
-    through = [place for place in places if place.kind == NodeKind.ATTENTION_NORM]
     parts = tuple(_parts(local, places))
     if not parts:
         return None
-    own = replace(sweeper, flows=AttentionFlows(local, sweeper.sources.first))
-    found = no_rows(own, rows.kept_share, sum(map(len, parts)))
+    first, flows = sources.first_column[-1], AttentionFlows(local, sources.first)
+    found = no_rows(sweeper, rows.kept_share, sum(map(len, parts)))
+    own = replace(sweeper, flows=flows)
     own.add(RowTargets.of(parts, first), found, lambda _: None)
+    behind = [(one.layer, one.pos) for one in places if one.kind == NodeKind.ATTENTION_NORM]
+    layer, pos = np.array(behind, dtype=np.int64).reshape(-1, 2).T
     return Inner(
         parts=parts,
         rows=found,
         neurons=_form(local) if any(part.kind == NodeKind.GATE for part in parts) else None,
         flows=(
-            _through(sweeper, np.arange(rows.n_nodes), through),
-            _through(own, np.arange(first, found.n_nodes), through),
+            sweeper.flows.through(rows.n_nodes, layer, pos - sources.first),
+            flows.through(found.n_nodes, layer, pos - sources.first)[first:],
         ),
     )
 
@@ -127,16 +130,6 @@ def _form(local: LocalReplacement) -> NeuronForm:
     return NeuronForm(nonlinearity=neurons.function, gated=len(neurons.branches) > 1)
 
 
-def _through(
-    sweeper: Sweeper, nodes: Int[ndarray, " node"], through: list[Place]
-) -> Float[ndarray, "node norm"]:
-    """What flows into these nodes through attention behind these norms."""
-    if sweeper.flows is None or not through:
-        return np.zeros((len(nodes), len(through)))
-    layer, pos = np.array([(place.layer, place.pos) for place in through]).T
-    return sweeper.flows.of(nodes)[:, layer, pos - sweeper.sources.first]
-
-
 def _leading(
     sweeper: Sweeper, rows: CollectedRows, weights: csr_array, seed: Float[ndarray, " node"]
 ) -> list[Place]:
@@ -154,13 +147,13 @@ def _leading(
         neurons = layers[layer]
         if isinstance(neurons, NeuronLayer) and neurons.function is not None:
             scores[Place(NodeKind.GATE, layer, pos, index)] = float(own[row])
-    if sweeper.flows is not None:
-        totals = row_sizes(weights) + rows.dropped_absolute()
-        share = np.divide(influence, totals, out=np.zeros_like(totals), where=totals > 0)
-        passing = np.einsum("n,nlp->lp", share, np.abs(sweeper.flows.of(np.arange(rows.n_nodes))))
-        # What enters the first layer does not change.
-        for layer, pos in np.argwhere(passing[1:] > 0).tolist():
-            if local.frozen.blocks[layer + 1].attention_norm.eps is not None:
-                place = Place(NodeKind.ATTENTION_NORM, layer + 1, pos + sweeper.sources.first, 0)
-                scores[place] = float(passing[layer + 1, pos])
+    assert sweeper.flows is not None
+    totals = row_sizes(weights) + rows.dropped_absolute()
+    share = np.divide(influence, totals, out=np.zeros_like(totals), where=totals > 0)
+    passing = sweeper.flows.passing(share)
+    # What enters the first layer does not change.
+    for layer, pos in np.argwhere(passing[1:] > 0).tolist():
+        if local.frozen.blocks[layer + 1].attention_norm.eps is not None:
+            place = Place(NodeKind.ATTENTION_NORM, layer + 1, pos + sweeper.sources.first, 0)
+            scores[place] = float(passing[layer + 1, pos])
     return sorted(scores, key=lambda place: (-scores[place], place))

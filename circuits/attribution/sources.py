@@ -29,12 +29,13 @@ from torch import Tensor
 from circuits.attribution.local_replacement import (
     LocalReplacement,
     Written,
+    error_squares,
     require_sound,
     written_at,
 )
 from circuits.features.active import ActiveFeatures, LinearPath
 from circuits.features.hook_points import packing
-from circuits.machine import exact, is_accelerator, on_device
+from circuits.machine import is_accelerator, on_device
 from circuits.model.frozen import FrozenModel
 from circuits.recording.attention import attended, attention_constant
 from circuits.recording.record import Recording
@@ -140,8 +141,7 @@ class Sources(Brief):
     first_column: tuple[int, ...]  # of each layer's features, and the number of columns
     bias_column: int  # of layer 0; the final norm's and unembedding's follow the last layer's
     nodes: NodeTable  # of the columns
-    # By layer: squares of errors, and of what MLPs write less its mean, at positions with features.
-    squares: Float[Tensor, "layer 2"]
+    squares: Float[Tensor, "layer 2"]  # `error_squares`
 
     def columns_below(self, layer: int) -> int:
         """Number of columns that can affect a target reading at this layer."""
@@ -178,7 +178,7 @@ def build_sources(local: LocalReplacement) -> Sources:
     for layer, end in enumerate(starts[1:]):
         written = written_at(local, layer)
         finite[layer] = written.error.isfinite().all()
-        squares.append(_squares(written.error[n_prefix:], recording, layer))
+        squares.append(error_squares(local, layer, written.error))
         layers.append(_layer(local, layer, written, feature_column, end, bias, constants[layer]))
     require_sound(local, finite)
     return Sources(
@@ -192,14 +192,6 @@ def build_sources(local: LocalReplacement) -> Sources:
         nodes=_nodes(frozen, recording, features),
         squares=torch.stack(squares),
     )
-
-
-def _squares(
-    error: Float[Tensor, "swept d_model"], recording: Recording, layer: int
-) -> Float[Tensor, " 2"]:
-    written = recording.blocks[layer].contribution[recording.prompt.n_prefix :]
-    varied = written - written.mean(0)
-    return torch.stack([exact(error).square().sum(), exact(varied).square().sum()])
 
 
 def prefix_values(

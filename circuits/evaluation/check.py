@@ -96,8 +96,8 @@ def effect_reports(
 ) -> tuple[EffectReport, ...]:
     """Predicted and measured effects at the targets, and at features predicted to change.
 
-    The null is what so many graphs with permuted edges predict of the same effects, where anything
-    runs.
+    Where anything runs, predictions are made in both orders, which are the same elsewhere, and the
+    null is what so many graphs with permuted edges predict of the same effects.
     """
     inner = graph.nodes.is_kind(NodeKind.FEATURE) & graph.expanded
     receivers: dict[Receivers, Int[ndarray, " node"]] = {
@@ -105,10 +105,9 @@ def effect_reports(
         "features": np.flatnonzero(inner),
     }
     found: list[EffectReport] = []
-    orders: dict[Order, ndarray] = {
-        "first": outcomes.predicted,
-        "full": outcomes.predicted_in_full,
-    }
+    orders: dict[Order, ndarray] = {"first": outcomes.predicted}
+    if outcomes.regime != Regime.FROZEN:
+        orders["full"] = predict(graph, outcomes.interventions, outcomes.through, "full")
     drawn = _permuted(graph, outcomes, permutations, seed)
     for on, rows in receivers.items():
         first = outcomes.predicted[:, rows]
@@ -117,11 +116,10 @@ def effect_reports(
             continue
         measured, dropped = outcomes.measured[:, rows][has_prediction], _dropped(graph, rows)
         for order, every in orders.items():
-            if order == "first" or outcomes.regime != Regime.FROZEN:  # else they are the same
-                predicted = every[:, rows][has_prediction]
-                null = [one[:, rows][has_prediction] for one in drawn if order == "first"]
-                parts = (outcomes.regime, on, predicted, measured, dropped, order, null)
-                found.append(effect_report(*parts))
+            predicted = every[:, rows][has_prediction]
+            null = [one[:, rows][has_prediction] for one in drawn if order == "first"]
+            parts = (outcomes.regime, on, predicted, measured, dropped, order, null)
+            found.append(effect_report(*parts))
     return tuple(found)
 
 
@@ -165,30 +163,23 @@ def _sets(features: Ablation, settings: CheckSettings, progress: Progress) -> di
         return {}  # all features together do not promote the targets: no shares
     share, predicted = 1 - value / value[0], features.predicted_change(outcomes)
     known = bool(np.all(np.isfinite(predicted)) and predicted[0] < 0)
-    foreseen = 1 - predicted / predicted[0] if known else None
+    foreseen = 1 - predicted / predicted[0] if known else np.full_like(share, np.nan)
     n, start = settings.random_sets, 3 + 2 * settings.random_sets
     curves = share[start:].reshape(len(orders), len(counts))
     cpr, cmd = zip(*(areas(counts / len(features), curve) for curve in curves), strict=True)
     size = int(circuit.sum())
     return {
-        "sufficiency": set_report(
-            size,
-            float(share[1]),
-            share[3 : 3 + n],
-            None if foreseen is None else float(foreseen[1]),
-        ),
+        "sufficiency": set_report(size, float(share[1]), share[3 : 3 + n], float(foreseen[1])),
         "necessity": set_report(
             size,
             1 - float(share[2]),
             1 - share[3 + n : 3 + 2 * n],
-            None if foreseen is None else 1 - float(foreseen[2]),
+            1 - float(foreseen[2]),
         ),
         "curve": CurveReport(
             shares=tuple((counts / len(features)).tolist()),
             faithfulness=tuple(curves[0].tolist()),
-            predicted=None
-            if foreseen is None
-            else tuple(foreseen[start : start + len(counts)].tolist()),
+            predicted=tuple(foreseen[start : start + len(counts)].tolist()) if known else None,
             cpr=cpr[0],
             cmd=cmd[0],
             random_cpr=float(np.mean(cpr[1:])),

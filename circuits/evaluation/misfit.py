@@ -12,9 +12,14 @@ from dataclasses import replace
 from itertools import product
 from statistics import median
 
-import numpy as np
+import torch
 
-from circuits.attribution.local_replacement import local_replacement, written_at
+from circuits.attribution.local_replacement import (
+    dictionary_fit,
+    error_squares,
+    local_replacement,
+    written_at,
+)
 from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.active import FeatureSource
 from circuits.features.points import ReadPoint, WritePoint
@@ -77,23 +82,23 @@ def _cause(graph: AttributionGraph, subject: Subject, source: TranscoderSet) -> 
 def _unexplained(prompt: Prompt, subject: Subject, source: TranscoderSet) -> float:
     """Median over the layers of the share of variance that is unexplained."""
     local = local_replacement(prompt, subject, source, TargetSettings())
-    shares: list[float] = []
-    for layer, block in enumerate(local.recording.blocks):
-        error = in_float64(written_at(local, layer).error[prompt.n_prefix :])
-        written = in_float64(block.contribution[prompt.n_prefix :])
-        variance = float((written - written.mean(0)).square().sum())
-        shares.append(float(error.square().sum()) / variance if variance else 0.0)
-    return median(shares)
+    layers = range(subject.frozen.n_layers)
+    squares = [error_squares(local, layer, written_at(local, layer).error) for layer in layers]
+    fit = dictionary_fit(local, in_float64(torch.stack(squares)).numpy())
+    assert fit is not None  # as of the graph
+    return fit.overall
 
 
 def _unlike_stated(fit: DictionaryFit, stated: tuple[float, ...]) -> list[str]:
     """A sentence if most layers have other numbers of active features than their files state."""
-    ratio = np.array(fit.l0) / np.array(stated)
-    wrong = (ratio > L0_FACTOR) | (ratio < 1 / L0_FACTOR)
-    if wrong.mean() <= 0.5:
+    pairs = zip(fit.l0, stated, strict=True)
+    wrong = [
+        not 1 / L0_FACTOR <= own / named <= L0_FACTOR for own, named in pairs if own is not None
+    ]
+    if sum(wrong) <= 0.5 * len(wrong):
         return []
     return [
-        f"The dictionary has {median(fit.l0):.2g} active features per token and layer on this "
+        f"The dictionary has {fit.typical_l0:.2g} active features per token and layer on this "
         f"prompt, and its files state {median(stated):.2g}: it may read at another point, or be of "
         "another revision or model."
     ]

@@ -170,6 +170,7 @@ class ActiveFeatures(Brief):
     threshold: Float[Tensor, " feat"]  # value at or below which a feature is off; nan: none
     reach: tuple[int, ...]  # by layer: the last that its features write to; the first is their own
     reads_norm: tuple[bool, ...]  # by layer: whether its features read through a norm
+    covered: tuple[bool, ...]  # by layer: whether a dictionary writes there
     rows: Rows
     identity: DictionaryIdentity
     found: int  # active features before any selection

@@ -92,6 +92,7 @@ class Filled(Brief):
             reads_norm=tuple(
                 (neurons if own else features).reads_norm[layer] for layer, own in enumerate(filled)
             ),
+            covered=features.covered,
             reach=features.reach,
             rows=FilledRows((features.rows, neurons.rows), filled, row),
             identity=features.identity.model_copy(update={"kind": kind}),

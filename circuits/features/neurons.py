@@ -136,6 +136,7 @@ class Neurons:
             constant=torch.cat(constant),
             threshold=torch.full_like(activation, torch.nan),
             reads_norm=tuple(map(points.reads_norm, range(frozen.n_layers))),
+            covered=(False,) * frozen.n_layers,
             reach=tuple(range(frozen.n_layers)),
             rows=NeuronRows(layers, layer, pos, index),
             identity=DictionaryIdentity(kind=NEURONS, name="MLP neurons"),

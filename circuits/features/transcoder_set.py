@@ -119,6 +119,16 @@ class TranscoderSet(Brief):
                     "there on: choose the dictionary that was trained on this model."
                 )
 
+    @property
+    def covered(self) -> tuple[bool, ...]:
+        """By layer: whether features write there; a set may leave layers out."""
+        found = [False] * len(self.layers)
+        for layer, transcoder in enumerate(self.layers):
+            if transcoder.d_dict:
+                for written in range(layer, layer + transcoder.n_written):
+                    found[written] = True
+        return tuple(found)
+
     def activate(
         self, frozen: FrozenModel, recording: Recording, targets: Covectors
     ) -> ActiveFeatures:
@@ -158,6 +168,7 @@ class TranscoderSet(Brief):
             constant=constant,
             threshold=threshold,
             reads_norm=tuple(map(points.reads_norm, range(frozen.n_layers))),
+            covered=fitted.covered,
             reach=tuple(number + t.n_written - 1 for number, t in enumerate(fitted.layers)),
             rows=_rows(fitted, points, layer, pos, index, activation),
             identity=self.identity,

@@ -51,8 +51,6 @@ class Outcomes(Brief):
     after: Float[Tensor, "intervention d_vocab"]
     measured: Float[ndarray, "intervention node"]  # change of each node's value; nan: no value
     predicted: Float[ndarray, "intervention node"]  # by the graph, to first order; nan: unknown
-    # The same with activation functions and thresholds followed.
-    predicted_in_full: Float[ndarray, "intervention node"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,6 @@ def intervene(
             _require_finite([logits.isfinite().all()])
             measured.append(in_float64(changes).numpy())
     recording, graph = experiment.local.recording, experiment.graph
-    effective = _without_inactive(experiment, interventions)
     return Outcomes(
         interventions=tuple(interventions),
         regime=regime,
@@ -103,8 +100,7 @@ def intervene(
         before=recording.logits,
         after=torch.cat(after) if after else recording.logits[None][:0],
         measured=np.concatenate(measured) if measured else np.zeros((0, len(graph))),
-        predicted=predict(graph, effective, held),
-        predicted_in_full=predict(graph, effective, held, "full"),
+        predicted=predict(graph, _without_inactive(experiment, interventions), held),
     )
 
 

@@ -54,24 +54,36 @@ class DictionaryIdentity(Record):
 
 
 class DictionaryFit(Record):
-    """How well the dictionary fits the model, on the prompt itself; one number per layer."""
+    """How well the dictionary fits the model, on the prompt itself.
+
+    One number per layer; None of layers that it leaves out.
+    """
 
     # Share of the variance of what MLPs write; 0 where it does not vary.
-    unexplained: tuple[float, ...]
-    l0: tuple[float, ...]  # active features per token
+    unexplained: tuple[float | None, ...]
+    l0: tuple[float | None, ...]  # active features per token
 
     @property
     def overall(self) -> float:
         """Median over the layers of what is unexplained."""
-        return median(self.unexplained)
+        return _middle(self.unexplained)
+
+    @property
+    def typical_l0(self) -> float:
+        """Median over the layers of active features per token."""
+        return _middle(self.l0)
 
     @property
     def sentence(self) -> str:
         """Both in words."""
         return (
             f"the dictionary leaves {self.overall:.1%} of what the MLPs write unexplained here and "
-            f"has {median(self.l0):.3g} active features per token (medians over layers)"
+            f"has {self.typical_l0:.3g} active features per token (medians over layers)"
         )
+
+
+def _middle(by_layer: tuple[float | None, ...]) -> float:
+    return median(one for one in by_layer if one is not None)
 
 
 class Sink(Record):

@@ -119,9 +119,9 @@ class Responses(Brief):
 
     def take(self, nodes: Int[ndarray, " kept"]) -> Responses:
         """The same rows over these nodes of the graph; lost weights are added to `dropped`."""
-        kept = csr_array(self.weights[:, nodes])
-        lost = self.weights.sum(axis=1) - kept.sum(axis=1)
-        lost_absolute = abs(self.weights).sum(axis=1) - abs(kept).sum(axis=1)
+        kept, whole = csr_array(self.weights[:, nodes]), self.weights.astype(np.float64)
+        lost = whole.sum(axis=1) - whole[:, nodes].sum(axis=1)
+        lost_absolute = abs(whole).sum(axis=1) - abs(whole[:, nodes]).sum(axis=1)
         both = np.concatenate([nodes, np.arange(len(self.threshold), len(self.constant))])
         return replace(
             self,

@@ -155,10 +155,10 @@ def read_graph(path: Path | str) -> AttributionGraph:
     except (OSError, SafetensorError) as error:
         raise GraphFileError(f"{path} is not a whole safetensors file: {error}.") from error
     try:
-        responses, arrays = _responses(arrays, header.responses)
+        responses, arrays, weights = _without_responses(arrays, header.responses)
         graph = AttributionGraph(
             nodes=NodeTable(**{name: arrays[name] for name in _NODE_COLUMNS}),
-            weights=_weights(arrays),
+            weights=weights,
             provenance=header.provenance,
             output_tokens=header.output_tokens,
             descriptions=header.descriptions,
@@ -203,41 +203,42 @@ def _with_responses(arrays: dict[str, ndarray], rows: Responses) -> dict[str, nd
     return joined | {"constant": rows.constant, "flows": rows.flows}
 
 
-def _responses(
+def _without_responses(
     arrays: dict[str, ndarray], header: _Responding | None
-) -> tuple[Responses | None, dict[str, ndarray]]:
-    """The responses, and the arrays of a graph without them.  Raises ValueError."""
-    behind = np.isin(arrays["kind"], RESPONSE_KINDS)
+) -> tuple[Responses | None, dict[str, ndarray], csr_array]:
+    """The responses, and the columns and weights of a graph without them.  Raises ValueError."""
+    weights, behind = _weights(arrays), np.isin(arrays["kind"], RESPONSE_KINDS)
     if header is None or not _RESPONSES.keys() <= arrays.keys():
         if header is not None or np.any(behind):
             raise ValueError(f"Of its responses it lacks {', '.join(_RESPONSES)} or the header.")
-        return None, arrays
+        return None, arrays, weights
     count = len(behind) - int(np.count_nonzero(behind))
     if np.any(behind[:count]):
         raise ValueError("Norms and gates must come behind all other nodes.")
-    weights = _weights(arrays)
     if len(weights.indices) and weights.indices.max() >= count:
         raise ValueError("An edge starts at a norm or a gate.")
-    edges = int(weights.indptr[count])
-    of_edges = {"weights.indices", "weights.data"}
-    own = {
-        name: array[: edges if name in of_edges else count + (name == "weights.indptr")]
-        for name, array in arrays.items()
-    }
-    parts = (weights.data[edges:], weights.indices[edges:], weights.indptr[count:] - edges)
+    start = weights.indptr
     responses = Responses(
         norms=header.norms,
         neurons=header.neurons,
         constant=arrays["constant"],
-        threshold=own["threshold"],
+        threshold=arrays["threshold"][:count],
         nodes=NodeTable(**{name: arrays[name][count:] for name in _NODE_COLUMNS}),
-        weights=csr_array(parts, shape=(len(behind) - count, count)),
+        weights=_rows(weights, start[count:], count),
         dropped=arrays["dropped"][count:],
         dropped_absolute=arrays["dropped_absolute"][count:],
         flows=arrays["flows"],
     )
     responses.require_consistent()
-    return responses, own
+    own = {name: arrays[name][:count] for name in _NODE_COLUMNS | _GRAPH_COLUMNS}
+    return responses, own, _rows(weights, start[: count + 1], count)
+
+
+def _rows(weights: csr_array, start: ndarray, n_columns: int) -> csr_array:
+    """The rows whose edges start and end there, over the first columns."""
+    some = slice(start[0], start[-1])
+    parts = (weights.data[some], weights.indices[some], start - start[0])
+    return csr_array(parts, shape=(len(start) - 1, n_columns))
 
 
 def _dtype_code(array: ndarray) -> str:

@@ -59,13 +59,13 @@ def _mean(values: list[float]) -> float | None:
 
 
 def set_report(
-    features: int, share: float, random: Float[ndarray, " one"], predicted: float | None = None
+    features: int, share: float, random: Float[ndarray, " one"], predicted: float = np.nan
 ) -> SetReport:
-    """The effect of one set compared with random sets."""
+    """The effect of one set compared with random sets; `predicted` is nan if it is unknown."""
     return SetReport(
         features=features,
         share=share,
-        predicted=predicted,
+        predicted=predicted if np.isfinite(predicted) else None,
         random_mean=float(random.mean()),
         random_sd=float(random.std(ddof=1)) if len(random) > 1 else 0.0,
         null_probability=float(np.mean(random >= share)),

@@ -6,12 +6,7 @@ from dataclasses import dataclass
 
 from graphs.core.provenance import Checks, Provenance
 from graphs.core.regime import Regime
-from graphs.core.report import (
-    EffectReport,
-    Report,
-    SetReport,
-    StrongestReport,
-)
+from graphs.core.report import EffectReport, Report, SetReport, StrongestReport
 from viz.text.openings import opening_text, sink_text
 from viz.text.words import percent
 
