@@ -34,6 +34,7 @@ from atlas_world import Question, additions, questions
 from circuits.atlas.known import known_circuits, middle_features
 from circuits.atlas.shipped import ATLAS, WEIGHTS
 from circuits.attribution.trace_settings import Expansion, TraceSettings
+from circuits.evaluation.fidelity import fidelity
 from circuits.evaluation.replacement import Replacement
 from circuits.features.files.reading import read_transcoders
 from circuits.features.labels import write_feature_files
@@ -43,9 +44,9 @@ from circuits.model.subject import Subject, read_subject
 from circuits.pipe import trace
 from circuits.training import loop
 from circuits.training.activations import Stream, padded
+from circuits.training.complete import NAMES
 from circuits.training.corpus import TextCorpus
 from circuits.training.describe import describe
-from circuits.training.evaluate import fidelity
 from circuits.training.export import write_transcoders
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from graphs import DictionaryIdentity
@@ -64,6 +65,7 @@ SETTINGS = {
     )
     for name, d_dict, steps in (("atlas-small", 1024, 2000), ("atlas-large", 832, 1800))
 }
+SHORT = {Kind.PER_LAYER: "plt", Kind.SKIP: "skip", Kind.CROSS_LAYER: "clt"}  # in names
 REPEATED = 4  # how often documents about countries and landmarks occur, since they are few
 RARE = ("country", "city", "language", "currency", "continent")
 EXAMPLES = 40_000  # documents from which examples of features are taken
@@ -92,7 +94,7 @@ def build(name: str, folder: Path) -> None:
 
 
 def train_transcoders(subject: Subject, name: str, settings: TrainSettings, folder: Path) -> None:
-    """Cross-layer transcoders of a model on what it was trained on, with their feature files."""
+    """Transcoders of a model on what it was trained on, with their feature files."""
     documents = [document(subject, question) for question in training_questions()]
     stream = Stream(subject.frozen, subject.tokenizer, TextCorpus(tuple(documents)), settings)
     start = time.perf_counter()
@@ -107,12 +109,13 @@ def train_transcoders(subject: Subject, name: str, settings: TrainSettings, fold
 
     with TemporaryDirectory() as run:
         layers = loop.train(stream, Path(run), name, report, checkpoint_every=10**9)
-    identity = DictionaryIdentity(kind="cross-layer transcoder", name=f"{name}-clt")
+    identity = DictionaryIdentity(kind=NAMES[settings.kind], name=f"{name}-{SHORT[settings.kind]}")
     trained = TranscoderSet(layers, settings.read, settings.write, identity)
-    write_transcoders(trained, folder, name, cross_layer=True, dtype=torch.bfloat16)
+    crossing = settings.kind == Kind.CROSS_LAYER
+    write_transcoders(trained, folder, name, cross_layer=crossing, dtype=torch.bfloat16)
     stored = read_transcoders(folder)
     once = [list(ids) for ids in dict.fromkeys(map(tuple, documents))]
-    write_feature_files(folder, f"{name}-clt", describe(subject, stored, once[:EXAMPLES]))
+    write_feature_files(folder, identity.name, describe(subject, stored, once[:EXAMPLES]))
 
 
 def shuffled(held_out: bool) -> list[Question]:

@@ -3,14 +3,22 @@
 from .atlas.known import KnownCircuit, flow_through_middle, known_circuits
 from .attribution.cost import DoesNotFit
 from .attribution.estimate import Estimate
-from .attribution.target_names import named_targets
+from .attribution.target_names import continued, named_targets
 from .attribution.trace_settings import Direction, Expansion, TargetSettings, TraceSettings
 from .errors import HeadwaterError
 from .evaluation.ablation import Ablation
 from .evaluation.audit import audit
 from .evaluation.check import check
-from .evaluation.evaluation_settings import AuditSettings, CheckSettings
+from .evaluation.evaluate import Evaluation, PatchedLoss, SiteEvaluation, evaluate
+from .evaluation.evaluation_settings import (
+    Ablated,
+    AuditSettings,
+    CheckSettings,
+    EvaluationSettings,
+)
+from .evaluation.mediation import mediations
 from .evaluation.misfit import misfits
+from .evaluation.paraphrases import trace_paraphrases
 from .evaluation.profiling import profile, read_texts, texts_in
 from .features.active import FeatureSource
 from .features.autoencoders import AutoencoderSet
@@ -26,7 +34,7 @@ from .features.transcoder import Transcoder
 from .features.transcoder_set import DictionaryMismatch, TranscoderSet
 from .interventions.effects import effects
 from .interventions.experiment import Experiment, prepare
-from .interventions.from_graph import experiment_on
+from .interventions.from_graph import experiment_on, traced_with
 from .interventions.intervene import Continuations, Outcomes, at_targets, generate, intervene
 from .interventions.origin import ExperimentError
 from .machine import gigabytes
@@ -59,6 +67,7 @@ from .training.run import chosen_run
 from .training.settings import TrainingError, TrainSettings
 
 __all__ = [
+    "Ablated",
     "Ablation",
     "AuditSettings",
     "AutoencoderSet",
@@ -71,6 +80,8 @@ __all__ = [
     "Direction",
     "DoesNotFit",
     "Estimate",
+    "Evaluation",
+    "EvaluationSettings",
     "Expansion",
     "Experiment",
     "ExperimentError",
@@ -87,6 +98,7 @@ __all__ = [
     "ModelNotFound",
     "Neurons",
     "Outcomes",
+    "PatchedLoss",
     "Precision",
     "PrecisionError",
     "Prompt",
@@ -94,6 +106,7 @@ __all__ = [
     "PromptRule",
     "Recording",
     "SettingsError",
+    "SiteEvaluation",
     "SourceChoice",
     "SourceError",
     "Subject",
@@ -112,8 +125,10 @@ __all__ = [
     "check",
     "chosen_corpus",
     "chosen_run",
+    "continued",
     "effects",
     "estimate_trace",
+    "evaluate",
     "experiment_on",
     "flow_through_middle",
     "generate",
@@ -121,6 +136,7 @@ __all__ = [
     "intervene",
     "known_circuits",
     "load_tokenizer",
+    "mediations",
     "misfits",
     "named_targets",
     "opening_ids",
@@ -141,5 +157,7 @@ __all__ = [
     "subject_of",
     "texts_in",
     "trace",
+    "trace_paraphrases",
+    "traced_with",
     "train_and_measure",
 ]

@@ -12,10 +12,13 @@ from .comparison.compare import Comparison, ComparisonError, Score, compare
 from .comparison.concepts import Concept, concepts
 from .comparison.consensus import Consensus, consensus
 from .comparison.correspond import Correspondence, CorrespondSettings, correspond
+from .comparison.hops import SkippedHops, skipped_hops
 from .comparison.many_prompts import PromptSetComparison, compare_prompt_sets, interval, traits
 from .comparison.matching import Match
 from .comparison.profiles import Profile, profile_of, read_profile, write_profile
+from .comparison.stability import StabilitySettings, stability
 from .comparison.transport import Transport, transport
+from .comparison.variations import StabilityError
 from .core.annotations import (
     NO_ANNOTATIONS,
     Annotations,
@@ -31,6 +34,7 @@ from .core.opening import Bos
 from .core.provenance import Checks, DictionaryIdentity, Measured, ModelIdentity, Provenance, Target
 from .core.regime import Regime
 from .core.report import Report
+from .core.stability import Stability
 from .disk.files import GraphFileError
 from .errors import HeadwaterError
 from .formats.dot import to_dot, write_dot
@@ -45,6 +49,7 @@ from .groups.grouping import GroupSettings, TooManyFeatures, find_groups, named_
 from .interventions.changes import Intervention, intervention
 from .interventions.edits import Add, Edit, EditError, Scale, SetTo, Steer, Swap
 from .interventions.effects import Effects
+from .interventions.mediation import Mediation
 from .interventions.mediators import Audited, Mediator
 from .interventions.pairs import PromptPair, pairs_in, read_pairs
 from .interventions.predict import predict
@@ -79,6 +84,7 @@ __all__ = [
     "Intervention",
     "Match",
     "Measured",
+    "Mediation",
     "Mediator",
     "MergeConflict",
     "MissingPackage",
@@ -99,6 +105,10 @@ __all__ = [
     "Scores",
     "SelectionError",
     "SetTo",
+    "SkippedHops",
+    "Stability",
+    "StabilityError",
+    "StabilitySettings",
     "Steer",
     "Summary",
     "Swap",
@@ -136,6 +146,8 @@ __all__ = [
     "scores",
     "select",
     "similarity",
+    "skipped_hops",
+    "stability",
     "strongest_paths",
     "summarise",
     "to_dot",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from graphs.core.identity import same_dictionary
 from graphs.groups.automatic import with_groups
 from headwater.graph import Graph, as_graph
 from headwater.printed import Printed, printed
+from headwater.skipping import Hops, hops
 from viz.text.compared import score_cells
 
 Profiles = tuple[graphs.Profile, graphs.Profile]
@@ -66,6 +68,37 @@ class Comparison(Printed, ABC):
             with_groups(graph, graph.annotations).rows(graph) for graph in (self.first, self.second)
         )
         return one, other
+
+    def hops(
+        self,
+        *,
+        measure: bool = False,
+        model: str | None = None,
+        transcoders: Sequence[str | None] = (None, None),
+        settings: graphs.CorrespondSettings | None = None,
+        profiles: Profiles | None = None,
+        device: str = "auto",
+    ) -> Hops:
+        """Which two-step paths of either graph are one edge in the other.
+
+        measure: test the most skipped of them in the model: how much of the effect of the first
+            feature on the last goes through the one between.
+        model, transcoders: of the two graphs, in their order; by default those that they name.
+        settings, profiles: how features of two dictionaries are matched, as for `compare`.
+
+        Raises ComparisonError for graphs of two models, prompts or sets of targets, and what
+        `intervene` raises if effects are measured.
+        """
+        return hops(
+            self.first,
+            self.second,
+            measure=measure,
+            model=model,
+            transcoders=transcoders,
+            settings=settings,
+            profiles=profiles,
+            device=device,
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write a page with figures; returns the path.  Raises GraphFileError."""

@@ -11,7 +11,6 @@ from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from circuits.atlas.shipped import DEFAULT_MODEL
-from circuits.attribution.target_names import named_targets
 from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
 from circuits.evaluation.misfit import misfits
 from circuits.model.prompt import Prompt, PromptError, prompt_from_ids, read_prompt
@@ -22,6 +21,7 @@ from circuits.progress import progress_bar
 from circuits.recording.precision import Precision
 from graphs.core.opening import Bos
 from headwater.choosing import one_of
+from headwater.explaining import Input, directions, explained
 from headwater.graph import Graph
 from headwater.model import ArgumentError, Model, load
 
@@ -35,6 +35,10 @@ def trace(
     *,
     target: Target | Sequence[Target] | None = None,
     against: Target | None = None,
+    sequence: str | None = None,
+    direction: object = None,
+    layer: int | Sequence[int] | None = None,
+    before: str = Input.MLP,
     position: int = TARGETS.position,
     transcoders: str | Path | None = None,
     features: str | None = None,
@@ -62,8 +66,13 @@ def trace(
     prompt: a text, token ids, or a prompt that has been read.
     model, transcoders, features, tokenizer, revision, device, dtype: as `load` takes them; a loaded
         model is not loaded again.
-    target: the token to explain, as a text or an id, or several; by default the most probable ones.
+    target: what to explain, or several: a token as a text or an id, or by name as in
+        "feature:12/345@7" (`graphs.core.readings`); by default the most probable tokens.
     against: explain how far the target's logit is above this token's.
+    sequence: explain each token of a text that follows the prompt.
+    direction, layer, before: explain what is read along a vector, its .npy file or a
+        circuits.Direction, or several, at the input of a layer's "mlp" or "attention"; without a
+        layer of the normalised final residual.
     position: of the token whose prediction is explained; -1 is the last.
     chat: apply the model's chat template to the text.
     bos, n_prefix: "auto", "always" or "never"; the number of positions without features.
@@ -76,6 +85,7 @@ def trace(
     Warns of what was assumed, and where the prompt begins unlike the dictionary's documents.
     Raises subclasses of HeadwaterError, each with one sentence that says what to pass.
     """
+    vectors = directions(_several(direction), _several(layer), one_of(Input, "before", before))
     with progress_bar(Console(file=sys.stderr, force_jupyter=False)) as progress:
         progress("load", 0, 1)
         loaded = load(
@@ -88,12 +98,13 @@ def trace(
             dtype=dtype,
         )
         text = _prompt(prompt, loaded, PromptRule(one_of(Bos, "bos", bos), n_prefix), chat)
-        settings, remarks = named_targets(
+        text, settings, remarks = explained(
             loaded.subject,
             text,
+            TargetSettings(directions=vectors, position=position),
             [_named(one) for one in _several(target)],
             None if against is None else _named(against),
-            TargetSettings(position=position),
+            sequence,
         )
         graph = trace_prompt(
             text,
@@ -116,6 +127,7 @@ def trace(
 
 
 def _prompt(given: object, model: Model, rule: PromptRule, chat: bool) -> Prompt:
+    """A text, token ids or a prompt, as a prompt.  Raises PromptError for anything else."""
     tokenizer = model.subject.tokenizer
     match given:
         case Prompt():

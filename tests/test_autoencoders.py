@@ -12,7 +12,15 @@ from circuits.features.autoencoders import Autoencoder, AutoencoderSet, autoenco
 from circuits.features.files.reading import read_dictionary, read_transcoders
 from circuits.features.files.tensors import WeightsFormatError
 from circuits.features.points import Site
-from circuits.features.transcoder import BatchTopK, GroupMax, JumpReLU, Nonlinearity, ReLU, TopK
+from circuits.features.transcoder import (
+    BatchTopK,
+    GroupMax,
+    JumpReLU,
+    Nonlinearity,
+    ReLU,
+    TopK,
+    Transcoder,
+)
 from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
 from circuits.recording.record import record
 from graphs import DictionaryIdentity
@@ -26,6 +34,12 @@ def autoencoders(folder: Path, **options: Site) -> tuple[Autoencoder, ...]:
     read = read_dictionary(folder, **options)
     assert isinstance(read, AutoencoderSet)
     return read.autoencoders
+
+
+def weights(encoder: torch.Tensor, scale: float = 1.0) -> Transcoder:
+    """Features without biases that write what they read."""
+    none, width = encoder.new_zeros(len(encoder)), encoder.shape[1]
+    return Transcoder(encoder, none, (encoder,), encoder.new_zeros(width), ReLU(), read_scale=scale)
 
 
 def saelens(folder: Path, *, threshold: bool = True, **config: object) -> Path:
@@ -68,8 +82,7 @@ def test_autoencoders_read_what_their_site_says(name: str, site: Site):
     eye = torch.eye(width).double()
     both = torch.cat([eye, -eye])
     chosen = AutoencoderSet(
-        (Autoencoder(1, site, both, torch.zeros(2 * width), ReLU()),),
-        DictionaryIdentity(kind="autoencoder", name="eye"),
+        (Autoencoder(1, site, weights(both)),), DictionaryIdentity(kind="autoencoder", name="eye")
     )
     ((_, activations),) = autoencoder_activations(subject.frozen, tiny_prompt(), chosen)
     vectors = activations[:, :width] - activations[:, width:]
@@ -132,8 +145,7 @@ def test_a_crosscoder_reads_several_residual_streams(tmp_path: Path):
 
 def test_a_subtracted_bias_is_subtracted_from_what_was_scaled():
     shift = torch.arange(16.0)
-    parts = (torch.eye(16), torch.zeros(16), ReLU())
-    one = Autoencoder(0, Site.MLP, *parts, scale=2.0, subtracted=shift)
+    one = Autoencoder(0, Site.MLP, weights(torch.eye(16), scale=2.0), subtracted=shift)
     assert one.activations(torch.zeros(1, 16) + 3).tolist() == [(6 - shift).relu().tolist()]
     with pytest.raises(DictionaryMismatch, match="reads 16 dimensions, the model has 4 there"):
         one.activations(torch.zeros(1, 4))
@@ -149,7 +161,7 @@ def test_gemma_scope_autoencoders_are_read(tmp_path: Path):
     read = autoencoders(tmp_path / "two")
     assert [one.layer for one in read] == [0, 1, 2]
     assert {one.site for one in read} == {Site.RESIDUAL}
-    assert torch.equal(read[2].encoder, made.layers[2].encoder)
+    assert torch.equal(read[2].weights.encoder, made.layers[2].encoder)
     # A single file is what the config beside it says.
     file = tmp_path / "two" / "layer_1_width_20_l0_small" / "params.safetensors"
     assert autoencoders(file)[0].layer == 1
@@ -178,7 +190,7 @@ def test_gemma_scope_1_does_not_specify_what_it_is(tmp_path: Path):
 )
 def test_saelens_says_what_is_kept(config: dict, expected: Nonlinearity, tmp_path: Path):
     (one,) = autoencoders(saelens(tmp_path, threshold=False, **config))
-    assert one.nonlinearity == expected
+    assert one.weights.nonlinearity == expected
     assert (one.layer, one.site, one.subtracted) == (1, Site.RESIDUAL, None)
 
 
@@ -186,7 +198,7 @@ def test_saelens_says_what_is_kept(config: dict, expected: Nonlinearity, tmp_pat
 def test_a_threshold_in_saelens_makes_a_jumprelu(architecture: str, tmp_path: Path):
     folder = saelens(tmp_path, architecture=architecture, k=5, apply_b_dec_to_input=True)
     (one,) = autoencoders(folder)
-    assert isinstance(one.nonlinearity, JumpReLU)
+    assert isinstance(one.weights.nonlinearity, JumpReLU)
     assert one.subtracted is not None
 
 
@@ -225,7 +237,7 @@ def test_what_enters_a_block_is_what_the_one_below_wrote(site: Site | None, tmp_
 def test_sparsify_autoencoders_are_read(name: str, config: dict, site: Site, tmp_path: Path):
     folder = sparsify(tmp_path, name, **config)
     (one,) = autoencoders(folder)
-    assert (one.layer, one.site, one.nonlinearity) == (1, site, TopK(5))
+    assert (one.layer, one.site, one.weights.nonlinearity) == (1, site, TopK(5))
     assert one.subtracted is not None
     with pytest.raises(WeightsFormatError, match="does not replace an MLP"):
         read_transcoders(folder)
@@ -236,13 +248,21 @@ def test_sparsify_autoencoders_are_read(name: str, config: dict, site: Site, tmp
     [({"activation": "groupmax"}, GroupMax(5)), ({"activation": "batchtopk"}, BatchTopK(5))],
 )
 def test_sparsify_says_what_is_kept(config: dict, expected: Nonlinearity, tmp_path: Path):
-    assert autoencoders(sparsify(tmp_path, **config))[0].nonlinearity == expected
+    assert autoencoders(sparsify(tmp_path, **config))[0].weights.nonlinearity == expected
 
 
 def test_what_the_fork_normalised_is_scaled(tmp_path: Path):
     path = sparsify(tmp_path) / "layers.1" / "sae.safetensors"
-    writers.store({**load_file(path), "in_norm": torch.tensor([8.0])}, path)
-    assert autoencoders(tmp_path)[0].scale == 16**0.5 / 8.0
+    stored = {name: tensor.float() for name, tensor in load_file(path).items()}
+    norms = {"in_norm": torch.tensor([8.0]), "out_norm": torch.tensor([6.0])}
+    writers.store({**stored, **norms}, path)
+    (one,) = autoencoders(tmp_path)
+    assert one.weights.read_scale == 16**0.5 / 8.0
+    # Outputs were divided by what their norm was; the bias is subtracted from the scaled input.
+    written = one.weights.written(0, torch.eye(20)) + one.weights.decoder_bias
+    torch.testing.assert_close(written, (stored["W_dec"] + stored["b_dec"]) * (6.0 / 16**0.5))
+    assert one.subtracted is not None
+    torch.testing.assert_close(one.subtracted, stored["b_dec"])
 
 
 def test_openmoss_autoencoders_are_read(tmp_path: Path):
@@ -258,7 +278,7 @@ def test_openmoss_autoencoders_are_read(tmp_path: Path):
     config = {"sae_type": "sae", "act_fn": "topk", "top_k": 4, "hook_point_in": hook}
     writers.as_json({**config, "hook_point_out": hook}, tmp_path / "config.json")
     (one,) = autoencoders(tmp_path)
-    assert (one.layer, one.site, one.nonlinearity) == (1, Site.RESIDUAL, TopK(4))
-    assert torch.equal(one.encoder, layer.encoder)
+    assert (one.layer, one.site, one.weights.nonlinearity) == (1, Site.RESIDUAL, TopK(4))
+    assert torch.equal(one.weights.encoder, layer.encoder)
     with pytest.raises(WeightsFormatError, match="is an autoencoder of blocks"):
         read_transcoders(tmp_path)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import RESPONSE_KINDS, NodeId, NodeKind
+from graphs.core.provenance import Target
 from graphs.disk.files import GraphFileError
 from graphs.formats.neuronpedia.names import cantor
 from graphs.formats.neuronpedia.reader import read_neuronpedia
@@ -142,6 +143,7 @@ def test_a_file_of_circuit_tracer_is_read():
         "text": ' "there"',
         "token_id": 23,
         "probability": 0.61,
+        "reading": None,
     }
     assert (header.generator, header.dictionary.name) == ("unknown", "gemma-2-2b")
     lines = edited("nodes", 6, "clerp", value='Output "\n" (p=0.610)')
@@ -391,7 +393,7 @@ def test_a_graph_of_attribute_is_read():
     ]
     header = graph.provenance
     assert (header.model.n_layers, header.token_ids) == (12, (-1, -1))
-    assert header.targets[0].model_dump() == {"text": " b", "token_id": None, "probability": 0.5}
+    assert header.targets == (Target(text=" b", token_id=None, probability=0.5),)
     assert graph.weights.toarray()[5].tolist() == [0, 0, 0, -0.25, 0.125, 0]
 
 

@@ -109,6 +109,7 @@ def hostile_file(tmp_path: Path) -> Path:
         ("group", "GRAPH"),
         ("consensus", "GRAPH", "GRAPH"),
         ("compare", "GRAPH", "OTHER"),
+        ("hops", "GRAPH", "OTHER"),
         ("view", "GRAPH", "OTHER", "--html", "OUT.html"),
         ("export", "GRAPH", "--out", "OUT.json"),
         ("export", "GRAPH", "--out", "OUT.json", "--format", HOSTILE),

@@ -15,6 +15,7 @@ from scipy.sparse import csr_array
 import graphs
 from graphs import AttributionGraph, NodeKind
 from graphs.core.graph import edge_targets
+from graphs.core.provenance import FeatureReading
 from graphs.formats.neuronpedia.contents import Upload
 from tests.test_cli import assert_refused, run
 from tests.test_weights import per_layer
@@ -159,11 +160,19 @@ def test_what_only_the_model_needs_of_a_header_is_looked_at_there(
     path = tmp_path / "graph.safetensors"
     assert run("trace", "fjfoi", "--model", model_folder, "--out", path).exit_code == 0
     traced = graphs.read_graph(path)
+    whole = traced.provenance
+    older = [one.model_copy(update={"reading": None}) for one in whole.targets]
     for name, value in (("position", "x"), ("tokens", 3), ("tokens", ["a"]), ("max_logits", None)):
         settings = {**traced.provenance.settings, name: value}
-        header = traced.provenance.model_copy(update={"settings": settings})
+        header = whole.model_copy(update={"settings": settings, "targets": tuple(older)})
         graphs.write_graph(replace(traced, provenance=header), path)
         assert_refused(run("check", path), "does not name the position and tokens that it explains")
+    pos = int(traced.nodes.pos[traced.target_rows()[0]])
+    reading = FeatureReading(what="feature", pos=pos, layer=99, index=0)
+    named = traced.provenance.targets[0].model_copy(update={"reading": reading})
+    header = whole.model_copy(update={"targets": (named, *whole.targets[1:])})
+    graphs.write_graph(replace(traced, provenance=header), path)
+    assert_refused(run("check", path), f"'feature:99/0@{pos}' reads layer 99, which does not exist")
     header = traced.provenance.model_copy(update={"checks": graphs.Checks()})
     graphs.write_graph(replace(traced, provenance=header, seed=np.zeros(len(traced))), path)
     assert_refused(run("check", path), "No target of the graph has a seed")

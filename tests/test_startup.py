@@ -61,6 +61,7 @@ def test_reading_graphs_needs_none(tmp_path: Path):
     assert_light("paths", graph)
     assert_light("group", graph)
     assert_light("compare", graph, pruned)
+    assert_light("hops", graph, graph)
     assert_light("view", graph)
     assert_light("export", graph, "--out", exported)
     assert_light("import", exported, "--out", str(tmp_path / "i.safetensors"))

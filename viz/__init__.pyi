@@ -17,6 +17,8 @@ from .text.described import description_text
 from .text.effects import effects_tables
 from .text.opposed import opposing_text
 from .text.path_text import describe_path, describe_paths, groups_text, paths_text
+from .text.skipped import skipped_text
+from .text.stable import stability_text
 from .text.terminal import report_table, summary_tables
 
 __all__ = [
@@ -44,6 +46,8 @@ __all__ = [
     "report_table",
     "scores_with_null",
     "show",
+    "skipped_text",
+    "stability_text",
     "summary_html",
     "summary_tables",
     "write_audit",

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.machine import in_float64
+from circuits.recording.record import entering_attention
 
 
 class BlockFlows:
@@ -40,7 +41,9 @@ class AttentionFlows:
 
     def __init__(self, local: LocalReplacement, first: int) -> None:
         layers = range(local.frozen.n_layers)
-        self.entering = [entering_attention(local, layer)[first:] for layer in layers]
+        self.entering = [
+            entering_attention(local.frozen, local.recording, layer)[first:] for layer in layers
+        ]
         self.found: list[tuple[ndarray, Tensor]] = []
 
     def block(self, n_rows: int) -> BlockFlows:
@@ -71,14 +74,3 @@ class AttentionFlows:
         for nodes, flows in self.found:
             table[nodes] = flows.numpy()[:, layer, pos]
         return table
-
-
-def entering_attention(local: LocalReplacement, layer: int) -> Float[Tensor, "pos d_model"]:
-    """The residual that enters a layer's attention."""
-    recording = local.recording
-    if local.frozen.parallel:
-        return recording.blocks[layer].mlp_residual
-    if layer == 0:
-        return torch.stack(recording.inputs).sum(0)
-    below = recording.blocks[layer - 1]
-    return below.mlp_residual + below.contribution

@@ -57,7 +57,7 @@ LONG = 4 * PILOT  # tokens; shorter prompts are recorded quickly
 
 
 class DoesNotFit(HeadwaterError):
-    """A trace needs more memory than is free."""
+    """A trace or an evaluation needs more memory than is free."""
 
 
 class Bytes(NamedTuple):

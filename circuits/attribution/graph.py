@@ -40,7 +40,7 @@ from circuits.recording.record import relative_difference
 from graphs.analysis.influence import ranks, resolved_share
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description, NodeKind, NodeTable
-from graphs.core.provenance import Checks, Provenance, Sink
+from graphs.core.provenance import Checks, FeatureReading, Provenance, Reading, Sink
 from graphs.core.responses import FrozenNorm, Responses
 
 # A row with a larger relative error violates conservation.  In bfloat16 correct rows are off by up
@@ -152,7 +152,7 @@ def _responses(
     constant, threshold = np.full(count, np.nan), np.full(count, np.nan)
     reads_norm = np.array(local.features.reads_norm)[local.features.on_host.layer]
     constant[sources.feature_column] = np.where(reads_norm, features.constant, np.nan)
-    reads_norm = local.targets.covectors.layer == local.frozen.n_layers
+    reads_norm = [_reads_norm(one, local.features) for one in local.targets.readings]
     constant[len(sources.nodes) :] = np.where(reads_norm, numbers.constant, np.nan)
     threshold[sources.feature_column] = features.threshold
     return Responses(
@@ -172,6 +172,13 @@ def _responses(
         ),
         flows=flows,
     )
+
+
+def _reads_norm(reading: Reading, features: ActiveFeatures) -> bool:
+    """Whether a target reads the residual through a norm; a dictionary may read it as it is."""
+    if isinstance(reading, FeatureReading) and reading.what == "feature":
+        return features.reads_norm[reading.layer]
+    return reading.norm is not None
 
 
 def _frozen_norm(part: ResponsePart, value: Float[ndarray, " row"]) -> FrozenNorm:

@@ -25,13 +25,13 @@ from circuits.attribution.targets import Targets, read_targets
 from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
 from circuits.machine import exact, is_accelerator, on_device
-from circuits.model.frozen import DamagedWeights, FrozenModel
+from circuits.model.frozen import DamagedWeights, FrozenModel, Norm
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
 from circuits.recording.record import Recording, record
 from graphs.core.brief import Brief
-from graphs.core.provenance import DictionaryFit, Sink
+from graphs.core.provenance import DictionaryFit, Reading, Sink
 
 # Of the residual's norm to the median.  Without BOS, the first token of SmolLM2-135M has 157 to
 # 234; no other token of it or of Gemma 3 270M has more than 12.
@@ -59,6 +59,16 @@ class LocalReplacement(Brief):
         short = is_accelerator(self.frozen.device) and SHORT * prefix <= len(self.recording.prompt)
         return 0 if short or (self.targets.covectors.pos < prefix).any() else prefix
 
+    def norm_of(self, reading: Reading) -> tuple[Norm, Float[Tensor, ""]]:
+        """The norm that a target reads through, and what it divides by on the prompt."""
+        layer, pos = reading.layer, reading.pos
+        if layer is None:
+            return self.frozen.final_norm, self.recording.final_denominator[pos]
+        block, recorded = self.frozen.blocks[layer], self.recording.blocks[layer]
+        if reading.before == "attention":
+            return block.attention_norm, recorded.attention_denominator[pos]
+        return block.mlp_norm, recorded.mlp_denominator[pos]
+
 
 def local_replacement(
     prompt: Prompt,
@@ -74,7 +84,7 @@ def local_replacement(
     frozen = subject.frozen
     progress("record", 0, 1)
     recording = record(frozen, prompt, settings.position)
-    targets = read_targets(frozen, recording, settings, subject.spell)
+    targets = read_targets(frozen, recording, settings, subject.spell, source)
     progress("features", 0, 1)
     features = source.activate(frozen, recording, targets.covectors)
     return LocalReplacement(frozen, recording, features, targets)

@@ -16,13 +16,14 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.sparse import csr_array
 
-from circuits.attribution.attention_flows import AttentionFlows, entering_attention
+from circuits.attribution.attention_flows import AttentionFlows
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.rows import CollectedRows, RowTargets, Sweeper, no_rows
 from circuits.attribution.targets import ResponsePart, norm_rows
 from circuits.features.neuron_layer import NeuronLayer
 from circuits.machine import on_device
 from circuits.model.frozen import Covectors
+from circuits.recording.record import entering_attention
 from graphs.core.graph import row_sizes
 from graphs.core.nodes import NodeKind
 from graphs.core.responses import NeuronForm
@@ -95,7 +96,7 @@ def _parts(local: LocalReplacement, places: list[Place]) -> list[ResponsePart]:
                     parts = ("mlp", block.mlp_norm, layer, pos, residual[pos], none)
                     found.append(norm_rows(*parts))
             case _:
-                residual = entering_attention(local, layer)
+                residual = entering_attention(frozen, recording, layer)
                 # Where attention and MLP read the same residual, nothing is in between.
                 entering = not frozen.parallel
                 for _, _, pos, _ in here:

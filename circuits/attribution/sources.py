@@ -323,7 +323,7 @@ def node_table(parts: list[tuple]) -> NodeTable:
     """A table from groups (kind, layer, pos, index[, activation, value]) of arrays and scalars."""
     columns: list[list[np.ndarray]] = [[] for _ in range(6)]
     for kind, *fields in parts:
-        filled = [int(kind), *fields, *[np.nan] * (5 - len(fields))]
+        filled = [np.asarray(kind), *fields, *[np.nan] * (5 - len(fields))]
         size = max(np.size(field) for field in fields if isinstance(field, np.ndarray))
         for column, field in zip(columns, filled, strict=True):
             column.append(np.broadcast_to(field, size))

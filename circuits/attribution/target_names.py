@@ -1,7 +1,9 @@
-"""Target names: the token for a text.
+"""Target names: what a text stands for.
 
 A text names the token with this text; `id:7365` names a vocabulary entry.  If several entries have
-the text, the most probable one on the prompt is chosen, and a remark lists them.
+the text, the most probable one on the prompt is chosen, and a remark lists them.  What has a place
+has a name (`graphs.core.readings`): `logit:7365@4`, `feature:12/345@7`, `neuron:12/345@7`,
+`head:5/3@4`.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from transformers import PreTrainedTokenizerBase
 
 from circuits.attribution.trace_settings import TargetSettings
 from circuits.machine import in_float64
-from circuits.model.prompt import Prompt, TargetError, encode, require_known
+from circuits.model.prompt import Prompt, TargetError, encode, prompt_from_ids, require_known
 from circuits.model.spelling import ANCHOR, entries, spell
 from circuits.model.subject import Subject
 from circuits.recording.record import record
+from graphs.core.provenance import ContrastReading, Reading, TokenReading
+from graphs.core.readings import named_reading
 
 DEFAULTS = TargetSettings()
 LISTED = 5  # tokens that a remark lists
@@ -82,17 +86,63 @@ def named_targets(
 ) -> tuple[TargetSettings, tuple[str, ...]]:
     """The settings with these targets, and remarks on the choice.  Raises as `named_token`.
 
-    Without texts the targets are the most probable tokens.
+    Without texts the targets are what the settings have, else the most probable tokens.
     """
-    named = [*texts, *([] if against is None else [against])]
+    placed = {text: _placed(text, prompt) for text in texts}
+    words = [text for text in texts if placed[text] is None]
+    named = [*words, *([] if against is None else [against])]
     found = [named_token(text, subject, prompt, settings.position) for text in named]
     return (
         replace(
             settings,
-            tokens=tuple(one.token for one in found[: len(texts)]),
+            tokens=tuple(one.token for one in found[: len(words)]),
+            readings=(*settings.readings, *(one for one in placed.values() if one is not None)),
             against=None if against is None else found[-1].token,
         ),
         tuple(one.remark for one in found if one.remark),
+    )
+
+
+def _placed(text: str, prompt: Prompt) -> Reading | None:
+    """What has this name.  Raises TargetError for a place that the prompt does not have."""
+    try:
+        return named_reading(text, len(prompt))
+    except ValueError as error:
+        raise TargetError(str(error)) from None
+
+
+def continued(
+    text: str, subject: Subject, prompt: Prompt, settings: TargetSettings = DEFAULTS
+) -> tuple[Prompt, TargetSettings]:
+    """A prompt that goes on with a text, and settings with each token of the text as a target.
+
+    The prompt gets the tokens but the last, which nothing follows.  What the settings explain
+    already stays at its position.  Raises TargetError for a text without tokens.
+    """
+    require_known(text, subject.tokenizer)
+    ids = _readings_of(text, subject.tokenizer)[-1]
+    if not ids:
+        raise TargetError(f"The sequence {text!r} has no tokens: give a text of at least one.")
+    longer = prompt_from_ids([*prompt.ids, *ids[:-1]], subject.tokenizer, prompt.n_prefix)
+    position = settings.position % len(prompt)
+    rival = settings.against
+    placed = tuple(
+        TokenReading(what="logit", pos=position, index=one)
+        if rival is None
+        else ContrastReading(pos=position, index=one, against=rival)
+        for one in settings.tokens
+    )
+    return replace(longer, opening=prompt.opening), replace(
+        settings,
+        tokens=(),
+        against=None,
+        sequence=tuple(ids),
+        directions=tuple(
+            replace(one, pos=position if one.pos is None else one.pos)
+            for one in settings.directions
+        ),
+        readings=(*placed, *settings.readings),
+        position=-1,
     )
 
 
@@ -101,11 +151,7 @@ def candidates(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]
     if named := _ID.fullmatch(text):
         return (int(named[1]),)
     require_known(text, tokenizer)
-    # Some tokenizers put a space before a text's first word, but not after another word.
-    anchor, behind = encode(ANCHOR, tokenizer), encode(ANCHOR + text, tokenizer)
-    readings = [encode(text, tokenizer)]
-    if anchor and behind[: len(anchor)] == anchor:
-        readings.append(behind[len(anchor) :])
+    readings = _readings_of(text, tokenizer)
     single = [ids[0] for ids in readings if len(ids) == 1]
     exact = [token for token in single if spell(token, tokenizer) == text]
     if single and not exact:
@@ -115,5 +161,18 @@ def candidates(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]
     pieces = ", ".join(repr(spell(token, tokenizer)) for token in readings[0]) or "none"
     raise TargetError(
         f"The target {text!r} is {len(readings[0])} tokens ({pieces}): give a text that is one "
-        "token, or an id as in id:7365; a leading space often matters."
+        "token, or an id as in id:7365; a leading space often matters.  As a sequence "
+        "(--sequence) all its tokens are explained."
     )
+
+
+def _readings_of(text: str, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids of a text alone, and behind another word if they begin at the text.
+
+    Some tokenizers put a space before a text's first word, but not after another word.
+    """
+    anchor, behind = encode(ANCHOR, tokenizer), encode(ANCHOR + text, tokenizer)
+    readings = [encode(text, tokenizer)]
+    if anchor and behind[: len(anchor)] == anchor:
+        readings.append(behind[len(anchor) :])
+    return readings

@@ -3,7 +3,9 @@
 A logit's direction is its unembedding row less the mean row over the vocabulary, before any
 softcap, so that adding the same number to all logits changes nothing; its value is the logit
 less the mean logit.  The mean row is one vector: no second copy of the unembedding is made.
-Probabilities are the model's own, after the cap.
+Probabilities are the model's own, after the cap.  A token of a sequence is compared with the mean
+row that its probabilities weigh; its value is not its log-probability, which is not linear.  What
+is read inside the model is in `circuits.attribution.inner_targets`.
 
 Beside the targets a sweep has rows of the final norm that these read: of its residual x, centred as
 the norm centres it, and of covectors drawn at random (`graphs.core.responses`).
@@ -11,23 +13,34 @@ the norm centres it, and of covectors drawn at random (`graphs.core.responses`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
+from circuits.attribution.inner_targets import Rows, inner_row
 from circuits.attribution.trace_settings import Direction, TargetSettings
+from circuits.features.active import FeatureSource
 from circuits.machine import in_float64, on_device
 from circuits.model.frozen import Covectors, FrozenModel, Norm
 from circuits.model.prompt import TargetError
 from circuits.recording.record import Recording
 from graphs.core.brief import Brief
 from graphs.core.nodes import NodeKind
-from graphs.core.provenance import Target
+from graphs.core.provenance import (
+    LEAST_SURPRISE,
+    ContrastReading,
+    DirectionReading,
+    Reading,
+    Target,
+    TokenReading,
+)
 from graphs.core.responses import Before
 
 # Random covectors of the final norm: of |δ|², K of them miss √(2 / K), three tenths with 24.  Fewer
@@ -42,11 +55,21 @@ class Targets(Brief):
     """The rows that a sweep starts from."""
 
     covectors: Covectors
-    kind: NodeKind
-    index: Int[ndarray, " target"]  # vocabulary id of a logit, number of any other direction
+    kind: Int[ndarray, " target"]  # NodeKind
+    index: Int[ndarray, " target"]  # vocabulary id of a logit, number of any other target
     value: Float[Tensor, " target"]  # the model's own value, what incoming weights must sum to
-    constant: Float[Tensor, " target"]  # part of value that comes from final biases
+    constant: Float[Tensor, " target"]  # part of value that comes from biases
     described: tuple[Target, ...]
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What each reads."""
+        return tuple(one.reading for one in self.described if one.reading is not None)
+
+    def read_at(self, layer: int, before: str) -> Int[ndarray, " some"]:
+        """The targets that read this residual of a layer."""
+        same = [one.before == before for one in self.readings]
+        return np.flatnonzero((self.covectors.layer == layer) & same)
 
 
 def read_targets(
@@ -54,174 +77,277 @@ def read_targets(
     recording: Recording,
     settings: TargetSettings,
     token_texts: Callable[[int], str],
+    source: FeatureSource | None = None,
 ) -> Targets:
     """Directions, values and seeds of the targets; `token_texts` spells a vocabulary id.
 
-    They are read at the recording's position.  Raises TargetError for settings that are
-    inconsistent or do not fit the model.
+    `source` is needed for targets that are features.  Raises TargetError for settings that are
+    inconsistent or do not fit the model and the prompt.
     """
-    _require_consistent(frozen, settings)
-    pos = recording.position
-    if settings.directions:
-        return _direction_targets(frozen, recording, settings.directions, pos)
-    chosen, probabilities = _chosen(recording.logits, settings)
-    ids = on_device(chosen, frozen.device)
-    rival, bias = settings.against, frozen.unembedding_bias
-    against = frozen.unembedding_mean if rival is None else frozen.unembedding[rival]
-    bias_value = torch.zeros_like(frozen.unembedding[ids, 0])
-    if bias is not None:
-        bias_value = bias[ids] - (bias.mean() if rival is None else bias[rival])
-    named = bool(settings.tokens)
-    return _final_targets(
-        frozen,
-        recording,
-        directions=frozen.unembedding[ids] - against,
-        bias_value=bias_value,
-        pos=pos,
-        seeds=np.ones(len(chosen)) if named else probabilities,
-        kind=NodeKind.LOGIT if rival is None else NodeKind.TARGET,
-        index=chosen if rival is None else np.arange(len(chosen)),
+    outputs = _Outputs(frozen, recording)
+    _require_numbers(frozen, settings)
+    readings, seeds = _asked(outputs, settings)
+    _require_consistent(frozen, recording, settings, readings)
+    if not readings:
+        readings, seeds = outputs.leading(settings)
+    covector, value, constant = _rows(outputs, readings, source)
+    is_logit = np.array([one.what == "logit" for one in readings])
+    number = (~is_logit).cumsum() - 1
+    token = [one.index if isinstance(one, TokenReading) else 0 for one in readings]
+    return Targets(
+        covectors=Covectors(
+            layer=np.array([frozen.n_layers if r.layer is None else r.layer for r in readings]),
+            pos=np.array([one.pos for one in readings]),
+            covector=covector,
+            weight=np.array(seeds, dtype=np.float64),
+            entering=_entering(frozen, readings),
+        ),
+        kind=np.where(is_logit, NodeKind.LOGIT, NodeKind.TARGET),
+        index=np.where(is_logit, token, number),
+        value=value,
+        constant=constant,
         described=tuple(
-            _described(token, rival, probability, token_texts)
-            for token, probability in zip(chosen.tolist(), probabilities.tolist(), strict=True)
+            Target(
+                text=_text(one, token_texts),
+                token_id=one.index if isinstance(one, TokenReading) else None,
+                probability=outputs.probability(one),
+                reading=one,
+            )
+            for one in readings
         ),
     )
 
 
-def _require_consistent(frozen: FrozenModel, settings: TargetSettings) -> None:
-    """Raises TargetError for settings that are inconsistent or do not fit the model."""
-    named = [*settings.tokens, *([] if settings.against is None else [settings.against])]
-    if len(set(named)) < len(named):
-        raise TargetError(
-            "A token is given twice: give each target once, and a different --against."
-        )
+def _require_numbers(frozen: FrozenModel, settings: TargetSettings) -> None:
+    """Raises TargetError for numbers that no reading can have."""
+    named = [*settings.tokens, *settings.sequence]
+    named += [] if settings.against is None else [settings.against]
     if any(not 0 <= token < len(frozen.unembedding) for token in named):
         raise TargetError(
             f"A target is not in the vocabulary of {len(frozen.unembedding)} tokens: choose "
             "another."
         )
+    for one in settings.directions:
+        if not np.all(np.isfinite(in_float64(torch.as_tensor(one.vector)).numpy())):
+            raise TargetError(f"The direction {one.text!r} has numbers that are not finite.")
+        if min(one.layer or 0, one.pos or 0) < 0:
+            raise TargetError(
+                f"The direction {one.text!r} has layer {one.layer} and position {one.pos}: give "
+                "numbers from 0 on."
+            )
+
+
+def _asked(outputs: _Outputs, settings: TargetSettings) -> tuple[list[Reading], list[float]]:
+    """What the settings name, and weights."""
+    recording, rival = outputs.recording, settings.against
+    pos = recording.position
+    found: list[Reading] = [
+        TokenReading(what="logit", pos=pos, index=token)
+        if rival is None
+        else ContrastReading(pos=pos, index=token, against=rival)
+        for token in settings.tokens
+    ]
+    first = pos + 1 - len(settings.sequence)
+    if first < 0 or recording.prompt.ids[first + 1 : pos + 1] != settings.sequence[:-1]:
+        raise TargetError(
+            "A sequence is explained from the token in front of it on, but the prompt does not end "
+            "with it up to its last token: append it with `circuits.continued`."
+        )
+    seeds = [1.0] * len(found)
+    for place, token in enumerate(settings.sequence, first):
+        found.append(TokenReading(what="sequence", pos=place, index=token))
+        # As large as the gradient in the token's own logit, of which a sure token has none.
+        seeds.append(max(LEAST_SURPRISE, 1 - outputs.probability(found[-1])))
+    found += [_of_direction(one, pos) for one in settings.directions]
+    seeds += [1.0] * len(settings.directions)
+    seeds += settings.seeds or [1.0] * len(settings.readings)
+    return [*found, *settings.readings], seeds
+
+
+def _of_direction(direction: Direction, position: int) -> DirectionReading:
+    vector = in_float64(torch.as_tensor(direction.vector)).numpy()
+    return DirectionReading(
+        pos=position if direction.pos is None else direction.pos,
+        layer=direction.layer,
+        before="unembedding" if direction.layer is None else direction.before,
+        text=direction.text,
+        vector=b64encode(vector.astype("<f8").tobytes()).decode(),
+    )
+
+
+def _require_consistent(
+    frozen: FrozenModel, recording: Recording, settings: TargetSettings, readings: list[Reading]
+) -> None:
+    """Raises TargetError for settings that are inconsistent or do not fit model and prompt."""
+    named = [*settings.tokens, *([] if settings.against is None else [settings.against])]
+    if len(set(named)) < len(named):
+        raise TargetError(
+            "A token is given twice: give each target once, and a different --against."
+        )
+    if len(set(readings)) < len(readings):
+        raise TargetError("A target is given twice: give each target once.")
     if settings.against is not None and not settings.tokens:
         raise TargetError(
             "A target is missing, to compare with what it is against: give at least one token."
         )
-    if settings.directions and settings.tokens:
-        raise TargetError("Tokens and directions cannot be combined: trace them separately.")
     if settings.max_logits < 1:
         raise TargetError(f"max_logits must be at least 1, got {settings.max_logits}.")
-    for direction in settings.directions:
-        layer, shape = direction.layer, tuple(direction.vector.shape)
-        if shape != (frozen.d_model,):
-            raise TargetError(
-                f"The direction {direction.text!r} has shape {shape}, the model needs "
-                f"({frozen.d_model},)."
-            )
-        if layer is not None and not 0 <= layer < frozen.n_layers:
-            raise TargetError(
-                f"The direction {direction.text!r} reads layer {layer}, which does not exist: "
-                f"choose one of 0 to {frozen.n_layers - 1}, or None."
-            )
-
-
-def _described(
-    token: int, rival: int | None, probability: float, token_texts: Callable[[int], str]
-) -> Target:
-    if rival is not None:
-        return Target(text=f"{token_texts(token)} − {token_texts(rival)}", probability=1.0)
-    return Target(text=token_texts(token), token_id=token, probability=min(1.0, probability))
-
-
-def _chosen(
-    logits: Float[Tensor, " d_vocab"], settings: TargetSettings
-) -> tuple[Int[ndarray, " target"], Float[ndarray, " target"]]:
-    """The tokens to explain and their probabilities."""
-    probabilities = in_float64(logits).softmax(-1)
-    if settings.tokens:
-        tokens = np.array(settings.tokens)
-        return tokens, probabilities.numpy()[tokens]
-    top = probabilities.topk(min(settings.max_logits, len(probabilities)))
-    before = top.values.cumsum(0) - top.values
-    count = max(1, int((before < settings.probability_mass).sum()))
-    return top.indices[:count].numpy(), top.values[:count].numpy()
-
-
-def _final_targets(
-    frozen: FrozenModel,
-    recording: Recording,
-    *,
-    directions: Float[Tensor, "target d_model"],
-    bias_value: Float[Tensor, " target"],
-    pos: int,
-    seeds: Float[ndarray, " target"],
-    kind: NodeKind,
-    index: Int[ndarray, " target"],
-    described: tuple[Target, ...],
-) -> Targets:
-    """Targets that read the normalised final residual."""
-    norm, denominator = frozen.final_norm, recording.final_denominator[pos]
-    final = norm.linear(recording.final_residual[pos], denominator) + norm.bias
-    positions = np.full(len(directions), pos)
-    return Targets(
-        covectors=Covectors(
-            layer=np.full(len(directions), frozen.n_layers),
-            pos=positions,
-            covector=norm.transpose(directions, denominator.expand(len(directions))),
-            weight=seeds,
-        ),
-        kind=kind,
-        index=index,
-        value=directions @ final + bias_value,
-        constant=directions @ norm.bias + bias_value,
-        described=described,
-    )
-
-
-def _direction_targets(
-    frozen: FrozenModel, recording: Recording, directions: tuple[Direction, ...], pos: int
-) -> Targets:
-    """Targets that read any vector, each from the residual that it names."""
-    parts = []
-    for number, direction in enumerate(directions):
-        vector = direction.vector.to(frozen.unembedding)[None]
-        described = (Target(text=direction.text, probability=1.0),)
-        index, seed = np.array([number]), np.ones(1)
-        if direction.layer is None:
-            parts.append(
-                _final_targets(
-                    frozen,
-                    recording,
-                    directions=vector,
-                    bias_value=torch.zeros_like(vector[:, 0]),
-                    pos=pos,
-                    seeds=seed,
-                    kind=NodeKind.TARGET,
-                    index=index,
-                    described=described,
-                )
-            )
-            continue
-        residual = recording.blocks[direction.layer].mlp_residual[pos]
-        parts.append(
-            Targets(
-                covectors=Covectors(np.array([direction.layer]), np.array([pos]), vector, seed),
-                kind=NodeKind.TARGET,
-                index=index,
-                value=vector @ residual,
-                constant=torch.zeros_like(vector[:, 0]),
-                described=described,
-            )
+    tokens = [r.index for r in readings if isinstance(r, TokenReading | ContrastReading)]
+    tokens += [one.against for one in readings if isinstance(one, ContrastReading)]
+    if any(token >= len(frozen.unembedding) for token in tokens):
+        raise TargetError(
+            f"A target is not in the vocabulary of {len(frozen.unembedding)} tokens: choose "
+            "another."
         )
-    return _concatenate(parts)
+    for one in readings:
+        what = f"The target {one.name!r}"
+        if one.layer is not None and one.layer >= frozen.n_layers:
+            raise TargetError(
+                f"{what} reads layer {one.layer}, which does not exist: choose one of 0 to "
+                f"{frozen.n_layers - 1}."
+            )
+        if isinstance(one, DirectionReading) and len(one.direction) != frozen.d_model:
+            raise TargetError(
+                f"{what} has {len(one.direction)} numbers, the model needs {frozen.d_model}."
+            )
+        if one.pos >= len(recording.prompt):
+            raise TargetError(
+                f"{what} is at position {one.pos} of a prompt of {len(recording.prompt)} tokens: "
+                f"choose one of 0 to {len(recording.prompt) - 1}."
+            )
 
 
-def _concatenate(parts: list[Targets]) -> Targets:
-    return Targets(
-        covectors=Covectors.joined([part.covectors for part in parts]),
-        kind=parts[0].kind,
-        index=np.concatenate([part.index for part in parts]),
-        value=torch.cat([part.value for part in parts]),
-        constant=torch.cat([part.constant for part in parts]),
-        described=tuple(target for part in parts for target in part.described),
-    )
+def _text(reading: Reading, token_texts: Callable[[int], str]) -> str:
+    match reading:
+        case TokenReading():
+            return token_texts(reading.index)
+        case ContrastReading():
+            return f"{token_texts(reading.index)} − {token_texts(reading.against)}"
+        case _:
+            return reading.name
+
+
+def _entering(frozen: FrozenModel, readings: list[Reading]) -> Bool[ndarray, " target"] | None:
+    """Which read the residual that enters attention, where that is another than the MLP's."""
+    found = np.array([one.before == "attention" for one in readings])
+    return found if found.any() and not frozen.parallel else None
+
+
+def _rows(outputs: _Outputs, readings: list[Reading], source: FeatureSource | None) -> Rows:
+    """Rows of all readings, in their order."""
+    tokens: dict[int, TokenReading | ContrastReading] = {}
+    vectors: dict[int, DirectionReading] = {}
+    inner: dict[int, Reading] = {}
+    for row, one in enumerate(readings):
+        match one:
+            case TokenReading() | ContrastReading():
+                tokens[row] = one
+            case DirectionReading(layer=None):
+                vectors[row] = one
+            case _:
+                inner[row] = one
+    parts: list[Rows] = []
+    if tokens:
+        parts.append(outputs.of_tokens([*tokens.values()]))
+    if vectors:
+        parts.append(outputs.of_vectors([*vectors.values()]))
+    for one in inner.values():
+        parts.append(inner_row(outputs.frozen, outputs.recording, one, source))
+    if len(parts) == 1:
+        return parts[0]
+    order = on_device(np.argsort([*tokens, *vectors, *inner]), outputs.frozen.device)
+    return Rows(*(torch.cat(column)[order] for column in zip(*parts, strict=True)))
+
+
+class _Outputs:
+    """The model's output at the positions where targets read it."""
+
+    def __init__(self, frozen: FrozenModel, recording: Recording) -> None:
+        self.frozen, self.recording = frozen, recording
+        self._probabilities: dict[int, Float[Tensor, " d_vocab"]] = {}
+
+    def final(self, pos: int) -> Float[Tensor, " d_model"]:
+        """The normalised final residual."""
+        norm, recording = self.frozen.final_norm, self.recording
+        residual, denominator = recording.final_residual[pos], recording.final_denominator[pos]
+        return norm.linear(residual, denominator) + norm.bias
+
+    def probabilities(self, pos: int) -> Float[Tensor, " d_vocab"]:
+        """Of the next token, in float64 on the host."""
+        if pos not in self._probabilities:
+            own = pos == self.recording.position
+            logits = self.recording.logits if own else self.frozen.logits(self.final(pos))
+            self._probabilities[pos] = in_float64(logits).softmax(-1)
+        return self._probabilities[pos]
+
+    def probability(self, reading: Reading) -> float:
+        """The model's own of a token; 1 of anything else."""
+        if not isinstance(reading, TokenReading):
+            return 1.0
+        return min(1.0, float(self.probabilities(reading.pos)[reading.index]))
+
+    def leading(self, settings: TargetSettings) -> tuple[list[Reading], list[float]]:
+        """The most probable next tokens, and their probabilities."""
+        pos = self.recording.position
+        probabilities = self.probabilities(pos)
+        top = probabilities.topk(min(settings.max_logits, len(probabilities)))
+        before = top.values.cumsum(0) - top.values
+        count = max(1, int((before < settings.probability_mass).sum()))
+        tokens = top.indices[:count].tolist()
+        found: list[Reading] = [
+            TokenReading(what="logit", pos=pos, index=token) for token in tokens
+        ]
+        return found, top.values[:count].tolist()
+
+    def of_tokens(self, readings: list[TokenReading | ContrastReading]) -> Rows:
+        """Rows of tokens, each less what it is compared with."""
+        unembedding, bias = self.frozen.unembedding, self.frozen.unembedding_bias
+        ids = on_device(np.array([one.index for one in readings]), self.frozen.device)
+        behind = torch.stack([self._compared(one, unembedding) for one in readings])
+        added = torch.zeros_like(unembedding[ids, 0])
+        if bias is not None:
+            added = bias[ids] - torch.stack([self._compared(one, bias) for one in readings])
+        return self._read(unembedding[ids] - behind, added, readings)
+
+    def of_vectors(self, readings: list[DirectionReading]) -> Rows:
+        """Rows of directions in the normalised final residual."""
+        vectors = np.stack([one.direction for one in readings])
+        directions = on_device(vectors, self.frozen.device, self.frozen.dtype)
+        return self._read(directions, torch.zeros_like(directions[:, 0]), readings)
+
+    def _compared(self, reading: TokenReading | ContrastReading, rows: Tensor) -> Tensor:
+        """What a token's row is compared with, of rows or biases of the vocabulary."""
+        match reading:
+            case ContrastReading():
+                return rows[reading.against]
+            case TokenReading(what="logit"):
+                return self.frozen.unembedding_mean if rows.dim() > 1 else self._mean_bias
+            case _:
+                probabilities = self.probabilities(reading.pos).numpy()
+                return on_device(probabilities, rows.device, rows.dtype) @ rows
+
+    @cached_property
+    def _mean_bias(self) -> Float[Tensor, ""]:
+        bias = self.frozen.unembedding_bias
+        assert bias is not None
+        return bias.mean()
+
+    def _read(
+        self,
+        directions: Float[Tensor, "target d_model"],
+        added: Float[Tensor, " target"],
+        readings: Sequence[Reading],
+    ) -> Rows:
+        """Rows of directions in the normalised final residual, with what biases of logits add."""
+        norm, pos = self.frozen.final_norm, np.array([one.pos for one in readings])
+        denominator = self.recording.final_denominator[on_device(pos, added.device)]
+        first, *others = np.unique(pos).tolist()
+        value = directions @ self.final(first)
+        for at in others:
+            here = on_device(pos == at, added.device)
+            value = torch.where(here, directions @ self.final(at), value)
+        covector = norm.transpose(directions, denominator)
+        return Rows(covector, value + added, directions @ norm.bias + added)
 
 
 @dataclass(frozen=True, repr=False)

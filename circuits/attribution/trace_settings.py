@@ -6,12 +6,13 @@ Nothing here needs torch, so that commands know their options without it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float
 
 from circuits.recording.precision import Precision
 from graphs.core.brief import Brief
+from graphs.core.provenance import Reading
 
 
 @dataclass(frozen=True, repr=False)
@@ -20,16 +21,27 @@ class Direction(Brief):
 
     text: str  # what it stands for
     vector: Float[Any, " d_model"]
-    layer: int | None = None  # block whose MLP input it reads; None: the normalised final residual
+    layer: int | None = (
+        None  # block of which it reads an input; None: the normalised final residual
+    )
+    before: Literal["attention", "mlp"] = "mlp"  # whose input, before any norm
+    pos: int | None = None  # None: the position that is explained
 
 
 @dataclass(frozen=True)
 class TargetSettings:
-    """What to explain; without tokens and directions, the most probable next tokens."""
+    """What to explain, all of it at once, each with weight 1 but tokens of a sequence.
 
-    tokens: tuple[int, ...] = ()  # vocabulary ids, each with weight 1
-    against: int | None = None  # explain logit(token) - logit(against) instead, per token
+    These weigh what they lack to probability 1.  Without any of the first four, the most probable
+    next tokens are explained, which weigh their probabilities.
+    """
+
+    tokens: tuple[int, ...] = ()  # vocabulary ids
+    sequence: tuple[int, ...] = ()  # tokens that end behind the position, all but the last in front
     directions: tuple[Direction, ...] = ()
+    readings: tuple[Reading, ...] = ()  # anything else, each at its own position
+    against: int | None = None  # explain logit(token) - logit(against) instead, per token
+    seeds: tuple[float, ...] = ()  # weights of the readings, if they are not 1
     position: int = -1  # token position whose output is explained
     probability_mass: float = 0.95  # of the next tokens that are explained
     max_logits: int = 10

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from circuits.evaluation.ablation import Ablation
+from circuits.evaluation.adversary import adversary
 from circuits.evaluation.evaluation_settings import CheckSettings
 from circuits.evaluation.recomputed import rows_report
 from circuits.evaluation.replacement import replacement_report
@@ -68,10 +69,13 @@ def check(
         effects=_effects(features, settings, progress),
         replacement=replaced,
     )
-    parts = _sets(features, settings, progress)
-    return report.model_copy(
-        update={**parts, "strongest": _strongest(features, settings, progress)}
-    )
+    circuit = _circuit(features, settings)
+    parts = {
+        **_sets(features, circuit, settings, progress),
+        "adversarial": adversary(features, circuit, settings, progress),
+        "strongest": _strongest(features, settings, progress),
+    }
+    return report.model_copy(update=parts)
 
 
 def _effects(
@@ -111,7 +115,7 @@ def effect_reports(
     drawn = _permuted(graph, outcomes, permutations, seed)
     for on, rows in receivers.items():
         first = outcomes.predicted[:, rows]
-        has_prediction = np.isfinite(first) & ((first != 0) | (on == "targets"))
+        has_prediction = np.isfinite(first) & ((first != 0) | _everything_reaches(graph, rows))
         if not np.any(has_prediction):
             continue
         measured, dropped = outcomes.measured[:, rows][has_prediction], _dropped(graph, rows)
@@ -121,6 +125,15 @@ def effect_reports(
             parts = (outcomes.regime, on, predicted, measured, dropped, order, null)
             found.append(effect_report(*parts))
     return tuple(found)
+
+
+def _everything_reaches(
+    graph: AttributionGraph, rows: Int[ndarray, " node"]
+) -> Bool[ndarray, " node"]:
+    """Whether every feature can affect a node: targets behind the last layer."""
+    readings = (target.reading for target in graph.provenance.targets)
+    final = [one is None or one.layer is None for one in readings]
+    return np.isin(rows, graph.target_rows()[final])
 
 
 def _permuted(
@@ -140,14 +153,23 @@ def _dropped(graph: AttributionGraph, rows: Int[ndarray, " node"]) -> float:
     return lost / (float(row_sizes(graph.weights)[rows].sum()) + lost or 1.0)
 
 
-def _sets(features: Ablation, settings: CheckSettings, progress: Progress) -> dict[str, object]:
+def _circuit(features: Ablation, settings: CheckSettings) -> Bool[ndarray, " feat"]:
+    """The features of the pruned graph."""
+    graph = features.experiment.graph
+    pruned = "prune" in graph.provenance.settings  # a pruned graph is the circuit
+    return features.inside(graph if pruned else prune(graph, settings.prune))
+
+
+def _sets(
+    features: Ablation,
+    circuit: Bool[ndarray, " feat"],
+    settings: CheckSettings,
+    progress: Progress,
+) -> dict[str, object]:
     """Necessity, sufficiency and the curve, from the ablation of many sets of features."""
     if len(features) == 0:
         return {}
     generator = np.random.default_rng(settings.seed)
-    graph = features.experiment.graph
-    pruned = "prune" in graph.provenance.settings  # a pruned graph is the circuit
-    circuit = features.inside(graph if pruned else prune(graph, settings.prune))
     random_sets = [features.random_set(circuit, generator) for _ in range(settings.random_sets)]
     orders = [
         features.order,

@@ -97,6 +97,15 @@ class FeatureLayer(Protocol):
         """Number of layers that they write to, counted from their own."""
         ...
 
+    def rows(
+        self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
+    ) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, " row"]]:
+        """Covectors on the residual that are these features' values, and what biases add.
+
+        What depends on the prompt is held: the norm, and the factors of neurons.
+        """
+        ...
+
     def recorded(
         self, pos: Int[ndarray, " row"], index: Int[ndarray, " row"]
     ) -> Float[Tensor, " row"]:
@@ -246,6 +255,10 @@ class FeatureSource(Protocol):
         self, frozen: FrozenModel, recording: Recording, targets: Covectors
     ) -> ActiveFeatures:
         """The active features; `targets` are what the graph will explain."""
+        ...
+
+    def at(self, frozen: FrozenModel, recording: Recording, layer: int) -> FeatureLayer:
+        """All features that read at a layer; which are active on the prompt is not known."""
         ...
 
     def peak_values(self, frozen: FrozenModel, n_tokens: int) -> int:

@@ -1,22 +1,24 @@
-"""Sparse autoencoders: features of a vector inside the model, which replace no part of it.
+"""Sparse autoencoders: features of a vector inside the model, and its reconstruction.
 
-    activation = nonlinearity(encoder · (scale · x - subtracted) + encoder_bias)
+    activation     = nonlinearity(encoder · (scale · x - subtracted) + encoder_bias)
+    reconstruction = activation · decoder + decoder_bias
 
 They show which features are active; attribution graphs need transcoders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from circuits.features.points import Site
-from circuits.features.transcoder import Nonlinearity, pre_activations
+from circuits.features.transcoder import Transcoder, pre_activations
 from circuits.features.transcoder_set import DictionaryMismatch
 from circuits.model.architectures import part
 from circuits.model.frozen import FrozenModel
@@ -25,31 +27,35 @@ from circuits.recording.record import Hooks
 from graphs.core.brief import Brief
 from graphs.core.provenance import DictionaryIdentity
 
+OnVectors = Callable[[int, Float[Tensor, "batch pos d_in"]], Tensor | None]
+
 
 @dataclass(frozen=True)
 class Autoencoder:
-    """The dictionary of one layer; matrices may be mapped from files."""
+    """The dictionary of one layer; matrices may be mapped from files.
+
+    Its weights are those of a transcoder that reads and writes at one site.  A crosscoder's also
+    write at the sites of the autoencoders that follow it in its set.
+    """
 
     layer: int
     site: Site
-    encoder: Float[Tensor, "d_dict d_in"]
-    encoder_bias: Float[Tensor, " d_dict"]
-    nonlinearity: Nonlinearity
-    scale: float = 1.0
-    subtracted: Float[Tensor, " d_in"] | None = None
+    weights: Transcoder
+    subtracted: Float[Tensor, " d_in"] | None = None  # from scaled inputs
 
     def activations(self, vectors: Float[Tensor, "pos d_in"]) -> Float[Tensor, "pos d_dict"]:
         """Features of these vectors.  Raises DictionaryMismatch for another width."""
-        width = self.encoder.shape[1]
+        weights = self.weights
+        width = weights.encoder.shape[1]
         if vectors.shape[1] != width:
             raise DictionaryMismatch(
                 f"The autoencoder of layer {self.layer} reads {width} dimensions, the model has "
                 f"{vectors.shape[1]} there: choose one that was trained on this model."
             )
-        vectors = vectors * self.scale
+        vectors = vectors * weights.read_scale
         if self.subtracted is not None:
             vectors = vectors - self.subtracted.to(vectors)
-        return self.nonlinearity(pre_activations(vectors, self.encoder, self.encoder_bias))
+        return weights.nonlinearity(pre_activations(vectors, weights.encoder, weights.encoder_bias))
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,41 +74,44 @@ def autoencoder_activations(
     Raises DictionaryMismatch for layers or widths that the model does not have, PromptError for
     tokens that it does not embed.
     """
-    seen: dict[tuple[int, Site], Tensor] = {}
+    seen: dict[int, Tensor] = {}
     ids = torch.tensor([prompt.ids], device=frozen.device)
     frozen.require_embedded(ids)
-    with torch.inference_mode(), _site_hooks(frozen, chosen, seen):
+    with (
+        torch.inference_mode(),
+        autoencoder_hooks(frozen, chosen, lambda place, found: seen.update({place: found[0]})),
+    ):
         frozen.model(input_ids=ids, use_cache=False, logits_to_keep=1)
-        for autoencoder in chosen.autoencoders:
-            activations = autoencoder.activations(seen[autoencoder.layer, autoencoder.site])
+        for place, autoencoder in enumerate(chosen.autoencoders):
+            activations = autoencoder.activations(seen[place])
             activations[: prompt.n_prefix] = 0
             yield autoencoder, activations
 
 
 @contextmanager
-def _site_hooks(
-    frozen: FrozenModel, chosen: AutoencoderSet, seen: dict[tuple[int, Site], Tensor]
+def autoencoder_hooks(
+    frozen: FrozenModel, chosen: AutoencoderSet, on_vectors: OnVectors
 ) -> Iterator[None]:
-    """Within the block, store in `seen` what the model computes at the autoencoders' sites."""
+    """Within the block, runs of the model call `on_vectors` with each autoencoder's place and site.
+
+    The place is that in the set; what `on_vectors` returns, unless None, replaces the vectors.
+    Raises DictionaryMismatch for layers that the model does not have.
+    """
     with Hooks() as hooks:
-        for autoencoder in chosen.autoencoders:
-            if autoencoder.layer >= frozen.n_layers:
+        for place, autoencoder in enumerate(chosen.autoencoders):
+            layer, site = autoencoder.layer, autoencoder.site
+            if layer >= frozen.n_layers:
                 raise DictionaryMismatch(
-                    f"{chosen.identity.name!r} has an autoencoder of layer {autoencoder.layer}, "
-                    f"the model has {frozen.n_layers} layers: choose one of this model."
+                    f"{chosen.identity.name!r} has an autoencoder of layer {layer}, the model has "
+                    f"{frozen.n_layers} layers: choose one of this model."
                 )
-            key = autoencoder.layer, autoencoder.site
-            module = _module(frozen, *key)
-            if autoencoder.site == Site.HEADS:
-                hooks.before(module, lambda given, key=key: seen.update({key: given[0]}))
+            module, here = _module(frozen, layer, site), partial(on_vectors, place)
+            if site == Site.HEADS:
+                hooks.before(module, here)
             else:
-                added = autoencoder.site in (Site.MLP, Site.ATTENTION)
+                added = site in (Site.MLP, Site.ATTENTION)
                 factor = frozen.residual_multiplier if added else 1.0
-                hooks.after(
-                    module,
-                    lambda _, output, key=key: seen.update({key: output[0]}),
-                    factor=factor,
-                )
+                hooks.after(module, lambda _, output, here=here: here(output), factor=factor)
         yield
 
 

@@ -62,6 +62,12 @@ class Filled(Brief):
         """The larger of both parts, which are computed one after the other."""
         return max(part.peak_values(frozen, n_tokens) for part in (self.transcoders, self.neurons))
 
+    def at(self, frozen: FrozenModel, recording: Recording, layer: int) -> FeatureLayer:
+        """All features of a layer, or all its neurons."""
+        fitted = self.transcoders.fitted(frozen)
+        own = fitted if fitted.layers[layer].d_dict else self.neurons
+        return own.at(frozen, recording, layer)
+
     def describe(self, layer: int, index: int) -> Description | None:
         """The dictionary's description of a feature; None for neurons."""
         covered = layer < len(self.transcoders.layers)

@@ -63,6 +63,12 @@ class NeuronLayer:
         )
         return biases + self.encoder(pos, index) @ self.points.constant_input(self.layer)
 
+    def rows(
+        self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
+    ) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, " row"]]:
+        covector = self.points.pull_back(self.layer, pos, self.encoder(pos, index))
+        return covector, self.constant(pos, index)
+
     @property
     def function(self) -> Nonlinearity | None:
         """Name of the activation function, if it has one."""

@@ -94,6 +94,11 @@ class Neurons:
         down, _ = affine(part(frozen.blocks[0].modules.mlp, frozen.layout.down))
         return 4 * frozen.n_layers * n_tokens * down.shape[1]
 
+    def at(self, frozen: FrozenModel, recording: Recording, layer: int) -> NeuronLayer:
+        """All neurons of a layer."""
+        points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
+        return neuron_layer(points, layer)
+
     def describe(self, layer: int, index: int) -> Description | None:
         """Nothing is known about neurons."""
         del layer, index
@@ -159,11 +164,11 @@ def attribution(
     pos = on_device(targets.pos - first, scores.device)
     weight = on_device(targets.weight, scores.device, scores.dtype)
 
-    def join(layer: int) -> None:
-        rows = on_device(np.flatnonzero(targets.layer == layer), scores.device)
+    def join(level: int) -> None:
+        rows = on_device(np.flatnonzero(targets.level == level), scores.device)
         covector[rows, pos[rows]] += targets.covector[rows]
 
-    join(len(layers))
+    join(2 * len(layers))
     for layer in reversed(range(len(layers))):
         mlp = layers[layer]
         at_neurons = mlp.output_covector(covector, first)
@@ -173,9 +178,10 @@ def attribution(
         if frozen.parallel:
             attention.pull_back(layer, covector, pos, crossed=len(pos))
             covector += through_mlp
-            join(layer)
+            join(2 * layer)
         else:
             covector += through_mlp
-            join(layer)
+            join(2 * layer)
             attention.pull_back(layer, covector, pos, crossed=len(pos))
+            join(2 * layer - 1)
     return scores

@@ -35,6 +35,16 @@ class TranscoderLayer:
     def n_written(self) -> int:
         return self.transcoder.n_written
 
+    def rows(
+        self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
+    ) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, " row"]]:
+        bias, like = self.transcoder.encoder_bias, self.points.recording.tokens
+        encoder = self.transcoder.encoder_rows(index, like)
+        constant = beside(bias[index.to(bias.device)], like)
+        if self.points.has_constant_input(self.layer):
+            constant = constant + encoder @ self.points.constant_input(self.layer)
+        return self.points.pull_back(self.layer, pos, encoder), constant
+
     def recorded(
         self, pos: Int[ndarray, " row"], index: Int[ndarray, " row"]
     ) -> Float[Tensor, " row"]:

@@ -136,6 +136,14 @@ class TranscoderSet(Brief):
         del targets
         return self.active(frozen, recording)
 
+    def at(self, frozen: FrozenModel, recording: Recording, layer: int) -> TranscoderLayer:
+        """All features that read at a layer, none of them active.  Raises DictionaryMismatch."""
+        own = self.fitted(frozen).layers[layer]
+        points = MlpPoints(frozen, recording, self.read, self.write)
+        return TranscoderLayer(
+            own, self.joint, points, layer, Places.of([]), recording.tokens[:0, 0]
+        )
+
     def active(self, frozen: FrozenModel, recording: Recording) -> ActiveFeatures:
         """The active features of this set on a recorded prompt.
 

@@ -49,10 +49,11 @@ class RunOutput(NamedTuple):
     """Output of a run."""
 
     logits: Float[Tensor, "batch d_vocab"]  # at one position
-    final: Float[Tensor, "batch d_model"]  # the residual that the final norm reads there
+    final: Float[Tensor, "batch pos d_model"]  # the residual that the final norm reads
 
 
 Visit = Callable[[int, Tensor], Additions]  # layer, residual (batch, pos, d_model)
+Look = Callable[[int, Tensor], None]  # layer, residual that enters it (batch, pos, d_model)
 
 
 def run(
@@ -61,8 +62,9 @@ def run(
     ids: Int[Tensor, "batch pos"],
     hold: Hold,
     visit: Visit,
+    look: Look | None = None,
 ) -> RunOutput:
-    """Run copies of a prompt; output is at the recording's position, or the last of longer ids.
+    """Run copies of a prompt; logits are at the recording's position, or the last of longer ids.
 
     Ids may continue beyond the recorded prompt only if nothing is held.
     """
@@ -72,9 +74,11 @@ def run(
     final: list[Tensor] = []
     with torch.no_grad(), eager_attention(frozen), Hooks() as hooks:
         for layer in range(frozen.n_layers):
+            if look is not None:
+                hooks.before(frozen.modules[layer], partial(look, layer))
             _hook_block(hooks, frozen, recording, layer, hold, visit)
         norm = frozen.final_norm_module
-        hooks.before(norm, lambda x: final.append(x[:, position]))
+        hooks.before(norm, final.append)
         held = _mask(hold.at(frozen.n_layers), ids.device)
         denominator = recording.final_denominator
         hooks.after(norm, partial(_norm, frozen.final_norm, denominator, held))

@@ -69,27 +69,40 @@ def prepare(
 ) -> Experiment:
     """Record a graph's prompt again and find its features.
 
-    Targets that are directions are not stored in a file and must be given.  Raises ExperimentError
-    for a graph of another model, dictionary or target, and as `circuits.trace`.
+    Targets are those of the graph; in a file of before November 2026 directions are not among them
+    and must be given.  Raises ExperimentError for a graph of another model, dictionary or target,
+    and as `circuits.trace`.
     """
     header = graph.provenance
     require_model(header, subject)
-    settings = targets or target_settings(header)
+    settings = targets or target_settings(graph)
     prompt = Prompt(header.prompt, header.token_ids, header.tokens, header.n_prefix)
     with exactly():
         local = local_replacement(prompt, subject, source, settings)
         require_dictionary(header, local.features.identity)
         row = _rows(graph, local.features)
     kinds = graph.nodes.kind[graph.target_rows()], graph.nodes.index[graph.target_rows()]
-    if not np.array_equal(kinds[1], local.targets.index) or np.any(kinds[0] != local.targets.kind):
+    if not np.array_equal(kinds[1], local.targets.index) or not np.array_equal(
+        kinds[0], local.targets.kind
+    ):
         raise ExperimentError(
             "The graph's targets do not match its settings: give the target settings of the trace."
         )
     return Experiment(graph, subject, source, local, row)
 
 
-def target_settings(header: Provenance) -> TargetSettings:
-    """Target settings of a graph, from its header.  Raises ExperimentError if it lacks them."""
+def target_settings(graph: AttributionGraph) -> TargetSettings:
+    """Settings with the targets of a graph.  Raises ExperimentError if it lacks them."""
+    header, position = graph.provenance, graph.provenance.settings.get("position")
+    readings = tuple(one.reading for one in header.targets if one.reading is not None)
+    if len(readings) == len(header.targets) and isinstance(position, int):
+        seeds = tuple(graph.seed[graph.target_rows()].tolist()) if graph.seed.any() else ()
+        return TargetSettings(readings=readings, seeds=seeds, position=position)
+    return asked_settings(header)
+
+
+def asked_settings(header: Provenance) -> TargetSettings:
+    """Tokens, contrast and position as they were asked for.  Raises ExperimentError as above."""
     match header.settings:
         case {
             "tokens": [*tokens],

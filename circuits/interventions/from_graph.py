@@ -25,8 +25,20 @@ def experiment_on(
 ) -> Experiment:
     """An experiment with the model and dictionary that the graph's header names, or with these.
 
-    Raises ExperimentError if no model is named or given, and as `read_subject`, `read_source` and
-    `prepare`.
+    Raises as `traced_with` and `prepare`.
+    """
+    return prepare(graph, *traced_with(graph, model, transcoders, device))
+
+
+def traced_with(
+    graph: AttributionGraph,
+    model: str | None = None,
+    transcoders: str | None = None,
+    device: str = "cpu",
+) -> tuple[Subject, FeatureSource]:
+    """The model and dictionary that a graph's header names, or these.
+
+    Raises ExperimentError if no model is named or given, and as `read_subject` and `read_source`.
     """
     header = graph.provenance
     name = model or header.model.name
@@ -36,7 +48,7 @@ def experiment_on(
     revision = None if model or name in ATLAS or name in PACKAGED else header.model.revision
     dtype = DTYPES.get(header.dtype, torch.float32)
     subject = read_subject(name, revision=revision, dtype=dtype, device=device)
-    return prepare(graph, subject, source_of(graph, subject, transcoders))
+    return subject, source_of(graph, subject, transcoders)
 
 
 def source_of(

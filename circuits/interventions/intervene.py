@@ -228,7 +228,7 @@ def _batch(
     recorder = Recorder(experiment, hold)
     ids = _copies(experiment, len(interventions))
     passed = _pass(experiment, interventions, hold, ids, recorder)
-    recorder.read_targets(passed.final)
+    recorder.read_final(passed.final)
     return passed.logits, recorder.changes
 
 
@@ -247,7 +247,7 @@ def _pass(
             recorder.read(layer, residual)
         return edits(layer, residual)
 
-    return run(frozen, recording, ids, hold, visit)
+    return run(frozen, recording, ids, hold, visit, None if recorder is None else recorder.enter)
 
 
 def _copies(experiment: Experiment, count: int) -> Int[Tensor, "copy pos"]:

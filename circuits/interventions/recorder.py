@@ -12,6 +12,8 @@ from circuits.features.hook_points import read_at
 from circuits.interventions.constrained_run import Hold
 from circuits.interventions.experiment import Experiment
 from circuits.machine import on_device
+from circuits.recording.record import entering_attention
+from graphs.core.provenance import FeatureReading, Reading
 
 
 class Recorder:
@@ -23,36 +25,76 @@ class Recorder:
         shape = len(hold.through), len(graph)
         self.changes = torch.full(shape, torch.nan, dtype=frozen.dtype, device=frozen.device)
 
+    def enter(self, layer: int, residual: Float[Tensor, "batch pos d_model"]) -> None:
+        """Record the changes of targets that read the residual that enters attention."""
+        local = self.experiment.local
+        here = local.targets.read_at(layer, "attention")
+        if len(here):
+            recorded = entering_attention(local.frozen, local.recording, layer)
+            self._read_targets(here, layer, residual, recorded)
+
     def read(self, layer: int, residual: Float[Tensor, "batch pos d_model"]) -> None:
-        """Record the changes of features and targets that read this layer's residual."""
+        """Record the changes of features and targets that read what this layer's MLP reads."""
         experiment, held = self.experiment, self.hold.at(layer)
-        features, covectors = experiment.local.features, experiment.local.targets.covectors
+        features, recorded = experiment.local.features, experiment.local.recording.blocks[layer]
         own, first, end = experiment.row, *features.first[layer : layer + 2]
         chosen = np.flatnonzero((own >= first) & (own < end))
         chosen = chosen[np.argsort(own[chosen])]
-        here = np.flatnonzero(covectors.layer == layer)
-        if not len(chosen) and not len(here):
-            return
-        change = residual - experiment.local.recording.blocks[layer].mlp_residual
+        here = experiment.local.targets.read_at(layer, "mlp")
         if len(chosen):
+            change = residual - recorded.mlp_residual
             self._set(chosen, self._of_features(layer, own[chosen], residual, change, held))
         if len(here):
-            vectors = covectors.covector.index_select(0, on_device(here, residual.device))
-            self._set_targets(here, read_at(change, covectors.pos[here], vectors))
+            self._read_targets(here, layer, residual, recorded.mlp_residual)
 
-    def read_targets(self, final: Float[Tensor, "batch d_model"]) -> None:
+    def read_final(self, final: Float[Tensor, "batch pos d_model"]) -> None:
         """Record the changes of targets that read the final norm's output."""
-        experiment, n_layers = self.experiment, self.experiment.local.frozen.n_layers
-        targets, recording = experiment.local.targets, experiment.local.recording
-        own = recording.final_denominator[recording.position]
-        ratio = own / experiment.local.frozen.final_norm.denominator(final)
-        held = on_device(self.hold.at(n_layers), ratio.device)
-        ratio = torch.where(held, torch.ones_like(ratio), ratio)
-        here = np.flatnonzero(targets.covectors.layer == n_layers)
-        at = on_device(here, final.device)
-        values = (final @ targets.covectors.covector.index_select(0, at).T) * ratio[:, None]
-        added = targets.constant.index_select(0, at) - targets.value.index_select(0, at)
-        self._set_targets(here, values + added)
+        local = self.experiment.local
+        here = local.targets.read_at(local.frozen.n_layers, "unembedding")
+        if len(here):
+            self._read_targets(here, local.frozen.n_layers, final, local.recording.final_residual)
+
+    def _read_targets(
+        self,
+        here: Int[ndarray, " target"],
+        layer: int,
+        residual: Float[Tensor, "batch pos d_model"],
+        recorded: Float[Tensor, "pos d_model"],
+    ) -> None:
+        """Record the changes of targets that read a residual, held or running."""
+        targets, held = self.experiment.local.targets, self.hold.at(layer)
+        place, pos = on_device(here, residual.device), targets.covectors.pos[here]
+        covectors = targets.covectors.covector.index_select(0, place)
+        linear = read_at(residual - recorded, pos, covectors)
+        running = linear
+        if not held.all():
+            columns = [
+                self._running(targets.readings[row], linear[:, column], residual, row)
+                for column, row in enumerate(here.tolist())
+            ]
+            running = torch.stack(columns, 1)
+        changes = torch.where(on_device(held[:, None], residual.device), linear, running)
+        self._set(self.experiment.graph.target_rows()[here], changes)
+
+    def _running(
+        self,
+        reading: Reading,
+        linear: Float[Tensor, " batch"],
+        residual: Float[Tensor, "batch pos d_model"],
+        row: int,
+    ) -> Float[Tensor, " batch"]:
+        """The change of a target's value with what is in front of it running."""
+        local, pos = self.experiment.local, reading.pos
+        if isinstance(reading, FeatureReading) and reading.what == "feature":
+            values = local.features.at(reading.layer).values
+            now = values(residual, np.array([pos]), np.array([reading.index]))
+            return now[:, 0] - local.targets.value[row]
+        if reading.norm is None:
+            return linear
+        norm, denominator = local.norm_of(reading)
+        own = local.targets.value[row] - local.targets.constant[row]
+        ratio = denominator / norm.denominator(residual[:, pos])
+        return (own + linear) * ratio - own
 
     def _of_features(
         self,
@@ -80,6 +122,3 @@ class Recorder:
 
     def _set(self, nodes: Int[ndarray, " some"], changes: Float[Tensor, "batch some"]) -> None:
         self.changes.index_copy_(1, on_device(nodes, changes.device), changes)
-
-    def _set_targets(self, which: Int[ndarray, " some"], changes: Tensor) -> None:
-        self._set(self.experiment.graph.target_rows()[which], changes)

@@ -57,6 +57,18 @@ class Recording(Brief):
         return (self.tokens,) if self.positions is None else (self.tokens, self.positions)
 
 
+def entering_attention(
+    frozen: FrozenModel, recording: Recording, layer: int
+) -> Float[Tensor, "pos d_model"]:
+    """The residual that enters a layer's attention."""
+    if frozen.parallel:
+        return recording.blocks[layer].mlp_residual
+    if layer == 0:
+        return torch.stack(recording.inputs).sum(0)
+    below = recording.blocks[layer - 1]
+    return below.mlp_residual + below.contribution
+
+
 def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording:
     """Run the model once on a prompt; logits are kept at one position.
 
@@ -163,11 +175,19 @@ def eager_attention(frozen: FrozenModel) -> Iterator[None]:
 class Hooks(ExitStack):
     """Hooks on modules of a model, removed on leaving the `with` block."""
 
-    def before(self, module: nn.Module, look: Callable[[Tensor], object]) -> None:
-        """Call `look` with the module's input, before it runs."""
+    def before(self, module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> None:
+        """Call `change` with the module's input, before it runs; what it returns replaces that.
 
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            look(_first_argument(args, kwargs))
+        None changes nothing.
+        """
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            replacement = change(_first_argument(args, kwargs))
+            if replacement is None:
+                return None
+            if args:
+                return (replacement, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": replacement}
 
         self.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 import graphs
 from circuits.attribution.trace_settings import Expansion, TraceSettings
+from circuits.evaluation.fidelity import Fidelity, fidelity
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.prompt import prompt_from_ids
 from circuits.model.subject import Subject
 from circuits.pipe import trace
 from circuits.training.activations import padded
-from circuits.training.evaluate import Fidelity, fidelity
 from graphs.core.brief import Brief
 
 DOCUMENTS = 128  # held-out documents that are measured

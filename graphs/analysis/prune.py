@@ -64,13 +64,20 @@ def prune(graph: AttributionGraph, settings: PruneSettings = DEFAULTS) -> Attrib
     With `edge_scores="full"` the result is monotone in both thresholds, with "kept" in the edge
     threshold only.
     """
-    nodes = _leading_nodes(graph, settings)
-    edges = _leading_edges(graph, nodes, settings)
-    nodes, edges = _connected(graph, nodes, edges, settings.keep_errors)
+    nodes, edges = kept_by(graph, settings)
     pruned = graph.with_weights(select_edges(graph.weights, edges)).take(np.flatnonzero(nodes))
     recorded = {**graph.provenance.settings, "prune": asdict(settings)}
     header = pruned.provenance.model_copy(update={"settings": recorded, "report": None})
     return replace(pruned, provenance=header)
+
+
+def kept_by(
+    graph: AttributionGraph, settings: PruneSettings
+) -> tuple[Bool[ndarray, " node"], Bool[ndarray, " edge"]]:
+    """Masks of the nodes and the stored weights that `prune` keeps."""
+    nodes = _leading_nodes(graph, settings)
+    edges = _leading_edges(graph, nodes, settings)
+    return _connected(graph, nodes, edges, settings.keep_errors)
 
 
 def cumulative_influence(graph: AttributionGraph) -> Float[ndarray, " node"]:

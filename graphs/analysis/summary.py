@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,15 +12,17 @@ from numpy import ndarray
 from graphs.analysis.influence import influence
 from graphs.analysis.scores import Scores, scores
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
-from graphs.core.brief import Brief
+from graphs.core.brief import Brief, brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.opening import Opening
 from graphs.core.provenance import Checks, DictionaryFit, Provenance, Sink
 from graphs.core.records import as_json
 from graphs.core.report import Report
+from graphs.core.stability import Stability
 
 TOP = 10  # nodes of all layers that are listed
+LEAST = 1e-300  # probability whose logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class TargetLine:
     probability: float | None  # None for contrasts and vectors, and where it is not known
     weight: float  # its share of the seed
     value: float | None  # sum of its row; None in graphs of other programs
+    of_sequence: bool = False  # whether it is a token of a sequence
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,22 @@ class Summary(Brief):
     scores: Scores
     checks: Checks
     report: Report | None  # of `headwater check`
+    stability: Stability | None  # of `headwater stability`
     failures: tuple[str, ...]
+
+    @property
+    def sequence(self) -> str | None:
+        """The log-probability of the sequence that is explained, in a sentence."""
+        tokens = [one for one in self.targets if one.of_sequence and one.probability is not None]
+        if not tokens:
+            return None
+        total = sum(log(max(one.probability or 0.0, LEAST)) for one in tokens)
+        text = "".join(one.text for one in tokens)
+        return (
+            f"the sequence {brief(text)} has log-probability {total:.3g} over "
+            f"{len(tokens)} token{'s' * (len(tokens) > 1)}; "
+            "the values are of its gradient, each weighs what its token lacks to probability 1"
+        )
 
     def as_json(self) -> dict[str, object]:
         """The same as JSON-ready data."""
@@ -91,6 +110,7 @@ class Summary(Brief):
             "fit": self.fit and self.fit.model_dump(),
             "checks": self.checks.model_dump(),
             "report": self.report and self.report.model_dump(mode="json"),
+            "stability": self.stability and self.stability.as_json(),
         }
 
 
@@ -120,6 +140,7 @@ def summarise(
                 probability=None if target.token_id is None else target.probability,
                 weight=float(graph.seed[row]) / total,
                 value=_known(float(graph.nodes.value[row])),
+                of_sequence=target.reading is not None and target.reading.what == "sequence",
             )
             for row, target in zip(graph.target_rows(), source.targets, strict=True)
         ),
@@ -133,6 +154,7 @@ def summarise(
         scores=scores(graph),
         checks=source.checks,
         report=source.report,
+        stability=source.stability,
         failures=source.failures,
     )
 

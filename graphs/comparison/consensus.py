@@ -64,7 +64,7 @@ def consensus(graphs: Sequence[AttributionGraph], level: float = 0.95, seed: int
         raise ValueError(f"level must be between 0 and 1, got {level}.")
     if not all(same_dictionary(graphs[0], graph) for graph in graphs):
         raise ValueError("Expected graphs of one dictionary.")
-    prompts = [_Prompt(graph, graphs[0]) for graph in graphs]
+    prompts = [AlignedPrompt(graph, graphs[0]) for graph in graphs]
     every = sorted({key for prompt in prompts for key in prompt.keys if key is not None})
     place = {key: number for number, key in enumerate(every)}
     named = [_node(key) for key in every]
@@ -85,12 +85,15 @@ def consensus(graphs: Sequence[AttributionGraph], level: float = 0.95, seed: int
 Table = tuple[Int[ndarray, " _row"], Float[ndarray, " _row"]]  # keys and their values
 
 
-class _Prompt:
-    """One graph, with nodes named by their aligned positions in the first."""
+class AlignedPrompt:
+    """One graph, with nodes named by their aligned positions in the first.
+
+    `keys` are None for nodes at positions without an aligned position.
+    """
 
     def __init__(self, graph: AttributionGraph, first: AttributionGraph) -> None:
         self.graph = graph
-        positions = align_prompts(graph.provenance, first.provenance)
+        positions = self.positions = align_prompts(graph.provenance, first.provenance)
         self.keys = identity_keys(graph, positions)
         targets = graph.target_rows()
         ranked = targets[np.argsort(-graph.seed[targets], kind="stable")]

@@ -23,11 +23,11 @@ from typing import Annotated, Any, Literal, cast
 import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import from_json, to_json
 
 from graphs.core.graph import AttributionGraph
-from graphs.core.nodes import NodeId
+from graphs.core.nodes import NodeName
 from graphs.core.records import Record
 from graphs.disk.files import GraphFileError, atomic_write, first_problem, json_text, refuse_newer
 
@@ -35,12 +35,6 @@ ANNOTATIONS_SUFFIX = ".annotations.json"
 SCHEMA = 1
 
 
-def _is_node(name: str) -> str:
-    NodeId.parse(name)
-    return name
-
-
-NodeName = Annotated[str, AfterValidator(_is_node)]
 Place = Annotated[float, Field(allow_inf_nan=False)]
 
 

@@ -36,6 +36,7 @@ from graphs.core.nodes import (
 from graphs.core.provenance import Measured, Provenance
 from graphs.core.report import Report
 from graphs.core.responses import Responses
+from graphs.core.stability import Stability
 
 EDGES_AT_ONCE = 2**22  # summed at a time
 _FEATURE = re.compile(r"(0|[1-9]\d*)/(0|[1-9]\d*)")
@@ -236,6 +237,10 @@ class AttributionGraph:
     def with_report(self, report: Report) -> AttributionGraph:
         """A copy with a report of tests in the model."""
         return replace(self, provenance=self.provenance.model_copy(update={"report": report}))
+
+    def with_stability(self, found: Stability) -> AttributionGraph:
+        """A copy that knows which of its nodes and edges stay (`graphs.stability`)."""
+        return replace(self, provenance=self.provenance.model_copy(update={"stability": found}))
 
     def take(self, nodes: Int[ndarray, " kept"]) -> AttributionGraph:
         """Only these nodes, in rising order; weights that a row loses are added to `dropped`."""

@@ -25,11 +25,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from graphs.core.brief import Brief
 from graphs.core.records import Record
@@ -111,6 +112,14 @@ class NodeId:
             f"{text!r} is not a node: expected feature:LAYER/INDEX@POS, error:LAYER@POS, "
             "token:ID@POS, position:POS, bias:LAYER, logit:ID@POS or target:N@POS."
         )
+
+
+def _is_node(name: str) -> str:
+    NodeId.parse(name)
+    return name
+
+
+NodeName = Annotated[str, AfterValidator(_is_node)]  # in records
 
 
 @dataclass(frozen=True, repr=False)

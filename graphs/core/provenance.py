@@ -1,25 +1,26 @@
 """Provenance: the JSON header of a graph file, with the graph's origin and checks.
 
 Schema 2 (November 2026) adds digests of the vocabulary and of the contents of model and dictionary,
-and with schema 3 (November 2026) files may have responses.  A header of an older schema is read as
-one of the newest without these.
+and with schema 3 (November 2026) files may have responses, a dictionary's fit and stability.  A
+header of an older schema is read as one of the newest without these.
 """
 
 from __future__ import annotations
 
+from base64 import b64decode
 from statistics import median
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    JsonValue,
-)
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from graphs.core.opening import DocumentOpening, Opening, mismatches
 from graphs.core.records import Record
 from graphs.core.regime import Regime
 from graphs.core.report import Report
+from graphs.core.stability import Stability
 
 SCHEMA_VERSION = 3
 NEURONS = "neurons"  # kind of dictionary: the model's own neurons
@@ -95,12 +96,127 @@ class Sink(Record):
     influence: float = Field(ge=0.0)  # share of all feature influence at this position
 
 
+LEAST_SURPRISE = 1e-6  # weight of a token of a sequence that the model is sure of
+
+
+class TokenReading(Record):
+    """A token's logit, less the mean logit.
+
+    Of a sequence, less the mean that the probabilities weigh: the gradient of its log-probability.
+    """
+
+    what: Literal["logit", "sequence"]
+    pos: int = Field(ge=0)
+    index: int = Field(ge=0)  # vocabulary entry
+    norm: ClassVar[str] = "unembedding"
+    before: ClassVar[str] = "unembedding"
+    layer: ClassVar[None] = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.what}:{self.index}@{self.pos}"
+
+
+class ContrastReading(Record):
+    """A token's logit, less another's."""
+
+    what: Literal["contrast"] = "contrast"
+    pos: int = Field(ge=0)
+    index: int = Field(ge=0)
+    against: int = Field(ge=0)
+    norm: ClassVar[str] = "unembedding"
+    before: ClassVar[str] = "unembedding"
+    layer: ClassVar[None] = None
+
+    @property
+    def name(self) -> str:
+        return f"contrast:{self.index}-{self.against}@{self.pos}"
+
+
+class FeatureReading(Record):
+    """The value of a feature, which is its pre-activation, or the activation of a neuron.
+
+    Of a neuron, where features are others or as well: what it applies its activation function to.
+    """
+
+    what: Literal["feature", "neuron"]
+    pos: int = Field(ge=0)
+    layer: int = Field(ge=0)
+    index: int = Field(ge=0)
+    norm: ClassVar[str] = "mlp"
+    before: ClassVar[str] = "mlp"
+
+    @property
+    def name(self) -> str:
+        return f"{self.what}:{self.layer}/{self.index}@{self.pos}"
+
+
+class HeadReading(Record):
+    """What an attention head reads at a position, along what it would write from there."""
+
+    what: Literal["head"] = "head"
+    pos: int = Field(ge=0)
+    layer: int = Field(ge=0)
+    index: int = Field(ge=0)
+    norm: ClassVar[str] = "attention"
+    before: ClassVar[str] = "attention"
+
+    @property
+    def name(self) -> str:
+        return f"head:{self.layer}/{self.index}@{self.pos}"
+
+
+class DirectionReading(Record):
+    """The residual along any vector: in front of a layer's attention or MLP, as it is, or
+    normalised behind the last layer."""
+
+    what: Literal["direction"] = "direction"
+    pos: int = Field(ge=0)
+    layer: int | None = Field(default=None, ge=0)  # None: behind the last
+    before: Literal["attention", "mlp", "unembedding"] = "unembedding"
+    text: str  # what it stands for
+    vector: str  # d_model numbers, float64, little-endian, in base64
+
+    @model_validator(mode="after")
+    def _fits(self) -> DirectionReading:
+        if (self.layer is None) != (self.before == "unembedding"):
+            raise ValueError(
+                f"A direction before {self.before} cannot be read at layer {self.layer}."
+            )
+        if not np.all(np.isfinite(self.direction)):
+            raise ValueError("A direction has numbers that are not finite.")
+        return self
+
+    @property
+    def norm(self) -> str | None:
+        return "unembedding" if self.layer is None else None
+
+    @property
+    def direction(self) -> Float[ndarray, " d_model"]:
+        """The vector."""
+        return np.frombuffer(b64decode(self.vector, validate=True), dtype="<f8")
+
+    @property
+    def name(self) -> str:
+        return self.text
+
+
+# What one target reads at one position, so that it can be read from the model again: `norm` is what
+# the norm is in front of that it reads through, None if it reads the residual as it is; `layer`
+# is None behind the last.
+Reading = Annotated[
+    TokenReading | ContrastReading | FeatureReading | HeadReading | DirectionReading,
+    Field(discriminator="what"),
+]
+
+
 class Target(Record):
     """One traced output."""
 
     text: str  # the token, or a description of the direction
     token_id: TokenId | None = None  # vocabulary entry; None for contrasts and vectors
     probability: Probability | None  # model's own; 1 for contrasts and vectors; None: unknown
+    reading: Reading | None = None  # None: as the settings say, in files before November 2026
 
 
 class Measured(Record):
@@ -185,6 +301,11 @@ class Provenance(Record):
     checks: Checks = Checks()
     measured: tuple[Measured, ...] = ()
     report: Report | None = None  # of `headwater check`
+    stability: Stability | None = None  # of `headwater stability`
+
+    def without_stability(self) -> Provenance:
+        """The header for files of other programs, in which stability has no place."""
+        return self.model_copy(update={"stability": None})
 
     @property
     def mismatches(self) -> tuple[str, ...]:

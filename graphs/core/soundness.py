@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from graphs.core.graph import AttributionGraph, row_sizes, row_sums
-from graphs.core.nodes import NodeKind, NodeTable
+from graphs.core.nodes import NodeId, NodeKind, NodeTable
+from graphs.core.provenance import LEAST_SURPRISE, TokenReading
 from graphs.core.responses import Responses
 
 _ROUNDING = 1e-9  # of sums in another order, relative
@@ -31,6 +32,7 @@ def require_sound(graph: AttributionGraph) -> None:
         return
     _require_known(graph)
     _require_tokens(graph)
+    _require_readings(graph)
     _require_seeds(graph)
     _require_rows(graph)
 
@@ -57,15 +59,30 @@ def _require_tokens(graph: AttributionGraph) -> None:
     _refuse(graph, wrong, "differs from the header's token at its position")
 
 
+def _require_readings(graph: AttributionGraph) -> None:
+    """What a target reads, by the header, is at its position, and a logit of its token."""
+    nodes, wrong = graph.nodes, np.zeros(len(graph), dtype=bool)
+    for row, target in zip(graph.target_rows(), graph.provenance.targets, strict=True):
+        reading = target.reading
+        if isinstance(reading, TokenReading) and reading.what == "logit":
+            wrong[row] = nodes[int(row)] != NodeId(NodeKind.LOGIT, None, reading.pos, reading.index)
+        elif reading is not None:
+            wrong[row] = nodes.pos[row] != reading.pos
+    _refuse(graph, wrong, "differs from what the header says that it reads")
+
+
 def _require_seeds(graph: AttributionGraph) -> None:
-    rows = graph.target_rows()
-    known = [target.probability for target in graph.provenance.targets]
-    probabilities = np.array([np.nan if one is None else one for one in known])
+    rows, targets = graph.target_rows(), graph.provenance.targets
+    known = [target.probability for target in targets]
+    expected = np.array([np.nan if one is None else one for one in known])
     seeds: Float[ndarray, " target"] = graph.seed[rows]
-    if np.allclose(seeds, 1.0, rtol=_ROUNDING, atol=0.0):
-        return
+    in_sequence = [t.reading is not None and t.reading.what == "sequence" for t in targets]
+    others = ~np.array(in_sequence, dtype=bool)
+    if np.allclose(seeds[others], 1.0, rtol=_ROUNDING, atol=0.0):
+        expected[others] = 1.0
+    expected[~others] = np.maximum(LEAST_SURPRISE, 1 - expected[~others])
     wrong = np.zeros(len(graph), dtype=bool)
-    wrong[rows] = ~np.isclose(seeds, probabilities, rtol=_ROUNDING, atol=0.0)
+    wrong[rows] = ~np.isclose(seeds, expected, rtol=_ROUNDING, atol=0.0)
     _refuse(graph, wrong, "has a seed that is neither its probability nor 1")
 
 

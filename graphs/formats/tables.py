@@ -55,7 +55,7 @@ def edges_frame(graph: AttributionGraph) -> Any:
 def _arrow(graph: AttributionGraph, columns: dict[str, _Column]) -> Any:
     arrow = _package("pyarrow", "Tables need pyarrow", '"headwater[parquet]"')
     arrays = {name: arrow.array(column, mask=mask) for name, (column, mask) in columns.items()}
-    header = {"headwater": to_json(graph.provenance)}
+    header = {"headwater": to_json(graph.provenance.without_stability())}
     return arrow.table(arrays).replace_schema_metadata(header)
 
 

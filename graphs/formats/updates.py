@@ -98,8 +98,8 @@ def _changed(
 
 
 def _is_same(one: AttributionGraph, other: AttributionGraph) -> bool:
-    """Whether two graphs are equal bit by bit, apart from measurements and the report."""
-    cleared = {"measured": (), "report": None}
+    """Whether two graphs are equal bit by bit, apart from measurements, report and stability."""
+    cleared = {"measured": (), "report": None, "stability": None}
     headers = [graph.provenance.model_copy(update=cleared) for graph in (one, other)]
     arrays = [
         {name: (array.dtype, array.tobytes()) for name, array in arrays_of(graph).items()}

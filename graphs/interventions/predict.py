@@ -122,17 +122,26 @@ class _Propagated:
 
     def at_targets(self) -> Columns:
         """Changes of all values; nan for nodes that are neither features with a row nor targets."""
-        graph, targets = self.graph, self.graph.target_rows()
-        runs = graph.provenance.model.n_layers > self.frozen
-        scale = np.ones((len(targets), len(runs)))
-        for norm in self._norms("unembedding", graph.provenance.model.n_layers):
-            here = graph.nodes.pos[targets] == norm.pos
-            scale[here] = np.where(runs, self._scale(norm), 1)
+        targets = self.graph.target_rows()
+        scale = np.ones((len(targets), len(self.frozen)))
+        for norm in () if self.responses is None else self.responses.norms:
+            here = [self._reads(norm, row) for row in range(len(targets))]
+            if any(here):
+                scale[here] = np.where(norm.layer > self.frozen, self._scale(norm), 1)
         self.change[targets] = self.scaled(targets, self.direct(targets), scale)
         known = self.features.copy()
         known[targets] = True
         self.change[~known] = np.nan
         return self.change
+
+    def _reads(self, norm: FrozenNorm, target: int) -> bool:
+        """Whether a target reads the residual through this norm."""
+        header, row = self.graph.provenance, self.graph.target_rows()[target]
+        reading, last = header.targets[target].reading, header.model.n_layers
+        before = "unembedding" if reading is None else reading.norm
+        layer = last if reading is None or reading.layer is None else reading.layer
+        own = (before, layer, int(self.graph.nodes.pos[row]))
+        return own == (norm.before, norm.layer, norm.pos)
 
     def direct(self, rows: Int[ndarray, " row"]) -> Columns:
         """Changes of the values of nodes, with their own norm held."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,15 @@ from graphs.comparison.compare import rank_correlation
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.regime import Regime
-from graphs.core.report import EffectReport, Order, Receivers, RunningReport, SetReport
+from graphs.core.report import (
+    MOST_NULL_PROBABILITY,
+    AdversarialReport,
+    EffectReport,
+    Order,
+    Receivers,
+    RunningReport,
+    SetReport,
+)
 
 
 def effect_report(
@@ -69,6 +78,37 @@ def set_report(
         random_mean=float(random.mean()),
         random_sd=float(random.std(ddof=1)) if len(random) > 1 else 0.0,
         null_probability=float(np.mean(random >= share)),
+    )
+
+
+def adversarial_report(
+    nodes: Sequence[str],
+    changes: Float[ndarray, " step"],
+    measured: Sequence[int],
+    outside: int,
+    random: Float[ndarray, " one"],
+    circuit: float,
+    effect: float,
+) -> AdversarialReport:
+    """The changes of a greedy set outside a circuit, after each step, and those of random sets.
+
+    All are of the targets' value, also `circuit`, that of ablating the circuit; `effect` is what
+    ablating all features takes from it.
+    """
+    shares = random / effect
+    sizes: list[float] = sorted(np.abs(shares).tolist())
+    share = float(changes[-1]) / effect
+    return AdversarialReport(
+        nodes=tuple(nodes),
+        changes=tuple(changes.tolist()),
+        measured=tuple(measured),
+        outside=outside,
+        share=share,
+        circuit=circuit / effect,
+        random_mean=float(shares.mean()),
+        random_sd=float(shares.std(ddof=1)) if len(shares) > 1 else 0.0,
+        random_size=sizes[math.ceil((1 - MOST_NULL_PROBABILITY) * len(sizes)) - 1],
+        null_probability=sum(size >= abs(share) for size in sizes) / len(sizes),
     )
 
 

@@ -16,6 +16,7 @@ from circuits.model.packaged import PACKAGED
 from circuits.recording.precision import Precision
 from graphs import Bos
 from headwater.arguments.files import OUTPUT, file_option
+from headwater.explaining import Input
 
 MOST_DRAWN = 100_000  # random sets or orders, each as much work as what it is compared with
 
@@ -84,8 +85,44 @@ TargetTokens = Annotated[
     list[str] | None,
     typer.Option(
         "--target",
-        metavar="TOKEN",
-        help="Token to explain, a text or id:NUMBER; may be repeated.",
+        metavar="TARGET",
+        help="What to explain: a token, as a text or id:NUMBER, or logit:ID@POS, "
+        "feature:LAYER/INDEX@POS, neuron:LAYER/INDEX@POS, head:LAYER/HEAD@POS; may be repeated.",
+        rich_help_panel=TARGET,
+    ),
+]
+SequenceText = Annotated[
+    str | None,
+    typer.Option(
+        "--sequence",
+        metavar="TEXT",
+        help="Explain each token of a text that follows the prompt.",
+        rich_help_panel=TARGET,
+    ),
+]
+DirectionFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--direction",
+        metavar="FILE.npy",
+        help="Explain what is read along a vector, such as a probe's; may be repeated.",
+        rich_help_panel=TARGET,
+    ),
+]
+ReadLayers = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--layer",
+        help="Layer whose input --direction reads: one, or one for each; default: the normalised "
+        "final residual.",
+        rich_help_panel=TARGET,
+    ),
+]
+ReadBefore = Annotated[
+    Input,
+    typer.Option(
+        "--before",
+        help="Whose input of that layer, in front of any norm.",
         rich_help_panel=TARGET,
     ),
 ]

@@ -48,6 +48,13 @@ def check_command(
             help="Random sets of the circuit's size and layers, for the null.",
         ),
     ] = SETTINGS.random_sets,
+    adversarial: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Features outside the circuit, found in the model to change most; 0: none.",
+        ),
+    ] = SETTINGS.adversarial,
     node_threshold: NodeThreshold = PRUNING.node_threshold,
     edge_threshold: EdgeThreshold = PRUNING.edge_threshold,
     model: TracedModel = None,
@@ -62,6 +69,7 @@ def check_command(
     settings = CheckSettings(
         features=features,
         random_sets=random_sets,
+        adversarial=adversarial,
         prune=graphs.PruneSettings(node_threshold=node_threshold, edge_threshold=edge_threshold),
     )
     with progress_bar(errors) as progress:
@@ -73,7 +81,8 @@ def check_command(
     problem = storing_error(lambda: keep_report(graph, read, report)) if ours else None
     if as_json:
         file = str(graph) if ours and problem is None else None
-        print_json({"report": report.model_dump(mode="json"), "failures": failures, "file": file})
+        found = {"report": report.model_dump(mode="json"), "remarks": report.remarks}
+        print_json({**found, "failures": failures, "file": file})
     else:
         output.print(viz.report_table(report))
         for failure in failures:

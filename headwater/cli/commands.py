@@ -48,9 +48,18 @@ PANELS = {
             "Compare two graphs, of two prompts or of two models, and test their overlap against a "
             "null.",
         ),
+        "hops": Listed(
+            "hops",
+            "Find two-step paths of one graph that are a single edge in another of the same "
+            "prompt.",
+        ),
         "consensus": Listed(
             "reading",
             "Find what graphs of several prompts have in common, with intervals over the prompts.",
+        ),
+        "stability": Listed(
+            "stability",
+            "Find which nodes and edges stay over thresholds, paraphrases and other dictionaries.",
         ),
         "profile": Listed(
             "profile",
@@ -81,7 +90,8 @@ PANELS = {
         ),
         "features": Listed(
             "features",
-            "List the features of a dictionary that are active on a prompt, by position.",
+            "List the features of a dictionary that are active on a prompt, or evaluate it on a "
+            "text.",
         ),
         "train": Listed(
             "train",

@@ -15,7 +15,6 @@ import viz
 from circuits.graph_files.opened import is_ours
 from circuits.progress import progress_bar
 from graphs import Regime
-from graphs.disk.npy import read_vector
 from graphs.formats.updates import keep_measured
 from graphs.interventions.effects import SHOWN
 from headwater.arguments.options import (
@@ -28,6 +27,7 @@ from headwater.arguments.options import (
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
 from headwater.cli.reading import SELECTION
+from headwater.explaining import vector_in
 from headwater.opened import open_graph
 from headwater.outputs.kept import storing_error
 from headwater.outputs.places import Kind, output_to, require_outputs
@@ -169,14 +169,7 @@ def _steer(text: str) -> graphs.Steer:
         raise UsageError(
             f"--steer expects LAYER@POS:FILE.npy=NUMBER, as in 4@7:direction.npy=2, got {text!r}."
         )
-    try:
-        vector = read_vector(file)
-    except graphs.GraphFileError:
-        raise
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{file} is not a vector saved by numpy ({error}): save one with numpy.save."
-        ) from error
+    vector = vector_in(Path(file))
     return graphs.Steer(
         int(layer), int(pos.removesuffix("+")), vector, amount, onward=pos.endswith("+")
     )

@@ -22,6 +22,7 @@ from headwater.arguments.options import (
     BosRule,
     Chat,
     Device,
+    DirectionFiles,
     Everything,
     FeatureKind,
     Fill,
@@ -39,7 +40,10 @@ from headwater.arguments.options import (
     Position,
     PrefixLength,
     ReadAt,
+    ReadBefore,
+    ReadLayers,
     Revision,
+    SequenceText,
     TargetTokens,
     Tolerance,
     Transcoders,
@@ -51,6 +55,7 @@ from headwater.arguments.options import (
 from headwater.arguments.prompted import Prompted, PromptFile, given_prompt
 from headwater.arguments.usage import require_consistent
 from headwater.cli.app import app
+from headwater.explaining import Input, directions, explained
 from headwater.outputs.formats import graph_output, is_named_as_ours, write_as
 from headwater.outputs.places import Kind, output_to, require_outputs
 from headwater.terminal.opening_remarks import remark_mismatches, remark_once
@@ -74,6 +79,10 @@ def trace_command(
     features: FeatureKind = None,
     target: TargetTokens = None,
     against: Against = None,
+    sequence: SequenceText = None,
+    direction: DirectionFiles = None,
+    layer: ReadLayers = None,
+    before: ReadBefore = Input.MLP,
     position: Position = TARGETS.position,
     max_logits: MaxLogits = TARGETS.max_logits,
     probability_mass: Mass = TARGETS.probability_mass,
@@ -98,9 +107,16 @@ def trace_command(
     written = (*graph_output(out), *output_to(html, Kind.PAGE, "--html"))
     require_outputs(written, model, transcoders, prompt_file)
     given = given_prompt(prompt, prompt_file)
+    vectors, layers = direction or [], layer or []
     require_consistent(
-        transcoders=transcoders, features=features, targets=target or [], against=against
+        transcoders=transcoders,
+        features=features,
+        targets=target or [],
+        against=against,
+        directions=len(vectors),
+        layers=len(layers),
     )
+    read = directions(vectors, layers, before)
     choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
@@ -109,11 +125,18 @@ def trace_command(
         source = circuits.read_source(subject, choice, in_bytes(memory))
         text = circuits.read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
         remark_mismatches([text], source)
-        target_settings = TargetSettings(
-            position=position, probability_mass=probability_mass, max_logits=max_logits
-        )
-        targets, remarks = circuits.named_targets(
-            subject, text, target or (), against, target_settings
+        text, targets, remarks = explained(
+            subject,
+            text,
+            TargetSettings(
+                directions=read,
+                position=position,
+                probability_mass=probability_mass,
+                max_logits=max_logits,
+            ),
+            target or (),
+            against,
+            sequence,
         )
         remark_once(remarks)
         settings = TraceSettings(
@@ -157,6 +180,10 @@ def estimate_command(
     features: FeatureKind = None,
     target: TargetTokens = None,
     against: Against = None,
+    sequence: SequenceText = None,
+    direction: DirectionFiles = None,
+    layer: ReadLayers = None,
+    before: ReadBefore = Input.MLP,
     position: Position = TARGETS.position,
     max_logits: MaxLogits = TARGETS.max_logits,
     probability_mass: Mass = TARGETS.probability_mass,
@@ -173,9 +200,16 @@ def estimate_command(
 ) -> None:
     """Estimate what a trace will cost: features, rows, seconds and peak memory."""
     given = given_prompt(prompt, prompt_file)
+    vectors, layers = direction or [], layer or []
     require_consistent(
-        transcoders=transcoders, features=features, targets=target or [], against=against
+        transcoders=transcoders,
+        features=features,
+        targets=target or [],
+        against=against,
+        directions=len(vectors),
+        layers=len(layers),
     )
+    read = directions(vectors, layers, before)
     choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
@@ -184,11 +218,18 @@ def estimate_command(
         source = circuits.read_source(subject, choice, in_bytes(memory))
         text = circuits.read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
         remark_mismatches([text], source)
-        target_settings = TargetSettings(
-            position=position, probability_mass=probability_mass, max_logits=max_logits
-        )
-        targets, remarks = circuits.named_targets(
-            subject, text, target or (), against, target_settings
+        text, targets, remarks = explained(
+            subject,
+            text,
+            TargetSettings(
+                directions=read,
+                position=position,
+                probability_mass=probability_mass,
+                max_logits=max_logits,
+            ),
+            target or (),
+            against,
+            sequence,
         )
         remark_once(remarks)
         settings = TraceSettings(targets, expansion, precision=precision, memory=in_bytes(memory))

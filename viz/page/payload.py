@@ -7,7 +7,6 @@ indices among the nodes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -21,12 +20,13 @@ from graphs.analysis.scores import scores
 from graphs.analysis.summary import weight_remarks
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph
-from graphs.core.identity import feature_numbering
 from graphs.core.nodes import TARGET_KINDS, Description, NodeKind
 from graphs.formats.neuronpedia.pages import feature_page
 from graphs.groups.grouping import MOST_FEATURES, find_groups, named_groups
 from viz.html.columns import columns
+from viz.page.keys import dictionary_key, graph_key
 from viz.page.part import Part
+from viz.page.stable import stability_data
 from viz.page.whole import whole_grid
 from viz.plot.layout import LayoutNodes, Placement, place_together
 from viz.text.checked import header_lines
@@ -56,8 +56,8 @@ def graph_data(
     data: dict[str, Any] = {
         "heading": heading(graph),
         "origin": origin(graph),
-        "key": _key(graph),
-        "dictionary": _dictionary_key(graph),
+        "key": graph_key(graph),
+        "dictionary": dictionary_key(graph),
         "tokens": [visible(token) for token in header.tokens],
         "nLayers": header.model.n_layers,
         "remarks": _remarks(part),
@@ -71,6 +71,7 @@ def graph_data(
         "featurePage": feature_page(header),
         "nodes": _nodes(part),
         "edges": _edges(part),
+        "stability": stability_data(part),
         "differences": columns(targets=part.whole.astype(np.int32), sizes=part.differences.ravel()),
         "levels": [level_data(part, rows, placement) for rows, placement in levels],
         "measured": [line.model_dump() for line in header.measured],
@@ -130,22 +131,6 @@ def _opening(part: Part) -> float:
 def _reached(part: Part, upto: float) -> ndarray:
     always = part.graph.nodes.is_kind(NodeKind.TOKEN, NodeKind.POSITION, *TARGET_KINDS)
     return (part.node_before < upto) | always[part.rows]
-
-
-def _key(graph: AttributionGraph) -> str:
-    """Key that is equal for graphs whose annotations are interchangeable."""
-    header = graph.provenance
-    parts = (header.model.name, header.dictionary.name, header.token_ids, header.tokens)
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def _dictionary_key(graph: AttributionGraph) -> str | None:
-    """Key that is equal for graphs of one dictionary, which share labels; None if unknown."""
-    numbering = feature_numbering(graph)
-    if numbering is None:
-        return None
-    parts = [*numbering, *([None] * (2 - len(numbering)))]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _remarks(part: Part) -> list[str]:

@@ -6,9 +6,15 @@ from dataclasses import dataclass
 
 from graphs.core.provenance import Checks, Provenance
 from graphs.core.regime import Regime
-from graphs.core.report import EffectReport, Report, SetReport, StrongestReport
+from graphs.core.report import (
+    AdversarialReport,
+    EffectReport,
+    Report,
+    SetReport,
+    StrongestReport,
+)
 from viz.text.openings import opening_text, sink_text
-from viz.text.words import percent
+from viz.text.words import percent, signed_percent
 
 REPLAY, RECORDING = "replay error", "recording error"
 
@@ -60,6 +66,8 @@ def header_lines(header: Provenance) -> list[CheckLine]:
     if header.fit is not None:
         notes.append(CheckLine("dictionary", header.fit.sentence, None))
     notes += [CheckLine("dictionary", mismatch, None) for mismatch in header.mismatches]
+    if header.stability is not None:
+        notes.append(CheckLine("stability", header.stability.sentence, None))
     reported = report_lines(header.report) if header.report else []
     return check_lines(header.checks) + notes + reported
 
@@ -88,6 +96,9 @@ def report_lines(report: Report) -> list[CheckLine]:
     for name, one in (("necessity", report.necessity), ("sufficiency", report.sufficiency)):
         if one is not None:
             lines.append(CheckLine(name, _set(one), name not in problems))
+    if report.adversarial is not None:
+        # No verdict: that sufficiency is weak is a remark.
+        lines.append(CheckLine("adversarial", _adversarial(report.adversarial), None))
     if report.strongest is not None:
         text = _strongest(report.strongest)
         lines.append(CheckLine("strongest", text, "strongest" not in problems))
@@ -131,6 +142,17 @@ def _set(one: SetReport) -> str:
     random = f"{percent(one.random_mean)} ± {percent(one.random_sd)}"
     predicted = "" if one.predicted is None else f" · predicted {percent(one.predicted)}"
     return f"{percent(one.share)} by {one.features:,} features (random sets {random}){predicted}"
+
+
+def _adversarial(one: AdversarialReport) -> str:
+    random = f"{signed_percent(one.random_mean)} ± {percent(one.random_sd)}"
+    parts = [
+        f"ablating {len(one.nodes):,} of {one.outside:,} features outside the circuit: "
+        f"{signed_percent(one.share)} of the effect (random {random})",
+        *(["sufficiency is weak"] if one.is_weak else []),
+        f"chosen to change most, up to {max(one.measured):,} measured for each",
+    ]
+    return " · ".join(parts)
 
 
 def _strongest(one: StrongestReport) -> str:

@@ -18,7 +18,10 @@ from viz.text.words import one_line, percent, visible
 
 def summary_tables(summary: Summary) -> RenderableType:
     """Prompt, predictions, strongest nodes per layer, scores and checks."""
-    parts = [_headline(summary), _predictions(summary), _top(summary), _strongest(summary)]
+    explained: list[RenderableType] = [_predictions(summary)]
+    if summary.sequence is not None:
+        explained.append(Text(summary.sequence))
+    parts = [_headline(summary), Group(*explained), _top(summary), _strongest(summary)]
     if summary.groups:
         parts.append(_groups(summary))
     return Group(*(line for part in parts for line in (part, "")), _notes(summary))
@@ -44,9 +47,8 @@ def _beginning(summary: Summary) -> list[Text]:
 
 def _predictions(summary: Summary) -> Table:
     # Weights are shown for targets without probability, unless all are equal, as for contrasts.
-    has_weights = (
-        len({target.weight for target in summary.targets if target.probability is None}) > 1
-    )
+    unequal = [one.weight for one in summary.targets if one.probability is None or one.of_sequence]
+    has_weights = len({*unequal}) > 1
     headings = ("explained", "probability", *(["weight"] if has_weights else []), "value", "node")
     table = plain_table(*headings, right=("probability", "weight", "value"), texts=("explained",))
     for target in summary.targets:
@@ -111,6 +113,8 @@ def _notes(summary: Summary) -> RenderableType:
     lines += summary.remarks
     if summary.fit is not None:
         lines.append(summary.fit.sentence)
+    if summary.stability is not None:
+        lines.append(f"stability: {summary.stability.sentence}")
     lines += _reach(summary)
     if checks.conservation_max is not None and checks.conservation_median is not None:
         lines.append(

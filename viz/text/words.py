@@ -105,6 +105,16 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if share >= 0.0005 else "<0.1%"
 
 
+def signed_percent(share: float) -> str:
+    """A change as a percentage, with its sign.
+
+    >>> signed_percent(0.123), signed_percent(-0.0001), signed_percent(0.0)
+    ('+12.3%', '−<0.1%', '0%')
+    """
+    sign = "" if share == 0 else "+" if share > 0 else "−"
+    return f"{sign}{percent(abs(share))}"
+
+
 def number(value: float) -> str:
     """Three digits of a number, with a real minus sign; empty for nan."""
     return "" if value != value else f"{value:.3g}".replace("-", "−")

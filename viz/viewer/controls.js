@@ -47,9 +47,18 @@ function renderControls(viewer) {
     viewer.notes.hidden.length > 0 && element("button", { "data-key": "show hidden", click: () => viewer.dispatch({ type: "showAll" }) }, `show ${viewer.notes.hidden.length} hidden`),
     viewer.pair && toggle("differences", view.colour === "difference", "colour by difference in influence", () => set({ colour: view.colour === "difference" ? "kind" : "difference" })),
     viewer.pair && view.colour === "difference" && element("span.scale", { role: "img", "aria-label": "colours from less influence than in the other graph to more" }, "less here", element("i", {}), "more here"),
+    graph.stability && stabilityLegend(graph.stability),
   ]);
   renderFilters(viewer, filters, set);
   renderFrequency(viewer, filters, set);
+}
+
+/** How the classes of stability look. @param {Stability} stability */
+function stabilityLegend({ classes, varied }) {
+  const title = `over ${varied.join(", ")}: share of the influence at features, errors and biases`;
+  const entries = classes.map(({ name, nodes, node_influence: share }) =>
+    element(`span.stays-${name}`, {}, symbolOf(KIND.feature), `${name} ${percent(share)}`, element("small.quiet", {}, ` ${counted(nodes)} node${nodes === 1 ? "" : "s"}`)));
+  return element("span.stability", { title, role: "group", "aria-label": `stability ${title}` }, ...entries);
 }
 
 /** Update sliders in place, so that they can be dragged while the page redraws. @param {HTMLElement} place @param {(name: any, what: string) => HTMLElement} slider @param {View} view */

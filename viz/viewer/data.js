@@ -76,6 +76,7 @@
  * @property {Uint16Array | Int32Array} target
  * @property {Float32Array} share
  * @property {Float32Array} edgeBefore Above 1 for edges without influence.
+ * @property {Stability | null} stability
  * @property {{targets: Int32Array, sizes: Float64Array}} differences Predictions with all edges
  *   from the page's nodes, and the absolute sum of the difference of each two rows.
  * @property {Adjacency} inputs Edges by their target.
@@ -126,6 +127,7 @@ function readGraph(data) {
     ...nodes,
     ...edges,
     edgeBefore,
+    stability: data.stability && withColumns(data.stability),
     differences: withColumns(data.differences),
     whole: data.whole && withColumns(data.whole),
     count,

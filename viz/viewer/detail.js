@@ -72,6 +72,8 @@ function numbersOf(graph, row) {
   if (!Number.isNaN(graph.activation[row])) numbers.push(["activation here", threeDigits(graph.activation[row])]);
   if (!Number.isNaN(graph.value[row])) numbers.push([isTarget(graph, row) ? "logit less mean" : "pre-activation", threeDigits(graph.value[row])]);
   if (graph.kind[row] === KIND.feature && !graph.expanded[row]) numbers.push(["inputs", "not computed"]);
+  const stays = staysText(graph, row);
+  if (stays) numbers.push(["stays in", stays]);
   return numbers;
 }
 

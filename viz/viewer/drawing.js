@@ -138,7 +138,7 @@ function faintStroke(graph, edge, rank, palette) {
   return {
     color: graph.share[edge] < 0 ? palette.negative : palette.positive,
     width: Math.max(0.5, 2 - 0.5 * fade),
-    opacity: Math.max(0.02, 0.5 - 0.15 * fade),
+    opacity: Math.max(0.02, 0.5 - 0.15 * fade) * edgeStrength(graph, edge),
   };
 }
 
@@ -192,7 +192,8 @@ function drawNodes(pen, scene, radius) {
 
 /** @param {Scene} scene @param {number} n */
 function coloursOf({ graph, palette, near, clicked, difference }, n) {
-  const own = palette[/** @type {keyof Palette} */ (["token", "token", "bias", "feature", "error", "target", "target"][graph.kind[n]])];
+  const full = palette[/** @type {keyof Palette} */ (["token", "token", "bias", "feature", "error", "target", "target"][graph.kind[n]])];
+  const own = mixed(palette.paper, full, strengthOf(graph, n));
   const open = graph.kind[n] === KIND.error || graph.kind[n] === KIND.position;
   const share = n === clicked ? undefined : near?.get(n);
   if (share !== undefined) {

@@ -25,7 +25,9 @@ from circuits.features.files.tensors import (
     by_names,
     mapped,
     merged,
+    require_tensors,
     sibling,
+    transcoder,
 )
 from circuits.features.points import Site
 from circuits.features.transcoder import Nonlinearity, TopK, Transcoder
@@ -159,15 +161,12 @@ def _one(stored: _Stored, site: Site | None) -> Autoencoder:
         )
     if inside == ENTERING and layer == 0:
         raise WeightsFormatError(f"{path} reads the embedding, which no block writes.")
-    built = _as_transcoder(stored)
+    weights = _as_transcoder(stored)
     return Autoencoder(
         layer=layer - (inside == ENTERING),
         site=site or named,  # pyright: ignore[reportArgumentType]  # an Unknown was refused
-        encoder=built.encoder,
-        encoder_bias=built.encoder_bias,
-        nonlinearity=built.nonlinearity,
-        scale=built.read_scale,
-        subtracted=built.decoder_bias if _subtracts(stored) else None,
+        weights=weights,
+        subtracted=_subtracted(stored, weights),
     )
 
 
@@ -194,11 +193,11 @@ def _inside(hook: str) -> str:
     return inside.rstrip(".")
 
 
-def _subtracts(stored: _Stored) -> bool:
-    """Whether the decoder's bias is subtracted from the input."""
+def _subtracted(stored: _Stored, weights: Transcoder) -> Tensor | None:
+    """The decoder's bias if it is subtracted from the scaled input; sparsify scales the output."""
     if stored.name == sparsify.WEIGHTS:
-        return True
-    return bool(stored.config.get("apply_b_dec_to_input"))
+        return mapped(stored.path)["b_dec"]
+    return weights.decoder_bias if stored.config.get("apply_b_dec_to_input") else None
 
 
 def _as_transcoder(stored: _Stored) -> Transcoder:
@@ -211,20 +210,30 @@ def _as_transcoder(stored: _Stored) -> Transcoder:
     if "w_enc" in tensors or path.suffix == ".npz":
         return gemma_scope.single(path)
     if stored.name == sparsify.WEIGHTS:
-        file = sparsify.File(path, str(stored.hook), config, tensors)
-        names = ("encoder.weight", "W_dec", "encoder.bias", "b_dec")
-        chosen, scale = sparsify.nonlinearity(file), sparsify.scale(file, "in_norm")
-    else:
-        names, scale = ("W_enc", "W_dec", "b_enc", "b_dec"), 1.0
-        chosen = _saelens_nonlinearity(path, config, tensors)
+        return _of_sparsify(sparsify.File(path, str(stored.hook), config, tensors))
     return by_names(
         path,
         tensors,
-        names,
-        by_input=stored.name != sparsify.WEIGHTS,
-        nonlinearity=chosen,
+        ("W_enc", "W_dec", "b_enc", "b_dec"),
+        by_input=True,
+        nonlinearity=_saelens_nonlinearity(path, config, tensors),
         threshold=tensors.get("threshold"),
-        read_scale=scale,
+    )
+
+
+def _of_sparsify(file: sparsify.File) -> Transcoder:
+    tensors = file.tensors
+    require_tensors(tensors, ("encoder.weight", "encoder.bias", "W_dec", "b_dec"), file.path)
+    read, written = (sparsify.scale(file, f"{side}_norm") for side in ("in", "out"))
+    return transcoder(
+        file.path,
+        encoder=tensors["encoder.weight"],
+        encoder_bias=tensors["encoder.bias"],
+        decoders=(tensors["W_dec"],),
+        decoder_bias=tensors["b_dec"].float() * written,
+        nonlinearity=sparsify.nonlinearity(file),
+        read_scale=read,
+        write_scales=None if written == 1 else (written,),
     )
 
 

@@ -174,7 +174,6 @@ def by_names(
     nonlinearity: Nonlinearity | None = None,
     threshold: Tensor | None = None,
     skip: Tensor | None = None,
-    read_scale: float = 1.0,
 ) -> Transcoder:
     """A transcoder of one layer, from the tensors of these names: encoder, decoder, their biases.
 
@@ -192,7 +191,6 @@ def by_names(
         nonlinearity=nonlinearity,
         threshold=threshold,
         skip=skip,
-        read_scale=read_scale,
     )
 
 

@@ -70,7 +70,7 @@ def extra(
     """Value of the key `headwater`; the nodes of the file are these rows of the graph."""
     seed = graph.seed[rows].tolist()
     fields = Extra(
-        provenance=graph.provenance,
+        provenance=graph.provenance.without_stability(),
         weights_dtype="float32" if graph.weights.dtype == np.float32 else "float64",
         value=[_finite(number) for number in graph.nodes.value[rows].tolist()],
         seed=None if seed == [node.token_prob for node in nodes] else seed,
