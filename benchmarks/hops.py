@@ -26,7 +26,7 @@ from statistics import fmean
 
 import torch
 from atlas import SETTINGS, train_transcoders
-from rich.console import Console
+from faithfulness import parser, show
 
 import graphs
 from circuits.atlas.known import KnownCircuit, flow_through_middle, known_circuits, middle_features
@@ -149,28 +149,27 @@ def table(name: str, arguments: argparse.Namespace) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dictionaries", type=Path, required=True)
-    parser.add_argument("--models", nargs="*", default=list(ATLAS))
-    parser.add_argument("--prompts", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--all", action="store_true", help="train a cross-layer one as well")
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    lines = [
-        f"Skipped hops on the first {arguments.prompts} known circuits, {date.today():%Y-%m-%d}, "
-        f"{platform.machine()}, torch {torch.__version__}; nulls in parentheses.",
-        "",
-        "| model | dictionary | shows the state | per-layer steps that it skips | its steps that "
-        "per-layer skips | state, by the graph | state, in the model | nothing to exchange |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
-        *(line for name in arguments.models for line in table(name, arguments)),
-        "",
-    ]
-    text = "\n".join(lines)
-    Console(width=200).print(text, markup=False, highlight=False)
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
+    options = parser(__doc__)
+    options.set_defaults(models=list(ATLAS))
+    options.add_argument("--dictionaries", type=Path, required=True)
+    options.add_argument("--prompts", type=int, default=12)
+    options.add_argument("--steps", type=int, default=600)
+    options.add_argument("--all", action="store_true", help="train a cross-layer one as well")
+    arguments = options.parse_args()
+    show(
+        [
+            f"Skipped hops on the first {arguments.prompts} known circuits, "
+            f"{date.today():%Y-%m-%d}, {platform.machine()}, torch {torch.__version__}; nulls in "
+            "parentheses.",
+            "",
+            "| model | dictionary | shows the state | per-layer steps that it skips | its steps "
+            "that per-layer skips | state, by the graph | state, in the model | nothing to "
+            "exchange |",
+            "|---|---|--:|--:|--:|--:|--:|--:|",
+            *(line for name in arguments.models for line in table(name, arguments)),
+        ],
+        arguments.out,
+    )
 
 
 if __name__ == "__main__":

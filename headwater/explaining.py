@@ -61,6 +61,8 @@ def directions(
     wrong = [one for one in layers if not isinstance(one, int) or one < 0]
     if wrong:
         raise ArgumentError(f"A layer is a number from 0 on, got {wrong[0]!r}.")
+    if layers and not given:
+        raise ArgumentError("--layer needs --direction: give the vector to read there.")
     if len(layers) not in (0, 1, len(given)):
         raise ArgumentError(
             f"Give one layer for all directions, or one for each: there are {len(layers)} for "

@@ -19,7 +19,8 @@ LARGEST = 60_000  # characters of an output
 def executed(path: Path) -> Any:
     """A notebook with the outputs of its cells.  Raises CellExecutionError if one fails."""
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    # What is printed in two pieces may arrive as one output or as two.
+    NotebookClient(notebook, timeout=600, kernel_name="python3", coalesce_streams=True).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # times
         if cell.cell_type == "code":

@@ -8,6 +8,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from nbformat import v4
 
 from tests.documents import assert_shown
 from tests.test_documents import require_weights_of
@@ -22,7 +23,18 @@ SAYS = {  # in its outputs
     "04_audit": "4 pairs of prompts",
 }
 LARGEST = 100_000  # bytes of a notebook
-executed = importlib.util.spec_from_file_location("execute", FOLDER / "execute.py")
+
+
+def loaded(path: Path) -> Any:
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+execute = loaded(FOLDER / "execute.py")
 
 
 def test_there_are_notebooks():
@@ -43,15 +55,18 @@ def said(notebook: Any) -> list[tuple[int, str]]:
 def test_notebook_gives_what_it_shows(path: Path):
     stored = nbformat.read(path, as_version=4)
     require_weights_of("".join(cell.source for cell in stored.cells))
-    assert executed is not None
-    assert executed.loader is not None
-    module = importlib.util.module_from_spec(executed)
-    executed.loader.exec_module(module)
-    shown, anew = said(stored), said(module.executed(path))
+    shown, anew = said(stored), said(execute.executed(path))
     assert [number for number, _ in shown] == [number for number, _ in anew]
     for (number, text), (_, again) in zip(shown, anew, strict=True):
         assert_shown(text, again, f"cell {number}")
     assert SAYS[path.stem] in "".join(text for _, text in shown)
+
+
+def test_what_a_cell_prints_in_pieces_is_one_output(tmp_path: Path):
+    source = "import time\nprint('first', flush=True)\ntime.sleep(.5)\nprint('then')"
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(source)])
+    nbformat.write(notebook, tmp_path / "pieces.ipynb")
+    assert said(execute.executed(tmp_path / "pieces.ipynb")) == [(0, "first\nthen\n")]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -16,14 +16,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.features.active import FeatureSource
-from circuits.features.hook_points import MlpPoints
-from circuits.features.neuron_layer import neuron_layer
-from circuits.features.points import ReadPoint, WritePoint
+from circuits.features.neurons import Neurons
 from circuits.machine import on_device
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import TargetError
 from circuits.recording.record import Recording, entering_attention
-from graphs.core.provenance import DirectionReading, FeatureReading, HeadReading, Reading
+from graphs.core.provenance import (
+    DirectionReading,
+    FeatureReading,
+    HeadReading,
+    Reading,
+)
 
 
 class Rows(NamedTuple):
@@ -67,8 +70,7 @@ def _feature(
 ) -> tuple[Float[Tensor, "1 d_model"], Float[Tensor, " 1"]]:
     pos, index = on_device(np.array([[reading.pos], [reading.index]]), frozen.device)
     if reading.what == "neuron":
-        points = MlpPoints(frozen, recording, ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT)
-        neurons = neuron_layer(points, reading.layer)
+        neurons = Neurons().at(frozen, recording, reading.layer)
         _require_below(reading, neurons.width, "neurons")
         return neurons.gate(pos, index)
     if source is None:

@@ -59,15 +59,31 @@ class LocalReplacement(Brief):
         short = is_accelerator(self.frozen.device) and SHORT * prefix <= len(self.recording.prompt)
         return 0 if short or (self.targets.covectors.pos < prefix).any() else prefix
 
-    def norm_of(self, reading: Reading) -> tuple[Norm, Float[Tensor, ""]]:
-        """The norm that a target reads through, and what it divides by on the prompt."""
-        layer, pos = reading.layer, reading.pos
-        if layer is None:
-            return self.frozen.final_norm, self.recording.final_denominator[pos]
-        block, recorded = self.frozen.blocks[layer], self.recording.blocks[layer]
+    def norm_scale(
+        self, targets: Int[ndarray, " some"], residual: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch some"]:
+        """What the norm that targets read through divides by here, over what by at other residuals.
+
+        The targets read one residual; 1 for those that read it as it is.
+        """
+        readings = [self.targets.readings[row] for row in targets.tolist()]
+        norm, own = self._norm_before(readings[0])
+        places, place = np.unique(self.targets.covectors.pos[targets], return_inverse=True)
+        at = on_device(places, residual.device)
+        # A copy, since what was recorded in inference mode takes no part in a gradient.
+        scale = own[at].clone() / norm.denominator(residual.index_select(1, at))
+        scale = scale.index_select(1, on_device(place, residual.device))
+        through = np.array([one.norm is not None for one in readings])
+        return scale if through.all() else torch.where(on_device(through, scale.device), scale, 1)
+
+    def _norm_before(self, reading: Reading) -> tuple[Norm, Float[Tensor, " pos"]]:
+        """The norm of the residual that a target reads, and what it divides by on the prompt."""
+        if reading.layer is None:
+            return self.frozen.final_norm, self.recording.final_denominator
+        block, recorded = self.frozen.blocks[reading.layer], self.recording.blocks[reading.layer]
         if reading.before == "attention":
-            return block.attention_norm, recorded.attention_denominator[pos]
-        return block.mlp_norm, recorded.mlp_denominator[pos]
+            return block.attention_norm, recorded.attention_denominator
+        return block.mlp_norm, recorded.mlp_denominator
 
 
 def local_replacement(

@@ -37,6 +37,7 @@ from graphs.core.provenance import (
     LEAST_SURPRISE,
     ContrastReading,
     DirectionReading,
+    FinalReading,
     Reading,
     Target,
     TokenReading,
@@ -119,9 +120,11 @@ def read_targets(
 
 
 def _require_numbers(frozen: FrozenModel, settings: TargetSettings) -> None:
-    """Raises TargetError for numbers that no reading can have."""
+    """Raises TargetError for numbers that no reading can have, or none of this vocabulary."""
     named = [*settings.tokens, *settings.sequence]
     named += [] if settings.against is None else [settings.against]
+    named += [one.index for one in settings.readings if isinstance(one, FinalReading)]
+    named += [one.against for one in settings.readings if isinstance(one, ContrastReading)]
     if any(not 0 <= token < len(frozen.unembedding) for token in named):
         raise TargetError(
             f"A target is not in the vocabulary of {len(frozen.unembedding)} tokens: choose "
@@ -192,13 +195,6 @@ def _require_consistent(
         )
     if settings.max_logits < 1:
         raise TargetError(f"max_logits must be at least 1, got {settings.max_logits}.")
-    tokens = [r.index for r in readings if isinstance(r, TokenReading | ContrastReading)]
-    tokens += [one.against for one in readings if isinstance(one, ContrastReading)]
-    if any(token >= len(frozen.unembedding) for token in tokens):
-        raise TargetError(
-            f"A target is not in the vocabulary of {len(frozen.unembedding)} tokens: choose "
-            "another."
-        )
     for one in readings:
         what = f"The target {one.name!r}"
         if one.layer is not None and one.layer >= frozen.n_layers:
@@ -235,12 +231,12 @@ def _entering(frozen: FrozenModel, readings: list[Reading]) -> Bool[ndarray, " t
 
 def _rows(outputs: _Outputs, readings: list[Reading], source: FeatureSource | None) -> Rows:
     """Rows of all readings, in their order."""
-    tokens: dict[int, TokenReading | ContrastReading] = {}
+    tokens: dict[int, FinalReading] = {}
     vectors: dict[int, DirectionReading] = {}
     inner: dict[int, Reading] = {}
     for row, one in enumerate(readings):
         match one:
-            case TokenReading() | ContrastReading():
+            case FinalReading():
                 tokens[row] = one
             case DirectionReading(layer=None):
                 vectors[row] = one
@@ -299,7 +295,7 @@ class _Outputs:
         ]
         return found, top.values[:count].tolist()
 
-    def of_tokens(self, readings: list[TokenReading | ContrastReading]) -> Rows:
+    def of_tokens(self, readings: list[FinalReading]) -> Rows:
         """Rows of tokens, each less what it is compared with."""
         unembedding, bias = self.frozen.unembedding, self.frozen.unembedding_bias
         ids = on_device(np.array([one.index for one in readings]), self.frozen.device)
@@ -315,7 +311,7 @@ class _Outputs:
         directions = on_device(vectors, self.frozen.device, self.frozen.dtype)
         return self._read(directions, torch.zeros_like(directions[:, 0]), readings)
 
-    def _compared(self, reading: TokenReading | ContrastReading, rows: Tensor) -> Tensor:
+    def _compared(self, reading: FinalReading, rows: Tensor) -> Tensor:
         """What a token's row is compared with, of rows or biases of the vocabulary."""
         match reading:
             case ContrastReading():
@@ -336,7 +332,7 @@ class _Outputs:
         self,
         directions: Float[Tensor, "target d_model"],
         added: Float[Tensor, " target"],
-        readings: Sequence[Reading],
+        readings: Sequence[FinalReading | DirectionReading],
     ) -> Rows:
         """Rows of directions in the normalised final residual, with what biases of logits add."""
         norm, pos = self.frozen.final_norm, np.array([one.pos for one in readings])

@@ -122,12 +122,4 @@ def _read(
     there = residual[0].index_select(0, on_device(covectors.pos[here], residual.device))
     # A copy, since what was recorded in inference mode takes no part in a gradient.
     value = (there * direction.clone()).sum(-1)
-    scales: list[Tensor] = []  # what a norm in front divides by less than on the prompt
-    for row, read in zip(here.tolist(), there, strict=True):
-        reading = local.targets.readings[row]
-        if reading.norm is None:
-            scales.append(torch.ones_like(read[0]))
-        else:
-            norm, own = local.norm_of(reading)
-            scales.append(own.clone() / norm.denominator(read))
-    values.append((value * torch.stack(scales)).sum())
+    values.append((value * local.norm_scale(here, residual)[0]).sum())

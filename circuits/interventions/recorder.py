@@ -13,7 +13,7 @@ from circuits.interventions.constrained_run import Hold
 from circuits.interventions.experiment import Experiment
 from circuits.machine import on_device
 from circuits.recording.record import entering_attention
-from graphs.core.provenance import FeatureReading, Reading
+from graphs.core.provenance import FeatureReading
 
 
 class Recorder:
@@ -66,35 +66,35 @@ class Recorder:
         place, pos = on_device(here, residual.device), targets.covectors.pos[here]
         covectors = targets.covectors.covector.index_select(0, place)
         linear = read_at(residual - recorded, pos, covectors)
-        running = linear
-        if not held.all():
-            columns = [
-                self._running(targets.readings[row], linear[:, column], residual, row)
-                for column, row in enumerate(here.tolist())
-            ]
-            running = torch.stack(columns, 1)
+        running = linear if held.all() else self._running(here, layer, linear, residual)
         changes = torch.where(on_device(held[:, None], residual.device), linear, running)
         self._set(self.experiment.graph.target_rows()[here], changes)
 
     def _running(
         self,
-        reading: Reading,
-        linear: Float[Tensor, " batch"],
+        here: Int[ndarray, " target"],
+        layer: int,
+        linear: Float[Tensor, "batch target"],
         residual: Float[Tensor, "batch pos d_model"],
-        row: int,
-    ) -> Float[Tensor, " batch"]:
-        """The change of a target's value with what is in front of it running."""
-        local, pos = self.experiment.local, reading.pos
-        if isinstance(reading, FeatureReading) and reading.what == "feature":
-            values = local.features.at(reading.layer).values
-            now = values(residual, np.array([pos]), np.array([reading.index]))
-            return now[:, 0] - local.targets.value[row]
-        if reading.norm is None:
-            return linear
-        norm, denominator = local.norm_of(reading)
-        own = local.targets.value[row] - local.targets.constant[row]
-        ratio = denominator / norm.denominator(residual[:, pos])
-        return (own + linear) * ratio - own
+    ) -> Float[Tensor, "batch target"]:
+        """Changes of targets with what is in front of them running; `linear`: with it held."""
+        local, place = self.experiment.local, on_device(here, residual.device)
+        targets = local.targets
+        value = targets.value.index_select(0, place)
+        scale = local.norm_scale(here, residual)
+        own = value - targets.constant.index_select(0, place)
+        changes = linear * scale + own * (scale - 1)
+        features = {
+            column: one
+            for column, one in enumerate(targets.readings[row] for row in here.tolist())
+            if isinstance(one, FeatureReading) and one.what == "feature"
+        }
+        if features:
+            pos, index = np.array([(one.pos, one.index) for one in features.values()]).T
+            now = local.features.at(layer).values(residual, pos, index)
+            columns = on_device(np.array([*features]), residual.device)
+            changes.index_copy_(1, columns, now - value.index_select(0, columns))
+        return changes
 
     def _of_features(
         self,

@@ -99,71 +99,77 @@ class Sink(Record):
 LEAST_SURPRISE = 1e-6  # weight of a token of a sequence that the model is sure of
 
 
-class TokenReading(Record):
-    """A token's logit, less the mean logit.
+class FinalReading(Record):
+    """Of the normalised final residual, along a row of the unembedding less something."""
 
-    Of a sequence, less the mean that the probabilities weigh: the gradient of its log-probability.
-    """
-
-    what: Literal["logit", "sequence"]
     pos: int = Field(ge=0)
     index: int = Field(ge=0)  # vocabulary entry
     norm: ClassVar[str] = "unembedding"
     before: ClassVar[str] = "unembedding"
     layer: ClassVar[None] = None
 
+
+class TokenReading(FinalReading):
+    """A token's logit, less the mean logit.
+
+    Of a sequence, less the mean that the probabilities weigh: the gradient of its log-probability.
+    """
+
+    what: Literal["logit", "sequence"]
+
     @property
     def name(self) -> str:
         return f"{self.what}:{self.index}@{self.pos}"
 
 
-class ContrastReading(Record):
+class ContrastReading(FinalReading):
     """A token's logit, less another's."""
 
     what: Literal["contrast"] = "contrast"
-    pos: int = Field(ge=0)
-    index: int = Field(ge=0)
     against: int = Field(ge=0)
-    norm: ClassVar[str] = "unembedding"
-    before: ClassVar[str] = "unembedding"
-    layer: ClassVar[None] = None
 
     @property
     def name(self) -> str:
         return f"contrast:{self.index}-{self.against}@{self.pos}"
 
 
-class FeatureReading(Record):
+class LayerReading(Record):
+    """Of a residual inside the model, by a numbered part of a layer that reads it."""
+
+    pos: int = Field(ge=0)
+    layer: int = Field(ge=0)
+    index: int = Field(ge=0)
+
+    @property
+    def place(self) -> str:
+        return f"{self.layer}/{self.index}@{self.pos}"
+
+
+class FeatureReading(LayerReading):
     """The value of a feature, which is its pre-activation, or the activation of a neuron.
 
     Of a neuron, where features are others or as well: what it applies its activation function to.
     """
 
     what: Literal["feature", "neuron"]
-    pos: int = Field(ge=0)
-    layer: int = Field(ge=0)
-    index: int = Field(ge=0)
     norm: ClassVar[str] = "mlp"
     before: ClassVar[str] = "mlp"
 
     @property
     def name(self) -> str:
-        return f"{self.what}:{self.layer}/{self.index}@{self.pos}"
+        return f"{self.what}:{self.place}"
 
 
-class HeadReading(Record):
+class HeadReading(LayerReading):
     """What an attention head reads at a position, along what it would write from there."""
 
     what: Literal["head"] = "head"
-    pos: int = Field(ge=0)
-    layer: int = Field(ge=0)
-    index: int = Field(ge=0)
     norm: ClassVar[str] = "attention"
     before: ClassVar[str] = "attention"
 
     @property
     def name(self) -> str:
-        return f"head:{self.layer}/{self.index}@{self.pos}"
+        return f"head:{self.place}"
 
 
 class DirectionReading(Record):

@@ -124,24 +124,16 @@ class _Propagated:
         """Changes of all values; nan for nodes that are neither features with a row nor targets."""
         targets = self.graph.target_rows()
         scale = np.ones((len(targets), len(self.frozen)))
+        through = _norms_of_targets(self.graph)
         for norm in () if self.responses is None else self.responses.norms:
-            here = [self._reads(norm, row) for row in range(len(targets))]
-            if any(here):
+            here = through.get((norm.before, norm.layer, norm.pos))
+            if here:
                 scale[here] = np.where(norm.layer > self.frozen, self._scale(norm), 1)
         self.change[targets] = self.scaled(targets, self.direct(targets), scale)
         known = self.features.copy()
         known[targets] = True
         self.change[~known] = np.nan
         return self.change
-
-    def _reads(self, norm: FrozenNorm, target: int) -> bool:
-        """Whether a target reads the residual through this norm."""
-        header, row = self.graph.provenance, self.graph.target_rows()[target]
-        reading, last = header.targets[target].reading, header.model.n_layers
-        before = "unembedding" if reading is None else reading.norm
-        layer = last if reading is None or reading.layer is None else reading.layer
-        own = (before, layer, int(self.graph.nodes.pos[row]))
-        return own == (norm.before, norm.layer, norm.pos)
 
     def direct(self, rows: Int[ndarray, " row"]) -> Columns:
         """Changes of the values of nodes, with their own norm held."""
@@ -188,6 +180,18 @@ class _Propagated:
         size = length * part**2 + norm.dimensions / len(others) * np.square(beside).sum(axis=0)
         new = square + (2 * along + size) / width
         return np.sqrt(square / np.maximum(new, np.finfo(np.float64).tiny))
+
+
+def _norms_of_targets(graph: AttributionGraph) -> dict[tuple[str | None, int, int], list[int]]:
+    """The targets that read through each norm, by what it is in front of, layer and position."""
+    found: dict[tuple[str | None, int, int], list[int]] = {}
+    header, pos = graph.provenance, graph.nodes.pos[graph.target_rows()].tolist()
+    for number, (target, at) in enumerate(zip(header.targets, pos, strict=True)):
+        one = target.reading
+        before = "unembedding" if one is None else one.norm
+        layer = header.model.n_layers if one is None or one.layer is None else one.layer
+        found.setdefault((before, layer, at), []).append(number)
+    return found
 
 
 class _Neurons:

@@ -10,17 +10,9 @@ class UsageError(HeadwaterError):
 
 
 def require_consistent(
-    *,
-    transcoders: str | None,
-    features: str | None,
-    targets: list[str],
-    against: str | None,
-    directions: int = 0,
-    layers: int = 0,
+    *, transcoders: str | None, features: str | None, targets: list[str], against: str | None
 ) -> None:
     """Raises UsageError for options that contradict each other."""
-    if layers and not directions:
-        raise UsageError("--layer needs --direction: give the vector to read there.")
     if transcoders is not None and features is not None:
         raise UsageError("--transcoders and --features exclude each other: give one of them.")
     if against is not None and not targets:

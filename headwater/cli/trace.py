@@ -107,16 +107,15 @@ def trace_command(
     written = (*graph_output(out), *output_to(html, Kind.PAGE, "--html"))
     require_outputs(written, model, transcoders, prompt_file)
     given = given_prompt(prompt, prompt_file)
-    vectors, layers = direction or [], layer or []
     require_consistent(
-        transcoders=transcoders,
-        features=features,
-        targets=target or [],
-        against=against,
-        directions=len(vectors),
-        layers=len(layers),
+        transcoders=transcoders, features=features, targets=target or [], against=against
     )
-    read = directions(vectors, layers, before)
+    wanted = TargetSettings(
+        directions=directions(direction or (), layer or (), before),
+        position=position,
+        probability_mass=probability_mass,
+        max_logits=max_logits,
+    )
     choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
@@ -125,19 +124,8 @@ def trace_command(
         source = circuits.read_source(subject, choice, in_bytes(memory))
         text = circuits.read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
         remark_mismatches([text], source)
-        text, targets, remarks = explained(
-            subject,
-            text,
-            TargetSettings(
-                directions=read,
-                position=position,
-                probability_mass=probability_mass,
-                max_logits=max_logits,
-            ),
-            target or (),
-            against,
-            sequence,
-        )
+        parts = (target or (), against, sequence)
+        text, targets, remarks = explained(subject, text, wanted, *parts)
         remark_once(remarks)
         settings = TraceSettings(
             targets,
@@ -200,16 +188,15 @@ def estimate_command(
 ) -> None:
     """Estimate what a trace will cost: features, rows, seconds and peak memory."""
     given = given_prompt(prompt, prompt_file)
-    vectors, layers = direction or [], layer or []
     require_consistent(
-        transcoders=transcoders,
-        features=features,
-        targets=target or [],
-        against=against,
-        directions=len(vectors),
-        layers=len(layers),
+        transcoders=transcoders, features=features, targets=target or [], against=against
     )
-    read = directions(vectors, layers, before)
+    wanted = TargetSettings(
+        directions=directions(direction or (), layer or (), before),
+        position=position,
+        probability_mass=probability_mass,
+        max_logits=max_logits,
+    )
     choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
@@ -218,19 +205,8 @@ def estimate_command(
         source = circuits.read_source(subject, choice, in_bytes(memory))
         text = circuits.read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
         remark_mismatches([text], source)
-        text, targets, remarks = explained(
-            subject,
-            text,
-            TargetSettings(
-                directions=read,
-                position=position,
-                probability_mass=probability_mass,
-                max_logits=max_logits,
-            ),
-            target or (),
-            against,
-            sequence,
-        )
+        parts = (target or (), against, sequence)
+        text, targets, remarks = explained(subject, text, wanted, *parts)
         remark_once(remarks)
         settings = TraceSettings(targets, expansion, precision=precision, memory=in_bytes(memory))
         cost = circuits.estimate_trace(text, subject, source, settings, progress)
