@@ -37,7 +37,7 @@ from circuits.interventions.experiment import Experiment
 from circuits.interventions.intervene import Outcomes, intervene
 from circuits.machine import exactly
 from circuits.model.frozen import NORMS
-from circuits.recording.record import Hooks, eager_attention
+from circuits.recording.record import Hooks, precise_attention
 from graphs import Intervention, Regime
 from graphs.comparison.compare import rank_correlation
 from graphs.core.nodes import NodeKind
@@ -94,7 +94,7 @@ class Bounded:
         self.edits = EditVisitor(self.experiment, interventions, self.hold, length)
         ids = torch.tensor([self.recording.prompt.ids] * len(interventions))
         final: list[Tensor] = []
-        with torch.no_grad(), eager_attention(self.frozen), Hooks() as hooks:
+        with torch.no_grad(), precise_attention(self.frozen), Hooks() as hooks:
             for layer in range(self.frozen.n_layers):
                 self._hook(hooks, layer)
             hooks.before(self.frozen.final_norm_module, final.append)

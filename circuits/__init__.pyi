@@ -1,6 +1,12 @@
 """Circuit tracing: a model and a prompt become an attribution graph."""
 
 from .atlas.known import KnownCircuit, flow_through_middle, known_circuits
+from .attention.component_labels import component_labels
+from .attention.components import Components
+from .attention.entries import attention_entries
+from .attention.head_paths import head_paths
+from .attention.heads import heads
+from .attention.scores import attention_score, score_pairs
 from .attribution.cost import DoesNotFit
 from .attribution.estimate import Estimate
 from .attribution.target_names import continued, named_targets
@@ -72,6 +78,7 @@ __all__ = [
     "AuditSettings",
     "AutoencoderSet",
     "CheckSettings",
+    "Components",
     "Continuations",
     "DamagedWeights",
     "DataTypeError",
@@ -121,10 +128,13 @@ __all__ = [
     "UnsupportedArchitecture",
     "WeightsFormatError",
     "at_targets",
+    "attention_entries",
+    "attention_score",
     "audit",
     "check",
     "chosen_corpus",
     "chosen_run",
+    "component_labels",
     "continued",
     "effects",
     "estimate_trace",
@@ -133,6 +143,8 @@ __all__ = [
     "flow_through_middle",
     "generate",
     "gigabytes",
+    "head_paths",
+    "heads",
     "intervene",
     "known_circuits",
     "load_tokenizer",
@@ -151,6 +163,7 @@ __all__ = [
     "read_texts",
     "read_transcoders",
     "record",
+    "score_pairs",
     "shipped_transcoders",
     "spell",
     "strongest",

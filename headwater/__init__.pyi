@@ -1,7 +1,8 @@
+from .attending import attention_scores, heads
 from .comparing import Comparison, compare
 from .edits import Add, Scale, SetTo, Steer, Swap
 from .errors import ArgumentError, HeadwaterError
-from .graph import Graph, Node, Paths, read
+from .graph import Graph, read
 from .intervening import Effects, intervene
 from .model import Model, load
 from .outputs.formats import FormatError
@@ -17,13 +18,13 @@ __all__ = [
     "Graph",
     "HeadwaterError",
     "Model",
-    "Node",
-    "Paths",
     "Scale",
     "SetTo",
     "Steer",
     "Swap",
+    "attention_scores",
     "compare",
+    "heads",
     "intervene",
     "load",
     "printed",

@@ -1,8 +1,9 @@
-"""Words for settings: a call of the front door takes "always", not an enumeration."""
+"""Words and numbers for settings: a call of the front door takes "always", not an enumeration."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from math import isfinite
 from typing import TypeVar
 
 from headwater.errors import ArgumentError
@@ -16,3 +17,12 @@ def one_of(kind: type[Word], name: str, value: str) -> Word:
         return kind(value)
     except ValueError as error:
         raise ArgumentError(f"{name} is one of {', '.join(kind)}, got {value!r}.") from error
+
+
+def in_bytes(gibibytes: float | None) -> int | None:
+    """A limit on memory as the library takes it.  Raises ArgumentError for no number."""
+    if gibibytes is None:
+        return None
+    if not isfinite(gibibytes):
+        raise ArgumentError(f"memory is a number of GiB, got {gibibytes}.")
+    return int(gibibytes * 2**30)

@@ -77,7 +77,7 @@ def intervene(
     intervention = graphs.intervention(edited, map(_noted, edits), edited.annotations)
     with progress_bar(Console(file=sys.stderr, force_jupyter=False)) as progress:
         progress("load", 0, 1)
-        experiment = _experiment(edited, model, transcoders, device)
+        experiment = experiment_of(edited, model, transcoders, device)
         chosen = one_of(Regime, "regime", regime)
         outcomes = running.intervene(experiment, [intervention], chosen, through, progress)
         texts = running.generate(experiment, intervention, generate) if generate else None
@@ -100,7 +100,7 @@ def _noted(edit: object) -> graphs.Edit:
             )
 
 
-def _experiment(
+def experiment_of(
     graph: Graph, model: object, transcoders: str | Path | None, device: str
 ) -> Experiment:
     match model:

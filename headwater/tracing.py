@@ -20,7 +20,7 @@ from circuits.pipe import trace as trace_prompt
 from circuits.progress import progress_bar
 from circuits.recording.precision import Precision
 from graphs.core.opening import Bos
-from headwater.choosing import one_of
+from headwater.choosing import in_bytes, one_of
 from headwater.explaining import Input, directions, explained
 from headwater.graph import Graph
 from headwater.model import ArgumentError, Model, load
@@ -115,7 +115,7 @@ def trace(
                 Expansion(max_features, everything=everything),
                 inner_rows=inner_rows,
                 precision=one_of(Precision, "precision", precision),
-                memory=None if memory is None else int(memory * 2**30),
+                memory=in_bytes(memory),
             ),
             progress,
             force=force,

@@ -24,6 +24,12 @@ from tests.tiny import ARCHITECTURES, DENSE, tiny_model, tiny_subject, toy_token
 
 cached_subject = cache(tiny_subject)
 cached_recording = cache(record)
+LONG = ("test_documents", "test_notebooks")  # modules whose tests take minutes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests go first: one that is begun last would be waited for."""
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture(params=sorted(ARCHITECTURES))

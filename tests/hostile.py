@@ -28,6 +28,7 @@ import psutil
 import pytest
 import torch
 import typer
+import typer.core
 import typer.testing
 from huggingface_hub import constants as hub
 
@@ -46,7 +47,15 @@ LEFTOVERS = ".headwater*"  # names of temporary files and folders
 ROOM = 2**31  # bytes beyond what the process has when it begins
 PATIENCE = 60  # seconds that no command may take on so small a model
 GROUP: Any = typer.main.get_command(app)  # made once, which takes longer than most commands
-COMMANDS: Any = {name: command(name) for name in GROUP.commands}
+COMMANDS: Any = {  # those of groups by both words
+    " ".join(words): one
+    for name in GROUP.commands
+    for *words, one in (
+        [(name, part, one) for part, one in command(name).commands.items()]
+        if isinstance(command(name), typer.core.TyperGroup)
+        else [(name, command(name))]
+    )
+}
 WRITE_BACK = ("check", "intervene", "group", "view")  # beside or into the graph that they read
 NUMBERS = (
     *("-1", "0", "-0", "1", "2", "99", "1e3", "2.5", "nan", "inf", "-inf", "1e999", "1e-320"),
@@ -115,7 +124,7 @@ def draw(number: int, world: World, scratch: Path) -> Drawn:
         (positional if param.param_type_name == "argument" else options).extend(parts)
     if any(value.startswith("-") for value in positional) and random.random() < 0.7:
         positional.insert(0, "--")
-    arguments = [command, *options, *positional]
+    arguments = [*command.split(), *options, *positional]
     if random.random() < 0.02:
         arguments.insert(random.randrange(len(arguments) + 1), random.choice(TEXTS))
     return Drawn(number, command, arguments, scratch, full=random.random() < 0.05)
@@ -176,6 +185,8 @@ class Values:
         self.sound |= dict.fromkeys(("sources", "targets"), NODES)
         self.sound |= dict.fromkeys(("why", "rival", "against"), ("e", "h"))
         self.sound |= {"swap": ["f>j", "feature:0/1@1>feature:0/2@1"], "feature": ["0/1"]}
+        self.sound |= {"edge": ["token>feature", "feature>logit", "token:f>logit"]}
+        self.sound |= {"head": ["0.0", "1.3", "2.1"], "key": list("fj"), "query": ["j", "@4"]}
         self.sound |= {"max_features": ["2", "8"], "carriers": ["1"], "random_sets": ["1", "2"]}
         self.sound |= {"width": ["4"], "l0": ["1"], "steps": ["1", "2"], "length": ["8"]}
         self.sound |= {"batch": ["16"], "shuffled": ["16"], "permutations": ["0", "2"]}

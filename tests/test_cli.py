@@ -320,3 +320,9 @@ def test_a_failing_write_leaves_the_old_file(
     assert_refused(run("trace", PROMPT, "--model", model_folder, "--out", out), "No space left")
     assert [path.name for path in tmp_path.iterdir()] == ["graph.safetensors"]
     assert out.read_bytes() == old
+
+
+@pytest.mark.parametrize("memory", ["inf", "9" * 400])
+def test_a_limit_on_memory_is_a_number(model_folder: Path, memory: str):
+    result = run("trace", PROMPT, "--model", model_folder, "--memory", memory)
+    assert_refused(result, "memory is a number of GiB")

@@ -86,7 +86,8 @@ def test_sources_are_refused_if_they_do_not_fit(
 ):
     sweeper = prepared(gemma, cross_layer=cross_layer)
     vectors = sum(layer.tiles.vectors.numel() for layer in sweeper.sources.layers)
-    taken = 8 * (vectors + numbers(sweeper.attention.mixing))
+    by_head = numbers([f.matrix for factors in sweeper.attention.output for f in factors])
+    taken = 8 * (vectors + by_head)
     module = circuits.attribution.cost
     monkeypatch.setattr(module, "free_device_bytes", lambda *_: 2 * taken)
     require_room_for_sources(sweeper.local)
@@ -161,9 +162,9 @@ def test_what_cannot_fit_whatever_fires_is_refused_before_the_model_is_run(
     gemma: Subject, monkeypatch: pytest.MonkeyPatch
 ):
     prompt = tiny_prompt((1, *[5, 9] * 2000, 8))
-    patterns = 3 * 4 * 4002**2 * 8  # layers, heads; a sweep holds them twice
+    patterns = 3 * 4 * 4002**2 * 8  # layers, heads
     monkeypatch.setattr(
-        circuits.attribution.cost, "free_device_bytes", lambda *_: int(1.9 * patterns)
+        circuits.attribution.cost, "free_device_bytes", lambda *_: int(0.95 * patterns)
     )
     # The patterns of many layers would be refused before.
     monkeypatch.setattr(circuits.pipe, "require_room_to_record", lambda *_: None)
@@ -172,7 +173,7 @@ def test_what_cannot_fit_whatever_fires_is_refused_before_the_model_is_run(
     with pytest.raises(PromptError, match="the model's context holds 64"):  # no memory would help
         trace(prompt, gemma, toy_dictionary())
     monkeypatch.setattr(type(gemma.frozen), "context_length", None)
-    with pytest.raises(DoesNotFit, match=r"A trace of 4,002 tokens needs at least 2\.9 GiB more"):
+    with pytest.raises(DoesNotFit, match=r"A trace of 4,002 tokens needs at least 1\.4 GiB more"):
         trace(prompt, gemma, toy_dictionary())
 
 

@@ -9,6 +9,13 @@ from .page.small import summary_html
 from .plot.comparing import depth_profile, matched_flow, scores_with_null
 from .plot.figure import figure
 from .plot.layout import Placement, layout
+from .text.attended import (
+    entries_text,
+    heads_text,
+    paths_of_heads_text,
+    reasons_text,
+    score_text,
+)
 from .text.audited import audit_text
 from .text.compared import comparison_scores, comparison_text
 from .text.consensual import consensus_text
@@ -35,15 +42,20 @@ __all__ = [
     "describe_paths",
     "description_text",
     "effects_tables",
+    "entries_text",
     "figure",
     "groups_text",
+    "heads_text",
     "layout",
     "matched_flow",
     "opposing_text",
+    "paths_of_heads_text",
     "paths_text",
     "prompt_scores",
     "prompts_text",
+    "reasons_text",
     "report_table",
+    "score_text",
     "scores_with_null",
     "show",
     "skipped_text",

@@ -28,10 +28,16 @@ class BlockFlows:
     def __init__(self, entering: list[Float[Tensor, "pos d_model"]], n_rows: int) -> None:
         self.entering = entering
         self.values = entering[0].new_zeros(n_rows, len(entering), len(entering[0]))
+        self.before = self.values[:0]  # what was above the attention that is crossed
 
-    def read(self, layer: int, added: Float[Tensor, "active some_pos d_model"]) -> None:
-        """Take what attention's transpose has added to the first rows at the first positions."""
-        n_pos = added.shape[1]
+    def above(self, layer: int, covector: Float[Tensor, "active some_pos d_model"]) -> None:
+        """As `circuits.attribution.sweep.Crossing`."""
+        del layer
+        self.before = covector.clone()
+
+    def below(self, layer: int, covector: Float[Tensor, "active some_pos d_model"]) -> None:
+        """As `circuits.attribution.sweep.Crossing`."""
+        added, n_pos = covector - self.before, covector.shape[1]
         flow = torch.einsum("rpd,pd->rp", added, self.entering[layer][:n_pos])
         self.values[: len(added), layer, :n_pos] = flow
 

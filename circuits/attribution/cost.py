@@ -247,7 +247,7 @@ def _rows(
 
 
 def require_room_for_sources(local: LocalReplacement, memory: int | None = None) -> None:
-    """Raises DoesNotFit if what the active features write will not fit, or attention's layout."""
+    """Raises DoesNotFit if what the active features write will not fit, or W_O by head."""
     frozen, features, recording = local.frozen, local.features, local.recording
     length = len(recording.prompt)
     vectors = 3 * frozen.n_layers * length  # constants of two kinds, and errors
@@ -260,7 +260,6 @@ def require_room_for_sources(local: LocalReplacement, memory: int | None = None)
     block = frozen.blocks[0]
     skips = sum(len(features.rows.linear(layer)) for layer in range(frozen.n_layers))
     numbers = vectors * frozen.d_model + skips * frozen.d_model**2  # with norms folded in
-    numbers += sum(block.pattern.numel() for block in recording.blocks)
     if len(block.value) > block.d_head:  # W_O of several kv heads is laid out by head
         numbers += frozen.n_layers * block.output.numel()
     needed = numbers * frozen.unembedding.element_size()
@@ -279,7 +278,7 @@ def require_room_to_record(
 ) -> None:
     """Raises DoesNotFit if the forward pass, which keeps all patterns, will not fit."""
     # Patterns of every layer and three temporaries; residuals and MLP inputs of each layer.
-    patterns = (frozen.n_layers + 3) * _heads(frozen) * n_tokens**2
+    patterns = (frozen.n_layers + 3) * frozen.blocks[0].n_heads * n_tokens**2
     residuals = 5 * frozen.n_layers * n_tokens * frozen.d_model
     numbers = patterns + residuals + source.peak_values(frozen, n_tokens)
     needed = numbers * frozen.unembedding.element_size()
@@ -295,11 +294,11 @@ def require_room_to_record(
 def require_room_to_sweep(frozen: FrozenModel, prompt: Prompt, memory: int | None = None) -> None:
     """Raises DoesNotFit, before anything is computed, if even no features would fit.
 
-    Counts what a sweep always holds: patterns as recorded and as laid out for it; of every layer
-    three recorded residuals, errors and two kinds of constants.
+    Counts what a sweep always holds: of every layer the pattern, three recorded residuals, errors
+    and two kinds of constants.
     """
     length, swept = len(prompt), len(prompt) - prompt.n_prefix
-    patterns = _heads(frozen) * length * (length + swept)
+    patterns = frozen.blocks[0].n_heads * length**2
     residuals = 3 * frozen.d_model * (length + swept)
     least = frozen.n_layers * (patterns + residuals) * frozen.unembedding.element_size()
     free = free_device_bytes(frozen.device, memory)
@@ -341,11 +340,6 @@ def require_room_to_gather(
             f"{gigabytes(free)} are free: shorten the prompt, use a dictionary with fewer active "
             "features, or try anyway with `headwater trace --force`."
         )
-
-
-def _heads(frozen: FrozenModel) -> int:
-    block = frozen.blocks[0]
-    return block.output.shape[1] // block.d_head
 
 
 def require_room(plan: Plan, free: Bytes, *, everything: bool) -> None:

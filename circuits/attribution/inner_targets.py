@@ -89,11 +89,12 @@ def _head(
     """Covector and constant of what a head reads along what it writes from there."""
     block = frozen.blocks[reading.layer]
     recorded, width = recording.blocks[reading.layer], block.d_head
-    n_heads, n_values = block.output.shape[1] // width, len(block.value) // width
-    _require_below(reading, n_heads, "heads")
+    _require_below(reading, block.n_heads, "heads")
     head = reading.index
     own = slice(head * width, (head + 1) * width)
-    shared = head // (n_heads // n_values) * width  # several heads have one value projection
+    shared = (
+        head // (block.n_heads // block.n_kv_heads) * width
+    )  # several heads have one value projection
     output, value = block.output[:, own], block.value[shared : shared + width]
     value = value / recorded.attention_denominator[reading.pos]
     constant = block.value_constant[shared : shared + width]

@@ -158,10 +158,13 @@ class Sources(Brief):
             rows[:, start : start + n_pos] = torch.einsum("tpd,pd->tp", covector, swept)
 
 
-def build_sources(local: LocalReplacement) -> Sources:
-    """Assign all sources of a prompt to columns.  Raises DamagedWeights if any overflows."""
+def build_sources(local: LocalReplacement, first: int | None = None) -> Sources:
+    """Assign all sources of a prompt to columns; sweeps start at `first`, None: where they can.
+
+    Raises DamagedWeights if any overflows.
+    """
     frozen, recording, features = local.frozen, local.recording, local.features
-    first = local.first_swept
+    first = local.first_swept if first is None else first
     length, n_prefix = len(recording.prompt), recording.prompt.n_prefix
     inputs = recording.inputs
     bias = len(inputs) * length
@@ -179,7 +182,8 @@ def build_sources(local: LocalReplacement) -> Sources:
         written = written_at(local, layer)
         finite[layer] = written.error.isfinite().all()
         squares.append(error_squares(local, layer, written.error))
-        layers.append(_layer(local, layer, written, feature_column, end, bias, constants[layer]))
+        columns = feature_column, end, bias
+        layers.append(_layer(local, layer, written, first, columns, constants[layer]))
     require_sound(local, finite)
     return Sources(
         first=first,
@@ -229,13 +233,16 @@ def _layer(
     local: LocalReplacement,
     layer: int,
     written: Written,
-    feature_column: Int[ndarray, " feat"],
-    end: int,
-    bias_column: int,
+    first: int,
+    columns: tuple[Int[ndarray, " feat"], int, int],
     attended: Float[Tensor, "pos d_model"],
 ) -> LayerSources:
-    """The sources of a layer: features that write here, errors, constants."""
-    recording, features, first = local.recording, local.features, local.first_swept
+    """The sources of a layer: features that write here, errors, constants.
+
+    `columns` are those of all features, the end of this layer's, and the first bias.
+    """
+    recording, features = local.recording, local.features
+    feature_column, end, bias_column = columns
     length, n_prefix = len(recording.prompt), recording.prompt.n_prefix
     error, constant = written.error, written.constant
     # At prefix positions the MLP's whole output is a constant.

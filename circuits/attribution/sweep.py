@@ -33,6 +33,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -40,7 +41,6 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.attribution.attention_flows import BlockFlows
 from circuits.attribution.sources import Sources
 from circuits.machine import each_block, on_device
 from circuits.model.frozen import Covectors, FrozenModel
@@ -83,6 +83,19 @@ class ForwardPrefix:
         for group in self.groups:
             if group.start < covector.shape[1]:
                 group.read(covector, rows)
+
+
+@runtime_checkable
+class Crossing(Protocol):
+    """What looks at the covectors of a block on their way down."""
+
+    def above(self, layer: int, covector: Float[Tensor, "active some_pos d_model"]) -> None:
+        """Those of the first rows at the first positions, above a layer's attention."""
+        ...
+
+    def below(self, layer: int, covector: Float[Tensor, "active some_pos d_model"]) -> None:
+        """The same with what attention's transpose has added, which is all that has changed."""
+        ...
 
 
 def blocks_of(
@@ -143,19 +156,24 @@ def sweep_block(
     sources: Sources,
     forward_prefix: ForwardPrefix,
     targets: Covectors,
-    flows: BlockFlows | None = None,
+    crossing: Crossing | None = None,
+    spread: Float[Tensor, "row pos d_model"] | None = None,
 ) -> Float[Tensor, "row column"]:
     """Rows of direct effects of one block, whose targets are sorted by level from the top.
 
-    Columns are those of `sources`, up to the last that affects any target of the block.  What flows
-    through attention goes to `flows`.
+    Columns are those of `sources`, up to the last that affects any target of the block.  `crossing`
+    looks at what goes through attention.  Targets that read many positions, up to that of each,
+    have covectors at all of them in `spread`, instead of their own.
     """
     levels = targets.level.tolist()
     layers, n_pos = targets.layer.tolist(), int(targets.pos.max()) - sources.first + 1
     pos = on_device(targets.pos - sources.first, targets.covector.device)
     rows = targets.covector.new_zeros(len(layers), sources.columns_below(layers[0]))
     covector = targets.covector.new_zeros(len(layers), n_pos, frozen.d_model)
-    covector[torch.arange(len(layers), device=pos.device), pos] = targets.covector
+    if spread is None:
+        covector[torch.arange(len(layers), device=pos.device), pos] = targets.covector
+    else:
+        covector += spread[:, :n_pos]
     crossed, bottom = 0, forward_prefix.split if layers[-1] >= forward_prefix.split else 0
     to_lower: dict[int, list[Tensor]] = {}  # what came through skips, by the layer that they read
     for layer in reversed(range(bottom, min(layers[0] + 1, frozen.n_layers))):
@@ -172,12 +190,14 @@ def sweep_block(
             _add(through_mlp, above)
         entering.read_attention_constant(joined, rows)
         if len(joined):
-            before = joined.clone() if flows is not None else joined
+            if crossing is not None:
+                crossing.above(layer, joined)
+            crossed = crossed if spread is None else len(joined)
             at_prefix = attention.pull_back(layer, joined, pos[: len(joined)], crossed)
             sources.prefix.read(layer, at_prefix, rows)
             crossed = len(joined)
-            if flows is not None:
-                flows.read(layer, joined - before)
+            if crossing is not None:
+                crossing.below(layer, joined)
         if frozen.parallel:
             _add(through_mlp, above)
     if bottom:

@@ -22,7 +22,7 @@ from torch import Tensor
 from circuits.features.points import WritePoint
 from circuits.interventions.experiment import Experiment
 from circuits.machine import exactly, float32_products, in_float64, on_device
-from circuits.recording.record import Hooks, eager_attention
+from circuits.recording.record import Hooks, precise_attention
 
 ROWS = 2**13  # vectors gathered at once
 INNER = ("attention", "mlp")  # whose inputs targets inside the model read
@@ -73,7 +73,7 @@ def _gradients(experiment: Experiment) -> list[_Gradient]:
         torch.inference_mode(mode=False),
         torch.enable_grad(),
         float32_products(tensor_cores=False),
-        eager_attention(frozen),
+        precise_attention(frozen),
         Hooks() as hooks,
     ):
         shape = (1, len(recording.prompt), frozen.d_model)

@@ -22,9 +22,8 @@ def most_copies(frozen: FrozenModel, length: int, n_nodes: int) -> int:
         return max(1, POSITIONS // length)
     block = frozen.blocks[0]
     widest = max(p.numel() for p in block.modules.mlp.parameters()) // frozen.d_model
-    n_heads = block.output.shape[1] // block.d_head
     # Residuals and what is added to them, the MLP's branches, patterns; logits, and changes.
-    at_position = 8 * frozen.d_model + 3 * widest + 3 * n_heads * length
+    at_position = 8 * frozen.d_model + 3 * widest + 3 * block.n_heads * length
     numbers = length * at_position + 2 * len(frozen.unembedding) + 2 * n_nodes
     needed = numbers * frozen.unembedding.element_size()
     return max(1, int(SHARE * free_device_bytes(frozen.device) / needed))

@@ -23,7 +23,7 @@ from circuits.machine import on_device
 from circuits.model.architectures import affine, part, value_projection
 from circuits.model.frozen import FrozenModel, Norm
 from circuits.recording.attention import mixed
-from circuits.recording.record import Hooks, Recording, eager_attention, exact_norm
+from circuits.recording.record import Hooks, Recording, exact_norm, precise_attention
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run(
     position = recording.position if ids.shape[1] == length else ids.shape[1] - 1
     kept = on_device(np.array([position]), ids.device)
     final: list[Tensor] = []
-    with torch.no_grad(), eager_attention(frozen), Hooks() as hooks:
+    with torch.no_grad(), precise_attention(frozen), Hooks() as hooks:
         for layer in range(frozen.n_layers):
             if look is not None:
                 hooks.before(frozen.modules[layer], partial(look, layer))

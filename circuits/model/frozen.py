@@ -48,8 +48,8 @@ class DamagedWeights(HeadwaterError):
 class Norm:
     """RMSNorm or LayerNorm, split into a denominator and a linear map."""
 
-    gain: Float[Tensor, " d_model"]
-    bias: Float[Tensor, " d_model"]  # zero for RMSNorm
+    gain: Float[Tensor, "*head width"]  # width: d_model, or of what is normalised inside attention
+    bias: Float[Tensor, "*head width"]  # zero for RMSNorm
     biased: bool
     centred: bool  # LayerNorm subtracts the mean
     eps: float | None  # None: the denominator is 1, of any residual
@@ -118,6 +118,17 @@ class FrozenBlock(Brief):
     output_constant: Float[Tensor, " d_model"]  # bias of W_O, scaled like its rows
     biased: bool  # whether either constant is nonzero; most models have no biases here
     d_head: int
+    inner_norms: tuple[tuple[nn.Module, Norm], ...]  # of queries and keys
+
+    @property
+    def n_heads(self) -> int:
+        """Number of query heads."""
+        return self.output.shape[1] // self.d_head
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Number of heads with keys and values of their own, each for a group of query heads."""
+        return len(self.value) // self.d_head
 
     def norms(self) -> Iterator[tuple[str, nn.Module, Norm]]:
         """Name, module and linear form of each norm that the block has."""
@@ -272,6 +283,11 @@ class FrozenModel:
             output_constant=output_constant,
             biased=bool(value_constant.any() | output_constant.any()),
             d_head=output.shape[1] // n_heads,
+            inner_norms=tuple(
+                (module, self._norm(module))
+                for module in modules.attention.modules()
+                if hasattr(module, "eps") or hasattr(module, "variance_epsilon")
+            ),
         )
 
 

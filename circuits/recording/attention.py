@@ -132,11 +132,10 @@ def attended_transposed(
     block: FrozenBlock, recorded: BlockRecording, covector: Float[Tensor, "row pos d_model"]
 ) -> Float[Tensor, "row pos d_model"]:
     """Covectors on what attention adds, as covectors on the residual that it reads."""
-    n_kv = len(block.value) // block.d_head
     heads = (covector / recorded.post_attention_denominator[:, None]) @ block.output
     heads = heads.unflatten(2, (-1, block.d_head))
     values = torch.einsum("hqk,tqhd->tkhd", recorded.pattern, heads)
-    values = values.unflatten(2, (n_kv, -1)).sum(3).flatten(2)  # query heads share a kv head
+    values = values.unflatten(2, (block.n_kv_heads, -1)).sum(3).flatten(2)  # one per kv head
     return (values @ block.value) / recorded.attention_denominator[:, None]
 
 
@@ -155,17 +154,15 @@ class Attention:
         self.output: list[list[Factor]] = []  # per layer and kv head (d_model, group * d_head)
         self.value: list[list[Factor]] = []  # per layer and kv head (d_head, d_model)
         self.mixing: list[Tensor] = []  # per layer (kv_head, key, query * group), query from first
+        ends: list[Tensor] = []
         for block, recorded in zip(frozen.blocks, recording.blocks, strict=True):
-            length = recorded.pattern.shape[1]
             value = block.value.unflatten(0, (-1, block.d_head))
-            scaled = recorded.pattern / recorded.post_attention_denominator[:, None]
-            scaled = (scaled / recorded.attention_denominator)[:, first:]
-            mixing = scaled.unflatten(0, (len(value), -1)).permute(0, 3, 2, 1)
             output = block.output.unflatten(1, (len(value), -1)).transpose(0, 1).contiguous()
             self.output.append([Factor.of(matrix, precision) for matrix in output])
             self.value.append([Factor.of(matrix, precision) for matrix in value])
-            self.mixing.append(mixing.reshape(len(value), length, -1))
-        ends = [_last_queries(block.pattern[:, first:, first:]) for block in recording.blocks]
+            group = output.shape[2] // block.d_head
+            self.mixing.append(recorded.mixing[:, :, first * group :])
+            ends.append(_last_queries(self.mixing[-1][:, first:].unflatten(2, (-1, group))))
         self.last_query: list[list[int]] = torch.stack(ends).tolist()
 
     def pull_back(
@@ -271,9 +268,11 @@ class Attention:
             torch.bmm(part, heads[:, start * group : end], out=below[:, keys])
 
 
-def _last_queries(pattern: Float[Tensor, "head query key"]) -> Int[Tensor, " chunk"]:
+def _last_queries(
+    mixing: Float[Tensor, "kv_head key query group"],
+) -> Int[Tensor, " chunk"]:
     """Per chunk of keys, the last query that attends to any of them (sliding windows end)."""
-    attends = pattern.amax(0) > 0
+    attends = mixing.amax((0, 3)).T > 0
     chunks = torch.nn.functional.pad(attends, (0, -attends.shape[1] % KEY_CHUNK))
     any_key = chunks.unflatten(1, (-1, KEY_CHUNK)).any(2)  # (query, chunk)
     query = torch.arange(len(attends), device=attends.device)

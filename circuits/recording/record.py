@@ -8,7 +8,7 @@ Everything afterwards is plain linear algebra on these tensors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,14 +21,21 @@ from torch import Tensor, nn
 from circuits.machine import on_device
 from circuits.model.frozen import FrozenModel, Norm, require_finite
 from circuits.model.prompt import Prompt, PromptError
+from circuits.recording.meeting import OWN, Unrounded, register
 from graphs.core.brief import Brief
 
 
 @dataclass(frozen=True, repr=False)
 class BlockRecording(Brief):
-    """One block's attention pattern, norm denominators and MLP vectors on one prompt."""
+    """One block's attention pattern, norm denominators and MLP vectors on one prompt.
 
-    pattern: Float[Tensor, "head query key"]  # after softmax, mask and window
+    The pattern, the largest of these, is kept once, as the sweep multiplies with it: divided by the
+    denominators of the norms before and behind attention, and with the queries of the heads that
+    share a key side by side.
+    """
+
+    mixing: Float[Tensor, "kv_head key queries"]  # queries × heads of the group
+    attention_given: dict[str, Any]  # arguments of the attention module beside the residual
     attention_denominator: Float[Tensor, " pos"]
     post_attention_denominator: Float[Tensor, " pos"]  # 1 where there is no such norm
     mlp_residual: Float[Tensor, "pos d_model"]  # what the MLP's norm reads
@@ -36,6 +43,25 @@ class BlockRecording(Brief):
     mlp_input: Float[Tensor, "pos d_model"]  # normalised, with gain
     post_mlp_denominator: Float[Tensor, " pos"]
     contribution: Float[Tensor, "pos d_model"]  # what the MLP adds to the residual
+
+    @property
+    def pattern(self) -> Float[Tensor, "head query key"]:
+        """After softmax, mask and window."""
+        n_keys = self.mixing.shape[1]
+        scaled = self.mixing.unflatten(2, (n_keys, -1)).permute(0, 3, 2, 1).flatten(0, 1)
+        return scaled * self.attention_denominator * self.post_attention_denominator[:, None]
+
+
+def mixing_of(
+    pattern: Float[Tensor, "head query key"],
+    n_kv_heads: int,
+    before: Float[Tensor, " pos"],
+    behind: Float[Tensor, " pos"],
+) -> Float[Tensor, "kv_head key queries"]:
+    """A pattern as it is kept; `before` and `behind` are the denominators of attention's norms."""
+    scaled = pattern / behind[:, None] / before
+    mixing = scaled.unflatten(0, (n_kv_heads, -1)).permute(0, 3, 2, 1)
+    return mixing.reshape(n_kv_heads, pattern.shape[2], -1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,9 +102,9 @@ def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording
     """
     require_recordable(frozen, prompt, position)
     kept = on_device(np.array([position % len(prompt)]), frozen.device)
-    seen: dict[str, Tensor] = {}
+    seen: dict[str, Any] = {}
     ids = on_device(np.array([prompt.ids]), frozen.device)
-    with torch.no_grad(), eager_attention(frozen), _recording_hooks(frozen, seen):
+    with torch.no_grad(), precise_attention(frozen), _recording_hooks(frozen, seen):
         output = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
     require_finite(output.logits, "output (its logits)")
     if frozen.dtype == torch.float64 and frozen.recording_difference is None:
@@ -132,16 +158,18 @@ def require_recordable(frozen: FrozenModel, prompt: Prompt, position: int) -> No
     frozen.require_embedded(torch.tensor(prompt.ids))
 
 
-def _block_recording(frozen: FrozenModel, layer: int, seen: dict[str, Tensor]) -> BlockRecording:
+def _block_recording(frozen: FrozenModel, layer: int, seen: dict[str, Any]) -> BlockRecording:
     block, residual = frozen.blocks[layer], seen[f"{layer}.mlp_residual"]
+    before, behind = (
+        _denominator(getattr(block, name), seen.get(f"{layer}.{name}"), residual)
+        for name in ("attention_norm", "post_attention_norm")
+    )
     return BlockRecording(
-        pattern=seen[f"{layer}.pattern"],
-        attention_denominator=_denominator(
-            block.attention_norm, seen.get(f"{layer}.attention_norm"), residual
-        ),
-        post_attention_denominator=_denominator(
-            block.post_attention_norm, seen.get(f"{layer}.post_attention_norm"), residual
-        ),
+        # The pattern is let go here: only one layer's lies in memory twice.
+        mixing=mixing_of(seen.pop(f"{layer}.pattern"), block.n_kv_heads, before, behind),
+        attention_given=seen[f"{layer}.attention_given"],
+        attention_denominator=before,
+        post_attention_denominator=behind,
         mlp_residual=residual,
         mlp_denominator=block.mlp_norm.denominator(residual),
         mlp_input=seen[f"{layer}.mlp_input"],
@@ -159,17 +187,37 @@ def _denominator(norm: Norm | None, x: Tensor | None, like: Tensor) -> Float[Ten
 
 
 @contextmanager
-def eager_attention(frozen: FrozenModel) -> Iterator[None]:
-    """Within the block, eager attention, the only implementation that returns patterns."""
+def attention_through(frozen: FrozenModel, implementation: str) -> Iterator[None]:
+    """Within the block, the model's attention by this implementation."""
     before = frozen.model.config._attn_implementation
-    if before is None or before == "eager":
+    if before == implementation:
         yield
         return
-    frozen.model.set_attn_implementation("eager")
+    frozen.model.set_attn_implementation(implementation)
     try:
         yield
     finally:
-        frozen.model.set_attn_implementation(before)
+        frozen.model.set_attn_implementation(before or "eager")
+
+
+@contextmanager
+def precise_attention(frozen: FrozenModel) -> Iterator[None]:
+    """Within the block, attention that returns patterns: eager, and our own in float64.
+
+    There the float32 of eager attention's softmax, and of norms and rotations of queries and keys,
+    would be the only terms that patterns do not account for.
+    """
+    if frozen.dtype != torch.float64:
+        with attention_through(frozen, "eager"):
+            yield
+        return
+    register()
+    with attention_through(frozen, OWN), Hooks() as hooks:
+        for block in frozen.blocks:
+            hooks.within(block.modules.attention, Unrounded)
+            for module, norm in block.inner_norms:
+                hooks.after(module, partial(exact_norm, norm))
+        yield
 
 
 class Hooks(ExitStack):
@@ -188,6 +236,31 @@ class Hooks(ExitStack):
             if args:
                 return (replacement, *args[1:]), kwargs
             return args, {**kwargs, "hidden_states": replacement}
+
+        self.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+
+    def within(self, module: nn.Module, context: Callable[[], AbstractContextManager[Any]]) -> None:
+        """Run the module in a context of its own each time."""
+        entered: list[ExitStack] = []
+
+        def enter(_: nn.Module, args: tuple[Any, ...]) -> None:
+            del args
+            entered.append(ExitStack())
+            entered[-1].enter_context(context())
+
+        def leave(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            del args, output
+            entered.pop().close()
+
+        self.callback(module.register_forward_pre_hook(enter).remove)
+        self.callback(module.register_forward_hook(leave, always_call=True).remove)
+
+    def given(self, module: nn.Module, see: Callable[[dict[str, Any]], None]) -> None:
+        """Call `see` with the module's arguments beside its input, by name."""
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            del args
+            see({name: value for name, value in kwargs.items() if name != "hidden_states"})
 
         self.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
@@ -225,7 +298,7 @@ def _first_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 @contextmanager
-def _recording_hooks(frozen: FrozenModel, seen: dict[str, Tensor]) -> Iterator[None]:
+def _recording_hooks(frozen: FrozenModel, seen: dict[str, Any]) -> Iterator[None]:
     """Within the block, store inputs and outputs of modules in `seen`, without the batch axis."""
     with Hooks() as hooks:
 
@@ -251,6 +324,9 @@ def _recording_hooks(frozen: FrozenModel, seen: dict[str, Tensor]) -> Iterator[N
             for name, module, norm in block.norms():
                 keep_norm(module, norm, f"{layer}.{name}")
             keep_output(block.modules.attention, f"{layer}.pattern", 1)
+            hooks.given(
+                block.modules.attention, partial(seen.__setitem__, f"{layer}.attention_given")
+            )
             keep_input(block.modules.mlp_reader, f"{layer}.mlp_residual")
             keep_input(block.modules.mlp, f"{layer}.mlp_input")
             factor = frozen.residual_multiplier

@@ -281,11 +281,6 @@ EdgeThreshold = Annotated[float, typer.Option(min=0.0, max=1.0, help=EDGES_KEPT)
 KeepErrors = Annotated[bool, typer.Option("--keep-errors", help="Never prune error nodes.")]
 
 
-def in_bytes(gibibytes: float | None) -> int | None:
-    """A limit on memory as the library takes it."""
-    return None if gibibytes is None else int(gibibytes * 2**30)
-
-
 def source_choice(
     transcoders: str | None,
     features: Features | None,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
-from typer.main import get_command_from_info
+from typer.main import get_command_from_info, get_group_from_info
 
 from headwater.arguments.usage import UsageError
 from headwater.cli.commands import PANELS
@@ -77,9 +77,15 @@ def command(name: str) -> Any:
     """One command with its options."""
     module = next(commands[name].module for commands in PANELS.values() if name in commands)
     import_module(f"headwater.cli.{module}")
+    how: Any = {"pretty_exceptions_short": False, "rich_markup_mode": _markup()}
+    for group in app.registered_groups:
+        if group.name == name and group.typer_instance is not None:
+            for info in group.typer_instance.registered_commands:
+                info.cls = LimitedCommand
+            return get_group_from_info(group, suggest_commands=True, **how)
     info = next(info for info in app.registered_commands if info.name == name)
     info.cls = LimitedCommand
-    return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode=_markup())
+    return get_command_from_info(info, **how)
 
 
 def _markup() -> Literal["rich"] | None:

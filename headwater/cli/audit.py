@@ -41,12 +41,12 @@ from headwater.arguments.options import (
     Transcoders,
     Type,
     WriteAt,
-    in_bytes,
     source_choice,
 )
 from headwater.arguments.prompted import INPUT, standard_input
 from headwater.arguments.usage import UsageError, require_consistent
 from headwater.audit_folder import HEADER, AuditFolder
+from headwater.choosing import in_bytes
 from headwater.cli.app import app
 from headwater.cli.trace import EXPANSION
 from headwater.outputs.places import require_folder

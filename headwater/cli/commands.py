@@ -22,7 +22,8 @@ PANELS = {
             "trace", "Estimate what a trace will cost: features, rows, seconds and peak memory."
         ),
         "words": Listed(
-            "words", "List the words that an included model knows; other models know any text."
+            "dictionaries",
+            "List the words that an included model knows; other models know any text.",
         ),
     },
     "Reading graphs": {
@@ -36,6 +37,10 @@ PANELS = {
         ),
         "group": Listed(
             "reading", "Group features that play the same role; groups made by hand are kept."
+        ),
+        "attention": Listed(
+            "attention",
+            "Take attention apart: which heads carry each edge, and why they look where they look.",
         ),
         "view": Listed(
             "view",

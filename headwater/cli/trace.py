@@ -49,11 +49,11 @@ from headwater.arguments.options import (
     Transcoders,
     Type,
     WriteAt,
-    in_bytes,
     source_choice,
 )
 from headwater.arguments.prompted import Prompted, PromptFile, given_prompt
 from headwater.arguments.usage import require_consistent
+from headwater.choosing import in_bytes
 from headwater.cli.app import app
 from headwater.explaining import Input, directions, explained
 from headwater.outputs.formats import graph_output, is_named_as_ours, write_as

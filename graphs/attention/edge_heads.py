@@ -1,0 +1,70 @@
+"""The heads that carry each edge, by the first attention that it crosses.
+
+    weight of an edge = bypass + Σ_layer Σ_head part[layer, head]
+
+A source stays at its position until some head's attention carries it on; every path has one such
+first head, or crosses none, so the parts are a partition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from graphs.analysis.influence import edge_influence, influence
+from graphs.core.brief import Brief
+from graphs.core.graph import AttributionGraph
+
+
+@dataclass(frozen=True, repr=False)
+class EdgeHeads(Brief):
+    """Edges of a graph, taken apart by head."""
+
+    target: Int[ndarray, " edge"]  # rows of the graph
+    source: Int[ndarray, " edge"]
+    weight: Float[ndarray, " edge"]
+    bypass: Float[ndarray, " edge"]  # through no attention
+    parts: Float[ndarray, "edge layer head"]  # through this head's attention first
+
+    @property
+    def miss(self) -> float:
+        """Largest difference of an edge from the sum of its parts.
+
+        As of conservation, it is relative to the sizes of all edges of the same target.
+        """
+        total = self.parts.sum((1, 2), dtype=np.float64) + self.bypass
+        sizes = np.bincount(self.target, np.abs(self.weight))[self.target]
+        difference = np.abs(total - self.weight)
+        shares = np.divide(difference, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+        return float(shares.max(initial=0.0))
+
+    def strongest(self, edge: int, count: int) -> list[tuple[int, int, float]]:
+        """Layer, head and part of the heads that carry most of an edge, most first."""
+        n_heads = self.parts.shape[2]
+        parts = self.parts[edge].ravel()
+        order = np.argsort(-np.abs(parts), kind="stable")[:count]
+        return [
+            (at // n_heads, at % n_heads, float(parts[at]))
+            for at in order.tolist()
+            if parts[at] != 0
+        ]
+
+    def take(self, edges: Int[ndarray, " kept"]) -> EdgeHeads:
+        """Only these edges, in this order."""
+        return EdgeHeads(**{name: column[edges] for name, column in vars(self).items()})
+
+    def carried(self, graph: AttributionGraph) -> tuple[Float[ndarray, "layer head"], float]:
+        """Of all influence along these edges, the shares that cross each head first, and none.
+
+        An edge's influence goes to its parts by their sizes.
+        """
+        along = edge_influence(graph, influence(graph) + graph.seed)
+        along = np.asarray(along[self.target, self.source]).ravel()
+        sizes = np.abs(self.parts).sum((1, 2), dtype=np.float64) + np.abs(self.bypass)
+        each = np.divide(along, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+        each /= along.sum() or 1.0
+        heads = np.einsum("e,elh->lh", each, np.abs(self.parts), dtype=np.float64)
+        return heads, float(each @ np.abs(self.bypass))

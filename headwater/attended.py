@@ -1,0 +1,195 @@
+"""Attention taken apart, as it is shown: heads of edges, and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+from rich.console import RenderableType
+
+import circuits
+import graphs
+import viz
+from graphs.attention.edge_heads import EdgeHeads
+from graphs.attention.entries import AttentionEntries
+from graphs.attention.head_paths import HeadPaths
+from graphs.attention.places import head_named, position_named
+from graphs.attention.scores import AttentionScore, ScorePairs
+from headwater.graph import Graph
+from headwater.printed import Printed, printed
+from viz.text.attended import NAMED, strongest_components
+
+EDGES, ENTRIES, PATHS, COMPONENTS, PAIRS = 20, 10, 10, 8, 10  # that are shown
+MOST_LABELLED = 50  # components of each side
+
+
+@dataclass(frozen=True, repr=False)
+class Heads(Printed, EdgeHeads):
+    """Edges by head, strongest first; `print` shows what `headwater attention heads` does."""
+
+    graph: Graph
+    entries: AttentionEntries  # into the most heavily weighted target
+    paths: HeadPaths | None  # of the strongest edge, if edges were named
+
+    def __repr__(self) -> str:
+        return f"<Heads of {len(self.weight):,} edges of {self.graph.provenance.prompt!r}>"
+
+    def __str__(self) -> str:
+        return printed(self.shown(EDGES))
+
+    def shown(self, count: int) -> RenderableType:
+        """What is printed, with so many edges."""
+        if self.paths is not None:
+            ends = int(self.source[0]), int(self.target[0])
+            return viz.paths_of_heads_text(self.graph, *ends, self.paths)
+        return viz.heads_text(self.graph, self, self.entries, count)
+
+
+@dataclass(frozen=True, repr=False)
+class Scores(Printed, AttentionScore):
+    """A score by component; `print` shows what `headwater attention score` does."""
+
+    graph: Graph
+    pairs: ScorePairs
+    labels: dict[int, str]  # of components, by row of `nodes`
+
+    def __repr__(self) -> str:
+        return (
+            f"<Scores of head {self.layer}.{self.head}, query @{self.query}, key @{self.key}: "
+            f"attention {self.attention[self.key]:.2f}, score {self.score.value:+.3f}>"
+        )
+
+    def __str__(self) -> str:
+        return printed(self.shown(COMPONENTS))
+
+    def shown(self, count: int) -> RenderableType:
+        """What is printed, with so many components of each side."""
+        return viz.score_text(self.graph, self, self.pairs, self.labels, count)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A head that carries part of an edge, and why it looks from its target at its source."""
+
+    part: float
+    score: AttentionScore
+
+
+@dataclass(frozen=True, repr=False)
+class Reasons(Printed):
+    """Why an edge is there; `print` shows what `headwater attention why` does."""
+
+    graph: Graph
+    source: int  # rows of the graph
+    target: int
+    paths: HeadPaths
+    reasons: tuple[Reason, ...]  # of the heads that carry most by themselves
+    labels: dict[int, str]  # of components, by column of the sources
+
+    def __repr__(self) -> str:
+        ends = self.graph.nodes[self.source], self.graph.nodes[self.target]
+        return f"<Reasons of {ends[0]} → {ends[1]}: {len(self.reasons)} heads>"
+
+    def __str__(self) -> str:
+        return printed(self.shown())
+
+    def shown(self) -> RenderableType:
+        """What is printed."""
+        return viz.reasons_text(
+            self.graph,
+            (self.source, self.target),
+            self.paths,
+            [(one.part, one.score) for one in self.reasons],
+            self.labels,
+        )
+
+
+class Asked(NamedTuple):
+    """A score that is asked for."""
+
+    layer: int
+    head: int
+    query: int  # position
+    key: int
+    rivals: tuple[int, ...]  # none: all keys behind the prefix
+
+
+def asked(graph: Graph, head: str, query: str, key: str, rivals: Sequence[str] = ()) -> Asked:
+    """A score by names of its head and tokens.
+
+    Raises SelectionError for names of none, and for keys that the query does not see.
+    """
+    layer, number = head_named(head, graph.provenance.model.n_layers)
+    at, seen = position_named(graph, query, "query"), position_named(graph, key, "key")
+    others = tuple(position_named(graph, one, "key") for one in rivals)
+    for one in (seen, *others):
+        if one > at:
+            raise graphs.SelectionError(
+                f"The key @{one} is behind the query @{at}, which sees what precedes it and itself."
+            )
+    if seen in others:
+        raise graphs.SelectionError(f"The key @{seen} does not compete with itself.")
+    return Asked(layer, number, at, seen, others)
+
+
+def heads_in(
+    experiment: circuits.Experiment, graph: Graph, edges: Int[ndarray, " edge"] | None = None
+) -> Heads:
+    """The heads of a graph's edges, or of some of its stored weights, in their order."""
+    found, paths = circuits.heads(experiment), None
+    order = np.argsort(-np.abs(found.weight), kind="stable") if edges is None else edges
+    found = found.take(order)
+    if edges is not None:
+        ends = int(found.source[0]), int(found.target[0])
+        paths = circuits.head_paths(experiment, *ends, PATHS)
+    targets = graph.target_rows()
+    target = int(targets[graph.seed[targets].argmax()])
+    entries = circuits.attention_entries(experiment, target, ENTRIES)
+    return Heads(**vars(found), graph=graph, entries=entries, paths=paths)
+
+
+def scores_in(experiment: circuits.Experiment, graph: Graph, score: Asked) -> Scores:
+    """A score by component, with labels of the strongest.  Raises SelectionError for no head."""
+    layer, head, query, key, rivals = score
+    n_heads = experiment.local.frozen.blocks[layer].n_heads
+    if head >= n_heads:
+        raise graphs.SelectionError(
+            f"There is no head {head}: layer {layer} has {n_heads} heads, numbered from 0."
+        )
+    components = circuits.Components(experiment.local)
+    found = circuits.attention_score(components, layer, head, query, key, rivals or None)
+    pairs = circuits.score_pairs(components, layer, head, query, key, PAIRS)
+    rows = {*pairs.query.tolist(), *pairs.key.tolist()} - {-1}
+    for side in ("at_query", "at_keys"):
+        rows |= {*strongest_components(found, side, MOST_LABELLED)}
+    labels = circuits.component_labels(components, experiment, sorted(rows))
+    return Scores(**vars(found), graph=graph, pairs=pairs, labels=labels)
+
+
+def reasons_in(
+    experiment: circuits.Experiment, graph: Graph, source: int, target: int, most: int
+) -> Reasons:
+    """Why the heads that carry most of an edge, each by itself, look from its target at its source.
+
+    A source without a position has none.
+    """
+    paths = circuits.head_paths(experiment, source, target, max(PATHS, 4 * most))
+    key, query = int(graph.nodes.pos[source]), int(graph.nodes.pos[target])
+    alone = [path for path in paths.paths if len(path.heads) == 1][:most] if key >= 0 else []
+    components = circuits.Components(experiment.local)
+    reasons = tuple(
+        Reason(path.weight, circuits.attention_score(components, *path.heads[0], query, key))
+        for path in alone
+    )
+    rows = {
+        at
+        for one in reasons
+        for side in ("at_query", "at_keys")
+        for at in strongest_components(one.score, side, NAMED)
+    }
+    labels = circuits.component_labels(components, experiment, sorted(rows))
+    return Reasons(graph, source, target, paths, reasons, labels)
