@@ -42,6 +42,7 @@ class Node:
     value: float | None  # what its incoming weights sum to, where known
     influence: float  # share of the targets' influence that passes through it
     sources: tuple[tuple[str, float], ...]  # its strongest incoming edges: node and weight
+    heads: tuple[tuple[int, int, float], ...] = ()  # that write most into it: layer, head and part
 
     def __repr__(self) -> str:
         lines = [" ".join(filter(None, (self.name, one_line(self.label), self._at())))]
@@ -53,6 +54,9 @@ class Node:
         lines.append(", ".join(numbers))
         if self.sources:
             lines.append("from " + ", ".join(f"{name} {w:+.3g}" for name, w in self.sources))
+        if self.heads:
+            named = (f"{layer}.{head} {part:+.3g}" for layer, head, part in self.heads)
+            lines.append("heads " + ", ".join(named))
         return "\n  ".join(lines)
 
     def _at(self) -> str:
@@ -270,6 +274,7 @@ class Graph(AttributionGraph):
                     strict=True,
                 )
             ),
+            heads=() if self.heads is None else tuple(self.heads.strongest(row, n_sources)),
         )
 
 

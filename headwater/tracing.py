@@ -49,6 +49,7 @@ def trace(
     max_features: int = EXPANSION.max_features,
     everything: bool = False,
     inner_rows: int = TRACE.inner_rows,
+    attention: bool = True,
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
@@ -78,6 +79,7 @@ def trace(
     bos, n_prefix: "auto", "always" or "never"; the number of positions without features.
     max_features: that get a row at most, the most influential ones; everything: all.
     inner_rows: rows of norms and gates inside the model, at most, for better predictions.
+    attention: keep what attention heads write into nodes (`graphs.core.head_totals`).
     precision: of products on a CUDA GPU, "ieee", "3xtf32" or "tf32".
     memory: GiB to hold at most.
     force: trace even if memory will probably not suffice.
@@ -114,6 +116,7 @@ def trace(
                 settings,
                 Expansion(max_features, everything=everything),
                 inner_rows=inner_rows,
+                heads=attention,
                 precision=one_of(Precision, "precision", precision),
                 memory=in_bytes(memory),
             ),

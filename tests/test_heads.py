@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from circuits.attention.entries import attention_entries
 from circuits.attention.graph_rows import columns_of, covectors_of
@@ -20,9 +24,12 @@ from circuits.features.active import FeatureSource
 from circuits.features.neurons import Neurons
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.interventions.experiment import Experiment, prepare
+from circuits.model.architectures import affine, part
 from circuits.model.subject import Subject
 from circuits.pipe import trace
-from graphs import AttributionGraph, NodeKind, prune
+from circuits.recording.record import Hooks, record
+from graphs import AttributionGraph, NodeKind, prune, read_graph, write_graph
+from graphs.disk.files import GraphFileError
 from tests.conftest import cached_subject, skip_without_neurons
 from tests.test_any_target import DIRECTIONS, PLACED
 from tests.tiny import tiny_prompt, toy_dictionary
@@ -219,3 +226,112 @@ def test_entries_are_what_a_target_loses_without_them(gemma: Subject):
     place = found.head[0], found.query[0], found.key[0]
     pattern = local.recording.blocks[found.layer[0]].pattern
     assert found.attention[0] == pytest.approx(float(pattern[place]))
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_what_heads_write_adds_up_with_every_trace(subject: Subject, kind: str):
+    experiment = whole_experiment(subject, kind)
+    graph, features = experiment.graph, experiment.local.features
+    assert graph.heads is not None
+    assert graph.provenance.checks.heads_max is not None
+    assert 0 < graph.provenance.checks.heads_max < 1e-11
+    np.testing.assert_array_equal(graph.heads.row, np.flatnonzero(graph.expanded))
+    constant = np.concatenate(
+        [features.constant.numpy(), experiment.local.targets.constant.numpy()]
+    )
+    value = graph.nodes.value[graph.heads.row] - constant
+    whole = graph.heads.rest + graph.heads.parts.sum((1, 2))
+    sizes = np.abs(graph.heads.rest) + np.abs(graph.heads.parts).sum((1, 2))
+    assert np.max(np.abs(whole - value) / sizes) < 1e-11
+    assert np.abs(graph.heads.parts).sum() > 0.01 * sizes.sum()
+
+
+def test_all_targets_are_taken_apart_by_what_heads_write(subject: Subject):
+    skip_without_neurons(subject, Neurons())
+    targets = TargetSettings(readings=PLACED, directions=DIRECTIONS)
+    source = SOURCES["cross-layer, skips to all layers"]()
+    experiment = experiment_with(subject, source, targets)
+    graph, local = experiment.graph, experiment.local
+    assert graph.heads is not None
+    rows = np.searchsorted(graph.heads.row, graph.target_rows())
+    whole = graph.heads.rest + graph.heads.parts.sum((1, 2))
+    value = (local.targets.value - local.targets.constant).numpy()
+    np.testing.assert_allclose(whole[rows], value, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["gemma-3", "gpt-2", "llama", "olmo-2", "gpt-neox"])
+def test_what_heads_write_is_what_the_model_multiplies_by_w_o(name: str):
+    """Of a logit, at its position, with the norms behind attention and the final one held."""
+    subject = cached_subject(name)
+    frozen = subject.frozen
+    experiment = whole_experiment(subject, "per layer")
+    graph, local = experiment.graph, experiment.local
+    seen: dict[int, torch.Tensor] = {}
+    with Hooks() as hooks:
+        for layer, block in enumerate(frozen.blocks):
+            output = part(block.modules.attention, frozen.layout.output)
+            hooks.before(output, lambda x, layer=layer: seen.update({layer: x[0]}))
+        recording = record(frozen, tiny_prompt())
+    target = int(graph.target_rows()[0])
+    pos, covector = int(graph.nodes.pos[target]), local.targets.covectors.covector[0]
+    assert graph.heads is not None
+    found = graph.heads.of(target)
+    for layer, block in enumerate(frozen.blocks):
+        weight, _ = affine(part(block.modules.attention, frozen.layout.output))
+        for head in range(4):
+            own = slice(head * block.d_head, (head + 1) * block.d_head)
+            written = weight[:, own] @ seen[layer][pos, own]
+            norm = block.post_attention_norm
+            if norm is not None:
+                denominator = recording.blocks[layer].post_attention_denominator[pos]
+                written = written * norm.gain / denominator
+            np.testing.assert_allclose(found[layer, head], float(covector @ written), **EXACT)
+
+
+def test_what_heads_write_is_kept_in_files_and_parts_of_graphs(gemma: Subject, tmp_path: Path):
+    graph = whole_experiment(gemma, "per layer").graph
+    assert graph.heads is not None
+    again = read_graph(written(graph, tmp_path / "graph.safetensors"))
+    assert again.heads is not None
+    for name, column in vars(graph.heads).items():
+        np.testing.assert_array_equal(getattr(again.heads, name), column)
+    small = prune(graph)
+    assert small.heads is not None
+    for row in np.flatnonzero(small.expanded).tolist():
+        same = graph.find(small.nodes[row])
+        np.testing.assert_array_equal(small.heads.of(row), graph.heads.of(same))
+    first = graph.heads.strongest(int(graph.heads.row[0]), 3)
+    parts = np.abs(graph.heads.parts[0]).ravel()
+    assert [abs(one) for *_, one in first] == sorted(parts, reverse=True)[:3]
+    assert graph.heads.strongest(0, 3) == []  # a token has no row
+    bare = trace(tiny_prompt(), gemma, toy_dictionary(), TraceSettings(labels=0, heads=False))
+    assert bare.heads is None
+    assert bare.provenance.checks.heads_max is None
+    assert read_graph(written(bare, tmp_path / "bare.safetensors")).heads is None
+
+
+def test_damaged_heads_are_refused(gemma: Subject, tmp_path: Path):
+    graph = whole_experiment(gemma, "per layer").graph
+    path = written(graph, tmp_path / "graph.safetensors")
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+    arrays = load_file(path)
+    endless = np.full_like(arrays["heads.parts"], np.inf)
+    for damage, sentence in (
+        ({"heads.rest": None}, "lacks the arrays heads.rest"),
+        ({"heads.parts": arrays["heads.parts"][0]}, "heads.parts must be a 3D array"),
+        ({"heads.row": arrays["heads.row"][::-1].copy()}, "Rows of heads must ascend"),
+        ({"heads.row": arrays["heads.row"] + 10**6}, "A row of heads is outside the graph"),
+        ({"heads.parts": endless}, "What a head writes is not finite"),
+        ({"heads.rest": arrays["heads.rest"][1:]}, "heads must have a row, a rest and parts"),
+        ({"heads.row": arrays["heads.row"].astype(float)}, "heads.row must be a 1D array of I8"),
+    ):
+        changed = {name: one for name, one in (arrays | damage).items() if one is not None}
+        save_file(changed, path, metadata)
+        with pytest.raises(GraphFileError, match=sentence):
+            read_graph(path)
+
+
+def written(graph: AttributionGraph, path: Path) -> Path:
+    write_graph(graph, path)
+    return path

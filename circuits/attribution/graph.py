@@ -26,23 +26,26 @@ from circuits.attribution.local_replacement import (
 from circuits.attribution.responses import Inner, sweep_inside
 from circuits.attribution.rows import CollectedRows, Sweeper
 from circuits.attribution.sources import Sources, node_table
+from circuits.attribution.sweep import sweep_in_place
 from circuits.attribution.targets import ResponsePart, Targets
 from circuits.attribution.trace_settings import TraceSettings
 from circuits.features.active import ActiveFeatures, FeatureSource
 from circuits.features.labels import LABELS_PER_LAYER, output_tokens
-from circuits.machine import exact, in_float64
-from circuits.model.frozen import DamagedWeights
+from circuits.machine import exact, in_float64, on_device
+from circuits.model.frozen import Covectors, DamagedWeights
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
 from circuits.recording.attention import attended, attention_constant
 from circuits.recording.precision import Precision
 from circuits.recording.record import relative_difference
 from graphs.analysis.influence import ranks, resolved_share
-from graphs.core.graph import AttributionGraph
+from graphs.core.graph import AttributionGraph, row_sizes
+from graphs.core.head_totals import HeadTotals
 from graphs.core.nodes import Description, NodeKind, NodeTable
 from graphs.core.provenance import Checks, FeatureReading, Provenance, Reading, Sink
 from graphs.core.responses import FrozenNorm, Responses
 
+ROWS_AT_ONCE = 4096  # whose covectors are gathered together
 # A row with a larger relative error violates conservation.  In bfloat16 correct rows are off by up
 # to 0.014 in Gemma 3 270M and SmolLM2-135M and by 0.084 in tiny random models (but for neurons near
 # zero whose few sources cancel), rows of misread models by 0.26 and more.
@@ -65,8 +68,10 @@ def build_graph(
 
     Raises DamagedWeights for rows that overflow.
     """
-    local, sources, numbers = sweeper.local, sweeper.sources, _Numbers.of(sweeper)
+    local, sources = sweeper.local, sweeper.sources
     progress("check", 0, 1)
+    totals = _head_totals(sweeper, rows) if settings.heads else None
+    numbers = _Numbers.of(sweeper, totals)
     nodes, seed = _nodes(sources, local.targets, numbers.value)
     whole_seed = np.concatenate([seed, np.zeros(rows.n_nodes - len(seed))])
     influence = rows.influence(whole_seed)[: len(seed)]
@@ -84,6 +89,11 @@ def build_graph(
     expanded = rows.expanded()[: len(seed)]
     replayed = replay_difference(local, sources)
     checks = _checks(nodes, seed, influence, expanded, residuals, replayed, local, limit)
+    heads = None
+    if totals is not None:
+        sizes = row_sizes(weights) + rows.dropped_absolute()
+        heads, miss = _head_columns(totals, numbers, sizes)
+        checks = checks.model_copy(update={"heads_max": miss})
     progress("label", 0, 1)
     columns = sources.feature_column
     strongest = _strongest(local.features, influence[columns], settings.labels)
@@ -101,6 +111,7 @@ def build_graph(
         output_tokens=dict(zip(columns[strongest].tolist(), tokens, strict=True)),
         descriptions=_descriptions(source, local.features, strongest),
         responses=_responses(sweeper, rows, weights, numbers, inner),
+        heads=heads,
     )
 
 
@@ -111,15 +122,80 @@ class _Numbers(NamedTuple):
     constant: Float[ndarray, " target"]
     squares: Float[ndarray, "layer 2"]  # as in `Sources`
     norms: tuple[Float[ndarray, " row"], ...]  # values
+    heads: tuple[ndarray, ...]  # parts, rest and value of `_Totals`
 
     @staticmethod
-    def of(sweeper: Sweeper) -> _Numbers:
+    def of(sweeper: Sweeper, totals: _Totals | None) -> _Numbers:
         targets, squares = sweeper.local.targets, sweeper.sources.squares.flatten()
         columns = [targets.value, targets.constant, squares, *(one.value for one in sweeper.norms)]
+        if totals is not None:
+            columns += [totals.parts.flatten(), totals.rest, totals.value]
         ends = np.cumsum([len(column) for column in columns])[:-1]
         whole = in_float64(torch.cat([exact(column) for column in columns])).numpy()
         value, constant, squares, *rest = np.split(whole, ends)
-        return _Numbers(value, constant, squares.reshape(-1, 2), tuple(rest))
+        heads = tuple(rest[len(sweeper.norms) :])
+        return _Numbers(
+            value, constant, squares.reshape(-1, 2), tuple(rest[: len(sweeper.norms)]), heads
+        )
+
+
+class _Totals(NamedTuple):
+    """What heads write into the nodes with rows."""
+
+    node: Int[ndarray, " row"]
+    parts: Float[Tensor, "row layer head"]
+    rest: Float[Tensor, " row"]
+    value: Float[Tensor, " row"]  # what the two add up to
+
+
+def _head_totals(sweeper: Sweeper, rows: CollectedRows) -> _Totals:
+    """What heads write into expanded features and targets, in the order of nodes."""
+    local, sources = sweeper.local, sweeper.sources
+    features, targets = local.features, local.targets
+    chosen = np.flatnonzero(rows.expanded()[sources.feature_column])
+    row = on_device(chosen, features.layer.device)
+    value = (features.value - features.constant).index_select(0, row)
+    parts: list[tuple[Tensor, Tensor]] = []
+    for start in range(0, len(chosen), ROWS_AT_ONCE):
+        some = chosen[start : start + ROWS_AT_ONCE]
+        places = features.on_host
+        covectors = Covectors(
+            layer=places.layer[some],
+            pos=places.pos[some],
+            covector=features.encoder(some),
+            weight=np.zeros(len(some)),
+        )
+        parts.append(_in_place(sweeper, covectors))
+    parts.append(_in_place(sweeper, targets.covectors))
+    behind = np.arange(len(targets.described)) + sources.first_column[-1]
+    return _Totals(
+        node=np.concatenate([sources.feature_column[chosen], behind]),
+        parts=torch.cat([heads for heads, _ in parts]),
+        rest=torch.cat([rest for _, rest in parts]),
+        value=torch.cat([value, targets.value - targets.constant]),
+    )
+
+
+def _in_place(sweeper: Sweeper, covectors: Covectors) -> tuple[Tensor, Tensor]:
+    """As `sweep_in_place`, in the order in which the targets are given."""
+    local = sweeper.local
+    order = np.argsort(-covectors.level, kind="stable")
+    back = on_device(np.argsort(order), covectors.covector.device)
+    found = sweep_in_place(local.frozen, local.recording, sweeper.sources, covectors.take(order))
+    return found[0].index_select(0, back), found[1].index_select(0, back)
+
+
+def _head_columns(
+    totals: _Totals, numbers: _Numbers, sizes: Float[ndarray, " node"]
+) -> tuple[HeadTotals, float]:
+    """The same on the host, and the largest difference from a value over its row's absolute sum."""
+    parts, rest, value = numbers.heads
+    parts = parts.reshape(totals.parts.shape)
+    miss, own = np.abs(parts.sum((1, 2)) + rest - value), sizes[totals.node]
+    misses = np.divide(miss, own, out=np.zeros_like(miss), where=own > 0)
+    number = np.float64 if totals.parts.dtype == torch.float64 else np.float32
+    kept = HeadTotals(totals.node, parts.astype(number), rest.astype(number))
+    return kept, float(misses.max(initial=0.0))
 
 
 def _nodes(

@@ -42,9 +42,11 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.attribution.sources import Sources
+from circuits.features.hook_points import read_at
 from circuits.machine import each_block, on_device
 from circuits.model.frozen import Covectors, FrozenModel
-from circuits.recording.attention import CACHE_POSITIONS, Attention
+from circuits.recording.attention import CACHE_POSITIONS, Attention, head_outputs
+from circuits.recording.record import Recording, entering_attention
 
 BLOCK_POSITIONS = 12288  # targets × positions of a block, for which sources are read at once
 BLOCK_WEIGHTS = 2**24  # weights of a block before they are thinned: 64 MB in float32
@@ -207,7 +209,46 @@ def sweep_block(
     return rows
 
 
-def _add(parts: list[Tensor], covector: Float[Tensor, "row pos d_model"]) -> None:
+def sweep_in_place(
+    frozen: FrozenModel, recording: Recording, sources: Sources, targets: Covectors
+) -> tuple[Float[Tensor, "row layer head"], Float[Tensor, " row"]]:
+    """What every head gives targets at their own positions, and what crosses no attention there.
+
+    The targets are sorted by level from the top.  A head's output is taken whole, wherever it has
+    come from, and behind it no other attention is crossed: so with the rest, which is embeddings,
+    biases and what the MLPs write, the heads of all layers add up to the target.
+    """
+    levels, rest = targets.level.tolist(), targets.covector.new_zeros(len(targets.pos))
+    n_heads = max(block.n_heads for block in frozen.blocks)
+    heads = rest.new_zeros(len(rest), frozen.n_layers, n_heads)
+    pos, covector = on_device(targets.pos, rest.device), targets.covector.clone()
+    to_lower: dict[int, list[Tensor]] = {}
+    for layer in reversed(range(min(int(targets.layer[0]) + 1, frozen.n_layers))):
+        block, recorded = frozen.blocks[layer], recording.blocks[layer]
+        above = bisect_left(levels, -2 * layer, key=lambda target: -target)
+        written = recorded.contribution.clone()
+        for read, path in sources.layers[layer].linear.items():
+            residual = recording.blocks[read].mlp_residual[sources.first :]
+            written[sources.first :] -= path.forward(residual, sources.first)
+            part = path.transpose_at(covector[:above], pos[:above])
+            to_lower.setdefault(read, []).append(part)
+        rest[:above] += (covector[:above] * written[pos[:above]]).sum(1)
+        through_mlp = to_lower.pop(layer, [])
+        if not frozen.parallel:
+            _add(through_mlp, covector)
+        at_layer = bisect_right(levels, -2 * layer, key=lambda target: -target)
+        joined = slice(above if frozen.parallel else at_layer)
+        constant = block.output_constant / recorded.post_attention_denominator[:, None]
+        rest[joined] += (covector[joined] * constant[pos[joined]]).sum(1)
+        outputs = head_outputs(block, recorded, entering_attention(frozen, recording, layer))
+        heads[joined, layer] = read_at(outputs, targets.pos[joined], covector[joined]).T
+        if frozen.parallel:
+            _add(through_mlp, covector)
+    inputs = torch.stack(recording.inputs).sum(0)
+    return heads, rest + (covector * inputs[pos]).sum(1)
+
+
+def _add(parts: list[Tensor], covector: Float[Tensor, "row *pos d_model"]) -> None:
     """Add covectors that came through skips to their rows, the first ones, in place."""
     for part in parts:
         covector[: len(part)] += part

@@ -66,5 +66,6 @@ class TraceSettings:
     labels: int = 256  # most influential features to label; some of each layer always are
     # Rows of norms and gates inside the model, at most, for predictions where these run.
     inner_rows: int = 0
+    heads: bool = True  # what attention heads write into nodes with rows: 4 bytes each
     precision: Precision = Precision.IEEE  # of the sweep's products in float32
     memory: int | None = None  # bytes to hold at most where the model is; None: what is free

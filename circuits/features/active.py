@@ -156,6 +156,12 @@ class LinearPath(Protocol):
         """Covectors on what was added, as covectors on the residual; positions from `first`."""
         ...
 
+    def transpose_at(
+        self, covector: Float[Tensor, "row d_model"], pos: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        """The same for covectors at one position each."""
+        ...
+
 
 class Numbers(NamedTuple):
     """Columns of `ActiveFeatures` as arrays."""

@@ -409,3 +409,8 @@ class AffineSkip:
     ) -> Float[Tensor, "row pos d_model"]:
         scale = self.scale[first : first + covector.shape[1]]
         return (covector @ self.matrix).mul_(scale[:, None])
+
+    def transpose_at(
+        self, covector: Float[Tensor, "row d_model"], pos: Int[Tensor, " row"]
+    ) -> Float[Tensor, "row d_model"]:
+        return (covector @ self.matrix).mul_(self.scale[pos, None])

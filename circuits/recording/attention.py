@@ -128,6 +128,20 @@ def attention_constant(
     return attended(block, recorded, values) + output
 
 
+def head_outputs(
+    block: FrozenBlock, recorded: BlockRecording, entering: Float[Tensor, "pos d_model"]
+) -> Float[Tensor, "head pos d_model"]:
+    """What each head adds, given the residual that enters; without the bias of W_O."""
+    length = len(entering)
+    # The pattern as it is kept divides by what the norm does, and biases of values are behind it.
+    constant = block.value_constant * recorded.attention_denominator[:, None]
+    values = (entering @ block.value.T + constant).unflatten(1, (block.n_kv_heads, -1))
+    mixing = recorded.mixing.unflatten(2, (length, -1))
+    heads = torch.einsum("vkqg,kvd->vgqd", mixing, values).flatten(0, 1)
+    output = block.output.unflatten(1, (-1, block.d_head))
+    return torch.einsum("hqe,dhe->hqd", heads, output)
+
+
 def attended_transposed(
     block: FrozenBlock, recorded: BlockRecording, covector: Float[Tensor, "row pos d_model"]
 ) -> Float[Tensor, "row pos d_model"]:

@@ -21,6 +21,7 @@ from graphs.core.records import as_json
 from graphs.core.report import Report
 from graphs.core.stability import Stability
 
+HEADS = 5  # that are named
 TOP = 10  # nodes of all layers that are listed
 LEAST = 1e-300  # probability whose logarithm is taken
 
@@ -60,6 +61,15 @@ class GroupLine:
     influence: float  # of its members, added up
 
 
+@dataclass(frozen=True)
+class WrittenByHeads:
+    """What attention heads write into one target."""
+
+    target: str  # its text
+    total: float  # of all heads, in units of the target
+    strongest: tuple[tuple[int, int, float], ...]  # layer, head and part
+
+
 @dataclass(frozen=True, repr=False)
 class Summary(Brief):
     """Numbers of a graph and its most influential nodes, layers from the top, tokens last."""
@@ -82,6 +92,7 @@ class Summary(Brief):
     n_features: int
     n_edges: int
     scores: Scores
+    heads: WrittenByHeads | None  # into the most heavily weighted target
     checks: Checks
     report: Report | None  # of `headwater check`
     stability: Stability | None  # of `headwater stability`
@@ -152,11 +163,24 @@ def summarise(
         n_features=int(graph.nodes.is_kind(NodeKind.FEATURE).sum()),
         n_edges=int(graph.weights.nnz),
         scores=scores(graph),
+        heads=_heads(graph),
         checks=source.checks,
         report=source.report,
         stability=source.stability,
         failures=source.failures,
     )
+
+
+def _heads(graph: AttributionGraph) -> WrittenByHeads | None:
+    rows = graph.target_rows()
+    if graph.heads is None or not len(rows):
+        return None
+    first = int(np.argmax(graph.seed[rows]))
+    found = graph.heads.strongest(int(rows[first]), HEADS)
+    if not found:
+        return None
+    total = float(graph.heads.of(int(rows[first])).sum(dtype=np.float64))
+    return WrittenByHeads(graph.provenance.targets[first].text, total, tuple(found))
 
 
 def _numbers(header: Provenance) -> str:

@@ -24,6 +24,7 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 
 from graphs.core.brief import brief
+from graphs.core.head_totals import HeadTotals
 from graphs.core.imported import Imported
 from graphs.core.nodes import (
     RESPONSE_KINDS,
@@ -60,6 +61,7 @@ class AttributionGraph:
         default_factory=dict[str, Description]
     )  # LAYER/INDEX → description of that feature over many prompts
     responses: Responses | None = None  # for predictions of what the graph holds; None: unknown
+    heads: HeadTotals | None = None  # what attention heads write into nodes; None: unknown
     imported: Imported | None = None  # the JSON that it was read from, while unchanged
 
     def __post_init__(self) -> None:
@@ -270,6 +272,7 @@ class AttributionGraph:
             dropped_absolute=inner.dropped_absolute[nodes],
             expanded=inner.expanded[nodes],
             responses=None if self.responses is None else self.responses.take(nodes),
+            heads=None if self.heads is None else self.heads.take(nodes),
             imported=inner.imported if len(nodes) == len(self) else None,
             provenance=self.provenance.model_copy(update={"targets": targets}),
             output_tokens=tokens,

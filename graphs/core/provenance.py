@@ -241,6 +241,7 @@ class Checks(Record):
     conservation_max: float | None = None  # largest |sum of row - value| / sum of |row|
     conservation_median: float | None = None
     conservation_limit: float | None = None  # of these and replay; above it the check fails
+    heads_max: float | None = None  # largest of what heads write, with the rest, in the same way
     replay_max_difference: float | None = None  # replayed minus recorded logits, relative
     recording_max_difference: float | None = None  # recorded minus model's own logits, relative
     recording_limit: float | None = None  # above it the check fails
@@ -258,6 +259,12 @@ class Checks(Record):
                 self.conservation_limit,
                 "Conservation fails: a row misses its target's own value by {:.1e} of its absolute "
                 "sum, the limit is {:.0e}.",
+            ),
+            (
+                self.heads_max,
+                self.conservation_limit,
+                "Heads fail: with the rest, what they write misses a value by {:.1e} of its row's "
+                "absolute sum, the limit is {:.0e}.",
             ),
             (
                 self.replay_max_difference,

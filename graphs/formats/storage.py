@@ -27,6 +27,12 @@ behind all others, from which no edge starts, and, as in `graphs.core.responses.
     constant threshold            float [N]
     flows                         float [N, A]
 
+With heads, for R of the nodes, as in `graphs.core.head_totals.HeadTotals` (4 bytes per head):
+
+    heads.row                     int [R]
+    heads.parts                   float [R, layers, heads of a layer]
+    heads.rest                    float [R]
+
 A whole graph that was read from a JSON of circuit-tracer, Neuronpedia or others also has, as in
 `graphs.core.imported.Imported`:
 
@@ -53,6 +59,7 @@ from safetensors import numpy as safetensors_numpy
 from scipy.sparse import csr_array
 
 from graphs.core.graph import AttributionGraph
+from graphs.core.head_totals import HeadTotals
 from graphs.core.imported import Imported
 from graphs.core.nodes import RESPONSE_KINDS, Description, NodeTable
 from graphs.core.provenance import SCHEMA_VERSION, Provenance
@@ -87,6 +94,7 @@ _GRAPH_COLUMNS = {
 _EDGE_ARRAYS = {"weights.indptr": _INT, "weights.indices": _INT, "weights.data": _FLOAT}
 _ARRAYS = _NODE_COLUMNS | _GRAPH_COLUMNS | _EDGE_ARRAYS
 _RESPONSES = {"constant": _FLOAT, "threshold": _FLOAT, "flows": _FLOAT}
+_HEADS = {"heads.row": _INT, "heads.parts": _FLOAT, "heads.rest": _FLOAT}
 _IMPORTED = {"imported.text": ("U8",), "imported.rows": _INT, "imported.links": _INT}
 
 
@@ -120,6 +128,11 @@ def write_graph(graph: AttributionGraph, path: Path | str) -> None:
                 raise ValueError(f"{name} has dtype {array.dtype}")
         if graph.imported is not None:
             dense |= _imported_arrays(graph.imported)
+        if graph.heads is not None:
+            dense |= {
+                f"heads.{name}": np.ascontiguousarray(array)
+                for name, array in vars(graph.heads).items()
+            }
         header = _Header(
             provenance=graph.provenance,
             output_tokens=dict(graph.output_tokens),
@@ -151,7 +164,7 @@ def read_graph(path: Path | str) -> AttributionGraph:
     try:
         with untyped(safe_open)(file, framework="np") as opened:
             header, arrays = _checked(path, opened)
-            imported = _imported(path, opened)
+            imported, heads = _imported(path, opened), _heads(path, opened)
     except (OSError, SafetensorError) as error:
         raise GraphFileError(f"{path} is not a whole safetensors file: {error}.") from error
     try:
@@ -163,9 +176,12 @@ def read_graph(path: Path | str) -> AttributionGraph:
             output_tokens=header.output_tokens,
             descriptions=header.descriptions,
             responses=responses,
+            heads=heads,
             imported=imported,
             **{name: arrays[name] for name in _GRAPH_COLUMNS},
         )
+        if heads is not None:
+            heads.require_consistent(len(graph))
         require_sound(graph)
     except ValueError as error:
         raise GraphFileError(f"{path} does not contain a valid graph: {error}") from error
@@ -294,17 +310,39 @@ def _imported_arrays(imported: Imported) -> dict[str, ndarray]:
 
 def _imported(path: Path | str, file: Any) -> Imported | None:
     """The parts kept of the JSON that the graph was read from, if any."""
-    missing = sorted(_IMPORTED.keys() - set(file.keys()))
-    if len(missing) == len(_IMPORTED):
+    found = _optional(path, file, _IMPORTED, dict.fromkeys(_IMPORTED, 1))
+    if found is None:
+        return None
+    text, rows, links = found
+    return Imported(text.tobytes(), rows, links)
+
+
+def _heads(path: Path | str, file: Any) -> HeadTotals | None:
+    """What heads write into nodes, if it is there; the graph checks that it fits."""
+    found = _optional(path, file, _HEADS, {"heads.row": 1, "heads.parts": 3, "heads.rest": 1})
+    if found is None:
+        return None
+    if len({len(array) for array in found}) > 1:
+        raise GraphFileError(f"{path}: heads must have a row, a rest and parts each.")
+    return HeadTotals(*found)
+
+
+def _optional(
+    path: Path | str, file: Any, known: dict[str, tuple[str, ...]], dimensions: dict[str, int]
+) -> list[ndarray] | None:
+    """Arrays that a file has all of or none of; None: none.  Raises GraphFileError."""
+    missing = sorted(known.keys() - set(file.keys()))
+    if len(missing) == len(known):
         return None
     if missing:
         raise GraphFileError(f"{path} lacks the arrays {', '.join(missing)}.")
-    for name, dtypes in _IMPORTED.items():
-        form = file.get_slice(name)
-        if form.get_dtype() not in dtypes or len(form.get_shape()) != 1:
-            raise GraphFileError(f"{path}: {name} must be a 1D array of {' or '.join(dtypes)}.")
-    text, rows, links = (file.get_tensor(name) for name in _IMPORTED)
-    return Imported(text.tobytes(), rows, links)
+    for name, dtypes in known.items():
+        form, count = file.get_slice(name), dimensions[name]
+        if form.get_dtype() not in dtypes or len(form.get_shape()) != count:
+            raise GraphFileError(
+                f"{path}: {name} must be a {count}D array of {' or '.join(dtypes)}."
+            )
+    return [file.get_tensor(name) for name in known]
 
 
 def _header(path: Path | str, text: str | None) -> _Header:

@@ -187,6 +187,14 @@ InnerRows = Annotated[
         rich_help_panel=SIZE,
     ),
 ]
+NoAttention = Annotated[
+    bool,
+    typer.Option(
+        "--no-attention",
+        help="Leave out what attention heads write into nodes: 4 bytes per node and head.",
+        rich_help_panel=SIZE,
+    ),
+]
 Everything = Annotated[
     bool,
     typer.Option(

@@ -36,6 +36,7 @@ from headwater.arguments.options import (
     MaxLogits,
     Memory,
     Model,
+    NoAttention,
     PageOut,
     Position,
     PrefixLength,
@@ -91,6 +92,7 @@ def trace_command(
     kept_share: KeptShare = EXPANSION.kept_share,
     everything: Everything = False,
     inner_rows: InnerRows = TRACE.inner_rows,
+    no_attention: NoAttention = False,
     chat: Chat = False,
     bos: BosRule = DEFAULT_RULE.bos,
     n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
@@ -131,6 +133,7 @@ def trace_command(
             targets,
             expansion,
             inner_rows=inner_rows,
+            heads=not no_attention,
             precision=precision,
             memory=in_bytes(memory),
         )

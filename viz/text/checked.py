@@ -33,6 +33,7 @@ def check_lines(checks: Checks) -> list[CheckLine]:
     lines: list[CheckLine] = []
     for name, miss, limit in (
         ("conservation error", checks.conservation_max, checks.conservation_limit),
+        ("heads miss", checks.heads_max, checks.conservation_limit),
         (REPLAY, checks.replay_max_difference, checks.conservation_limit),
         (RECORDING, checks.recording_max_difference, checks.recording_limit),
     ):

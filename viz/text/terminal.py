@@ -8,12 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from graphs.analysis.summary import NodeLine, Summary
+from graphs.analysis.summary import NodeLine, Summary, WrittenByHeads
 from graphs.core.report import Report
 from viz.text.checked import report_lines
 from viz.text.openings import opening_text, sink_text
 from viz.text.tables import plain_table
-from viz.text.words import one_line, percent, visible
+from viz.text.words import one_line, percent, quoted, visible
 
 
 def summary_tables(summary: Summary) -> RenderableType:
@@ -116,6 +116,8 @@ def _notes(summary: Summary) -> RenderableType:
     if summary.stability is not None:
         lines.append(f"stability: {summary.stability.sentence}")
     lines += _reach(summary)
+    if summary.heads is not None:
+        lines.append(_written_by_heads(summary.heads))
     if checks.conservation_max is not None and checks.conservation_median is not None:
         lines.append(
             f"rows sum to their targets' own values within {checks.conservation_max:.1e} "
@@ -134,6 +136,14 @@ def _notes(summary: Summary) -> RenderableType:
     failures = [Text(failure, style="bold red") for failure in summary.failures]
     tested = [] if summary.report is None else ["", report_table(summary.report)]
     return Group(*(Text(line) for line in lines), *tested, *failures)
+
+
+def _written_by_heads(found: WrittenByHeads) -> str:
+    named = (f"{layer}.{head} {part:+.2f}" for layer, head, part in found.strongest)
+    return (
+        f"attention heads write {found.total:+.2f} of {quoted(found.target)} at its position: "
+        f"{', '.join(named)}, …"
+    )
 
 
 def _reach(summary: Summary) -> list[str]:
