@@ -93,6 +93,13 @@ def build(name: str, folder: Path) -> None:
     train_transcoders(subject, name, SETTINGS[name], folder / "transcoders")
 
 
+def trained_transcoders(name: str, settings: TrainSettings, folder: Path) -> Path:
+    """A folder with a model's transcoders, which are trained unless they are there."""
+    if not (folder / "features" / "index.json.gz").is_file():
+        train_transcoders(read_subject(name), name, settings, folder)
+    return folder
+
+
 def train_transcoders(subject: Subject, name: str, settings: TrainSettings, folder: Path) -> None:
     """Transcoders of a model on what it was trained on, with their feature files."""
     documents = [document(subject, question) for question in training_questions()]

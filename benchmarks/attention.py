@@ -20,7 +20,6 @@ from faithfulness import parser, show
 from speed import conditions, matrix_product_rate
 
 import graphs
-from circuits.attention.components import Components
 from circuits.attention.entries import attention_entries
 from circuits.attention.head_paths import head_paths
 from circuits.attention.heads import heads
@@ -72,7 +71,6 @@ def row(name: str, text: str) -> str:
     graph = trace(prompt, subject, source)
     small = pruned(graph)
     experiment = prepare(small, subject, source)
-    components = Components(experiment.local)
     entries = attention_entries(experiment, int(small.target_rows()[0]))
     layer, head, query, key = (
         int(column[0]) for column in (entries.layer, entries.head, entries.query, entries.key)
@@ -80,7 +78,7 @@ def row(name: str, text: str) -> str:
     found = heads(experiment)
     edge = int(np.abs(found.parts).sum((1, 2)).argmax())
     ends = int(found.source[edge]), int(found.target[edge])
-    place = (components, layer, head, query, key)
+    place = (experiment, layer, head, query, key)
     seconds = [
         least(lambda: trace(prompt, subject, source), 2),
         least(lambda: heads(experiment)),
@@ -91,7 +89,7 @@ def row(name: str, text: str) -> str:
     ]
     cells = [name, len(prompt), len(small), f"{small.weights.nnz:,}", f"{found.miss:.1e}"]
     cells += [f"{one:.3f}" for one in seconds]
-    return f"| {' | '.join(map(str, [*cells, len(components.nodes(layer))]))} |"
+    return f"| {' | '.join(map(str, [*cells, len(attention_score(*place).nodes)]))} |"
 
 
 def pairs(count: int, width: int = 256) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from atlas import SETTINGS, train_transcoders
+from atlas import SETTINGS, trained_transcoders
 from faithfulness import parser, show
 
 import graphs
@@ -120,10 +120,8 @@ def dictionaries(name: str, arguments: argparse.Namespace) -> dict[str, Path]:
     kinds = [Kind.PER_LAYER, Kind.SKIP, *([Kind.CROSS_LAYER] if arguments.all else [])]
     found: dict[str, Path] = {}
     for kind in kinds:
-        folder = arguments.dictionaries / name / kind
-        if not (folder / "features" / "index.json.gz").is_file():
-            settings = replace(SETTINGS[name], kind=kind, steps=arguments.steps)
-            train_transcoders(read_subject(name), name, settings, folder)
+        settings = replace(SETTINGS[name], kind=kind, steps=arguments.steps)
+        folder = trained_transcoders(name, settings, arguments.dictionaries / name / kind)
         found[f"{kind}, {arguments.steps} steps"] = folder
     return found | {SHIPPED: atlas_transcoders(name)}
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from atlas import SETTINGS, train_transcoders
+from atlas import SETTINGS, trained_transcoders
 from faithfulness import parser, show
 
 import graphs
@@ -37,10 +37,8 @@ def traced(name: str, l0: float, arguments: argparse.Namespace) -> list[Attribut
     """Graphs of all prompts with the transcoders of one L0, which are trained if missing."""
     subject = read_subject(name)
     folder = arguments.dictionaries / name / f"{Kind.PER_LAYER}-{l0:g}"
-    if not (folder / "features" / "index.json.gz").is_file():
-        settings = replace(SETTINGS[name], kind=Kind.PER_LAYER, steps=arguments.steps, l0=l0)
-        train_transcoders(subject, name, settings, folder)
-    source = read_transcoders(str(folder))
+    settings = replace(SETTINGS[name], kind=Kind.PER_LAYER, steps=arguments.steps, l0=l0)
+    source = read_transcoders(str(trained_transcoders(name, settings, folder)))
     asked = known_circuits()[: arguments.prompts]
     return [trace(one.prompt, subject, source) for one in asked]
 

@@ -1,8 +1,7 @@
 """Circuit tracing: a model and a prompt become an attribution graph."""
 
 from .atlas.known import KnownCircuit, flow_through_middle, known_circuits
-from .attention.component_labels import component_labels
-from .attention.components import Components
+from .attention.component_descriptions import component_descriptions
 from .attention.entries import attention_entries
 from .attention.head_paths import head_paths
 from .attention.heads import heads
@@ -78,7 +77,6 @@ __all__ = [
     "AuditSettings",
     "AutoencoderSet",
     "CheckSettings",
-    "Components",
     "Continuations",
     "DamagedWeights",
     "DataTypeError",
@@ -134,7 +132,7 @@ __all__ = [
     "check",
     "chosen_corpus",
     "chosen_run",
-    "component_labels",
+    "component_descriptions",
     "continued",
     "effects",
     "estimate_trace",

@@ -17,14 +17,16 @@ import viz
 from graphs.attention.edge_heads import EdgeHeads
 from graphs.attention.entries import AttentionEntries
 from graphs.attention.head_paths import HeadPaths
-from graphs.attention.places import head_named, position_named
+from graphs.attention.places import edges_named, head_named, position_named
 from graphs.attention.scores import AttentionScore, ScorePairs
 from headwater.graph import Graph
 from headwater.printed import Printed, printed
 from viz.text.attended import NAMED, strongest_components
+from viz.text.words import feature_label
 
 EDGES, ENTRIES, PATHS, COMPONENTS, PAIRS = 20, 10, 10, 8, 10  # that are shown
 MOST_LABELLED = 50  # components of each side
+MOST_EDGES = 1_000_000  # that are taken apart by head
 
 
 @dataclass(frozen=True, repr=False)
@@ -136,6 +138,16 @@ def asked(graph: Graph, head: str, query: str, key: str, rivals: Sequence[str] =
     return Asked(layer, number, at, seen, others)
 
 
+def edges_asked(graph: Graph, edge: str | None) -> Int[ndarray, " edge"] | None:
+    """The edges of a name; None: all.  Raises SelectionError as `edges_named`, and for too many."""
+    if graph.weights.nnz > MOST_EDGES:
+        raise graphs.SelectionError(
+            f"The graph has {graph.weights.nnz:,} edges: prune it first, with `headwater prune` or "
+            "graph.prune()."
+        )
+    return None if edge is None else edges_named(graph, edge, graph.annotations)
+
+
 def heads_in(
     experiment: circuits.Experiment, graph: Graph, edges: Int[ndarray, " edge"] | None = None
 ) -> Heads:
@@ -160,13 +172,11 @@ def scores_in(experiment: circuits.Experiment, graph: Graph, score: Asked) -> Sc
         raise graphs.SelectionError(
             f"There is no head {head}: layer {layer} has {n_heads} heads, numbered from 0."
         )
-    components = circuits.Components(experiment.local)
-    found = circuits.attention_score(components, layer, head, query, key, rivals or None)
-    pairs = circuits.score_pairs(components, layer, head, query, key, PAIRS)
+    found = circuits.attention_score(experiment, layer, head, query, key, rivals or None)
+    pairs = circuits.score_pairs(experiment, layer, head, query, key, PAIRS)
     rows = {*pairs.query.tolist(), *pairs.key.tolist()} - {-1}
-    for side in ("at_query", "at_keys"):
-        rows |= {*strongest_components(found, side, MOST_LABELLED)}
-    labels = circuits.component_labels(components, experiment, sorted(rows))
+    rows |= _strongest(found, MOST_LABELLED)
+    labels = _labels(experiment, rows)
     return Scores(**vars(found), graph=graph, pairs=pairs, labels=labels)
 
 
@@ -180,16 +190,21 @@ def reasons_in(
     paths = circuits.head_paths(experiment, source, target, max(PATHS, 4 * most))
     key, query = int(graph.nodes.pos[source]), int(graph.nodes.pos[target])
     alone = [path for path in paths.paths if len(path.heads) == 1][:most] if key >= 0 else []
-    components = circuits.Components(experiment.local)
     reasons = tuple(
-        Reason(path.weight, circuits.attention_score(components, *path.heads[0], query, key))
+        Reason(path.weight, circuits.attention_score(experiment, *path.heads[0], query, key))
         for path in alone
     )
-    rows = {
-        at
-        for one in reasons
-        for side in ("at_query", "at_keys")
-        for at in strongest_components(one.score, side, NAMED)
-    }
-    labels = circuits.component_labels(components, experiment, sorted(rows))
-    return Reasons(graph, source, target, paths, reasons, labels)
+    rows = {at for one in reasons for at in _strongest(one.score, NAMED)}
+    return Reasons(graph, source, target, paths, reasons, _labels(experiment, rows))
+
+
+def _strongest(score: AttentionScore, count: int) -> set[int]:
+    """The components that matter most on either side."""
+    sides = ("at_query", "at_keys")
+    return {at for side in sides for at in strongest_components(score, side, count)}
+
+
+def _labels(experiment: circuits.Experiment, rows: set[int]) -> dict[int, str]:
+    """Labels of the features among these components."""
+    found = circuits.component_descriptions(experiment, sorted(rows))
+    return {at: feature_label(one.label, one.promoted_at_own_layer) for at, one in found.items()}

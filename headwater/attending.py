@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import graphs
-from graphs.attention.places import edges_named
-from headwater.attended import Heads, Scores, asked, heads_in, scores_in
+from headwater.attended import Heads, Scores, asked, edges_asked, heads_in, scores_in
 from headwater.errors import ArgumentError
 from headwater.graph import as_graph
 from headwater.intervening import experiment_of
@@ -32,10 +31,11 @@ def heads(
     strongest takes.
     model, transcoders: as in `intervene`.
 
-    Raises SelectionError for names of no node or edge, and as `intervene`.
+    Raises SelectionError for names of no node or edge and for graphs of millions of edges, and as
+    `intervene`.
     """
     taken = as_graph(graph)
-    edges = None if edge is None else edges_named(taken, edge, taken.annotations)
+    edges = edges_asked(taken, edge)
     return heads_in(experiment_of(taken, model, transcoders, device), taken, edges)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import headwater as hw
-import headwater.cli.attention as command
+import headwater.attended
 from circuits.attention.entries import attention_entries
 from circuits.interventions.from_graph import experiment_on
 from graphs import SelectionError
@@ -178,7 +178,7 @@ def test_names_of_heads_places_and_edges(pruned: Path):
 def test_a_whole_graph_of_millions_of_edges_is_refused(
     pruned: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(command, "MOST_EDGES", 10)
+    monkeypatch.setattr(headwater.attended, "MOST_EDGES", 10)
     assert_refused(run("attention", "heads", pruned), "prune it first")
 
 

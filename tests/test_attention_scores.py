@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from circuits.attention.components import Components
 from circuits.attention.meetings import LayerMeeting
 from circuits.attention.scores import attention_score, score_pairs
 from circuits.attention.strongest_pairs import strongest_pairs
@@ -24,15 +23,11 @@ LAYERS, QUERY = range(3), 5
 PLACES = ((0, 0, 3), (1, 3, 0), (1, 1, 5), (2, 2, 3))  # layer, head, key
 
 
-def components_of(subject: Subject, kind: str = "per layer") -> Components:
-    return Components(whole_experiment(subject, kind).local)
-
-
 @pytest.mark.parametrize("kind", SOURCES)
 def test_parts_of_scores_add_up_on_both_sides(subject: Subject, kind: str):
-    components = components_of(subject, kind)
+    experiment = whole_experiment(subject, kind)
     for layer, head, key in PLACES:
-        found = attention_score(components, layer, head, QUERY, key)
+        found = attention_score(experiment, layer, head, QUERY, key)
         assert found.score.miss < 1e-9
         assert found.odds is not None
         assert found.odds.miss < 1e-9
@@ -40,10 +35,10 @@ def test_parts_of_scores_add_up_on_both_sides(subject: Subject, kind: str):
 
 def test_scores_are_those_of_the_model(subject: Subject):
     """Patterns, which the model itself has computed, follow from them."""
-    components = components_of(subject)
+    experiment = whole_experiment(subject, "per layer")
     for layer, head, key in PLACES:
-        pattern = components.local.recording.blocks[layer].pattern[head, QUERY].numpy()
-        found = attention_score(components, layer, head, QUERY, key)
+        pattern = experiment.local.recording.blocks[layer].pattern[head, QUERY].numpy()
+        found = attention_score(experiment, layer, head, QUERY, key)
         np.testing.assert_allclose(found.attention, pattern, **EXACT)
         assert found.odds is not None
         if found.log_odds is None:  # out of the window
@@ -69,10 +64,11 @@ def test_patterns_are_those_of_a_plain_pass(subject: Subject):
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_pairs_add_up_to_the_score(subject: Subject, kind: str):
-    components = components_of(subject, kind)
+    experiment = whole_experiment(subject, kind)
     for layer in LAYERS:
-        found = score_pairs(components, layer, 1, QUERY, 3, count=10**6)
-        score = attention_score(components, layer, 1, QUERY, 3).score
+        found = score_pairs(experiment, layer, 1, QUERY, 3, count=10**6)
+        taken = attention_score(experiment, layer, 1, QUERY, 3)
+        score, nodes = taken.score, taken.nodes
         np.testing.assert_allclose(found.value, score.value, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(found.weight.sum(), score.value, rtol=1e-7, atol=1e-11)
         assert found.share == pytest.approx(1)
@@ -80,7 +76,6 @@ def test_pairs_add_up_to_the_score(subject: Subject, kind: str):
         squares = (found.singular_values**2).sum()
         np.testing.assert_allclose(squares, (found.weight**2).sum(), rtol=1e-8)
         # A component's pairs add up to its part of the score.
-        nodes = components.nodes(layer)
         for component in np.flatnonzero(nodes.is_kind(NodeKind.TOKEN))[1:].tolist():
             own = found.weight[found.query == component].sum()
             np.testing.assert_allclose(own, score.at_query.weight[component], atol=1e-12)
@@ -91,9 +86,9 @@ def test_pairs_add_up_to_the_score(subject: Subject, kind: str):
 def test_with_norms_running_parts_are_the_slope_of_the_log_odds(subject: Subject):
     """Finite differences through the model's own softmax: residuals change in front of a layer."""
     frozen, prompt, layer, head, query, key = subject.frozen, tiny_prompt(), 1, 2, 5, 3
-    components = components_of(subject)
-    recording = components.local.recording
-    found = attention_score(components, layer, head, query, key)
+    experiment = whole_experiment(subject, "per layer")
+    recording = experiment.local.recording
+    found = attention_score(experiment, layer, head, query, key)
     assert found.odds is not None
     meeting = LayerMeeting(frozen, recording, layer)
     capped = meeting.recorded.softcap
@@ -132,17 +127,17 @@ def test_with_norms_running_parts_are_the_slope_of_the_log_odds(subject: Subject
 
 def test_what_every_key_shares_is_no_reason():
     """With norms running, scores do not depend on the residual's size: the parts cancel."""
-    components = components_of(cached_subject("gemma-3"))
+    experiment = whole_experiment(cached_subject("gemma-3"), "per layer")
     for layer in (1, 2):
-        found = attention_score(components, layer, 1, QUERY, 3)
+        found = attention_score(experiment, layer, 1, QUERY, 3)
         for side in (found.score.at_query, found.score.at_keys):
             assert abs(side.running.sum()) < 1e-9 * np.abs(side.running).sum()
             assert abs(side.weight.sum()) > 1e-4 * np.abs(side.weight).sum()
 
 
 def test_competitors_can_be_chosen(gemma: Subject):
-    components = components_of(gemma)
-    found = attention_score(components, 1, 0, QUERY, 3, rivals=[4])
+    experiment = whole_experiment(gemma, "per layer")
+    found = attention_score(experiment, 1, 0, QUERY, 3, rivals=[4])
     assert found.odds is not None
     assert found.odds.value == pytest.approx(found.scores[3] - found.scores[4])
     assert found.entropy == 0
@@ -150,7 +145,7 @@ def test_competitors_can_be_chosen(gemma: Subject):
 
 
 def test_where_nothing_competes_there_are_no_odds(gemma: Subject):
-    found = attention_score(components_of(gemma), 1, 0, query=1, key=1)
+    found = attention_score(whole_experiment(gemma, "per layer"), 1, 0, query=1, key=1)
     assert found.odds is None
     assert found.log_odds is None
     assert found.score.miss < 1e-9
@@ -177,16 +172,16 @@ def test_the_strongest_pairs_are_those_of_all_products(monkeypatch: pytest.Monke
 
 def test_a_layer_that_is_read_through_no_norm_has_no_running_one():
     """OLMo 2 norms what attention writes, and queries and keys."""
-    components = components_of(cached_subject("olmo-2"))
-    local = components.local
+    experiment = whole_experiment(cached_subject("olmo-2"), "per layer")
+    local = experiment.local
     assert local.frozen.blocks[1].attention_norm.eps is None
-    found = attention_score(components, 1, 1, QUERY, 3)
+    found = attention_score(experiment, 1, 1, QUERY, 3)
     assert found.score.miss < 1e-9
     assert np.abs(found.score.at_query.running - found.score.at_query.weight).max() > 1e-6
 
 
 def test_recorded_tensors_are_left_as_they_are(gemma: Subject):
-    local = components_of(gemma).local
+    local = whole_experiment(gemma, "per layer").local
     given = local.recording.blocks[1].attention_given
     before = {name: repr(value) for name, value in given.items()}
     LayerMeeting(local.frozen, local.recording, 1).at_query(0, 5, np.ones(6))

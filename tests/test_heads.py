@@ -18,7 +18,6 @@ from circuits.attention.head_paths import head_paths
 from circuits.attention.heads import heads
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.plain import plain_rows
-from circuits.attribution.sources import build_sources
 from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
 from circuits.features.active import FeatureSource
 from circuits.features.neurons import Neurons
@@ -91,11 +90,10 @@ def test_what_crosses_a_head_first_is_what_is_lost_without_it(name: str):
     """With no attention below, a row loses just that; biases of values are in the bias itself."""
     experiment = whole_experiment(cached_subject(name), "cross-layer, skips to all layers")
     found, local, graph = heads(experiment), experiment.local, experiment.graph
-    sources = build_sources(local, 0)
     targets = np.unique(found.target)
     covectors, _ = covectors_of(experiment, targets)
     row = np.searchsorted(targets, found.target)
-    column = columns_of(experiment, sources)[found.source]
+    column = columns_of(experiment)[found.source]
     own = ~graph.nodes.is_kind(NodeKind.BIAS)[found.source]
 
     @cache

@@ -12,22 +12,19 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.attribution.local_replacement import LocalReplacement
-from circuits.attribution.sources import build_sources
 from circuits.attribution.sweep import ForwardPrefix, block_positions, blocks_of, sweep_block
+from circuits.interventions.experiment import Experiment
 from circuits.machine import each_block, workers_for
 from circuits.model.frozen import Covectors
-from circuits.recording.attention import Attention
 from graphs.core.nodes import NodeTable
 
 
 class Components:
     """All that is added to the residual on one prompt, at any position."""
 
-    def __init__(self, local: LocalReplacement) -> None:
-        self.local = local
-        self.sources = build_sources(local, 0)
-        self.attention = Attention(local.frozen, local.recording, 0)
+    def __init__(self, experiment: Experiment) -> None:
+        self.frozen = experiment.local.frozen
+        self.sources, self.attention = experiment.sources, experiment.attention
 
     def nodes(self, layer: int) -> NodeTable:
         """Those below a layer's attention, in the order of columns."""
@@ -64,8 +61,7 @@ class Components:
         return torch.cat([*each_block(work, blocks, covector.device)])
 
     def _sweep(self, targets: Covectors, spread: Tensor | None) -> Tensor:
-        frozen = self.local.frozen
-        parts = (frozen, self.attention, self.sources, ForwardPrefix())
+        parts = (self.frozen, self.attention, self.sources, ForwardPrefix())
         return sweep_block(*parts, targets, spread=spread)
 
 

@@ -8,12 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.attention.graph_rows import covectors_of
-from circuits.attribution.local_replacement import LocalReplacement
-from circuits.attribution.sources import build_sources
-from circuits.attribution.sweep import ForwardPrefix, sweep_block
+from circuits.attribution.sweep import Crossing, ForwardPrefix, sweep_block
 from circuits.interventions.experiment import Experiment
 from circuits.machine import exactly, in_float64
-from circuits.recording.attention import Attention
+from circuits.recording.attention import value_bias
 from circuits.recording.record import entering_attention
 from graphs.attention.entries import AttentionEntries
 
@@ -22,11 +20,10 @@ def attention_entries(experiment: Experiment, target: int, most: int = 20) -> At
     """The entries that carry most into a node of the graph, a target or a feature."""
     local = experiment.local
     with exactly():
-        sources = build_sources(local, 0)
         covectors, _ = covectors_of(experiment, np.array([target]))
-        attention = Attention(local.frozen, local.recording, 0)
-        flows = _Flows(local, attention, most)
-        sweep_block(local.frozen, attention, sources, ForwardPrefix(), covectors, flows)
+        flows = _Flows(experiment, most)
+        parts = experiment.attention, experiment.sources, ForwardPrefix()
+        sweep_block(local.frozen, *parts, covectors, flows)
         layer, head, query, key = (column.cpu().numpy() for column in flows.places)
         found = in_float64(flows.flow).numpy()
         patterns = {
@@ -47,43 +44,36 @@ def attention_entries(experiment: Experiment, target: int, most: int = 20) -> At
     )
 
 
-class _Flows:
+class _Flows(Crossing):
     """The largest flows into one target, read off its covector above each attention."""
 
-    def __init__(self, local: LocalReplacement, attention: Attention, most: int) -> None:
-        self.local, self.attention, self.most = local, attention, most
-        self.flow = local.recording.tokens.new_zeros(0)
+    def __init__(self, experiment: Experiment, most: int) -> None:
+        self.local, self.attention, self.most = experiment.local, experiment.attention, most
+        self.flow = self.local.recording.tokens.new_zeros(0)
         self.places = torch.zeros(4, 0, dtype=torch.int64, device=self.flow.device)
         self.passing: dict[int, float] = {}
 
     def above(self, layer: int, covector: Float[Tensor, "1 some_pos d_model"]) -> None:
-        """As `circuits.attribution.sweep.Crossing`."""
-        block, recorded = self.local.frozen.blocks[layer], self.local.recording.blocks[layer]
-        entering = entering_attention(self.local.frozen, self.local.recording, layer)
-        values = entering @ block.value.T
-        values = values + block.value_constant * recorded.attention_denominator[:, None]
+        """As `Crossing`."""
+        frozen, recording = self.local.frozen, self.local.recording
+        block, recorded = frozen.blocks[layer], recording.blocks[layer]
+        n_pos = covector.shape[1]
+        entering = entering_attention(frozen, recording, layer)
+        values = (entering @ block.value.T + value_bias(block, recorded))[:n_pos]
         values = values.unflatten(1, (block.n_kv_heads, -1))
-        n_pos, heads, self.passing[layer] = covector.shape[1], 0, 0.0
-        for kv_head, mixing in enumerate(self.attention.mixing[layer]):
-            at_queries = self.attention.output[layer][kv_head].product(covector[0])
-            at_queries = at_queries.view(n_pos, -1, self.attention.d_head)
-            products = torch.einsum("qgd,kd->kqg", at_queries, values[:n_pos, kv_head])
-            flow = products * mixing.view(len(mixing), len(mixing), -1)[:n_pos, :n_pos]
-            self.passing[layer] += float(flow.sum())
-            self._keep(layer, heads, flow)
-            heads += flow.shape[2]
+        heads = self.attention.above_heads(layer, covector)[:, 0]
+        products = torch.einsum("vqgd,kvd->vgqk", heads, values)
+        mixing = self.attention.mixing_of(layer, n_pos).permute(0, 3, 2, 1)
+        flow = (products * mixing).flatten(0, 1)
+        self.passing[layer] = float(flow.sum())
+        self._keep(layer, flow)
 
-    def below(self, layer: int, covector: Float[Tensor, "1 some_pos d_model"]) -> None:
-        """As `circuits.attribution.sweep.Crossing`."""
-
-    def _keep(self, layer: int, first: int, flow: Float[Tensor, "key query head"]) -> None:
-        """Keep the largest so far, and those of some heads of a layer."""
+    def _keep(self, layer: int, flow: Float[Tensor, "head query key"]) -> None:
+        """Keep the largest of this layer and those before."""
         top = flow.flatten().abs().topk(min(self.most, flow.numel())).indices
-        key, query, head = torch.unravel_index(top, flow.shape)
-        places = torch.stack([torch.full_like(key, layer), head + first, query, key])
-        flows, places = (
-            torch.cat([self.flow, flow.flatten()[top]]),
-            torch.cat([self.places, places], 1),
-        )
+        head, query, key = torch.unravel_index(top, flow.shape)
+        here = torch.stack([torch.full_like(key, layer), head, query, key])
+        flows = torch.cat([self.flow, flow.flatten()[top]])
+        places = torch.cat([self.places, here], 1)
         best = flows.abs().topk(min(self.most, len(flows))).indices
         self.flow, self.places = flows[best], places[:, best]

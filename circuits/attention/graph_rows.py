@@ -8,15 +8,15 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.attribution.sources import Sources
 from circuits.interventions.experiment import Experiment
 from circuits.machine import on_device
 from circuits.model.frozen import Covectors
 from graphs.core.nodes import NodeKind
 
 
-def columns_of(experiment: Experiment, sources: Sources) -> Int[ndarray, " node"]:
+def columns_of(experiment: Experiment) -> Int[ndarray, " node"]:
     """The column of each node of the graph among the sources; -1 for targets."""
+    sources = experiment.sources
     nodes, prompt = experiment.graph.nodes, experiment.local.recording.prompt
     first, after = np.array(sources.first_column), len(prompt) - prompt.n_prefix
     error = nodes.is_kind(NodeKind.ERROR)
@@ -41,12 +41,7 @@ def covectors_of(
     rows = rows[order]
     behind = np.searchsorted(graph.target_rows(), nodes[len(rows) :])
     parts = [
-        Covectors(
-            layer=features.on_host.layer[rows],
-            pos=features.on_host.pos[rows],
-            covector=features.encoder(rows),
-            weight=np.zeros(len(rows)),
-        ),
+        features.covectors(rows),
         targets.covectors.take(behind),
     ]
     constants = (

@@ -24,14 +24,11 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.attention.graph_rows import columns_of, covectors_of
-from circuits.attention.stationary import Slots, Stage, onward, stages, values_of
-from circuits.attribution.local_replacement import LocalReplacement
-from circuits.attribution.sources import Sources, build_sources
-from circuits.attribution.sweep import ForwardPrefix, sweep_block
+from circuits.attention.stationary import Slots, Stage, onward, reads_before, stages, values_of
+from circuits.attribution.sweep import Crossing, ForwardPrefix, sweep_block
 from circuits.interventions.experiment import Experiment
 from circuits.machine import exactly, in_float64
 from circuits.model.frozen import Covectors
-from circuits.recording.attention import Attention
 from graphs.attention.head_paths import HeadPath, HeadPaths
 
 MOST_SPLIT = 4  # sums per path that is listed
@@ -47,15 +44,14 @@ class _Component(NamedTuple):
 
 def head_paths(experiment: Experiment, source: int, target: int, most: int = 10) -> HeadPaths:
     """The strongest paths of the edge between two nodes, rows of the graph."""
-    local = experiment.local
+    local, sources = experiment.local, experiment.sources
     with exactly():
-        sources = build_sources(local, 0)
-        column = columns_of(experiment, sources)[[source]]
+        column = columns_of(experiment)[[source]]
         covectors, constant = covectors_of(experiment, np.array([target]))
         slots = Slots.of(sources, column)
-        paths = _Paths(local, sources, covectors)
+        paths = _Paths(experiment, covectors)
         through = np.zeros(paths.shape)
-        for layer, stage in enumerate(stages(local, sources, slots, paths.attention)):
+        for layer, stage in enumerate(stages(local, sources, slots, experiment.attention)):
             if layer < len(through):
                 values = values_of(local, sources, slots, layer, stage.before)
                 through[layer] = paths.parts(layer, values[..., 0])
@@ -66,31 +62,24 @@ def head_paths(experiment: Experiment, source: int, target: int, most: int = 10)
     return HeadPaths(weight=weight, paths=tuple(found), rest=rest, through=through)
 
 
-class _Paths:
+class _Paths(Crossing):
     """The paths into one target."""
 
-    def __init__(self, local: LocalReplacement, sources: Sources, target: Covectors) -> None:
-        self.local, self.sources, self.target = local, sources, target
-        self.attention = Attention(local.frozen, local.recording, 0)
-        blocks = local.frozen.blocks
-        self.shape = len(blocks), max(block.n_heads for block in blocks)
+    def __init__(self, experiment: Experiment, target: Covectors) -> None:
+        self.local, self.sources = experiment.local, experiment.sources
+        self.target, self.attention = target, experiment.attention
+        frozen = self.local.frozen
+        self.shape = frozen.n_layers, max(block.n_heads for block in frozen.blocks)
+        self.reads_before = bool(reads_before(frozen, target)[0])
         # Per layer covectors on the values of its heads; none above what the target reads.
         self.at_values: dict[int, Float[Tensor, "head key d_head"]] = {}
-        sweep_block(local.frozen, self.attention, sources, ForwardPrefix(), target, self)
+        sweep_block(frozen, self.attention, self.sources, ForwardPrefix(), target, self)
 
     def above(self, layer: int, covector: Float[Tensor, "1 some_pos d_model"]) -> None:
-        """As `circuits.attribution.sweep.Crossing`."""
-        n_pos = covector.shape[1]
-        found: list[Tensor] = []
-        for kv_head in range(len(self.attention.mixing[layer])):
-            mixing = self._mixing(layer, kv_head)[:n_pos, :n_pos]
-            heads = self.attention.output[layer][kv_head].product(covector[0])
-            heads = heads.view(n_pos, -1, self.attention.d_head)
-            found.append(torch.einsum("kqg,qgd->gkd", mixing, heads))
-        self.at_values[layer] = torch.cat(found)
-
-    def below(self, layer: int, covector: Float[Tensor, "1 some_pos d_model"]) -> None:
-        """As `circuits.attribution.sweep.Crossing`."""
+        """As `Crossing`."""
+        mixing = self.attention.mixing_of(layer, covector.shape[1])
+        heads = self.attention.above_heads(layer, covector)[:, 0]
+        self.at_values[layer] = torch.einsum("vkqg,vqgd->vgkd", mixing, heads).flatten(0, 1)
 
     def parts(
         self, layer: int, values: Float[Tensor, "kv_head pos d_head"]
@@ -135,25 +124,18 @@ class _Paths:
 
     def _read(self, layer: int, stage: Stage) -> float:
         """What the target reads of a component there."""
-        target, frozen = self.target, self.local.frozen
-        if layer != target.layer[0]:
+        if layer != self.target.layer[0]:
             return 0.0
-        entering = target.entering is not None and bool(target.entering[0])
-        parallel = frozen.parallel and layer < frozen.n_layers
-        residual = stage.before if entering or parallel else stage.behind
-        return float(residual[0, int(target.pos[0])] @ target.covector[0])
+        residual = stage.before if self.reads_before else stage.behind
+        return float(residual[0, int(self.target.pos[0])] @ self.target.covector[0])
 
     def _added(
         self, head: tuple[int, int], values: Float[Tensor, "key d_head"]
     ) -> Float[Tensor, "1 pos d_model"]:
         """What a head adds, given the values at its keys."""
         layer, number = head
-        output = self.attention.output[layer]
-        d_head = values.shape[1]
-        kv_head, member = divmod(number, output[0].matrix.shape[1] // d_head)
-        own = output[kv_head].matrix[:, member * d_head : (member + 1) * d_head]
-        return (self._mixing(layer, kv_head)[:, :, member].T @ values @ own.T)[None]
-
-    def _mixing(self, layer: int, kv_head: int) -> Float[Tensor, "key query group"]:
-        mixing = self.attention.mixing[layer][kv_head]
-        return mixing.view(len(mixing), len(mixing), -1)
+        block = self.local.frozen.blocks[layer]
+        kv_head, member = divmod(number, block.n_heads // block.n_kv_heads)
+        mixing = self.attention.mixing_of(layer, len(values))[kv_head, :, :, member]
+        own = block.output[:, number * block.d_head : (number + 1) * block.d_head]
+        return (mixing.T @ values @ own.T)[None]

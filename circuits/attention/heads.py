@@ -20,10 +20,10 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.attention.graph_rows import columns_of, covectors_of
-from circuits.attention.stationary import Slots, stages, values_of
+from circuits.attention.stationary import Slots, reads_before, stages, values_of
 from circuits.attribution.local_replacement import LocalReplacement
-from circuits.attribution.sources import Sources, build_sources
-from circuits.attribution.sweep import ForwardPrefix, blocks_of, sweep_block
+from circuits.attribution.sources import Sources
+from circuits.attribution.sweep import Crossing, ForwardPrefix, blocks_of, sweep_block
 from circuits.interventions.experiment import Experiment
 from circuits.machine import each_block, exact, exactly, in_float64, on_device, workers_for
 from circuits.model.frozen import Covectors
@@ -44,11 +44,10 @@ def heads(experiment: Experiment) -> EdgeHeads:
     """The heads of all edges of a graph."""
     graph, local = experiment.graph, experiment.local
     with exactly():
-        sources = build_sources(local, 0)
-        attention = Attention(local.frozen, local.recording, 0)
+        sources, attention = experiment.sources, experiment.attention
         target, source = edge_targets(graph.weights), graph.weights.indices.astype(np.int64)
         nodes, row = np.unique(target, return_inverse=True)
-        column = columns_of(experiment, sources)
+        column = columns_of(experiment)
         chosen, place = np.unique(column[source], return_inverse=True)
         covectors, constant = covectors_of(experiment, nodes)
         carried = _carried(local, sources, Slots.of(sources, chosen), covectors)
@@ -81,9 +80,7 @@ def _carried(
 ) -> _Carried:
     frozen, values = local.frozen, list[Tensor]()
     bypass = covectors.covector.new_zeros(len(covectors.pos), slots.n_slots)
-    entering = covectors.level < 2 * covectors.layer
-    if frozen.parallel:  # attention and MLP read the same residual
-        entering = covectors.layer < frozen.n_layers
+    entering = reads_before(frozen, covectors)
     for layer, stage in enumerate(stages(local, sources, slots)):
         for residual, before in ((stage.before, True), (stage.behind, False)):
             here = np.flatnonzero((covectors.layer == layer) & (entering == before))
@@ -122,7 +119,7 @@ def _parts(
     return parts
 
 
-class _HeadParts:
+class _HeadParts(Crossing):
     """The parts of a block's edges, read off the covectors above each attention."""
 
     def __init__(
@@ -142,29 +139,21 @@ class _HeadParts:
         self.parts = values[0].new_zeros(len(edges.row), *shape)
 
     def above(self, layer: int, covector: Float[Tensor, "active some_pos d_model"]) -> None:
-        """As `circuits.attribution.sweep.Crossing`."""
-        n_active, n_pos, d_model = covector.shape
+        """As `Crossing`."""
+        n_active, n_pos, _ = covector.shape
         end = int(np.searchsorted(self.rows, n_active))
         row, slot, pos, place = (
             column[:end] for column in (self.row, self.slot, self.pos, self.place)
         )
-        head = 0
-        for mixing, output, values in zip(
-            self.attention.mixing[layer],
-            self.attention.output[layer],
-            self.values[layer],
-            strict=True,
-        ):
-            above = output.product(covector.reshape(-1, d_model))
-            above = above.view(n_active, n_pos, -1, self.attention.d_head)
-            mixing = mixing.view(len(mixing), -1, above.shape[2])[:n_pos, :n_pos]
-            for member in range(above.shape[2]):
-                at_keys = mixing[:, :, member] @ above[:, :, member]  # (row, key, d_head)
-                read = torch.bmm(at_keys.transpose(0, 1), values[:n_pos])  # (key, row, slot)
+        mixing = self.attention.mixing_of(layer, n_pos)
+        above = self.attention.above_heads(layer, covector)
+        group = mixing.shape[3]
+        for kv_head, values in enumerate(self.values[layer]):
+            for member in range(group):
+                # (row, key, d_head), then (key, row, slot)
+                at_keys = mixing[kv_head, :, :, member] @ above[kv_head, :, :, member]
+                read = torch.bmm(at_keys.transpose(0, 1), values[:n_pos])
                 part = read[pos.clamp(0, n_pos - 1), row, slot]
                 part = torch.where(pos < 0, read.sum(0)[row, slot], part)
-                self.parts[place, layer, head] = torch.where(pos < n_pos, part, 0)
-                head += 1
-
-    def below(self, layer: int, covector: Float[Tensor, "active some_pos d_model"]) -> None:
-        """As `circuits.attribution.sweep.Crossing`."""
+                part = torch.where(pos < n_pos, part, 0)
+                self.parts[place, layer, kv_head * group + member] = part

@@ -21,13 +21,14 @@ from torch import Tensor
 from circuits.attention.components import Components
 from circuits.attention.meetings import Covector, LayerMeeting
 from circuits.attention.strongest_pairs import strongest_pairs
+from circuits.interventions.experiment import Experiment
 from circuits.machine import exactly, in_float64, on_device
 from circuits.recording.meeting import Meeting
-from graphs.attention.scores import AttentionScore, Parts, ScorePairs, Side
+from graphs.attention.scores import AttentionScore, Parts, ScorePairs, Side, is_context
 
 
 def attention_score(
-    components: Components,
+    experiment: Experiment,
     layer: int,
     head: int,
     query: int,
@@ -39,7 +40,7 @@ def attention_score(
     `rivals` are the positions that compete, by default all behind the prefix; each weighs as much
     as it is attended to.
     """
-    local = components.local
+    local, components = experiment.local, Components(experiment)
     meeting = LayerMeeting(local.frozen, local.recording, layer)
     recorded = meeting.recorded
     scores = in_float64(recorded.scores[0, head, query]).numpy()
@@ -111,13 +112,12 @@ def _sides(
 
 
 def score_pairs(
-    components: Components, layer: int, head: int, query: int, key: int, count: int = 20
+    experiment: Experiment, layer: int, head: int, query: int, key: int, count: int = 20
 ) -> ScorePairs:
     """The strongest pairs of a score; components of the prefix and biases count as one."""
-    local = components.local
+    local, components = experiment.local, Components(experiment)
     meeting = LayerMeeting(local.frozen, local.recording, layer)
-    nodes = components.nodes(layer)
-    context = nodes.pos < local.recording.prompt.n_prefix  # biases have no position
+    context = is_context(components.nodes(layer), local.recording.prompt.n_prefix)
     own = np.flatnonzero(~context)
     with exactly():
         left = _by_component(components, meeting, (layer, head), query, "query", context)

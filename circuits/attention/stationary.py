@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.sources import LayerSources, Sources
 from circuits.machine import on_device
-from circuits.recording.attention import Attention
+from circuits.model.frozen import Covectors, FrozenModel
+from circuits.recording.attention import Attention, output_bias, value_bias
 from graphs.core.brief import Brief
 
 
@@ -74,12 +75,12 @@ def stages(
     for layer, entering in enumerate(sources.layers):
         block, recorded = frozen.blocks[layer], local.recording.blocks[layer]
         before, bias = residual, slots.of_bias(entering.bias_column)
-        constant = block.output_constant / recorded.post_attention_denominator[:, None]
         behind = before.clone()
         if attention is not None:
             behind += attention.push_forward(layer, before)
-            constant = entering.attention_constant
         if bias is not None:
+            whole = attention is not None
+            constant = entering.attention_constant if whole else output_bias(block, recorded)
             behind[bias] += constant
         yield Stage(before, behind)
         read.append(before if frozen.parallel else behind)
@@ -88,6 +89,13 @@ def stages(
         if bias is not None:
             residual[bias] += entering.mlp_constant
     yield Stage(residual, residual)
+
+
+def reads_before(frozen: FrozenModel, targets: Covectors) -> Bool[ndarray, " row"]:
+    """Which targets read what enters their layer: before its attention, or beside it."""
+    if frozen.parallel:
+        return targets.layer < frozen.n_layers
+    return targets.level < 2 * targets.layer
 
 
 def onward(
@@ -128,7 +136,7 @@ def values_of(
     values = residual @ block.value.T
     bias = None if slots is None else slots.of_bias(sources.layers[layer].bias_column)
     if bias is not None:
-        values[bias] += block.value_constant * recorded.attention_denominator[:, None]
+        values[bias] += value_bias(block, recorded)
     return values.unflatten(2, (block.n_kv_heads, -1)).permute(2, 1, 3, 0).contiguous()
 
 

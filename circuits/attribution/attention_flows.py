@@ -18,11 +18,12 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.attribution.local_replacement import LocalReplacement
+from circuits.attribution.sweep import Crossing
 from circuits.machine import in_float64
 from circuits.recording.record import entering_attention
 
 
-class BlockFlows:
+class BlockFlows(Crossing):
     """The flows of the rows of one block, from the first swept position on."""
 
     def __init__(self, entering: list[Float[Tensor, "pos d_model"]], n_rows: int) -> None:
@@ -31,12 +32,12 @@ class BlockFlows:
         self.before = self.values[:0]  # what was above the attention that is crossed
 
     def above(self, layer: int, covector: Float[Tensor, "active some_pos d_model"]) -> None:
-        """As `circuits.attribution.sweep.Crossing`."""
+        """As `Crossing`."""
         del layer
         self.before = covector.clone()
 
     def below(self, layer: int, covector: Float[Tensor, "active some_pos d_model"]) -> None:
-        """As `circuits.attribution.sweep.Crossing`."""
+        """As `Crossing`."""
         added, n_pos = covector - self.before, covector.shape[1]
         flow = torch.einsum("rpd,pd->rp", added, self.entering[layer][:n_pos])
         self.values[: len(added), layer, :n_pos] = flow

@@ -158,14 +158,7 @@ def _head_totals(sweeper: Sweeper, rows: CollectedRows) -> _Totals:
     parts: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(chosen), ROWS_AT_ONCE):
         some = chosen[start : start + ROWS_AT_ONCE]
-        places = features.on_host
-        covectors = Covectors(
-            layer=places.layer[some],
-            pos=places.pos[some],
-            covector=features.encoder(some),
-            weight=np.zeros(len(some)),
-        )
-        parts.append(_in_place(sweeper, covectors))
+        parts.append(_in_place(sweeper, features.covectors(some)))
     parts.append(_in_place(sweeper, targets.covectors))
     behind = np.arange(len(targets.described)) + sources.first_column[-1]
     return _Totals(

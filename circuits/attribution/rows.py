@@ -225,15 +225,11 @@ class Sweeper:
     ) -> None:
         """Sweep these active features into `rows`."""
         features, chosen = self.local.features, np.sort(chosen)
-        covectors = Covectors(
-            layer=features.on_host.layer[chosen],
-            pos=features.on_host.pos[chosen],
-            covector=features.encoder(chosen),
-            weight=np.zeros(len(chosen)),
-        )
         row = on_device(chosen, features.layer.device)
         nodes = self.sources.feature_column[chosen]
-        targets = RowTargets(covectors, nodes, features.value[row], features.constant[row])
+        targets = RowTargets(
+            features.covectors(chosen), nodes, features.value[row], features.constant[row]
+        )
         self.add(targets, rows, on_swept)
 
     def add(self, targets: RowTargets, rows: CollectedRows, on_swept: OnSwept) -> None:

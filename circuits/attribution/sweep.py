@@ -33,7 +33,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -45,7 +44,7 @@ from circuits.attribution.sources import Sources
 from circuits.features.hook_points import read_at
 from circuits.machine import each_block, on_device
 from circuits.model.frozen import Covectors, FrozenModel
-from circuits.recording.attention import CACHE_POSITIONS, Attention, head_outputs
+from circuits.recording.attention import CACHE_POSITIONS, Attention, head_outputs, output_bias
 from circuits.recording.record import Recording, entering_attention
 
 BLOCK_POSITIONS = 12288  # targets × positions of a block, for which sources are read at once
@@ -87,17 +86,14 @@ class ForwardPrefix:
                 group.read(covector, rows)
 
 
-@runtime_checkable
-class Crossing(Protocol):
+class Crossing:
     """What looks at the covectors of a block on their way down."""
 
     def above(self, layer: int, covector: Float[Tensor, "active some_pos d_model"]) -> None:
         """Those of the first rows at the first positions, above a layer's attention."""
-        ...
 
     def below(self, layer: int, covector: Float[Tensor, "active some_pos d_model"]) -> None:
         """The same with what attention's transpose has added, which is all that has changed."""
-        ...
 
 
 def blocks_of(
@@ -238,8 +234,8 @@ def sweep_in_place(
             _add(through_mlp, covector)
         at_layer = bisect_right(levels, -2 * layer, key=lambda target: -target)
         joined = slice(above if frozen.parallel else at_layer)
-        constant = block.output_constant / recorded.post_attention_denominator[:, None]
-        rest[joined] += (covector[joined] * constant[pos[joined]]).sum(1)
+        bias = output_bias(block, recorded)
+        rest[joined] += (covector[joined] * bias[pos[joined]]).sum(1)
         outputs = head_outputs(block, recorded, entering_attention(frozen, recording, layer))
         heads[joined, layer] = read_at(outputs, targets.pos[joined], covector[joined]).T
         if frozen.parallel:

@@ -246,6 +246,15 @@ class ActiveFeatures(Brief):
         ends = np.searchsorted(rows, self.first)
         return self.rows.encoder(ends, on_device(rows, self.layer.device))
 
+    def covectors(self, rows: Int[ndarray, " row"]) -> Covectors:
+        """These features, whose rows ascend, as targets."""
+        return Covectors(
+            layer=self.on_host.layer[rows],
+            pos=self.on_host.pos[rows],
+            covector=self.encoder(rows),
+            weight=np.zeros(len(rows)),
+        )
+
     def places(self) -> list[tuple[int, int, int]]:
         """Layer, position and index of each feature."""
         found = self.on_host

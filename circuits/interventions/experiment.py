@@ -18,12 +18,14 @@ from circuits.attribution.local_replacement import (
     require_sound,
     written_at,
 )
+from circuits.attribution.sources import Sources, build_sources
 from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
 from circuits.interventions.origin import ExperimentError, require_dictionary, require_model
 from circuits.machine import exactly
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
+from circuits.recording.attention import Attention
 from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
@@ -41,6 +43,18 @@ class Experiment(Brief):
     source: FeatureSource
     local: LocalReplacement
     row: Int[ndarray, " node"]  # of each feature node among the active features; -1: no feature
+
+    @cached_property
+    def sources(self) -> Sources:
+        """All that is added to the residual, for sweeps of every position."""
+        with exactly():
+            return build_sources(self.local, 0)
+
+    @cached_property
+    def attention(self) -> Attention:
+        """Attention of every layer, for sweeps of every position."""
+        with exactly():
+            return Attention(self.local.frozen, self.local.recording, 0)
 
     @cached_property
     def linear(self) -> tuple[dict[int, LinearPath], ...]:

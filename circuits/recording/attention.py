@@ -124,19 +124,29 @@ def attention_constant(
     if not block.biased:
         return torch.zeros_like(recorded.contribution)
     values = block.value_constant.expand(len(recorded.contribution), -1)
-    output = block.output_constant / recorded.post_attention_denominator[:, None]
-    return attended(block, recorded, values) + output
+    return attended(block, recorded, values) + output_bias(block, recorded)
+
+
+def output_bias(block: FrozenBlock, recorded: BlockRecording) -> Float[Tensor, "pos d_model"]:
+    """What the bias of W_O adds."""
+    return block.output_constant / recorded.post_attention_denominator[:, None]
+
+
+def value_bias(block: FrozenBlock, recorded: BlockRecording) -> Float[Tensor, "pos kv_heads"]:
+    """Values of a zero residual, to be mixed by a pattern as it is kept.
+
+    Such a pattern divides by what the norm does, and biases of values are behind that.
+    """
+    return block.value_constant * recorded.attention_denominator[:, None]
 
 
 def head_outputs(
     block: FrozenBlock, recorded: BlockRecording, entering: Float[Tensor, "pos d_model"]
 ) -> Float[Tensor, "head pos d_model"]:
     """What each head adds, given the residual that enters; without the bias of W_O."""
-    length = len(entering)
-    # The pattern as it is kept divides by what the norm does, and biases of values are behind it.
-    constant = block.value_constant * recorded.attention_denominator[:, None]
-    values = (entering @ block.value.T + constant).unflatten(1, (block.n_kv_heads, -1))
-    mixing = recorded.mixing.unflatten(2, (length, -1))
+    values = entering @ block.value.T + value_bias(block, recorded)
+    values = values.unflatten(1, (block.n_kv_heads, -1))
+    mixing = recorded.mixing.unflatten(2, (len(entering), -1))
     heads = torch.einsum("vkqg,kvd->vgqd", mixing, values).flatten(0, 1)
     output = block.output.unflatten(1, (-1, block.d_head))
     return torch.einsum("hqe,dhe->hqd", heads, output)
@@ -203,6 +213,20 @@ class Attention:
             for i in range(0, len(covector), step)
         ]
         return torch.cat(prefix)
+
+    def mixing_of(self, layer: int, n_pos: int) -> Float[Tensor, "kv_head key query group"]:
+        """A layer's patterns by head, of the first positions; all must be swept."""
+        mixing = self.mixing[layer]
+        return mixing.unflatten(2, (mixing.shape[1], -1))[:, :n_pos, :n_pos]
+
+    def above_heads(
+        self, layer: int, covector: Float[Tensor, "row pos d_model"]
+    ) -> Float[Tensor, "kv_head row pos group d_head"]:
+        """Covectors above a layer's attention, as covectors on what its heads mix."""
+        n_rows, n_pos, d_model = covector.shape
+        flat = covector.reshape(-1, d_model)
+        heads = torch.stack([output.product(flat) for output in self.output[layer]])
+        return heads.view(len(heads), n_rows, n_pos, -1, self.d_head)
 
     def push_forward(
         self,

@@ -14,6 +14,7 @@ from graphs.analysis.scores import Scores, scores
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.brief import Brief, brief
 from graphs.core.graph import AttributionGraph
+from graphs.core.head_totals import strongest_heads
 from graphs.core.nodes import NodeKind
 from graphs.core.opening import Opening
 from graphs.core.provenance import Checks, DictionaryFit, Provenance, Sink
@@ -176,11 +177,14 @@ def _heads(graph: AttributionGraph) -> WrittenByHeads | None:
     if graph.heads is None or not len(rows):
         return None
     first = int(np.argmax(graph.seed[rows]))
-    found = graph.heads.strongest(int(rows[first]), HEADS)
-    if not found:
+    parts = graph.heads.of(int(rows[first]))
+    if parts is None or not parts.any():
         return None
-    total = float(graph.heads.of(int(rows[first])).sum(dtype=np.float64))
-    return WrittenByHeads(graph.provenance.targets[first].text, total, tuple(found))
+    return WrittenByHeads(
+        target=graph.provenance.targets[first].text,
+        total=float(parts.sum(dtype=np.float64)),
+        strongest=tuple(strongest_heads(parts, HEADS)),
+    )
 
 
 def _numbers(header: Provenance) -> str:

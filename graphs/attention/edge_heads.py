@@ -17,6 +17,7 @@ from numpy import ndarray
 from graphs.analysis.influence import edge_influence, influence
 from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
+from graphs.core.head_totals import strongest_heads
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,14 +44,7 @@ class EdgeHeads(Brief):
 
     def strongest(self, edge: int, count: int) -> list[tuple[int, int, float]]:
         """Layer, head and part of the heads that carry most of an edge, most first."""
-        n_heads = self.parts.shape[2]
-        parts = self.parts[edge].ravel()
-        order = np.argsort(-np.abs(parts), kind="stable")[:count]
-        return [
-            (at // n_heads, at % n_heads, float(parts[at]))
-            for at in order.tolist()
-            if parts[at] != 0
-        ]
+        return strongest_heads(self.parts[edge], count)
 
     def take(self, edges: Int[ndarray, " kept"]) -> EdgeHeads:
         """Only these edges, in this order."""

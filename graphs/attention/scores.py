@@ -18,11 +18,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from graphs.core.brief import Brief
 from graphs.core.nodes import NodeTable
+
+
+def is_context(nodes: NodeTable, n_prefix: int) -> Bool[ndarray, " component"]:
+    """Which components are there whatever the prompt says: at the prefix, or at every position."""
+    return nodes.pos < n_prefix  # constants have no position
 
 
 @dataclass(frozen=True, repr=False)

@@ -18,6 +18,19 @@ from numpy import ndarray
 from graphs.core.brief import Brief
 
 
+def strongest_heads(
+    parts: Float[ndarray, "layer head"], count: int
+) -> list[tuple[int, int, float]]:
+    """Layer, head and part of the largest parts in size, largest first; none that is 0.
+
+    >>> strongest_heads(np.array([[0.0, -2.0], [1.0, 0.0]]), 3)
+    [(0, 1, -2.0), (1, 0, 1.0)]
+    """
+    order = np.argsort(-np.abs(parts), axis=None, kind="stable")[:count].tolist()
+    places = [divmod(at, parts.shape[1]) for at in order]
+    return [(*place, float(parts[place])) for place in places if parts[place] != 0]
+
+
 @dataclass(frozen=True, repr=False)
 class HeadTotals(Brief):
     """Nodes with rows, taken apart by the heads that write at their positions."""
@@ -41,18 +54,13 @@ class HeadTotals(Brief):
         row = np.searchsorted(nodes, self.row[kept])
         return HeadTotals(row, self.parts[kept], self.rest[kept])
 
-    def of(self, row: int) -> Float[ndarray, "layer head"]:
-        """The parts of a node.  Raises KeyError if they are not known."""
+    def of(self, row: int) -> Float[ndarray, "layer head"] | None:
+        """The parts of a node; None: they are not known."""
         place = int(np.searchsorted(self.row, row))
-        if place == len(self.row) or self.row[place] != row:
-            raise KeyError(f"What heads write into node {row} is not known.")
-        return self.parts[place]
+        known = place < len(self.row) and self.row[place] == row
+        return self.parts[place] if known else None
 
     def strongest(self, row: int, count: int) -> list[tuple[int, int, float]]:
-        """Layer, head and part of the heads that write most into a node, most first."""
-        if row not in self.row:
-            return []
+        """As `strongest_heads`, of what heads write into a node; none if it is not known."""
         parts = self.of(row)
-        order = np.argsort(-np.abs(parts), axis=None, kind="stable")[:count].tolist()
-        places = [divmod(at, parts.shape[1]) for at in order]
-        return [(*place, float(parts[place])) for place in places if parts[place] != 0]
+        return [] if parts is None else strongest_heads(parts, count)

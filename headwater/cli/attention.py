@@ -8,7 +8,6 @@ import numpy as np
 import typer
 
 import circuits
-import graphs
 from circuits.progress import progress_bar
 from graphs.attention.places import edges_named
 from graphs.attention.scores import AttentionScore
@@ -21,6 +20,7 @@ from headwater.attended import (
     Reasons,
     Scores,
     asked,
+    edges_asked,
     heads_in,
     reasons_in,
     scores_in,
@@ -35,7 +35,6 @@ attention = typer.Typer(
     help="Take attention apart: which heads carry each edge, and why they look where they look."
 )
 app.add_typer(attention, name="attention")
-MOST_EDGES = 1_000_000
 REASONS = 3  # heads
 
 
@@ -57,13 +56,8 @@ def heads_command(
 ) -> None:
     """Find the heads that carry each edge of a graph, and what they carry into its prediction."""
     read, annotations, _ = open_graph(graph)
-    if read.weights.nnz > MOST_EDGES:
-        raise graphs.SelectionError(
-            f"The graph has {read.weights.nnz:,} edges: prune it first, as with `headwater prune "
-            f"{graph} --out pruned.safetensors`."
-        )
     taken = Graph.of(read, annotations)
-    edges = None if edge is None else edges_named(taken, edge, annotations)
+    edges = edges_asked(taken, edge)
     found = heads_in(_loaded(taken, model, transcoders, device), taken, edges)
     if as_json:
         print_json(_heads_json(found, top))

@@ -11,11 +11,12 @@ from rich.text import Text
 from graphs.attention.edge_heads import EdgeHeads
 from graphs.attention.entries import AttentionEntries
 from graphs.attention.head_paths import HeadPaths
-from graphs.attention.scores import AttentionScore, ScorePairs, Side
+from graphs.attention.scores import AttentionScore, ScorePairs, Side, is_context
 from graphs.core.graph import AttributionGraph
-from graphs.core.nodes import NodeId, NodeKind
+from graphs.core.head_totals import strongest_heads
+from graphs.core.nodes import NodeKind
 from viz.text.tables import plain_table
-from viz.text.words import label, one_line, percent, quoted
+from viz.text.words import label, one_line, percent, plain_label, quoted
 
 PER_EDGE = 4  # heads that are named per edge
 HEADS = 8  # that are listed with what they carry
@@ -29,12 +30,11 @@ def heads_text(
     """Where to look, the heads that carry most, and the strongest edges with their heads."""
     carried, past = found.carried(graph)
     table = plain_table("head", "carries", "most of", "label", right=("carries",), texts=("label",))
-    order = np.argsort(-carried, axis=None, kind="stable")[:HEADS]
-    for layer, head in zip(*np.unravel_index(order, carried.shape), strict=True):
+    for layer, head, share in strongest_heads(carried, HEADS):
         edge = int(np.argmax(np.abs(found.parts[:, layer, head])))
         target = int(found.target[edge])
         named = f"{graph.nodes[int(found.source[edge])]} → {graph.nodes[target]}"
-        cells = f"{layer}.{head}", percent(float(carried[layer, head])), named
+        cells = f"{layer}.{head}", percent(share), named
         table.add_row(*map(Text, (*cells, one_line(label(graph, target)))))
     remark = Text(f"past all attention goes {percent(past)} of the influence along edges")
     return Group(
@@ -83,11 +83,8 @@ def paths_of_heads_text(
         table.add_row(*map(Text, (over or "past attention", *_part(path.weight, found.weight))))
     table.add_row(*map(Text, ("all other paths", *_part(found.rest, found.weight))))
     through = plain_table("anywhere through", *numbers, right=numbers)
-    for at in np.argsort(-np.abs(found.through), axis=None, kind="stable")[:HEADS].tolist():
-        layer, number = divmod(at, found.through.shape[1])
-        part = float(found.through[layer, number])
-        if part:
-            through.add_row(*map(Text, (f"{layer}.{number}", *_part(part, found.weight))))
+    for layer, number, part in strongest_heads(found.through, HEADS):
+        through.add_row(*map(Text, (f"{layer}.{number}", *_part(part, found.weight))))
     return Group(ends, "", table, "", through)
 
 
@@ -160,7 +157,7 @@ def entries_text(graph: AttributionGraph, found: AttentionEntries) -> Renderable
 def score_text(
     graph: AttributionGraph,
     found: AttentionScore,
-    pairs: ScorePairs | None,
+    pairs: ScorePairs,
     labels: dict[int, str],
     count: int,
 ) -> RenderableType:
@@ -181,8 +178,7 @@ def score_text(
         lines.append(Text(f"against {against}: difference of scores {found.odds.value:+.3f}{odds}"))
     for name, which in ((f"at the query {query}", "at_query"), ("at the keys", "at_keys")):
         lines += ["", _side(graph, found, name, which, labels, count)]
-    if pairs is not None:
-        lines += ["", *_pairs(graph, found, pairs, labels)]
+    lines += ["", *_pairs(graph, found, pairs, labels)]
     return Group(*lines)
 
 
@@ -233,7 +229,7 @@ def strongest_components(found: AttentionScore, which: str, count: int) -> list[
 def _kinds(found: AttentionScore, n_prefix: int) -> dict[str, np.ndarray]:
     """Components by what they are; tokens of the prefix and all constants are context."""
     nodes = found.nodes
-    context = nodes.pos < n_prefix  # biases have no position
+    context = is_context(nodes, n_prefix)
     return {
         "all features": nodes.is_kind(NodeKind.FEATURE),
         "all errors": nodes.is_kind(NodeKind.ERROR),
@@ -267,23 +263,12 @@ def _pairs(
 
 
 def _label(graph: AttributionGraph, found: AttentionScore, labels: dict[int, str], at: int) -> str:
-    node: NodeId = found.nodes[at]
+    node = found.nodes[at]
     if at in labels:
         return labels[at]
-    return label(graph, graph.find(node)) if node in graph else _plain_label(graph, node)
-
-
-def _plain_label(graph: AttributionGraph, node: NodeId) -> str:
-    """What can be said of a node that the graph does not have."""
-    match node.kind:
-        case NodeKind.TOKEN:
-            return quoted(graph.token_text(node.pos or 0))
-        case NodeKind.ERROR:
-            return f"error of layer {node.layer}'s dictionary"
-        case NodeKind.BIAS:
-            return f"constants at layer {node.layer}"
-        case _:
-            return ""
+    if node in graph:
+        return label(graph, graph.find(node))
+    return "" if node.kind == NodeKind.FEATURE else plain_label(graph, node)
 
 
 def _part(part: float, whole: float) -> tuple[str, str]:

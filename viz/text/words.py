@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -14,7 +15,7 @@ from numpy import ndarray
 
 from graphs.analysis.strengths import Strengths
 from graphs.core.graph import AttributionGraph
-from graphs.core.nodes import TARGET_KINDS, NodeKind
+from graphs.core.nodes import TARGET_KINDS, NodeId, NodeKind
 from graphs.core.opening import PrefixRule
 from graphs.core.provenance import Target
 
@@ -124,24 +125,37 @@ def label(graph: AttributionGraph, row: int) -> str:
     """Label of a node."""
     node = graph.nodes[row]
     match node.kind:
+        case NodeKind.FEATURE:
+            description = graph.description(row)
+            known = "" if description is None else description.label
+            return feature_label(known, graph.output_tokens.get(row, ()))
+        case NodeKind.LOGIT | NodeKind.TARGET:
+            return f"{quoted(_target(graph, row).text)} {probability(graph, row)}".strip()
+        case _:
+            return plain_label(graph, node)
+
+
+def plain_label(graph: AttributionGraph, node: NodeId) -> str:
+    """Label of a node on the graph's prompt that is neither a feature nor a target."""
+    match node.kind:
         case NodeKind.TOKEN:
             return quoted(graph.token_text(node.pos or 0))
         case NodeKind.POSITION:
             return f"embedding of position {node.pos}"
         case NodeKind.BIAS:
             return f"constants at layer {node.layer}"
-        case NodeKind.FEATURE:
-            description = graph.description(row)
-            if description is not None and description.label:
-                return visible(description.label)
-            tokens = " ".join(map(quoted, graph.output_tokens.get(row, ())))
-            return f"promotes {tokens}" if tokens else "no label"
         case NodeKind.ERROR:
             return f"error of layer {node.layer}'s dictionary"
-        case NodeKind.LOGIT | NodeKind.TARGET:
-            return f"{quoted(_target(graph, row).text)} {probability(graph, row)}".strip()
-        case NodeKind.NORM | NodeKind.ATTENTION_NORM | NodeKind.GATE:
-            return str(node)  # no nodes of a graph
+        case _:
+            return str(node)
+
+
+def feature_label(known: str, promoted: Sequence[str]) -> str:
+    """The dictionary's label of a feature, or the tokens that it promotes."""
+    if known:
+        return visible(known)
+    tokens = " ".join(map(quoted, promoted))
+    return f"promotes {tokens}" if tokens else "no label"
 
 
 def mark(graph: AttributionGraph, row: int, length: int = 14) -> str:
