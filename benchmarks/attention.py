@@ -2,8 +2,8 @@
 
     python benchmarks/attention.py --out benchmarks/results/attention.md
 
-Each number is the least of several runs, in seconds, with the model, dictionary and recording
-loaded, as for further questions about a graph.  Gemma's graphs are of its neurons, pruned to 300
+Each number is the least of several runs, in seconds, with model and recording loaded and sources
+gathered, as for further questions about a graph.  Gemma's graphs are of its neurons, pruned to 300
 nodes.  Pairs are also searched among random vectors of its head's width, as many as components of a
 longer prompt.
 """

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from circuits.attention.entries import attention_entries
-from circuits.attention.graph_rows import columns_of, covectors_of
+from circuits.attention.graph_rows import covectors_of
 from circuits.attention.head_paths import head_paths
 from circuits.attention.heads import heads
 from circuits.attribution.local_replacement import LocalReplacement
@@ -93,7 +93,7 @@ def test_what_crosses_a_head_first_is_what_is_lost_without_it(name: str):
     targets = np.unique(found.target)
     covectors, _ = covectors_of(experiment, targets)
     row = np.searchsorted(targets, found.target)
-    column = columns_of(experiment)[found.source]
+    column = experiment.sources.columns(graph.nodes)[found.source]
     own = ~graph.nodes.is_kind(NodeKind.BIAS)[found.source]
 
     @cache

@@ -1,4 +1,4 @@
-"""The nodes of a graph as a sweep knows them: columns of sources, covectors of targets."""
+"""The nodes of a graph as targets of a sweep."""
 
 from __future__ import annotations
 
@@ -11,24 +11,6 @@ from torch import Tensor
 from circuits.interventions.experiment import Experiment
 from circuits.machine import on_device
 from circuits.model.frozen import Covectors
-from graphs.core.nodes import NodeKind
-
-
-def columns_of(experiment: Experiment) -> Int[ndarray, " node"]:
-    """The column of each node of the graph among the sources; -1 for targets."""
-    sources = experiment.sources
-    nodes, prompt = experiment.graph.nodes, experiment.local.recording.prompt
-    first, after = np.array(sources.first_column), len(prompt) - prompt.n_prefix
-    error = nodes.is_kind(NodeKind.ERROR)
-    column = np.select(
-        [nodes.is_kind(kind) for kind in (NodeKind.TOKEN, NodeKind.POSITION, NodeKind.BIAS)],
-        [nodes.pos, nodes.pos + len(prompt), nodes.layer + sources.bias_column],
-        -1,
-    ).astype(np.int64)
-    column[error] = first[nodes.layer[error] + 1] - after + nodes.pos[error] - prompt.n_prefix
-    feature = experiment.row >= 0
-    column[feature] = sources.feature_column[experiment.row[feature]]
-    return column
 
 
 def covectors_of(

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.attention.graph_rows import columns_of, covectors_of
+from circuits.attention.graph_rows import covectors_of
 from circuits.attention.stationary import Slots, Stage, onward, reads_before, stages, values_of
 from circuits.attribution.sweep import Crossing, ForwardPrefix, sweep_block
 from circuits.interventions.experiment import Experiment
@@ -46,7 +46,7 @@ def head_paths(experiment: Experiment, source: int, target: int, most: int = 10)
     """The strongest paths of the edge between two nodes, rows of the graph."""
     local, sources = experiment.local, experiment.sources
     with exactly():
-        column = columns_of(experiment)[[source]]
+        column = sources.columns(experiment.graph.nodes.take(np.array([source])))
         covectors, constant = covectors_of(experiment, np.array([target]))
         slots = Slots.of(sources, column)
         paths = _Paths(experiment, covectors)

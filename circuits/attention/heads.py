@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.attention.graph_rows import columns_of, covectors_of
+from circuits.attention.graph_rows import covectors_of
 from circuits.attention.stationary import Slots, reads_before, stages, values_of
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.sources import Sources
@@ -47,7 +47,7 @@ def heads(experiment: Experiment) -> EdgeHeads:
         sources, attention = experiment.sources, experiment.attention
         target, source = edge_targets(graph.weights), graph.weights.indices.astype(np.int64)
         nodes, row = np.unique(target, return_inverse=True)
-        column = columns_of(experiment)
+        column = sources.columns(graph.nodes)
         chosen, place = np.unique(column[source], return_inverse=True)
         covectors, constant = covectors_of(experiment, nodes)
         carried = _carried(local, sources, Slots.of(sources, chosen), covectors)

@@ -18,6 +18,7 @@ at their values, with c the covector on these:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -40,7 +41,7 @@ from circuits.model.frozen import FrozenModel
 from circuits.recording.attention import attended, attention_constant
 from circuits.recording.record import Recording
 from graphs.core.brief import Brief
-from graphs.core.nodes import NodeKind, NodeTable
+from graphs.core.nodes import NodeId, NodeKind, NodeTable
 
 
 @dataclass(frozen=True, repr=False)
@@ -142,6 +143,14 @@ class Sources(Brief):
     bias_column: int  # of layer 0; the final norm's and unembedding's follow the last layer's
     nodes: NodeTable  # of the columns
     squares: Float[Tensor, "layer 2"]  # `error_squares`
+
+    @cached_property
+    def _columns(self) -> dict[NodeId, int]:
+        return {node: column for column, node in enumerate(self.nodes)}
+
+    def columns(self, nodes: NodeTable) -> Int[ndarray, " node"]:
+        """The columns of these nodes; -1: it has none."""
+        return np.array([self._columns.get(node, -1) for node in nodes], dtype=np.int64)
 
     def columns_below(self, layer: int) -> int:
         """Number of columns that can affect a target reading at this layer."""

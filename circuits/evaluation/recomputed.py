@@ -76,9 +76,7 @@ def _swept(
 
 def _columns(graph: AttributionGraph, sources: Sources) -> Int[ndarray, " node"]:
     """Column of each node of the graph among sources and targets; -1: none."""
-    place = {node: column for column, node in enumerate(sources.nodes)}
-    found = np.array([place.get(node, -1) for node in graph.nodes], dtype=np.int64)
-    targets = graph.target_rows()
+    found, targets = sources.columns(graph.nodes), graph.target_rows()
     found[targets] = len(sources.nodes) + np.arange(len(targets))
     return found
 
