@@ -1,6 +1,7 @@
 """Circuit tracing: a model and a prompt become an attribution graph."""
 
 from .atlas.known import KnownCircuit, flow_through_middle, known_circuits
+from .attention.attend import attend
 from .attention.component_descriptions import component_descriptions
 from .attention.entries import attention_entries
 from .attention.head_paths import head_paths
@@ -126,6 +127,7 @@ __all__ = [
     "UnsupportedArchitecture",
     "WeightsFormatError",
     "at_targets",
+    "attend",
     "attention_entries",
     "attention_score",
     "audit",

@@ -33,7 +33,7 @@ MOST_EDGES = 1_000_000  # that are taken apart by head
 class Heads(Printed, EdgeHeads):
     """Edges by head, strongest first; `print` shows what `headwater attention heads` does."""
 
-    graph: Graph
+    graph: Graph  # which keeps heads and looks, if looks were asked for
     entries: AttentionEntries  # into the most heavily weighted target
     paths: HeadPaths | None  # of the strongest edge, if edges were named
 
@@ -149,9 +149,17 @@ def edges_asked(graph: Graph, edge: str | None) -> Int[ndarray, " edge"] | None:
 
 
 def heads_in(
-    experiment: circuits.Experiment, graph: Graph, edges: Int[ndarray, " edge"] | None = None
+    experiment: circuits.Experiment,
+    graph: Graph,
+    edges: Int[ndarray, " edge"] | None = None,
+    looks: int = 0,
 ) -> Heads:
-    """The heads of a graph's edges, or of some of its stored weights, in their order."""
+    """The heads of a graph's edges, or of some of its stored weights, in their order.
+
+    With looks, so many are found, and kept with the heads of all edges in the graph of the result.
+    """
+    if looks:
+        graph = Graph.of(circuits.attend(experiment, looks), graph.annotations)
     found, paths = circuits.heads(experiment), None
     order = np.argsort(-np.abs(found.weight), kind="stable") if edges is None else edges
     found = found.take(order)

@@ -17,6 +17,7 @@ def heads(
     graph: graphs.AttributionGraph | str | Path,
     edge: str | None = None,
     *,
+    looks: int = 0,
     model: Model | str | Path | None = None,
     transcoders: str | Path | None = None,
     device: str = "auto",
@@ -25,18 +26,23 @@ def heads(
 
         hw.heads(graph)
         hw.heads(graph, "token:Dallas>concept:Texas")
+        hw.heads(graph, looks=24).graph.save("dallas.html")
 
     graph: a graph, or its file; a pruned one, since a whole graph has millions of edges.
     edge: SOURCE>TARGET, each a name of nodes: only these edges, and the paths of heads that the
     strongest takes.
+    looks: why so many of the heads that write most look where they look; they are kept in the
+    result's graph, with the heads of all its edges.
     model, transcoders: as in `intervene`.
 
-    Raises SelectionError for names of no node or edge and for graphs of millions of edges, and as
-    `intervene`.
+    Raises SelectionError for names of no node or edge and for graphs of millions of edges,
+    ArgumentError for looks that are no number from 0 on, and as `intervene`.
     """
     taken = as_graph(graph)
+    if isinstance(looks, bool) or not isinstance(looks, int) or looks < 0:
+        raise ArgumentError(f"looks is a number from 0 on, got {looks!r}.")
     edges = edges_asked(taken, edge)
-    return heads_in(experiment_of(taken, model, transcoders, device), taken, edges)
+    return heads_in(experiment_of(taken, model, transcoders, device), taken, edges, looks)
 
 
 def attention_scores(

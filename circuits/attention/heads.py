@@ -40,24 +40,26 @@ class _Carried(NamedTuple):
     bypass: Float[Tensor, "row slot"]  # by each target, at its position
 
 
-def heads(experiment: Experiment) -> EdgeHeads:
-    """The heads of all edges of a graph."""
+def heads(experiment: Experiment, edges: Int[ndarray, " edge"] | None = None) -> EdgeHeads:
+    """The heads of all edges of a graph, or of some, given as places among its stored weights."""
     graph, local = experiment.graph, experiment.local
     with exactly():
         sources, attention = experiment.sources, experiment.attention
-        target, source = edge_targets(graph.weights), graph.weights.indices.astype(np.int64)
+        asked = np.arange(graph.weights.nnz) if edges is None else edges
+        target = edge_targets(graph.weights)[asked]
+        source = graph.weights.indices[asked].astype(np.int64)
         nodes, row = np.unique(target, return_inverse=True)
         column = sources.columns(graph.nodes)
         chosen, place = np.unique(column[source], return_inverse=True)
         covectors, constant = covectors_of(experiment, nodes)
         carried = _carried(local, sources, Slots.of(sources, chosen), covectors)
-        edges = _Edges(row, carried.slots.slot[place], carried.slots.pos[place])
-        own = (edges.pos < 0) | (edges.pos == covectors.pos[row])
-        bypass = in_float64(carried.bypass).numpy()[row, edges.slot] * own
+        crossing = _Edges(row, carried.slots.slot[place], carried.slots.pos[place])
+        own = (crossing.pos < 0) | (crossing.pos == covectors.pos[row])
+        bypass = in_float64(carried.bypass).numpy()[row, crossing.slot] * own
         read = chosen[place] == sources.bias_column + covectors.layer[row]
         bypass += in_float64(constant).numpy()[row] * read
-        parts = _parts(local, sources, attention, covectors, carried, edges)
-    return EdgeHeads(target, source, graph.weights.data, bypass, parts)
+        parts = _parts(local, sources, attention, covectors, carried, crossing)
+    return EdgeHeads(target, source, graph.weights.data[asked], bypass, parts)
 
 
 class _Edges(NamedTuple):

@@ -150,7 +150,7 @@ def _blocks(order: list[int], pos: list[int], largest: int, most_rows: int) -> I
 
 def sweep_block(
     frozen: FrozenModel,
-    attention: Attention,
+    attention: Attention | None,
     sources: Sources,
     forward_prefix: ForwardPrefix,
     targets: Covectors,
@@ -159,9 +159,10 @@ def sweep_block(
 ) -> Float[Tensor, "row column"]:
     """Rows of direct effects of one block, whose targets are sorted by level from the top.
 
-    Columns are those of `sources`, up to the last that affects any target of the block.  `crossing`
-    looks at what goes through attention.  Targets that read many positions, up to that of each,
-    have covectors at all of them in `spread`, instead of their own.
+    Columns are those of `sources`, up to the last that affects any target of the block.  Without
+    attention none is crossed.  `crossing` looks at what goes through attention.  Targets that read
+    many positions, up to that of each, have covectors at all of them in `spread`, instead of their
+    own.
     """
     levels = targets.level.tolist()
     layers, n_pos = targets.layer.tolist(), int(targets.pos.max()) - sources.first + 1
@@ -190,10 +191,11 @@ def sweep_block(
         if len(joined):
             if crossing is not None:
                 crossing.above(layer, joined)
-            crossed = crossed if spread is None else len(joined)
-            at_prefix = attention.pull_back(layer, joined, pos[: len(joined)], crossed)
-            sources.prefix.read(layer, at_prefix, rows)
-            crossed = len(joined)
+            if attention is not None:
+                crossed = crossed if spread is None else len(joined)
+                at_prefix = attention.pull_back(layer, joined, pos[: len(joined)], crossed)
+                sources.prefix.read(layer, at_prefix, rows)
+                crossed = len(joined)
             if crossing is not None:
                 crossing.below(layer, joined)
         if frozen.parallel:

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from graphs.analysis.influence import edge_influence, influence
+from graphs.analysis.head_shares import head_shares
+from graphs.core.attended import KEPT_HEADS, EdgeParts
 from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.core.head_totals import strongest_heads
@@ -46,19 +47,28 @@ class EdgeHeads(Brief):
         """Layer, head and part of the heads that carry most of an edge, most first."""
         return strongest_heads(self.parts[edge], count)
 
+    def kept(self, count: int = KEPT_HEADS) -> EdgeParts:
+        """The strongest heads of each edge, as a file keeps them; edges must ascend."""
+        n_edges, _, n_heads = self.parts.shape
+        flat = self.parts.reshape(n_edges, -1)
+        order = np.argsort(-np.abs(flat), axis=1, kind="stable")[:, :count]
+        part = np.take_along_axis(flat, order, 1)
+        there = part != 0
+        return EdgeParts(
+            target=self.target.astype(np.int32),
+            source=self.source.astype(np.int32),
+            bypass=self.bypass.astype(np.float32),
+            rest=(flat.sum(1, dtype=np.float64) - part.sum(1, dtype=np.float64)).astype(np.float32),
+            layer=np.where(there, order // n_heads, -1).astype(np.int16),
+            head=np.where(there, order % n_heads, -1).astype(np.int16),
+            part=part.astype(np.float32),
+        )
+
     def take(self, edges: Int[ndarray, " kept"]) -> EdgeHeads:
         """Only these edges, in this order."""
         return EdgeHeads(**{name: column[edges] for name, column in vars(self).items()})
 
     def carried(self, graph: AttributionGraph) -> tuple[Float[ndarray, "layer head"], float]:
-        """Of all influence along these edges, the shares that cross each head first, and none.
-
-        An edge's influence goes to its parts by their sizes.
-        """
-        along = edge_influence(graph, influence(graph) + graph.seed)
-        along = np.asarray(along[self.target, self.source]).ravel()
-        sizes = np.abs(self.parts).sum((1, 2), dtype=np.float64) + np.abs(self.bypass)
-        each = np.divide(along, sizes, out=np.zeros_like(sizes), where=sizes > 0)
-        each /= along.sum() or 1.0
-        heads = np.einsum("e,elh->lh", each, np.abs(self.parts), dtype=np.float64)
-        return heads, float(each @ np.abs(self.bypass))
+        """Of all influence along these edges, the shares that cross each head first, and none."""
+        found = head_shares(graph, self.kept(self.parts[:1].size))
+        return found.heads, found.past

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
+from graphs.core.attended import Attended
 from graphs.core.brief import brief
 from graphs.core.head_totals import HeadTotals
 from graphs.core.imported import Imported
@@ -62,6 +63,7 @@ class AttributionGraph:
     )  # LAYER/INDEX → description of that feature over many prompts
     responses: Responses | None = None  # for predictions of what the graph holds; None: unknown
     heads: HeadTotals | None = None  # what attention heads write into nodes; None: unknown
+    attended: Attended | None = None  # heads of edges, and looks; None: not asked for
     imported: Imported | None = None  # the JSON that it was read from, while unchanged
 
     def __post_init__(self) -> None:
@@ -226,6 +228,7 @@ class AttributionGraph:
             weights=weights,
             dropped=self.dropped + lost,
             dropped_absolute=np.maximum(self.dropped_absolute + lost_absolute, 0.0),
+            attended=None if self.attended is None else self.attended.of(weights),
             imported=self.imported if weights.nnz == self.weights.nnz else None,
         )
 
@@ -273,6 +276,7 @@ class AttributionGraph:
             expanded=inner.expanded[nodes],
             responses=None if self.responses is None else self.responses.take(nodes),
             heads=None if self.heads is None else self.heads.take(nodes),
+            attended=None if inner.attended is None else inner.attended.take(nodes),
             imported=inner.imported if len(nodes) == len(self) else None,
             provenance=self.provenance.model_copy(update={"targets": targets}),
             output_tokens=tokens,

@@ -242,6 +242,8 @@ class Checks(Record):
     conservation_median: float | None = None
     conservation_limit: float | None = None  # of these and replay; above it the check fails
     heads_max: float | None = None  # largest of what heads write, with the rest, in the same way
+    edge_heads_max: float | None = None  # of an edge by its heads, over its row's absolute sum
+    scores_max: float | None = None  # of a score by what is at the query or key, over their sizes
     replay_max_difference: float | None = None  # replayed minus recorded logits, relative
     recording_max_difference: float | None = None  # recorded minus model's own logits, relative
     recording_limit: float | None = None  # above it the check fails
@@ -265,6 +267,18 @@ class Checks(Record):
                 self.conservation_limit,
                 "Heads fail: with the rest, what they write misses a value by {:.1e} of its row's "
                 "absolute sum, the limit is {:.0e}.",
+            ),
+            (
+                self.edge_heads_max,
+                self.conservation_limit,
+                "Heads of edges fail: their parts miss an edge by {:.1e} of its row's absolute "
+                "sum, the limit is {:.0e}.",
+            ),
+            (
+                self.scores_max,
+                self.conservation_limit,
+                "Scores fail: what is at a query or key misses an attention score by {:.1e} of its "
+                "parts, the limit is {:.0e}.",
             ),
             (
                 self.replay_max_difference,

@@ -7,10 +7,12 @@ value is a JSON text:
     {"provenance": {"schema_version": 3, "generator": …, "model": …, …},
      "output_tokens": {"NODE": ["TOKEN", …], …},
      "descriptions": {"LAYER/INDEX": {"label": …, "examples": […], …}, …},
-     "responses": {"norms": [{"before": …, "layer": …, …}, …], "neurons": …}}
+     "responses": {"norms": [{"before": …, "layer": …, …}, …], "neurons": …},
+     "looks": [{"layer": …, "head": …, "query": …, …}, …]}
 
 `provenance` is `graphs.core.provenance.Provenance`, a description
-`graphs.core.nodes.Description`; NODE is a row number.  Descriptions and responses may be missing.
+`graphs.core.nodes.Description`, a look `graphs.core.attended.Look`; NODE is a row number.
+Descriptions, responses and looks may be missing.
 The arrays, for N nodes and E edges, "int" being any signed integer and "float" float32 or float64:
 
     kind layer pos index          int [N]    the columns of `graphs.core.nodes.NodeTable`;
@@ -27,18 +29,7 @@ behind all others, from which no edge starts, and, as in `graphs.core.responses.
     constant threshold            float [N]
     flows                         float [N, A]
 
-With heads, for R of the nodes, as in `graphs.core.head_totals.HeadTotals` (4 bytes per head):
-
-    heads.row                     int [R]
-    heads.parts                   float [R, layers, heads of a layer]
-    heads.rest                    float [R]
-
-A whole graph that was read from a JSON of circuit-tracer, Neuronpedia or others also has, as in
-`graphs.core.imported.Imported`:
-
-    imported.text                 U8 [B]     the JSON, without links that are edges
-    imported.rows                 int [N]    row of each node of the JSON
-    imported.links                int [L]    edge number of each link of the JSON, -1 for none
+Others that a file may have are in `graphs.formats.kept_parts`.
 
 A writer must write all other arrays.  A reader must refuse a file that breaks any of this, that
 fails its own checks (`graphs.core.soundness`), or that has a higher schema_version than it knows;
@@ -58,9 +49,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors_numpy
 from scipy.sparse import csr_array
 
+from graphs.core.attended import Look
 from graphs.core.graph import AttributionGraph
-from graphs.core.head_totals import HeadTotals
-from graphs.core.imported import Imported
 from graphs.core.nodes import RESPONSE_KINDS, Description, NodeTable
 from graphs.core.provenance import SCHEMA_VERSION, Provenance
 from graphs.core.responses import FrozenNorm, NeuronForm, Responses
@@ -72,6 +62,7 @@ from graphs.disk.files import (
     refuse_newer,
     regular_file,
 )
+from graphs.formats.kept_parts import kept_arrays, kept_parts
 
 _KEY = "headwater"
 _LONGEST_HEADER = 100_000_000  # bytes; safetensors refuses to read more
@@ -94,8 +85,6 @@ _GRAPH_COLUMNS = {
 _EDGE_ARRAYS = {"weights.indptr": _INT, "weights.indices": _INT, "weights.data": _FLOAT}
 _ARRAYS = _NODE_COLUMNS | _GRAPH_COLUMNS | _EDGE_ARRAYS
 _RESPONSES = {"constant": _FLOAT, "threshold": _FLOAT, "flows": _FLOAT}
-_HEADS = {"heads.row": _INT, "heads.parts": _FLOAT, "heads.rest": _FLOAT}
-_IMPORTED = {"imported.text": ("U8",), "imported.rows": _INT, "imported.links": _INT}
 
 
 class _Responding(BaseModel):
@@ -114,6 +103,7 @@ class _Header(BaseModel):
     output_tokens: dict[int, tuple[str, ...]]
     descriptions: dict[str, Description] = {}
     responses: _Responding | None = None
+    looks: tuple[Look, ...] | None = None
 
 
 def write_graph(graph: AttributionGraph, path: Path | str) -> None:
@@ -126,13 +116,7 @@ def write_graph(graph: AttributionGraph, path: Path | str) -> None:
         for name, array in dense.items():
             if _dtype_code(array) not in (_ARRAYS | _RESPONSES)[name]:
                 raise ValueError(f"{name} has dtype {array.dtype}")
-        if graph.imported is not None:
-            dense |= _imported_arrays(graph.imported)
-        if graph.heads is not None:
-            dense |= {
-                f"heads.{name}": np.ascontiguousarray(array)
-                for name, array in vars(graph.heads).items()
-            }
+        dense |= kept_arrays(graph)
         header = _Header(
             provenance=graph.provenance,
             output_tokens=dict(graph.output_tokens),
@@ -140,6 +124,7 @@ def write_graph(graph: AttributionGraph, path: Path | str) -> None:
             responses=None
             if graph.responses is None
             else _Responding(norms=graph.responses.norms, neurons=graph.responses.neurons),
+            looks=None if graph.attended is None else graph.attended.looks,
         )
         metadata = {_KEY: to_json(header).decode()}
         try:
@@ -164,7 +149,7 @@ def read_graph(path: Path | str) -> AttributionGraph:
     try:
         with untyped(safe_open)(file, framework="np") as opened:
             header, arrays = _checked(path, opened)
-            imported, heads = _imported(path, opened), _heads(path, opened)
+            kept = kept_parts(path, opened, header.looks)
     except (OSError, SafetensorError) as error:
         raise GraphFileError(f"{path} is not a whole safetensors file: {error}.") from error
     try:
@@ -176,12 +161,12 @@ def read_graph(path: Path | str) -> AttributionGraph:
             output_tokens=header.output_tokens,
             descriptions=header.descriptions,
             responses=responses,
-            heads=heads,
-            imported=imported,
+            heads=kept.heads,
+            attended=kept.attended,
+            imported=kept.imported,
             **{name: arrays[name] for name in _GRAPH_COLUMNS},
         )
-        if heads is not None:
-            heads.require_consistent(len(graph))
+        kept.require_consistent(graph)
         require_sound(graph)
     except ValueError as error:
         raise GraphFileError(f"{path} does not contain a valid graph: {error}") from error
@@ -298,51 +283,6 @@ def _checked(path: Path | str, file: Any) -> tuple[_Header, dict[str, ndarray]]:
     if np.any(arrays["expanded"].view(np.uint8) > 1):
         raise GraphFileError(f"{path}: expanded must hold only the bytes 0 and 1.")
     return header, arrays
-
-
-def _imported_arrays(imported: Imported) -> dict[str, ndarray]:
-    return {
-        "imported.text": np.frombuffer(imported.text, dtype=np.uint8),
-        "imported.rows": np.ascontiguousarray(imported.rows),
-        "imported.links": np.ascontiguousarray(imported.links),
-    }
-
-
-def _imported(path: Path | str, file: Any) -> Imported | None:
-    """The parts kept of the JSON that the graph was read from, if any."""
-    found = _optional(path, file, _IMPORTED, dict.fromkeys(_IMPORTED, 1))
-    if found is None:
-        return None
-    text, rows, links = found
-    return Imported(text.tobytes(), rows, links)
-
-
-def _heads(path: Path | str, file: Any) -> HeadTotals | None:
-    """What heads write into nodes, if it is there; the graph checks that it fits."""
-    found = _optional(path, file, _HEADS, {"heads.row": 1, "heads.parts": 3, "heads.rest": 1})
-    if found is None:
-        return None
-    if len({len(array) for array in found}) > 1:
-        raise GraphFileError(f"{path}: heads must have a row, a rest and parts each.")
-    return HeadTotals(*found)
-
-
-def _optional(
-    path: Path | str, file: Any, known: dict[str, tuple[str, ...]], dimensions: dict[str, int]
-) -> list[ndarray] | None:
-    """Arrays that a file has all of or none of; None: none.  Raises GraphFileError."""
-    missing = sorted(known.keys() - set(file.keys()))
-    if len(missing) == len(known):
-        return None
-    if missing:
-        raise GraphFileError(f"{path} lacks the arrays {', '.join(missing)}.")
-    for name, dtypes in known.items():
-        form, count = file.get_slice(name), dimensions[name]
-        if form.get_dtype() not in dtypes or len(form.get_shape()) != count:
-            raise GraphFileError(
-                f"{path}: {name} must be a {count}D array of {' or '.join(dtypes)}."
-            )
-    return [file.get_tensor(name) for name in known]
 
 
 def _header(path: Path | str, text: str | None) -> _Header:

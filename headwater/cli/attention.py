@@ -8,11 +8,21 @@ import numpy as np
 import typer
 
 import circuits
+import viz
 from circuits.progress import progress_bar
 from graphs.attention.places import edges_named
 from graphs.attention.scores import AttentionScore
+from graphs.core.attended import KEPT_LOOKS
 from graphs.core.graph import edge_targets
-from headwater.arguments.options import AsJson, Device, GraphPath, TracedModel, TracedTranscoders
+from headwater.arguments.options import (
+    AsJson,
+    Device,
+    GraphOut,
+    GraphPath,
+    PageOut,
+    TracedModel,
+    TracedTranscoders,
+)
 from headwater.attended import (
     COMPONENTS,
     EDGES,
@@ -28,7 +38,9 @@ from headwater.attended import (
 from headwater.cli.app import app
 from headwater.graph import Graph
 from headwater.opened import open_graph
-from headwater.terminal.printing import errors, output, print_json
+from headwater.outputs.formats import graph_output, write_as
+from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
+from headwater.terminal.printing import errors, output, print_json, print_line
 from viz.text.attended import NAMED, strongest_components
 
 attention = typer.Typer(
@@ -49,20 +61,40 @@ def heads_command(
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Edges to show.")] = EDGES,
+    looks: Annotated[
+        int, typer.Option(min=1, max=1000, help="Heads of which is kept why they look there.")
+    ] = KEPT_LOOKS,
     model: TracedModel = None,
     transcoders: TracedTranscoders = None,
     device: Device = "auto",
+    out: GraphOut = None,
+    html: PageOut = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the heads that carry each edge of a graph, and what they carry into its prediction."""
+    """Find the heads that carry each edge of a graph, and what they carry into its prediction.
+
+    With --out or --html, the heads of all edges and why the strongest look where they look are
+    kept.
+    """
+    outputs = (*graph_output(out), *output_to(html, Kind.PAGE, "--html"))
+    require_outputs(outputs, *graph_files(graph), model, transcoders)
     read, annotations, _ = open_graph(graph)
     taken = Graph.of(read, annotations)
     edges = edges_asked(taken, edge)
-    found = heads_in(_loaded(taken, model, transcoders, device), taken, edges)
+    experiment = _loaded(taken, model, transcoders, device)
+    found = heads_in(experiment, taken, edges, looks if outputs else 0)
+    if out is not None:
+        write_as(found.graph, out, annotations)
+    if html is not None:
+        viz.write_page(found.graph, html, annotations)
+    written = {name: str(path) for name, path in (("graph", out), ("page", html)) if path}
     if as_json:
-        print_json(_heads_json(found, top))
-        return
-    output.print(found.shown(top))
+        print_json({**_heads_json(found, top), "files": written})
+    else:
+        output.print(found.shown(top))
+        for name, path in written.items():
+            print_line(f"{name}: {path}")
+    raise typer.Exit(1 if found.graph.provenance.checks.failures else 0)
 
 
 @attention.command("score")

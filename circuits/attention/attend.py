@@ -1,0 +1,53 @@
+"""A graph with its attention taken apart: the heads of its edges, and its looks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
+
+from circuits.attention.heads import heads
+from circuits.attention.looks import looks
+from circuits.interventions.experiment import Experiment
+from circuits.progress import Progress, ignore_progress
+from graphs.analysis.prune import DEFAULTS, kept_by
+from graphs.core.attended import KEPT_LOOKS, Attended, EdgeParts
+from graphs.core.graph import AttributionGraph
+
+MOST_EDGES = 100_000  # of which all are taken apart; of more, those that pruning keeps
+PARTS_AT_ONCE = 2**26  # numbers
+
+
+def attend(
+    experiment: Experiment, count: int = KEPT_LOOKS, progress: Progress = ignore_progress
+) -> AttributionGraph:
+    """The graph with the heads of its edges and its `count` strongest looks.
+
+    Of a graph of more than `MOST_EDGES` edges, only those that pruning keeps are taken apart.
+    """
+    graph = experiment.graph
+    progress("attend", 0, 1)
+    found, misses = list[EdgeParts](), [0.0]
+    for some in _some_edges(graph, sum(b.n_heads for b in experiment.local.frozen.blocks)):
+        part = heads(experiment, some)
+        found.append(part.kept())
+        misses.append(part.miss)
+    looked = looks(experiment, count)
+    checks = graph.provenance.checks.model_copy(
+        update={"edge_heads_max": max(misses), "scores_max": looked.miss}
+    )
+    return replace(
+        graph,
+        attended=Attended(EdgeParts.joined(found), looked.looks),
+        provenance=graph.provenance.model_copy(update={"checks": checks}),
+    )
+
+
+def _some_edges(graph: AttributionGraph, n_heads: int) -> list[Int[ndarray, " edge"]]:
+    """Edges that are taken apart together, in order."""
+    edges = np.arange(graph.weights.nnz)
+    if len(edges) > MOST_EDGES:
+        edges = np.flatnonzero(kept_by(graph, DEFAULTS)[1])
+    return np.array_split(edges, 1 + len(edges) * n_heads // PARTS_AT_ONCE)

@@ -1,0 +1,143 @@
+"""Heads as sources: rows that cross no attention, and end at what heads write instead.
+
+    value = Σ_source covector · vector
+          + Σ_layer Σ_head Σ_pos (covector[layer, pos] · W_O[head]) · mixed[layer, head, pos]
+
+The first sum is over what embeddings, biases and MLPs write at positions where the target has a
+covector, the second over what each head has mixed there, wherever it has taken it from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuits.attribution.sources import LayerSources
+from circuits.attribution.sweep import Crossing, ForwardPrefix, sweep_block
+from circuits.interventions.experiment import Experiment
+from circuits.model.frozen import Covectors
+from circuits.recording.attention import output_bias, value_bias
+from circuits.recording.record import entering_attention
+from graphs.core.brief import Brief
+
+
+@dataclass(frozen=True, repr=False)
+class LocalRows(Brief):
+    """Rows of targets that are sorted by level from the top."""
+
+    weights: Float[Tensor, "row column"]  # of `Sources`
+    heads: Float[Tensor, "row layer head pos"]
+    # Per layer covectors on what its heads mix; of rows that are at or above it.
+    toward: dict[int, Float[Tensor, "some head pos d_head"]]
+
+
+class ReadHeads(NamedTuple):
+    """What rows read of each head at each query, all of them together.
+
+    A row adds its covector with the sign of its part, so that what is read of a head along the sum
+    is the sum of the sizes of the parts.
+    """
+
+    share: Float[Tensor, "layer head pos"]
+    toward: Float[Tensor, "layer head pos d_head"]  # covectors on what heads mix
+
+
+class HeadSources:
+    """The sources of one prompt, with what heads write among them."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        local = experiment.local
+        self.frozen, self.recording = local.frozen, local.recording
+        self.attention = experiment.attention
+        parts = zip(self.frozen.blocks, self.recording.blocks, strict=True)
+        self.sources = replace(
+            experiment.sources,
+            layers=tuple(
+                _without_values(entering, output_bias(block, recorded))
+                for entering, (block, recorded) in zip(
+                    experiment.sources.layers, parts, strict=True
+                )
+            ),
+        )
+        # What each head mixes, and the values at its keys.
+        self.values = tuple(map(self._values, range(self.frozen.n_layers)))
+        self.mixed = tuple(map(self._mixed, range(self.frozen.n_layers)))
+        self.n_heads = max(block.n_heads for block in self.frozen.blocks)
+        self.length = len(self.recording.prompt)
+
+    def rows(
+        self, targets: Covectors, spread: Float[Tensor, "row pos d_model"] | None = None
+    ) -> LocalRows:
+        """The rows of targets, sorted by level from the top; `spread` as in `sweep_block`."""
+        reading = _Reading(self, len(targets.pos))
+        nothing = ForwardPrefix()
+        weights = sweep_block(self.frozen, None, self.sources, nothing, targets, reading, spread)
+        return LocalRows(weights, reading.heads, reading.toward)
+
+    def read(self, rows: LocalRows, shares: Float[Tensor, " row"], read: ReadHeads) -> None:
+        """Add what rows read of heads; shares of a row are `shares` times the sizes of its parts."""
+        for layer, toward in rows.toward.items():
+            n_heads, n_pos = toward.shape[1:3]
+            part = rows.heads[: len(toward), layer, :n_heads, :n_pos]
+            weight = part.sign() * shares[: len(toward), None, None]
+            read.share[layer, :n_heads, :n_pos] += (part * weight).sum(0)
+            total = torch.einsum("rhp,rhpd->hpd", weight, toward)
+            read.toward[layer, :n_heads, :n_pos] += total
+
+    def nothing_read(self) -> ReadHeads:
+        """Of no rows."""
+        shape = self.frozen.n_layers, self.n_heads, self.length
+        like = self.mixed[0]
+        return ReadHeads(like.new_zeros(shape), like.new_zeros(*shape, like.shape[2]))
+
+    def values_toward(
+        self, layer: int, head: int, query: int, toward: Float[Tensor, " d_head"]
+    ) -> Float[Tensor, " key"]:
+        """What a head carries from every key to a query, along a covector on what it mixes."""
+        kv_head, member = divmod(head, self._group(layer))
+        pattern = self.attention.mixing_of(layer, self.length)[kv_head, :, query, member]
+        return pattern * (self.values[layer][kv_head] @ toward)
+
+    def _values(self, layer: int) -> Float[Tensor, "kv_head key d_head"]:
+        block, recorded = self.frozen.blocks[layer], self.recording.blocks[layer]
+        entering = entering_attention(self.frozen, self.recording, layer)
+        values = entering @ block.value.T + value_bias(block, recorded)
+        return values.unflatten(1, (block.n_kv_heads, -1)).transpose(0, 1)
+
+    def _mixed(self, layer: int) -> Float[Tensor, "head query d_head"]:
+        values = self.values[layer]
+        mixing = self.attention.mixing_of(layer, values.shape[1])
+        return torch.einsum("vkqg,vkd->vgqd", mixing, values).flatten(0, 1)
+
+    def _group(self, layer: int) -> int:
+        block = self.frozen.blocks[layer]
+        return block.n_heads // block.n_kv_heads
+
+
+class _Reading(Crossing):
+    """What a block of rows reads of heads."""
+
+    def __init__(self, sources: HeadSources, n_rows: int) -> None:
+        self.sources = sources
+        like, shape = sources.mixed[0], (sources.frozen.n_layers, sources.n_heads)
+        self.heads = like.new_zeros(n_rows, *shape, sources.length)
+        self.toward: dict[int, Tensor] = {}
+
+    def above(self, layer: int, covector: Float[Tensor, "active some_pos d_model"]) -> None:
+        """As `Crossing`."""
+        toward = self.sources.attention.above_heads(layer, covector)
+        toward = toward.permute(1, 0, 3, 2, 4).flatten(1, 2)
+        self.toward[layer] = toward
+        n_heads, n_pos = toward.shape[1:3]
+        part = (toward * self.sources.mixed[layer][:, :n_pos]).sum(3)
+        self.heads[: len(part), layer, :n_heads, :n_pos] = part
+
+
+def _without_values(entering: LayerSources, bias: Float[Tensor, "pos d_model"]) -> LayerSources:
+    """Sources of a layer without the biases of values, which are in what heads write."""
+    has_bias = entering.has_attention_constant
+    return replace(entering, attention_constant=bias, has_attention_constant=has_bias)
