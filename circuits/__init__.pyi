@@ -4,6 +4,7 @@ from .atlas.known import KnownCircuit, flow_through_middle, known_circuits
 from .attention.attend import attend
 from .attention.component_descriptions import component_descriptions
 from .attention.entries import attention_entries
+from .attention.head_nodes import with_head_nodes
 from .attention.head_paths import head_paths
 from .attention.heads import heads
 from .attention.scores import attention_score, score_pairs
@@ -173,4 +174,5 @@ __all__ = [
     "trace_paraphrases",
     "traced_with",
     "train_and_measure",
+    "with_head_nodes",
 ]

@@ -14,11 +14,13 @@ from rich.console import RenderableType
 import circuits
 import graphs
 import viz
+from circuits.progress import Progress, ignore_progress
 from graphs.attention.edge_heads import EdgeHeads
 from graphs.attention.entries import AttentionEntries
 from graphs.attention.head_paths import HeadPaths
 from graphs.attention.places import edges_named, head_named, position_named
 from graphs.attention.scores import AttentionScore, ScorePairs
+from headwater.choosing import AttentionKept
 from headwater.graph import Graph
 from headwater.printed import Printed, printed
 from viz.text.attended import NAMED, strongest_components
@@ -108,6 +110,24 @@ class Reasons(Printed):
             [(one.part, one.score) for one in self.reasons],
             self.labels,
         )
+
+
+def with_attention(
+    graph: graphs.AttributionGraph,
+    subject: circuits.Subject,
+    source: circuits.FeatureSource,
+    kept: AttentionKept,
+    progress: Progress = ignore_progress,
+) -> graphs.AttributionGraph:
+    """A graph that was just traced, with as much of attention as is to be kept."""
+    if kept in (AttentionKept.NONE, AttentionKept.TOTALS):
+        return graph
+    progress("attend", 0, 1)
+    experiment = circuits.prepare(graph, subject, source)
+    if kept == AttentionKept.EDGES:
+        return circuits.attend(experiment)
+    scores = kept == AttentionKept.SCORES
+    return circuits.with_head_nodes(experiment, scores=scores, progress=progress)
 
 
 class Asked(NamedTuple):

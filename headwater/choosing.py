@@ -11,6 +11,16 @@ from headwater.errors import ArgumentError
 Word = TypeVar("Word", bound=StrEnum)
 
 
+class AttentionKept(StrEnum):
+    """What a trace keeps of attention."""
+
+    NONE = "none"
+    TOTALS = "totals"  # what heads write into nodes
+    EDGES = "edges"  # the same, the heads of edges, and looks
+    HEADS = "heads"  # head nodes
+    SCORES = "scores"  # the same, and what makes them look where they look
+
+
 def one_of(kind: type[Word], name: str, value: str) -> Word:
     """A word as the value of an enumeration.  Raises ArgumentError for any other."""
     try:

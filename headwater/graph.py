@@ -196,16 +196,26 @@ class Graph(AttributionGraph):
         return Paths(found.listed, found.flow, self)
 
     def prune(
-        self, node_threshold: float = 0.8, edge_threshold: float = 0.98, keep_errors: bool = False
+        self,
+        node_threshold: float = 0.8,
+        edge_threshold: float = 0.98,
+        keep_errors: bool = False,
+        *,
+        patterns: bool = False,
     ) -> Graph:
         """The nodes and edges that hold these shares of influence and of edge scores.
 
-        Raises ArgumentError for shares that are not from 0 to 1.
+        patterns: what makes head nodes look where they look carries influence too.
+
+        Raises ArgumentError for shares that are not from 0 to 1, SelectionError for patterns of a
+        graph that was not traced with attention="scores".
         """
         for name, share in (("node", node_threshold), ("edge", edge_threshold)):
             if not isinstance(share, int | float) or not 0 <= share <= 1:
                 raise ArgumentError(f"{name}_threshold is a share from 0 to 1, got {share!r}.")
-        settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors)
+        settings = graphs.PruneSettings(
+            node_threshold, edge_threshold, keep_errors, patterns=patterns
+        )
         return Graph.of(graphs.prune(self, settings), self.annotations)
 
     def save(self, path: str | Path) -> Path:

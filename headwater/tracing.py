@@ -20,7 +20,8 @@ from circuits.pipe import trace as trace_prompt
 from circuits.progress import progress_bar
 from circuits.recording.precision import Precision
 from graphs.core.opening import Bos
-from headwater.choosing import in_bytes, one_of
+from headwater.attended import with_attention
+from headwater.choosing import AttentionKept, in_bytes, one_of
 from headwater.explaining import Input, directions, explained
 from headwater.graph import Graph
 from headwater.model import ArgumentError, Model, load
@@ -49,7 +50,7 @@ def trace(
     max_features: int = EXPANSION.max_features,
     everything: bool = False,
     inner_rows: int = TRACE.inner_rows,
-    attention: bool = True,
+    attention: str = AttentionKept.TOTALS,
     revision: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
@@ -79,7 +80,9 @@ def trace(
     bos, n_prefix: "auto", "always" or "never"; the number of positions without features.
     max_features: that get a row at most, the most influential ones; everything: all.
     inner_rows: rows of norms and gates inside the model, at most, for better predictions.
-    attention: keep what attention heads write into nodes (`graphs.core.head_totals`).
+    attention: what is kept of it: "none", "totals" (what heads write into nodes), "edges" (also the
+        heads of edges, and why they look where they look), "heads" (heads as nodes) or "scores"
+        (also what makes these look where they look).
     precision: of products on a CUDA GPU, "ieee", "3xtf32" or "tf32".
     memory: GiB to hold at most.
     force: trace even if memory will probably not suffice.
@@ -87,6 +90,7 @@ def trace(
     Warns of what was assumed, and where the prompt begins unlike the dictionary's documents.
     Raises subclasses of HeadwaterError, each with one sentence that says what to pass.
     """
+    kept = one_of(AttentionKept, "attention", attention)
     vectors = directions(_several(direction), _several(layer), one_of(Input, "before", before))
     with progress_bar(Console(file=sys.stderr, force_jupyter=False)) as progress:
         progress("load", 0, 1)
@@ -116,13 +120,15 @@ def trace(
                 settings,
                 Expansion(max_features, everything=everything),
                 inner_rows=inner_rows,
-                heads=attention,
+                heads=kept in (AttentionKept.TOTALS, AttentionKept.EDGES),
                 precision=one_of(Precision, "precision", precision),
                 memory=in_bytes(memory),
             ),
             progress,
             force=force,
         )
+        source = loaded.choosing(max_features)
+        graph = with_attention(graph, loaded.subject, source, kept, progress)
         signs = misfits(graph, loaded.subject, loaded.source)
     for sentence in dict.fromkeys((*remarks, *graph.provenance.mismatches, *signs)):
         warnings.warn(sentence, stacklevel=2)

@@ -59,6 +59,13 @@ def test_kinds_shares_and_signs_can_be_seen():
     assert widths == pytest.approx([6.0, 0.3 + 5.7 * 0.75, 0.3 + 5.7 * 0.25], abs=0.01)
 
 
+def test_a_head_is_a_triangle_with_its_layer_and_number():
+    names = ["token:4@0", "head:1/2@0", "logit:7@0"]
+    found = parsed(make_graph(names, {(names[1], names[2]): 1.0}, [1.0]))
+    head = found.get_node('"head:1/2@0"')[0]
+    assert (head.get("shape"), plain(head.get("label"))) == ("invtriangle", "head 1.2")
+
+
 def test_supernodes_are_clusters_and_pins_bold():
     notes = Annotations(
         pins=("bias:0",),

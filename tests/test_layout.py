@@ -75,6 +75,20 @@ def test_the_strongest_of_a_cell_is_first():
         assert np.all(np.diff(strength[cell][order]) <= 0)
 
 
+def test_heads_of_a_layer_are_below_its_features_and_beside_nothing_else():
+    names = [f"feature:{la}/{i}@0" for la in (0, 1) for i in range(3)]
+    heads = [f"head:1/{i}@0" for i in range(5)]
+    nodes = make_table(names + heads)
+    placement = place(nodes, 2, np.arange(11.0), wide=4.0, high=6.0)
+    assert_apart(placement)
+    y = dict(zip(map(str, nodes), placement.y, strict=True))
+    assert max(y[f"feature:0/{i}@0"] for i in range(3)) < y["head:1/0@0"]
+    assert len({y[name] for name in heads}) == 1
+    assert y["head:1/0@0"] <= y["feature:1/0@0"] - 1
+    alone = place(nodes.take(np.arange(6)), 2, np.arange(6.0), wide=4.0, high=6.0)
+    assert np.all(alone.y == np.repeat(alone.row_y[1:3], 3))
+
+
 def test_rows_are_inputs_then_layers_then_outputs():
     names = ["position:0", "token:5@0", "feature:0/1@0", "bias:1", "error:1@0", "bias:2"]
     placement = place(make_table([*names, "logit:4@0"]), 2, np.ones(7))

@@ -111,8 +111,19 @@ def test_a_graph_comes_back_as_it_was(graph):
 
 
 def test_all_kinds_are_spelled_and_read():
-    assert {NodeId.parse(name).kind for name in NAMES} == {*NodeKind} - {*RESPONSE_KINDS}
+    found = {NodeId.parse(name).kind for name in NAMES}
+    assert found == {*NodeKind} - {*RESPONSE_KINDS, NodeKind.HEAD}
     assert_same_graph(read(to_neuronpedia(GRAPH, Upload("demo"))), GRAPH, dtypes=False)
+
+
+def test_heads_come_back_and_before_features_of_their_layer_however_they_are_listed():
+    names = ["token:4@0", "bias:1", "head:1/2@1", "feature:1/3@1", "error:1@1", "logit:7@1"]
+    graph = make_graph(names, {(names[2], names[3]): 2.0, (names[0], names[2]): -1.0}, [1.0])
+    file = to_neuronpedia(graph, Upload("demo"))
+    assert_same_graph(read(file), graph, dtypes=False)
+    assert file["nodes"][2]["node_id"] == "head_1_2_1"
+    file["nodes"].reverse()
+    assert [str(node) for node in read(file).nodes] == names
 
 
 def test_a_file_of_circuit_tracer_is_read():

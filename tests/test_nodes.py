@@ -22,6 +22,7 @@ FIELDS = {
     NodeKind.NORM: ("layer", "pos", "index"),
     NodeKind.ATTENTION_NORM: ("layer", "pos", "index"),
     NodeKind.GATE: ("layer", "pos", "index"),
+    NodeKind.HEAD: ("layer", "pos", "index"),
 }
 
 
@@ -84,5 +85,5 @@ def test_a_node_with_a_field_that_its_kind_lacks_is_refused():
         NodeTable(**{**columns, "pos": np.array([-1])})
     with pytest.raises(ValueError, match=r"got layer -2"):
         NodeTable(**{**columns, "layer": np.array([-2])})
-    with pytest.raises(ValueError, match="Unknown node kind 10"):
-        NodeTable(**{**columns, "kind": np.array([10])})
+    with pytest.raises(ValueError, match="Unknown node kind 11"):
+        NodeTable(**{**columns, "kind": np.array([11])})

@@ -221,6 +221,7 @@ def test_the_header_says_how_the_graph_was_pruned():
             "edge_threshold": 0.9,
             "keep_errors": False,
             "edge_scores": "full",
+            "patterns": False,
         },
     }
 

@@ -140,7 +140,7 @@ HOSTILE = {  # GRAPH: 4 nodes, edges 0→1, 1→3, 2→3
     "weight is not finite": put("weights.data", [1.0, np.nan, 1.0]),
     "cannot be negative": put("dropped_absolute", [0.0, -1.0, 0.0, 0.0]),
     "Only logit and target nodes": put("seed", [1.0, 0.0, 0.0, 0.0]),
-    "Unknown node kind 10": put("kind", [0, 3, 4, 10]),
+    "Unknown node kind 11": put("kind", [0, 3, 4, 11]),
     "Node 1 has the form feature": put("index", [4, -1, -1, 1]),
     "position must be below 3": put("pos", [0, 1, 2**40, 1]),
     "names 1 targets, the nodes have 2": lambda a, h: [

@@ -28,7 +28,6 @@ def attend(
     Of a graph of more than `MOST_EDGES` edges, only those that pruning keeps are taken apart.
     """
     graph = experiment.graph
-    progress("attend", 0, 1)
     found, misses = list[EdgeParts](), [0.0]
     for some in _some_edges(graph, sum(b.n_heads for b in experiment.local.frozen.blocks)):
         part = heads(experiment, some)

@@ -14,15 +14,19 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor
 
 from circuits.attribution.sources import LayerSources
 from circuits.attribution.sweep import Crossing, ForwardPrefix, sweep_block
 from circuits.interventions.experiment import Experiment
+from circuits.machine import on_device
 from circuits.model.frozen import Covectors
 from circuits.recording.attention import output_bias, value_bias
 from circuits.recording.record import entering_attention
 from graphs.core.brief import Brief
+
+NUMBERS_AT_ONCE = 2**24  # of covectors on what heads mix
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,6 +73,11 @@ class HeadSources:
         self.n_heads = max(block.n_heads for block in self.frozen.blocks)
         self.length = len(self.recording.prompt)
 
+    @property
+    def rows_at_once(self) -> int:
+        """Rows whose covectors on what heads mix are held together."""
+        return max(1, NUMBERS_AT_ONCE // sum(mixed.numel() for mixed in self.mixed))
+
     def rows(
         self, targets: Covectors, spread: Float[Tensor, "row pos d_model"] | None = None
     ) -> LocalRows:
@@ -79,7 +88,7 @@ class HeadSources:
         return LocalRows(weights, reading.heads, reading.toward)
 
     def read(self, rows: LocalRows, shares: Float[Tensor, " row"], read: ReadHeads) -> None:
-        """Add what rows read of heads; shares of a row are `shares` times the sizes of its parts."""
+        """Add what rows read of heads; the sizes of a row's parts times its `shares` are shares."""
         for layer, toward in rows.toward.items():
             n_heads, n_pos = toward.shape[1:3]
             part = rows.heads[: len(toward), layer, :n_heads, :n_pos]
@@ -141,3 +150,10 @@ def _without_values(entering: LayerSources, bias: Float[Tensor, "pos d_model"]) 
     """Sources of a layer without the biases of values, which are in what heads write."""
     has_bias = entering.has_attention_constant
     return replace(entering, attention_constant=bias, has_attention_constant=has_bias)
+
+
+def shares_of(rows: LocalRows, arrived: Float[ndarray, " row"]) -> Float[Tensor, " row"]:
+    """By what the sizes of a row's parts are multiplied to be shares of what has arrived at it."""
+    sizes = rows.weights.abs().sum(1) + rows.heads.abs().sum((1, 2, 3))
+    own = on_device(arrived, sizes.device, sizes.dtype)
+    return torch.where(sizes > 0, own / sizes.clamp_min(torch.finfo(sizes.dtype).tiny), 0.0)

@@ -11,23 +11,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from circuits.attention.component_descriptions import component_descriptions
 from circuits.attention.graph_rows import covectors_of
-from circuits.attention.head_sources import HeadSources, LocalRows, ReadHeads
+from circuits.attention.head_sources import HeadSources, ReadHeads, shares_of
 from circuits.attention.scores import attention_score, score_pairs
 from circuits.interventions.experiment import Experiment
-from circuits.machine import exactly, in_float64, on_device
+from circuits.machine import exactly, in_float64
 from graphs.analysis.influence import influence_shares
 from graphs.attention.scores import AttentionScore, ScorePairs, Side, is_context
 from graphs.core.attended import KEPT_LOOKS, Look, LookPair, LookPart
 
 PARTS = 8  # of each side that are kept
 WITH_PAIRS, PAIRS = 4, 8  # looks with pairs, which take ten times as long, and pairs of each
-NUMBERS_AT_ONCE = 2**24  # of covectors on what heads mix
 
 
 class Looked(NamedTuple):
@@ -62,25 +60,12 @@ def read_by_nodes(experiment: Experiment, sources: HeadSources) -> ReadHeads:
     nodes = np.flatnonzero(graph.expanded & (arrived > 0))
     covectors, _ = covectors_of(experiment, nodes)
     order = np.argsort(-covectors.level, kind="stable")
-    step = rows_at_once(sources)
+    step = sources.rows_at_once
     for start in range(0, len(order), step):
         block = order[start : start + step]
         rows = sources.rows(covectors.take(block))
         sources.read(rows, shares_of(rows, arrived[nodes[block]]), read)
     return read
-
-
-def rows_at_once(sources: HeadSources) -> int:
-    """Rows whose covectors on what heads mix are held together."""
-    per_row = sum(mixed.numel() for mixed in sources.mixed)
-    return max(1, NUMBERS_AT_ONCE // per_row)
-
-
-def shares_of(rows: LocalRows, arrived: Float[ndarray, " row"]) -> Float[torch.Tensor, " row"]:
-    """By what the sizes of a row's parts are multiplied to be shares of what has arrived at it."""
-    sizes = rows.weights.abs().sum(1) + rows.heads.abs().sum((1, 2, 3))
-    own = on_device(arrived, sizes.device, sizes.dtype)
-    return torch.where(sizes > 0, own / sizes.clamp_min(torch.finfo(sizes.dtype).tiny), 0.0)
 
 
 class _Scored(NamedTuple):

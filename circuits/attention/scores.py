@@ -54,7 +54,7 @@ def attention_score(
     own = np.zeros_like(scores)
     own[key] = 1.0
     odds = own - competitors
-    capped, slope = _cap(recorded, scores)
+    capped, slope = cap(recorded, scores)
     ratio = np.divide(capped, scores, out=np.ones_like(scores), where=scores != 0)
     functions = [own, own, odds * ratio, odds * slope]
     with exactly():
@@ -75,10 +75,10 @@ def attention_score(
     )
 
 
-def _cap(
+def cap(
     meeting: Meeting, scores: Float[ndarray, " pos"]
 ) -> tuple[Float[ndarray, " pos"], Float[ndarray, " pos"]]:
-    """Capped scores, and their slopes."""
+    """Scores as the softmax gets them, and the slopes of these."""
     if meeting.softcap is None:
         return scores, np.ones_like(scores)
     tanh = np.tanh(scores / meeting.softcap)

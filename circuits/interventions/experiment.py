@@ -21,7 +21,12 @@ from circuits.attribution.local_replacement import (
 from circuits.attribution.sources import Sources, build_sources
 from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
-from circuits.interventions.origin import ExperimentError, require_dictionary, require_model
+from circuits.interventions.origin import (
+    ExperimentError,
+    require_dictionary,
+    require_direct,
+    require_model,
+)
 from circuits.machine import exactly
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
@@ -84,11 +89,12 @@ def prepare(
     """Record a graph's prompt again and find its features.
 
     Targets are those of the graph; in a file of before November 2026 directions are not among them
-    and must be given.  Raises ExperimentError for a graph of another model, dictionary or target,
-    and as `circuits.trace`.
+    and must be given.  Raises ExperimentError for a graph of another model, dictionary or target
+    and for one with head nodes, and as `circuits.trace`.
     """
     header = graph.provenance
     require_model(header, subject)
+    require_direct(graph)
     settings = targets or target_settings(graph)
     prompt = Prompt(header.prompt, header.token_ids, header.tokens, header.n_prefix)
     with exactly():

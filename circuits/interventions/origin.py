@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 from circuits.model.spelling import speller
 from circuits.model.subject import Subject
+from graphs.core.graph import AttributionGraph
+from graphs.core.nodes import NodeKind
 from graphs.core.provenance import DictionaryIdentity, ModelIdentity, Provenance
 from graphs.errors import HeadwaterError
 
@@ -19,6 +23,19 @@ _HASH = re.compile(r"([0-9a-f]{40}|sha256:[0-9a-f]{16,64})(, .*)?")
 
 class ExperimentError(HeadwaterError):
     """A graph does not belong to this model, dictionary or prompt."""
+
+
+def require_direct(graph: AttributionGraph) -> None:
+    """Raises ExperimentError for a graph whose edges are not direct effects between its features.
+
+    What a head writes is a vector, of which a head node has the part along one direction: effects
+    through it cannot be told.
+    """
+    if np.any(graph.nodes.is_kind(NodeKind.HEAD)):
+        raise ExperimentError(
+            "The graph has head nodes, through which effects are not known: trace the prompt "
+            "without --attention heads to intervene, check or take its edges apart."
+        )
 
 
 def require_model(header: Provenance, subject: Subject) -> None:

@@ -113,7 +113,7 @@ def resolved_share(
 
     The rest, unresolved influence, bounds how much further rows can change any node's influence.
     """
-    unresolved = nodes.is_kind(NodeKind.FEATURE) & ~expanded
+    unresolved = nodes.is_kind(NodeKind.FEATURE, NodeKind.HEAD) & ~expanded
     total = float(seed.sum())
     return 1.0 - float(reached[unresolved].sum()) / total if total > 0 else 1.0
 

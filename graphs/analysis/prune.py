@@ -4,9 +4,9 @@
             tokens, positions and targets
     edges:  score[t, s] = share[t, s] · (influence[t] + seed[t]); the highest ones, up to
             `edge_threshold` of the total score
-    then    features, errors and biases without an outgoing edge and features without an incoming
-            edge are removed until there are none; a feature that was not expanded needs no
-            incoming edge, since its row is unknown
+    then    features, heads, errors and biases without an outgoing edge and features and heads
+            without an incoming edge are removed until there are none; what was not expanded needs
+            no incoming edge, since its row is unknown
 
 Ties are broken by node order, and by row, then column for edges.  The kept part is as
 small as possible, so threshold 0 keeps only what is always kept, and threshold 1 everything that
@@ -32,7 +32,14 @@ from scipy.sparse import csr_array
 
 from graphs.analysis.influence import carried, influence
 from graphs.analysis.leading import leading
-from graphs.core.graph import AttributionGraph, row_parts, row_sizes, select_edges
+from graphs.analysis.select import SelectionError
+from graphs.core.graph import (
+    AttributionGraph,
+    edge_targets,
+    row_parts,
+    row_sizes,
+    select_edges,
+)
 from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeKind
 
 
@@ -44,6 +51,7 @@ class PruneSettings:
     edge_threshold: float = 0.98  # share of all edge scores, as in the methods paper
     keep_errors: bool = False  # error nodes are never pruned, as in the methods paper
     edge_scores: Literal["full", "kept"] = "full"  # measured on the full graph or on kept nodes
+    patterns: bool = False  # effects through attention patterns carry influence too
 
     def __post_init__(self) -> None:
         for name in ("node_threshold", "edge_threshold"):
@@ -59,16 +67,49 @@ DEFAULTS = PruneSettings()
 def prune(graph: AttributionGraph, settings: PruneSettings = DEFAULTS) -> AttributionGraph:
     """The part of a graph that carries most of the influence on its targets.
 
-    The settings are recorded in the header under `settings["prune"]`.  Nodes keep their order.  The
+    Raises SelectionError for `patterns` without effects through them.
+
+    The settings are recorded in the header under `settings["prune"]`.  Nodes keep their order.
+    With `patterns`, what makes heads look where they look is ranked and kept as edges are.  The
     report is removed: it is of the full graph.
     With `edge_scores="full"` the result is monotone in both thresholds, with "kept" in the edge
     threshold only.
     """
-    nodes, edges = kept_by(graph, settings)
+    if settings.patterns:
+        nodes, graph = _through_patterns(graph, settings)
+        edges = np.ones(graph.weights.nnz, dtype=bool)
+    else:
+        nodes, edges = kept_by(graph, settings)
     pruned = graph.with_weights(select_edges(graph.weights, edges)).take(np.flatnonzero(nodes))
     recorded = {**graph.provenance.settings, "prune": asdict(settings)}
     header = pruned.provenance.model_copy(update={"settings": recorded, "report": None})
     return replace(pruned, provenance=header)
+
+
+def _through_patterns(
+    graph: AttributionGraph, settings: PruneSettings
+) -> tuple[Bool[ndarray, " node"], AttributionGraph]:
+    """The nodes that are kept, and the graph with the edges and effects that are.
+
+    Raises SelectionError if the graph has no effects through patterns.
+    """
+    if graph.score_weights is None:
+        raise SelectionError(
+            "The graph has no effects through attention patterns: trace it with --attention scores."
+        )
+    joined = replace(graph, weights=graph.weights + graph.score_weights, imported=None)
+    nodes, edges = kept_by(joined, settings)
+    kept = _keys(select_edges(joined.weights, edges))
+    parts = (
+        select_edges(one, np.isin(_keys(one), kept)) for one in (graph.weights, graph.score_weights)
+    )
+    weights, scores = parts
+    return nodes, replace(graph.with_weights(weights), score_weights=scores)
+
+
+def _keys(weights: csr_array) -> Int[ndarray, " edge"]:
+    """A number for each stored weight's ends."""
+    return edge_targets(weights).astype(np.int64) * weights.shape[0] + weights.indices
 
 
 def kept_by(
@@ -149,7 +190,7 @@ def connected(
     Edges are returned as places in `target` and `source`.
     """
     always = graph.nodes.is_kind(*always_kept(keep_errors))
-    needs_input = graph.nodes.is_kind(NodeKind.FEATURE) & graph.expanded
+    needs_input = graph.nodes.is_kind(NodeKind.FEATURE, NodeKind.HEAD) & graph.expanded
     left = np.arange(len(target))
     while True:
         has_output, has_input = np.zeros_like(nodes), np.zeros_like(nodes)

@@ -64,6 +64,8 @@ class AttributionGraph:
     responses: Responses | None = None  # for predictions of what the graph holds; None: unknown
     heads: HeadTotals | None = None  # what attention heads write into nodes; None: unknown
     attended: Attended | None = None  # heads of edges, and looks; None: not asked for
+    # Effects on head nodes through their patterns, which are no part of `weights`; None: unknown.
+    score_weights: csr_array | None = None
     imported: Imported | None = None  # the JSON that it was read from, while unchanged
 
     def __post_init__(self) -> None:
@@ -72,6 +74,7 @@ class AttributionGraph:
         if not self.weights.has_canonical_format:
             object.__setattr__(self, "weights", _canonical(self.weights))
         self._check_numbers()
+        self._check_scores()
         if self.imported is not None and not self.imported.fits(len(self), self.weights.nnz):
             raise ValueError(
                 "The data kept of the imported file does not match the graph's nodes or edges."
@@ -154,6 +157,16 @@ class AttributionGraph:
                 "Only logit and target nodes have seed, and none below 0: "
                 f"{self.nodes[row]} has {self.seed[row]:g}."
             )
+
+    def _check_scores(self) -> None:
+        scores = self.score_weights
+        if scores is None:
+            return
+        if scores.shape != self.weights.shape or not np.all(np.isfinite(scores.data)):
+            raise ValueError("Effects through patterns have another shape, or are not finite.")
+        targets = np.flatnonzero(np.diff(scores.indptr))
+        if not np.all(self.nodes.is_kind(NodeKind.HEAD)[targets]):
+            raise ValueError("Only head nodes have patterns.")
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -277,6 +290,9 @@ class AttributionGraph:
             responses=None if self.responses is None else self.responses.take(nodes),
             heads=None if self.heads is None else self.heads.take(nodes),
             attended=None if inner.attended is None else inner.attended.take(nodes),
+            score_weights=None
+            if self.score_weights is None
+            else csr_array(self.score_weights[nodes][:, nodes]),
             imported=inner.imported if len(nodes) == len(self) else None,
             provenance=self.provenance.model_copy(update={"targets": targets}),
             output_tokens=tokens,

@@ -13,8 +13,9 @@ A node is a value, `NodeId(kind, layer, pos, index)`.  Its text form is canonica
     norm:18/0@7        what the norm in front of layer 18's MLP divides by at position 7
     attention_norm:18/0@7   the same in front of attention
     gate:12/345@7      what neuron 345 of layer 12 applies its activation function to
+    head:4/5@8         attention head 5 of layer 4 at position 8, where it writes
 
-The last three are not nodes of a graph, but stand in its file (`graphs.core.responses`).
+Norms and gates are not nodes of a graph, but stand in its file (`graphs.core.responses`).
 A description is what is known of a feature over many prompts: its label, promoted tokens and top
 activations.
 """
@@ -49,6 +50,7 @@ class NodeKind(IntEnum):
     NORM = 7
     ATTENTION_NORM = 8
     GATE = 9
+    HEAD = 10
 
     @property
     def word(self) -> str:
@@ -72,6 +74,7 @@ _SPELLING = {  # which of layer, pos, index a kind has, in what form
     NodeKind.NORM: "{layer}/{index}@{pos}",
     NodeKind.ATTENTION_NORM: "{layer}/{index}@{pos}",
     NodeKind.GATE: "{layer}/{index}@{pos}",
+    NodeKind.HEAD: "{layer}/{index}@{pos}",
 }
 _FIELDS = ("layer", "pos", "index")
 _HAS = np.array([[f"{{{name}}}" in _SPELLING[kind] for name in _FIELDS] for kind in NodeKind])
@@ -110,7 +113,8 @@ class NodeId:
                 return cls(kind, **{name: int(value) for name, value in match.groupdict().items()})
         raise ValueError(
             f"{text!r} is not a node: expected feature:LAYER/INDEX@POS, error:LAYER@POS, "
-            "token:ID@POS, position:POS, bias:LAYER, logit:ID@POS or target:N@POS."
+            "head:LAYER/HEAD@POS, token:ID@POS, position:POS, bias:LAYER, logit:ID@POS or "
+            "target:N@POS."
         )
 
 
@@ -132,7 +136,7 @@ class NodeTable(Brief):
     kind: Int[ndarray, " node"]  # NodeKind
     layer: Int[ndarray, " node"]  # block at which the node enters or is read; -1: none
     pos: Int[ndarray, " node"]  # token position, 0 = first token of the prompt; -1: none
-    index: Int[ndarray, " node"]  # row of the dictionary, vocabulary id, or target number
+    index: Int[ndarray, " node"]  # row of the dictionary, head, vocabulary id, or target number
     activation: Float[ndarray, " node"]  # features: after the nonlinearity; nan elsewhere
     value: Float[ndarray, " node"]  # sum of incoming weights, where known; else nan
 

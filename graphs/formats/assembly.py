@@ -133,13 +133,20 @@ def _order(
         return np.arange(len(ids))
     stage = [0 if n.kind in INPUT_KINDS else 2 if n.kind in TARGET_KINDS else 1 for n in ids]
     layer = [-1 if node.layer is None else node.layer for node in ids]
-    kind = [0 if node.kind in TARGET_KINDS else int(node.kind) for node in ids]
+    kind = [_rank(node.kind) for node in ids]
     order = np.lexsort((kind, layer, stage))
     place = np.argsort(order)
     backward = inside & (place[links.source] >= place[links.target])
     if np.any(backward):
         _refuse_backward(ids, links, inside, int(np.flatnonzero(backward)[0]))
     return order
+
+
+def _rank(kind: NodeKind) -> float:
+    """The order of kinds within a layer: heads read its constants, and its features read them."""
+    if kind in TARGET_KINDS:
+        return 0.0
+    return NodeKind.FEATURE - 0.5 if kind == NodeKind.HEAD else float(kind)
 
 
 def _refuse_backward(

@@ -28,6 +28,7 @@ _SHAPES = {
     NodeKind.ERROR: "diamond",
     NodeKind.LOGIT: "box",
     NodeKind.TARGET: "box",
+    NodeKind.HEAD: "invtriangle",
 }
 _THICKEST = 6.0  # points, of a line
 

@@ -14,6 +14,12 @@ edge; the header then has looks):
     attended.layer .head          int [A, K]
     attended.part                 float [A, K]
 
+With head nodes and what makes them look where they look, for S effects through patterns
+(`graphs.core.graph.AttributionGraph.score_weights`), in order of target and source:
+
+    scores.target .source         int [S]
+    scores.weight                 float [S]
+
 A whole graph that was read from a JSON of circuit-tracer, Neuronpedia or others also has, as in
 `graphs.core.imported.Imported`:
 
@@ -30,9 +36,10 @@ from typing import Any
 
 import numpy as np
 from numpy import ndarray
+from scipy.sparse import csr_array
 
 from graphs.core.attended import Attended, EdgeParts, Look
-from graphs.core.graph import AttributionGraph
+from graphs.core.graph import AttributionGraph, edge_targets
 from graphs.core.head_totals import HeadTotals
 from graphs.core.imported import Imported
 from graphs.disk.files import GraphFileError
@@ -49,6 +56,11 @@ _ATTENDED = {
     "attended.head": (_INT, 2),
     "attended.part": (_FLOAT, 2),
 }
+_SCORES = {
+    "scores.target": (_INT, 1),
+    "scores.source": (_INT, 1),
+    "scores.weight": (_FLOAT, 1),
+}
 _IMPORTED = {
     "imported.text": (("U8",), 1),
     "imported.rows": (_INT, 1),
@@ -62,6 +74,7 @@ class KeptParts:
 
     heads: HeadTotals | None
     attended: Attended | None
+    score_weights: csr_array | None
     imported: Imported | None
 
     def require_consistent(self, graph: AttributionGraph) -> None:
@@ -84,6 +97,11 @@ def kept_arrays(graph: AttributionGraph) -> dict[str, ndarray]:
         for part, arrays in parts.items()
         for name, array in (arrays or {}).items()
     }
+    if graph.score_weights is not None:
+        scores = graph.score_weights
+        found["scores.target"] = edge_targets(scores).astype(np.int32)
+        found["scores.source"] = scores.indices.astype(np.int32)
+        found["scores.weight"] = np.ascontiguousarray(scores.data)
     if graph.imported is not None:
         found["imported.text"] = np.frombuffer(graph.imported.text, dtype=np.uint8)
         for name in ("rows", "links"):
@@ -91,12 +109,16 @@ def kept_arrays(graph: AttributionGraph) -> dict[str, ndarray]:
     return found
 
 
-def kept_parts(path: Path | str, file: Any, looks: tuple[Look, ...] | None) -> KeptParts:
+def kept_parts(
+    path: Path | str, file: Any, looks: tuple[Look, ...] | None, n_nodes: int
+) -> KeptParts:
     """What a file has of them.  Raises GraphFileError for a part that is not whole."""
-    heads, edges, imported = (_whole(path, file, known) for known in (_HEADS, _ATTENDED, _IMPORTED))
+    heads, edges, scores, imported = (
+        _whole(path, file, known) for known in (_HEADS, _ATTENDED, _SCORES, _IMPORTED)
+    )
     if (edges is None) != (looks is None):
         raise GraphFileError(f"{path} has looks without heads of edges, or these without looks.")
-    for name, arrays in (("heads", heads), ("attended", edges)):
+    for name, arrays in (("heads", heads), ("attended", edges), ("scores", scores)):
         if arrays is not None and len({len(array) for array in arrays}) > 1:
             raise GraphFileError(f"{path}: the arrays {name}.* must have one length.")
     if edges is not None and len({array.shape[1] for array in edges[4:]}) > 1:
@@ -104,10 +126,25 @@ def kept_parts(path: Path | str, file: Any, looks: tuple[Look, ...] | None) -> K
     return KeptParts(
         heads=None if heads is None else HeadTotals(*heads),
         attended=None if edges is None else Attended(EdgeParts(*edges), looks or ()),
+        score_weights=None if scores is None else _matrix(path, scores, n_nodes),
         imported=None
         if imported is None
         else Imported(imported[0].tobytes(), imported[1], imported[2]),
     )
+
+
+def _matrix(path: Path | str, scores: list[ndarray], n_nodes: int) -> csr_array:
+    """Effects through patterns.  Raises GraphFileError if their ends are in disorder."""
+    target, source, weight = scores
+    keys = target.astype(np.int64) * n_nodes + source
+    inside = np.all((target >= 0) & (target < n_nodes) & (source >= 0) & (source < n_nodes))
+    if not inside or np.any(np.diff(keys) <= 0):
+        raise GraphFileError(
+            f"{path}: scores.* must be between nodes, and ascend by target and source."
+        )
+    counts = np.bincount(target, minlength=n_nodes)
+    indptr = np.concatenate([[0], counts.cumsum()])
+    return csr_array((weight, source, indptr), shape=(n_nodes, n_nodes))
 
 
 def _whole(

@@ -20,6 +20,8 @@ def node_labels(graph: AttributionGraph, annotations: Annotations = NO_ANNOTATIO
         elif node.kind == NodeKind.TOKEN:
             assert node.pos is not None
             labels.append(graph.token_text(node.pos))
+        elif node.kind == NodeKind.HEAD:
+            labels.append(f"head {node.layer}.{node.index}")
         else:
             labels.append(graph.label(row) or str(node))
     return labels

@@ -149,7 +149,9 @@ def read_graph(path: Path | str) -> AttributionGraph:
     try:
         with untyped(safe_open)(file, framework="np") as opened:
             header, arrays = _checked(path, opened)
-            kept = kept_parts(path, opened, header.looks)
+            behind = np.isin(arrays["kind"], RESPONSE_KINDS)
+            n_nodes = len(behind) - int(np.count_nonzero(behind))
+            kept = kept_parts(path, opened, header.looks, n_nodes)
     except (OSError, SafetensorError) as error:
         raise GraphFileError(f"{path} is not a whole safetensors file: {error}.") from error
     try:
@@ -163,6 +165,7 @@ def read_graph(path: Path | str) -> AttributionGraph:
             responses=responses,
             heads=kept.heads,
             attended=kept.attended,
+            score_weights=kept.score_weights,
             imported=kept.imported,
             **{name: arrays[name] for name in _GRAPH_COLUMNS},
         )

@@ -16,6 +16,7 @@ from circuits.model.packaged import PACKAGED
 from circuits.recording.precision import Precision
 from graphs import Bos
 from headwater.arguments.files import OUTPUT, file_option
+from headwater.choosing import AttentionKept
 from headwater.explaining import Input
 
 MOST_DRAWN = 100_000  # random sets or orders, each as much work as what it is compared with
@@ -187,13 +188,18 @@ InnerRows = Annotated[
         rich_help_panel=SIZE,
     ),
 ]
-NoAttention = Annotated[
-    bool,
+AttentionParts = Annotated[
+    AttentionKept,
     typer.Option(
-        "--no-attention",
-        help="Leave out what attention heads write into nodes: 4 bytes per node and head.",
+        "--attention",
+        help="totals: what heads write into nodes; edges: also the heads of edges, and why they "
+        "look where they look; heads: heads as nodes; scores: also what makes these look.",
         rich_help_panel=SIZE,
     ),
+]
+NoAttention = Annotated[
+    bool,
+    typer.Option("--no-attention", help="The same as --attention none.", rich_help_panel=SIZE),
 ]
 Everything = Annotated[
     bool,

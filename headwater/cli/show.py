@@ -105,6 +105,14 @@ def prune_command(
         EdgeScores,
         typer.Option(help="full: rank edges on the full graph; kept: on kept nodes, as published."),
     ] = EdgeScores.FULL,
+    patterns: Annotated[
+        bool,
+        typer.Option(
+            "--patterns",
+            help="What makes heads look where they look carries influence too: needs a trace with "
+            "--attention scores.",
+        ),
+    ] = False,
     out: GraphOut = None,
     html: PageOut = None,
     as_json: AsJson = False,
@@ -112,7 +120,9 @@ def prune_command(
     """Keep the nodes and edges with most influence."""
     outputs = (*graph_output(out), *output_to(html, Kind.PAGE, "--html"))
     require_outputs(outputs, *graph_files(graph))
-    settings = graphs.PruneSettings(node_threshold, edge_threshold, keep_errors, edge_scores.value)
+    settings = graphs.PruneSettings(
+        node_threshold, edge_threshold, keep_errors, edge_scores.value, patterns
+    )
     whole, annotations, _ = open_graph(graph)
     pruned = graphs.prune(whole, settings)
     if out is not None:

@@ -19,6 +19,7 @@ from circuits.recording.precision import Precision
 from headwater.arguments.options import (
     Against,
     AsJson,
+    AttentionParts,
     BosRule,
     Chat,
     Device,
@@ -53,8 +54,9 @@ from headwater.arguments.options import (
     source_choice,
 )
 from headwater.arguments.prompted import Prompted, PromptFile, given_prompt
-from headwater.arguments.usage import require_consistent
-from headwater.choosing import in_bytes
+from headwater.arguments.usage import UsageError, require_consistent
+from headwater.attended import with_attention
+from headwater.choosing import AttentionKept, in_bytes
 from headwater.cli.app import app
 from headwater.explaining import Input, directions, explained
 from headwater.outputs.formats import graph_output, is_named_as_ours, write_as
@@ -92,6 +94,7 @@ def trace_command(
     kept_share: KeptShare = EXPANSION.kept_share,
     everything: Everything = False,
     inner_rows: InnerRows = TRACE.inner_rows,
+    attention: AttentionParts = AttentionKept.TOTALS,
     no_attention: NoAttention = False,
     chat: Chat = False,
     bos: BosRule = DEFAULT_RULE.bos,
@@ -109,6 +112,10 @@ def trace_command(
     written = (*graph_output(out), *output_to(html, Kind.PAGE, "--html"))
     require_outputs(written, model, transcoders, prompt_file)
     given = given_prompt(prompt, prompt_file)
+    if no_attention:
+        if attention not in (AttentionKept.TOTALS, AttentionKept.NONE):
+            raise UsageError(f"--no-attention and --attention {attention} exclude each other.")
+        attention = AttentionKept.NONE
     require_consistent(
         transcoders=transcoders, features=features, targets=target or [], against=against
     )
@@ -133,11 +140,12 @@ def trace_command(
             targets,
             expansion,
             inner_rows=inner_rows,
-            heads=not no_attention,
+            heads=attention in (AttentionKept.TOTALS, AttentionKept.EDGES),
             precision=precision,
             memory=in_bytes(memory),
         )
         graph = circuits.trace(text, subject, source, settings, progress, force=force)
+        graph = with_attention(graph, subject, source, attention, progress)
         remark_once(circuits.misfits(graph, subject, source))
         progress("write", 0, 1)
         if out is not None:

@@ -6,7 +6,8 @@ Within a cell the strongest node is first: left, and in the top line if the node
 several lines.
 
     input     token and position nodes, the lowest row
-    0, 1, …   features, errors and biases by layer, and `final` for biases after the last layer
+    0, 1, …   features, errors and biases by layer, its heads in lines below them, and `final` for
+              biases after the last layer
     output    logit and target nodes, the highest row
 
 Biases have no position and are in the leftmost column.  Positions without nodes have no column.
@@ -23,7 +24,7 @@ from numpy import ndarray
 from graphs.analysis.influence import influence, ranks
 from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
-from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeTable
+from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeKind, NodeTable
 
 BIAS = -1  # the column of nodes without a position
 WIDE, HIGH = (
@@ -88,7 +89,7 @@ def place_together(
     """
     columns = np.unique(np.concatenate([one.column for one in graphs]))
     grids = [_Grid.of(one, columns) for one in graphs]
-    busiest = np.stack([grid.count.max(axis=1, initial=0) for grid in grids]).max(axis=0)
+    busiest = np.stack([grid.count.max(axis=(0, 2), initial=0) for grid in grids]).max(axis=0)
     slots = _slots(busiest)
     widths = _widths(slots, columns == BIAS, wide)
     return tuple(grid.placed(columns, slots, widths, wide, high) for grid in grids)
@@ -96,23 +97,24 @@ def place_together(
 
 @dataclass(frozen=True)
 class _Grid:
-    """Cell of each node, and number of nodes of each cell."""
+    """Cell of each node, and number of nodes of each cell: heads apart, below the others."""
 
     rows: tuple[str, ...]
     row: Int[ndarray, " node"]
     column: Int[ndarray, " node"]
-    count: Int[ndarray, "column row"]
-    rank: Int[ndarray, " node"]  # within its cell
+    is_head: Int[ndarray, " node"]  # 1: a head, 0: another node
+    count: Int[ndarray, "two column row"]  # of other nodes, and of heads
+    rank: Int[ndarray, " node"]  # within its part of the cell
 
     @classmethod
     def of(cls, placed: LayoutNodes, columns: Int[ndarray, " column"]) -> _Grid:
         rows, row = _rows(placed.nodes, placed.n_layers)
         column = np.searchsorted(columns, placed.column)
-        cell = column * len(rows) + row
-        count = np.bincount(cell, minlength=len(columns) * len(rows))
-        return cls(
-            rows, row, column, count.reshape(len(columns), len(rows)), ranks(cell, placed.strength)
-        )
+        is_head = placed.nodes.is_kind(NodeKind.HEAD).astype(np.int64)
+        cell = (is_head * len(columns) + column) * len(rows) + row
+        shape = 2, len(columns), len(rows)
+        count = np.bincount(cell, minlength=2 * len(columns) * len(rows)).reshape(shape)
+        return cls(rows, row, column, is_head, count, ranks(cell, placed.strength))
 
     def placed(
         self,
@@ -123,15 +125,19 @@ class _Grid:
         high: float,
     ) -> Placement:
         lines = np.maximum(-(-self.count // np.maximum(slots, 1)[:, None]), 1)
-        row_lines = lines.max(axis=0, initial=1)
-        row_height = row_lines + max(_ROW_GAP, (high - row_lines.sum()) / len(self.rows))
+        row_lines = lines[0].max(axis=0, initial=1)
+        head_lines = np.where(self.count[1].any(axis=0), lines[1].max(axis=0, initial=1), 0)
+        all_lines = row_lines + head_lines
+        row_height = all_lines + max(_ROW_GAP, (high - all_lines.sum()) / len(self.rows))
         column_x = np.cumsum(column_width) - column_width / 2
         row_y = np.cumsum(row_height) - row_height / 2
-        place = self.column, self.row
+        # A row's height is shared by its lines: heads have the lower part.
+        middles = row_y + row_height / 2 * np.stack([head_lines, -row_lines]) / all_lines
+        place = self.is_head, self.column, self.row
         right, down = _within(self.rank, self.count[place], lines[place])
         return Placement(
             x=column_x[self.column] + right,
-            y=row_y[self.row] - down,
+            y=middles[self.is_head, self.row] - down,
             columns=columns,
             column_x=column_x,
             column_width=column_width,

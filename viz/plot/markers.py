@@ -1,4 +1,4 @@
-"""Markers of nodes by kind, in Okabe-Ito colours, distinguishable for colour-blind readers."""
+"""Markers of nodes by kind, distinguishable for colour-blind readers: Okabe-Ito, and a violet."""
 
 from __future__ import annotations
 
@@ -12,4 +12,5 @@ MARKERS = {  # symbol, fill, outline
     NodeKind.ERROR: ("diamond", "white", "#7d8590"),
     NodeKind.LOGIT: ("star", "#CC79A7", "#CC79A7"),
     NodeKind.TARGET: ("hexagon", "#CC79A7", "#CC79A7"),
+    NodeKind.HEAD: ("triangle-down", "#6f4fb0", "white"),
 }

@@ -146,6 +146,8 @@ def plain_label(graph: AttributionGraph, node: NodeId) -> str:
             return f"constants at layer {node.layer}"
         case NodeKind.ERROR:
             return f"error of layer {node.layer}'s dictionary"
+        case NodeKind.HEAD:
+            return f"head {node.layer}.{node.index}"
         case _:
             return str(node)
 

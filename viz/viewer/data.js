@@ -89,8 +89,9 @@
  * @property {Group[]} suggested
  */
 
-const KINDS = ["token", "position", "bias", "feature", "error", "logit", "target"];
-const KIND = { token: 0, position: 1, bias: 2, feature: 3, error: 4, logit: 5, target: 6 };
+// As NodeKind in graphs/core/nodes.py; norms and gates are not nodes of a graph.
+const KINDS = ["token", "position", "bias", "feature", "error", "logit", "target", "norm", "attention_norm", "gate", "head"];
+const KIND = { token: 0, position: 1, bias: 2, feature: 3, error: 4, logit: 5, target: 6, head: 10 };
 const ARRAYS = {
   f64: Float64Array, f32: Float32Array, i32: Int32Array, u16: Uint16Array, u8: Uint8Array,
 };

@@ -15,7 +15,7 @@
  * @property {number} type Scale of texts and markers, 1 on a laptop.
  *
  * @typedef {Record<"paper" | "ink" | "grey" | "pale" | "positive" | "negative" | "token" | "feature" |
- *   "error" | "bias" | "target" | "pin" | "cursor", string>} Palette
+ *   "error" | "bias" | "target" | "head" | "pin" | "cursor", string>} Palette
  *
  * @typedef {object} Scene The drawn part of a graph.
  * @property {Graph} graph
@@ -190,9 +190,12 @@ function drawNodes(pen, scene, radius) {
   }
 }
 
+/** Names of the colours of kinds. @type {Record<number, string>} */
+const COLOURED = { 0: "token", 1: "token", 2: "bias", 3: "feature", 4: "error", 5: "target", 6: "target", 10: "head" };
+
 /** @param {Scene} scene @param {number} n */
 function coloursOf({ graph, palette, near, clicked, difference }, n) {
-  const full = palette[/** @type {keyof Palette} */ (["token", "token", "bias", "feature", "error", "target", "target"][graph.kind[n]])];
+  const full = palette[/** @type {keyof Palette} */ (COLOURED[graph.kind[n]])];
   const own = mixed(palette.paper, full, strengthOf(graph, n));
   const open = graph.kind[n] === KIND.error || graph.kind[n] === KIND.position;
   const share = n === clicked ? undefined : near?.get(n);

@@ -41,7 +41,7 @@ function labelled({ graph, frame, near, clicked, cursor, pinned, markOf }, nodes
 
 /** Pixels above a graph for the labels of its predictions. @param {Graph} graph */
 function roomAbove(graph) {
-  return graph.kind.filter((kind) => kind >= KIND.logit).length > FEW ? 88 : 54;
+  return graph.names.filter((_, row) => isTarget(graph, row)).length > FEW ? 88 : 54;
 }
 
 /** Slanted labels above the predictions, fanned out where predictions are close. @param {Pen} pen @param {Scene} scene @param {Float64Array} radius @param {number[]} targets */

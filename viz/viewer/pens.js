@@ -19,14 +19,17 @@
 const FONT = '"Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif';
 
 /** Outline of a marker around 0, by kind: shapes of about the same area. */
+const CIRCLE = () => "M-1 0A1 1 0 1 1 1 0A1 1 0 1 1 -1 0Z";
 const SHAPES = [
   polygon([[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]]), // token: square
   polygon([[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]]), // position: open square
   polygon([[0, -1.15], [1.1, 0.8], [-1.1, 0.8]]), // bias: triangle
-  () => "M-1 0A1 1 0 1 1 1 0A1 1 0 1 1 -1 0Z", // feature: circle
+  CIRCLE, // feature
   polygon([[0, -1.2], [1.2, 0], [0, 1.2], [-1.2, 0]]), // error: diamond
   star(5, 1.3, 0.62), // logit: star
   polygon(Array.from({ length: 6 }, (_, i) => around((i * Math.PI) / 3, 1.1))), // target: hexagon
+  CIRCLE, CIRCLE, CIRCLE, // norms and gates are never drawn
+  polygon([[0, 1.25], [1.2, -0.87], [-1.2, -0.87]]), // head: triangle that points down
 ];
 
 /** @param {number} angle @param {number} radius @returns {[number, number]} */

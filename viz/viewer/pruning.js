@@ -12,7 +12,7 @@
 /** @param {Graph} graph @param {number} node */
 const isInput = (graph, node) => graph.kind[node] <= KIND.position;
 /** @param {Graph} graph @param {number} node */
-const isTarget = (graph, node) => graph.kind[node] >= KIND.logit;
+const isTarget = (graph, node) => graph.kind[node] === KIND.logit || graph.kind[node] === KIND.target;
 
 /**
  * @param {Graph} graph

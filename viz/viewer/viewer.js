@@ -258,7 +258,7 @@ class Viewer {
 /** Colours of the style sheet. @returns {Palette} */
 function readPalette() {
   const style = getComputedStyle(document.documentElement);
-  const names = ["paper", "ink", "grey", "pale", "positive", "negative", "token", "feature", "error", "bias", "target", "pin", "cursor"];
+  const names = ["paper", "ink", "grey", "pale", "positive", "negative", "token", "feature", "error", "bias", "target", "head", "pin", "cursor"];
   return /** @type {Palette} */ (Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()])));
 }
 

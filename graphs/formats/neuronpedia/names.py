@@ -3,6 +3,7 @@
     node         node_id                      feature               layer   feature_type
     feature      {layer}_{index}_{pos}        cantor(layer, index)  layer   cross layer transcoder
     error        {layer}_-1_{pos}             -1                    layer   mlp reconstruction error
+    head         head_{layer}_{index}_{pos}   -1                    layer   attention head
     token        E_{vocabulary}_{pos}         pos                   E       embedding
     position     P_{pos}                      pos                   E       embedding
     bias         bias_{layer}                 -1                    layer   bias
@@ -14,7 +15,7 @@ an error, 0_{layer}_{pos}, is also the id of feature {layer} of layer 0; its lat
 the table.  Until November 2026 headwater wrote err_{layer}_{pos} and target_{number}_{pos}.  All of
 these are read: the kind comes from feature_type, layer and position from their own fields.  Every
 feature is written as "cross layer transcoder", whatever its dictionary, since viewers know no other
-type.
+type.  Only headwater reads heads.
 
 Other ids that are read:
 - EleutherAI's attribute: intermediate_{pos}_{layer}_{index}, error_{pos}_{layer}, input_{i} and
@@ -47,6 +48,7 @@ FEATURE_TYPES = {
     NodeKind.ERROR: "mlp reconstruction error",
     NodeKind.LOGIT: "logit",
     NodeKind.TARGET: "logit",
+    NodeKind.HEAD: "attention head",
 }
 _NODE_IDS = {  # node_id, and jsNodeId, which all positions of a feature share in the viewers
     NodeKind.TOKEN: ("E_{index}_{pos}", "E_{index}-{pos}"),
@@ -56,6 +58,7 @@ _NODE_IDS = {  # node_id, and jsNodeId, which all positions of a feature share i
     NodeKind.ERROR: ("{layer}_-1_{pos}", "{layer}_-1-{pos}"),
     NodeKind.LOGIT: ("{top}_{index}_{pos}", "L_{index}-{pos}"),
     NodeKind.TARGET: ("{top}_-{after}_{pos}", "target_{index}-{pos}"),
+    NodeKind.HEAD: ("head_{layer}_{index}_{pos}", "head_{layer}_{index}-{pos}"),
 }
 
 
@@ -74,6 +77,8 @@ def named(text: str, top: int) -> NodeId | None:
     'feature:12/345@7'
     """
     match text.split("_"):
+        case ["head", layer, index, pos] if (layer + index + pos).isdecimal():
+            return NodeId(NodeKind.HEAD, layer=int(layer), pos=int(pos), index=int(index))
         case ["E", index, pos] if index.isdecimal() and pos.isdecimal():
             return NodeId(NodeKind.TOKEN, pos=int(pos), index=int(index))
         case [layer, "-1", pos] if layer.isdecimal() and pos.isdecimal():

@@ -26,6 +26,8 @@ def identity(node: Node, counting: Counting, custom: bool = False) -> NodeId:
             return NodeId(NodeKind.ERROR, counting.layer(node), pos)
         case "bias":
             return NodeId(NodeKind.BIAS, counting.layer(node))
+        case "attention head":
+            return NodeId(NodeKind.HEAD, counting.layer(node), pos, _head(node))
         case "embedding" if re.fullmatch(r"P_\d+", node.node_id, re.ASCII):
             return NodeId(NodeKind.POSITION, pos=pos)
         case "embedding":
@@ -53,6 +55,13 @@ def _logit(node: Node, custom: bool) -> NodeId:
         raise ValueError(f"Node {node.node_id!r} does not state its vocabulary id.")
     kind = NodeKind.TARGET if custom else NodeKind.LOGIT
     return NodeId(kind, pos=node.ctx_idx, index=token_id)
+
+
+def _head(node: Node) -> int:
+    named = re.fullmatch(r"head_\d+_(\d+)_\d+", node.node_id, re.ASCII)
+    if named is None:
+        raise ValueError(f"Node {node.node_id!r} does not state its head.")
+    return digits(named[1], node)
 
 
 def _target_number(node: Node) -> int | None:
