@@ -15,6 +15,7 @@ import graphs
 import viz
 from graphs.comparison.compare import PERMUTATIONS, ComparisonError
 from graphs.comparison.concepts import Groups, path_overlap
+from graphs.comparison.head_overlap import HeadOverlap, head_overlap
 from graphs.comparison.matching import Match
 from graphs.core.identity import same_dictionary
 from graphs.groups.automatic import with_groups
@@ -111,17 +112,18 @@ class PromptComparison(Comparison):
     """Two graphs of one dictionary, whose features are matched by identity."""
 
     found: graphs.Comparison
+    heads: HeadOverlap | None = None  # None: what heads write is not known of both
 
     @property
     def scores(self) -> dict[str, graphs.Score]:
-        return viz.comparison_scores(self.found)
+        return viz.comparison_scores(self.found, self.heads)
 
     @property
     def match(self) -> Match:
         return self.found.match
 
     def text(self) -> RenderableType:
-        return viz.comparison_text(self.first, self.second, self.found)
+        return viz.comparison_text(self.first, self.second, self.found, self.heads)
 
 
 @dataclass(frozen=True, repr=False)
@@ -187,7 +189,8 @@ def compared(
         refuse_profiles(profiles)
         count = PERMUTATIONS if permutations is None else permutations
         by_identity = graphs.compare(first, second, permutations=count, seed=chosen.seed)
-        return PromptComparison(first, second, by_identity)
+        heads = head_overlap(first, second, by_identity.positions, count, chosen.seed)
+        return PromptComparison(first, second, by_identity, heads)
     if permutations is not None:
         chosen = replace(chosen, permutations=permutations)
     return ModelComparison(first, second, graphs.correspond(first, second, chosen, profiles))

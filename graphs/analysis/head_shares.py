@@ -1,7 +1,8 @@
-"""How much of a graph's influence each attention head carries along edges.
+"""How much of a graph's influence each attention head carries, along edges and into nodes.
 
 An edge's influence goes to its parts by their sizes: past all attention, and through each head that
-it crosses first (`graphs.core.attended`).
+it crosses first (`graphs.core.attended`).  A node's goes to what heads write at its position and to
+the rest (`graphs.core.head_totals`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from graphs.analysis.influence import edge_influence, influence
+from graphs.analysis.influence import edge_influence, influence, influence_shares
 from graphs.core.attended import EdgeParts
 from graphs.core.graph import AttributionGraph
 
@@ -40,3 +41,17 @@ def head_shares(graph: AttributionGraph, edges: EdgeParts) -> HeadShares:
     carried = (sizes * each[:, None])[known]
     np.add.at(heads, (edges.layer[known], edges.head[known]), carried)
     return HeadShares(heads, float(each @ past), float(each @ rest))
+
+
+def written_shares(graph: AttributionGraph) -> Float[ndarray, "layer head pos"] | None:
+    """Influence at nodes that heads write, by the nodes' positions; None: it is not known."""
+    if graph.heads is None:
+        return None
+    known = graph.heads
+    sizes = np.abs(known.parts, dtype=np.float64)
+    totals = sizes.sum((1, 2)) + np.abs(known.rest, dtype=np.float64)
+    arrived = influence_shares(graph)[known.row]
+    each = np.divide(arrived, totals, out=np.zeros_like(totals), where=totals > 0)
+    shares = np.zeros((len(graph.provenance.tokens), *known.parts.shape[1:]))
+    np.add.at(shares, graph.nodes.pos[known.row], sizes * each[:, None, None])
+    return shares.transpose(1, 2, 0)

@@ -8,6 +8,9 @@ Prompts are aligned with the first one by their tokens (`graphs.comparison.posit
 positions without an aligned position in the first prompt are left out, and `left_out` is their mean
 share of influence.  Prompts of one kind differ in tokens and predictions, so a token is one node
 per position, whatever its text, and predictions are `target:RANK@POS`, the most probable being 0.
+
+The same holds for attention heads, by the influence that each writes into nodes at a position
+(`graphs.analysis.head_shares`), if all graphs know it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from graphs.analysis.head_shares import written_shares
 from graphs.analysis.influence import edge_influence, influence_shares
 from graphs.comparison.matching import identity_keys
 from graphs.comparison.positions import align_prompts
@@ -29,6 +33,7 @@ from graphs.core.nodes import NodeId, NodeKind
 
 SAMPLES = 1000  # bootstrap samples of prompts
 COLUMNS = 4096  # intervals computed at once
+_MOST_HEADS, _MOST_POSITIONS = 2**16, 2**32  # of a layer, and of a prompt: more than there are
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,6 +55,8 @@ class Consensus(Brief):
     ends: tuple[tuple[NodeId, NodeId], ...]  # source and target of each edge
     along_edges: Common
     left_out: float  # mean share of influence at nodes without an aligned position
+    heads: tuple[NodeId, ...] = ()  # at a query
+    at_heads: Common | None = None  # by what they write; None: it is not known of all graphs
 
 
 def consensus(graphs: Sequence[AttributionGraph], level: float = 0.95, seed: int = 0) -> Consensus:
@@ -73,12 +80,19 @@ def consensus(graphs: Sequence[AttributionGraph], level: float = 0.95, seed: int
     drawn = rng.multinomial(len(graphs), np.full(len(graphs), 1 / len(graphs)), SAMPLES)
     nodes, at_nodes = _common([nodes for nodes, _ in tables], drawn, level)
     edges, along_edges = _common([edges for _, edges in tables], drawn, level)
+    written = [prompt.heads() for prompt in prompts]
+    known = [table for table in written if table is not None]
+    heads, at_heads = list[int](), None
+    if len(known) == len(graphs):
+        heads, at_heads = _common(known, drawn, level)
     return Consensus(
         nodes=tuple(named[number] for number in nodes),
         at_nodes=at_nodes,
         ends=tuple((named[key % len(every)], named[key // len(every)]) for key in edges),
         along_edges=along_edges,
         left_out=float(np.mean([prompt.left_out for prompt in prompts])),
+        heads=tuple(_head(key) for key in heads),
+        at_heads=at_heads,
     )
 
 
@@ -116,6 +130,16 @@ class AlignedPrompt:
         edges = (target * len(place) + source)[both]
         return (number[known], self.arrived[known]), (edges, flow[both])
 
+    def heads(self) -> Table | None:
+        """What heads write at positions that the first prompt has; the key is `_head_key`."""
+        shares = written_shares(self.graph)
+        if shares is None:
+            return None
+        layer, head, pos = np.nonzero(shares)
+        there = self.positions[pos]
+        layer, head, pos, there = (one[there >= 0] for one in (layer, head, pos, there))
+        return _head_key(layer, head, there), shares[layer, head, pos]
+
 
 def _common(
     tables: list[Table], drawn: Int[ndarray, "sample prompt"], level: float
@@ -148,3 +172,15 @@ def _node(key: tuple[int, ...]) -> NodeId:
     if kind == NodeKind.TOKEN:
         index = 0
     return NodeId(NodeKind(kind), layer, pos, index)
+
+
+def _head_key(layer: ndarray, head: ndarray, pos: ndarray) -> Int[ndarray, " row"]:
+    """One number for a head at a position."""
+    return (layer * _MOST_HEADS + head) * _MOST_POSITIONS + pos
+
+
+def _head(key: int) -> NodeId:
+    """The head of a number from `_head_key`."""
+    head, pos = divmod(key, _MOST_POSITIONS)
+    layer, index = divmod(head, _MOST_HEADS)
+    return NodeId(NodeKind.HEAD, layer, pos, index)

@@ -97,7 +97,8 @@ def _numbers(pair: Comparison) -> dict[str, Any]:
     """A comparison as JSON."""
     match pair:
         case PromptComparison():
-            return _compared(pair.first, pair.second, pair.found)
+            numbers = _compared(pair.first, pair.second, pair.found)
+            return numbers | {"heads": _heads(pair)}
         case ModelComparison():
             return _corresponding(pair)
         case _:
@@ -125,6 +126,20 @@ def _compared(
         ],
         "only_first": [str(one.nodes[int(row)]) for row in found.only_first],
         "only_second": [str(other.nodes[int(row)]) for row in found.only_second],
+    }
+
+
+def _heads(pair: PromptComparison) -> dict[str, Any] | None:
+    heads = pair.heads
+    if heads is None:
+        return None
+    changed = heads.changed(heads.first.size)
+    return {
+        "overlap": score_numbers(heads.overlap),
+        "changed": [
+            {"layer": layer, "head": head, "pos": pos, "influence": [before, after]}
+            for layer, head, pos, before, after in changed
+        ],
     }
 
 

@@ -161,6 +161,12 @@ def consensus_command(
                     found.ends, _numbers(found.along_edges), strict=True
                 )
             ],
+            "heads": None
+            if found.at_heads is None
+            else [
+                {"head": str(head), **numbers}
+                for head, numbers in zip(found.heads, _numbers(found.at_heads), strict=True)
+            ],
         }
     )
 

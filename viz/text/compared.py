@@ -10,33 +10,44 @@ from rich.text import Text
 
 from graphs.analysis.influence import influence_shares
 from graphs.comparison.compare import Comparison, Score
+from graphs.comparison.head_overlap import HeadOverlap
 from graphs.core.graph import AttributionGraph
 from graphs.core.identity import token_keys
 from graphs.core.nodes import NodeKind
 from viz.text.tables import plain_table
 from viz.text.words import label, percent, quoted
 
+HEADS = 5  # that are listed
+
 
 def comparison_text(
-    first: AttributionGraph, second: AttributionGraph, found: Comparison, count: int = 10
+    first: AttributionGraph,
+    second: AttributionGraph,
+    found: Comparison,
+    heads: HeadOverlap | None = None,
+    count: int = 10,
 ) -> RenderableType:
-    """Scores with their nulls, aligned tokens that differ, and the features that changed most."""
-    return Group(
-        scores_table(comparison_scores(found)),
+    """Scores with nulls, aligned tokens that differ, features and heads that changed most."""
+    parts: list[RenderableType] = [
+        scores_table(comparison_scores(found, heads)),
         "",
         positions_text(first, second, found),
         "",
         _changes(first, second, found, count),
-    )
+    ]
+    if heads is not None:
+        parts += ["", _changed_heads(first, heads)]
+    return Group(*parts)
 
 
-def comparison_scores(found: Comparison) -> dict[str, Score]:
+def comparison_scores(found: Comparison, heads: HeadOverlap | None = None) -> dict[str, Score]:
     """Scores by their displayed names."""
-    return {
+    scores = {
         "features in common, by influence": found.features,
         "edges in common, by influence": found.edges,
         "rank correlation of common edges": found.ranks,
     }
+    return scores if heads is None else {**scores, "heads in common, by influence": heads.overlap}
 
 
 def scores_table(scores: Mapping[str, Score]) -> RenderableType:
@@ -73,6 +84,17 @@ def positions_text(
     if alone:
         lines.append(f"tokens without an aligned one: {', '.join(alone)}")
     return Group(*map(Text, lines))
+
+
+def _changed_heads(first: AttributionGraph, heads: HeadOverlap) -> RenderableType:
+    """Table of the heads whose share of what heads write differs most."""
+    numbers = ("first", "second", "change")
+    lines = plain_table("head", "at", *numbers, right=numbers)
+    for layer, head, pos, before, after in heads.changed(HEADS):
+        sign = "+" if after > before else "−"
+        cells = percent(before), percent(after), f"{sign}{percent(abs(after - before))}"
+        lines.add_row(*map(Text, (f"{layer}.{head}", quoted(first.token_text(pos)), *cells)))
+    return lines if lines.row_count else Text("no head writes another share")
 
 
 def _changes(

@@ -16,7 +16,7 @@ _NUMBERS = ("prompts", "influence", "from", "to")
 
 
 def consensus_text(first: AttributionGraph, found: Consensus, count: int = 15) -> RenderableType:
-    """Most influential nodes and edges; `first` is the graph that the others are aligned with."""
+    """Most influential nodes, edges and heads; others are aligned with the `first` graph."""
     rows = {str(node): row for row, node in enumerate(first.nodes)}
 
     def words(node: NodeId) -> str:
@@ -35,7 +35,14 @@ def consensus_text(first: AttributionGraph, found: Consensus, count: int = 15) -
     for place, (source, target) in enumerate(found.ends[:count]):
         _add(edges, (str(source), str(target)), found.along_edges, place)
     head = Text(f"{percent(found.left_out)} of influence is at positions without an aligned one")
-    return Group(head, "", nodes, "", edges)
+    parts: list[RenderableType] = [head, "", nodes, "", edges]
+    if found.at_heads is not None and found.heads:
+        heads = plain_table("writes", "at", *_NUMBERS, right=_NUMBERS)
+        for place, node in enumerate(found.heads[:count]):
+            at = quoted(first.token_text(node.pos or 0))
+            _add(heads, (f"head {node.layer}.{node.index}", at), found.at_heads, place)
+        parts += ["", heads]
+    return Group(*parts)
 
 
 def _add(lines: Table, names: tuple[str, ...], common: Common, place: int) -> None:
