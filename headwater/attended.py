@@ -32,11 +32,24 @@ MOST_EDGES = 1_000_000  # that are taken apart by head
 
 
 @dataclass(frozen=True, repr=False)
+class Entries(Printed, AttentionEntries):
+    """The entries of patterns that carry most into a target, most first."""
+
+    graph: Graph
+
+    def __repr__(self) -> str:
+        return f"<{len(self.flow)} entries of patterns into {self.graph.nodes[self.target]}>"
+
+    def __str__(self) -> str:
+        return printed(viz.entries_text(self.graph, self))
+
+
+@dataclass(frozen=True, repr=False)
 class Heads(Printed, EdgeHeads):
     """Edges by head, strongest first; `print` shows what `headwater attention heads` does."""
 
     graph: Graph  # which keeps heads and looks, if looks were asked for
-    entries: AttentionEntries  # into the most heavily weighted target
+    entries: Entries  # into the most heavily weighted target
     paths: HeadPaths | None  # of the strongest edge, if edges were named
 
     def __repr__(self) -> str:
@@ -188,7 +201,7 @@ def heads_in(
         paths = circuits.head_paths(experiment, *ends, PATHS)
     targets = graph.target_rows()
     target = int(targets[graph.seed[targets].argmax()])
-    entries = circuits.attention_entries(experiment, target, ENTRIES)
+    entries = Entries(**vars(circuits.attention_entries(experiment, target, ENTRIES)), graph=graph)
     return Heads(**vars(found), graph=graph, entries=entries, paths=paths)
 
 

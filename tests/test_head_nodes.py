@@ -124,7 +124,7 @@ def test_a_head_takes_what_its_readers_lose_without_it(name: str):
 
 
 def test_effects_through_patterns_are_finite_differences_through_the_softmax(subject: Subject):
-    """With the norms of the layer running, and the values at the keys as they are."""
+    """Of the log odds of the key that most is carried from, with the norms of the layer running."""
     experiment = whole_experiment(subject, "per layer")
     graph = with_heads(subject, "per layer", scores=True)
     assert graph.score_weights is not None
@@ -135,6 +135,7 @@ def test_effects_through_patterns_are_finite_differences_through_the_softmax(sub
             if layer < LAYERS:
                 made.add_heads(layer)
     weights, seen = graph.score_weights.toarray(), 0
+    first = experiment.local.recording.prompt.n_prefix
     for one in sorted(made.heads, key=lambda node: -node.value):
         layer, head, query = one.layer, one.head, one.pos
         if layer != 1 or query < 2:
@@ -142,13 +143,12 @@ def test_effects_through_patterns_are_finite_differences_through_the_softmax(sub
         meeting = LayerMeeting(experiment.local.frozen, experiment.local.recording, layer)
         toward = made.read.toward[layer, head, query]
         flow = made.sources.values_toward(layer, head, query, toward)
-        pattern = meeting.recorded.pattern[0, head, query]
-        worth = torch.where(pattern > 0, flow / pattern, 0.0)
+        key = first + int(flow[first : query + 1].abs().argmax())
 
-        def value(residual, meeting=meeting, place=(head, query), worth=worth) -> float:
-            with torch.no_grad():
-                met = meeting._pass(residual, meeting._run).meeting
-            return float(met.pattern[0, place[0], place[1]] @ worth)
+        def value(residual, meeting=meeting, one=one, key=key) -> float:
+            pattern = meeting.running(residual).pattern[0, one.head, one.pos]
+            rivals = pattern[first:].sum() - pattern[key]
+            return one.value * float((pattern[key] / rivals).log())
 
         row = weights[graph.find(NodeId(NodeKind.HEAD, layer, query, head))]
         for source in np.argsort(-np.abs(row))[:3].tolist():

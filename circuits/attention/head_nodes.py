@@ -11,10 +11,13 @@ the head, as in `ReadHeads`.  Along it,
 so its value is the influence that it carries, and its row takes that apart; both kinds of rows add
 up to values.  Influence is known from the top: of a layer's head nodes when all rows above it are.
 
-Why a head looks where it looks is a second row of a head node, to first order through its softmax,
-with the norms of its layer running and the values at its keys held:
+Why a head looks where it looks is a second row of a head node: with the norms of its layer running,
+to first order,
 
-    effect of a component = Σ_key (flow[key] - A[key] · Σ flow) · (its part of the score of key)
+    effect of a component = value · (its part of the log odds of the key that most is carried from)
+
+against the keys that compete with it (`graphs.attention.scores`).  The effect on the value itself
+would vanish for a head that looks at nothing else.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from circuits.attention.graph_of_heads import HeadNode, Row, graph_of_heads
 from circuits.attention.graph_rows import covectors_of
 from circuits.attention.head_sources import HeadSources, LocalRows, shares_of
 from circuits.attention.meetings import LayerMeeting
-from circuits.attention.scores import cap
+from circuits.attention.scores import cap, competing
 from circuits.interventions.experiment import Experiment
 from circuits.interventions.origin import ExperimentError
 from circuits.machine import exactly, in_float64, on_device
@@ -144,14 +147,18 @@ class _Made:
                 self.heads[place] = self.heads[place]._replace(scores=row)
 
     def _toward_scores(self, meeting: LayerMeeting, node: HeadNode) -> Float[Tensor, "pos d_model"]:
-        """The covector of a head node's value through its scores, norms running."""
+        """The covector of the log odds of a head node's main key, times its value."""
         layer, head, query, *_ = node
-        toward = self.read.toward[layer, head, query]
-        flow = in_float64(self.sources.values_toward(layer, head, query, toward)).numpy()
+        key = self.sources.main_key(layer, head, query, self.read.toward[layer, head, query])
         recorded = meeting.recorded
         attention = in_float64(recorded.pattern[0, head, query]).numpy()
         scores = in_float64(recorded.scores[0, head, query]).numpy()
-        weights = (flow - attention * flow.sum()) * cap(recorded, scores)[1]
+        n_prefix = self.experiment.local.recording.prompt.n_prefix
+        odds = -competing(attention, key, range(n_prefix, len(attention)))
+        if not odds.any():
+            return torch.zeros_like(meeting.residual)  # nothing competes
+        odds[key] = 1.0
+        weights = node.value * odds * cap(recorded, scores)[1]
         sides = (
             side(head, query, weights, running=True).covector
             for side in (meeting.at_query, meeting.at_keys)

@@ -20,7 +20,7 @@ from torch import Tensor
 from circuits.attribution.sources import LayerSources
 from circuits.attribution.sweep import Crossing, ForwardPrefix, sweep_block
 from circuits.interventions.experiment import Experiment
-from circuits.machine import on_device
+from circuits.machine import in_float64, on_device
 from circuits.model.frozen import Covectors
 from circuits.recording.attention import output_bias, value_bias
 from circuits.recording.record import entering_attention
@@ -110,6 +110,13 @@ class HeadSources:
         kv_head, member = divmod(head, self._group(layer))
         pattern = self.attention.mixing_of(layer, self.length)[kv_head, :, query, member]
         return pattern * (self.values[layer][kv_head] @ toward)
+
+    def main_key(self, layer: int, head: int, query: int, toward: Float[Tensor, " d_head"]) -> int:
+        """The key that most is carried from, of those behind the prefix if there are any."""
+        flow = in_float64(self.values_toward(layer, head, query, toward)).abs()[: query + 1]
+        n_prefix = self.recording.prompt.n_prefix
+        first = n_prefix if n_prefix < len(flow) else 0
+        return first + int(flow[first:].argmax())
 
     def _values(self, layer: int) -> Float[Tensor, "kv_head key d_head"]:
         block, recorded = self.frozen.blocks[layer], self.recording.blocks[layer]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from numpy import ndarray
 
 from circuits.attention.component_descriptions import component_descriptions
@@ -88,17 +88,10 @@ def _scored(
     pairs: bool,
 ) -> _Scored:
     layer, head, query = place
-    flow = sources.values_toward(layer, head, query, read.toward[layer, head, query])
-    key = _key(in_float64(flow).numpy()[: query + 1], experiment.graph.provenance.n_prefix)
+    key = sources.main_key(layer, head, query, read.toward[layer, head, query])
     score = attention_score(experiment, layer, head, query, key)
     found = score_pairs(experiment, layer, head, query, key, PAIRS) if pairs else None
     return _Scored((layer, head, query), _Score(score, score.score.miss), found)
-
-
-def _key(flow: Float[ndarray, " key"], n_prefix: int) -> int:
-    """The key behind the prefix that most is carried from; of the prefix if there is no other."""
-    first = n_prefix if n_prefix < len(flow) else 0
-    return first + int(np.argmax(np.abs(flow[first:])))
 
 
 def _labels(experiment: Experiment, found: list[_Scored]) -> dict[int, str]:

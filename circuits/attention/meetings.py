@@ -94,6 +94,11 @@ class LayerMeeting:
 
         return self._covector(read, running=running)
 
+    def running(self, residual: Float[Tensor, "pos d_model"]) -> Meeting:
+        """What meets if another residual enters, with all norms running."""
+        with torch.no_grad():
+            return self._pass(residual, self._run).meeting
+
     @_differentiable()
     def projection(
         self, head: int, pos: int, *, of: Literal["query", "key"]

@@ -47,10 +47,7 @@ def attention_score(
     attention = in_float64(recorded.pattern[0, head, query]).numpy()
     if rivals is None:
         rivals = range(local.recording.prompt.n_prefix, len(attention))
-    competitors = np.zeros_like(attention)
-    competitors[[*rivals]] = attention[[*rivals]]
-    competitors[key] = 0.0
-    competitors /= competitors.sum() or 1.0
+    competitors = competing(attention, key, rivals)
     own = np.zeros_like(scores)
     own[key] = 1.0
     odds = own - competitors
@@ -73,6 +70,16 @@ def attention_score(
         competitors=competitors,
         nodes=components.nodes(layer),
     )
+
+
+def competing(
+    attention: Float[ndarray, " pos"], key: int, rivals: Sequence[int]
+) -> Float[ndarray, " pos"]:
+    """Shares of the keys that compete with one, as they are attended to; 0 if there are none."""
+    shares = np.zeros_like(attention)
+    shares[[*rivals]] = attention[[*rivals]]
+    shares[key] = 0.0
+    return shares / (shares.sum() or 1.0)
 
 
 def cap(

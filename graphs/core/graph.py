@@ -64,7 +64,8 @@ class AttributionGraph:
     responses: Responses | None = None  # for predictions of what the graph holds; None: unknown
     heads: HeadTotals | None = None  # what attention heads write into nodes; None: unknown
     attended: Attended | None = None  # heads of edges, and looks; None: not asked for
-    # Effects on head nodes through their patterns, which are no part of `weights`; None: unknown.
+    # Parts of what makes head nodes look where they look (`circuits.attention.head_nodes`), which
+    # are no part of `weights`; None: unknown.
     score_weights: csr_array | None = None
     imported: Imported | None = None  # the JSON that it was read from, while unchanged
 
@@ -163,7 +164,7 @@ class AttributionGraph:
         if scores is None:
             return
         if scores.shape != self.weights.shape or not np.all(np.isfinite(scores.data)):
-            raise ValueError("Effects through patterns have another shape, or are not finite.")
+            raise ValueError("Effects through patterns have another shape or are not finite.")
         targets = np.flatnonzero(np.diff(scores.indptr))
         if not np.all(self.nodes.is_kind(NodeKind.HEAD)[targets]):
             raise ValueError("Only head nodes have patterns.")
