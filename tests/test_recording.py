@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from circuits import trace
@@ -120,3 +125,30 @@ def test_damage_that_only_shows_in_the_logits_is_refused():
     model.model.layers[1].mlp.up_proj.weight[3, 3] = float("inf")
     with pytest.raises(DamagedWeights, match="logits"):
         record(FrozenModel(model), tiny_prompt())
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """All tensors in a value, however deep."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from tensors_in(one)
+    elif is_dataclass(value):
+        yield from tensors_in([getattr(value, field.name) for field in fields(value)])
+
+
+def test_a_recording_takes_no_more_memory_than_it_says(subject: Subject):
+    frozen = subject.frozen
+    recording = record(frozen, tiny_prompt((1, *range(3, 15), *range(3, 10))))
+    held = {one.untyped_storage().data_ptr(): one for one in tensors_in(recording)}
+    numbers = sum(one.untyped_storage().nbytes() for one in held.values()) / 8
+    n_pos, d_model = recording.tokens.shape
+    d_head = max(block.d_head for block in frozen.blocks)
+    patterns = sum(block.n_heads for block in frozen.blocks) * n_pos**2
+    stated = patterns + frozen.n_layers * (3 * n_pos * d_model + 4 * n_pos)
+    stated += 2 * (n_pos**2 + 2 * n_pos * d_head + n_pos)
+    stated += 4 * n_pos * d_model + n_pos + len(frozen.unembedding)
+    assert patterns < numbers <= stated

@@ -3,6 +3,13 @@
 Hooks on the model's own modules store attention patterns, norm denominators, MLP inputs and
 outputs, the embedding that enters layer 0 and the logits; they are removed when the pass ends.
 Everything afterwards is plain linear algebra on these tensors.
+
+At P positions a recording holds at most so many numbers; whatever attention needs to meet again
+(masks and rotations, of up to two kinds of layers) is kept once, by reference:
+
+    heads · P² + 3 · P · d_model + 4 · P         per layer: its pattern, and around its MLP
+    2 · (P² + 2 · P · d_head + P)                masks, rotations and positions
+    4 · P · d_model + P + d_vocab                inputs, the final residual and the logits
 """
 
 from __future__ import annotations
