@@ -180,6 +180,18 @@ def test_heads_come_from_every_query_and_their_values_are_influence(gemma: Subje
     assert few.provenance.checks.conservation_max < 1e-12
 
 
+def test_rows_keep_as_much_as_the_graphs_rows_kept(gemma: Subject):
+    experiment = whole_experiment(gemma, "per layer")
+    header = experiment.graph.provenance
+    thin = header.model_copy(update={"settings": {**header.settings, "kept_share": 0.9}})
+    fewer = with_head_nodes(replace(experiment, graph=replace(experiment.graph, provenance=thin)))
+    assert fewer.weights.nnz < 0.8 * with_heads(gemma, "per layer").weights.nnz
+    rows = np.flatnonzero(np.diff(fewer.weights.indptr))
+    lost = fewer.dropped_absolute[rows] / fewer.row_totals()[rows]
+    assert 0 < lost.max() <= 0.1 + 1e-12
+    assert fewer.provenance.checks.conservation_max < 1e-12
+
+
 def test_files_keep_heads_and_what_makes_them_look(gemma: Subject, tmp_path: Path):
     graph = with_heads(gemma, "per layer", scores=True)
     path = tmp_path / "heads.safetensors"

@@ -58,6 +58,13 @@ def test_overlap_is_by_head_and_aligned_position(gemma: Subject):
     apart = head_overlap(graph, graph, np.full_like(here, -1))
     assert apart is not None
     assert apart.overlap.value == 0
+    # One position has none: what is written there is in neither.
+    busiest = int(one.sum((0, 1)).argmax())
+    some = head_overlap(graph, graph, np.where(here == busiest, -1, here))
+    assert some is not None
+    lost = float(one[:, :, busiest].sum())
+    assert 0 < lost < 1
+    assert some.overlap.value == pytest.approx((1 - lost) / (1 + lost))
     assert head_overlap(graph, replace(graph, heads=None), here) is None
 
 
