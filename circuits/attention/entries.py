@@ -71,7 +71,8 @@ class _Flows(Crossing):
     def _keep(self, layer: int, flow: Float[Tensor, "head query key"]) -> None:
         """Keep the largest of this layer and those before."""
         top = flow.flatten().abs().topk(min(self.most, flow.numel())).indices
-        head, query, key = torch.unravel_index(top, flow.shape)
+        entry, key = top // flow.shape[2], top % flow.shape[2]
+        head, query = entry // flow.shape[1], entry % flow.shape[1]
         here = torch.stack([torch.full_like(key, layer), head, query, key])
         flows = torch.cat([self.flow, flow.flatten()[top]])
         places = torch.cat([self.places, here], 1)

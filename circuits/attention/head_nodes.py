@@ -171,16 +171,18 @@ class _Made:
         """What keys carry into heads, along the directions in which these are read."""
         frozen, recording = self.experiment.local.frozen, self.experiment.local.recording
         block, recorded = frozen.blocks[layer], recording.blocks[layer]
-        kv_head, member = np.divmod(head, block.n_heads // block.n_kv_heads)
-        toward = self.read.toward[layer, head, query, : block.d_head]
+        group = block.n_heads // block.n_kv_heads
+        device = self.read.toward.device
+        own, at = on_device(head, device), on_device(query, device)
+        toward = self.read.toward[layer, own, at, : block.d_head]
         mixing = self.sources.attention.mixing_of(layer, self.sources.length)
-        pattern = mixing[kv_head, :, query, member]  # (row, key)
-        value = block.value.unflatten(0, (block.n_kv_heads, -1))[kv_head]
+        pattern = mixing[own // group, :, at, own % group]  # (row, key)
+        value = block.value.unflatten(0, (block.n_kv_heads, -1))[own // group]
         on_values = torch.einsum("rd,rdm->rm", toward, value)
         spread = pattern[:, :, None] * on_values[:, None, :]
         rows = self.sources.rows(_entering(layer, query, spread), spread)
         bias = value_bias(block, recorded).unflatten(1, (block.n_kv_heads, -1))
-        constant = torch.einsum("rk,krd,rd->r", pattern, bias[:, kv_head], toward)
+        constant = torch.einsum("rk,krd,rd->r", pattern, bias[:, own // group], toward)
         return self._wide(rows, np.full(len(head), layer), constant)
 
     def _wide(
@@ -205,7 +207,8 @@ def _entering(
     layer: int, query: Int[ndarray, " row"], spread: Float[Tensor, "row pos d_model"]
 ) -> Covectors:
     """Covectors on the residual that enters a layer, at all positions up to a query."""
-    own = spread[torch.arange(len(query)), query]
+    every = torch.arange(len(query), device=spread.device)
+    own = spread[every, on_device(query, spread.device)]
     weight, entering = np.zeros(len(query)), np.ones(len(query), dtype=bool)
     return Covectors(np.full(len(query), layer), query, own, weight, entering)
 
