@@ -56,6 +56,7 @@ class Outcomes(Brief):
     after: Float[Tensor, "intervention d_vocab"]
     measured: Float[ndarray, "intervention node"]  # change of each node's value; nan: no value
     predicted: Float[ndarray, "intervention node"]  # by the graph, to first order; nan: unknown
+    heads: HeadChoice = EVERYTHING
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,16 @@ def intervene(
     if heads.only:
         predicted[:] = np.nan
     return Outcomes(
-        interventions=tuple(interventions),
+        interventions=tuple(
+            replace(one, what=f"{one.what}{heads.condition}") for one in interventions
+        ),
         regime=regime,
         through=tuple(held),
         before=recording.logits,
         after=torch.cat(after) if after else recording.logits[None][:0],
         measured=np.concatenate(measured) if measured else np.zeros((0, len(graph))),
         predicted=predicted,
+        heads=heads,
     )
 
 

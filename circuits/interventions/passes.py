@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuits.interventions.additions import EditVisitor
@@ -25,7 +26,6 @@ from circuits.interventions.attending import AS_IT_IS, Given, HeadRules, See, Si
 from circuits.interventions.constrained_run import Hold, RunOutput, run
 from circuits.interventions.experiment import Experiment
 from circuits.interventions.head_rules import OtherPrompts, head_rules
-from circuits.interventions.recorder import Recorder
 from circuits.machine import on_device
 from circuits.recording.meeting import Meeting
 from graphs.interventions.changes import Intervention
@@ -33,6 +33,19 @@ from graphs.interventions.heads import Head, HeadChoice
 
 NOTHING = Intervention(what="nothing")
 Seen = Mapping[int, See]  # by layer
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """Sees the residual stream of a pass."""
+
+    def enter(self, layer: int, residual: Float[Tensor, "batch pos d_model"]) -> None:
+        """Called with what enters a layer."""
+        ...
+
+    def read(self, layer: int, residual: Float[Tensor, "batch pos d_model"]) -> None:
+        """Called with what its MLP reads."""
+        ...
 
 
 class Passes:
@@ -46,12 +59,12 @@ class Passes:
         interventions: Sequence[Intervention],
         hold: Hold,
         choice: HeadChoice,
-        recorder: Recorder | None = None,
+        watch: Watch | None = None,
         seen: Seen | None = None,
     ) -> RunOutput:
         """Run interventions that act through everything, or through some heads only."""
         if not choice.only:
-            return self.one(interventions, replace(hold, running=choice.running), recorder, seen)
+            return self.one(interventions, replace(hold, running=choice.running), watch, seen)
         first = replace(hold, running=choice.running)
         met = self.meetings(interventions, first, {layer for layer, _ in choice.only})
         sides: dict[Side, frozenset[Head]] = {
@@ -61,7 +74,7 @@ class Passes:
         }
         rules = {layer: _given(layer, meeting, sides) for layer, meeting in met.items()}
         second = replace(hold, running=choice.patterns)
-        return self.one([NOTHING] * len(interventions), second, recorder, seen, rules)
+        return self.one([NOTHING] * len(interventions), second, watch, seen, rules)
 
     def meetings(
         self, interventions: Sequence[Intervention], hold: Hold, layers: set[int]
@@ -79,7 +92,7 @@ class Passes:
         self,
         interventions: Sequence[Intervention],
         hold: Hold,
-        recorder: Recorder | None = None,
+        watch: Watch | None = None,
         seen: Seen | None = None,
         rules: Mapping[int, HeadRules] | None = None,
         ids: Int[Tensor, "batch pos"] | None = None,
@@ -96,11 +109,11 @@ class Passes:
             every[layer] = replace(every.get(layer, AS_IT_IS), see=(see,))
 
         def visit(layer: int, residual: Tensor):
-            if recorder is not None:
-                recorder.read(layer, residual)
+            if watch is not None:
+                watch.read(layer, residual)
             return edits(layer, residual)
 
-        look = None if recorder is None else recorder.enter
+        look = None if watch is None else watch.enter
         local = experiment.local
         return run(local.frozen, local.recording, ids, hold, visit, look, every)
 

@@ -82,10 +82,21 @@ class HeadChoice(Brief):
         """Heads whose patterns run in every regime."""
         return self.running | self.queries | self.keys
 
-    def __str__(self) -> str:
+    @property
+    def reacting(self) -> str:
+        """What alone reacts, in words; empty: everything does."""
         named = {"queries": self.queries, "keys": self.keys, "values": self.values}
         parts = [f"the {name} of {_listed(heads)}" for name, heads in named.items() if heads]
         return " and ".join(parts)
+
+    @property
+    def condition(self) -> str:
+        """The choice as part of the description of an intervention; empty: there is none."""
+        parts = [
+            *([f"only through {self.reacting}"] if self.only else []),
+            *([f"patterns of {_listed(self.running)} run"] if self.running else []),
+        ]
+        return "".join(f", {part}" for part in parts)
 
 
 EVERYTHING = HeadChoice()
@@ -111,6 +122,15 @@ def chosen_heads(
     return HeadChoice(*map(heads, (queries, keys, values, running)))
 
 
+def require_no_new_tokens(choice: HeadChoice, new_tokens: int) -> None:
+    """Raises EditError if tokens are to be generated while edits act through some heads only."""
+    if choice.only and new_tokens:
+        raise EditError(
+            "New tokens are generated with everything running: leave them out, or the heads "
+            f"through which alone the edit acts ({choice.reacting})."
+        )
+
+
 def head_place(graph: AttributionGraph, name: str) -> HeadPlace:
     """What a name of a head says.
 
@@ -134,6 +154,18 @@ def head_place(graph: AttributionGraph, name: str) -> HeadPlace:
             "at its position or before."
         )
     return place._replace(query=query, key=key)
+
+
+def row_place(graph: AttributionGraph, name: str) -> HeadPlace:
+    """A head at a query, by default the last position of the prompt.
+
+    Raises as `head_place`, and EditError for entries and later positions.
+    """
+    place = head_place(graph, name)
+    if place.key is not None or place.onward:
+        raise EditError(f"A row of a pattern is HEAD@QUERY, as in 4.5@8, got {name!r}.")
+    last = len(graph.provenance.tokens) - 1
+    return place if place.query is not None else place._replace(query=last)
 
 
 def patch_of(graph: AttributionGraph, swap: Swap) -> HeadPatch:
