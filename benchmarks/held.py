@@ -28,9 +28,9 @@ from circuits.features.neuron_layer import NeuronLayer
 from circuits.features.neurons import Neurons
 from circuits.features.transcoder_layer import TranscoderLayer
 from circuits.interventions.additions import EditVisitor
+from circuits.interventions.attending import AS_IT_IS, Attending
 from circuits.interventions.constrained_run import (
     Hold,
-    _held_pattern,  # pyright: ignore[reportPrivateUsage]  # a run that holds less than ours do
     _norm,  # pyright: ignore[reportPrivateUsage]
 )
 from circuits.interventions.experiment import Experiment
@@ -94,7 +94,7 @@ class Bounded:
         self.edits = EditVisitor(self.experiment, interventions, self.hold, length)
         ids = torch.tensor([self.recording.prompt.ids] * len(interventions))
         final: list[Tensor] = []
-        with torch.no_grad(), precise_attention(self.frozen), Hooks() as hooks:
+        with torch.no_grad(), precise_attention(self.frozen, own=True), Hooks() as hooks:
             for layer in range(self.frozen.n_layers):
                 self._hook(hooks, layer)
             hooks.before(self.frozen.final_norm_module, final.append)
@@ -135,8 +135,8 @@ class Bounded:
             hooks.after(module, partial(_norm, norm, denominator, mask))
         multiplier = self.frozen.residual_multiplier
         hooks.after(modules.mlp_contribution, contribution, factor=multiplier)
-        pattern = _held_pattern(self.frozen, modules.attention, recorded.pattern)
-        hooks.after(modules.attention, pattern)
+        attending = Attending(self.hold.pattern(layer, recorded), AS_IT_IS)
+        hooks.giving(modules.attention, mix=attending)
 
     def _inputs(self, layer: int, residual: Tensor) -> tuple[Tensor, Tensor]:
         """What the dictionary reads on the prompt and now."""

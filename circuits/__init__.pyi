@@ -7,6 +7,7 @@ from .attention.entries import attention_entries
 from .attention.head_nodes import with_head_nodes
 from .attention.head_paths import head_paths
 from .attention.heads import heads
+from .attention.pattern_effects import pattern_effects
 from .attention.scores import attention_score, score_pairs
 from .attribution.cost import DoesNotFit
 from .attribution.estimate import Estimate
@@ -154,6 +155,7 @@ __all__ = [
     "named_targets",
     "opening_ids",
     "own_bos",
+    "pattern_effects",
     "prepare",
     "profile",
     "prompt_from_ids",

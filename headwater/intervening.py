@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rich.console import Console, Group
 
 import graphs
 import viz
+from circuits.attention.pattern_effects import pattern_effects
 from circuits.interventions import intervene as running
 from circuits.interventions.effects import effects
 from circuits.interventions.experiment import Experiment, prepare
@@ -18,6 +20,7 @@ from circuits.interventions.intervene import Continuations
 from circuits.progress import progress_bar
 from graphs.core.regime import Regime
 from graphs.interventions.effects import SHOWN
+from graphs.interventions.heads import chosen_heads, require_no_new_tokens, row_place
 from headwater.choosing import one_of
 from headwater.errors import ArgumentError
 from headwater.graph import Graph, as_graph, read
@@ -49,6 +52,11 @@ def intervene(
     transcoders: str | Path | None = None,
     regime: str = Regime.CONSTRAINED,
     through: int | None = None,
+    only_queries: str | Sequence[str] = (),
+    only_keys: str | Sequence[str] = (),
+    only_values: str | Sequence[str] = (),
+    run_patterns: str | Sequence[str] = (),
+    attention: str | Sequence[str] = (),
     generate: int = 0,
     device: str = "auto",
     most: int = SHOWN,
@@ -57,12 +65,21 @@ def intervene(
 
         hw.intervene(graph, hw.Scale("concept:Texas", 0), regime="free")
         hw.intervene(graph, hw.Swap("Texas", "California", oakland), generate=1)
+        hw.intervene(graph, hw.Scale("head:4.5@is<capital", 0), regime="free")
+        hw.intervene(graph, hw.Scale("feature:2/296@8", 0), only_queries="4.5", attention="4.5@is")
 
     graph: a graph, or its file.
     edits: SetTo, Scale, Add, Swap and Steer, with nodes by name (`graphs.interventions.edits`).
     model: what `load` returned, or a name or folder; by default the model that the graph names.
     transcoders: a folder or a name; by default those that the graph names.
     regime: "frozen", "constrained" or "free"; through: the last block that is held if constrained.
+    only_queries, only_keys, only_values: heads, as "4.5" or "4.1,4.2", through which alone the
+    edits act.  They are made in a first pass; in a second one, which is measured, nothing is edited
+    but the queries (keys, values) of these heads, which are those of the first, and the patterns of
+    heads whose queries or keys are given run in every regime.  The graph predicts nothing of it.
+    run_patterns: heads whose patterns run where those of all others are held.
+    attention: rows of patterns, HEAD@QUERY, that are shown before and after, with their change as
+    predicted to first order.
     generate: number of tokens to generate, with nothing frozen.
     most: tokens and features that are listed.
 
@@ -74,14 +91,28 @@ def intervene(
     if generate < 0:
         raise ArgumentError(f"generate is a number of tokens, got {generate}.")
     edited = as_graph(graph)
+    names = map(_listed, (only_queries, only_keys, only_values, run_patterns))
+    heads = chosen_heads(edited, *names)
+    rows = [row_place(edited, one) for one in _listed(attention)]
+    require_no_new_tokens(heads, generate)
     intervention = graphs.intervention(edited, map(_noted, edits), edited.annotations)
     with progress_bar(Console(file=sys.stderr, force_jupyter=False)) as progress:
         progress("load", 0, 1)
         experiment = experiment_of(edited, model, transcoders, device)
         chosen = one_of(Regime, "regime", regime)
-        outcomes = running.intervene(experiment, [intervention], chosen, through, progress)
+        outcomes = running.intervene(experiment, [intervention], chosen, through, progress, heads)
         texts = running.generate(experiment, intervention, generate) if generate else None
-    return Effects(**vars(effects(experiment, outcomes, 0, most)), continuations=texts)
+        patterns = pattern_effects(experiment, outcomes, 0, rows)
+    found = replace(effects(experiment, outcomes, 0, most), patterns=patterns)
+    return Effects(**vars(found), continuations=texts)
+
+
+def _listed(names: object) -> tuple[str, ...]:
+    """One name or several.  Raises ArgumentError for anything else."""
+    given = (names,) if isinstance(names, str) else names
+    if not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
+        raise ArgumentError(f'Heads are given by name, as "4.5", got {names!r}.')
+    return tuple(given)
 
 
 def _noted(edit: object) -> graphs.Edit:

@@ -71,6 +71,9 @@ TEXTS = (
     *("group:", "supernode:x", "concept:", "concept:x", "layer:-1", "layer:٣", f"layer:{10**30}"),
     *("0/1", "9/9", "/", "1/", "-1/0", f"{10**30}/0", "0/1=", "=", "=1", "feature:0/1@1=nan"),
     *("feature:0/1@1=1e308", "token: =0", "error:0@1=1", "a>b", ">", "f>", "f>j>i"),
+    *("head:=0", "head:-1.2=0", f"head:1.{'9' * 30}=0", "head:1.99999=0", "head:4.5.6=0"),
+    *("head:1.2@<=0", "head:1.2@1<4=0", "head:1.2@9999=0", "head:1.2\n=0", "head:1.2@f<=0"),
+    *("head:1.2>head:1.3", "head:1.2>f", "head:1.2@4<1>head:1.2", "1.2,", ",", "1.2@4<1"),
 )
 _FIRST = ("model", "tokenizer", "transcoders", "dictionary")  # whose first value fits others
 DEVICES = ("cpu", "cuda", "cuda:99", "meta", "abacus", "cpu:-1", "mps", HOSTILE, "", "cpu:0")
@@ -182,9 +185,17 @@ class Values:
         places = [f"feature:{random.randrange(3)}/{i}@{1 + i % 5}={i - 4}" for i in range(20)]
         edits = (*places, *(f"{node}=0" for node in NODES))
         self.sound |= dict.fromkeys(("set_to", "scale", "add"), edits)
+        heads = ("head:1.2=0", "head:0.1@4=0.5", "head:2.3@j<2=0", "head:1.0@2+=-1")
+        self.sound["scale"] += heads
+        named = ("only_queries", "only_keys", "only_values", "run_patterns")
+        self.sound |= dict.fromkeys(named, ("0.1", "1.2,2.3", "head:1.0"))
+        self.sound |= {"attention": ["1.2", "2.0@4", "0.3@j"]}
         self.sound |= dict.fromkeys(("sources", "targets"), NODES)
         self.sound |= dict.fromkeys(("why", "rival", "against"), ("e", "h"))
-        self.sound |= {"swap": ["f>j", "feature:0/1@1>feature:0/2@1"], "feature": ["0/1"]}
+        self.sound |= {
+            "swap": ["f>j", "feature:0/1@1>feature:0/2@1", "head:1.2>head:1.2"],
+            "feature": ["0/1"],
+        }
         self.sound |= {"edge": ["token>feature", "feature>logit", "token:f>logit"]}
         self.sound |= {"head": ["0.0", "1.3", "2.1"], "key": list("fj"), "query": ["j", "@4"]}
         self.sound |= {"max_features": ["2", "8"], "carriers": ["1"], "random_sets": ["1", "2"]}
@@ -256,9 +267,8 @@ class Values:
         )
         match self.random.randrange(3):
             case 0:
-                return damaged(
-                    some(self.sound.get(name) or world.graphs), self.scratch, self.random
-                )
+                known = [path for path in self.sound.get(name, ()) if Path(path).exists()]
+                return damaged(some(known or world.graphs), self.scratch, self.random)
             case 1:
                 return some(world.odd)
             case _:

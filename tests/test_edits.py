@@ -18,6 +18,7 @@ from graphs.core.report import Order
 from graphs.core.responses import FrozenNorm, NeuronForm, Responses
 from graphs.interventions.changes import Change, intervention
 from graphs.interventions.edits import Add, EditError, Scale, SetTo, Steer, Swap
+from graphs.interventions.heads import HeadPatch, HeadPlace, chosen_heads
 from graphs.interventions.predict import predict
 from tests.graph_oracles import make_graph, make_table
 
@@ -169,6 +170,97 @@ def test_a_swap_needs_what_it_names():
 def test_what_cannot_be_edited_is_refused(edits, sentence: str):
     with pytest.raises(EditError, match=sentence):
         intervention(small(), edits, SEED)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("head:1.5", HeadPlace(1, 5)),
+        ("head:1/5", HeadPlace(1, 5)),
+        ("head:0.3@2", HeadPlace(0, 3, 2)),
+        ("head:0.3@is", HeadPlace(0, 3, 2)),
+        ("head:0.3@ Dallas+", HeadPlace(0, 3, 1, onward=True)),
+        ("head:0.3@2<1", HeadPlace(0, 3, 2, 1)),
+        ("head:0.3@is ← Dallas", HeadPlace(0, 3, 2, 1)),
+        ("head:0.3@<bos>", HeadPlace(0, 3, 0)),
+        ("head:0.3@is<<bos>", HeadPlace(0, 3, 2, 0)),
+        ("head:0.3@<bos><<bos>", HeadPlace(0, 3, 0, 0)),
+    ],
+)
+def test_heads_queries_and_entries_have_names(name: str, place: HeadPlace):
+    (found,) = intervention(small(), [Scale(name, 0.5)]).heads
+    assert found.place == place
+    assert intervention(small(), [Scale(str(place), 0.5)]).heads == (found,)
+    assert predict(small(), [intervention(small(), [Scale(name, 0.5)])], [1]) is not None
+
+
+def test_a_head_is_patched_at_aligned_positions():
+    other = small(tokens=("<bos>", " Oakland", " is"))
+    made = intervention(small(), [Swap("head:0.1", "head:0.1", other)])
+    (patch,) = made.heads
+    assert isinstance(patch, HeadPatch)
+    assert patch.queries == ((0, 0), (1, 1), (2, 2))
+    assert patch.other.tokens == other.provenance.tokens
+    (patch,) = intervention(small(), [Swap("head:0.1@is", "head:0.1@Oakland", other)]).heads
+    assert isinstance(patch, HeadPatch)
+    assert patch.queries == ((2, 1),)
+    assert made.last_layer == -1  # the MLP of its layer reads what it writes
+
+
+@pytest.mark.parametrize(
+    ("edits", "sentence"),
+    [
+        ([Scale("head:", 0.0)], "A head is LAYER.HEAD, as in 4.5, got ''"),
+        ([Scale("head:@2", 0.0)], "A head is LAYER.HEAD"),
+        ([Scale("head:4", 0.0)], "A head is LAYER.HEAD"),
+        ([Scale("head:-1.2", 0.0)], "A head is LAYER.HEAD"),
+        ([Scale("head:1.-2", 0.0)], "A head is LAYER.HEAD"),
+        ([Scale("head:4.5.6", 0.0)], "A head is LAYER.HEAD"),
+        ([Scale("head:1.5+", 0.0)], "A head is LAYER.HEAD"),
+        ([Scale("head:" + "9" * 30 + ".1", 0.0)], "A head is LAYER.HEAD"),
+        ([Scale("head:1.5\nhead:1.6", 0.0)], "A head is LAYER.HEAD"),
+        ([Scale("head:2.5", 0.0)], "no layer 2: the model has layers 0 to 1"),
+        ([Scale("head:1.5@", 0.0)], "No token is '' for head:1.5: the prompt has '<bos>' @0"),
+        ([Scale("head:1.5@+", 0.0)], "No token is '.' for head:1.5"),
+        ([Scale("head:1.5@3", 0.0)], "no position 3 for head:1.5: the prompt has positions 0 to 2"),
+        ([Scale("head:1.5@-1", 0.0)], "No token is '-1'"),
+        ([Scale("head:1.5@2\n", 0.0), Scale("head:1.5@2", 0.0)], "is edited twice"),
+        ([Scale("head:1.5@2<", 0.0)], "'2<' is half an entry: give QUERY<KEY, as in head:4.5@8<4"),
+        ([Scale("head:1.5@<2", 0.0)], "half an entry"),
+        ([Scale("head:1.5@1<2", 0.0)], "head:1.5@1<2 looks ahead: name the query first"),
+        ([Scale("head:1.5@2<1+", 0.0)], "No token is '1.'"),
+        ([Scale("head:1.5@2<9", 0.0)], "no position 9"),
+        ([Scale("head:1.5", inf)], "not finite"),
+        ([SetTo("head:1.5", 0.0)], "head:1.5 has no activation: scale it"),
+        ([Add("head:1.5@2", 1.0)], "has no activation"),
+        ([Scale("head:1.5", 0.0), Scale("head:1.5@2", 0.0)], "head:1.5@2 is edited twice, by"),
+        ([Scale("head:1.5@1+", 0.0), Scale("head:1.5@2", 0.0)], "is edited twice"),
+        ([Swap("head:1.5", "head:1.4", small())], "takes its own output only"),
+        ([Swap("head:1.5", "feature", small())], "swaps a head and something else"),
+        ([Swap("head:1.5@2<1", "head:1.5@2<1", small())], "swaps entries"),
+        ([Swap("head:1.5", "head:1.5@2", small())], "names a query of the other prompt only"),
+        ([Swap("head:1.5@9", "head:1.5", small())], "no position 9"),
+    ],
+)
+def test_hostile_names_of_heads_are_refused(edits, sentence: str):
+    with pytest.raises((EditError, SelectionError), match=sentence) as caught:
+        intervention(small(), edits)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_token_that_occurs_twice_lists_its_places():
+    graph = small(tokens=("<bos>", " is", " is"))
+    with pytest.raises(SelectionError, match="'is' is at several positions: give one of @1, @2"):
+        intervention(graph, [Scale("head:1.5@is", 0.0)])
+
+
+def test_heads_that_react_are_named_in_lists():
+    chosen = chosen_heads(small(), queries=["0.1,1.2", "head:1.3"], running=["0.7"])
+    assert chosen.only == {(0, 1), (1, 2), (1, 3)}
+    assert chosen.patterns == {(0, 1), (1, 2), (1, 3), (0, 7)}
+    for wrong in ("", "0.1,", "0.1 0.2", "2.0", "a"):
+        with pytest.raises(SelectionError):
+            chosen_heads(small(), keys=[wrong])
 
 
 @pytest.mark.parametrize("name", ["feature:0/99", "nonsense", "supernode:Ohio", "error:5@2"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import graphs
+import headwater as hw
 from tests.test_cli import assert_refused, run
 
 PROMPT = "The capital of the state containing {} is"
@@ -51,6 +52,48 @@ def test_the_answer_is_swapped_for_that_of_another_state(folder: Path):
     text = run("intervene", *asked).stdout
     assert "Texas > California  (free)" in text
     assert "Sacramento" in text
+
+
+def test_a_patched_head_comes_from_the_other_graph(folder: Path):
+    swap = ("--swap", "head:0.1>head:0.1", "--with", folder / "Oakland.safetensors")
+    (one,) = told(folder / "Dallas.safetensors", *swap, "--regime", "free")["interventions"]
+    assert one["edited"] == [{"node": "head:0.1", "text": "", "before": 1.0, "after": None}]
+    assert all(target["predicted"] is None for target in one["targets"])
+    text = run("intervene", folder / "Dallas.safetensors", *swap).stdout
+    assert "head:0.1  1.000  patched" in text
+    assert "no prediction: the graph holds attention patterns" in text
+
+
+def test_rows_of_patterns_are_shown_before_after_and_as_predicted(folder: Path):
+    asked = ("--scale", "concept:Texas=0", "--only-queries", "2.1,3.0", "--attention", "3.0@is")
+    (one,) = told(folder / "Dallas.safetensors", *asked)["interventions"]
+    assert one["what"] == "concept:Texas × 0, only through the queries of 2.1, 3.0"
+    assert one["only"] == "the queries of 2.1, 3.0"
+    (pattern,) = one["patterns"]
+    assert (pattern["layer"], pattern["head"], pattern["query"]) == (3, 0, 8)
+    for name in ("before", "after"):
+        assert sum(key[name] for key in pattern["keys"]) == pytest.approx(1, abs=1e-5)
+    for key in pattern["keys"]:
+        assert key["measured"] == pytest.approx(np.log(key["after"] / key["before"]))
+    text = run("intervene", folder / "Dallas.safetensors", *asked).stdout
+    assert "only the queries of 2.1, 3.0 change, and what follows from that" in text
+    assert "head 3.0 from “ is” @8, what it attends to" in text.translate({0x2068: "", 0x2069: ""})
+
+
+def test_python_does_what_the_command_does(folder: Path):
+    graph = folder / "Dallas.safetensors"
+    found = hw.intervene(
+        graph,
+        hw.Scale("head:1.1@is<Dallas", 0.0),
+        run_patterns="2.0,2.1",
+        attention=["2.1@is"],
+        model="atlas-small",
+    )
+    arguments = ("--scale", "head:1.1@is<Dallas=0", "--run-patterns", "2.0,2.1")
+    (one,) = told(graph, *arguments, "--attention", "2.1@is")["interventions"]
+    assert found.what == one["what"] == "head:1.1@is<Dallas × 0, patterns of 2.0, 2.1 run"
+    assert found.targets[0].measured == pytest.approx(one["targets"][0]["measured"])
+    assert found.patterns[0].keys[0].after == pytest.approx(one["patterns"][0]["keys"][0]["after"])
 
 
 def test_each_edit_can_be_an_intervention_of_its_own_and_is_kept(folder: Path, tmp_path: Path):
@@ -102,6 +145,20 @@ def test_a_vector_of_another_width_is_refused(folder: Path, tmp_path: Path):
         (("--set", "concept:Texas=1e39", "--save"), "use smaller values"),
         (("--set", "concept:Texas=0", "--model", "atlas-large"), "layers"),
         (("--set", "concept:Texas=0", "--transcoders", "nowhere"), "nowhere"),
+        (("--scale", "head:=0"), "A head is LAYER.HEAD, as in 4.5, got ''"),
+        (("--scale", "head:4.5.6=0"), "A head is LAYER.HEAD"),
+        (("--scale", "head:1.99=0"), "There is no head 1.99: layer 1 has heads 0 to"),
+        (("--scale", "head:99.1=0"), "There is no layer 99"),
+        (("--scale", "head:1.1@The<is=0"), "looks ahead"),
+        (("--scale", "head:1.1@is<=0"), "is half an entry"),
+        (("--set", "head:1.1=0"), "has no activation"),
+        (("--scale", "head:1.1=0", "--only-keys", "1.1,"), "A head is LAYER.HEAD"),
+        (("--scale", "head:1.1=0", "--only-keys", "1.99"), "There is no head 1.99"),
+        (("--scale", "head:1.1=0", "--only-keys", "2.1", "--generate", "1"), "New tokens are"),
+        (("--scale", "head:1.1=0", "--run-patterns", "1.1", "--regime", "free"), "holds patterns"),
+        (("--scale", "head:1.1=0", "--attention", "1.1@8<2"), "A row of a pattern is HEAD@QUERY"),
+        (("--scale", "head:1.1=0", "--attention", "1.99"), "There is no head 1.99"),
+        (("--scale", "head:1.1=0", "--attention", "1.1@\n"), "No token is"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_sentence(

@@ -97,7 +97,7 @@ class LayerMeeting:
     def running(self, residual: Float[Tensor, "pos d_model"]) -> Meeting:
         """What meets if another residual enters, with all norms running."""
         with torch.no_grad():
-            return self._pass(residual, self._run).meeting
+            return self._pass(residual, self._run, norm_runs=True).meeting
 
     @_differentiable()
     def projection(
@@ -113,6 +113,32 @@ class LayerMeeting:
         (matrix,) = torch.autograd.grad(found, own, each, is_grads_batched=True)
         return matrix, getattr(self._at_zero, of)[0, number, pos]
 
+    @_differentiable()
+    def slopes(
+        self,
+        head: int,
+        query: int,
+        at_query: Float[Tensor, "pos d_model"],
+        at_keys: Float[Tensor, "pos d_model"],
+        *,
+        norm_runs: bool,
+    ) -> Float[Tensor, " key"]:
+        """First-order changes of a query's capped scores where residuals change.
+
+        Norms of queries and keys run; `norm_runs`: the one in front of attention does too.
+        """
+        ends = [self.residual.clone().requires_grad_() for _ in range(2)]
+        asks, offers = (self._pass(end, self._run, norm_runs=norm_runs).meeting for end in ends)
+        scores = offers.key[0, self._kv(head)] @ asks.query[0, head, query] * asks.scaling
+        scores = asks.capped(scores)
+        # The derivative along a change, as that of the gradient's product with it.
+        weights = torch.zeros_like(scores, requires_grad=True)
+        covectors = torch.autograd.grad(scores, ends, weights, create_graph=True)
+        changes = at_query.clone(), at_keys.clone()
+        along = [(one * to).sum() for one, to in zip(covectors, changes, strict=True)]
+        (found,) = torch.autograd.grad(along[0] + along[1], weights)
+        return found
+
     def _covector(self, read: Callable[[Meeting], Tensor], *, running: bool) -> Covector:
         passed = self._running if running else self._held
         value = read(passed.meeting)
@@ -125,18 +151,23 @@ class LayerMeeting:
 
     @cached_property
     def _running(self) -> _Passed:
-        return self._pass(self.residual.clone().requires_grad_(), self._run)
+        return self._pass(self.residual.clone().requires_grad_(), self._run, norm_runs=True)
 
     @cached_property
     def _at_zero(self) -> Meeting:
         with torch.no_grad():
             return self._pass(torch.zeros_like(self.residual), self._hold).meeting
 
-    def _pass(self, residual: Float[Tensor, "pos d_model"], inner: Callable[..., Any]) -> _Passed:
+    def _pass(
+        self,
+        residual: Float[Tensor, "pos d_model"],
+        inner: Callable[..., Any],
+        *,
+        norm_runs: bool = False,
+    ) -> _Passed:
         """What meets, given the residual; `inner` is called behind norms of queries and keys."""
         norm, met = self.block.attention_norm, list[Meeting]()
-        running = inner == self._run
-        denominator = norm.denominator(residual) if running else self.denominator
+        denominator = norm.denominator(residual) if norm_runs else self.denominator
         given = norm.linear(residual, denominator) + norm.bias
         register()
         with attention_through(self.frozen, OWN), Unrounded(), Hooks() as hooks:

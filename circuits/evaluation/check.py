@@ -15,6 +15,7 @@ from numpy import ndarray
 
 from circuits.evaluation.ablation import Ablation
 from circuits.evaluation.adversary import adversary
+from circuits.evaluation.attention_claims import attention_report
 from circuits.evaluation.evaluation_settings import CheckSettings
 from circuits.evaluation.recomputed import rows_report
 from circuits.evaluation.replacement import replacement_report
@@ -74,6 +75,7 @@ def check(
         **_sets(features, circuit, settings, progress),
         "adversarial": adversary(features, circuit, settings, progress),
         "strongest": _strongest(features, settings, progress),
+        "attention": attention_report(experiment, settings.seed),
     }
     return report.model_copy(update=parts)
 

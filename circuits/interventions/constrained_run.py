@@ -1,14 +1,15 @@
 """Constrained runs: copies of a prompt in the real model, with parts held at the recording.
 
-In a held block norms use the recorded denominators and the MLP adds its recorded output; attention
-patterns of all blocks can be held as well.  Each copy has a last held block of its own.  Changes
-come from a visitor: at every layer it gets the residual stream that the MLP's norm reads, and
-returns what to add there.
+In a held block norms use the recorded denominators (but those of queries and keys, which run) and
+the MLP adds its recorded output; attention patterns of all blocks can be held as well.  Each copy
+has a last held block of its own.  Changes come from a visitor: at every layer it gets the residual
+stream that the MLP's norm reads, and returns what to add there.  What heads do beside, as when they
+are ablated, is said by layer (`circuits.interventions.attending`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -17,13 +18,19 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import Tensor
 
+from circuits.interventions.attending import AS_IT_IS, Attending, HeadRules, HeldPattern
 from circuits.machine import on_device
-from circuits.model.architectures import affine, part, value_projection
 from circuits.model.frozen import FrozenModel, Norm
-from circuits.recording.attention import mixed
-from circuits.recording.record import Hooks, Recording, exact_norm, precise_attention
+from circuits.recording.record import (
+    BlockRecording,
+    Hooks,
+    Recording,
+    exact_norm,
+    precise_attention,
+)
+from graphs.interventions.heads import Head
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,12 @@ class Hold:
 
     through: Int[ndarray, " batch"]  # per copy, the last block with norms and MLP held; -1: none
     patterns: bool  # attention patterns, of every block and copy
+    running: frozenset[Head] = frozenset()  # heads whose patterns run all the same
+
+    def pattern(self, layer: int, recorded: BlockRecording) -> HeldPattern | None:
+        """What is held of a layer's patterns."""
+        heads = tuple(sorted(head for own, head in self.running if own == layer))
+        return HeldPattern(recorded, heads) if self.patterns else None
 
     def at(self, layer: int) -> Bool[ndarray, " batch"]:
         """The copies in which this block is held; `n_layers` stands for the final norm."""
@@ -45,6 +58,9 @@ class Additions(NamedTuple):
     contribution: Float[Tensor, "batch pos d_model"] | None  # to what it adds to the residual
 
 
+NO_ADDITIONS = Additions(None, None)
+
+
 class RunOutput(NamedTuple):
     """Output of a run."""
 
@@ -52,6 +68,7 @@ class RunOutput(NamedTuple):
     final: Float[Tensor, "batch pos d_model"]  # the residual that the final norm reads
 
 
+NO_RULES: Mapping[int, HeadRules] = {}
 Visit = Callable[[int, Tensor], Additions]  # layer, residual (batch, pos, d_model)
 Look = Callable[[int, Tensor], None]  # layer, residual that enters it (batch, pos, d_model)
 
@@ -63,20 +80,27 @@ def run(
     hold: Hold,
     visit: Visit,
     look: Look | None = None,
+    rules: Mapping[int, HeadRules] = NO_RULES,
 ) -> RunOutput:
     """Run copies of a prompt; logits are at the recording's position, or the last of longer ids.
 
-    Ids may continue beyond the recorded prompt only if nothing is held.
+    `rules`, by layer, say what heads do other than in the model.  Ids may continue beyond the
+    recorded prompt only if nothing is held.
     """
     length = len(recording.prompt)
     position = recording.position if ids.shape[1] == length else ids.shape[1] - 1
     kept = on_device(np.array([position]), ids.device)
     final: list[Tensor] = []
-    with torch.no_grad(), precise_attention(frozen), Hooks() as hooks:
+    own = hold.patterns or bool(rules)
+    with torch.no_grad(), precise_attention(frozen, own=own), Hooks() as hooks:
         for layer in range(frozen.n_layers):
             if look is not None:
                 hooks.before(frozen.modules[layer], partial(look, layer))
             _hook_block(hooks, frozen, recording, layer, hold, visit)
+            held = hold.pattern(layer, recording.blocks[layer])
+            if held is not None or layer in rules:
+                attending = Attending(held, rules.get(layer, AS_IT_IS))
+                hooks.giving(frozen.blocks[layer].modules.attention, mix=attending)
         norm = frozen.final_norm_module
         hooks.before(norm, final.append)
         held = _mask(hold.at(frozen.n_layers), ids.device)
@@ -114,8 +138,6 @@ def _hook_block(
     for name, module, norm in block.norms():
         hooks.after(module, partial(_norm, norm, denominators[name], mask))
     hooks.after(modules.mlp_contribution, contribution, factor=frozen.residual_multiplier)
-    if hold.patterns:
-        hooks.after(modules.attention, _held_pattern(frozen, modules.attention, recorded.pattern))
 
 
 def _mask(held: Bool[ndarray, " batch"], device: torch.device) -> Bool[Tensor, "batch 1 1"] | None:
@@ -140,19 +162,3 @@ def _norm(
         return own
     linear = norm.linear(given, denominator) + norm.bias
     return torch.where(held, linear.to(own), own)
-
-
-def _held_pattern(
-    frozen: FrozenModel, attention: nn.Module, pattern: Float[Tensor, "head query key"]
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """A hook that replaces attention's output: values mixed by the recorded pattern."""
-    value, value_bias = value_projection(attention, frozen.layout, len(pattern))
-    output, output_bias = affine(part(attention, frozen.layout.output))
-    d_head = output.shape[1] // len(pattern)
-
-    def mix(given: Tensor, own: Tensor) -> Tensor:
-        del own
-        heads = mixed(pattern, nn.functional.linear(given, value, value_bias), d_head)
-        return nn.functional.linear(heads, output, output_bias)
-
-    return mix

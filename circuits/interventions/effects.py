@@ -15,7 +15,10 @@ from graphs.core.nodes import NodeKind
 from graphs.core.regime import Regime
 from graphs.interventions.changes import Change
 from graphs.interventions.effects import SHOWN, EditedNode, Effects, NodeEffect, TokenEffect
+from graphs.interventions.heads import HeadChange, HeadPatch
 from graphs.interventions.reporting import running_report
+
+ROUNDING = 1e-5  # relative change of a value in float32 that is no change
 
 
 def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SHOWN) -> Effects:
@@ -27,7 +30,8 @@ def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SH
     )
 
     intervention = outcomes.interventions[row]
-    held = {str(change.node) for change in intervention.changes}
+    # In a pass in which only some heads react, nothing else is set.
+    held = set[str]() if outcomes.heads.only else {str(one.node) for one in intervention.changes}
 
     def effect(node: int) -> NodeEffect:
         return NodeEffect(
@@ -46,9 +50,13 @@ def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SH
         targets=tuple(map(effect, texts)),
         tokens=_tokens(experiment, outcomes, row, most),
         features=tuple(map(effect, _most_changed(graph, measured, most))),
-        edited=tuple(_edited(graph, change) for change in intervention.changes),
+        edited=(
+            *(_edited(graph, change) for change in intervention.changes),
+            *(_edited_head(graph, change) for change in intervention.heads),
+        ),
         steered=len(intervention.steering),
         predicted_with=_predicted_with(outcomes.regime, graph),
+        only=outcomes.heads.reacting,
     )
 
 
@@ -69,6 +77,19 @@ def _edited(graph: AttributionGraph, change: Change) -> EditedNode:
         text="" if row is None else graph.label(row),
         before=before,
         after=change.factor * before + change.offset,
+    )
+
+
+def _edited_head(graph: AttributionGraph, change: HeadChange | HeadPatch) -> EditedNode:
+    query, key = (
+        "" if pos is None else graph.provenance.tokens[pos].strip()
+        for pos in (change.place.query, change.place.key)
+    )
+    return EditedNode(
+        node=str(change.place),
+        text=f"{query} ← {key}" if key else query,
+        before=1.0,
+        after=change.factor if isinstance(change, HeadChange) else None,
     )
 
 
@@ -100,7 +121,8 @@ def _most_changed(
     graph: AttributionGraph, measured: Float[ndarray, " node"], most: int
 ) -> list[int]:
     """Features by influence times the changed share of the activation, largest first."""
-    features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE) & (measured != 0))
+    changed = np.abs(measured) > ROUNDING * np.abs(graph.nodes.value)
+    features = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE) & changed)
     part = np.abs(measured[features] / graph.nodes.activation[features])
     order = np.argsort(-influence(graph)[features] * part, kind="stable")
     return features[order[:most]].tolist()

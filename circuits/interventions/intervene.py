@@ -4,6 +4,9 @@
     constrained   blocks are held up to a layer; above it the model runs, with recorded patterns
     free          the model runs, attention included
 
+Of some heads the patterns can run where those of all others are held.  An edit can act through the
+queries, keys or values of some heads only (`circuits.interventions.passes`).
+
 Changes are measured in the value that a node's row explains: a feature's pre-activation, a neuron's
 activation, a logit less the mean logit.  In a held block features are read with the norm held.  A
 cross-layer feature writes its change to all its layers, in every regime.  Source of the regimes:
@@ -14,22 +17,23 @@ graphs by constrained patching.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
 from circuits.features.active import Places
-from circuits.interventions.additions import EditVisitor
 from circuits.interventions.batches import batches, most_copies
-from circuits.interventions.constrained_run import Hold, RunOutput, run
+from circuits.interventions.constrained_run import Hold
 from circuits.interventions.experiment import Experiment
+from circuits.interventions.passes import NOTHING, Passes
 from circuits.interventions.recorder import Recorder
-from circuits.machine import exactly, in_float64, on_device
+from circuits.machine import exactly, in_float64
+from circuits.model.frozen import FrozenModel
 from circuits.progress import Progress, ignore_progress
 from graphs.core.brief import Brief
 from graphs.core.nodes import NodeKind
@@ -37,6 +41,7 @@ from graphs.core.provenance import Measured
 from graphs.core.regime import Regime
 from graphs.interventions.changes import Change, Intervention
 from graphs.interventions.edits import EditError
+from graphs.interventions.heads import EVERYTHING, HeadChoice
 from graphs.interventions.predict import predict
 
 
@@ -51,6 +56,7 @@ class Outcomes(Brief):
     after: Float[Tensor, "intervention d_vocab"]
     measured: Float[ndarray, "intervention node"]  # change of each node's value; nan: no value
     predicted: Float[ndarray, "intervention node"]  # by the graph, to first order; nan: unknown
+    heads: HeadChoice = EVERYTHING
 
 
 @dataclass(frozen=True)
@@ -73,14 +79,19 @@ def intervene(
     regime: Regime = Regime.CONSTRAINED,
     through: int | None = None,
     progress: Progress = ignore_progress,
+    heads: HeadChoice = EVERYTHING,
 ) -> Outcomes:
     """Run interventions in the model, many in one pass.
 
     `through` is the last block held in the constrained regime; by default the highest that an
-    intervention changes.  Raises EditError for features and vectors that the model does not have.
+    intervention changes.  `heads` says which patterns run although others are held, and through
+    which heads alone edits act; the graph predicts nothing of the latter.  Raises EditError for
+    features, heads and vectors that the model does not have.
     """
-    held = _held_through(experiment, interventions, regime, through)
+    held = held_through(experiment, interventions, regime, through)
     _require_existing(experiment, interventions)
+    require_heads(experiment, heads, regime)
+    passes = Passes(experiment)
     after: list[Tensor] = []
     measured: list[ndarray] = []
     with exactly():
@@ -88,19 +99,28 @@ def intervene(
         most = most_copies(experiment.local.frozen, length, len(experiment.graph))
         for rows in batches(interventions, most):
             progress("intervene", rows.start, len(interventions))
-            logits, changes = _batch(experiment, interventions[rows], regime, held[rows])
-            after.append(logits)
-            _require_finite([logits.isfinite().all()])
-            measured.append(in_float64(changes).numpy())
+            hold = Hold(np.array(held[rows]), patterns=regime != Regime.FREE)
+            recorder = Recorder(experiment, hold)
+            passed = passes.chosen(interventions[rows], hold, heads, recorder)
+            recorder.read_final(passed.final)
+            after.append(passed.logits)
+            _require_finite([passed.logits.isfinite().all()])
+            measured.append(in_float64(recorder.changes).numpy())
     recording, graph = experiment.local.recording, experiment.graph
+    predicted = predict(graph, _without_inactive(experiment, interventions), held)
+    if heads.only:
+        predicted[:] = np.nan
     return Outcomes(
-        interventions=tuple(interventions),
+        interventions=tuple(
+            replace(one, what=f"{one.what}{heads.condition}") for one in interventions
+        ),
         regime=regime,
         through=tuple(held),
         before=recording.logits,
         after=torch.cat(after) if after else recording.logits[None][:0],
         measured=np.concatenate(measured) if measured else np.zeros((0, len(graph))),
-        predicted=predict(graph, _without_inactive(experiment, interventions), held),
+        predicted=predicted,
+        heads=heads,
     )
 
 
@@ -132,13 +152,13 @@ def generate(experiment: Experiment, intervention: Intervention, n_tokens: int) 
             f"{limit - length}."
         )
     _require_existing(experiment, [intervention])
-    nothing = Intervention(what="nothing")
+    passes = Passes(experiment)
     free = Hold(np.array([-1, -1]), patterns=False)
     finite: list[Tensor] = []
     with exactly():
-        ids = _copies(experiment, 2)
+        ids = passes.copies(2)
         for _ in range(n_tokens):
-            passed = _pass(experiment, (nothing, intervention), free, ids, None)
+            passed = passes.one((NOTHING, intervention), free, ids=ids)
             finite.append(passed.logits.isfinite().all())
             ids = torch.cat([ids, passed.logits.argmax(1, keepdim=True)], 1)
         found = ids[:, length:].tolist()
@@ -147,12 +167,16 @@ def generate(experiment: Experiment, intervention: Intervention, n_tokens: int) 
     return Continuations(str(before), str(after), tuple(found[0]), tuple(found[1]))
 
 
-def _held_through(
+def held_through(
     experiment: Experiment,
     interventions: Sequence[Intervention],
     regime: Regime,
     through: int | None,
 ) -> list[int]:
+    """The last block that each intervention holds: -1 for none, `n_layers` for the final norm too.
+
+    Raises EditError for blocks that the model does not have, and outside the constrained regime.
+    """
     n_layers = experiment.local.frozen.n_layers
     if regime != Regime.CONSTRAINED:
         if through is not None:
@@ -168,7 +192,7 @@ def _held_through(
 
 
 def _require_existing(experiment: Experiment, interventions: Sequence[Intervention]) -> None:
-    """Raises EditError for features and vectors that the model does not have."""
+    """Raises EditError for features, heads and vectors that the model does not have."""
     frozen, features = experiment.local.frozen, experiment.local.features
     width = cache(lambda layer: features.at(layer).width)
     for node in (change.node for one in interventions for change in one.changes):
@@ -179,12 +203,34 @@ def _require_existing(experiment: Experiment, interventions: Sequence[Interventi
                 f"{node} is out of range: layer {node.layer} has {width(node.layer):,} features, "
                 "numbered from 0."
             )
+    for head in (head for one in interventions for head in one.heads):
+        require_head(frozen, *head.place[:2])
     for steer in (steer for one in interventions for steer in one.steering):
         if np.shape(steer.vector) != (frozen.d_model,):
             raise EditError(
                 f"A steering vector has shape {np.shape(steer.vector)}, the residual stream has "
                 f"({frozen.d_model},): give a vector of that size."
             )
+
+
+def require_heads(experiment: Experiment, heads: HeadChoice, regime: Regime) -> None:
+    """Raises EditError for heads that the model does not have, and where all patterns run."""
+    if heads.running and regime == Regime.FREE:
+        raise EditError(
+            "--run-patterns needs a regime that holds patterns: choose frozen or constrained, or "
+            "leave it out."
+        )
+    for layer, head in heads.only | heads.running:
+        require_head(experiment.local.frozen, layer, head)
+
+
+def require_head(frozen: FrozenModel, layer: int, head: int) -> None:
+    """Raises EditError for a head that the model does not have."""
+    n_heads = frozen.blocks[layer].n_heads
+    if head >= n_heads:
+        raise EditError(
+            f"There is no head {layer}.{head}: layer {layer} has heads 0 to {n_heads - 1}."
+        )
 
 
 def _require_finite(finite: list[Bool[Tensor, ""]]) -> None:
@@ -212,44 +258,4 @@ def _without_inactive(
     def has_effect(change: Change) -> bool:
         return change.offset != 0 or change.node not in inactive
 
-    return [
-        Intervention(one.what, tuple(filter(has_effect, one.changes)), one.steering)
-        for one in interventions
-    ]
-
-
-def _batch(
-    experiment: Experiment,
-    interventions: Sequence[Intervention],
-    regime: Regime,
-    through: Sequence[int],
-) -> tuple[Float[Tensor, "batch d_vocab"], Float[Tensor, "batch node"]]:
-    hold = Hold(np.array(through), patterns=regime != Regime.FREE)
-    recorder = Recorder(experiment, hold)
-    ids = _copies(experiment, len(interventions))
-    passed = _pass(experiment, interventions, hold, ids, recorder)
-    recorder.read_final(passed.final)
-    return passed.logits, recorder.changes
-
-
-def _pass(
-    experiment: Experiment,
-    interventions: Sequence[Intervention],
-    hold: Hold,
-    ids: Int[Tensor, "batch pos"],
-    recorder: Recorder | None,
-) -> RunOutput:
-    frozen, recording = experiment.local.frozen, experiment.local.recording
-    edits = EditVisitor(experiment, interventions, hold, ids.shape[1])
-
-    def visit(layer: int, residual: Tensor):
-        if recorder is not None:
-            recorder.read(layer, residual)
-        return edits(layer, residual)
-
-    return run(frozen, recording, ids, hold, visit, None if recorder is None else recorder.enter)
-
-
-def _copies(experiment: Experiment, count: int) -> Int[Tensor, "copy pos"]:
-    ids = np.array(experiment.local.recording.prompt.ids)
-    return on_device(np.tile(ids, (count, 1)), experiment.local.frozen.device)
+    return [replace(one, changes=tuple(filter(has_effect, one.changes))) for one in interventions]

@@ -1,8 +1,8 @@
 """Where queries and keys meet: attention behind the projections, norms and rotations of both.
 
 transformers looks implementations of attention up by their names; `OWN` names this one.  It takes
-the softmax in the type of numbers of its inputs, where eager attention mostly takes it in float32,
-and shows what meets to who asks for it.
+the softmax in the type of numbers of its inputs, at least in float32, where eager attention mostly
+takes it in float32.  Who runs the model may ask to see what meets, or mix it in another way.
 """
 
 from __future__ import annotations
@@ -25,16 +25,25 @@ class Meeting(NamedTuple):
 
     query: Float[Tensor, "batch head query d_head"]
     key: Float[Tensor, "batch kv_head key d_head"]
+    value: Float[Tensor, "batch kv_head key d_head"]
     scaling: float
     softcap: float | None  # of scores
     mask: Float[Tensor, "#batch 1 query key"] | None  # added to scores
     sinks: Float[Tensor, " head"] | None  # scores of a key without a value, one per head
 
     @property
+    def by_head(self) -> Meeting:
+        """The same with a key and a value for every head, where several share theirs."""
+        group = self.query.shape[1] // self.key.shape[1]
+        if group == 1:
+            return self
+        key, value = (one.repeat_interleave(group, 1) for one in (self.key, self.value))
+        return self._replace(key=key, value=value)
+
+    @property
     def scores(self) -> Float[Tensor, "batch head query key"]:
         """Before softcap and mask."""
-        group = self.query.shape[1] // self.key.shape[1]
-        return self.query @ self.key.repeat_interleave(group, 1).mT * self.scaling
+        return self.query @ self.by_head.key.mT * self.scaling
 
     def capped(self, scores: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
         """Scores as the softmax gets them, but for the mask."""
@@ -46,10 +55,14 @@ class Meeting(NamedTuple):
         logits = self.capped(self.scores)
         if self.mask is not None:
             logits = logits + self.mask
+        precise = torch.promote_types(logits.dtype, torch.float32)
         if self.sinks is None:
-            return logits.softmax(-1)
+            return logits.softmax(-1, dtype=precise).to(logits)
         sinks = self.sinks.to(logits)[:, None, None].expand(*logits.shape[:-1], 1)
-        return torch.cat([logits, sinks], -1).softmax(-1)[..., :-1]
+        return torch.cat([logits, sinks], -1).softmax(-1, dtype=precise).to(logits)[..., :-1]
+
+
+Mix = Callable[[Meeting], Tensor]  # what heads mix (batch, head, query, d_head)
 
 
 def register() -> None:
@@ -84,14 +97,16 @@ def _attend(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     meetings: list[Meeting] | None = None,
+    mix: Mix | None = None,
     **_: Any,
-) -> tuple[Tensor, Tensor]:
-    """What attention mixes, and its pattern; what meets is added to `meetings`."""
+) -> tuple[Tensor, Tensor | None]:
+    """What attention mixes, and its pattern unless `mix` mixes; `meetings` gets what meets."""
     del module
     factor: float = query.shape[-1] ** -0.5 if scaling is None else scaling
-    meeting = Meeting(query, key, factor, softcap, attention_mask, s_aux)
+    meeting = Meeting(query, key, value, factor, softcap, attention_mask, s_aux)
     if meetings is not None:
         meetings.append(meeting)
+    if mix is not None:
+        return mix(meeting).transpose(1, 2).contiguous(), None
     pattern = meeting.pattern
-    mixed = pattern @ value.repeat_interleave(query.shape[1] // value.shape[1], 1)
-    return mixed.transpose(1, 2).contiguous(), pattern
+    return (pattern @ meeting.by_head.value).transpose(1, 2).contiguous(), pattern

@@ -208,19 +208,20 @@ def attention_through(frozen: FrozenModel, implementation: str) -> Iterator[None
 
 
 @contextmanager
-def precise_attention(frozen: FrozenModel) -> Iterator[None]:
-    """Within the block, attention that returns patterns: eager, and our own in float64.
+def precise_attention(frozen: FrozenModel, *, own: bool = False) -> Iterator[None]:
+    """Within the block, attention that returns patterns: eager, and our own in float64 or if asked.
 
-    There the float32 of eager attention's softmax, and of norms and rotations of queries and keys,
-    would be the only terms that patterns do not account for.
+    In float64 the float32 of eager attention's softmax, and of norms and rotations of queries and
+    keys, would be the only terms that patterns do not account for.
     """
-    if frozen.dtype != torch.float64:
+    precise = frozen.dtype == torch.float64
+    if not (own or precise):
         with attention_through(frozen, "eager"):
             yield
         return
     register()
     with attention_through(frozen, OWN), Hooks() as hooks:
-        for block in frozen.blocks:
+        for block in frozen.blocks if precise else ():
             hooks.within(block.modules.attention, Unrounded)
             for module, norm in block.inner_norms:
                 hooks.after(module, partial(exact_norm, norm))
@@ -261,6 +262,14 @@ class Hooks(ExitStack):
 
         self.callback(module.register_forward_pre_hook(enter).remove)
         self.callback(module.register_forward_hook(leave, always_call=True).remove)
+
+    def giving(self, module: nn.Module, **more: Any) -> None:
+        """Give the module more arguments, by name."""
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return args, {**kwargs, **more}
+
+        self.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
     def given(self, module: nn.Module, see: Callable[[dict[str, Any]], None]) -> None:
         """Call `see` with the module's arguments beside its input, by name."""

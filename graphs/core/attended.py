@@ -163,3 +163,19 @@ class Attended(Brief):
     def of(self, weights: csr_array) -> Attended:
         """Of edges that have a weight here."""
         return Attended(self.edges.of(weights), self.looks)
+
+
+class AttentionReport(Record):
+    """What removing features takes from log odds of attention, by pairs and one at a time."""
+
+    entries: int = Field(ge=1)  # of patterns: those that carry most into the strongest target
+    pairs: int = Field(ge=1)  # named by scores: one feature leaves the query, the other the key
+    drop: float  # mean, of log(attention to the key / attention to its competitors)
+    random_pairs: int = Field(ge=1)  # of features that are active at the same query and key
+    random_drop: float  # mean
+    random_sd: float = Field(ge=0.0)
+    null_probability: float = Field(  # share of random pairs that take away at least as much
+        ge=0.0, le=1.0, validation_alias="chance", serialization_alias="chance"
+    )
+    singles: int = Field(ge=0)  # features that are removed alone, from query or keys
+    rank_correlation: float | None  # Spearman's, of their predicted and measured changes

@@ -1,12 +1,11 @@
 """Report: tests of a graph in its model.  Part of the graph file's header.
 
     rows          some rows and activations are recomputed
-    effects       each top feature is ablated alone; predicted and measured effects are compared at
-                  every target and at every feature that it is predicted to change
-    necessity     the pruned circuit's features are ablated together
-    sufficiency   all other features are ablated together
+    effects       each top feature is ablated alone; predicted and measured effects are compared
+    necessity     the pruned circuit's features are ablated together; sufficiency: all others
     adversarial   few features outside the circuit, found to change most, are ablated
     strongest     the features that raise the targets most (`graphs.opposing`) are ablated
+    attention     what makes heads look is removed (`graphs.core.attended`)
     curve         only the k % of features with the most influence are kept, for ten values of k
 
 With m the value of the targets, weighted by the graph's seed, and all features ablated as the
@@ -18,8 +17,7 @@ baseline (errors, tokens and biases stay):
 
 The integrals are by trapezoid over k from 0 to 1.  Sets are compared with random sets of as many
 features per layer.  Sources: for f, CPR and CMD, MIB (arXiv 2504.13151), which ablates edges where
-we ablate features; for effects, "Circuit tracing" (2025), which reports a rank correlation of 0.72
-between features.
+we ablate features; for effects, "Circuit tracing" (2025): a rank correlation of 0.72.
 """
 
 from __future__ import annotations
@@ -28,6 +26,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from graphs.core.attended import AttentionReport
 from graphs.core.records import Record
 from graphs.core.regime import Regime
 
@@ -189,6 +188,7 @@ class Report(Record):
     sufficiency: SetReport | None = None
     adversarial: AdversarialReport | None = None
     strongest: StrongestReport | None = None
+    attention: AttentionReport | None = None
     curve: CurveReport | None = None
     replacement: ReplacementReport | None = None
 

@@ -20,6 +20,7 @@ from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeId, NodeKind
 from graphs.formats.neuronpedia.names import own_spelling
 from graphs.interventions.edits import Add, Edit, EditError, Scale, SetTo, Steer, Swap
+from graphs.interventions.heads import PREFIX, HeadChange, HeadPatch, head_place, patch_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,11 +40,16 @@ class Intervention(Brief):
     what: str  # description
     changes: tuple[Change, ...] = ()
     steering: tuple[Steer, ...] = ()
+    heads: tuple[HeadChange | HeadPatch, ...] = ()
 
     @property
     def last_layer(self) -> int:
-        """The highest layer at which something is changed; -1 if nothing is."""
+        """The highest block that holds none of what the changes do; -1 if there is none.
+
+        It is the highest that is changed, or the one below a changed head, which the MLP reads.
+        """
         layers = [change.node.layer for change in self.changes] + [p.layer for p in self.steering]
+        layers += [one.place.layer - 1 for one in self.heads]
         return max((layer for layer in layers if layer is not None), default=-1)
 
 
@@ -57,10 +63,16 @@ def intervention(
     """
     given = tuple(edits)
     changes: dict[NodeId, tuple[Change, Edit]] = {}
+    heads: list[tuple[HeadChange | HeadPatch, Edit]] = []
     for edit in given:
         _require_finite(edit)
         if isinstance(edit, Steer):
             _require_place(graph, edit)
+            continue
+        head = _head(graph, edit)
+        if head is not None:
+            _require_new(head, edit, heads)
+            heads.append((head, edit))
             continue
         for change in _changes(graph, edit, annotations):
             if change.node in changes:
@@ -73,7 +85,34 @@ def intervention(
         what="; ".join(map(str, given)) or "nothing",
         changes=tuple(change for change, _ in changes.values()),
         steering=tuple(edit for edit in given if isinstance(edit, Steer)),
+        heads=tuple(head for head, _ in heads),
     )
+
+
+def _head(
+    graph: AttributionGraph, edit: SetTo | Scale | Add | Swap
+) -> HeadChange | HeadPatch | None:
+    """What an edit does to a head; None if it names none."""
+    if isinstance(edit, Swap):
+        named = edit.one.startswith(PREFIX) or edit.other.startswith(PREFIX)
+        return patch_of(graph, edit) if named else None
+    if not edit.nodes.startswith(PREFIX):
+        return None
+    place = head_place(graph, edit.nodes)
+    if not isinstance(edit, Scale):
+        raise EditError(f"{place} has no activation: scale it, or swap it with another prompt's.")
+    return HeadChange(place, edit.factor)
+
+
+def _require_new(
+    head: HeadChange | HeadPatch, edit: Edit, before: list[tuple[HeadChange | HeadPatch, Edit]]
+) -> None:
+    for other, by in before:
+        if head.place.overlaps(other.place):
+            raise EditError(
+                f"{head.place} is edited twice, by {str(by)!r} and by {str(edit)!r}: give one "
+                "edit of each output and entry."
+            )
 
 
 def _changes(

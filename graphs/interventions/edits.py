@@ -5,9 +5,12 @@
     Add("concept:Texas", 2.5)          add 2.5 to activations
     Swap("Texas", "California", other) ablate the first, set the second as in another graph
     Steer(4, 7, vector, 2.0)           add 2 · vector to the residual stream behind block 4
+    Scale("head:4.5@8<4", 0)           cut an entry of an attention pattern
+    Swap("head:4.5", "head:4.5", other)  let a head write what it writes on the other prompt
 
-Names are those of `graphs.select`; a feature at a position need not be active there.  A `+` after a
-name, or `onward` of Steer, means that position and all later ones, including new tokens.
+Names are those of `graphs.select`, and of heads (`graphs.interventions.heads`); a feature at a
+position need not be active there.  A `+` after a name, or `onward` of Steer, means that position
+and all later ones, including new tokens.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ class SetTo:
 
 @dataclass(frozen=True)
 class Scale:
-    """Multiply features and errors by a factor."""
+    """Multiply features, errors, outputs of heads or entries of their patterns by a factor."""
 
     nodes: str
     factor: float
@@ -95,7 +98,8 @@ class Swap(Brief):
 
     A bare name is a group, or else a concept.  Two concepts only say where: at every layer and
     aligned position at which both occur, all features take their activations from the other graph.
-    With a `+` after `one`, changes at the last position also apply to new tokens.
+    With a `+` after `one`, changes at the last position also apply to new tokens.  A head, named
+    twice, writes what it writes at the aligned positions of the other prompt.
     """
 
     one: str

@@ -24,12 +24,12 @@ class NodeEffect:
 
 @dataclass(frozen=True)
 class EditedNode:
-    """One feature or error that an intervention sets."""
+    """One feature, error, head or entry of a pattern that an intervention sets."""
 
     node: str
-    text: str  # its label
-    before: float  # activation, 0 if it is not active on the prompt; of errors the factor 1
-    after: float
+    text: str  # its label, or tokens
+    before: float  # activation, 0 if it is not active on the prompt; of errors and heads 1
+    after: float | None  # of errors and heads a factor; None: as on another prompt
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,29 @@ class TokenEffect:
     before: float  # probability
     after: float  # probability
     logit: float  # change
+
+
+@dataclass(frozen=True)
+class KeyEffect:
+    """What a query gives one key."""
+
+    key: int  # position
+    text: str  # its token
+    before: float  # attention
+    after: float
+    measured: float  # change of the attention's logarithm
+    predicted: float  # the same to first order
+
+
+@dataclass(frozen=True, repr=False)
+class PatternEffect(Brief):
+    """What a head attends to from one query, by key."""
+
+    layer: int
+    head: int
+    query: int  # position
+    text: str  # its token
+    keys: tuple[KeyEffect, ...]  # those that it can attend to
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,6 +79,8 @@ class Effects(Brief):
     edited: tuple[EditedNode, ...] = ()
     steered: int = 0  # vectors that were added to the residual stream
     predicted_with: str = ""  # what predictions let run, and what they hold
+    only: str = ""  # what alone of which heads reacts; empty: everything does
+    patterns: tuple[PatternEffect, ...] = ()  # those that were asked for
 
     @property
     def changes_nothing(self) -> bool:

@@ -248,7 +248,7 @@ def _edited(
     offset = np.zeros_like(factor)
     known = np.ones(len(interventions), dtype=bool)
     for column, one in enumerate(interventions):
-        known[column] = not one.steering
+        known[column] = not (one.steering or one.heads)
         for change in one.changes:
             if change.node in graph:
                 row = graph.find(change.node)

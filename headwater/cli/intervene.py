@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from math import nan
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +17,7 @@ from circuits.progress import progress_bar
 from graphs import Regime
 from graphs.formats.updates import keep_measured
 from graphs.interventions.effects import SHOWN
+from graphs.interventions.heads import chosen_heads, require_no_new_tokens, row_place
 from headwater.arguments.options import (
     AsJson,
     Device,
@@ -33,6 +34,11 @@ from headwater.outputs.kept import storing_error
 from headwater.outputs.places import Kind, output_to, require_outputs
 from headwater.terminal.printing import errors, output, print_json, print_line
 
+OnlyHeads = Annotated[
+    list[str] | None,
+    typer.Option(help="HEADS, as 4.1,4.2: the edit acts only through these of theirs."),
+]
+
 
 @app.command("intervene")
 def intervene_command(
@@ -45,7 +51,11 @@ def intervene_command(
         ),
     ] = None,
     scale: Annotated[
-        list[str] | None, typer.Option(help="NODES=NUMBER: multiply activations, or errors.")
+        list[str] | None,
+        typer.Option(
+            help="NODES=NUMBER: multiply activations, errors, heads (head:4.5, at a query "
+            "head:4.5@8) or entries of patterns (head:4.5@8<2)."
+        ),
     ] = None,
     add: Annotated[list[str] | None, typer.Option(help="NODES=NUMBER: add to activations.")] = None,
     steer: Annotated[
@@ -59,7 +69,8 @@ def intervene_command(
         list[str] | None,
         typer.Option(
             help='"ONE>OTHER", concepts: at all layers and positions at which both occur, every '
-            "feature takes its activation from --with.  Of groups: ablate ONE, set OTHER."
+            "feature takes its activation from --with.  Of groups: ablate ONE, set OTHER.  Of a "
+            "head, named twice: it writes what it writes there."
         ),
     ] = None,
     other_graph: Annotated[
@@ -71,6 +82,17 @@ def intervene_command(
     ] = Regime.CONSTRAINED,
     through: Annotated[
         int | None, typer.Option(help="Last frozen block; default: the highest with an edit.")
+    ] = None,
+    only_queries: OnlyHeads = None,
+    only_keys: OnlyHeads = None,
+    only_values: OnlyHeads = None,
+    run_patterns: Annotated[
+        list[str] | None,
+        typer.Option(help="HEADS, as 4.1,4.2: their patterns run, those of others are held."),
+    ] = None,
+    attention: Annotated[
+        list[str] | None,
+        typer.Option(help="HEAD@QUERY, as 4.5@8: show what it attends to, before and after."),
     ] = None,
     each: Annotated[
         bool, typer.Option("--each", help="Make each edit an intervention of its own.")
@@ -104,14 +126,25 @@ def intervene_command(
         raise UsageError("There is no edit: give --set, --scale, --add, --steer or --swap.")
     if each and new_tokens:
         raise UsageError("--generate needs a single intervention: leave out --each.")
+    choice = chosen_heads(
+        read, only_queries or (), only_keys or (), only_values or (), run_patterns or ()
+    )
+    require_no_new_tokens(choice, new_tokens)
+    rows = [row_place(read, one) for one in attention or ()]
     parts = [[edit] for edit in edits] if each else [edits]
     interventions = [graphs.intervention(read, part, annotations) for part in parts]
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         experiment = circuits.experiment_on(read, model, transcoders, device)
-        outcomes = circuits.intervene(experiment, interventions, regime, through, progress)
+        outcomes = circuits.intervene(experiment, interventions, regime, through, progress, choice)
         texts = circuits.generate(experiment, interventions[0], new_tokens) if new_tokens else None
-    shown = [circuits.effects(experiment, outcomes, row, top) for row in range(len(interventions))]
+        shown = [
+            replace(
+                circuits.effects(experiment, outcomes, row, top),
+                patterns=circuits.pattern_effects(experiment, outcomes, row, rows),
+            )
+            for row in range(len(interventions))
+        ]
     measured = circuits.at_targets(experiment, outcomes)
     problem = storing_error(lambda: keep_measured(graph, read, measured)) if save else None
     file = str(graph) if save and problem is None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphs.core.attended import AttentionReport
 from graphs.core.provenance import Checks, Provenance
 from graphs.core.regime import Regime
 from graphs.core.report import (
@@ -103,6 +104,9 @@ def report_lines(report: Report) -> list[CheckLine]:
     if report.strongest is not None:
         text = _strongest(report.strongest)
         lines.append(CheckLine("strongest", text, "strongest" not in problems))
+    if report.attention is not None:
+        # No verdict: a head may look for reasons that are spread over many features.
+        lines.append(CheckLine("attention", _attention(report.attention), None))
     if report.curve is not None:
         curve = report.curve
         text = (
@@ -165,3 +169,16 @@ def _strongest(one: StrongestReport) -> str:
         before, left, random = map(percent, one.probability)
         parts.append(f"probability {before} → {left} (random {random})")
     return " · ".join(parts).replace("−-", "+")
+
+
+def _attention(one: AttentionReport) -> str:
+    random = f"random {-one.random_drop:+.2f} ± {one.random_sd:.2f}"
+    parts = [
+        f"removing {one.pairs:,} pairs of features from queries and keys of {one.entries:,} "
+        f"entries: log odds {-one.drop:+.2f} each ({random})"
+    ]
+    if one.rank_correlation is not None:
+        parts.append(
+            f"rank correlation {one.rank_correlation:.2f} of {one.singles:,} single features"
+        )
+    return " · ".join(parts).replace("-", "−")

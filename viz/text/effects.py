@@ -6,11 +6,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from graphs.core.regime import Regime
-from graphs.interventions.effects import Effects, NodeEffect
+from graphs.interventions.effects import Effects, NodeEffect, PatternEffect
 from viz.text.tables import plain_table
-from viz.text.words import one_line, visible
+from viz.text.words import one_line, quoted, visible
 
 MOST_EDITED = 20  # nodes that are listed
+MOST_KEYS = 12  # of a pattern, those that get most attention
 MEANING = {
     Regime.FROZEN: "attention, norms and MLPs stay as recorded, so only direct effects are seen",
     Regime.CONSTRAINED: "these blocks stay as recorded but for the edit, above them only "
@@ -52,8 +53,10 @@ def effects_tables(effects: Effects) -> RenderableType:
         parts += ["", _edited(effects)]
     if effects.changes_nothing:
         parts.append(Text("this changes nothing: all is set to what it is", style="yellow"))
+    if effects.only:
+        parts.append(Text(f"only {effects.only} change, and what follows from that", style="dim"))
     if all(one.predicted is None for one in effects.targets) and effects.edited:
-        parts.append(Text("no prediction: features are edited that the graph does not have"))
+        parts.append(Text(f"no prediction: {_unpredicted(effects)}"))
     elif effects.predicted_with:
         parts.append(Text(f"predictions: {effects.predicted_with}", style="dim"))
     parts += ["", targets, "", tokens]
@@ -74,14 +77,47 @@ def effects_tables(effects: Effects) -> RenderableType:
                 Text(one.node), held, *_numbers(one), Text(visible(one.text) if one.text else "")
             )
         parts += ["", features]
+    for pattern in effects.patterns:
+        parts += ["", _pattern(pattern)]
     return Group(*parts)
+
+
+def _unpredicted(effects: Effects) -> str:
+    """Why the graph predicts nothing."""
+    if effects.only or any(one.node.startswith("head:") for one in effects.edited):
+        return "the graph holds attention patterns, and has no row of a head"
+    return "features are edited that the graph does not have"
+
+
+def _pattern(one: PatternEffect) -> RenderableType:
+    """What a head attends to, and how the logarithms change."""
+    head = f"head {one.layer}.{one.head} from {quoted(one.text)} @{one.query}, what it attends to"
+    table = plain_table(
+        "key",
+        "",
+        "before",
+        "after",
+        "log change",
+        "predicted",
+        right=("before", "after", "log change", "predicted"),
+        texts=("key",),
+    )
+    for key in sorted(one.keys, key=lambda key: -max(key.before, key.after))[:MOST_KEYS]:
+        numbers = f"{key.before:.3f}", f"{key.after:.3f}"
+        changes = f"{key.measured:+.3f}", f"{key.predicted:+.3f}"
+        table.add_row(*map(Text, (quoted(key.text), f"@{key.key}", *numbers, *changes)))
+    more = len(one.keys) - MOST_KEYS
+    rest = [Text(f"and {more:,} more keys")] if more > 0 else []
+    meaning = Text("predicted to first order, through frozen blocks", style="dim")
+    return Group(Text(head, style="bold"), table, *rest, meaning)
 
 
 def _edited(effects: Effects) -> RenderableType:
     """What was set, from what to what."""
     table = plain_table("edited", "from", "to", "label", right=("from", "to"), texts=("label",))
     for one in effects.edited[:MOST_EDITED]:
-        numbers = f"{one.before:.3f}", f"{one.after:.3f}"
+        after = "patched" if one.after is None else f"{one.after:.3f}"
+        numbers = f"{one.before:.3f}", after
         table.add_row(*map(Text, (one.node, *numbers, visible(one.text) if one.text else "")))
     more = len(effects.edited) - MOST_EDITED
     return Group(table, Text(f"and {more:,} more")) if more > 0 else table
