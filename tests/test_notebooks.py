@@ -21,6 +21,7 @@ SAYS = {  # in its outputs
     "02_compare_two_sizes": "50 of 50 go through the state",
     "03_test_it_in_the_model": "after='Sacramento'",
     "04_audit": "4 pairs of prompts",
+    "05_attention": "head 4.5 at “ is” @8 gives “ capital” @2 0.98",
 }
 LARGEST = 100_000  # bytes of a notebook
 
