@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -24,6 +24,7 @@ from graphs.core.provenance import Provenance
 from graphs.interventions.changes import Intervention
 from graphs.interventions.heads import HeadChange, HeadPatch, HeadPlace
 
+Place = tuple[int, ...]
 Outputs = Float[Tensor, "head query d_head"]
 
 
@@ -56,67 +57,58 @@ class OtherPrompts:
 
 
 @dataclass
-class _Rows:
-    """Places of one kind of change in one layer, and what is there."""
+class _Layer:
+    """Changes of one layer's heads, by copy, head and query, of entries also key."""
 
-    place: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
-    what: list[float | Tensor] = field(default_factory=list[float | Tensor])
+    entries: dict[Place, float] = field(default_factory=dict[Place, float])  # factors
+    outputs: dict[Place, float] = field(default_factory=dict[Place, float])  # factors
+    replaced: dict[Place, Tensor] = field(default_factory=dict[Place, Tensor])
 
-    def add(self, places: Iterable[tuple[int, ...]], what: Iterable[float | Tensor]) -> None:
-        self.place += places
-        self.what += what
-
-    def places(self, device: torch.device) -> tuple[Tensor, ...]:
-        return tuple(
-            on_device(np.array(column), device) for column in zip(*self.place, strict=True)
-        )
-
-    def scaled(self, like: Tensor) -> Scaled | None:
-        if not self.place:
-            return None
-        factor = on_device(np.array(self.what, dtype=np.float64), like.device, like.dtype)
-        return Scaled(self.places(like.device), factor)
-
-    def replaced(self, like: Tensor) -> Replaced | None:
-        if not self.place:
-            return None
-        outputs = [one for one in self.what if isinstance(one, Tensor)]
-        return Replaced(self.places(like.device), torch.stack(outputs))
+    def rules(self, like: Tensor) -> HeadRules:
+        """As tensors of the type and device of another."""
+        given = None
+        if self.replaced:
+            vectors = torch.stack([*self.replaced.values()])
+            given = Replaced(_columns(self.replaced, like.device), vectors)
+        entries, outputs = (_scaled(factors, like) for factors in (self.entries, self.outputs))
+        return HeadRules(entries=entries, outputs=outputs, replaced=given)
 
 
 def head_rules(
     others: OtherPrompts, interventions: Sequence[Intervention], length: int
 ) -> dict[int, HeadRules]:
     """What heads do under interventions, one per copy; `length`: tokens of the copies."""
-    rows: dict[int, tuple[_Rows, _Rows, _Rows]] = defaultdict(lambda: (_Rows(), _Rows(), _Rows()))
+    layers: dict[int, _Layer] = defaultdict(_Layer)
     for copy, one in enumerate(interventions):
         for change in one.heads:
-            entries, outputs, replaced = rows[change.place.layer]
+            here = layers[change.place.layer]
             match change:
                 case HeadChange(place, factor):
-                    places = [(copy, *there) for there in _places(place, length)]
-                    kind = outputs if place.key is None else entries
-                    kind.add(places, [factor] * len(places))
+                    factors = here.outputs if place.key is None else here.entries
+                    factors.update(dict.fromkeys(_places(copy, place, length), factor))
                 case HeadPatch(place, queries, other):
                     own = others.outputs(other, place.layer)[place.head]
-                    places = [(copy, place.head, here) for here, _ in queries]
-                    replaced.add(places, [own[there] for _, there in queries])
+                    for query, there in queries:
+                        here.replaced[copy, place.head, query] = own[there]
     like = others.subject.frozen.unembedding
-    return {
-        layer: HeadRules(
-            entries=entries.scaled(like),
-            outputs=outputs.scaled(like),
-            replaced=replaced.replaced(like),
-        )
-        for layer, (entries, outputs, replaced) in rows.items()
-    }
+    return {number: layer.rules(like) for number, layer in layers.items()}
 
 
-def _places(place: HeadPlace, length: int) -> Iterator[tuple[int, ...]]:
-    """Head and queries of outputs, with the key of an entry."""
-    if place.query is None:
-        queries = range(length)
-    else:
+def _places(copy: int, place: HeadPlace, length: int) -> list[Place]:
+    """All that a name means in a prompt of some length."""
+    queries = range(length)
+    if place.query is not None:
         queries = range(place.query, length if place.onward else place.query + 1)
     key = () if place.key is None else (place.key,)
-    yield from ((place.head, query, *key) for query in queries)
+    return [(copy, place.head, query, *key) for query in queries]
+
+
+def _scaled(factors: Mapping[Place, float], like: Tensor) -> Scaled | None:
+    if not factors:
+        return None
+    numbers = np.array([*factors.values()], dtype=np.float64)
+    return Scaled(_columns(factors, like.device), on_device(numbers, like.device, like.dtype))
+
+
+def _columns(places: Iterable[Place], device: torch.device) -> tuple[Tensor, ...]:
+    return tuple(on_device(np.array(column), device) for column in zip(*places, strict=True))
