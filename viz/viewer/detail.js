@@ -18,10 +18,10 @@
  * @param {View} view
  * @param {number} row
  * @param {Actions} actions
- * @param {HTMLElement | null} members Of its group.
+ * @param {(HTMLElement | null)[]} more What else is known of it, above the feature's description.
  * @returns {HTMLElement}
  */
-function nodeDetail(graph, notes, source, view, row, actions, members) {
+function nodeDetail(graph, notes, source, view, row, actions, more) {
   const name = graph.names[row];
   const key = featureKey(name);
   const feature = key ? graph.features[key] : undefined;
@@ -37,7 +37,7 @@ function nodeDetail(graph, notes, source, view, row, actions, members) {
       element("button", { click: actions.hide, "data-key": "hide", title: "h" }, notes.hidden.includes(name) ? "Show again" : "Hide"),
       pageLink(graph, name)),
     isTarget(graph, row) ? minusChoice(graph, notes, view, row, actions) : null,
-    members,
+    ...more,
     feature ? featureDetail(feature, graph.activation[row]) : null,
   );
 }

@@ -7,7 +7,7 @@
  *   end; share of the target's inputs and weight are signed; edge is -1 in a difference.
  * @typedef {{row: number, inputs: Link[], outputs: Link[], near: Map<number, number>}} Focus near:
  *   nodes at the other ends, with the share of the strongest link.
- * @typedef {{source: number, target: number, share: number}} Drawn
+ * @typedef {{source: number, target: number, share: number, edge: number}} Drawn
  */
 
 const MOST_DRAWN = 1000; // highlighted edges
@@ -122,8 +122,8 @@ function differenceSize({ differences: { targets, sizes } }, row, minus) {
  * @returns {Drawn[]}
  */
 function drawnFor(graph, focus, links, pinned) {
-  const into = focus.inputs.map(({ row, share }) => ({ source: row, target: focus.row, share }));
-  const from = focus.outputs.map(({ row, share }) => ({ source: focus.row, target: row, share }));
+  const into = focus.inputs.map(({ row, share, edge }) => ({ source: row, target: focus.row, share, edge }));
+  const from = focus.outputs.map(({ row, share, edge }) => ({ source: focus.row, target: row, share, edge }));
   const chosen = links === "inputs" ? into : links === "outputs" ? from : [...into, ...from];
   const both = links === "pinned" ? chosen.filter((e) => pinned.has(e.source) && pinned.has(e.target)) : chosen;
   return both.sort((a, b) => Math.abs(b.share) - Math.abs(a.share)).slice(0, MOST_DRAWN);
@@ -140,10 +140,15 @@ function drawnBetween(graph, pinned) {
   const found = [];
   for (const target of pinned) {
     for (const edge of edgesAt(graph.inputs, target)) {
-      if (pinned.has(graph.source[edge])) found.push({ source: graph.source[edge], target, share: graph.share[edge] });
+      if (pinned.has(graph.source[edge])) found.push(drawnEdge(graph, edge));
     }
   }
   return found.sort((a, b) => Math.abs(b.share) - Math.abs(a.share)).slice(0, MOST_DRAWN);
+}
+
+/** @param {Graph} graph @param {number} edge @returns {Drawn} */
+function drawnEdge({ source, target, share }, edge) {
+  return { source: source[edge], target: target[edge], share: share[edge], edge };
 }
 
 /** Rows whose name, label or token contains a text. @param {Graph} graph @param {Notes} notes @param {string} text */
