@@ -310,6 +310,20 @@ def test_edges_over_chosen_heads_stay_lit_and_are_counted(opened_page: Opened):
     assert page.evaluate("viewer.scene(0).lit") is None
 
 
+def test_edges_whose_heads_are_not_in_the_page_are_counted_apart(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(viz.page.attention, "EDGES", 4)
+    write_page(attended(), tmp_path / "page.html")
+    with viewed(browser, tmp_path / "page.html") as found:
+        found.page.evaluate(
+            "viewer.dispatch({type: 'set', view: {nodes: 1, edges: 1, heads: ['1.2']}})"
+        )
+        weak = attended().weights.nnz - 4
+        text = f"; heads of {weak} weak edges are not in this page"
+        expect(found.page.locator(".crossing output")).to_contain_text(text)
+
+
 def test_while_a_node_is_clicked_its_other_edges_are_dimmed_in_lists_and_drawings(
     opened_page: Opened,
 ):

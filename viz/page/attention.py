@@ -26,7 +26,7 @@ from viz.html.columns import columns
 from viz.page.part import Part
 from viz.text.words import label, plain_label, visible
 
-EDGES, NODES = 10_000, 5_000  # that have heads in a page
+EDGES, NODES = 20_000, 5_000  # that have heads in a page
 LOOKS = 400_000  # characters of all looks
 PER_NODE = 5  # heads
 NO_HEAD = 2**16 - 1  # number of a head that is not there

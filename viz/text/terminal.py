@@ -162,7 +162,8 @@ def attended_lines(found: CarriedByHeads, tokens: Sequence[str]) -> list[str]:
     """Which heads carry edges, and at what they look, a line each."""
     strongest = [f"{layer}.{head} {percent(share)}" for layer, head, share in found.strongest]
     if strongest:
-        strongest[0] = f"{strongest[0]} of the influence along them"
+        first = strongest[0].replace(" ", " carries ")
+        strongest[0] = f"{first} of the influence along them"
     carried = f"{', '.join(strongest)}, …; " if strongest else ""
     past = f"{percent(found.past)} goes past all attention"
     lines = [f"heads of {found.edges:,} edges: {carried}{past}"]
@@ -179,7 +180,8 @@ def attended_lines(found: CarriedByHeads, tokens: Sequence[str]) -> list[str]:
 def _reason(reason: LookReason) -> str:
     if reason.node.startswith("token:"):
         return quoted(reason.text)
-    return f"{reason.node} {short(reason.text, LABEL)}".strip()
+    text = short(" ".join(reason.text.split()), LABEL)
+    return f"{reason.node} ({text})" if text else reason.node
 
 
 def _reach(summary: Summary) -> list[str]:

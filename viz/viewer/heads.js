@@ -126,5 +126,6 @@ function crossingText(viewer, graph) {
   const left = viewer.left(active);
   const count = left.reduce((sum, edge) => sum + lit[edge], 0);
   const unknown = heads.filter((head) => !carriedBy(graph, head));
-  return `${counted(count)} of ${counted(left.length)} edges cross ${heads.length > 1 ? "them" : "it"} first${unknown.length ? `; no edge crosses ${unknown.join(", ")} first` : ""}`;
+  const weaker = left.reduce((sum, edge) => sum + Number(!knowsHeads(graph, edge)), 0);
+  return `${counted(count)} of ${counted(left.length)} edges cross ${heads.length > 1 ? "them" : "it"} first${unknown.length ? `; no edge crosses ${unknown.join(", ")} first` : ""}${weaker ? `; heads of ${counted(weaker)} weak edges are not in this page` : ""}`;
 }
