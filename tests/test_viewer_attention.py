@@ -248,7 +248,7 @@ def test_a_head_shows_where_it_looks_and_why_with_links_into_the_graph(opened_pa
 def test_a_look_that_is_not_kept_is_said_so_with_the_command_that_keeps_more(opened_page: Opened):
     page = opened_page.page
     page.evaluate("viewer.dispatch({type: 'set', view: {tab: 'heads', head: 'head:0/3@1'}})")
-    expect(page.locator("#panel")).to_contain_text("from “Dallas” @1 is not kept in this graph")
+    expect(page.locator("#panel")).to_contain_text("head 0.3 from “Dallas” @1 is not kept")
     expect(page.locator("#panel code")).to_have_text(
         "headwater attention heads GRAPH --looks 96 --out FILE --html PAGE"
     )

@@ -4,8 +4,11 @@ What heads carry along an edge is in the unit of the edge's share, so that parts
 
     share[target, source] = past + Σ part of its strongest heads + rest      all over Σ|row|
 
-Size, in characters: 51 per edge, of the EDGES strongest; 51 per node, of the NODES strongest; looks
-that carry most, as far as they fit in LOOKS, about 1,000 each and 10 per token of the prompt.
+What makes head nodes look where they look has shares of its own, over the sum of its sizes.
+
+Size, in characters: 51 per edge, of the EDGES strongest; 51 per node, of the NODES strongest;
+12 per effect through patterns, of the EFFECTS strongest; looks that carry most, as far as they fit
+in LOOKS, about 1,000 each and 10 per token of the prompt.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
+from scipy.sparse import csr_array
 
 from graphs.analysis.head_shares import head_shares
 from graphs.core.attended import Attended, EdgeParts, Look, LookPart
-from graphs.core.graph import AttributionGraph
+from graphs.core.graph import AttributionGraph, row_sizes
 from graphs.core.head_totals import HeadTotals
 from graphs.core.nodes import NodeId, NodeKind
 from viz.html.columns import columns
@@ -27,6 +31,7 @@ from viz.page.part import Part
 from viz.text.words import label, plain_label, visible
 
 EDGES, NODES = 20_000, 5_000  # that have heads in a page
+EFFECTS = 20_000  # through patterns
 LOOKS = 400_000  # characters of all looks
 PER_NODE = 5  # heads
 NO_HEAD = 2**16 - 1  # number of a head that is not there
@@ -36,7 +41,7 @@ def attention_data(part: Part) -> dict[str, Any] | None:
     """Heads of a part's edges and nodes, and looks; None if the graph has none of them."""
     graph = part.graph
     attended, totals = graph.attended, graph.heads
-    if attended is None and totals is None:
+    if attended is None and totals is None and graph.score_weights is None:
         return None
     n_heads = _heads_per_layer(graph)
     return {
@@ -44,6 +49,7 @@ def attention_data(part: Part) -> dict[str, Any] | None:
         "edges": None if attended is None else _edges(part, attended.edges, n_heads),
         "carried": None if attended is None else _carried(graph, attended, n_heads),
         "nodes": None if totals is None else _nodes(part, totals, n_heads),
+        "effects": None if graph.score_weights is None else _effects(part, graph.score_weights),
         "looks": [] if attended is None else _looks(graph, attended.looks),
     }
 
@@ -133,6 +139,22 @@ def _nodes(part: Part, totals: HeadTotals, n_heads: int) -> dict[str, Any]:
             rest=totals.rest[place].astype(np.float32),
         ),
     }
+
+
+def _effects(part: Part, scores: csr_array) -> dict[str, Any]:
+    """Effects through patterns between the page's nodes, the largest shares first."""
+    sums = row_sizes(scores)
+    found = csr_array(scores[part.rows][:, part.rows]).tocoo()
+    totals = sums[part.rows][found.row]
+    share = np.divide(found.data, totals, out=np.zeros(len(totals)), where=totals > 0)
+    order = np.argsort(-np.abs(share), kind="stable")[:EFFECTS]
+    small = np.uint16 if len(part.rows) <= 2**16 else np.int32
+    return columns(
+        source=found.col[order].astype(small),
+        target=found.row[order].astype(small),
+        share=share[order].astype(np.float32),
+        total=sums[part.rows],
+    )
 
 
 def _looks(graph: AttributionGraph, looks: tuple[Look, ...]) -> list[dict[str, Any]]:

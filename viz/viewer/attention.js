@@ -19,6 +19,12 @@
  * @property {Float32Array} others All other heads.
  * @property {Float32Array} rest Embeddings, biases and MLPs.
  *
+ * @typedef {object} PatternEffects Through patterns: what makes head nodes look where they look.
+ * @property {Uint16Array | Int32Array} source
+ * @property {Uint16Array | Int32Array} target A head node.
+ * @property {Float32Array} share Of the sizes of all effects on it, signed.
+ * @property {Float64Array} total Sum of these sizes, by node.
+ *
  * @typedef {[string | null, string, number, number]} LookPart Node, label, part of the difference of
  *   scores with norms held, and with norms running.
  * @typedef {[string | null, string, string | null, string, number]} LookPair Node and label at the
@@ -43,6 +49,7 @@
  * @property {EdgeHeads | null} edges
  * @property {{heads: Float64Array, past: number, rest: number} | null} carried Shares of the influence along edges.
  * @property {NodeHeads | null} nodes
+ * @property {PatternEffects | null} effects
  * @property {Look[]} looks That carry most first.
  *
  * @typedef {{heads: {head: string, share: number}[], past: number, rest: number}} Over What carries an
@@ -53,8 +60,13 @@ const NO_HEAD = 65535;
 
 /** @param {any} data @returns {Attention} */
 function readAttention(data) {
-  const [edges, nodes, carried] = [data.edges, data.nodes, data.carried].map((one) => one && withColumns(one));
-  return { ...data, edges, nodes, carried };
+  const [edges, nodes, carried, effects] = [data.edges, data.nodes, data.carried, data.effects].map((one) => one && withColumns(one));
+  return { ...data, edges, nodes, carried, effects };
+}
+
+/** Whether heads are nodes of the graph. @param {Graph} graph */
+function hasHeadNodes({ kind }) {
+  return kind.includes(KIND.head);
 }
 
 /** Name of a head, as in 4.5. @param {Attention} attention @param {number} number */
@@ -144,4 +156,23 @@ function lookOf({ attention }, name) {
 function carriedBy({ attention }, head) {
   const number = attention && headNumber(attention, head);
   return attention?.carried && number !== null ? (attention.carried.heads[number ?? 0] ?? 0) : null;
+}
+
+/**
+ * What makes a head node look where it looks, and the head nodes that a node makes look, largest
+ * share first.
+ * @param {Graph} graph
+ * @param {number} row
+ * @returns {{because: Link[], makes: Link[]}}
+ */
+function lookLinks({ attention }, row) {
+  const found = { because: /** @type {Link[]} */ ([]), makes: /** @type {Link[]} */ ([]) };
+  if (!attention?.effects) return found;
+  const { source, target, share, total } = attention.effects;
+  for (let i = 0; i < share.length; i++) {
+    const link = { edge: -1, share: share[i], weight: share[i] * total[target[i]] };
+    if (target[i] === row) found.because.push({ ...link, row: source[i] });
+    if (source[i] === row) found.makes.push({ ...link, row: target[i] });
+  }
+  return found;
 }

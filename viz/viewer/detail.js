@@ -70,7 +70,7 @@ function numbersOf(graph, row) {
   const numbers = [];
   if (!isTarget(graph, row)) numbers.push(["influence", percent(graph.influence[row])]);
   if (!Number.isNaN(graph.activation[row])) numbers.push(["activation here", threeDigits(graph.activation[row])]);
-  if (!Number.isNaN(graph.value[row])) numbers.push([isTarget(graph, row) ? "logit less mean" : "pre-activation", threeDigits(graph.value[row])]);
+  if (!Number.isNaN(graph.value[row])) numbers.push([isTarget(graph, row) ? "logit less mean" : graph.kind[row] === KIND.head ? "writes, of all influence" : "pre-activation", threeDigits(graph.value[row])]);
   if (graph.kind[row] === KIND.feature && !graph.expanded[row]) numbers.push(["inputs", "not computed"]);
   const stays = staysText(graph, row);
   if (stays) numbers.push(["stays in", stays]);

@@ -41,6 +41,7 @@ const FULL = /** @type {[number, number, number, number]} */ ([0, 1, 0, 1]);
 const LARGEST = 9; // radius in pixels
 const SMALLEST = 0.45; // relative to the largest
 const SATURATED = 0.4; // share of an input above which its colour is saturated
+const DASH = [5, 4]; // pixels of what makes a head look, and between
 const BEHIND = 0.12; // relative opacity of other edges while a node is clicked
 const ALL_EDGES = { fast: 4000, each: 6000 }; // drawn at once, and in each further frame
 
@@ -134,7 +135,7 @@ function drawFaint(context, graph, frame, edges, first, last, palette) {
   context.globalAlpha = 1;
 }
 
-/** Stroke of a remaining edge: fainter for weaker edges. @param {Graph} graph @param {number} edge @param {number} rank @param {Palette} palette @returns {Required<Stroke>} */
+/** Stroke of a remaining edge: fainter for weaker edges. @param {Graph} graph @param {number} edge @param {number} rank @param {Palette} palette @returns {{color: string, width: number, opacity: number}} */
 function faintStroke(graph, edge, rank, palette) {
   const fade = Math.log10(1 + rank);
   return {
@@ -163,11 +164,12 @@ function drawScene(pen, scene, faint) {
 /** @param {Pen} pen @param {Scene} scene */
 function drawEdges(pen, { frame, edges, palette, lit }) {
   for (let i = edges.length - 1; i >= 0; i--) {
-    const { source, target, share, edge } = edges[i];
+    const { source, target, share, edge, dashed } = edges[i];
     const part = Math.min(1, Math.abs(share) / SATURATED);
     pen.line(edgePath(frame, source, target), {
       color: share < 0 ? palette.negative : palette.positive,
-      width: Math.max(0.5, 4 * Math.sqrt(part)),
+      width: Math.max(0.5, (dashed ? 2.5 : 4) * Math.sqrt(part)),
+      dash: dashed ? DASH : undefined,
       opacity: (0.3 + 0.6 * Math.sqrt(part)) * (lit && edge >= 0 && !lit[edge] ? BEHIND : 1),
     });
   }

@@ -12,6 +12,8 @@ function headEvents(viewer) {
     lit: viewer.lit(viewer.view.active),
     onEdge: (edge) => viewer.dispatch({ type: "set", view: { edge } }),
     onHead: (head) => {
+      const row = viewer.graph.place.get(head);
+      if (row !== undefined && !lookOf(viewer.graph, head)) return viewer.click(viewer.view.active, row, true);
       viewer.dispatch({ type: "set", view: { head, tab: "heads" } });
       whenDrawn(() => byId("panel").scrollTo(0, 0));
     },
@@ -31,6 +33,7 @@ function headsPanel(viewer, context) {
 function headIndex(viewer, context, attention) {
   const { graph } = viewer;
   const { carried, looks } = attention;
+  if (!carried && hasHeadNodes(graph)) return headNodes(context);
   if (!carried) {
     return element("p", {}, "This graph knows what heads write into its nodes. Which heads carry its edges, and why they look where they look, is kept by ",
       element("code", {}, "headwater attention heads GRAPH --out FILE --html PAGE"));
@@ -54,6 +57,17 @@ function headIndex(viewer, context, attention) {
     looks.length > 0 && element("section.links", { "aria-label": "looks that write most" },
       element("h3", {}, "Looks", element("span.count", {}, " by what they write into nodes, of all influence")),
       element("ul", { keydown: stepThrough }, ...looks.map((look) => lookRow(context, look)))));
+}
+
+/** Heads that are nodes of the graph, by influence. @param {PanelContext} context */
+function headNodes(context) {
+  const { graph } = context;
+  const rows = [...graph.names.keys()].filter((row) => graph.kind[row] === KIND.head).sort((a, b) => graph.influence[b] - graph.influence[a]);
+  return element("section.links", { "aria-label": "head nodes" },
+    element("h3", {}, "Head nodes", element("span.count", {}, ` ${counted(rows.length)}, by influence`)),
+    element("ul", { keydown: stepThrough }, ...rows.map((row) => element("li", {},
+      element("button.link.plain", { "data-key": graph.names[row], "data-node": graph.names[row], ...walking(context, row) },
+        element("span.share", {}, percent(graph.influence[row])), element("span.what", {}, symbolOf(KIND.head), graph.labels[row]), element("span.where", {}, placeText(graph, row)))))));
 }
 
 /** Where a look goes. @param {Graph} graph @param {Look} look */

@@ -33,7 +33,7 @@ function labelled({ graph, frame, near, ends, clicked, cursor, pinned, markOf },
     if (n === clicked || n === cursor) return 10;
     if (near) return near.has(n) ? 2 + Math.abs(near.get(n) ?? 0) : -1;
     if (ends && !ends.has(n)) return -1;
-    return (pinned.has(n) ? 3 : 0) + (graph.kind[n] === KIND.feature ? graph.arrived[n] : -1);
+    return (pinned.has(n) ? 3 : 0) + (graph.kind[n] === KIND.feature || graph.kind[n] === KIND.head ? graph.arrived[n] : -1);
   };
   const most = Math.ceil((frame.width * frame.height) / ROOM / frame.type ** 2);
   const ranked = nodes.filter((n) => !isTarget(graph, n) && weight(n) > 0 && markOf(n));

@@ -17,9 +17,9 @@ function lookPanel(context, name) {
   const look = lookOf(graph, name);
   if (!place) return null;
   if (!look) {
-    const count = Math.max(24, graph.attention?.looks.length ?? 0) * 4;
-    return element("p", {}, `Where head ${place.head} looks from `, tokenPlace(graph, place.pos), " is not kept in this graph. This keeps more: ",
-      element("code", {}, `headwater attention heads GRAPH --looks ${Math.min(1000, count)} --out FILE --html PAGE`));
+    const count = Math.min(1000, Math.max(24, graph.attention?.looks.length ?? 0) * 4);
+    const command = hasHeadNodes(graph) ? "headwater trace … --attention edges" : `headwater attention heads GRAPH --looks ${count} --out FILE --html PAGE`;
+    return element("p", {}, `The pattern of head ${place.head} from `, tokenPlace(graph, place.pos), ` is not kept in this graph${hasHeadNodes(graph) ? " of head nodes" : ""}. This keeps more: `, element("code", {}, command));
   }
   const what = look.difference === null ? "score" : "difference";
   const most = Math.max(...[...look.atQuery, ...look.atKeys].map(([, , part]) => Math.abs(part)), 1e-9);

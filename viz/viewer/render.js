@@ -163,6 +163,8 @@ function nodePanel(viewer, context, row, onMore) {
     viewer.served && isChangeable(graph, row) ? interventionPanel(viewer, context, row) : null,
     linkList(context, view.minus ? `Feeds the difference${lacking ? ", among the edges in this page" : ""}` : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),
     linkList(context, "Feeds", "It feeds none of the shown nodes.", focus.outputs, viewer.most.links, onMore),
+    focus.because.length > 0 && linkList(context, "Looks there because of (dashed)", "", focus.because, viewer.most.links, onMore),
+    focus.makes.length > 0 && linkList(context, "Makes heads look (dashed)", "", focus.makes, viewer.most.links, onMore),
   ];
 }
 
