@@ -92,14 +92,14 @@ def test_edges_keep_their_strongest_heads(gemma: Subject):
     edges = graph.attended.edges
     whole = edges.bypass + edges.rest + edges.part.sum(1)
     np.testing.assert_allclose(whole, found.weight, rtol=1e-4, atol=1e-6)
+    places = edges.places(found.target, found.source)
+    assert places.tolist() == list(range(len(found.weight)))
     for edge in (0, len(found.weight) // 2, len(found.weight) - 1):
-        ends = int(found.target[edge]), int(found.source[edge])
-        assert edges.find(*ends) == edge
         expected = found.strongest(edge, KEPT_HEADS)
         for (layer, head, part), kept in zip(expected, edges.heads(edge), strict=True):
             assert kept[:2] == (layer, head)
             assert kept[2] == pytest.approx(part, rel=1e-6)
-    assert edges.find(0, 1) is None
+    assert edges.places(np.array([0]), np.array([1])).tolist() == [-1]
     shares = head_shares(graph, edges)
     assert float(shares.heads.sum()) + shares.past + shares.rest == pytest.approx(1.0)
     checks = graph.provenance.checks

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from graphs.analysis.attended_summary import HEADS, CarriedByHeads, carried_by_heads
 from graphs.analysis.influence import influence
 from graphs.analysis.scores import Scores, scores
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
@@ -22,7 +23,6 @@ from graphs.core.records import as_json
 from graphs.core.report import Report
 from graphs.core.stability import Stability
 
-HEADS = 5  # that are named
 TOP = 10  # nodes of all layers that are listed
 LEAST = 1e-300  # probability whose logarithm is taken
 
@@ -94,6 +94,7 @@ class Summary(Brief):
     n_edges: int
     scores: Scores
     heads: WrittenByHeads | None  # into the most heavily weighted target
+    attended: CarriedByHeads | None  # along edges, and looks
     checks: Checks
     report: Report | None  # of `headwater check`
     stability: Stability | None  # of `headwater stability`
@@ -165,6 +166,7 @@ def summarise(
         n_edges=int(graph.weights.nnz),
         scores=scores(graph),
         heads=_heads(graph),
+        attended=carried_by_heads(graph),
         checks=source.checks,
         report=source.report,
         stability=source.stability,

@@ -51,11 +51,13 @@ class EdgeParts(Brief):
         if not all(np.all(np.isfinite(one)) for one in (self.bypass, self.rest, self.part)):
             raise ValueError("What a head carries along an edge is not finite.")
 
-    def find(self, target: int, source: int) -> int | None:
-        """The place of an edge; None: it is not known."""
-        key, wanted = self._keys(self.target, self.source), (target << 32) + source
-        place = int(np.searchsorted(key, wanted))
-        return place if place < len(key) and key[place] == wanted else None
+    def places(
+        self, target: Int[ndarray, " asked"], source: Int[ndarray, " asked"]
+    ) -> Int[ndarray, " asked"]:
+        """The places of edges; -1: not known."""
+        key, wanted = self._keys(self.target, self.source), self._keys(target, source)
+        place = np.searchsorted(key, wanted)
+        return np.where(np.append(key, -1)[place] == wanted, place, -1)
 
     def heads(self, edge: int) -> list[tuple[int, int, float]]:
         """Layer, head and part of an edge's strongest heads, strongest first."""

@@ -31,10 +31,10 @@ MOST_GRAPHS = 8  # of a page: all pairs are matched in advance
 VIEWER = Path(__file__).parents[1] / "viewer"
 # Values, drawing, panels, page: each depends only on those before it, and all share one scope.
 _ORDER = """
-numbers data stability pruning paths parts places state filed mine storage
-elements pens drawing labels focus
-plot lists members detail intervening subgraph boxes panels
-viewer frequency graphs controls render actions printing keys start
+numbers data attention stability pruning paths parts places state filed mine storage
+elements pens texts drawing labels focus
+plot over lists members detail looks heads intervening subgraph boxes panels
+viewer pointing frequency graphs controls render actions printing keys start
 """
 SCRIPTS = tuple(_ORDER.split())
 

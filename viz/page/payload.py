@@ -24,6 +24,7 @@ from graphs.core.nodes import TARGET_KINDS, Description, NodeKind
 from graphs.formats.neuronpedia.pages import feature_page
 from graphs.groups.grouping import MOST_FEATURES, find_groups, named_groups
 from viz.html.columns import columns
+from viz.page.attention import attention_data, attention_remarks
 from viz.page.keys import dictionary_key, graph_key
 from viz.page.part import Part
 from viz.page.stable import stability_data
@@ -52,6 +53,7 @@ def graph_data(
     """Data of a graph; `levels` are growing sets of the part's nodes with their layouts."""
     graph, header = part.graph, part.graph.provenance
     whole = scores(graph)
+    attention = attention_data(part)
     partial = len(part.rows) < part.n_nodes or _influence_held(part) < 1.0
     data: dict[str, Any] = {
         "heading": heading(graph),
@@ -60,7 +62,7 @@ def graph_data(
         "dictionary": dictionary_key(graph),
         "tokens": [visible(token) for token in header.tokens],
         "nLayers": header.model.n_layers,
-        "remarks": _remarks(part),
+        "remarks": _remarks(part) + attention_remarks(part, attention),
         "exact": {"nodes": part.exact_nodes, "edges": part.exact_edges},
         "partial": partial,
         "whole": whole_grid(part) if partial else None,
@@ -72,6 +74,7 @@ def graph_data(
         "nodes": _nodes(part),
         "edges": _edges(part),
         "stability": stability_data(part),
+        "attention": attention,
         "differences": columns(targets=part.whole.astype(np.int32), sizes=part.differences.ravel()),
         "levels": [level_data(part, rows, placement) for rows, placement in levels],
         "measured": [line.model_dump() for line in header.measured],

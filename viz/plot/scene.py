@@ -62,8 +62,9 @@ class Scene:
         return labels_above(self._wanted(np.flatnonzero(kinds[self.rows])), (0.0, 0.0, *self.size))
 
     def feature_labels(self) -> list[Label]:
-        """Labels of the strongest features."""
-        features = np.flatnonzero(self.graph.nodes.is_kind(NodeKind.FEATURE)[self.rows])
+        """Labels of the strongest features and heads."""
+        inner = self.graph.nodes.is_kind(NodeKind.FEATURE, NodeKind.HEAD)
+        features = np.flatnonzero(inner[self.rows])
         chosen = strongest(self.strengths.arrived[self.rows[features]], MOST_LABELS)
         x, y, radius = self.pixels()
         boxes = np.stack([x - radius, y - radius, x + radius, y + radius], axis=1)

@@ -18,6 +18,8 @@ from viz.text.openings import opening_text, sink_text
 from viz.text.words import percent, signed_percent
 
 REPLAY, RECORDING = "replay error", "recording error"
+EDGE_HEADS, SCORES = "heads of edges miss", "attention scores miss"
+_NOT_IN_LINE = (REPLAY, RECORDING, EDGE_HEADS, SCORES)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ def check_lines(checks: Checks) -> list[CheckLine]:
     for name, miss, limit in (
         ("conservation error", checks.conservation_max, checks.conservation_limit),
         ("heads miss", checks.heads_max, checks.conservation_limit),
+        (EDGE_HEADS, checks.edge_heads_max, checks.conservation_limit),
+        (SCORES, checks.scores_max, checks.conservation_limit),
         (REPLAY, checks.replay_max_difference, checks.conservation_limit),
         (RECORDING, checks.recording_max_difference, checks.recording_limit),
     ):
@@ -53,7 +57,7 @@ def check_lines(checks: Checks) -> list[CheckLine]:
 
 def checks_line(checks: Checks) -> str:
     """The trace's checks of itself, in one line."""
-    lines = [line for line in check_lines(checks) if line.name not in (REPLAY, RECORDING)]
+    lines = [line for line in check_lines(checks) if line.name not in _NOT_IN_LINE]
     return " · ".join(f"{line.name} {line.text}" for line in lines) or "no checks recorded"
 
 

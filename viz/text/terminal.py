@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from graphs.analysis.attended_summary import CarriedByHeads, LookReason
 from graphs.analysis.summary import NodeLine, Summary, WrittenByHeads
 from graphs.core.report import Report
 from viz.text.checked import report_lines
 from viz.text.openings import opening_text, sink_text
 from viz.text.tables import plain_table
-from viz.text.words import one_line, percent, quoted, visible
+from viz.text.words import one_line, percent, quoted, short, visible
+
+LOOKS, PER_LOOK = 3, 3  # lines of looks, and heads that are named in each
+LABEL = 32  # letters of a label there
 
 
 def summary_tables(summary: Summary) -> RenderableType:
@@ -118,10 +123,17 @@ def _notes(summary: Summary) -> RenderableType:
     lines += _reach(summary)
     if summary.heads is not None:
         lines.append(_written_by_heads(summary.heads))
+    if summary.attended is not None:
+        lines += attended_lines(summary.attended, summary.tokens)
     if checks.conservation_max is not None and checks.conservation_median is not None:
         lines.append(
             f"rows sum to their targets' own values within {checks.conservation_max:.1e} "
             f"of their absolute sum (median {checks.conservation_median:.1e})"
+        )
+    if checks.edge_heads_max is not None and checks.scores_max is not None:
+        lines.append(
+            f"heads of edges sum to weights within {checks.edge_heads_max:.1e} of rows' absolute "
+            f"sums, scores to their parts within {checks.scores_max:.1e} of these"
         )
     if checks.replay_max_difference is not None:
         lines.append(
@@ -144,6 +156,32 @@ def _written_by_heads(found: WrittenByHeads) -> str:
         f"attention heads write {found.total:+.2f} of {quoted(found.target)} at its position: "
         f"{', '.join(named)}, …"
     )
+
+
+def attended_lines(found: CarriedByHeads, tokens: Sequence[str]) -> list[str]:
+    """Which heads carry edges, and at what they look, a line each."""
+    strongest = [f"{layer}.{head} {percent(share)}" for layer, head, share in found.strongest]
+    if strongest:
+        first = strongest[0].replace(" ", " carries ")
+        strongest[0] = f"{first} of the influence along them"
+    carried = f"{', '.join(strongest)}, …; " if strongest else ""
+    past = f"{percent(found.past)} goes past all attention"
+    lines = [f"heads of {found.edges:,} edges: {carried}{past}"]
+    for line in found.looks[:LOOKS]:
+        named = ", ".join(f"{layer}.{head} ({at:.2f})" for layer, head, at in line.heads[:PER_LOOK])
+        more = ", …" if len(line.heads) > PER_LOOK else ""
+        query, key = (f"{quoted(tokens[pos])} @{pos}" for pos in (line.query, line.key))
+        verb, noun = ("looks", "head") if len(line.heads) == 1 else ("look", "heads")
+        reasons = f", for {', '.join(map(_reason, line.reasons))}" if line.reasons else ""
+        lines.append(f"{noun} {named}{more} {verb} from {query} at {key}{reasons}")
+    return lines
+
+
+def _reason(reason: LookReason) -> str:
+    if reason.node.startswith("token:"):
+        return quoted(reason.text)
+    text = short(" ".join(reason.text.split()), LABEL)
+    return f"{reason.node} ({text})" if text else reason.node
 
 
 def _reach(summary: Summary) -> list[str]:

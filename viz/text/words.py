@@ -161,9 +161,11 @@ def feature_label(known: str, promoted: Sequence[str]) -> str:
 
 
 def mark(graph: AttributionGraph, row: int, length: int = 14) -> str:
-    """Short text next to a feature or a target; empty if nothing is known."""
+    """Short text next to a feature, head or target; empty if nothing is known."""
     if graph.nodes.kind[row] in TARGET_KINDS:
         return f"{short(_target(graph, row).text, length)} {probability(graph, row)}".strip()
+    if graph.nodes.kind[row] == NodeKind.HEAD:
+        return label(graph, row)
     tokens = graph.output_tokens.get(row, ())
     return short(tokens[0], length) if tokens else ""
 

@@ -51,6 +51,7 @@ function renderControls(viewer) {
   ]);
   renderFilters(viewer, filters, set);
   renderFrequency(viewer, filters, set);
+  renderCrossing(viewer, filters, set);
 }
 
 /** How the classes of stability look. @param {Stability} stability */

@@ -77,6 +77,7 @@
  * @property {Float32Array} share
  * @property {Float32Array} edgeBefore Above 1 for edges without influence.
  * @property {Stability | null} stability
+ * @property {Attention | null} attention
  * @property {{targets: Int32Array, sizes: Float64Array}} differences Predictions with all edges
  *   from the page's nodes, and the absolute sum of the difference of each two rows.
  * @property {Adjacency} inputs Edges by their target.
@@ -129,6 +130,7 @@ function readGraph(data) {
     ...edges,
     edgeBefore,
     stability: data.stability && withColumns(data.stability),
+    attention: data.attention && readAttention(data.attention),
     differences: withColumns(data.differences),
     whole: data.whole && withColumns(data.whole),
     count,

@@ -18,10 +18,10 @@
  * @param {View} view
  * @param {number} row
  * @param {Actions} actions
- * @param {HTMLElement | null} members Of its group.
+ * @param {(HTMLElement | null)[]} more What else is known of it, above the feature's description.
  * @returns {HTMLElement}
  */
-function nodeDetail(graph, notes, source, view, row, actions, members) {
+function nodeDetail(graph, notes, source, view, row, actions, more) {
   const name = graph.names[row];
   const key = featureKey(name);
   const feature = key ? graph.features[key] : undefined;
@@ -37,7 +37,7 @@ function nodeDetail(graph, notes, source, view, row, actions, members) {
       element("button", { click: actions.hide, "data-key": "hide", title: "h" }, notes.hidden.includes(name) ? "Show again" : "Hide"),
       pageLink(graph, name)),
     isTarget(graph, row) ? minusChoice(graph, notes, view, row, actions) : null,
-    members,
+    ...more,
     feature ? featureDetail(feature, graph.activation[row]) : null,
   );
 }
@@ -70,7 +70,7 @@ function numbersOf(graph, row) {
   const numbers = [];
   if (!isTarget(graph, row)) numbers.push(["influence", percent(graph.influence[row])]);
   if (!Number.isNaN(graph.activation[row])) numbers.push(["activation here", threeDigits(graph.activation[row])]);
-  if (!Number.isNaN(graph.value[row])) numbers.push([isTarget(graph, row) ? "logit less mean" : "pre-activation", threeDigits(graph.value[row])]);
+  if (!Number.isNaN(graph.value[row])) numbers.push([isTarget(graph, row) ? "logit less mean" : graph.kind[row] === KIND.head ? "writes, of all influence" : "pre-activation", threeDigits(graph.value[row])]);
   if (graph.kind[row] === KIND.feature && !graph.expanded[row]) numbers.push(["inputs", "not computed"]);
   const stays = staysText(graph, row);
   if (stays) numbers.push(["stays in", stays]);

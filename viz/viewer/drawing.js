@@ -24,6 +24,8 @@
  * @property {Uint8Array} visible
  * @property {Drawn[]} edges Strongest first.
  * @property {Map<number, number> | null} near Highlighted nodes, and their share; null: all.
+ * @property {Uint8Array | null} lit Edges that stay lit; null: all.
+ * @property {Set<number> | null} ends Nodes at the ends of lit edges, while no node is clicked.
  * @property {number | null} clicked
  * @property {number | null} cursor
  * @property {Set<number>} pinned
@@ -39,6 +41,7 @@ const FULL = /** @type {[number, number, number, number]} */ ([0, 1, 0, 1]);
 const LARGEST = 9; // radius in pixels
 const SMALLEST = 0.45; // relative to the largest
 const SATURATED = 0.4; // share of an input above which its colour is saturated
+const DASH = [5, 4]; // pixels of what makes a head look, and between
 const BEHIND = 0.12; // relative opacity of other edges while a node is clicked
 const ALL_EDGES = { fast: 4000, each: 6000 }; // drawn at once, and in each further frame
 
@@ -132,7 +135,7 @@ function drawFaint(context, graph, frame, edges, first, last, palette) {
   context.globalAlpha = 1;
 }
 
-/** Stroke of a remaining edge: fainter for weaker edges. @param {Graph} graph @param {number} edge @param {number} rank @param {Palette} palette @returns {Required<Stroke>} */
+/** Stroke of a remaining edge: fainter for weaker edges. @param {Graph} graph @param {number} edge @param {number} rank @param {Palette} palette @returns {{color: string, width: number, opacity: number}} */
 function faintStroke(graph, edge, rank, palette) {
   const fade = Math.log10(1 + rank);
   return {
@@ -149,7 +152,7 @@ function drawScene(pen, scene, faint) {
   pen.within(frame, () => {
     for (let i = Math.min(faint.length, ALL_EDGES.fast) - 1; i >= 0; i--) {
       const stroke = faintStroke(graph, faint[i], i, palette);
-      const opacity = stroke.opacity * (scene.near ? BEHIND : 1);
+      const opacity = stroke.opacity * (isBehind(scene) ? BEHIND : 1);
       pen.line(edgePath(frame, graph.source[faint[i]], graph.target[faint[i]]), { ...stroke, opacity });
     }
     drawEdges(pen, scene);
@@ -159,23 +162,24 @@ function drawScene(pen, scene, faint) {
 }
 
 /** @param {Pen} pen @param {Scene} scene */
-function drawEdges(pen, { frame, edges, palette }) {
+function drawEdges(pen, { frame, edges, palette, lit }) {
   for (let i = edges.length - 1; i >= 0; i--) {
-    const { source, target, share } = edges[i];
+    const { source, target, share, edge, dashed } = edges[i];
     const part = Math.min(1, Math.abs(share) / SATURATED);
     pen.line(edgePath(frame, source, target), {
       color: share < 0 ? palette.negative : palette.positive,
-      width: Math.max(0.5, 4 * Math.sqrt(part)),
-      opacity: 0.3 + 0.6 * Math.sqrt(part),
+      width: Math.max(0.5, (dashed ? 2.5 : 4) * Math.sqrt(part)),
+      dash: dashed ? DASH : undefined,
+      opacity: (0.3 + 0.6 * Math.sqrt(part)) * (lit && edge >= 0 && !lit[edge] ? BEHIND : 1),
     });
   }
 }
 
 /** @param {Pen} pen @param {Scene} scene @param {Float64Array} radius */
 function drawNodes(pen, scene, radius) {
-  const { graph, frame, palette, visible, near, clicked, cursor, pinned, wanted } = scene;
+  const { graph, frame, palette, visible, near, ends, clicked, cursor, pinned, wanted } = scene;
   const order = Array.from(graph.names.keys()).filter((n) => visible[n] && isInside(frame, n));
-  const standsOut = (/** @type {number} */ n) => !near || n === clicked || near.has(n);
+  const standsOut = (/** @type {number} */ n) => (near ? n === clicked || near.has(n) : !ends || ends.has(n));
   order.sort((a, b) => Number(standsOut(a)) - Number(standsOut(b)));
   for (const n of order) {
     const [x, y, r] = [acrossOf(frame, frame.level.x[n]), downOf(frame, frame.level.y[n]), radius[n]];
@@ -209,6 +213,11 @@ function coloursOf({ graph, palette, near, clicked, difference }, n) {
     return { fill: mixed(palette.pale, value < 0 ? palette.negative : palette.positive, Math.abs(value)), outline: palette.grey };
   }
   return open ? { fill: palette.paper, outline: own } : { fill: own, outline: graph.kind[n] === KIND.bias ? own : palette.paper };
+}
+
+/** Whether the other edges are behind some that are highlighted. @param {Scene} scene */
+function isBehind({ near, ends }) {
+  return near !== null || ends !== null;
 }
 
 /** Whether a node is in the visible part. @param {Frame} frame @param {number} n */
@@ -270,26 +279,4 @@ function drawTokens(pen, graph, frame, palette, bottom, right) {
     if (slanted) pen.text(text, x + 3, bottom + 9, { color: palette.ink, size: 12 * frame.type, anchor: "end", angle: -40 });
     else pen.text(text, x, bottom + 14, { color: palette.ink, size: 12 * frame.type, anchor: "middle" });
   });
-}
-
-/** The prompt's token, without blanks around it. @param {Graph} graph @param {number} pos */
-function tokenAt(graph, pos) {
-  return graph.tokens[pos].trim() || graph.tokens[pos];
-}
-
-/** @param {string} text @param {number} length */
-function shortened(text, length) {
-  const letters = Array.from(text);
-  return letters.length > length ? `${letters.slice(0, length - 1).join("")}…` : text;
-}
-
-/** @type {CanvasRenderingContext2D | null} */
-let ruler = null;
-
-/** Width of a text in pixels. @param {string} text @param {number} size */
-function widthOf(text, size) {
-  ruler ??= document.createElement("canvas").getContext("2d");
-  if (!ruler) return text.length * size * 0.57;
-  ruler.font = `${size}px ${FONT}`;
-  return ruler.measureText(text).width;
 }

@@ -5,9 +5,9 @@
 /**
  * @typedef {{row: number, edge: number, share: number, weight: number}} Link The node at the other
  *   end; share of the target's inputs and weight are signed; edge is -1 in a difference.
- * @typedef {{row: number, inputs: Link[], outputs: Link[], near: Map<number, number>}} Focus near:
+ * @typedef {{row: number, inputs: Link[], outputs: Link[], because: Link[], makes: Link[], near: Map<number, number>}} Focus near:
  *   nodes at the other ends, with the share of the strongest link.
- * @typedef {{source: number, target: number, share: number}} Drawn
+ * @typedef {{source: number, target: number, share: number, edge: number, dashed?: boolean}} Drawn
  */
 
 const MOST_DRAWN = 1000; // highlighted edges
@@ -57,12 +57,13 @@ function isTooFrequent(graph, { frequency }, n) {
 function focusOn(graph, visible, row, minus) {
   const inputs = minus === undefined ? linksInto(graph, row) : differenceOf(graph, row, minus);
   const outputs = linksFrom(graph, row);
+  const { because, makes } = lookLinks(graph, row);
   const seen = (/** @type {Link} */ link) => visible[link.row];
   const near = new Map();
-  for (const { row: other, share } of [...inputs, ...outputs].filter(seen)) {
+  for (const { row: other, share } of [...inputs, ...outputs, ...because, ...makes].filter(seen)) {
     if (Math.abs(share) > Math.abs(near.get(other) ?? 0)) near.set(other, share);
   }
-  return { row, inputs: inputs.filter(seen), outputs: outputs.filter(seen), near };
+  return { row, inputs: inputs.filter(seen), outputs: outputs.filter(seen), because: because.filter(seen), makes: makes.filter(seen), near };
 }
 
 /** Inputs of a node, largest share first. @param {Graph} graph @param {number} row @returns {Link[]} */
@@ -122,8 +123,9 @@ function differenceSize({ differences: { targets, sizes } }, row, minus) {
  * @returns {Drawn[]}
  */
 function drawnFor(graph, focus, links, pinned) {
-  const into = focus.inputs.map(({ row, share }) => ({ source: row, target: focus.row, share }));
-  const from = focus.outputs.map(({ row, share }) => ({ source: focus.row, target: row, share }));
+  const between = (/** @type {number} */ source, /** @type {number} */ target, /** @type {Link} */ { share, edge }, dashed = false) => ({ source, target, share, edge, dashed });
+  const into = [...focus.inputs.map((link) => between(link.row, focus.row, link)), ...focus.because.map((link) => between(link.row, focus.row, link, true))];
+  const from = [...focus.outputs.map((link) => between(focus.row, link.row, link)), ...focus.makes.map((link) => between(focus.row, link.row, link, true))];
   const chosen = links === "inputs" ? into : links === "outputs" ? from : [...into, ...from];
   const both = links === "pinned" ? chosen.filter((e) => pinned.has(e.source) && pinned.has(e.target)) : chosen;
   return both.sort((a, b) => Math.abs(b.share) - Math.abs(a.share)).slice(0, MOST_DRAWN);
@@ -140,10 +142,15 @@ function drawnBetween(graph, pinned) {
   const found = [];
   for (const target of pinned) {
     for (const edge of edgesAt(graph.inputs, target)) {
-      if (pinned.has(graph.source[edge])) found.push({ source: graph.source[edge], target, share: graph.share[edge] });
+      if (pinned.has(graph.source[edge])) found.push(drawnEdge(graph, edge));
     }
   }
   return found.sort((a, b) => Math.abs(b.share) - Math.abs(a.share)).slice(0, MOST_DRAWN);
+}
+
+/** @param {Graph} graph @param {number} edge @returns {Drawn} */
+function drawnEdge({ source, target, share }, edge) {
+  return { source: source[edge], target: target[edge], share: share[edge], edge };
 }
 
 /** Rows whose name, label or token contains a text. @param {Graph} graph @param {Notes} notes @param {string} text */

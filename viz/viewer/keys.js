@@ -43,7 +43,7 @@ function listenToKeys(viewer) {
     viewer.raw = false;
   });
   byId("tabs").addEventListener("keydown", (event) => {
-    const names = Object.keys(TABS);
+    const names = Object.keys(TABS).filter((name) => document.getElementById(`tab-${name}`));
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
     event.preventDefault();
@@ -106,6 +106,7 @@ const KEY_ACTIONS = {
   "}": (viewer) => moveThreshold(viewer, "edges", STEP),
   "<": (viewer) => moveFrequency(viewer, -DECADES),
   ">": (viewer) => moveFrequency(viewer, DECADES),
+  a: (viewer) => viewer.dispatch({ type: "set", view: { tab: "heads" } }),
   e: (viewer) => viewer.dispatch({ type: "set", view: { faint: !viewer.view.faint } }),
   u: (viewer) => viewer.dispatch({ type: "undo" }),
   r: (viewer) => viewer.dispatch({ type: "redo" }),

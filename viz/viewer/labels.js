@@ -28,11 +28,12 @@ function drawLabels(pen, scene, radius) {
 }
 
 /** Nodes by priority of their labels: clicked, connected, pinned, strongest. @param {Scene} scene @param {number[]} nodes */
-function labelled({ graph, frame, near, clicked, cursor, pinned, markOf }, nodes) {
+function labelled({ graph, frame, near, ends, clicked, cursor, pinned, markOf }, nodes) {
   const weight = (/** @type {number} */ n) => {
     if (n === clicked || n === cursor) return 10;
     if (near) return near.has(n) ? 2 + Math.abs(near.get(n) ?? 0) : -1;
-    return (pinned.has(n) ? 3 : 0) + (graph.kind[n] === KIND.feature ? graph.arrived[n] : -1);
+    if (ends && !ends.has(n)) return -1;
+    return (pinned.has(n) ? 3 : 0) + (graph.kind[n] === KIND.feature || graph.kind[n] === KIND.head ? graph.arrived[n] : -1);
   };
   const most = Math.ceil((frame.width * frame.height) / ROOM / frame.type ** 2);
   const ranked = nodes.filter((n) => !isTarget(graph, n) && weight(n) > 0 && markOf(n));

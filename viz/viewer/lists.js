@@ -8,6 +8,7 @@ const ROWS = 100; // shown initially
  * @typedef {object} PanelContext Graph, notes and callbacks of a panel.
  * @property {Graph} graph
  * @property {Notes} notes
+ * @property {HeadEvents | null} heads Null where nothing is known of heads.
  * @property {(row: number) => void} onWalk
  * @property {(row: number | null) => void} onPoint
  */
@@ -22,12 +23,13 @@ const ROWS = 100; // shown initially
  */
 function linkList(context, title, empty, links, most, onMore) {
   const rows = links.slice(0, most).map((link) => linkRow(context, title, link));
+  const over = context.heads && links.some((link) => knowsHeads(context.graph, link.edge));
   const more = links.length > most && element("button.more", { click: onMore, "data-key": `${title} more` }, `all ${counted(links.length)}`);
   return element(
     "section.links", { "aria-label": title },
     element("h3", {}, title, element("span.count", {}, ` ${counted(links.length)}`)),
     links.length
-      ? element("div.heads", { "aria-hidden": "true" }, element("span", {}, "share"), element("span", {}, "weight"), element("span", {}, "node"))
+      ? element(`div.heads${over ? ".over" : ""}`, { "aria-hidden": "true" }, element("span", {}, "share"), element("span", {}, "weight"), element("span", {}, "node"), over && element("span", {}, "mostly over"))
       : element("p.quiet", {}, empty),
     element("ul", { keydown: stepThrough }, ...rows),
     more,
@@ -58,7 +60,8 @@ function linkRow(context, title, link) {
     element("span.what", {}, symbolOf(graph.kind[link.row]), element("bdi", {}, labelOf(graph, notes, link.row))),
     element("span.where", {}, placeText(graph, link.row)),
   );
-  return element("li", {}, button);
+  const dimmed = context.heads?.lit && link.edge >= 0 && !context.heads.lit[link.edge];
+  return element("li", { class: dimmed ? "dimmed" : null }, button, overButton(context, title, link), overDetail(context, title, link));
 }
 
 /** Layer and token of a node. @param {Graph} graph @param {number} row */

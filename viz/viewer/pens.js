@@ -3,7 +3,7 @@
 "use strict";
 
 /**
- * @typedef {{color: string, width: number, opacity?: number}} Stroke
+ * @typedef {{color: string, width: number, opacity?: number, dash?: number[]}} Stroke dash: lengths of strokes and gaps.
  * @typedef {object} Pen
  * @property {(path: string, stroke: Stroke) => void} line Along a path, without filling it.
  * @property {(kind: number, x: number, y: number, radius: number, fill: string, outline: string,
@@ -54,11 +54,13 @@ function polygon(corners) {
 function canvasPen(context) {
   const shapes = SHAPES.map((shape) => new Path2D(shape()));
   return {
-    line(path, { color, width, opacity = 1 }) {
+    line(path, { color, width, opacity = 1, dash = [] }) {
+      context.setLineDash(dash);
       context.globalAlpha = opacity;
       context.strokeStyle = color;
       context.lineWidth = width;
       context.stroke(new Path2D(path));
+      context.setLineDash([]);
       context.globalAlpha = 1;
     },
     marker(kind, x, y, radius, fill, outline, width, opacity = 1) {
@@ -120,8 +122,8 @@ function svgPen(width, height) {
   const parts = [];
   const short = (/** @type {number} */ value) => String(Math.round(value * 100) / 100);
   return {
-    line(path, { color, width: thick, opacity = 1 }) {
-      parts.push(`<path d="${path}" fill="none" stroke="${color}" stroke-width="${short(thick)}" opacity="${short(opacity)}"/>`);
+    line(path, { color, width: thick, opacity = 1, dash }) {
+      parts.push(`<path d="${path}" fill="none" stroke="${color}" stroke-width="${short(thick)}" opacity="${short(opacity)}"${dash ? ` stroke-dasharray="${dash.join(" ")}"` : ""}/>`);
     },
     marker(kind, x, y, radius, fill, outline, thick, opacity = 1) {
       parts.push(

@@ -83,7 +83,7 @@ function makePlot(root, events) {
       canvasPen(context).within(frame, () => drawFaint(context, graph, frame, left, 0, Math.min(ALL_EDGES.fast, left.length), palette));
       continueFaint(context, next, left, ALL_EDGES.fast, ++picture);
     }
-    canvases[1].style.opacity = next.near ? String(BEHIND) : "1";
+    canvases[1].style.opacity = isBehind(next) ? String(BEHIND) : "1";
     const context = cleared(canvases[2]);
     const pen = canvasPen(context);
     pen.within(frame, () => drawEdges(pen, next));

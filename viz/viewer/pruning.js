@@ -80,7 +80,7 @@ function connect(graph, node, edge, always) {
     }
     for (let n = 0; n < graph.count; n++) {
       if (!node[n] || always[n]) continue;
-      const needsInput = graph.kind[n] === KIND.feature && graph.expanded[n];
+      const needsInput = (graph.kind[n] === KIND.feature || graph.kind[n] === KIND.head) && graph.expanded[n];
       if (feeds[n] && (fed[n] || !needsInput)) continue;
       node[n] = 0;
       changed = true;

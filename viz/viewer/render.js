@@ -89,13 +89,14 @@ function renderHead(viewer) {
   renderTools(viewer);
 }
 
-const TABS = /** @type {const} */ ({ node: "Node", list: "List", paths: "Paths", fields: "Fields", about: "Checks" });
+const TABS = /** @type {const} */ ({ node: "Node", list: "List", heads: "Heads", paths: "Paths", fields: "Fields", about: "Checks" });
 
 /** @param {Viewer} viewer */
 function renderTabs(viewer) {
   const { view, graph } = viewer;
   const failed = graph.failures.length > 0;
-  refill(byId("tabs"), Object.entries(TABS).map(([tab, name]) =>
+  const tabs = Object.entries(TABS).filter(([tab]) => tab !== "heads" || graph.attention || view.tab === tab);
+  refill(byId("tabs"), tabs.map(([tab, name]) =>
     element("button", {
       role: "tab", id: `tab-${tab}`, "aria-selected": String(view.tab === tab), "aria-controls": "panel", "data-key": `tab ${tab}`, tabindex: view.tab === tab ? "0" : "-1",
       class: tab === "about" && failed ? "fails" : null, click: () => viewer.dispatch({ type: "set", view: { tab } }),
@@ -108,7 +109,7 @@ function renderPanel(viewer) {
   const { view, graph } = viewer;
   const notes = viewer.labelled();
   const context = {
-    graph, notes,
+    graph, notes, heads: headEvents(viewer),
     onWalk: (/** @type {number} */ row) => viewer.click(view.active, row, true),
     onPoint: (/** @type {number | null} */ row) => viewer.point(view.active, row),
   };
@@ -122,6 +123,7 @@ function renderPanel(viewer) {
   };
   if (view.tab === "node") refill(place, row === null ? [nothingClicked(viewer, context)] : nodePanel(viewer, context, row, more("links")));
   if (view.tab === "list") refill(place, [nodeTable(context, wanted ? [...wanted] : rows(), viewer.hiddenBy(view.active), viewer.order, (order) => ((viewer.order = order), viewer.schedule()), viewer.most.table, more("table"))]);
+  if (view.tab === "heads") refill(place, [headsPanel(viewer, context)]);
   if (view.tab === "paths") {
     const from = view.from === null ? undefined : graph.place.get(view.from);
     refill(place, [pathPanel(context, from, row, (path) => viewer.dispatch({ type: "pinAll", nodes: rowsOn(graph, path).map((n) => graph.names[n]) }))]);
@@ -156,10 +158,13 @@ function nodePanel(viewer, context, row, onMore) {
   const lacking = graph.partial && minus !== undefined && differenceSize(graph, row, minus) === null;
   const nothing = computed ? "None of the shown nodes feed it." : "Its inputs were not computed.";
   return [
-    nodeDetail(graph, notes, labelSource(graph, viewer.notes, viewer.state.mine, name), view, row, actions, members),
+    nodeDetail(graph, notes, labelSource(graph, viewer.notes, viewer.state.mine, name), view, row, actions, [writtenBy(context, row), members]),
+    graph.kind[row] === KIND.head ? lookPanel(context, name) : null,
     viewer.served && isChangeable(graph, row) ? interventionPanel(viewer, context, row) : null,
     linkList(context, view.minus ? `Feeds the difference${lacking ? ", among the edges in this page" : ""}` : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),
     linkList(context, "Feeds", "It feeds none of the shown nodes.", focus.outputs, viewer.most.links, onMore),
+    focus.because.length > 0 && linkList(context, "Looks there because of (dashed)", "", focus.because, viewer.most.links, onMore),
+    focus.makes.length > 0 && linkList(context, "Makes heads look (dashed)", "", focus.makes, viewer.most.links, onMore),
   ];
 }
 

@@ -27,7 +27,11 @@
  * @property {"either" | "inputs" | "outputs" | "pinned"} links
  * @property {boolean} faint Whether all edges are drawn.
  * @property {[number, number, number, number] | null} range Left, right, bottom, top, from 0 to 1.
- * @property {"node" | "list" | "paths" | "fields" | "about"} tab
+ * @property {string[]} heads Edges that cross one of these first stay lit, as in 4.5; none: all edges.
+ * @property {number} crossing Least share of an edge over them.
+ * @property {string | null} head Shown in the panel of heads, by the name of its node.
+ * @property {string | null} edge Whose heads are shown in the lists, as "SOURCE>TARGET".
+ * @property {"node" | "list" | "heads" | "paths" | "fields" | "about"} tab
  * @property {[string, string]} fields
  * @property {"difference" | "kind"} colour Meaning of colours when two graphs are compared.
  * @property {"auto" | "light" | "dark"} theme
@@ -64,6 +68,7 @@ function initialState(graphs) {
     view: {
       shown: graphs.length === 2 ? [0, 1] : [0], active: 0, clicked: graphs.map(() => null), from: null, minus: null, nodes, edges,
       keepErrors: false, without: [], layers: null, tokens: null, frequency: null, search: "", links: "either",
+      heads: [], crossing: 0.1, head: null, edge: null,
       faint: true, range: null, tab: "node", fields: ["layer", "influence"], colour: "difference", theme: "auto",
       side: 420, below: 260, fit: true,
     },
@@ -133,7 +138,7 @@ function changedView(view, change) {
       const same = view.clicked[active] === change.node && !change.stay;
       const now = (/** @type {number} */ graph) => (same ? null : graph === active ? change.node : (change.partner ?? null));
       const clicked = view.clicked.map((before, graph) => (view.shown.includes(graph) ? now(graph) : before));
-      return { ...view, active, clicked, minus: null, tab: ["node", "paths"].includes(view.tab) ? view.tab : "node" };
+      return { ...view, active, clicked, minus: null, edge: null, tab: ["node", "paths"].includes(view.tab) ? view.tab : "node" };
     }
     case "clear":
       return { ...view, clicked: view.clicked.map((before, graph) => (view.shown.includes(graph) ? null : before)), from: null, minus: null };
@@ -145,7 +150,7 @@ function changedView(view, change) {
     case "kind":
       return { ...view, without: toggled(view.without, change.kind) };
     case "reset":
-      return { ...view, range: null, layers: null, tokens: null, frequency: null, search: "", without: [] };
+      return { ...view, range: null, layers: null, tokens: null, frequency: null, search: "", without: [], heads: [] };
     case "set":
       return { ...view, ...change.view };
     default:

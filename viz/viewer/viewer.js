@@ -18,7 +18,7 @@ class Viewer {
     /** @type {{graph: number, row: number} | null} */
     this.hovered = null;
     this.chosen = new Set(/** @type {string[]} */ ([])); // parts to be grouped
-    this.most = { links: ROWS, table: ROWS };
+    this.most = { links: ROWS, table: ROWS, heads: FIRST_HEADS };
     this.trial = noTrial(); // the intervention form
     this.order = "token";
     this.palette = readPalette();
@@ -186,6 +186,8 @@ class Viewer {
     const focus = this.focus(number);
     const path = this.pathEdges(number);
     const hovered = this.hovered;
+    const lit = this.lit(number);
+    const alone = lit && !focus && !path ? Array.from(this.left(number).filter((e) => lit[e]).slice(0, MOST_DRAWN), (e) => drawnEdge(graph, e)) : null;
     const there = hovered && (hovered.graph === number ? hovered.row : (this.pair?.[hovered.graph]?.partner[hovered.row] ?? -1));
     const [width, height] = this.plots[this.shown.indexOf(number)].size();
     return {
@@ -193,7 +195,9 @@ class Viewer {
       frame: frameOf(this.level(number), width, height, this.view.range, this.type, this.type * Math.max(...this.shown.map((one) => roomAbove(this.graphs[one])))),
       palette: this.palette,
       visible: this.visible(number),
-      edges: path ?? (focus ? drawnFor(graph, focus, this.view.links, pinned) : drawnBetween(graph, pinned)),
+      edges: path ?? (focus ? drawnFor(graph, focus, this.view.links, pinned) : (alone ?? drawnBetween(graph, pinned))),
+      lit,
+      ends: alone && new Set(alone.flatMap(({ source, target }) => [source, target])),
       near: path ? new Map(path.flatMap(({ source, target, share }) => [[source, share], [target, share]])) : (focus?.near ?? null),
       clicked: focus?.row ?? null,
       cursor: there !== null && there >= 0 ? there : null,
@@ -206,6 +210,12 @@ class Viewer {
     };
   }
 
+  /** Edges that cross chosen heads first; null if no head is chosen. @param {number} number @returns {Uint8Array | null} */
+  lit(number) {
+    const { heads, crossing } = this.view;
+    return this.remembered(`lit ${number}`, [heads, crossing], () => edgesOver(this.graphs[number], heads, crossing));
+  }
+
   /** Edges of the strongest paths, while the paths panel is open. @param {number} number @returns {Drawn[] | null} */
   pathEdges(number) {
     const { view } = this;
@@ -215,7 +225,7 @@ class Viewer {
     if (view.tab !== "paths" || from === undefined || to === null || from === to) return null;
     const paths = strongestPaths(graph, Math.min(from, to), Math.max(from, to), MOST_PATHS);
     const edges = new Set(paths.flatMap((path) => path.edges));
-    return [...edges].sort((a, b) => a - b).map((e) => ({ source: graph.source[e], target: graph.target[e], share: graph.share[e] }));
+    return [...edges].sort((a, b) => a - b).map((e) => drawnEdge(graph, e));
   }
 
   /** @param {number} graph @param {number | null} row @param {boolean} stay Whether a second click leaves it clicked. */
@@ -247,7 +257,11 @@ class Viewer {
 
   /** Edges that are drawn faintly, strongest first. @param {number} number @returns {ArrayLike<number>} */
   faint(number) {
-    if (!this.view.faint) return [];
+    return this.view.faint ? this.left(number) : [];
+  }
+
+  /** Edges between visible nodes that pruning leaves, strongest first. @param {number} number @returns {Int32Array} */
+  left(number) {
     return this.remembered(`faint ${number}`, [this.view.nodes, this.view.edges, this.view.keepErrors, this.view.without, this.view.layers, this.view.tokens, this.view.frequency, this.state.notes[number].hidden, this.view.clicked[number]], () => {
       const [graph, visible] = [this.graphs[number], this.visible(number)];
       return this.pruning(number).edges.filter((e) => visible[graph.source[e]] && visible[graph.target[e]]);
@@ -260,29 +274,4 @@ function readPalette() {
   const style = getComputedStyle(document.documentElement);
   const names = ["paper", "ink", "grey", "pale", "positive", "negative", "token", "feature", "error", "bias", "target", "head", "pin", "cursor"];
   return /** @type {Palette} */ (Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()])));
-}
-
-/** Lines of the tooltip of a node. @param {Viewer} viewer @param {number} number @param {number} row */
-function tipLines(viewer, number, row) {
-  const graph = viewer.graphs[number];
-  const notes = viewer.labelled(number);
-  if (viewer.raw) {
-    return [graph.names[row], ...["arrived", "influence", "before", "seed", "activation", "value", "total"].map((name) => `${name} ${(/** @type {any} */ (graph))[name][row]}`)];
-  }
-  const links = (/** @type {string} */ word, /** @type {Link[]} */ list) =>
-    list.slice(0, 3).map((link) => `${word} ${signed(link.share)} ${shortened(shortLabel(graph, notes, link.row) || graph.names[link.row], 40)}`);
-  const numbers = numbersOf(graph, row).map(([term, text]) => `${term} ${text}`).join(" · ");
-  return [
-    shortened(labelOf(graph, notes, row), 120), `${graph.names[row]} ${placeText(graph, row)}`, numbers,
-    ...links("from", linksInto(graph, row)), ...links("to", linksFrom(graph, row)),
-  ].filter(Boolean);
-}
-
-/** Mark the pointed node in lists and boxes. @param {Viewer} viewer */
-function markPointed(viewer) {
-  for (const old of document.querySelectorAll(".pointed")) old.classList.remove("pointed");
-  const { hovered } = viewer;
-  if (!hovered || hovered.graph !== viewer.view.active) return;
-  const name = CSS.escape(viewer.graph.names[hovered.row]);
-  for (const one of document.querySelectorAll(`[data-node="${name}"], [data-key="part ${name}"]`)) one.classList.add("pointed");
 }
