@@ -78,7 +78,7 @@ def test_a_single_feature_is_removed_as_an_intervention_would(dallas: Experiment
 def test_a_graph_without_features_below_heads_has_no_such_report(
     dallas: Experiment, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(claims, "LISTED", 1)  # pairs of other components only
+    monkeypatch.setattr(claims, "PAIRS", 0)  # none adds to the log odds
     assert attention_report(dallas, 0) is None
 
 

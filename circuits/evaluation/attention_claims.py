@@ -1,8 +1,9 @@
 """Claims about attention, tested in the model: pairs of features that make heads look.
 
-For the entries that carry most into the most heavily weighted target, scores name pairs of a
-feature at the query and one at the key (`circuits.attention.scores`).  The one is removed from the
-head's query and the other from its key, with the blocks below held and this layer's norms running:
+For the entries that carry most into the most heavily weighted target, scores name the features at
+the query and at the key that add most to the log odds of the key, with norms running
+(`circuits.attention.scores`).  In pairs, the one is removed from the head's query and the other
+from its key, with the blocks below held and this layer's norms running:
 
     drop = log odds of the key on the prompt - log odds without the pair
 
@@ -22,7 +23,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.attention.entries import attention_entries
-from circuits.attention.scores import attention_score, score_pairs
+from circuits.attention.scores import attention_score
 from circuits.interventions.constrained_run import Hold
 from circuits.interventions.experiment import Experiment
 from circuits.interventions.passes import NOTHING, Passes
@@ -35,7 +36,6 @@ from graphs.interventions.changes import Change, Intervention
 
 ENTRIES, SEARCHED = 3, 64  # entries that are tested, and among how many they are looked for
 PAIRS, RANDOM_PAIRS = 5, 40  # of each entry
-LISTED = 400  # pairs among which those of two features at query and key are looked for
 SINGLES = 25  # features of each side
 
 
@@ -123,12 +123,17 @@ class _Entry:
         )
 
     def _named(self) -> Int[ndarray, "pair 2"]:
-        """The pairs that add most to the score."""
-        place = self.layer, self.head, self.query, self.key
-        found = score_pairs(self.experiment, *place, LISTED)
-        inside = np.isin(found.query, self.at_query) & np.isin(found.key, self.at_key)
-        chosen = np.flatnonzero(inside & (found.weight > 0))[:PAIRS]
-        return np.stack([found.query[chosen], found.key[chosen]], 1)
+        """The pairs that add most to the log odds, both of which add to them."""
+        odds = self.score.odds
+        assert odds is not None
+        query, key = (
+            side[np.argsort(-parts.running[side], kind="stable")][:PAIRS]
+            for side, parts in ((self.at_query, odds.at_query), (self.at_key, odds.at_keys))
+        )
+        pairs = np.stack(np.meshgrid(query, key, indexing="ij"), -1).reshape(-1, 2)
+        parts = np.stack([odds.at_query.running[pairs[:, 0]], odds.at_keys.running[pairs[:, 1]]])
+        order = np.argsort(-parts.sum(0), kind="stable")[:PAIRS]
+        return pairs[order[(parts[:, order] > 0).all(0)]]
 
     def _drops(self, pairs: Int[ndarray, "pair 2"]) -> Float[ndarray, " pair"]:
         """What each pair takes from the log odds if it is removed; -1: nothing of that side."""
