@@ -28,6 +28,7 @@ from graphs import (
     influence,
     prune,
     read_graph,
+    summarise,
     write_graph,
 )
 from graphs.core.graph import row_sums, select_edges
@@ -178,6 +179,13 @@ def test_heads_come_from_every_query_and_their_values_are_influence(gemma: Subje
     assert few.nodes.is_kind(NodeKind.HEAD).sum() == 6
     assert few.dropped_absolute.sum() > 0
     assert few.provenance.checks.conservation_max < 1e-12
+
+
+def test_the_strongest_nodes_of_a_summary_have_heads_among_them(gemma: Subject):
+    graph = with_heads(gemma, "per layer")
+    shown = [line.node for line in summarise(graph).top]
+    assert any(name.startswith("head:") for name in shown)
+    assert not any(one.node.startswith("head:") for one in summarise(graph).strongest)
 
 
 def test_rows_keep_as_much_as_the_graphs_rows_kept(gemma: Subject):

@@ -70,8 +70,8 @@ def prune(graph: AttributionGraph, settings: PruneSettings = DEFAULTS) -> Attrib
     Raises SelectionError for `patterns` without effects through them.
 
     The settings are recorded in the header under `settings["prune"]`.  Nodes keep their order.
-    With `patterns`, what makes heads look where they look is ranked and kept as edges are.  The
-    report is removed: it is of the full graph.
+    With `patterns`, what makes heads look where they look is ranked and kept as edges are, and
+    takes half of their influence.  The report is removed: it is of the full graph.
     With `edge_scores="full"` the result is monotone in both thresholds, with "kept" in the edge
     threshold only.
     """
@@ -91,13 +91,20 @@ def _through_patterns(
 ) -> tuple[Bool[ndarray, " node"], AttributionGraph]:
     """The nodes that are kept, and the graph with the edges and effects that are.
 
+    Half of a head node's influence goes to what it carries, half to what makes it look there: its
+    effects through patterns are scaled to the absolute sum of its row.
+
     Raises SelectionError if the graph has no effects through patterns.
     """
     if graph.score_weights is None:
         raise SelectionError(
             "The graph has no effects through attention patterns: trace it with --attention scores."
         )
-    joined = replace(graph, weights=graph.weights + graph.score_weights, imported=None)
+    sizes, totals = row_sizes(graph.score_weights), graph.row_totals()
+    scale = np.divide(totals, sizes, out=np.zeros_like(totals), where=sizes > 0)
+    scaled = graph.score_weights.copy()
+    scaled.data = scaled.data * scale[edge_targets(scaled)]
+    joined = replace(graph, weights=graph.weights + scaled, imported=None)
     nodes, edges = kept_by(joined, settings)
     kept = _keys(select_edges(joined.weights, edges))
     parts = (

@@ -210,8 +210,8 @@ def weight_remarks(graph: AttributionGraph) -> tuple[str, ...]:
 def _top(
     graph: AttributionGraph, reached: Float[ndarray, " node"], annotations: Annotations
 ) -> tuple[NodeLine, ...]:
-    """Features and tokens with most influence."""
-    shown = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE, NodeKind.TOKEN))
+    """Features, heads and tokens with most influence."""
+    shown = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE, NodeKind.HEAD, NodeKind.TOKEN))
     return tuple(
         _line(graph, node, float(reached[node]), annotations.label(graph, node))
         for node in _first(shown, reached, TOP)
