@@ -42,7 +42,7 @@ LAYERS, HEADS = 3, 4
 
 @cache
 def with_heads(subject: Subject, kind: str, *, scores: bool = False) -> AttributionGraph:
-    return with_head_nodes(whole_experiment(subject, kind), scores=scores)
+    return with_head_nodes(whole_experiment(subject, kind), scores=scores, n_looks=0)
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -175,7 +175,7 @@ def test_heads_come_from_every_query_and_their_values_are_influence(gemma: Subje
     heads = graph.nodes.is_kind(NodeKind.HEAD)
     arrived = influence(graph)[heads] / graph.seed.sum()
     np.testing.assert_allclose(graph.nodes.value[heads], arrived, rtol=1e-9)
-    few = with_head_nodes(whole_experiment(gemma, "per layer"), most=6)
+    few = with_head_nodes(whole_experiment(gemma, "per layer"), most=6, n_looks=0)
     assert few.nodes.is_kind(NodeKind.HEAD).sum() == 6
     assert few.dropped_absolute.sum() > 0
     assert few.provenance.checks.conservation_max < 1e-12

@@ -11,18 +11,20 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from circuits import attend, attention_score
+from circuits import attend, attention_score, with_head_nodes
 from circuits.attention.head_sources import HeadSources, shares_of
 from circuits.attention.heads import heads
 from circuits.attention.looks import looks, read_by_nodes
 from circuits.machine import exactly
 from circuits.model.subject import Subject
 from graphs import AttributionGraph, prune, read_graph, write_graph
+from graphs.analysis.attended_summary import carried_by_heads
 from graphs.analysis.head_shares import head_shares
 from graphs.analysis.influence import influence_shares
 from graphs.core.attended import KEPT_HEADS
 from graphs.disk.files import GraphFileError
 from tests.test_heads import SOURCES, whole_experiment
+from viz.text.terminal import attended_lines
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -138,10 +140,8 @@ def test_files_keep_heads_of_edges_and_looks(gemma: Subject, tmp_path: Path):
     endless = np.full_like(arrays["attended.part"], np.nan)
     layer = arrays["attended.layer"].copy()
     layer[0, 0] = -1
-    without = dict.fromkeys([name for name in arrays if name.startswith("attended.")])
     for damage, sentence in (
         ({"attended.rest": None}, "lacks the arrays attended.rest"),
-        (without, "has looks without heads of edges"),
         ({"attended.part": arrays["attended.part"][:, 1:]}, "as many heads each"),
         ({"attended.target": arrays["attended.target"][::-1].copy()}, "must ascend"),
         ({"attended.source": arrays["attended.source"] + 10**6}, "outside the graph"),
@@ -157,3 +157,25 @@ def test_files_keep_heads_of_edges_and_looks(gemma: Subject, tmp_path: Path):
     save_file(arrays, path, metadata | {"headwater": json.dumps(header)})
     with pytest.raises(GraphFileError, match="A look from"):
         read_graph(path)
+    header["looks"] = None
+    save_file(arrays, path, metadata | {"headwater": json.dumps(header)})
+    with pytest.raises(GraphFileError, match="has heads of edges without looks"):
+        read_graph(path)
+
+
+def test_graphs_with_head_nodes_keep_looks_alone(gemma: Subject, tmp_path: Path):
+    experiment, path = whole_experiment(gemma, "per layer"), tmp_path / "graph.safetensors"
+    graph = with_head_nodes(experiment, n_looks=3)
+    write_graph(graph, path)
+    for one in (graph, read_graph(path), prune(graph)):
+        assert one.attended is not None
+        assert one.attended.edges is None
+        assert one.attended.looks == looks(experiment, 3).looks
+    assert graph.provenance.checks.scores_max is not None
+    assert graph.provenance.checks.edge_heads_max is None
+    shown = carried_by_heads(graph)
+    assert shown is not None
+    assert (shown.past, shown.strongest) == (None, ())
+    lines = attended_lines(shown, graph.provenance.tokens)
+    assert lines
+    assert all(" look" in line for line in lines)

@@ -9,11 +9,11 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from circuits.attention.heads import heads
-from circuits.attention.looks import looks
+from circuits.attention.looks import looks, with_looks
 from circuits.interventions.experiment import Experiment
 from circuits.progress import Progress, ignore_progress
 from graphs.analysis.prune import DEFAULTS, kept_by
-from graphs.core.attended import KEPT_LOOKS, Attended, EdgeParts
+from graphs.core.attended import KEPT_LOOKS, EdgeParts
 from graphs.core.graph import AttributionGraph
 
 MOST_EDGES = 100_000  # of which all are taken apart; of more, those that pruning keeps
@@ -33,15 +33,9 @@ def attend(
         part = heads(experiment, some)
         found.append(part.kept())
         misses.append(part.miss)
-    looked = looks(experiment, count)
-    checks = graph.provenance.checks.model_copy(
-        update={"edge_heads_max": max(misses), "scores_max": looked.miss}
-    )
-    return replace(
-        graph,
-        attended=Attended(EdgeParts.joined(found), looked.looks),
-        provenance=graph.provenance.model_copy(update={"checks": checks}),
-    )
+    checks = graph.provenance.checks.model_copy(update={"edge_heads_max": max(misses)})
+    checked = replace(graph, provenance=graph.provenance.model_copy(update={"checks": checks}))
+    return with_looks(checked, looks(experiment, count), EdgeParts.joined(found))
 
 
 def _some_edges(graph: AttributionGraph, n_heads: int) -> list[Int[ndarray, " edge"]]:

@@ -32,6 +32,7 @@ from torch import Tensor
 from circuits.attention.graph_of_heads import HeadNode, Row, graph_of_heads
 from circuits.attention.graph_rows import covectors_of
 from circuits.attention.head_sources import HeadSources, LocalRows, shares_of
+from circuits.attention.looks import looks, with_looks
 from circuits.attention.meetings import LayerMeeting
 from circuits.attention.scores import cap, competing
 from circuits.interventions.experiment import Experiment
@@ -40,6 +41,7 @@ from circuits.machine import exactly, in_float64, on_device
 from circuits.model.frozen import Covectors
 from circuits.progress import Progress, ignore_progress
 from circuits.recording.attention import value_bias
+from graphs.core.attended import KEPT_LOOKS
 from graphs.core.graph import AttributionGraph
 
 MOST_HEADS = 4096  # head nodes
@@ -51,11 +53,14 @@ def with_head_nodes(
     *,
     scores: bool = False,
     most: int = MOST_HEADS,
+    n_looks: int = KEPT_LOOKS,
     progress: Progress = ignore_progress,
 ) -> AttributionGraph:
     """The graph with head nodes, at most so many and those that carry most, as many of each layer.
 
-    What others write is dropped from rows.  With scores, head nodes have the second row too.
+    What others write is dropped from rows.  With scores, head nodes have the second row too.  The
+    graph keeps so many looks (`circuits.attention.looks`).
+
     Raises ExperimentError if the targets have no seed.
     """
     graph, n_layers = experiment.graph, experiment.local.frozen.n_layers
@@ -74,7 +79,8 @@ def with_head_nodes(
             for layer in range(n_layers):
                 progress("scores", layer, n_layers)
                 made.add_scores(layer)
-    return graph_of_heads(experiment, made.rows, made.heads, with_scores=scores)
+    made_graph = graph_of_heads(experiment, made.rows, made.heads, with_scores=scores)
+    return with_looks(made_graph, looks(experiment, n_looks)) if n_looks else made_graph
 
 
 class _Made:

@@ -8,6 +8,7 @@ that key is taken apart (`circuits.attention.scores`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,8 @@ from circuits.interventions.experiment import Experiment
 from circuits.machine import exactly, in_float64
 from graphs.analysis.influence import influence_shares
 from graphs.attention.scores import AttentionScore, ScorePairs, Side, is_context
-from graphs.core.attended import KEPT_LOOKS, Look, LookPair, LookPart
+from graphs.core.attended import KEPT_LOOKS, Attended, EdgeParts, Look, LookPair, LookPart
+from graphs.core.graph import AttributionGraph
 
 PARTS = 8  # of each side that are kept
 WITH_PAIRS, PAIRS = 4, 8  # looks with pairs, which take ten times as long, and pairs of each
@@ -51,6 +53,19 @@ def looks(experiment: Experiment, count: int = KEPT_LOOKS) -> Looked:
     labels = _labels(experiment, found)
     made = tuple(_look(experiment, one, float(share[one.place]), labels) for one in found)
     return Looked(made, max((one.score.miss for one in found), default=0.0))
+
+
+def with_looks(
+    graph: AttributionGraph, looked: Looked, edges: EdgeParts | None = None
+) -> AttributionGraph:
+    """The graph with looks, their check, and with heads of edges if there are any."""
+    header = graph.provenance
+    checks = header.checks.model_copy(update={"scores_max": looked.miss})
+    return replace(
+        graph,
+        attended=Attended(edges, looked.looks),
+        provenance=header.model_copy(update={"checks": checks}),
+    )
 
 
 def read_by_nodes(experiment: Experiment, sources: HeadSources) -> ReadHeads:

@@ -42,7 +42,7 @@ class CarriedByHeads:
 
     edges: int
     strongest: tuple[tuple[int, int, float], ...]  # layer, head, share of influence along edges
-    past: float  # share that goes past all attention
+    past: float | None  # share that goes past all attention; None: heads of edges are not known
     looks: tuple[LookLine, ...]  # that carry most first
 
 
@@ -51,7 +51,7 @@ def carried_by_heads(graph: AttributionGraph) -> CarriedByHeads | None:
     found = graph.attended
     if found is None:
         return None
-    shares = head_shares(graph, found.edges)
+    shares = None if found.edges is None else head_shares(graph, found.edges)
     between: dict[tuple[int, int], list[Look]] = {}
     for look in found.looks:
         between.setdefault((look.query, look.key), []).append(look)
@@ -66,9 +66,9 @@ def carried_by_heads(graph: AttributionGraph) -> CarriedByHeads | None:
         for (query, key), looks in between.items()
     ]
     return CarriedByHeads(
-        edges=len(found.edges.target),
-        strongest=tuple(strongest_heads(shares.heads, HEADS)),
-        past=shares.past,
+        edges=0 if found.edges is None else len(found.edges.target),
+        strongest=() if shares is None else tuple(strongest_heads(shares.heads, HEADS)),
+        past=None if shares is None else shares.past,
         looks=tuple(sorted(lines, key=lambda line: -line.carries)),
     )
 

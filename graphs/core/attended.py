@@ -144,7 +144,7 @@ class Look(Record):
 class Attended(Brief):
     """Attention of a graph, taken apart."""
 
-    edges: EdgeParts
+    edges: EdgeParts | None  # None in graphs with head nodes, whose edges cross none
     looks: tuple[Look, ...]  # that carry most first
 
     def require_inside(self, n_pos: int) -> None:
@@ -160,11 +160,11 @@ class Attended(Brief):
 
     def take(self, nodes: Int[ndarray, " kept"]) -> Attended:
         """Of these nodes, which ascend, by their new rows."""
-        return Attended(self.edges.take(nodes), self.looks)
+        return Attended(self.edges and self.edges.take(nodes), self.looks)
 
     def of(self, weights: csr_array) -> Attended:
         """Of edges that have a weight here."""
-        return Attended(self.edges.of(weights), self.looks)
+        return Attended(self.edges and self.edges.of(weights), self.looks)
 
 
 class AttentionReport(Record):

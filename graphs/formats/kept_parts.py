@@ -6,8 +6,8 @@ With heads, for R of the nodes, as in `graphs.core.head_totals.HeadTotals` (4 by
     heads.parts                   float [R, layers, heads of a layer]
     heads.rest                    float [R]
 
-With attention taken apart, for A of the edges, as in `graphs.core.attended.EdgeParts` (56 bytes per
-edge; the header then has looks):
+With attention taken apart, when the header has looks, for A of the edges, as in
+`graphs.core.attended.EdgeParts` (56 bytes per edge; none in graphs with head nodes):
 
     attended.target .source       int [A]
     attended.bypass .rest         float [A]
@@ -82,15 +82,17 @@ class KeptParts:
         if self.heads is not None:
             self.heads.require_consistent(len(graph))
         if self.attended is not None:
-            self.attended.edges.require_consistent(len(graph))
+            if self.attended.edges is not None:
+                self.attended.edges.require_consistent(len(graph))
             self.attended.require_inside(len(graph.provenance.tokens))
 
 
 def kept_arrays(graph: AttributionGraph) -> dict[str, ndarray]:
     """Their arrays, by name."""
+    edges = None if graph.attended is None else graph.attended.edges
     parts = {
         "heads": None if graph.heads is None else vars(graph.heads),
-        "attended": None if graph.attended is None else vars(graph.attended.edges),
+        "attended": None if edges is None else vars(edges),
     }
     found = {
         f"{part}.{name}": np.ascontiguousarray(array)
@@ -116,8 +118,8 @@ def kept_parts(
     heads, edges, scores, imported = (
         _whole(path, file, known) for known in (_HEADS, _ATTENDED, _SCORES, _IMPORTED)
     )
-    if (edges is None) != (looks is None):
-        raise GraphFileError(f"{path} has looks without heads of edges, or these without looks.")
+    if edges is not None and looks is None:
+        raise GraphFileError(f"{path} has heads of edges without looks.")
     for name, arrays in (("heads", heads), ("attended", edges), ("scores", scores)):
         if arrays is not None and len({len(array) for array in arrays}) > 1:
             raise GraphFileError(f"{path}: the arrays {name}.* must have one length.")
@@ -125,7 +127,9 @@ def kept_parts(
         raise GraphFileError(f"{path}: the arrays attended.* must have as many heads each.")
     return KeptParts(
         heads=None if heads is None else HeadTotals(*heads),
-        attended=None if edges is None else Attended(EdgeParts(*edges), looks or ()),
+        attended=None
+        if looks is None
+        else Attended(None if edges is None else EdgeParts(*edges), looks),
         score_weights=None if scores is None else _matrix(path, scores, n_nodes),
         imported=None
         if imported is None

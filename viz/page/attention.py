@@ -22,7 +22,7 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 
 from graphs.analysis.head_shares import head_shares
-from graphs.core.attended import Attended, EdgeParts, Look, LookPart
+from graphs.core.attended import EdgeParts, Look, LookPart
 from graphs.core.graph import AttributionGraph, row_sizes
 from graphs.core.head_totals import HeadTotals
 from graphs.core.nodes import NodeId, NodeKind
@@ -41,13 +41,14 @@ def attention_data(part: Part) -> dict[str, Any] | None:
     """Heads of a part's edges and nodes, and looks; None if the graph has none of them."""
     graph = part.graph
     attended, totals = graph.attended, graph.heads
+    edges = None if attended is None else attended.edges
     if attended is None and totals is None and graph.score_weights is None:
         return None
     n_heads = _heads_per_layer(graph)
     return {
         "nHeads": n_heads,
-        "edges": None if attended is None else _edges(part, attended.edges, n_heads),
-        "carried": None if attended is None else _carried(graph, attended, n_heads),
+        "edges": None if edges is None else _edges(part, edges, n_heads),
+        "carried": None if edges is None else _carried(graph, edges, n_heads),
         "nodes": None if totals is None else _nodes(part, totals, n_heads),
         "effects": None if graph.score_weights is None else _effects(part, graph.score_weights),
         "looks": [] if attended is None else _looks(graph, attended.looks),
@@ -59,7 +60,7 @@ def attention_remarks(part: Part, data: dict[str, Any] | None) -> list[str]:
     attended, remarks = part.graph.attended, list[str]()
     if data is None or attended is None:
         return remarks
-    if len(part.edges) > EDGES:
+    if attended.edges is not None and len(part.edges) > EDGES:
         remarks.append(f"This page contains the heads of its {EDGES:,} strongest edges.")
     if len(data["looks"]) < len(attended.looks):
         kept = f"{len(data['looks']):,} of {len(attended.looks):,} looks"
@@ -71,7 +72,9 @@ def _heads_per_layer(graph: AttributionGraph) -> int:
     known = 1 if graph.heads is None else graph.heads.parts.shape[2]
     if graph.attended is None:
         return known
-    most = [int(graph.attended.edges.head.max(initial=0)), *(x.head for x in graph.attended.looks)]
+    most = [0, *(look.head for look in graph.attended.looks)]
+    if graph.attended.edges is not None:
+        most.append(int(graph.attended.edges.head.max(initial=0)))
     return max(known, 1 + max(most))
 
 
@@ -108,9 +111,9 @@ def _numbers(layer: ndarray, head: ndarray, n_heads: int) -> ndarray:
     return np.where((layer < 0) | (found >= NO_HEAD), NO_HEAD, found).astype(np.uint16)
 
 
-def _carried(graph: AttributionGraph, attended: Attended, n_heads: int) -> dict[str, Any]:
+def _carried(graph: AttributionGraph, edges: EdgeParts, n_heads: int) -> dict[str, Any]:
     """Shares of the influence along edges, by number of the head."""
-    found = head_shares(graph, attended.edges)
+    found = head_shares(graph, edges)
     heads = np.zeros((len(found.heads), n_heads))
     heads[:, : found.heads.shape[1]] = found.heads
     return {**columns(heads=heads.ravel()), "past": found.past, "rest": found.rest}

@@ -160,13 +160,7 @@ def _written_by_heads(found: WrittenByHeads) -> str:
 
 def attended_lines(found: CarriedByHeads, tokens: Sequence[str]) -> list[str]:
     """Which heads carry edges, and at what they look, a line each."""
-    strongest = [f"{layer}.{head} {percent(share)}" for layer, head, share in found.strongest]
-    if strongest:
-        first = strongest[0].replace(" ", " carries ")
-        strongest[0] = f"{first} of the influence along them"
-    carried = f"{', '.join(strongest)}, …; " if strongest else ""
-    past = f"{percent(found.past)} goes past all attention"
-    lines = [f"heads of {found.edges:,} edges: {carried}{past}"]
+    lines = [] if found.past is None else [_heads_of_edges(found, found.past)]
     for line in found.looks[:LOOKS]:
         named = ", ".join(f"{layer}.{head} ({at:.2f})" for layer, head, at in line.heads[:PER_LOOK])
         more = ", …" if len(line.heads) > PER_LOOK else ""
@@ -175,6 +169,15 @@ def attended_lines(found: CarriedByHeads, tokens: Sequence[str]) -> list[str]:
         reasons = f", for {', '.join(map(_reason, line.reasons))}" if line.reasons else ""
         lines.append(f"{noun} {named}{more} {verb} from {query} at {key}{reasons}")
     return lines
+
+
+def _heads_of_edges(found: CarriedByHeads, past: float) -> str:
+    strongest = [f"{layer}.{head} {percent(share)}" for layer, head, share in found.strongest]
+    if strongest:
+        first = strongest[0].replace(" ", " carries ")
+        strongest[0] = f"{first} of the influence along them"
+    carried = f"{', '.join(strongest)}, …; " if strongest else ""
+    return f"heads of {found.edges:,} edges: {carried}{percent(past)} goes past all attention"
 
 
 def _reason(reason: LookReason) -> str:
