@@ -12,11 +12,12 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from circuits import ExperimentError, prepare, with_head_nodes
+from circuits import ExperimentError, prepare, trace, with_head_nodes
 from circuits.attention.graph_rows import covectors_of
 from circuits.attention.head_nodes import _Made
 from circuits.attention.meetings import LayerMeeting
 from circuits.attribution.plain import plain_rows
+from circuits.attribution.trace_settings import TraceSettings
 from circuits.machine import exactly
 from circuits.model.subject import Subject
 from graphs import (
@@ -35,6 +36,7 @@ from graphs.core.graph import row_sums, select_edges
 from graphs.disk.files import GraphFileError
 from tests.conftest import cached_subject
 from tests.test_heads import SOURCES, whole_experiment, without
+from tests.tiny import tiny_prompt, toy_dictionary
 from tests.tolerances import EXACT
 
 LAYERS, HEADS = 3, 4
@@ -258,6 +260,17 @@ def test_effects_through_head_nodes_are_refused(gemma: Subject):
     experiment = whole_experiment(gemma, "per layer")
     with pytest.raises(ExperimentError, match="without --attention heads"):
         prepare(with_heads(gemma, "per layer"), gemma, experiment.source)
+
+
+def test_one_token_and_a_prompt_that_is_all_prefix(gemma: Subject):
+    for ids, prefix in (((5,), 0), ((1, 5), 2), ((1,), 1)):
+        source = toy_dictionary()
+        graph = trace(tiny_prompt(ids, prefix), gemma, source, TraceSettings(labels=0))
+        found = with_head_nodes(prepare(graph, gemma, source), scores=True)
+        assert found.nodes.is_kind(NodeKind.HEAD).any()
+        assert found.provenance.checks.conservation_max < 1e-12
+        assert found.score_weights is not None
+        assert found.score_weights.nnz == 0  # no key competes
 
 
 def test_targets_without_a_seed_are_refused(gemma: Subject):
