@@ -22,6 +22,8 @@ would vanish for a head that looks at nothing else.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -105,12 +107,12 @@ class _Made:
         here = np.flatnonzero((self.level >= 2 * layer) & (self.level < 2 * layer + 2))
         here = here[np.argsort(-self.level[here], kind="stable")]
         seed = graph.seed / graph.seed.sum()
-        step = self.sources.rows_at_once
+        step = self.sources.rows_at_once(in_place=True)
         for start in range(0, len(here), step):
             some = here[start : start + step]
             nodes, own = self.nodes[some], self.covectors.take(some)
             constant = self.constants[on_device(some, self.constants.device)]
-            rows = self._wide(self.sources.rows(own), own.layer, constant)
+            rows = self._wide(self.sources.rows_in_place(own), own.layer, constant)
             column = self.column[nodes]
             arrived = seed[nodes] + np.where(column >= 0, self.arrived[column], 0.0)
             found = self._take_apart(rows, arrived)
@@ -122,7 +124,7 @@ class _Made:
         order = np.argsort(-share, axis=None, kind="stable")[: self.most]
         chosen = order[share.ravel()[order] >= LEAST_SHARE]
         head, query = np.unravel_index(chosen, share.shape)
-        step = self.sources.rows_at_once
+        step = self.sources.rows_at_once(in_place=False)
         for start in range(0, len(chosen), step):
             some = slice(start, start + step)
             rows = self._rows_of_heads(layer, head[some], query[some])
@@ -140,7 +142,7 @@ class _Made:
             return
         local = self.experiment.local
         meeting = LayerMeeting(local.frozen, local.recording, layer)
-        step = self.sources.rows_at_once
+        step = self.sources.rows_at_once(in_place=False)
         for start in range(0, len(here), step):
             some = here[start : start + step]
             nodes = [self.heads[place] for place in some]
@@ -148,7 +150,7 @@ class _Made:
             query = np.array([one.pos for one in nodes])
             rows = self.sources.rows(_entering(layer, query, spread), spread)
             none = spread.new_zeros(len(nodes))
-            found = _without_zeros(self._wide(rows, np.zeros(len(nodes), dtype=int), none))
+            found = self._without_zeros(self._wide(rows, np.zeros(len(nodes), dtype=int), none))
             for place, row in zip(some, found, strict=True):
                 self.heads[place] = self.heads[place]._replace(scores=row)
 
@@ -199,14 +201,22 @@ class _Made:
         weights[:, : rows.weights.shape[1]] = rows.weights
         column = on_device(self.experiment.sources.bias_column + layer, weights.device)
         weights[torch.arange(len(weights), device=weights.device), column] += constant
-        return LocalRows(weights, rows.heads, rows.toward)
+        return replace(rows, weights=weights)
 
     def _take_apart(self, rows: LocalRows, arrived: Float[ndarray, " row"]) -> list[Row]:
         """Carry the influence that has arrived at rows on, and keep their weights."""
         shares = shares_of(rows, arrived)
         self.sources.read(rows, shares, self.read)
         self.arrived += (in_float64(shares) @ in_float64(rows.weights).abs()).numpy()
-        return _without_zeros(rows)
+        return self._without_zeros(rows)
+
+    def _without_zeros(self, rows: LocalRows) -> list[Row]:
+        heads = rows.heads_by_position(self.sources.length).flatten(1)
+        whole = torch.cat([in_float64(rows.weights), in_float64(heads)], 1)
+        found = csr_array(whole.numpy())
+        found.sort_indices()
+        ends = zip(found.indptr[:-1].tolist(), found.indptr[1:].tolist(), strict=True)
+        return [Row(found.indices[a:b], found.data[a:b]) for a, b in ends]
 
 
 def _entering(
@@ -217,11 +227,3 @@ def _entering(
     own = spread[every, on_device(query, spread.device)]
     weight, entering = np.zeros(len(query)), np.ones(len(query), dtype=bool)
     return Covectors(np.full(len(query), layer), query, own, weight, entering)
-
-
-def _without_zeros(rows: LocalRows) -> list[Row]:
-    whole = torch.cat([in_float64(rows.weights), in_float64(rows.heads).flatten(1)], 1)
-    found = csr_array(whole.numpy())
-    found.sort_indices()
-    ends = zip(found.indptr[:-1].tolist(), found.indptr[1:].tolist(), strict=True)
-    return [Row(found.indices[a:b], found.data[a:b]) for a, b in ends]

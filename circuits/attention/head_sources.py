@@ -12,13 +12,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
 from circuits.attribution.sources import LayerSources
-from circuits.attribution.sweep import Crossing, ForwardPrefix, sweep_block
+from circuits.attribution.sweep import (
+    Crossing,
+    ForwardPrefix,
+    InPlace,
+    sweep_block,
+    sweep_in_place,
+)
 from circuits.interventions.experiment import Experiment
 from circuits.machine import in_float64, on_device
 from circuits.model.frozen import Covectors
@@ -34,9 +41,18 @@ class LocalRows(Brief):
     """Rows of targets that are sorted by level from the top."""
 
     weights: Float[Tensor, "row column"]  # of `Sources`
-    heads: Float[Tensor, "row layer head pos"]
+    heads: Float[Tensor, "row layer head *pos"]
     # Per layer covectors on what its heads mix; of rows that are at or above it.
-    toward: dict[int, Float[Tensor, "some head pos d_head"]]
+    toward: dict[int, Float[Tensor, "some head *pos d_head"]]
+    own: Int[Tensor, " row"] | None = None  # position of each row; None: there is an axis of them
+
+    def heads_by_position(self, n_pos: int) -> Float[Tensor, "row layer head pos"]:
+        """What rows take of each head at each position."""
+        if self.own is None:
+            return self.heads
+        spread = self.heads.new_zeros(*self.heads.shape, n_pos)
+        spread[torch.arange(len(self.own), device=self.own.device), :, :, self.own] = self.heads
+        return spread
 
 
 class ReadHeads(NamedTuple):
@@ -73,10 +89,16 @@ class HeadSources:
         self.n_heads = max(block.n_heads for block in self.frozen.blocks)
         self.length = len(self.recording.prompt)
 
-    @property
-    def rows_at_once(self) -> int:
+    def rows_at_once(self, *, in_place: bool) -> int:
         """Rows whose covectors on what heads mix are held together."""
-        return max(1, NUMBERS_AT_ONCE // sum(mixed.numel() for mixed in self.mixed))
+        numbers = sum(mixed.numel() for mixed in self.mixed)
+        return max(1, NUMBERS_AT_ONCE // (numbers // self.length if in_place else numbers))
+
+    def rows_in_place(self, targets: Covectors) -> LocalRows:
+        """The same rows of targets that read one position each, which is all that they live at."""
+        reading = _ReadingInPlace(self, targets)
+        heads, _ = sweep_in_place(self.frozen, self.recording, self.sources, targets, reading)
+        return LocalRows(reading.weights, heads, reading.toward, reading.pos)
 
     def rows(
         self, targets: Covectors, spread: Float[Tensor, "row pos d_model"] | None = None
@@ -91,6 +113,15 @@ class HeadSources:
         """Add what rows read of heads; the sizes of a row's parts times its `shares` are shares."""
         for layer, toward in rows.toward.items():
             n_heads, n_pos = toward.shape[1:3]
+            if rows.own is not None:
+                part = rows.heads[: len(toward), layer, :n_heads]
+                weight = part.sign() * shares[: len(toward), None]
+                own = rows.own[: len(toward)]
+                # (pos, head), so that rows of one position add up there.
+                read.share[layer, :n_heads].T.index_add_(0, own, part * weight)
+                total = weight[:, :, None] * toward
+                read.toward[layer, :n_heads].transpose(0, 1).index_add_(0, own, total)
+                continue
             part = rows.heads[: len(toward), layer, :n_heads, :n_pos]
             weight = part.sign() * shares[: len(toward), None, None]
             read.share[layer, :n_heads, :n_pos] += (part * weight).sum(0)
@@ -153,6 +184,47 @@ class _Reading(Crossing):
         self.heads[: len(part), layer, :n_heads, :n_pos] = part
 
 
+class _ReadingInPlace(InPlace):
+    """What a block of rows, each at one position, reads."""
+
+    def __init__(self, sources: HeadSources, targets: Covectors) -> None:
+        self.sources, self.own = sources, targets.pos
+        self.pos = on_device(targets.pos, targets.covector.device)
+        n_columns = len(sources.sources.nodes)
+        self.weights = targets.covector.new_zeros(len(targets.pos), n_columns)
+        self.toward: dict[int, Tensor] = {}
+
+    def written(self, layer: int, covector: Float[Tensor, "some d_model"]) -> None:
+        """As `InPlace`."""
+        entering = self.sources.sources.layers[layer]
+        own = self.own[: len(covector)]
+        for pos in np.unique(own).tolist():
+            column, vectors = entering.tiles.at(pos)
+            row = on_device(np.flatnonzero(own == pos), covector.device)
+            self.weights[row[:, None], column] += covector[row] @ vectors.T
+        self._add_constant(entering.bias_column, entering.mlp_constant, covector)
+
+    def attended(self, layer: int, covector: Float[Tensor, "some d_model"]) -> None:
+        """As `InPlace`."""
+        entering = self.sources.sources.layers[layer]
+        self._add_constant(entering.bias_column, entering.attention_constant, covector)
+        toward = self.sources.attention.above_heads(layer, covector[:, None])
+        self.toward[layer] = toward[:, :, 0].transpose(0, 1).flatten(1, 2)
+
+    def entered(self, covector: Float[Tensor, "row d_model"]) -> None:
+        """As `InPlace`."""
+        rows = torch.arange(len(covector), device=covector.device)
+        for kind, vectors in enumerate(self.sources.sources.inputs):
+            product = (covector * vectors[self.pos]).sum(1)
+            self.weights[rows, kind * len(vectors) + self.pos] = product
+
+    def _add_constant(
+        self, column: int, constant: Float[Tensor, "pos d_model"], covector: Tensor
+    ) -> None:
+        own = constant[self.pos[: len(covector)]]
+        self.weights[: len(covector), column] += (covector * own).sum(1)
+
+
 def _without_values(entering: LayerSources, bias: Float[Tensor, "pos d_model"]) -> LayerSources:
     """Sources of a layer without the biases of values, which are in what heads write."""
     has_bias = entering.has_attention_constant
@@ -161,6 +233,6 @@ def _without_values(entering: LayerSources, bias: Float[Tensor, "pos d_model"]) 
 
 def shares_of(rows: LocalRows, arrived: Float[ndarray, " row"]) -> Float[Tensor, " row"]:
     """By what the sizes of a row's parts are multiplied to be shares of what has arrived at it."""
-    sizes = rows.weights.abs().sum(1) + rows.heads.abs().sum((1, 2, 3))
+    sizes = rows.weights.abs().sum(1) + rows.heads.abs().flatten(1).sum(1)
     own = on_device(arrived, sizes.device, sizes.dtype)
     return torch.where(sizes > 0, own / sizes.clamp_min(torch.finfo(sizes.dtype).tiny), 0.0)

@@ -75,10 +75,10 @@ def read_by_nodes(experiment: Experiment, sources: HeadSources) -> ReadHeads:
     nodes = np.flatnonzero(graph.expanded & (arrived > 0))
     covectors, _ = covectors_of(experiment, nodes)
     order = np.argsort(-covectors.level, kind="stable")
-    step = sources.rows_at_once
+    step = sources.rows_at_once(in_place=True)
     for start in range(0, len(order), step):
         block = order[start : start + step]
-        rows = sources.rows(covectors.take(block))
+        rows = sources.rows_in_place(covectors.take(block))
         sources.read(rows, shares_of(rows, arrived[nodes[block]]), read)
     return read
 

@@ -207,8 +207,28 @@ def sweep_block(
     return rows
 
 
+class InPlace:
+    """What looks at covectors that stay at their own positions, on their way down.
+
+    At every layer it sees those of the first rows, if there are any.
+    """
+
+    def written(self, layer: int, covector: Float[Tensor, "some d_model"]) -> None:
+        """Above what the layer's MLP writes."""
+
+    def attended(self, layer: int, covector: Float[Tensor, "some d_model"]) -> None:
+        """Above what its attention writes."""
+
+    def entered(self, covector: Float[Tensor, "row d_model"]) -> None:
+        """Of all rows, on what enters the first layer."""
+
+
 def sweep_in_place(
-    frozen: FrozenModel, recording: Recording, sources: Sources, targets: Covectors
+    frozen: FrozenModel,
+    recording: Recording,
+    sources: Sources,
+    targets: Covectors,
+    looking: InPlace | None = None,
 ) -> tuple[Float[Tensor, "row layer head"], Float[Tensor, " row"]]:
     """What every head gives targets at their own positions, and what crosses no attention there.
 
@@ -231,6 +251,8 @@ def sweep_in_place(
             part = path.transpose_at(covector[:above], pos[:above])
             to_lower.setdefault(read, []).append(part)
         rest[:above] += (covector[:above] * written[pos[:above]]).sum(1)
+        if looking is not None and above:
+            looking.written(layer, covector[:above])
         through_mlp = to_lower.pop(layer, [])
         if not frozen.parallel:
             _add(through_mlp, covector)
@@ -240,8 +262,12 @@ def sweep_in_place(
         rest[joined] += (covector[joined] * bias[pos[joined]]).sum(1)
         outputs = head_outputs(block, recorded, entering_attention(frozen, recording, layer))
         heads[joined, layer] = read_at(outputs, targets.pos[joined], covector[joined]).T
+        if looking is not None and len(covector[joined]):
+            looking.attended(layer, covector[joined])
         if frozen.parallel:
             _add(through_mlp, covector)
+    if looking is not None:
+        looking.entered(covector)
     inputs = torch.stack(recording.inputs).sum(0)
     return heads, rest + (covector * inputs[pos]).sum(1)
 
