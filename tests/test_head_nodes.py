@@ -17,7 +17,8 @@ from circuits.attention.graph_rows import covectors_of
 from circuits.attention.head_nodes import _Made
 from circuits.attention.meetings import LayerMeeting
 from circuits.attribution.plain import plain_rows
-from circuits.attribution.trace_settings import TraceSettings
+from circuits.attribution.trace_settings import TargetSettings, TraceSettings
+from circuits.features.neurons import Neurons
 from circuits.machine import exactly
 from circuits.model.subject import Subject
 from graphs import (
@@ -34,8 +35,9 @@ from graphs import (
 )
 from graphs.core.graph import row_sums, select_edges
 from graphs.disk.files import GraphFileError
-from tests.conftest import cached_subject
-from tests.test_heads import SOURCES, whole_experiment, without
+from tests.conftest import cached_subject, skip_without_neurons
+from tests.test_any_target import DIRECTIONS, PLACED
+from tests.test_heads import SOURCES, experiment_with, whole_experiment, without
 from tests.tiny import tiny_prompt, toy_dictionary
 from tests.tolerances import EXACT
 
@@ -260,6 +262,17 @@ def test_effects_through_head_nodes_are_refused(gemma: Subject):
     experiment = whole_experiment(gemma, "per layer")
     with pytest.raises(ExperimentError, match="without --attention heads"):
         prepare(with_heads(gemma, "per layer"), gemma, experiment.source)
+
+
+def test_every_target_and_position_has_rows_that_add_up(subject: Subject):
+    """Tokens, contrasts, features, neurons, heads and directions, one of them in the prefix."""
+    skip_without_neurons(subject, Neurons())
+    targets = TargetSettings(readings=PLACED, directions=DIRECTIONS)
+    found = with_head_nodes(experiment_with(subject, toy_dictionary(), targets), n_looks=0)
+    rows = found.target_rows()
+    sums = (row_sums(found.weights) + found.dropped)[rows]
+    np.testing.assert_allclose(sums, found.nodes.value[rows], rtol=1e-9, atol=1e-12)
+    assert found.provenance.checks.conservation_max < 1e-12
 
 
 def test_one_token_and_a_prompt_that_is_all_prefix(gemma: Subject):

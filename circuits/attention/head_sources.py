@@ -95,15 +95,13 @@ class HeadSources:
         return max(1, NUMBERS_AT_ONCE // (numbers // self.length if in_place else numbers))
 
     def rows_in_place(self, targets: Covectors) -> LocalRows:
-        """The same rows of targets that read one position each, which is all that they live at."""
+        """The rows of targets that read one position each, which is all that they live at."""
         reading = _ReadingInPlace(self, targets)
         heads, _ = sweep_in_place(self.frozen, self.recording, self.sources, targets, reading)
         return LocalRows(reading.weights, heads, reading.toward, reading.pos)
 
-    def rows(
-        self, targets: Covectors, spread: Float[Tensor, "row pos d_model"] | None = None
-    ) -> LocalRows:
-        """The rows of targets, sorted by level from the top; `spread` as in `sweep_block`."""
+    def rows(self, targets: Covectors, spread: Float[Tensor, "row pos d_model"]) -> LocalRows:
+        """The rows of targets with covectors at many positions (`sweep_block`)."""
         reading = _Reading(self, len(targets.pos))
         nothing = ForwardPrefix()
         weights = sweep_block(self.frozen, None, self.sources, nothing, targets, reading, spread)
@@ -112,21 +110,20 @@ class HeadSources:
     def read(self, rows: LocalRows, shares: Float[Tensor, " row"], read: ReadHeads) -> None:
         """Add what rows read of heads; the sizes of a row's parts times its `shares` are shares."""
         for layer, toward in rows.toward.items():
-            n_heads, n_pos = toward.shape[1:3]
-            if rows.own is not None:
-                part = rows.heads[: len(toward), layer, :n_heads]
-                weight = part.sign() * shares[: len(toward), None]
-                own = rows.own[: len(toward)]
-                # (pos, head), so that rows of one position add up there.
-                read.share[layer, :n_heads].T.index_add_(0, own, part * weight)
-                total = weight[:, :, None] * toward
-                read.toward[layer, :n_heads].transpose(0, 1).index_add_(0, own, total)
-                continue
-            part = rows.heads[: len(toward), layer, :n_heads, :n_pos]
-            weight = part.sign() * shares[: len(toward), None, None]
-            read.share[layer, :n_heads, :n_pos] += (part * weight).sum(0)
-            total = torch.einsum("rhp,rhpd->hpd", weight, toward)
-            read.toward[layer, :n_heads, :n_pos] += total
+            count, n_heads = toward.shape[:2]
+            if rows.own is None:
+                n_pos = toward.shape[2]
+                part = rows.heads[:count, layer, :n_heads, :n_pos]
+                weight = part.sign() * shares[:count, None, None]
+                read.share[layer, :n_heads, :n_pos] += (part * weight).sum(0)
+                total = torch.einsum("rhp,rhpd->hpd", weight, toward)
+                read.toward[layer, :n_heads, :n_pos] += total
+            else:
+                part, own = rows.heads[:count, layer, :n_heads], rows.own[:count]
+                weight = part.sign() * shares[:count, None]
+                share, along = read.share[layer, :n_heads], read.toward[layer, :n_heads]
+                share.T.index_add_(0, own, part * weight)
+                along.transpose(0, 1).index_add_(0, own, weight[:, :, None] * toward)
 
     def nothing_read(self) -> ReadHeads:
         """Of no rows."""
