@@ -156,10 +156,11 @@ def _head_totals(sweeper: Sweeper, rows: CollectedRows) -> _Totals:
     row = on_device(chosen, features.layer.device)
     value = (features.value - features.constant).index_select(0, row)
     parts: list[tuple[Tensor, Tensor]] = []
-    for start in range(0, len(chosen), ROWS_AT_ONCE):
-        some = chosen[start : start + ROWS_AT_ONCE]
-        parts.append(_in_place(sweeper, features.covectors(some)))
-    parts.append(_in_place(sweeper, targets.covectors))
+    for start in range(0, max(1, len(chosen)), ROWS_AT_ONCE):
+        covectors = [features.covectors(chosen[start : start + ROWS_AT_ONCE])]
+        if start + ROWS_AT_ONCE >= len(chosen):
+            covectors.append(targets.covectors)
+        parts.append(_in_place(sweeper, Covectors.joined(covectors)))
     behind = np.arange(len(targets.described)) + sources.first_column[-1]
     return _Totals(
         node=np.concatenate([sources.feature_column[chosen], behind]),
