@@ -11,7 +11,7 @@ from circuits.attention.graph_rows import covectors_of
 from circuits.attribution.sweep import Crossing, ForwardPrefix, sweep_block
 from circuits.interventions.experiment import Experiment
 from circuits.machine import exactly, in_float64
-from circuits.recording.attention import value_bias
+from circuits.recording.attention import head_values
 from circuits.recording.record import entering_attention
 from graphs.attention.entries import AttentionEntries
 
@@ -58,11 +58,9 @@ class _Flows(Crossing):
         frozen, recording = self.local.frozen, self.local.recording
         block, recorded = frozen.blocks[layer], recording.blocks[layer]
         n_pos = covector.shape[1]
-        entering = entering_attention(frozen, recording, layer)
-        values = (entering @ block.value.T + value_bias(block, recorded))[:n_pos]
-        values = values.unflatten(1, (block.n_kv_heads, -1))
+        values = head_values(block, recorded, entering_attention(frozen, recording, layer))
         heads = self.attention.above_heads(layer, covector)[:, 0]
-        products = torch.einsum("vqgd,kvd->vgqk", heads, values)
+        products = torch.einsum("vqgd,vkd->vgqk", heads, values[:, :n_pos])
         mixing = self.attention.mixing_of(layer, n_pos).permute(0, 3, 2, 1)
         flow = (products * mixing).flatten(0, 1)
         self.passing[layer] = float(flow.sum())

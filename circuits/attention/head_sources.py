@@ -29,7 +29,7 @@ from circuits.attribution.sweep import (
 from circuits.interventions.experiment import Experiment
 from circuits.machine import in_float64, on_device
 from circuits.model.frozen import Covectors
-from circuits.recording.attention import output_bias, value_bias
+from circuits.recording.attention import head_mixed, head_values, output_bias
 from circuits.recording.record import entering_attention
 from graphs.core.brief import Brief
 
@@ -85,7 +85,7 @@ class HeadSources:
         )
         # What each head mixes, and the values at its keys.
         self.values = tuple(map(self._values, range(self.frozen.n_layers)))
-        self.mixed = tuple(map(self._mixed, range(self.frozen.n_layers)))
+        self.mixed = tuple(map(head_mixed, self.recording.blocks, self.values))
         self.n_heads = max(block.n_heads for block in self.frozen.blocks)
         self.length = len(self.recording.prompt)
 
@@ -149,13 +149,7 @@ class HeadSources:
     def _values(self, layer: int) -> Float[Tensor, "kv_head key d_head"]:
         block, recorded = self.frozen.blocks[layer], self.recording.blocks[layer]
         entering = entering_attention(self.frozen, self.recording, layer)
-        values = entering @ block.value.T + value_bias(block, recorded)
-        return values.unflatten(1, (block.n_kv_heads, -1)).transpose(0, 1)
-
-    def _mixed(self, layer: int) -> Float[Tensor, "head query d_head"]:
-        values = self.values[layer]
-        mixing = self.attention.mixing_of(layer, values.shape[1])
-        return torch.einsum("vkqg,vkd->vgqd", mixing, values).flatten(0, 1)
+        return head_values(block, recorded, entering)
 
     def _group(self, layer: int) -> int:
         block = self.frozen.blocks[layer]

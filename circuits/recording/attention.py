@@ -140,14 +140,27 @@ def value_bias(block: FrozenBlock, recorded: BlockRecording) -> Float[Tensor, "p
     return block.value_constant * recorded.attention_denominator[:, None]
 
 
+def head_values(
+    block: FrozenBlock, recorded: BlockRecording, entering: Float[Tensor, "pos d_model"]
+) -> Float[Tensor, "kv_head pos d_head"]:
+    """Values of the residual that enters, to be mixed by a pattern as it is kept."""
+    values = entering @ block.value.T + value_bias(block, recorded)
+    return values.unflatten(1, (block.n_kv_heads, -1)).transpose(0, 1)
+
+
+def head_mixed(
+    recorded: BlockRecording, values: Float[Tensor, "kv_head pos d_head"]
+) -> Float[Tensor, "head pos d_head"]:
+    """What each head mixes of these values."""
+    mixing = recorded.mixing.unflatten(2, (values.shape[1], -1))
+    return torch.einsum("vkqg,vkd->vgqd", mixing, values).flatten(0, 1)
+
+
 def head_outputs(
     block: FrozenBlock, recorded: BlockRecording, entering: Float[Tensor, "pos d_model"]
 ) -> Float[Tensor, "head pos d_model"]:
     """What each head adds, given the residual that enters; without the bias of W_O."""
-    values = entering @ block.value.T + value_bias(block, recorded)
-    values = values.unflatten(1, (block.n_kv_heads, -1))
-    mixing = recorded.mixing.unflatten(2, (len(entering), -1))
-    heads = torch.einsum("vkqg,kvd->vgqd", mixing, values).flatten(0, 1)
+    heads = head_mixed(recorded, head_values(block, recorded, entering))
     output = block.output.unflatten(1, (-1, block.d_head))
     return torch.einsum("hqe,dhe->hqd", heads, output)
 

@@ -33,6 +33,7 @@ from scipy.sparse import csr_array
 from graphs.analysis.influence import carried, influence
 from graphs.analysis.leading import leading
 from graphs.analysis.select import SelectionError
+from graphs.core.attended import edge_keys
 from graphs.core.graph import (
     AttributionGraph,
     edge_targets,
@@ -115,8 +116,7 @@ def _through_patterns(
 
 
 def _keys(weights: csr_array) -> Int[ndarray, " edge"]:
-    """A number for each stored weight's ends."""
-    return edge_targets(weights).astype(np.int64) * weights.shape[0] + weights.indices
+    return edge_keys(edge_targets(weights), weights.indices)
 
 
 def kept_by(

@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 from pydantic import Field, model_validator
-from scipy.sparse import csr_array
 
 from graphs.core.brief import Brief
 from graphs.core.nodes import NodeName
@@ -40,7 +39,7 @@ class EdgeParts(Brief):
 
     def require_consistent(self, n_nodes: int) -> None:
         """Raises ValueError if the parts do not fit together, as in a damaged file."""
-        key = self._keys(self.target, self.source)
+        key = edge_keys(self.target, self.source)
         ends = np.concatenate([self.target, self.source])
         if len(ends) and not 0 <= ends.min() <= ends.max() < n_nodes:
             raise ValueError("An edge with heads is outside the graph.")
@@ -55,7 +54,7 @@ class EdgeParts(Brief):
         self, target: Int[ndarray, " asked"], source: Int[ndarray, " asked"]
     ) -> Int[ndarray, " asked"]:
         """The places of edges; -1: not known."""
-        key, wanted = self._keys(self.target, self.source), self._keys(target, source)
+        key, wanted = edge_keys(self.target, self.source), edge_keys(target, source)
         place = np.searchsorted(key, wanted)
         return np.where(np.append(key, -1)[place] == wanted, place, -1)
 
@@ -72,11 +71,10 @@ class EdgeParts(Brief):
         ends = (np.searchsorted(nodes, end).astype(end.dtype) for end in (some.target, some.source))
         return EdgeParts(*ends, *list(vars(some).values())[2:])
 
-    def of(self, weights: csr_array) -> EdgeParts:
-        """Only edges that have a weight here."""
-        targets = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
-        present = self._keys(targets, weights.indices)
-        return self._some(np.isin(self._keys(self.target, self.source), present))
+    def among(self, target: Int[ndarray, " some"], source: Int[ndarray, " some"]) -> EdgeParts:
+        """Only those of these edges."""
+        present = edge_keys(target, source)
+        return self._some(np.isin(edge_keys(self.target, self.source), present))
 
     def _some(self, kept: ndarray) -> EdgeParts:
         return EdgeParts(*(column[kept] for column in vars(self).values()))
@@ -87,9 +85,10 @@ class EdgeParts(Brief):
         columns = zip(*(vars(one).values() for one in parts), strict=True)
         return EdgeParts(*map(np.concatenate, columns))
 
-    @staticmethod
-    def _keys(target: ndarray, source: ndarray) -> Int[ndarray, " edge"]:
-        return (target.astype(np.int64) << 32) + source.astype(np.int64)
+
+def edge_keys(target: ndarray, source: ndarray) -> Int[ndarray, " edge"]:
+    """A number for each edge, which ascends by target, then source."""
+    return (target.astype(np.int64) << 32) + source.astype(np.int64)
 
 
 class LookPart(Record):
@@ -162,9 +161,9 @@ class Attended(Brief):
         """Of these nodes, which ascend, by their new rows."""
         return Attended(self.edges and self.edges.take(nodes), self.looks)
 
-    def of(self, weights: csr_array) -> Attended:
-        """Of edges that have a weight here."""
-        return Attended(self.edges and self.edges.of(weights), self.looks)
+    def among(self, target: Int[ndarray, " some"], source: Int[ndarray, " some"]) -> Attended:
+        """Of these edges."""
+        return Attended(self.edges and self.edges.among(target, source), self.looks)
 
 
 class AttentionReport(Record):

@@ -242,7 +242,9 @@ class AttributionGraph:
             weights=weights,
             dropped=self.dropped + lost,
             dropped_absolute=np.maximum(self.dropped_absolute + lost_absolute, 0.0),
-            attended=None if self.attended is None else self.attended.of(weights),
+            attended=None
+            if self.attended is None
+            else self.attended.among(edge_targets(weights), weights.indices),
             imported=self.imported if weights.nnz == self.weights.nnz else None,
         )
 
