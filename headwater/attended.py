@@ -191,9 +191,9 @@ def heads_in(
 
     With looks, so many are found, and kept with the heads of all edges in the graph of the result.
     """
-    if looks:
-        graph = Graph.of(circuits.attend(experiment, looks), graph.annotations)
     found, paths = circuits.heads(experiment), None
+    if looks:
+        graph = Graph.of(circuits.attend(experiment, looks, found), graph.annotations)
     order = np.argsort(-np.abs(found.weight), kind="stable") if edges is None else edges
     found = found.take(order)
     if edges is not None:

@@ -20,6 +20,11 @@ class AttentionKept(StrEnum):
     HEADS = "heads"  # head nodes
     SCORES = "scores"  # the same, and what makes them look where they look
 
+    @property
+    def has_totals(self) -> bool:
+        """Whether what heads write into nodes is kept."""
+        return self in (AttentionKept.TOTALS, AttentionKept.EDGES)
+
 
 def one_of(kind: type[Word], name: str, value: str) -> Word:
     """A word as the value of an enumeration.  Raises ArgumentError for any other."""

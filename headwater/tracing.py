@@ -112,22 +112,22 @@ def trace(
             None if against is None else _named(against),
             sequence,
         )
+        source = loaded.choosing(max_features)
         graph = trace_prompt(
             text,
             loaded.subject,
-            loaded.choosing(max_features),
+            source,
             TraceSettings(
                 settings,
                 Expansion(max_features, everything=everything),
                 inner_rows=inner_rows,
-                heads=kept in (AttentionKept.TOTALS, AttentionKept.EDGES),
+                heads=kept.has_totals,
                 precision=one_of(Precision, "precision", precision),
                 memory=in_bytes(memory),
             ),
             progress,
             force=force,
         )
-        source = loaded.choosing(max_features)
         graph = with_attention(graph, loaded.subject, source, kept, progress)
         signs = misfits(graph, loaded.subject, loaded.source)
     for sentence in dict.fromkeys((*remarks, *graph.provenance.mismatches, *signs)):

@@ -11,8 +11,8 @@ from numpy import ndarray
 from circuits.attention.heads import heads
 from circuits.attention.looks import looks, with_looks
 from circuits.interventions.experiment import Experiment
-from circuits.progress import Progress, ignore_progress
 from graphs.analysis.prune import DEFAULTS, kept_by
+from graphs.attention.edge_heads import EdgeHeads
 from graphs.core.attended import KEPT_LOOKS, EdgeParts
 from graphs.core.graph import AttributionGraph
 
@@ -21,16 +21,17 @@ PARTS_AT_ONCE = 2**26  # numbers
 
 
 def attend(
-    experiment: Experiment, count: int = KEPT_LOOKS, progress: Progress = ignore_progress
+    experiment: Experiment, count: int = KEPT_LOOKS, known: EdgeHeads | None = None
 ) -> AttributionGraph:
     """The graph with the heads of its edges and its `count` strongest looks.
 
     Of a graph of more than `MOST_EDGES` edges, only those that pruning keeps are taken apart.
+    `known` are the heads of all edges, in their order, if they have been found already.
     """
     graph = experiment.graph
     found, misses = list[EdgeParts](), [0.0]
     for some in _some_edges(graph, sum(b.n_heads for b in experiment.local.frozen.blocks)):
-        part = heads(experiment, some)
+        part = heads(experiment, some) if known is None else known.take(some)
         found.append(part.kept())
         misses.append(part.miss)
     checks = graph.provenance.checks.model_copy(update={"edge_heads_max": max(misses)})

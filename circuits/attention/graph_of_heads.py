@@ -12,11 +12,10 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 
 from circuits.interventions.experiment import Experiment
-from graphs.analysis.influence import influence, resolved_share
+from graphs.analysis.influence import error_influence_share, influence, resolved_share
 from graphs.core.graph import AttributionGraph, row_sums
 from graphs.core.nodes import TARGET_KINDS, NodeKind, NodeTable
 
-ENDS = NodeKind.TOKEN, NodeKind.POSITION, NodeKind.BIAS, NodeKind.ERROR
 KEPT_SHARE = 0.999  # of a row's absolute sum, if the graph does not say what was kept
 
 
@@ -165,8 +164,6 @@ def _checked(graph: AttributionGraph) -> AttributionGraph:
     totals = graph.row_totals()[expanded]
     residuals = np.divide(miss, totals, out=np.zeros_like(miss), where=totals > 0)
     arrived = influence(graph)
-    at_ends = float(arrived[nodes.is_kind(*ENDS)].sum())
-    at_errors = float(arrived[nodes.is_kind(NodeKind.ERROR)].sum())
     checks = header.checks.model_copy(
         update={
             "conservation_max": float(residuals.max(initial=0.0)),
@@ -175,7 +172,7 @@ def _checked(graph: AttributionGraph) -> AttributionGraph:
             "edge_heads_max": None,
             "scores_max": None,
             "influence_resolved": resolved_share(nodes, expanded, graph.seed, arrived),
-            "error_influence_share": at_errors / at_ends if at_ends > 0 else 0.0,
+            "error_influence_share": error_influence_share(nodes, arrived),
         }
     )
     settings = {

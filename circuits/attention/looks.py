@@ -52,7 +52,7 @@ def looks(experiment: Experiment, count: int = KEPT_LOOKS) -> Looked:
         ]
     labels = _labels(experiment, found)
     made = tuple(_look(experiment, one, float(share[one.place]), labels) for one in found)
-    return Looked(made, max((one.score.miss for one in found), default=0.0))
+    return Looked(made, max((one.score.score.miss for one in found), default=0.0))
 
 
 def with_looks(
@@ -85,13 +85,8 @@ def read_by_nodes(experiment: Experiment, sources: HeadSources) -> ReadHeads:
 
 class _Scored(NamedTuple):
     place: tuple[int, int, int]  # layer, head, query
-    score: _Score
+    score: AttentionScore
     pairs: ScorePairs | None
-
-
-class _Score(NamedTuple):
-    found: AttentionScore
-    miss: float
 
 
 def _scored(
@@ -106,7 +101,7 @@ def _scored(
     key = sources.main_key(layer, head, query, read.toward[layer, head, query])
     score = attention_score(experiment, layer, head, query, key)
     found = score_pairs(experiment, layer, head, query, key, PAIRS) if pairs else None
-    return _Scored((layer, head, query), _Score(score, score.score.miss), found)
+    return _Scored((layer, head, query), score, found)
 
 
 def _labels(experiment: Experiment, found: list[_Scored]) -> dict[int, str]:
@@ -114,8 +109,8 @@ def _labels(experiment: Experiment, found: list[_Scored]) -> dict[int, str]:
     rows: set[int] = set()
     for one in found:
         n_prefix = experiment.graph.provenance.n_prefix
-        for side in _sides(one.score.found):
-            rows |= set(_strongest(one.score.found, side, n_prefix).tolist())
+        for side in _sides(one.score):
+            rows |= set(_strongest(one.score, side, n_prefix).tolist())
         if one.pairs is not None:
             rows |= {*one.pairs.query.tolist(), *one.pairs.key.tolist()} - {-1}
     descriptions = component_descriptions(experiment, sorted(rows))
@@ -126,7 +121,7 @@ def _labels(experiment: Experiment, found: list[_Scored]) -> dict[int, str]:
 
 
 def _look(experiment: Experiment, one: _Scored, share: float, labels: dict[int, str]) -> Look:
-    (layer, head, query), found = one.place, one.score.found
+    (layer, head, query), found = one.place, one.score
     n_prefix = experiment.graph.provenance.n_prefix
     at_query, at_keys = (_parts(found, side, labels, n_prefix) for side in _sides(found))
     nodes = found.nodes
@@ -158,9 +153,7 @@ def _look(experiment: Experiment, one: _Scored, share: float, labels: dict[int, 
 
 
 def _sides(found: AttentionScore) -> tuple[Side, Side]:
-    """Both sides of the difference from what competes, or of the score if nothing does."""
-    parts = found.odds or found.score
-    return parts.at_query, parts.at_keys
+    return found.explained.at_query, found.explained.at_keys
 
 
 def _strongest(found: AttentionScore, side: Side, n_prefix: int) -> Int[ndarray, " part"]:

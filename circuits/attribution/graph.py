@@ -38,7 +38,7 @@ from circuits.progress import Progress, ignore_progress
 from circuits.recording.attention import attended, attention_constant
 from circuits.recording.precision import Precision
 from circuits.recording.record import relative_difference
-from graphs.analysis.influence import ranks, resolved_share
+from graphs.analysis.influence import error_influence_share, ranks, resolved_share
 from graphs.core.graph import AttributionGraph, row_sizes
 from graphs.core.head_totals import HeadTotals
 from graphs.core.nodes import Description, NodeKind, NodeTable
@@ -304,9 +304,6 @@ def _checks(
             f"Rows of the graph overflow {frozen.dtype} because weights are too large: use --dtype "
             "float64, or download the weights of the model and dictionary again."
         )
-    ends = nodes.is_kind(NodeKind.TOKEN, NodeKind.POSITION, NodeKind.BIAS, NodeKind.ERROR)
-    at_errors = influence[nodes.is_kind(NodeKind.ERROR)].sum()
-    at_ends = influence[ends].sum()
     return Checks(
         conservation_max=float(residuals.max()),
         conservation_median=float(np.median(residuals)),
@@ -315,7 +312,7 @@ def _checks(
         recording_max_difference=frozen.recording_difference,
         recording_limit=None if frozen.recording_difference is None else RECORDING_LIMIT,
         influence_resolved=resolved_share(nodes, expanded, seed, influence),
-        error_influence_share=float(at_errors / at_ends) if at_ends > 0 else 0.0,
+        error_influence_share=error_influence_share(nodes, influence),
         active_features=local.features.found,
         expanded_features=int(expanded[nodes.is_kind(NodeKind.FEATURE)].sum()),
     )

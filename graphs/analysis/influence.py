@@ -118,6 +118,13 @@ def resolved_share(
     return 1.0 - float(reached[unresolved].sum()) / total if total > 0 else 1.0
 
 
+def error_influence_share(nodes: NodeTable, reached: Float[ndarray, " node"]) -> float:
+    """Share of the influence at inputs, biases and errors that is at errors; 0 if there is none."""
+    ends = nodes.is_kind(NodeKind.TOKEN, NodeKind.POSITION, NodeKind.BIAS, NodeKind.ERROR)
+    at_ends = float(reached[ends].sum())
+    return float(reached[nodes.is_kind(NodeKind.ERROR)].sum()) / at_ends if at_ends > 0 else 0.0
+
+
 def ranks(group: Int[ndarray, " item"], strength: Float[ndarray, " item"]) -> Int[ndarray, " item"]:
     """Rank of each item within its group: 0 is the strongest; ties in order.
 

@@ -74,6 +74,11 @@ class AttentionScore(Brief):
     nodes: NodeTable  # the components: all that enters the residual stream below the layer
 
     @property
+    def explained(self) -> Parts:
+        """The difference from what competes, or the score if nothing does."""
+        return self.odds or self.score
+
+    @property
     def log_odds(self) -> float | None:
         """log(attention to the key / attention to its competitors), from the recorded pattern."""
         rivals = float(self.attention[self.competitors > 0].sum())

@@ -244,7 +244,7 @@ def _score_json(found: Scores, top: int) -> dict[str, Any]:
 
 def _reasons_json(found: Reasons) -> dict[str, Any]:
     def side(score: AttentionScore, which: str) -> list[dict[str, Any]]:
-        weight = getattr(score.odds or score.score, which).weight
+        weight = getattr(score.explained, which).weight
         return [
             {
                 "node": str(score.nodes[at]),

@@ -140,7 +140,7 @@ def trace_command(
             targets,
             expansion,
             inner_rows=inner_rows,
-            heads=attention in (AttentionKept.TOTALS, AttentionKept.EDGES),
+            heads=attention.has_totals,
             precision=precision,
             memory=in_bytes(memory),
         )

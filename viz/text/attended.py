@@ -108,7 +108,7 @@ def reasons_text(
         what = "score" if score.odds is None else "difference"
         table = plain_table("", "node", what, "label", right=(what,), texts=("label",))
         for side, where in (("at_query", "query"), ("at_keys", "key")):
-            weight = getattr(score.odds or score.score, side).weight
+            weight = getattr(score.explained, side).weight
             for at in strongest_components(score, side, NAMED):
                 cells = where, str(score.nodes[at]), f"{weight[at]:+.2f}"
                 table.add_row(*map(Text, (*cells, one_line(_label(graph, score, labels, at)))))
@@ -220,8 +220,7 @@ def _side(
 
 def strongest_components(found: AttentionScore, which: str, count: int) -> list[int]:
     """The components of a side that matter most to the difference, or to the score."""
-    parts = found.odds or found.score
-    weight = np.abs(getattr(parts, which).weight)
+    weight = np.abs(getattr(found.explained, which).weight)
     order = np.argsort(-weight, kind="stable")[:count]
     return order[weight[order] > 0].tolist()
 
