@@ -17,7 +17,6 @@ and of any heads at any queries, drawn among those of like attention.
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections import defaultdict
 from collections.abc import Iterable
@@ -25,11 +24,10 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
+from faithfulness import parser, show
 
 import graphs
 from circuits.atlas.known import KnownCircuit, known_circuits
@@ -282,20 +280,16 @@ def table(name: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--models", nargs="*", default=list(ATLAS))
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.set_defaults(models=[*ATLAS])
+    arguments = options.parse_args()
     lines = [
         f"Attention entries that are cut with nothing held, {date.today():%Y-%m-%d}, two CPU "
         f"cores: chosen on every second of the {len(known_circuits())} known circuits; shares of "
         "the others whose answer changes, and in brackets the mean attention of what is cut.",
         *(line for name in arguments.models for line in table(name)),
     ]
-    text = "\n".join([*lines, ""])
-    Console(width=160).print(text, markup=False, highlight=False)
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
+    show(lines, arguments.out)
 
 
 if __name__ == "__main__":

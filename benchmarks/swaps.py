@@ -10,16 +10,14 @@ features at other layers and positions at which the graphs differ too.
 
 from __future__ import annotations
 
-import argparse
 import platform
 import random
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from pathlib import Path
 
-from rich.console import Console
+from faithfulness import parser, show
 
 import graphs
 from atlas_world import Question, questions
@@ -149,10 +147,9 @@ def measure(world: World, regime: Regime) -> Rates:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--models", nargs="*", default=list(ATLAS))
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.set_defaults(models=[*ATLAS])
+    arguments = options.parse_args()
     lines = [
         f"Two-hop swaps of {PAIRS} ordered pairs of held-out prompts, {date.today():%Y-%m-%d}, "
         f"{platform.machine()}: how many answer with the other state's capital.",
@@ -175,10 +172,7 @@ def main() -> None:
                 for one in rates.found
                 if not one.holds
             ]
-    text = "\n".join([*lines, "", "Misses:", "", *(f"- {miss}" for miss in misses), ""])
-    Console(width=160).print(text, markup=False, highlight=False)
-    if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
+    show([*lines, "", "Misses:", "", *(f"- {miss}" for miss in misses)], arguments.out)
 
 
 if __name__ == "__main__":

@@ -199,9 +199,8 @@ def heads_in(
     if edges is not None:
         ends = int(found.source[0]), int(found.target[0])
         paths = circuits.head_paths(experiment, *ends, PATHS)
-    targets = graph.target_rows()
-    target = int(targets[graph.seed[targets].argmax()])
-    entries = Entries(**vars(circuits.attention_entries(experiment, target, ENTRIES)), graph=graph)
+    entries = circuits.attention_entries(experiment, graph.heaviest_target(), ENTRIES)
+    entries = Entries(**vars(entries), graph=graph)
     return Heads(**vars(found), graph=graph, entries=entries, paths=paths)
 
 

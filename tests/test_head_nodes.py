@@ -42,11 +42,33 @@ from tests.tiny import tiny_prompt, toy_dictionary
 from tests.tolerances import EXACT
 
 LAYERS, HEADS = 3, 4
+EVERY = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
 
 
 @cache
 def with_heads(subject: Subject, kind: str, *, scores: bool = False) -> AttributionGraph:
     return with_head_nodes(whole_experiment(subject, kind), scores=scores, n_looks=0)
+
+
+class Swept:
+    """A graph with head nodes, beside plain sweeps of its rows without some heads.
+
+    Biases are left out, which attention adds to as well.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        experiment = whole_experiment(subject, "per layer")
+        old, self.local = experiment.graph, experiment.local
+        self.graph = with_heads(subject, "per layer")
+        nodes, column = np.flatnonzero(old.expanded), experiment.sources.columns(old.nodes)
+        self.covectors, _ = covectors_of(experiment, nodes)
+        own = (column >= 0) & ~old.nodes.is_kind(NodeKind.BIAS)
+        place = np.array([self.graph.find(node) for node in old.nodes])
+        self.rows, self.sources, self.column = place[nodes], place[own], column[own]
+
+    def without(self, removed: list[tuple[int, int]]) -> np.ndarray:
+        """The weights of the sources in the rows, with these heads attending to nothing."""
+        return plain_rows(without(self.local, removed), self.covectors).numpy()[:, self.column]
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -81,47 +103,29 @@ def test_what_a_node_takes_from_a_head_is_what_the_head_writes_into_it(subject: 
 @pytest.mark.parametrize("name", ["gemma-3", "gpt-2", "llama", "stablelm-parallel", "gpt-oss"])
 def test_other_weights_are_what_stays_without_attention(name: str):
     """Biases apart, which attention adds to as well."""
-    subject = cached_subject(name)
-    experiment = whole_experiment(subject, "per layer")
-    graph, old = with_heads(subject, "per layer"), experiment.graph
-    nodes = np.flatnonzero(old.expanded)
-    covectors, _ = covectors_of(experiment, nodes)
-    every = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
-    rows = plain_rows(without(experiment.local, every), covectors).numpy()
-    column = experiment.sources.columns(old.nodes)
-    own = (column >= 0) & ~old.nodes.is_kind(NodeKind.BIAS)
-    place = np.array([graph.find(node) for node in old.nodes])
-    found = graph.weights.toarray()[np.ix_(place[nodes], place[own])]
-    np.testing.assert_allclose(found, rows[:, column[own]], **EXACT)
+    both = Swept(cached_subject(name))
+    found = both.graph.weights.toarray()[np.ix_(both.rows, both.sources)]
+    np.testing.assert_allclose(found, both.without(EVERY), **EXACT)
 
 
 @pytest.mark.parametrize("name", ["gemma-3", "gpt-2", "llama", "gpt-oss"])
 def test_a_head_takes_what_its_readers_lose_without_it(name: str):
     """In the last layer only nodes read heads, each with the sign of its part."""
-    subject = cached_subject(name)
-    experiment = whole_experiment(subject, "per layer")
-    graph, old, last = with_heads(subject, "per layer"), experiment.graph, LAYERS - 1
-    nodes = np.flatnonzero(old.expanded)
-    covectors, _ = covectors_of(experiment, nodes)
-    every = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
-    nothing = plain_rows(without(experiment.local, every), covectors).numpy()
-    column = experiment.sources.columns(old.nodes)
-    own = (column >= 0) & ~old.nodes.is_kind(NodeKind.BIAS)
-    place = np.array([graph.find(node) for node in old.nodes])
-    arrived = (influence(graph) + graph.seed)[place[nodes]] / graph.seed.sum()
-    shares = arrived / graph.row_totals()[place[nodes]]
+    both, last = Swept(cached_subject(name)), LAYERS - 1
+    graph, nothing = both.graph, both.without(EVERY)
+    arrived = (influence(graph) + graph.seed)[both.rows] / graph.seed.sum()
+    shares = arrived / graph.row_totals()[both.rows]
     seen = 0
     for head in range(HEADS):
-        others = [one for one in every if one != (last, head)]
-        through = plain_rows(without(experiment.local, others), covectors).numpy() - nothing
-        for pos in np.unique(old.nodes.pos[nodes]).tolist():
+        through = both.without([one for one in EVERY if one != (last, head)]) - nothing
+        for pos in np.unique(graph.nodes.pos[both.rows]).tolist():
             node = NodeId(NodeKind.HEAD, last, pos, head)
             if node not in graph:
                 continue
             row = graph.find(node)
-            parts = graph.weights[:, [row]].toarray()[place[nodes], 0]
-            expected = (shares * np.sign(parts)) @ through[:, column[own]]
-            found = graph.weights[[row]].toarray()[0][place[own]]
+            parts = graph.weights[:, [row]].toarray()[both.rows, 0]
+            expected = (shares * np.sign(parts)) @ through
+            found = graph.weights[[row]].toarray()[0][both.sources]
             np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(graph.nodes.value[row], shares @ np.abs(parts), rtol=1e-9)
             seen += 1

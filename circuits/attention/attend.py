@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
@@ -34,8 +32,7 @@ def attend(
         part = heads(experiment, some) if known is None else known.take(some)
         found.append(part.kept())
         misses.append(part.miss)
-    checks = graph.provenance.checks.model_copy(update={"edge_heads_max": max(misses)})
-    checked = replace(graph, provenance=graph.provenance.model_copy(update={"checks": checks}))
+    checked = graph.with_checks(edge_heads_max=max(misses))
     return with_looks(checked, looks(experiment, count), EdgeParts.joined(found))
 
 

@@ -59,13 +59,8 @@ def with_looks(
     graph: AttributionGraph, looked: Looked, edges: EdgeParts | None = None
 ) -> AttributionGraph:
     """The graph with looks, their check, and with heads of edges if there are any."""
-    header = graph.provenance
-    checks = header.checks.model_copy(update={"scores_max": looked.miss})
-    return replace(
-        graph,
-        attended=Attended(edges, looked.looks),
-        provenance=header.model_copy(update={"checks": checks}),
-    )
+    checked = graph.with_checks(scores_max=looked.miss)
+    return replace(checked, attended=Attended(edges, looked.looks))
 
 
 def read_by_nodes(experiment: Experiment, sources: HeadSources) -> ReadHeads:

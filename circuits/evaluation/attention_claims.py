@@ -66,9 +66,7 @@ def attention_report(experiment: Experiment, seed: int) -> AttentionReport | Non
 def _places(experiment: Experiment) -> list[tuple[int, int, int, int]]:
     """Layer, head, query and key of the entries that are tested."""
     graph = experiment.graph
-    targets = graph.target_rows()
-    target = int(targets[graph.seed[targets].argmax()])
-    entries = attention_entries(experiment, target, SEARCHED)
+    entries = attention_entries(experiment, graph.heaviest_target(), SEARCHED)
     columns = entries.layer, entries.head, entries.query, entries.key
     places = zip(*(column.tolist() for column in columns), strict=True)
     prefix = graph.provenance.n_prefix

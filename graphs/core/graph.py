@@ -233,6 +233,11 @@ class AttributionGraph:
         """Rows of the logit and target nodes, in the order of `provenance.targets`."""
         return np.flatnonzero(self.nodes.is_kind(*TARGET_KINDS))
 
+    def heaviest_target(self) -> int:
+        """Row of the most heavily weighted target, the first of several.  There must be one."""
+        rows = self.target_rows()
+        return int(rows[np.argmax(self.seed[rows])])
+
     def with_weights(self, weights: csr_array) -> AttributionGraph:
         """The same nodes with fewer edges; weights that a row loses are added to `dropped`."""
         lost = row_sums(self.weights) - row_sums(weights)
@@ -258,6 +263,11 @@ class AttributionGraph:
     def with_report(self, report: Report) -> AttributionGraph:
         """A copy with a report of tests in the model."""
         return replace(self, provenance=self.provenance.model_copy(update={"report": report}))
+
+    def with_checks(self, **measured: float) -> AttributionGraph:
+        """A copy with these numerical checks."""
+        checks = self.provenance.checks.model_copy(update=measured)
+        return replace(self, provenance=self.provenance.model_copy(update={"checks": checks}))
 
     def with_stability(self, found: Stability) -> AttributionGraph:
         """A copy that knows which of its nodes and edges stay (`graphs.stability`)."""

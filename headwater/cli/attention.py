@@ -8,7 +8,6 @@ import numpy as np
 import typer
 
 import circuits
-import viz
 from circuits.progress import progress_bar
 from graphs.attention.places import edges_named
 from graphs.attention.scores import AttentionScore
@@ -38,7 +37,7 @@ from headwater.attended import (
 from headwater.cli.app import app
 from headwater.graph import Graph
 from headwater.opened import open_graph
-from headwater.outputs.formats import graph_output, write_as
+from headwater.outputs.formats import graph_output, write_both
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
 from headwater.terminal.printing import errors, output, print_json, print_line
 from viz.text.attended import NAMED, strongest_components
@@ -83,11 +82,7 @@ def heads_command(
     edges = edges_asked(taken, edge)
     experiment = _loaded(taken, model, transcoders, device)
     found = heads_in(experiment, taken, edges, looks if outputs else 0)
-    if out is not None:
-        write_as(found.graph, out, annotations)
-    if html is not None:
-        viz.write_page(found.graph, html, annotations)
-    written = {name: str(path) for name, path in (("graph", out), ("page", html)) if path}
+    written = write_both(found.graph, out, html, annotations)
     if as_json:
         print_json({**_heads_json(found, top), "files": written})
     else:

@@ -22,7 +22,7 @@ from headwater.arguments.options import (
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
 from headwater.opened import open_graph
-from headwater.outputs.formats import graph_output, write_as
+from headwater.outputs.formats import graph_output, write_both
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
 from headwater.terminal.printing import output, print_json, remark
 from headwater.terminal.summary import scores_of_part, show_summary
@@ -125,11 +125,7 @@ def prune_command(
     )
     whole, annotations, _ = open_graph(graph)
     pruned = graphs.prune(whole, settings)
-    if out is not None:
-        write_as(pruned, out, annotations)
-    if html is not None:
-        viz.write_page(pruned, html, annotations)
+    written = write_both(pruned, out, html, annotations)
     parts = scores_of_part(whole, pruned)
-    written = {"graph": out, "page": html}
     show_summary(pruned, as_json, written, scores=parts, annotations=annotations)
     raise typer.Exit(1 if pruned.provenance.checks.failures else 0)

@@ -30,7 +30,7 @@ from headwater.arguments.variants import GRAPH_SUFFIXES, Graphs, paraphrased, re
 from headwater.cli.app import app
 from headwater.graph import Graph
 from headwater.opened import open_graph
-from headwater.outputs.formats import graph_output, write_as
+from headwater.outputs.formats import graph_output, write_both
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
 from headwater.terminal.printing import errors, output, print_json, print_line, remark
 
@@ -108,11 +108,7 @@ def stability_command(
         traced = paraphrased(texts, trace)
         found = graphs.stability(reference, traced, others, settings)
     stable = reference.with_stability(found)
-    if out is not None:
-        write_as(stable, out, opened.annotations)
-    if html is not None:
-        viz.write_page(stable, html, opened.annotations)
-    written = {name: str(path) for name, path in (("graph", out), ("page", html)) if path}
+    written = write_both(stable, out, html, opened.annotations)
     if as_json:
         print_json({**_numbers(found), "files": written})
         return

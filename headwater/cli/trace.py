@@ -9,7 +9,6 @@ from shlex import quote
 import typer
 
 import circuits
-import viz
 from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
 from circuits.model.data_type import DType
@@ -59,7 +58,7 @@ from headwater.attended import with_attention
 from headwater.choosing import AttentionKept, in_bytes
 from headwater.cli.app import app
 from headwater.explaining import Input, directions, explained
-from headwater.outputs.formats import graph_output, is_named_as_ours, write_as
+from headwater.outputs.formats import graph_output, is_named_as_ours, write_both
 from headwater.outputs.places import Kind, output_to, require_outputs
 from headwater.terminal.opening_remarks import remark_mismatches, remark_once
 from headwater.terminal.printing import errors, output, print_json, print_line
@@ -109,8 +108,8 @@ def trace_command(
     as_json: AsJson = False,
 ) -> None:
     """Trace a prompt: which features, at which layers and tokens, led to the prediction."""
-    written = (*graph_output(out), *output_to(html, Kind.PAGE, "--html"))
-    require_outputs(written, model, transcoders, prompt_file)
+    outputs = (*graph_output(out), *output_to(html, Kind.PAGE, "--html"))
+    require_outputs(outputs, model, transcoders, prompt_file)
     given = given_prompt(prompt, prompt_file)
     if no_attention:
         if attention not in (AttentionKept.TOTALS, AttentionKept.NONE):
@@ -148,11 +147,8 @@ def trace_command(
         graph = with_attention(graph, subject, source, attention, progress)
         remark_once(circuits.misfits(graph, subject, source))
         progress("write", 0, 1)
-        if out is not None:
-            write_as(graph, out)
-        if html is not None:
-            viz.write_page(graph, html)
-    show_summary(graph, as_json, {"graph": out, "page": html})
+        written = write_both(graph, out, html)
+    show_summary(graph, as_json, written)
     if output.is_terminal and not as_json:
         print_line(next_steps(out), "dim")
     raise typer.Exit(1 if graph.provenance.checks.failures else 0)

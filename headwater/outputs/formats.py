@@ -98,6 +98,23 @@ def write_as(
             _write_ours(graph, path, annotations)
 
 
+def write_both(
+    graph: graphs.AttributionGraph,
+    out: Path | None,
+    page: Path | None,
+    annotations: graphs.Annotations = graphs.NO_ANNOTATIONS,
+) -> dict[str, str]:
+    """Write a graph and a page of it, where they are asked for; the files by what they are.
+
+    Raises as `write_as`.
+    """
+    if out is not None:
+        write_as(graph, out, annotations)
+    if page is not None:
+        viz.write_page(graph, page, annotations)
+    return {name: str(path) for name, path in (("graph", out), ("page", page)) if path}
+
+
 def _write_ours(
     graph: graphs.AttributionGraph, path: Path, annotations: graphs.Annotations
 ) -> None:

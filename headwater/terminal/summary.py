@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 
@@ -15,14 +14,13 @@ from headwater.terminal.printing import output, print_json, print_line
 def show_summary(
     graph: graphs.AttributionGraph,
     as_json: bool,
-    written: dict[str, Path | None],
+    files: dict[str, str],
     per_layer: int = 3,
     scores: dict[str, graphs.Scores] | None = None,
     annotations: graphs.Annotations = graphs.NO_ANNOTATIONS,
 ) -> None:
     """Print a graph's summary, scores of its parts and the files that were written."""
     summary = graphs.summarise(graph, per_layer, annotations)
-    files = {name: str(path) for name, path in written.items() if path is not None}
     if as_json:
         parts = {name: asdict(found) for name, found in (scores or {}).items()}
         print_json({**summary.as_json(), "files": files, "scores_by_convention": parts})

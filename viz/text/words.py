@@ -204,11 +204,10 @@ def heading(graph: AttributionGraph) -> str:
     prompt = visible(header.prompt.removeprefix(opening)).lstrip()
     if letters(prompt) > _LONGEST_PROMPT:  # its end is what the prediction follows
         prompt = _ending(prompt, _LONGEST_PROMPT)
-    targets = graph.target_rows()
-    if not len(targets):
+    if not len(graph.target_rows()):
         return f"“{isolated(prompt)}”"
-    top = int(targets[graph.seed[targets].argmax()])
-    return f"“{isolated(prompt)}” → {mark(graph, top, _LONGEST_PREDICTION)}"
+    answer = mark(graph, graph.heaviest_target(), _LONGEST_PREDICTION)
+    return f"“{isolated(prompt)}” → {answer}"
 
 
 def origin(graph: AttributionGraph) -> str:
