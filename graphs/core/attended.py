@@ -152,11 +152,6 @@ class Attended(Brief):
         if outside:
             raise ValueError(f"{outside[0]} is at a position outside the prompt.")
 
-    def look(self, layer: int, head: int, query: int) -> Look | None:
-        """The look of a head at a query; None: it is not among those that are kept."""
-        place = layer, head, query
-        return next((one for one in self.looks if (one.layer, one.head, one.query) == place), None)
-
     def take(self, nodes: Int[ndarray, " kept"]) -> Attended:
         """Of these nodes, which ascend, by their new rows."""
         return Attended(self.edges and self.edges.take(nodes), self.looks)
