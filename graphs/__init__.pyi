@@ -2,12 +2,10 @@
 
 from .analysis.flow import Ends, flow, necessity
 from .analysis.influence import influence
-from .analysis.opposing import Opposing, opposing, total_effects
 from .analysis.paths import strongest_paths
 from .analysis.prune import PruneSettings, prune
 from .analysis.scores import Scores, scores
 from .analysis.select import SelectionError, select
-from .analysis.summary import Summary, summarise
 from .comparison.compare import Comparison, ComparisonError, Score, compare
 from .comparison.concepts import Concept, concepts
 from .comparison.consensus import Consensus, consensus
@@ -53,6 +51,8 @@ from .interventions.mediation import Mediation
 from .interventions.mediators import Audited, Mediator
 from .interventions.pairs import PromptPair, pairs_in, read_pairs
 from .interventions.predict import predict
+from .reports.opposing import Opposing, opposing, total_effects
+from .reports.summary import Summary, summarise
 
 __all__ = [
     "NO_ANNOTATIONS",

@@ -20,11 +20,12 @@ from graphs.attention.entries import AttentionEntries
 from graphs.attention.head_paths import HeadPaths
 from graphs.attention.places import edges_named, head_named, position_named
 from graphs.attention.scores import AttentionScore, ScorePairs
+from graphs.naming.names import description_label
 from headwater.choosing import AttentionKept
 from headwater.graph import Graph
 from headwater.printed import Printed, printed
 from viz.text.attended import NAMED, strongest_components
-from viz.text.words import feature_label
+from viz.text.words import visible
 
 EDGES, ENTRIES, PATHS, COMPONENTS, PAIRS = 20, 10, 10, 8, 10  # that are shown
 MOST_LABELLED = 50  # components of each side
@@ -247,4 +248,4 @@ def _strongest(score: AttentionScore, count: int) -> set[int]:
 def _labels(experiment: circuits.Experiment, rows: set[int]) -> dict[int, str]:
     """Labels of the features among these components."""
     found = circuits.component_descriptions(experiment, sorted(rows))
-    return {at: feature_label(one.label, one.promoted_at_own_layer) for at, one in found.items()}
+    return {at: visible(description_label(one)) for at, one in found.items()}

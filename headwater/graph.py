@@ -22,6 +22,7 @@ from graphs.analysis.paths import Paths as FoundPaths
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS
 from graphs.formats.neuronpedia.names import own_spelling
+from graphs.naming.names import Names
 from headwater.errors import ArgumentError
 from headwater.opened import graph_in
 from headwater.outputs.formats import write_as
@@ -265,13 +266,22 @@ class Graph(AttributionGraph):
         targets = zip(self.target_rows().tolist(), self.provenance.targets, strict=True)
         return next((f"{target.text!r}" for place, target in targets if place == row), "")
 
+    def _label(self, row: int) -> str:
+        if self.nodes.kind[row] == graphs.NodeKind.FEATURE or self.annotations.label(self, row):
+            return self._names.label(row)
+        return self._target_text(row)
+
+    @cached_property
+    def _names(self) -> Names:
+        return Names(self, self.annotations)
+
     def _node(self, row: int, n_sources: int = 3) -> Node:
         pos = int(self.nodes.pos[row])
         start, end = self.weights.indptr[row : row + 2]
         edges = np.argsort(-np.abs(self.weights.data[start:end]), kind="stable")[:n_sources]
         return Node(
             name=str(self.nodes[row]),
-            label=self.annotations.label(self, row) or self.label(row) or self._target_text(row),
+            label=self._label(row),
             token=self.token_text(pos) if pos >= 0 else "",
             activation=_known(self.nodes.activation[row]),
             value=_known(self.nodes.value[row]),

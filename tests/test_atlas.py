@@ -24,6 +24,7 @@ from circuits.model.subject import Subject, read_subject
 from circuits.pipe import trace
 from circuits.training.activations import padded
 from graphs import Description
+from graphs.groups.overview import BoxKind, graph_overview
 from tests.graph_oracles import make_graph
 from tests.test_cli import run
 
@@ -183,17 +184,60 @@ def test_known_circuits_are_questions_of_this_world():
         assert circuit.middle not in circuit.prompt
 
 
+@pytest.fixture(scope="module")
+def known_graphs(
+    atlas: tuple[Subject, TranscoderSet],
+) -> list[tuple[KnownCircuit, graphs.AttributionGraph]]:
+    """Every known circuit with its graph."""
+    return [(circuit, traced(atlas, circuit.prompt)) for circuit in known_circuits()]
+
+
+def traced(atlas: tuple[Subject, TranscoderSet], prompt: str) -> graphs.AttributionGraph:
+    subject, transcoders = atlas
+    return trace(read_prompt(prompt, subject.tokenizer), subject, transcoders)
+
+
 def test_the_graphs_of_known_circuits_hold_the_middle_concept(
+    known_graphs: list[tuple[KnownCircuit, graphs.AttributionGraph]],
+):
+    held = [c for c, graph in known_graphs if middle_features(graphs.prune(graph), c)]
+    assert len(held) >= 40
+
+
+def test_summaries_of_known_circuits_name_the_middle_concept(
+    known_graphs: list[tuple[KnownCircuit, graphs.AttributionGraph]],
+):
+    told = [circuit for circuit, graph in known_graphs if circuit.middle in boxes(graph)]
+    assert len(told) >= 45
+
+
+def test_summaries_of_prompts_in_no_list_name_the_state_or_country(
     atlas: tuple[Subject, TranscoderSet],
 ):
-    subject, transcoders = atlas
-    shown = [circuit for circuit in known_circuits() if shows(subject, transcoders, circuit)]
-    assert len(shown) >= 40
+    places = ("state", "named", "country")
+    asked = [q for q in questions() if q.held_out and len(q.relations) == 2]
+    asked = random.Random(8).sample([q for q in asked if q.relations[0] in places], 20)
+    assert not {q.prompt for q in asked} & {circuit.prompt for circuit in known_circuits()}
+    told = [q for q in asked if q.chain[1] in boxes(traced(atlas, q.prompt))]
+    assert len(told) >= 17
 
 
-def shows(subject: Subject, transcoders: TranscoderSet, circuit: KnownCircuit) -> bool:
-    graph = trace(read_prompt(circuit.prompt, subject.tokenizer), subject, transcoders)
-    return bool(middle_features(graphs.prune(graph), circuit))
+def boxes(graph: graphs.AttributionGraph) -> str:
+    """The names of the groups of a summary."""
+    told = graph_overview(graph)
+    assert len(told.of_kind(BoxKind.GROUP)) <= 8
+    return "; ".join(told.boxes[at].name for at in told.of_kind(BoxKind.GROUP))
+
+
+def test_the_summary_of_dallas(atlas: tuple[Subject, TranscoderSet]):
+    """The boxes that the circuit is known by, with nothing asked for."""
+    told = graph_overview(traced(atlas, DALLAS))
+    names = {box.name.strip(): box.kind for box in told.boxes}
+    assert names["Dallas"] == names["capital"] == BoxKind.TOKEN
+    assert names["Texas"] == names["say a capital"] == BoxKind.GROUP
+    assert names["Austin"] == BoxKind.TARGET
+    first = [told.boxes[at].name.strip() for at in told.chains[0]]
+    assert first == ["Dallas", "Texas", "Austin"]
 
 
 def test_a_middle_feature_lies_between_start_and_answer():

@@ -10,8 +10,8 @@ from rich.console import Console
 
 import graphs
 import viz
-from graphs.analysis.attended_summary import carried_by_heads
 from graphs.core.provenance import Checks
+from graphs.reports.attended_summary import carried_by_heads
 from tests.attended_graphs import look, with_heads
 from tests.test_viewer_numbers import layered
 from viz.text.checked import check_lines

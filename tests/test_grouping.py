@@ -15,6 +15,7 @@ from graphs.analysis.influence import influence
 from graphs.comparison.profiles import Profile
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
+from graphs.groups.clustering import Merger
 from graphs.groups.collapse import collapse
 from graphs.groups.grouping import GroupSettings, TooManyFeatures, find_groups, similarity
 from tests.graph_oracles import make_graph, random_graphs
@@ -153,3 +154,25 @@ def test_too_many_features_are_refused(monkeypatch: pytest.MonkeyPatch):
 def test_settings_out_of_range_are_refused(wrong: dict, said: str):
     with pytest.raises(ValueError, match=said):
         GroupSettings(**wrong)
+
+
+@pytest.mark.parametrize(("gain", "left"), [(-0.05, [[0, 1, 2]]), (-0.5, [[0, 1]])])
+def test_with_a_budget_goes_what_costs_least(gain: float, left: list[list[int]]):
+    """0 and 1 gain together; 2 costs what its union loses, or if given up its own worth of .1."""
+    gains = np.array([[0.0, 1.0, gain / 2], [1.0, 0.0, gain / 2], [gain / 2, gain / 2, 0.0]])
+    merger = Merger(gains, np.zeros((3, 3), dtype=bool), np.array([0.4, 0.3, 0.1]))
+    assert [sorted(group) for group in merger.run(1)] == left
+
+
+def test_groups_that_may_not_be_merged_are_given_up():
+    apart = np.full((3, 3), -np.inf)
+    merger = Merger(apart, np.zeros((3, 3), dtype=bool), np.array([0.2, 0.3, 0.1]))
+    assert merger.run(1) == [[1]]
+    with pytest.raises(ValueError, match="at_most must be 0 or more, got -1"):
+        find_groups(twins(), at_most=-1)
+
+
+def test_a_budget_is_kept_and_singles_count():
+    found = find_groups(twins(), GroupSettings(tightness=0.8), at_most=2)
+    assert len(found) == 2
+    assert min(map(len, found)) == 1

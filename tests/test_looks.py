@@ -18,11 +18,11 @@ from circuits.attention.looks import looks, read_by_nodes
 from circuits.machine import exactly
 from circuits.model.subject import Subject
 from graphs import AttributionGraph, prune, read_graph, write_graph
-from graphs.analysis.attended_summary import carried_by_heads
 from graphs.analysis.head_shares import head_shares
 from graphs.analysis.influence import influence_shares
 from graphs.core.attended import KEPT_HEADS
 from graphs.disk.files import GraphFileError
+from graphs.reports.attended_summary import carried_by_heads
 from tests.test_heads import SOURCES, whole_experiment
 from viz.text.terminal import attended_lines
 

@@ -14,7 +14,7 @@ from circuits.attribution.trace_settings import TargetSettings, TraceSettings
 from circuits.model.subject import Subject
 from circuits.pipe import trace
 from graphs import NodeKind, SelectionError
-from graphs.analysis.opposing import named_targets, opposing, total_effects
+from graphs.reports.opposing import named_targets, opposing, total_effects
 from tests.test_cli import assert_refused, run
 from tests.test_intervene import SETTINGS, experiment_on, source_of
 from tests.tiny import tiny_prompt, toy_dictionary

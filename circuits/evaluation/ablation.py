@@ -16,11 +16,11 @@ from circuits.interventions.experiment import Experiment
 from circuits.interventions.intervene import Outcomes, intervene
 from circuits.progress import Progress, ignore_progress
 from graphs.analysis.influence import influence
-from graphs.analysis.opposing import total_effects
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeId, NodeKind
 from graphs.core.regime import Regime
 from graphs.interventions.changes import Change, Intervention
+from graphs.reports.opposing import total_effects
 
 
 class Ablation:

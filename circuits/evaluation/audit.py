@@ -35,6 +35,7 @@ from graphs.core.report import SetReport
 from graphs.interventions.mediators import LEAST_DIFFERENCE, Answer, Audited, Mediator
 from graphs.interventions.pairs import PromptPair
 from graphs.interventions.reporting import set_report
+from graphs.naming.names import Names
 
 Both = tuple[Experiment, Experiment]
 
@@ -169,7 +170,7 @@ def _label(both: Both, place: AlignedFeature) -> str:
     for side, experiment in enumerate(both):
         node, graph = place.node(side), experiment.graph
         if not label and node is not None and node in graph:
-            label = graph.label(graph.find(node))
+            label = Names(graph).label(graph.find(node))
     return label
 
 

@@ -17,13 +17,14 @@ from graphs.interventions.changes import Change
 from graphs.interventions.effects import SHOWN, EditedNode, Effects, NodeEffect, TokenEffect
 from graphs.interventions.heads import HeadChange, HeadPatch
 from graphs.interventions.reporting import running_report
+from graphs.naming.names import Names
 
 ROUNDING = 1e-5  # relative change of a value in float32 that is no change
 
 
 def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SHOWN) -> Effects:
     """The effects of intervention `row`, with at most `most` tokens and features."""
-    graph = experiment.graph
+    graph, names = experiment.graph, Names(experiment.graph)
     measured, predicted = outcomes.measured[row], outcomes.predicted[row]
     texts = dict(
         zip(graph.target_rows().tolist(), (t.text for t in graph.provenance.targets), strict=True)
@@ -36,7 +37,7 @@ def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SH
     def effect(node: int) -> NodeEffect:
         return NodeEffect(
             node=str(graph.nodes[node]),
-            text=texts.get(node) or graph.label(node),
+            text=texts.get(node) or names.label(node),
             value=_number(graph.nodes.value[node]),
             measured=_number(measured[node]),
             predicted=_number(predicted[node]),
@@ -51,7 +52,7 @@ def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SH
         tokens=_tokens(experiment, outcomes, row, most),
         features=tuple(map(effect, _most_changed(graph, measured, most))),
         edited=(
-            *(_edited(graph, change) for change in intervention.changes),
+            *(_edited(names, change) for change in intervention.changes),
             *(_edited_head(graph, change) for change in intervention.heads),
         ),
         steered=len(intervention.steering),
@@ -66,7 +67,8 @@ def _predicted_with(regime: Regime, graph: AttributionGraph) -> str:
     return "" if running is None else running.sentence
 
 
-def _edited(graph: AttributionGraph, change: Change) -> EditedNode:
+def _edited(names: Names, change: Change) -> EditedNode:
+    graph = names.graph
     row = graph.find(change.node) if change.node in graph else None
     if change.node.kind == NodeKind.ERROR:
         before = 1.0
@@ -74,7 +76,7 @@ def _edited(graph: AttributionGraph, change: Change) -> EditedNode:
         before = 0.0 if row is None else float(graph.nodes.activation[row])
     return EditedNode(
         node=str(change.node),
-        text="" if row is None else graph.label(row),
+        text="" if row is None else names.label(row),
         before=before,
         after=change.factor * before + change.offset,
     )

@@ -73,14 +73,17 @@ class Annotations(Record):
         return self
 
     def with_automatic(self, groups: tuple[Group, ...]) -> Annotations:
-        """A copy with these automatic groups, without members of the user's own groups."""
+        """A copy with these automatic groups, without members of the user's own groups.
+
+        A group of which one member is left is none, unless it never had more.
+        """
         own = tuple(group for group in self.groups if not group.automatic)
         taken = {member for group in own for member in group.members}
         names = FreeNames(group.name for group in own)
         left: list[Group] = []
         for group in groups:
             members = tuple(member for member in group.members if member not in taken)
-            if len(members) > 1:
+            if len(members) > 1 or members == group.members:
                 name = names.take(group.name)
                 left.append(Group(name=name, members=members, automatic=True))
         return self.model_copy(update={"groups": (*own, *left)})

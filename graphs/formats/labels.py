@@ -5,23 +5,15 @@ from __future__ import annotations
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
+from graphs.naming.names import Names
+
+_NAMED_AS_THEY_ARE = (NodeKind.POSITION, NodeKind.BIAS, NodeKind.ERROR)
 
 
 def node_labels(graph: AttributionGraph, annotations: Annotations = NO_ANNOTATIONS) -> list[str]:
-    """Label of each node: a person's, else its token, target text, description or output tokens."""
-    targets = dict(zip(graph.target_rows().tolist(), graph.provenance.targets, strict=True))
-    labels: list[str] = []
-    for row, node in enumerate(graph.nodes):
-        own = annotations.label(graph, row)
-        if own:
-            labels.append(own)
-        elif row in targets:
-            labels.append(targets[row].text)
-        elif node.kind == NodeKind.TOKEN:
-            assert node.pos is not None
-            labels.append(graph.token_text(node.pos))
-        elif node.kind == NodeKind.HEAD:
-            labels.append(f"head {node.layer}.{node.index}")
-        else:
-            labels.append(graph.label(row) or str(node))
-    return labels
+    """Label of each node: a person's, its token or target text, what its feature stands for."""
+    names = Names(graph, annotations)
+    return [
+        str(node) if node.kind in _NAMED_AS_THEY_ARE else names.label(row) or str(node)
+        for row, node in enumerate(graph.nodes)
+    ]

@@ -63,7 +63,7 @@ def collapse(graph: AttributionGraph, groups: Mapping[str, Int[ndarray, " _membe
         part[rows] = number
     reached = influence_shares(graph)
     flow, net = _flows(graph, part, len(members), reached)
-    order: list[int] = _topological(flow, names).tolist()
+    order: list[int] = topological_order(flow, names).tolist()
     place = np.argsort(order)
     flow, net = (_reordered(matrix, place) for matrix in (flow, net))
     seeds = np.bincount(place[part], weights=graph.seed, minlength=len(members)) / total
@@ -111,7 +111,7 @@ def _flows(
     return flow, net
 
 
-def _topological(flow: csr_array, names: list[str]) -> Int[ndarray, " group"]:
+def topological_order(flow: csr_array, names: list[str]) -> Int[ndarray, " group"]:
     """Sources before targets, otherwise in the given order.  Raises CyclicGroups."""
     sources = flow.indices.tolist()
     ends = pairwise(flow.indptr.tolist())

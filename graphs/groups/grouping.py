@@ -8,6 +8,9 @@ where size is influence: pairs more similar than `tightness` belong together, an
 features matter more.  The search is greedy: starting from single features, the two groups whose
 union gains most are merged, until no union gains without making a cycle in the collapsed graph.
 
+With a budget of groups, merging goes on where it costs least: two groups whose union loses least of
+the sum above, or one that is given up, which loses what it adds to the sum itself.
+
 similarity is a mean, weighted by `GroupSettings`, of the evidence that is known of both features:
 
     profile   cosine of all edges in and out, as shares of influence
@@ -37,6 +40,9 @@ from graphs.core.annotations import Group
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.errors import HeadwaterError
+from graphs.groups.clustering import Merger
+from graphs.naming.group_names import group_names
+from graphs.naming.names import Names
 
 
 class TooManyFeatures(HeadwaterError):
@@ -73,13 +79,17 @@ def find_groups(
     settings: GroupSettings = DEFAULTS,
     own: Sequence[Int[ndarray, " _member"]] = (),
     profile: Profile | None = None,
+    at_most: int | None = None,
 ) -> list[Int[ndarray, " _member"]]:
     """Rows of groups of two or more features, the group with most influence first.
 
     The user's `own` groups stay as they are, and no group makes a cycle with them.  `profile` is of
-    the graph's dictionary and gives its decoder rows.
-    Raises TooManyFeatures for a graph of more than MOST_FEATURES.
+    the graph's dictionary and gives its decoder rows.  With `at_most` there are no more groups
+    than that beside the user's own, and a feature may be a group alone.
+    Raises TooManyFeatures for a graph of more than MOST_FEATURES, ValueError for a budget below 0.
     """
+    if at_most is not None and at_most < 0:
+        raise ValueError(f"at_most must be 0 or more, got {at_most}.")
     rows = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE))
     if len(rows) > MOST_FEATURES:
         raise TooManyFeatures(
@@ -90,25 +100,26 @@ def find_groups(
     gain = similarity(graph, rows, settings, profile) - settings.tightness
     gain *= size[rows, None] * size[rows]
     gain[graph.nodes.pos[rows, None] != graph.nodes.pos[rows]] = -np.inf
-    merger = _Merger(gain, _feeds(graph, rows))
+    merger = Merger(gain, _feeds(graph, rows), (1 - settings.tightness) * size[rows] ** 2 / 2)
     for group in own:
         merger.fix(np.flatnonzero(np.isin(rows, group)))
-    groups = [rows[members] for members in merger.run() if len(members) > 1]
+    least = 2 if at_most is None else 1
+    groups = [rows[members] for members in merger.run(at_most) if len(members) >= least]
     return sorted(groups, key=lambda group: (-float(size[group].sum()), int(group[0])))
 
 
 def named_groups(
     graph: AttributionGraph, groups: Sequence[Int[ndarray, " _member"]]
 ) -> tuple[Group, ...]:
-    """Groups of rows as annotations, named after their most influential member."""
-    size = influence(graph)
+    """Groups of rows as annotations, named by what their members have in common."""
+    names = group_names(Names(graph), groups)
     return tuple(
         Group(
-            name=_name(graph, int(rows[size[rows].argmax()])),
+            name=name,
             members=tuple(str(graph.nodes[int(row)]) for row in rows),
             automatic=True,
         )
-        for rows in groups
+        for name, rows in zip(names, groups, strict=True)
     )
 
 
@@ -132,13 +143,6 @@ def similarity(
         total += settings.decoders * cosine * known
         weight += settings.decoders * known
     return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
-
-
-def _name(graph: AttributionGraph, row: int) -> str:
-    description, tokens = graph.description(row), graph.output_tokens.get(row, ())
-    if description is not None and description.label:
-        return description.label
-    return f"say {tokens[0].strip() or tokens[0]!r}" if tokens else str(graph.nodes[row])
 
 
 def _decoders(
@@ -168,86 +172,3 @@ def _feeds(graph: AttributionGraph, rows: Int[ndarray, " feat"]) -> Bool[ndarray
     """Whether a feature has an edge to another."""
     inner = csr_array(graph.weights[rows][:, rows])
     return inner.toarray().T != 0
-
-
-class _Merger:
-    """Greedy merging of groups while it gains and makes no cycle."""
-
-    def __init__(
-        self, gain: Float[ndarray, "group group"], feeds: Bool[ndarray, "source target"]
-    ) -> None:
-        self.members = [[number] for number in range(len(gain))]
-        self.fixed: list[int] = []
-        self.gain, self.feeds = gain, feeds
-        np.fill_diagonal(self.gain, -np.inf)
-        self.open = self.gain.copy()  # without pairs that would make a cycle
-        self.near = [np.flatnonzero(np.isfinite(row)) for row in gain]  # candidates for merging
-        self.before = _ancestors(feeds)  # before[group, other]: a path leads from other to group
-
-    def fix(self, group: Int[ndarray, " _member"]) -> None:
-        """Merge these into a group that is not changed any more."""
-        for other in group[1:].tolist():
-            self._merge(int(group[0]), other)
-        for gains in (self.gain, self.open):
-            gains[group] = gains[:, group] = -np.inf
-        self.fixed += group[:1].tolist()
-
-    def run(self) -> list[list[int]]:
-        """Merge, and return the members of all groups that were not fixed."""
-        best = self.open.argmax(1) if len(self.open) else np.zeros(0, dtype=np.int64)
-        value = self.open[np.arange(len(best)), best]
-        while len(value) and value.max() > 0:
-            one = int(value.argmax())
-            other = int(best[one])
-            if self._would_cycle(one, other):
-                self.open[one, other] = self.open[other, one] = -np.inf
-                changed = np.array([one, other])
-            else:
-                self._merge(one, other)
-                changed = np.flatnonzero((best == one) | (best == other))
-                changed = np.union1d(changed, [one, other])
-                # For the others only the gain with the merged group changed.
-                better = self.open[:, one] > value
-                best[better], value[better] = one, self.open[better, one]
-            best[changed] = self.open[changed].argmax(1)
-            value[changed] = self.open[changed, best[changed]]
-        for group in self.fixed:
-            self.members[group] = []
-        return [members for members in self.members if members]
-
-    def _would_cycle(self, one: int, other: int) -> bool:
-        """Whether a path leads from one to the other through a third."""
-        return bool(
-            np.any(self.feeds[one] & self.before[other])
-            or np.any(self.feeds[other] & self.before[one])
-        )
-
-    def _merge(self, one: int, other: int) -> None:
-        """Merge `other` into `one`."""
-        self.members[one] += self.members[other]
-        self.members[other] = []
-        near = np.append(self.near[one], one)
-        self.gain[one] += self.gain[other]
-        self.gain[near, one] = self.gain[one, near]
-        self.gain[one, one] = -np.inf
-        self.open[one] = self.gain[one]  # a former cycle may now lie inside the group
-        self.open[near, one] = self.gain[one, near]
-        for gains in (self.gain, self.open):
-            gains[other] = gains[near, other] = -np.inf
-        for links in (self.feeds, self.before):
-            links[one] |= links[other]
-            links[:, one] |= links[:, other]
-            links[other] = links[:, other] = False
-            links[one, one] = False
-        after = self.before[:, one]
-        self.before[after] |= self.before[one]
-
-
-def _ancestors(feeds: Bool[ndarray, "source target"]) -> Bool[ndarray, "group other"]:
-    """The ancestors of each feature; features are in topological order."""
-    own = np.packbits(feeds.T, axis=1)  # eight at a time
-    before = np.zeros_like(own)
-    for feature, sources in enumerate(feeds.T):
-        above = np.bitwise_or.reduce(before[np.flatnonzero(sources)], axis=0)
-        before[feature] = own[feature] | above
-    return np.unpackbits(before, axis=1, count=len(feeds)).astype(bool)

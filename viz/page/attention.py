@@ -26,6 +26,7 @@ from graphs.core.attended import EdgeParts, Look, LookPart
 from graphs.core.graph import AttributionGraph, row_sizes
 from graphs.core.head_totals import HeadTotals
 from graphs.core.nodes import NodeId, NodeKind
+from graphs.naming.names import Names
 from viz.html.columns import columns
 from viz.page.part import Part
 from viz.text.words import label, plain_label, visible
@@ -163,9 +164,9 @@ def _effects(part: Part, scores: csr_array) -> dict[str, Any]:
 def _looks(graph: AttributionGraph, looks: tuple[Look, ...]) -> list[dict[str, Any]]:
     """The looks that carry most, as far as there is room."""
     found: list[dict[str, Any]] = []
-    room = LOOKS
+    room, names = LOOKS, Names(graph)
     for look in looks:
-        data = _look(graph, look)
+        data = _look(names, look)
         room -= len(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
         if room < 0:
             break
@@ -173,9 +174,9 @@ def _looks(graph: AttributionGraph, looks: tuple[Look, ...]) -> list[dict[str, A
     return found
 
 
-def _look(graph: AttributionGraph, look: Look) -> dict[str, Any]:
+def _look(names: Names, look: Look) -> dict[str, Any]:
     def end(name: str | None) -> list[str | None]:
-        return [name, "" if name is None else _text(graph, name)]
+        return [name, "" if name is None else _text(names, name)]
 
     def side(parts: tuple[LookPart, ...]) -> list[list[str | float | None]]:
         return [
@@ -208,12 +209,12 @@ def _look(graph: AttributionGraph, look: Look) -> dict[str, Any]:
     }
 
 
-def _text(graph: AttributionGraph, name: str) -> str:
+def _text(names: Names, name: str) -> str:
     """What a node of the prompt is; empty for a feature that the graph does not have."""
     node = NodeId.parse(name)
-    if node in graph:
-        return label(graph, graph.find(node))
-    return "" if node.kind == NodeKind.FEATURE else plain_label(graph, node)
+    if node in names.graph:
+        return label(names, names.graph.find(node))
+    return "" if node.kind == NodeKind.FEATURE else plain_label(names.graph, node)
 
 
 def _round(number: float) -> float:

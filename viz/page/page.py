@@ -19,6 +19,7 @@ from graphs.analysis.strengths import Strengths, strongest
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS
+from graphs.naming.names import Names
 from viz.html.document import GENERATOR, PAGE_POLICY, SERVED_POLICY, document, write_document
 from viz.page.pair import pair_data
 from viz.page.part import MOST_NODES, Part, part
@@ -115,7 +116,8 @@ def _file(name: str) -> str:
 
 def _table(held: Part) -> str:
     rows = strongest(held.strengths.arrived, TABLE_ROWS).tolist()
-    body = "\n".join(_table_row(held.graph, held.strengths, row) for row in rows)
+    names = Names(held.graph)
+    body = "\n".join(_table_row(names, held.strengths, row) for row in rows)
     which = f"the {len(rows)} most influential of {held.n_nodes:,} nodes"
     which = which if len(rows) < held.n_nodes else "all nodes by influence"
     return f"""<table>
@@ -129,12 +131,13 @@ def _table(held: Part) -> str:
 </table>"""
 
 
-def _table_row(graph: AttributionGraph, measured: Strengths, row: int) -> str:
+def _table_row(names: Names, measured: Strengths, row: int) -> str:
+    graph = names.graph
     is_target = graph.nodes.kind[row] in TARGET_KINDS
     influence = "" if is_target else percent(float(measured.influence[row]))
     numbers = (influence, number(float(graph.nodes.activation[row])))
     cells = [
-        f"<td>{escape(label(graph, row))}</td>",
+        f"<td>{escape(label(names, row))}</td>",
         f"<td>{escape(position_text(graph, row))}</td>",
     ]
     cells += [f'<td class="number">{text}</td>' for text in numbers]

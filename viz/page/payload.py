@@ -17,12 +17,13 @@ from numpy import ndarray
 
 from graphs.analysis.prune import DEFAULTS, prune
 from graphs.analysis.scores import scores
-from graphs.analysis.summary import weight_remarks
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, Description, NodeKind
 from graphs.formats.neuronpedia.pages import feature_page
 from graphs.groups.grouping import MOST_FEATURES, find_groups, named_groups
+from graphs.naming.names import Names
+from graphs.reports.summary import weight_remarks
 from viz.html.columns import columns
 from viz.page.attention import attention_data, attention_remarks
 from viz.page.keys import dictionary_key, graph_key
@@ -172,6 +173,7 @@ def _nodes(part: Part) -> dict[str, Any]:
     totals = graph.row_totals()
     seed = graph.seed / (float(graph.seed.sum()) or 1.0)
     numbers: list[int] = rows.tolist()
+    names = Names(graph)
     return {
         **columns(
             kind=nodes.kind.astype(np.uint8),
@@ -187,8 +189,8 @@ def _nodes(part: Part) -> dict[str, Any]:
             frequency=np.array([_frequency(graph, row) for row in numbers], dtype=np.float32),
         ),
         "names": [str(node) for node in nodes],
-        "labels": [label(graph, row) for row in numbers],
-        "marks": [_mark(graph, row) for row in numbers],
+        "labels": [label(names, row) for row in numbers],
+        "marks": [mark(names, row) for row in numbers],
     }
 
 
@@ -197,14 +199,6 @@ def _frequency(graph: AttributionGraph, row: int) -> float:
     description = graph.description(row)
     known = None if description is None else description.frequency
     return np.nan if known is None else known
-
-
-def _mark(graph: AttributionGraph, row: int) -> str | None:
-    """Short text next to a node; None means its label, if it has a description."""
-    description = graph.description(row)
-    if description is not None and description.label:
-        return None
-    return mark(graph, row)
 
 
 def _edges(part: Part) -> dict[str, Any]:

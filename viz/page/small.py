@@ -13,6 +13,7 @@ from graphs.analysis.strengths import strengths, strongest
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, NodeKind
+from graphs.naming.names import Names
 from viz.html.document import FONT, GREY, INK
 from viz.plot.markers import MARKERS
 from viz.plot.scene import Scene, scene
@@ -29,12 +30,13 @@ def summary_html(graph: AttributionGraph, annotations: Annotations = NO_ANNOTATI
     measured = strengths(graph)
     inner = np.flatnonzero(~graph.nodes.is_kind(*TARGET_KINDS))
     top = inner[strongest(measured.arrived[inner], LISTED)].tolist()
+    names = Names(graph, annotations)
     rows = "".join(
         f"<tr><td style='text-align:right;padding:1px 10px 1px 0'>"
         f"{percent(float(measured.influence[row]))}</td>"
         f"<td style='text-align:left;font-family:monospace;padding:1px 10px 1px 0'>"
         f"{graph.nodes[row]}</td><td style='text-align:left;padding:1px 0'>"
-        f"{escape(one_line(annotations.label(graph, row) or label(graph, row)))}</td></tr>"
+        f"{escape(one_line(label(names, row)))}</td></tr>"
         for row in top
     )
     return (
@@ -78,10 +80,10 @@ def _circles(
     y: Float[ndarray, " drawn"],
     radius: Float[ndarray, " drawn"],
 ) -> str:
-    circles: list[str] = []
+    names, circles = Names(drawn.graph), list[str]()
     for place, row in enumerate(drawn.rows.tolist()):
         _, fill, outline = MARKERS[drawn.graph.nodes[row].kind]
-        title = escape(f"{drawn.graph.nodes[row]} {one_line(label(drawn.graph, row))}")
+        title = escape(f"{drawn.graph.nodes[row]} {one_line(label(names, row))}")
         circles.append(
             f"<circle cx='{x[place]:.1f}' cy='{y[place]:.1f}' r='{radius[place]:.1f}' "
             f"fill='{fill}' stroke='{outline}'><title>{title}</title></circle>"

@@ -14,6 +14,7 @@ from numpy import ndarray
 from graphs.analysis.strengths import Strengths, strengths, strongest
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, NodeKind
+from graphs.naming.names import Names
 from viz.plot.labels import Label, Marker, labels_above, labels_beside
 from viz.plot.layout import HIGH, WIDE, Placement, place
 from viz.text.words import mark
@@ -73,10 +74,11 @@ class Scene:
     def _wanted(self, nodes: Int[ndarray, " asked"]) -> list[tuple[Marker, str]]:
         x, y, radius = self.pixels()
         order = nodes[np.argsort(-self.strengths.arrived[self.rows[nodes]], kind="stable")].tolist()
+        names = Names(self.graph)
         wanted = [
             (
                 Marker(float(x[node]), float(y[node]), float(radius[node])),
-                mark(self.graph, int(self.rows[node])),
+                mark(names, int(self.rows[node])),
             )
             for node in order
         ]

@@ -15,6 +15,7 @@ from graphs.attention.scores import AttentionScore, ScorePairs, Side, is_context
 from graphs.core.graph import AttributionGraph
 from graphs.core.head_totals import strongest_heads
 from graphs.core.nodes import NodeKind
+from graphs.naming.names import Names
 from viz.text.tables import plain_table
 from viz.text.words import label, one_line, percent, plain_label, quoted
 
@@ -29,13 +30,14 @@ def heads_text(
 ) -> RenderableType:
     """Where to look, the heads that carry most, and the strongest edges with their heads."""
     carried, past = found.carried(graph)
+    names = Names(graph)
     table = plain_table("head", "carries", "most of", "label", right=("carries",), texts=("label",))
     for layer, head, share in strongest_heads(carried, HEADS):
         edge = int(np.argmax(np.abs(found.parts[:, layer, head])))
         target = int(found.target[edge])
         named = f"{graph.nodes[int(found.source[edge])]} → {graph.nodes[target]}"
         cells = f"{layer}.{head}", percent(share), named
-        table.add_row(*map(Text, (*cells, one_line(label(graph, target)))))
+        table.add_row(*map(Text, (*cells, one_line(label(names, target)))))
     remark = Text(f"past all attention goes {percent(past)} of the influence along edges")
     return Group(
         entries_text(graph, entries), "", table, remark, "", edges_text(graph, found, count)
@@ -54,6 +56,7 @@ def edges_text(graph: AttributionGraph, found: EdgeHeads, count: int) -> Rendera
         texts=("label",),
         wraps=("first head",),
     )
+    names = Names(graph)
     for edge in range(min(count, len(found.weight))):
         named = found.strongest(edge, PER_EDGE)
         heads = ", ".join(f"{layer}.{head} {part:+.2f}" for layer, head, part in named)
@@ -66,7 +69,7 @@ def edges_text(graph: AttributionGraph, found: EdgeHeads, count: int) -> Rendera
             ("", source, (*numbers, heads)),
             ("→ ", target, ("", "", more)),
         ):
-            node, text = f"{mark}{graph.nodes[row]}", one_line(label(graph, row))
+            node, text = f"{mark}{graph.nodes[row]}", one_line(label(names, row))
             table.add_row(*map(Text, (node, *cells, text)))
     return table
 
@@ -136,16 +139,19 @@ def _over(paths: HeadPaths) -> str:
 
 
 def _ends(graph: AttributionGraph, source: int, target: int, weight: float) -> RenderableType:
-    ends = plain_table("edge", "weight", "label", right=("weight",), texts=("label",))
+    ends, names = (
+        plain_table("edge", "weight", "label", right=("weight",), texts=("label",)),
+        Names(graph),
+    )
     for mark, row, number in (("", source, f"{weight:+.3f}"), ("→ ", target, "")):
-        cells = f"{mark}{graph.nodes[row]}", number, one_line(label(graph, row))
+        cells = f"{mark}{graph.nodes[row]}", number, one_line(label(names, row))
         ends.add_row(*map(Text, cells))
     return ends
 
 
 def entries_text(graph: AttributionGraph, found: AttentionEntries) -> RenderableType:
     """Where to look: the entries that carry most into a target."""
-    heading = f"carries into {one_line(label(graph, found.target))}"
+    heading = f"carries into {one_line(label(Names(graph), found.target))}"
     table = plain_table("head", "from", "to", heading, "attention", right=(heading, "attention"))
     for at in range(len(found.flow)):
         places = (_place(graph, int(column[at])) for column in (found.key, found.query))
@@ -266,7 +272,7 @@ def _label(graph: AttributionGraph, found: AttentionScore, labels: dict[int, str
     if at in labels:
         return labels[at]
     if node in graph:
-        return label(graph, graph.find(node))
+        return label(Names(graph), graph.find(node))
     return "" if node.kind == NodeKind.FEATURE else plain_label(graph, node)
 
 

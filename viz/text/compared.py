@@ -14,6 +14,7 @@ from graphs.comparison.head_overlap import HeadOverlap
 from graphs.core.graph import AttributionGraph
 from graphs.core.identity import token_keys
 from graphs.core.nodes import NodeKind
+from graphs.naming.names import Names
 from viz.text.tables import plain_table
 from viz.text.words import label, percent, quoted
 
@@ -111,6 +112,7 @@ def _changes(
         texts=("label",),
     )
     shares = [influence_shares(graph) for graph in (first, second)]
+    names = {id(graph): Names(graph) for graph in (first, second)}
     rows: list[tuple[AttributionGraph, int, float, float]] = [
         (first, int(one), float(pair[0]), float(pair[1]))
         for one, pair in zip(found.match.first, found.influence, strict=True)
@@ -127,5 +129,5 @@ def _changes(
         change = percent(abs(after - before))
         sign = "+" if after > before else "−"
         cells = (str(graph.nodes[row]), percent(before), percent(after), f"{sign}{change}")
-        lines.add_row(*map(Text, cells), Text(label(graph, row)))
+        lines.add_row(*map(Text, cells), Text(label(names[id(graph)], row)))
     return lines

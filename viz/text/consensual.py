@@ -9,6 +9,7 @@ from rich.text import Text
 from graphs.comparison.consensus import Common, Consensus
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeId, NodeKind
+from graphs.naming.names import Names
 from viz.text.tables import plain_table
 from viz.text.words import one_line, percent, quoted
 
@@ -18,6 +19,7 @@ _NUMBERS = ("prompts", "influence", "from", "to")
 def consensus_text(first: AttributionGraph, found: Consensus, count: int = 15) -> RenderableType:
     """Most influential nodes, edges and heads; others are aligned with the `first` graph."""
     rows = {str(node): row for row, node in enumerate(first.nodes)}
+    names = Names(first)
 
     def words(node: NodeId) -> str:
         if node.kind == NodeKind.TOKEN and node.pos is not None:
@@ -25,7 +27,7 @@ def consensus_text(first: AttributionGraph, found: Consensus, count: int = 15) -
         if node.kind == NodeKind.TARGET:
             return "prediction"
         row = rows.get(str(node))
-        text = "" if row is None else first.label(row)
+        text = "" if row is None else names.label(row)
         return one_line(text)
 
     nodes = plain_table("node", "label", *_NUMBERS, right=_NUMBERS, texts=("label",))

@@ -10,6 +10,7 @@ from graphs.comparison.compare import Score
 from graphs.comparison.concepts import Appearance, Concept
 from graphs.comparison.correspond import Correspondence
 from graphs.core.graph import AttributionGraph
+from graphs.naming.names import Names
 from viz.text.compared import comparison_scores, positions_text, scores_table
 from viz.text.tables import plain_table
 from viz.text.words import label, one_line, percent
@@ -107,11 +108,12 @@ def _pairs(
         texts=("label",),
     )
     influence = found.influence()
+    names = (Names(first), Names(second))
     for place in np.argsort(-influence.sum(axis=1), kind="stable")[:count].tolist():
         rows = (int(row) for row in found.pairs[place])
         similarity = f"{found.similarity[place]:.2f}"
-        for graph, row, share in zip((first, second), rows, influence[place], strict=True):
-            cells = str(graph.nodes[row]), percent(float(share)), similarity, label(graph, row)
+        for own, row, share in zip(names, rows, influence[place], strict=True):
+            cells = str(own.graph.nodes[row]), percent(float(share)), similarity, label(own, row)
             lines.add_row(*map(Text, cells))
             similarity = ""
     return lines

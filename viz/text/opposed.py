@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from graphs.analysis.opposing import Effect, Opposing
+from graphs.reports.opposing import Effect, Opposing
 from viz.text.tables import plain_table
 from viz.text.words import one_line
 

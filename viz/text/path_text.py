@@ -21,6 +21,7 @@ from graphs.core.annotations import Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, NodeKind
 from graphs.groups.collapse import Collapsed
+from graphs.naming.names import Names
 from viz.text.tables import plain_table
 from viz.text.words import label, one_line, percent, quoted, short
 
@@ -41,12 +42,12 @@ def describe_paths(
 ) -> list[str]:
     """Descriptions of paths, each from source to target."""
     notes = annotations or Annotations()
-    names = notes.group_names(graph)
+    groups, names = notes.group_names(graph), Names(graph, notes)
     layers: list[int] = graph.nodes.layer.tolist()
 
     @cache
     def name(row: int) -> str:
-        return one_line(names.get(row, "")) or label_of(graph, row, notes)
+        return one_line(groups.get(row, "")) or step_label(names, row)
 
     def description(chain: tuple[int, ...]) -> str:
         steps: list[str] = []
@@ -63,7 +64,7 @@ def paths_text(
 ) -> RenderableType:
     """Share, sign and cumulative coverage of each path, and its nodes, from source to target."""
     notes = annotations or Annotations()
-    names = notes.group_names(graph)
+    groups, names = notes.group_names(graph), Names(graph, notes)
     lines = plain_table(
         "share", "", "covered", "node", "label", right=("share", "covered"), texts=("label",)
     )
@@ -71,8 +72,8 @@ def paths_text(
         sign = "+" if path.sign > 0 else "−"
         numbers = percent(path.share), sign, percent(covered)
         for step, row in enumerate(path.nodes):
-            group = one_line(names.get(row, ""))
-            text = notes.label(graph, row) or label(graph, row)
+            group = one_line(groups.get(row, ""))
+            text = label(names, row)
             cells = str(graph.nodes[row]), f"{group}: {text}" if group else text
             lines.add_row(*map(Text, (*(numbers if step == 0 else ("", "", "")), *cells)))
     head = Text(f"{percent(paths.flow)} of all influence flows between these nodes")
@@ -121,26 +122,18 @@ def groups_text(
     )
 
 
-def label_of(graph: AttributionGraph, row: int, annotations: Annotations | None = None) -> str:
-    """Short label of a node."""
-    own = None if annotations is None else annotations.label(graph, row)
-    if own:
-        return short(own, _LONGEST)
+def step_label(names: Names, row: int) -> str:
+    """Short label of a node as a step."""
+    graph = names.graph
+    if names.annotations.label(graph, row):
+        return short(names.short(row), _LONGEST)
     kind = graph.nodes.kind[row]
-    if kind == NodeKind.TOKEN:
-        return quoted(graph.token_text(int(graph.nodes.pos[row])))
-    if kind in TARGET_KINDS:
-        place = int(np.searchsorted(graph.target_rows(), row))
-        return quoted(graph.provenance.targets[place].text)
+    if kind == NodeKind.TOKEN or kind in TARGET_KINDS:
+        return quoted(names.short(row))
     if kind == NodeKind.ERROR:
         return "error"
-    if kind == NodeKind.FEATURE:
-        description = graph.description(row)
-        if description is not None and description.label:
-            return short(description.label, _LONGEST)
-        tokens = graph.output_tokens.get(row, ())
-        return f"say {quoted(tokens[0])}" if tokens else str(graph.nodes[row])
-    return str(graph.nodes[row])
+    known = names.short(row) if kind == NodeKind.FEATURE else ""
+    return short(known, _LONGEST) if known else str(graph.nodes[row])
 
 
 def _scored(scores: Scores) -> str:

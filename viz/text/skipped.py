@@ -10,6 +10,7 @@ from rich.text import Text
 from graphs.comparison.hops import SkippedHops, Skips
 from graphs.core.graph import AttributionGraph
 from graphs.interventions.mediation import Mediation
+from graphs.naming.names import Names
 from viz.text.tables import plain_table
 from viz.text.words import label, one_line, percent
 
@@ -57,6 +58,7 @@ def _hops(
         return Text(f"{heading}: none is skipped")
     numbers = ("skipped", "of", "mediated", "graph says") if measured else ("skipped", "of")
     table = plain_table(heading, *numbers, "label", right=numbers, texts=("label",))
+    names = Names(own)
     for place, hop in enumerate(skips.hops[:count]):
         cells = [percent(hop.skipped), percent(hop.step)]
         if measured:
@@ -64,7 +66,7 @@ def _hops(
         for row, node in enumerate(hop.nodes):
             shown = cells if row == 1 else [""] * len(cells)
             name = ("", "→ ", "→ ")[row] + str(own.nodes[node])
-            text = ABSENT * (row == 1 and not hop.between) + one_line(label(own, node))
+            text = ABSENT * (row == 1 and not hop.between) + one_line(label(names, node))
             table.add_row(*map(Text, (name, *shown)), Text(text))
     return table
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from graphs.core.graph import AttributionGraph
 from graphs.core.stability import ClassShare, Stability, StabilityNull, varied_as
+from graphs.naming.names import Names
 from viz.text.tables import plain_table
 from viz.text.words import one_line, percent
 
@@ -63,12 +64,13 @@ def _nodes(graph: AttributionGraph, found: Stability, count: int) -> Table:
     headings = (*kinds, "influence")
     table = plain_table("node", "class", *headings, "label", right=headings, texts=("label",))
     rows = {str(node): row for row, node in enumerate(graph.nodes)}
+    names = Names(graph)
     shares = found.node_shares
     order = sorted(range(len(shares)), key=lambda place: -found.node_influence[place])
     for place in [place for place in order if shares[place] is not None][:count]:
         share, name = shares[place], found.nodes[place]
         stays = [_stays(one.nodes[place], len(one.variants)) for one in found.variations]
-        label = one_line(graph.label(rows[name])) if name in rows else ""
+        label = one_line(names.label(rows[name])) if name in rows else ""
         own = "" if share is None else found.class_of(share)
         cells = (name, own, *stays, percent(found.node_influence[place]), label)
         table.add_row(*map(Text, cells))

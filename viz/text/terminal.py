@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from graphs.analysis.attended_summary import CarriedByHeads, LookReason
-from graphs.analysis.summary import NodeLine, Summary, WrittenByHeads
 from graphs.core.report import Report
+from graphs.reports.attended_summary import CarriedByHeads, LookReason
+from graphs.reports.summary import NodeLine, Summary, WrittenByHeads
 from viz.text.checked import report_lines
 from viz.text.openings import opening_text, sink_text
 from viz.text.tables import plain_table

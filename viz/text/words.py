@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -18,6 +17,7 @@ from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, NodeId, NodeKind
 from graphs.core.opening import PrefixRule
 from graphs.core.provenance import Target
+from graphs.naming.names import Names
 
 _SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
 _JOINER = re.compile("(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")  # in Persian and emoji
@@ -121,14 +121,15 @@ def number(value: float) -> str:
     return "" if value != value else f"{value:.3g}".replace("-", "−")
 
 
-def label(graph: AttributionGraph, row: int) -> str:
-    """Label of a node."""
-    node = graph.nodes[row]
+def label(names: Names, row: int) -> str:
+    """Label of a node: a person's, else by `graphs.naming`, which says of what kind it is."""
+    graph, node = names.graph, names.graph.nodes[row]
+    own = names.annotations.label(graph, row)
+    if own:
+        return visible(own)
     match node.kind:
         case NodeKind.FEATURE:
-            description = graph.description(row)
-            known = "" if description is None else description.label
-            return feature_label(known, graph.output_tokens.get(row, ()))
+            return visible(names.label(row)) if names.label(row) else "no label"
         case NodeKind.LOGIT | NodeKind.TARGET:
             return f"{quoted(_target(graph, row).text)} {probability(graph, row)}".strip()
         case _:
@@ -152,22 +153,19 @@ def plain_label(graph: AttributionGraph, node: NodeId) -> str:
             return str(node)
 
 
-def feature_label(known: str, promoted: Sequence[str]) -> str:
-    """The dictionary's label of a feature, or the tokens that it promotes."""
-    if known:
-        return visible(known)
-    tokens = " ".join(map(quoted, promoted))
-    return f"promotes {tokens}" if tokens else "no label"
-
-
-def mark(graph: AttributionGraph, row: int, length: int = 14) -> str:
+def mark(names: Names, row: int, length: int = 16) -> str:
     """Short text next to a feature, head or target; empty if nothing is known."""
-    if graph.nodes.kind[row] in TARGET_KINDS:
-        return f"{short(_target(graph, row).text, length)} {probability(graph, row)}".strip()
-    if graph.nodes.kind[row] == NodeKind.HEAD:
-        return label(graph, row)
-    tokens = graph.output_tokens.get(row, ())
-    return short(tokens[0], length) if tokens else ""
+    graph, kind = names.graph, names.graph.nodes.kind[row]
+    if kind in TARGET_KINDS:
+        return target_mark(graph, row, length)
+    if kind not in (NodeKind.FEATURE, NodeKind.HEAD) or not names.short(row):
+        return ""
+    return short(names.short(row), length)
+
+
+def target_mark(graph: AttributionGraph, row: int, length: int) -> str:
+    """Text and probability of a target."""
+    return f"{short(_target(graph, row).text, length)} {probability(graph, row)}".strip()
 
 
 def probability(graph: AttributionGraph, row: int) -> str:
@@ -186,11 +184,12 @@ def position_text(graph: AttributionGraph, row: int) -> str:
 def hover_lines(graph: AttributionGraph, strengths: Strengths, rows: list[int]) -> list[list[str]]:
     """Lines for each node: id, label, position, numbers, strongest inputs and outputs."""
     inputs, outputs = strengths.inputs(_NEIGHBOURS), strengths.outputs(_NEIGHBOURS)
+    names = Names(graph)
     return [
         [
-            *_own_lines(graph, strengths, row),
-            *_edge_lines(graph, strengths, "from", strengths.source, inputs.get(row, [])),
-            *_edge_lines(graph, strengths, "to", strengths.target, outputs.get(row, [])),
+            *_own_lines(names, strengths, row),
+            *_edge_lines(names, strengths, "from", strengths.source, inputs.get(row, [])),
+            *_edge_lines(names, strengths, "to", strengths.target, outputs.get(row, [])),
         ]
         for row in rows
     ]
@@ -206,7 +205,7 @@ def heading(graph: AttributionGraph) -> str:
         prompt = _ending(prompt, _LONGEST_PROMPT)
     if not len(graph.target_rows()):
         return f"“{isolated(prompt)}”"
-    answer = mark(graph, graph.heaviest_target(), _LONGEST_PREDICTION)
+    answer = target_mark(graph, graph.heaviest_target(), _LONGEST_PREDICTION)
     return f"“{isolated(prompt)}” → {answer}"
 
 
@@ -230,20 +229,20 @@ def counted(drawn: int, total: int, noun: str) -> str:
     )
 
 
-def _own_lines(graph: AttributionGraph, strengths: Strengths, row: int) -> list[str]:
-    numbers: list[str] = []
+def _own_lines(names: Names, strengths: Strengths, row: int) -> list[str]:
+    graph, numbers = names.graph, list[str]()
     if number(float(graph.nodes.activation[row])):
         numbers.append(f"activation {number(float(graph.nodes.activation[row]))}")
     if graph.nodes.kind[row] not in TARGET_KINDS:
         numbers.append(f"influence {percent(float(strengths.influence[row]))}")
-    lines = [str(graph.nodes[row]), label(graph, row), " · ".join(numbers)]
+    lines = [str(graph.nodes[row]), label(names, row), " · ".join(numbers)]
     if graph.nodes.kind[row] != NodeKind.TOKEN:
         lines.insert(2, position_text(graph, row))
     return [line for line in lines if line]
 
 
 def _edge_lines(
-    graph: AttributionGraph,
+    names: Names,
     strengths: Strengths,
     word: str,
     ends: Int[ndarray, " edge"],
@@ -254,18 +253,18 @@ def _edge_lines(
     for edge in edges:
         share, other = float(strengths.share[edge]), int(ends[edge])
         sign = "+" if share > 0 else "−"
-        name = f"{graph.nodes[other]} {_brief(graph, other)}".strip()
+        name = f"{names.graph.nodes[other]} {_brief(names, other)}".strip()
         lines.append(f"{word} {sign}{percent(abs(share))} {name}")
     return lines
 
 
-def _brief(graph: AttributionGraph, row: int) -> str:
+def _brief(names: Names, row: int) -> str:
+    graph = names.graph
     if graph.nodes.kind[row] == NodeKind.TOKEN:
-        return label(graph, row)
+        return label(names, row)
     if graph.nodes.kind[row] in TARGET_KINDS:
         return quoted(_target(graph, row).text)
-    tokens = graph.output_tokens.get(row, ())
-    return quoted(tokens[0]) if tokens else ""
+    return visible(names.short(row)) if names.short(row) else ""
 
 
 def _target(graph: AttributionGraph, row: int) -> Target:

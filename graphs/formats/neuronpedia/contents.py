@@ -20,11 +20,12 @@ import numpy as np
 from graphs.analysis.prune import cumulative_influence
 from graphs.core.annotations import Annotations
 from graphs.core.graph import AttributionGraph, edge_targets
-from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS
+from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, NodeKind
 from graphs.core.provenance import UNKNOWN, DictionaryIdentity, ModelIdentity, Provenance, Target
 from graphs.formats.neuronpedia.names import FEATURE_TYPES, feature_number, spelled
 from graphs.formats.neuronpedia.notes import notes_as_params
 from graphs.formats.neuronpedia.schema import Extra, GraphFile, Link, Metadata, Node, member
+from graphs.naming.names import Names
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,12 @@ def _slider(threshold: float | None, graph: AttributionGraph, nodes: list[Node])
     return max([threshold, *needed])
 
 
+def _clerp(names: Names, row: int) -> str:
+    """A person's label, or that of a feature; empty for other nodes."""
+    is_feature = names.graph.nodes.kind[row] == NodeKind.FEATURE
+    return names.label(row) if is_feature else names.annotations.label(names.graph, row) or ""
+
+
 def _nodes(
     graph: AttributionGraph, whole: AttributionGraph, annotations: Annotations
 ) -> list[Node]:
@@ -147,10 +154,11 @@ def _nodes(
     activation = [_finite(number) for number in graph.nodes.activation.tolist()]
     top = graph.provenance.model.n_layers + 1
     result: list[Node] = []
+    names = Names(graph, annotations)
     for row, node in enumerate(graph.nodes):
         is_target = node.kind in TARGET_KINDS
         node_id, js_id = spelled(node, top)
-        clerp, probability = annotations.label(graph, row) or graph.label(row), 0.0
+        clerp, probability = _clerp(names, row), 0.0
         if is_target:  # the viewers parse this text
             probability = _number(targets[row], float(graph.seed[row]))
             clerp = f'Output "{targets[row].text}" (p={probability:.3f})'

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from graphs.analysis.attended_summary import HEADS, CarriedByHeads, carried_by_heads
 from graphs.analysis.influence import influence
 from graphs.analysis.scores import Scores, scores
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
@@ -22,6 +21,8 @@ from graphs.core.provenance import Checks, DictionaryFit, Provenance, Sink
 from graphs.core.records import as_json
 from graphs.core.report import Report
 from graphs.core.stability import Stability
+from graphs.naming.names import Names
+from graphs.reports.attended_summary import HEADS, CarriedByHeads, carried_by_heads
 
 TOP = 10  # nodes of all layers that are listed
 LEAST = 1e-300  # probability whose logarithm is taken
@@ -50,7 +51,7 @@ class NodeLine:
     activation: float | None  # None for tokens
     influence: float  # share of all influence that passes through the node
     output_tokens: tuple[str, ...]  # tokens that it promotes most
-    label: str  # the user's, or the dictionary's; may be empty
+    label: str  # the user's, else what its feature stands for; may be empty
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def summarise(
     The user's labels replace the dictionary's.
     """
     source, total = graph.provenance, float(graph.seed.sum()) or 1.0
-    reached = influence(graph) / total
+    reached, names = influence(graph) / total, Names(graph, annotations)
     return Summary(
         model=source.model.name,
         dictionary=source.dictionary.name,
@@ -158,8 +159,8 @@ def summarise(
             for row, target in zip(graph.target_rows(), source.targets, strict=True)
         ),
         remarks=weight_remarks(graph),
-        top=_top(graph, reached, annotations),
-        strongest=_strongest(graph, reached, per_layer, annotations),
+        top=_top(names, reached),
+        strongest=_strongest(names, reached, per_layer),
         groups=_groups(graph, reached, annotations),
         n_nodes=len(graph),
         n_features=int(graph.nodes.is_kind(NodeKind.FEATURE).sum()),
@@ -207,14 +208,11 @@ def weight_remarks(graph: AttributionGraph) -> tuple[str, ...]:
     return (f"{unknown} have an unknown probability and weight 0.",)
 
 
-def _top(
-    graph: AttributionGraph, reached: Float[ndarray, " node"], annotations: Annotations
-) -> tuple[NodeLine, ...]:
+def _top(names: Names, reached: Float[ndarray, " node"]) -> tuple[NodeLine, ...]:
     """Features, heads and tokens with most influence."""
-    shown = np.flatnonzero(graph.nodes.is_kind(NodeKind.FEATURE, NodeKind.HEAD, NodeKind.TOKEN))
+    kinds = names.graph.nodes.is_kind(NodeKind.FEATURE, NodeKind.HEAD, NodeKind.TOKEN)
     return tuple(
-        _line(graph, node, float(reached[node]), annotations.label(graph, node))
-        for node in _first(shown, reached, TOP)
+        _line(names, node, reached) for node in _first(np.flatnonzero(kinds), reached, TOP)
     )
 
 
@@ -229,17 +227,17 @@ def _groups(
 
 
 def _strongest(
-    graph: AttributionGraph,
-    reached: Float[ndarray, " node"],
-    per_layer: int,
-    annotations: Annotations,
+    names: Names, reached: Float[ndarray, " node"], per_layer: int
 ) -> tuple[NodeLine, ...]:
-    features = graph.nodes.is_kind(NodeKind.FEATURE)
-    layers = np.unique(graph.nodes.layer[features])[::-1]
-    groups = [np.flatnonzero(features & (graph.nodes.layer == layer)) for layer in layers]
-    groups.append(np.flatnonzero(graph.nodes.is_kind(NodeKind.TOKEN)))
+    nodes = names.graph.nodes
+    features = nodes.is_kind(NodeKind.FEATURE)
+    groups = [
+        np.flatnonzero(features & (nodes.layer == layer))
+        for layer in np.unique(nodes.layer[features])[::-1]
+    ]
+    groups.append(np.flatnonzero(nodes.is_kind(NodeKind.TOKEN)))
     return tuple(
-        _line(graph, node, float(reached[node]), annotations.label(graph, node))
+        _line(names, node, reached)
         for group in groups
         for node in _first(group, reached, per_layer)
     )
@@ -251,19 +249,19 @@ def _first(nodes: Int[ndarray, " some"], reached: Float[ndarray, " node"], count
     return [int(node) for node in best if reached[node] > 0]
 
 
-def _line(graph: AttributionGraph, node: int, reached: float, own: str | None) -> NodeLine:
-    identity = graph.nodes[node]
+def _line(names: Names, node: int, reached: Float[ndarray, " node"]) -> NodeLine:
+    graph, identity = names.graph, names.graph.nodes[node]
     pos = int(graph.nodes.pos[node])
-    description = graph.description(node)
+    is_feature = identity.kind == NodeKind.FEATURE
     return NodeLine(
         node=str(identity),
         layer=identity.layer,
         token=graph.token_text(pos),
         pos=pos,
         activation=_known(float(graph.nodes.activation[node])),
-        influence=reached,
+        influence=float(reached[node]),
         output_tokens=graph.output_tokens.get(node, ()),
-        label=own or ("" if description is None else description.label),
+        label=names.label(node) if is_feature else names.annotations.label(graph, node) or "",
     )
 
 

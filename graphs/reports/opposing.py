@@ -23,6 +23,7 @@ from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.core.provenance import Target
 from graphs.core.records import as_json
+from graphs.naming.names import Names
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,11 @@ def opposing(
         order = features[np.argsort(-values[features], kind="stable")][:count]
         return tuple(effect(row) for row in order.tolist() if values[row] > 0)
 
+    names = Names(graph)
+
     def effect(row: int) -> Effect:
         on_rival = None if rival is None else float(other[row])
-        return Effect(str(graph.nodes[row]), graph.label(row), float(on[row]), on_rival)
+        return Effect(str(graph.nodes[row]), names.label(row), float(on[row]), on_rival)
 
     remarks = tuple(_choice(graph, text, rows) for text, rows in named.items() if len(rows) > 1)
     return Opposing(largest(on - other), largest(other - on), largest(-other), remarks)
