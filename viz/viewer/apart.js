@@ -11,7 +11,7 @@
  */
 
 const GAP = 1.5; // pixels beside an edge that lies over one of the other sign
-const TIERS = 8; // of strength in SVG; within one, negative edges are beneath positive ones
+const TIER = 12; // edges of about one strength in SVG: of these, negative ones are beneath positive ones
 
 /** Two layers in which edges of a canvas are drawn before they are shown there. */
 function signLayers() {
@@ -57,10 +57,9 @@ function strokeAlong(context, [x0, y0, ax, ay, bx, by, x1, y1], width) {
 
 /** Strokes of an SVG file in its order, with those of paper. @param {EdgeStroke[]} strokes Weakest first. @param {string} paper @returns {EdgeStroke[]} */
 function overPaper(strokes, paper) {
-  const size = Math.ceil(strokes.length / TIERS) || 1;
   const ordered = [];
-  for (let first = 0; first < strokes.length; first += size) {
-    const tier = strokes.slice(first, first + size);
+  for (let first = 0; first < strokes.length; first += TIER) {
+    const tier = strokes.slice(first, first + TIER);
     for (const sign of [true, false]) {
       const own = tier.filter(({ negative }) => negative === sign);
       ordered.push(...own.map((one) => ({ ...one, color: paper, width: one.width + 2 * GAP, dash: undefined })), ...own);
