@@ -40,22 +40,30 @@ function influenceAlong({ arrived, target, share }, edge) {
  * @param {Scene} scene
  * @param {number} edge
  * @param {number} most Influence along the strongest edge.
- * @param {number} opacity
  * @returns {EdgeStroke}
  */
-function overviewStroke({ graph, frame, palette }, edge, most, opacity = 1) {
+function overviewStroke(scene, edge, most) {
+  const { graph, frame, palette } = scene;
   const part = Math.sqrt(influenceAlong(graph, edge) / (most || 1));
   const negative = graph.share[edge] < 0;
   return {
     curve: curveOf(frame, graph.source[edge], graph.target[edge]), negative, width: 0.7 + 2.5 * part,
-    color: shade(palette.paper, negative ? palette.negative : palette.positive, (0.18 + 0.82 * part ** 0.7) * edgeStrength(graph, edge) * opacity),
+    color: shade(palette.paper, negative ? palette.negative : palette.positive, (0.18 + 0.82 * part ** 0.7) * edgeStrength(graph, edge) * (isBehind(scene) ? BEHIND : 1)),
   };
 }
 
-/** Strokes while no node is clicked, weakest first. @param {Scene} scene @param {ArrayLike<number>} edges Strongest first. @returns {EdgeStroke[]} */
-function overviewStrokes(scene, edges) {
+/**
+ * Strokes of some edges while no node is clicked, weakest first.
+ * @param {Scene} scene
+ * @param {ArrayLike<number>} edges Strongest first.
+ * @param {number} first
+ * @param {number} last
+ */
+function overviewStrokes(scene, edges, first = 0, last = edges.length) {
   const most = edges.length ? influenceAlong(scene.graph, edges[0]) : 0;
-  return Array.from(edges, (edge) => overviewStroke(scene, edge, most, isBehind(scene) ? BEHIND : 1)).reverse();
+  const strokes = [];
+  for (let i = Math.min(last, edges.length) - 1; i >= first; i--) strokes.push(overviewStroke(scene, edges[i], most));
+  return strokes;
 }
 
 /** Strokes of highlighted edges, weakest first: wider and stronger with the share of what the target gets. @param {Scene} scene @returns {EdgeStroke[]} */

@@ -48,9 +48,6 @@ function polygon(corners) {
   return () => `M${corners.map(([x, y]) => `${x.toFixed(3)} ${y.toFixed(3)}`).join("L")}Z`;
 }
 
-/** @type {ReturnType<typeof signLayers> | null} */
-let scratch = null;
-
 /**
  * @param {CanvasRenderingContext2D} context
  * @returns {Pen}
@@ -58,12 +55,16 @@ let scratch = null;
 function canvasPen(context) {
   const shapes = SHAPES.map((shape) => new Path2D(shape()));
   return {
-    edges(strokes) {
-      if (!strokes.length) return;
-      scratch ??= signLayers();
-      scratch.begin(context);
-      strokes.forEach(scratch.add);
-      scratch.show(context);
+    edges(strokes, paper) {
+      for (const { curve: [x0, y0, ax, ay, bx, by, x1, y1], color, width, dash } of overPaper(strokes, paper)) {
+        if (dash) context.setLineDash(dash);
+        [context.strokeStyle, context.lineWidth] = [color, width];
+        context.beginPath();
+        context.moveTo(x0, y0);
+        context.bezierCurveTo(ax, ay, bx, by, x1, y1);
+        context.stroke();
+        if (dash) context.setLineDash([]);
+      }
     },
     line(path, { color, width, opacity = 1, dash = [] }) {
       context.setLineDash(dash);

@@ -19,7 +19,7 @@
 
 const NEAR = 30; // pixels within which the pointer selects a node
 const MOVED = 4; // pixels above which a press is a drag
-const AT_ONCE = 3000; // edges drawn in one picture
+const AT_ONCE = 900; // edges drawn in one picture
 
 /**
  * @param {HTMLElement} root
@@ -38,7 +38,7 @@ function makePlot(root, events) {
   /** @type {Level | null} */
   let faintLevel = null;
   let picture = 0;
-  const layers = signLayers();
+  const hidden = document.createElement("canvas");
 
   /** @param {number} x @param {number} y Pixels from the corner of the plot. */
   function nodeAt(x, y) {
@@ -96,36 +96,36 @@ function makePlot(root, events) {
    * The strongest edges at once.  If there are more, all are drawn out of sight, some in each
    * picture, so that the page answers meanwhile, and then shown.
    * @param {Scene} drawn
-   * @param {ArrayLike<number>} edges
+   * @param {ArrayLike<number>} edges Strongest first.
    * @param {number} number
    */
   function drawOthers(drawn, edges, number) {
-    const strongest = Array.from({ length: Math.min(AT_ONCE, edges.length) }, (_, i) => edges[i]);
-    const context = cleared(canvases[1]);
-    layers.begin(context);
-    overviewStrokes(drawn, strongest).forEach(layers.add);
-    canvasPen(context).within(drawn.frame, () => layers.show(context));
+    const pen = canvasPen(cleared(canvases[1]));
+    pen.within(drawn.frame, () => pen.edges(overviewStrokes(drawn, edges, 0, AT_ONCE), drawn.palette.paper));
     delete root.dataset.settled;
-    if (strongest.length === edges.length) root.dataset.settled = String(number);
+    if (edges.length <= AT_ONCE) root.dataset.settled = String(number);
     else requestAnimationFrame(() => drawRest(drawn, edges, number));
   }
 
   /** @param {Scene} drawn @param {ArrayLike<number>} edges @param {number} number */
   function drawRest(drawn, edges, number) {
-    const most = influenceAlong(drawn.graph, edges[0]);
-    const all = signLayers();
-    all.begin(/** @type {CanvasRenderingContext2D} */ (canvases[1].getContext("2d")));
-    let left = edges.length;
+    const context = /** @type {CanvasRenderingContext2D} */ (hidden.getContext("2d"));
+    [hidden.width, hidden.height] = [canvases[1].width, canvases[1].height];
+    context.setTransform(/** @type {CanvasRenderingContext2D} */ (canvases[1].getContext("2d")).getTransform());
+    const pen = canvasPen(context);
+    let last = edges.length;
     const more = () => {
       if (number !== picture) return;
-      const last = Math.max(0, left - AT_ONCE);
-      while (left > last) all.add(overviewStroke(drawn, edges[--left], most));
-      if (left) {
+      const first = Math.max(0, last - AT_ONCE);
+      pen.within(drawn.frame, () => pen.edges(overviewStrokes(drawn, edges, first, last), drawn.palette.paper));
+      last = first;
+      if (last) {
         requestAnimationFrame(more);
         return;
       }
-      const context = cleared(canvases[1]);
-      canvasPen(context).within(drawn.frame, () => all.show(context));
+      const shown = cleared(canvases[1]);
+      shown.resetTransform();
+      shown.drawImage(hidden, 0, 0);
       root.dataset.settled = String(number);
     };
     more();
