@@ -40,7 +40,7 @@ const MARGIN = { left: 50, right: 24, bottom: 62, under: 8 };
 const LARGEST = 9; // radius in pixels
 const SMALLEST = 0.45; // relative to the largest
 const SATURATED = 0.4; // share of an input above which its colour is saturated
-const RIM = 1.5; // pixels of paper around a node
+const RIM = 2; // pixels of paper around a node
 const DASH = [5, 4]; // pixels of what makes a head look, and between
 const BEHIND = 0.12; // relative strength of other edges while a node is clicked
 
