@@ -119,7 +119,7 @@ function drawNodes(pen, scene, radius) {
     const [x, y, r] = [acrossOf(frame, frame.level.x[n]), downOf(frame, frame.level.y[n]), radius[n]];
     const out = standsOut(n) && (!wanted || wanted.has(n));
     if (wanted?.has(n)) pen.marker(KIND.feature, x, y, r + 4, "none", palette.cursor, 1.5);
-    pen.marker(graph.kind[n], x, y, r + Math.min(RIM, r / 2), palette.paper, palette.paper, 0); // edges end beside it
+    if (out) pen.marker(graph.kind[n], x, y, r + Math.min(RIM, r / 2), palette.paper, palette.paper, 0); // edges end beside it
     if (pinned.has(n)) pen.marker(graph.kind[n], x, y, r + 2.5, palette.pin, palette.pin, 1.5);
     const { fill, outline } = coloursOf(scene, n);
     if (scene.matched && scene.matched[n] >= 0) pen.marker(graph.kind[n], x, y, r + 1.5, palette.paper, palette.ink, 1, out ? 1 : 0.13);
