@@ -253,8 +253,12 @@ def test_sliders_prune_and_tell_what_is_left(small_page: Opened):
         settle(page)
         pruned = graphs.prune(small(), graphs.PruneSettings(nodes, 1.0))
         scores = graphs.scores(pruned)
-        expect(left).to_have_text(
-            f"{len(pruned)} nodes, {pruned.weights.nnz} edges · "
+        own = graphs.scores(small())  # the graph's own come first
+        expect(left.locator(".own")).to_have_text(
+            f"replacement {percent(own.replacement)} · completeness {percent(own.completeness)}"
+        )
+        expect(left.locator(".here")).to_have_text(
+            f"pruned: {len(pruned)} nodes, {pruned.weights.nnz} edges · "
             f"replacement {percent(scores.replacement)} · "
             f"completeness {percent(scores.completeness)}"
         )

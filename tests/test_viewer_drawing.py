@@ -13,6 +13,7 @@ from graphs.core.annotations import Annotations
 from graphs.core.graph import AttributionGraph
 from tests.browser import LAPTOP, leave, needs_chromium, new_window, viewed, visit
 from tests.graph_oracles import make_graph
+from tests.test_viewer_edges import crowded
 from viz.page.page import write_page
 
 pytestmark = needs_chromium
@@ -118,3 +119,86 @@ def test_a_dark_page_is_light_on_paper_and_its_graph_a_drawing(browser: Browser,
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.locator(".printed").count() == 0
     leave(page)
+
+
+def test_one_cannot_zoom_or_pan_away_from_the_graph(browser: Browser, tmp_path: Path):
+    write_page(predicting(2, 4), tmp_path / "page.html")
+    with viewed(browser, tmp_path / "page.html") as found:
+        page = found.page
+        box = page.locator(".plot").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        for way in (-1, 1):
+            for _ in range(25):
+                page.mouse.wheel(0, way * 700)
+                settled(page)
+            page.wait_for_timeout(400)
+            left, right, bottom, top = page.evaluate("viewer.scene(0).frame.range")
+            unit = page.evaluate("viewer.scene(0).frame.unit")
+            assert right - left <= 1
+            assert top - bottom <= 1
+            assert min(box["width"] / unit[0], box["height"] / unit[1]) >= 4  # nodes beside another
+        for _ in range(4):
+            page.mouse.move(box["x"] + 100, box["y"] + 200)
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] - 50, box["y"] + 220, steps=4)
+            page.mouse.up()
+            page.wait_for_timeout(200)
+        assert page.evaluate("viewer.scene(0).frame.range")[0] >= -0.201
+        page.evaluate("viewer.dispatch({type: 'set', view: {range: [5, 6, -9, -8]}})")
+        settled(page)
+        left, right, bottom, top = page.evaluate("viewer.scene(0).frame.range")
+        assert left < 1
+        assert top > 0
+        page.locator('.modebar [data-title^="Home"]').click()
+        settled(page)
+        assert page.evaluate("viewer.scene(0).frame.range") == [0, 1, 0, 1]
+
+
+def test_no_edge_strikes_a_label_through(browser: Browser, tmp_path: Path):
+    """Of edges between nodes of one row and all others, no colour is left behind a label."""
+    graph = crowded(1500, 16)
+    labels = {str(node): "a label of some length" for node in graph.nodes}
+    write_page(graph, tmp_path / "page.html", Annotations(labels=labels))
+    with viewed(browser, tmp_path / "page.html") as found:
+        page = found.page
+        page.evaluate("viewer.dispatch({type: 'set', view: {drawn: 1, nodes: 1, edges: 1}})")
+        settled(page)
+        coloured = page.evaluate(
+            """(() => {
+                const {root} = viewer.plots[0];
+                const found = [];
+                const pen = {...svgPen(1, 1), box: (...box) => found.push(box.slice(0, 4))};
+                const scene = viewer.scene(0);
+                drawLabels(pen, scene, radii(scene.graph, scene.frame, scene.most));
+                const all = document.createElement("canvas");
+                [all.width, all.height] = [root.clientWidth, root.clientHeight];
+                const context = all.getContext("2d", {willReadFrequently: true});
+                for (const one of root.querySelectorAll(":scope > canvas")) {
+                    context.drawImage(one, 0, 0, all.width, all.height);
+                }
+                const colourIn = ([x, y, width, height]) => {
+                    const {data} = context.getImageData(x + 1, y + 1, width - 2, height - 2);
+                    let most = 0;
+                    for (let i = 0; i < data.length; i += 4) {
+                        const own = data.subarray(i, i + 3);
+                        const chroma = Math.max(...own) - Math.min(...own);
+                        if (data[i + 3] > 250) most = Math.max(most, chroma);
+                    }
+                    return most;
+                };
+                return found.map(colourIn);
+            })()"""
+        )
+        assert len(coloured) > 5
+        assert max(coloured) < 30
+        flat = page.evaluate(
+            """(() => {
+                const {frame} = viewer.scene(0);
+                const curve = curveOf(frame, viewer.graph.place.get("bias:3"),
+                    viewer.graph.names.findIndex((name) => name.startsWith("feature:3/")));
+                return [curve[1], curve[3], curve[7], frame.unit[1] * lowestRow(frame.level)];
+            })()"""
+        )
+        assert flat[0] == flat[2]
+        assert 5 < flat[1] - flat[0] < flat[3]  # it runs below its row

@@ -84,7 +84,7 @@ def test_what_makes_a_head_node_look_is_listed_and_drawn_dashed(browser: Browser
             "(new DOMParser().parseFromString(paint(viewer, 'graph', svgPen).file(), 'text/xml'))"
             ".querySelectorAll('path[stroke-dasharray]').length"
         )
-        assert dashed == len(order)
+        assert dashed == len(order) + 1  # and that of the legend
         expect(page.locator("#panel")).to_contain_text("not kept in this graph of head nodes")
         page.locator('section[aria-label^="Looks there"] [data-node="feature:0/6@2"]').click()
         settle(page)

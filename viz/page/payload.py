@@ -70,7 +70,7 @@ def graph_data(
         "checks": [vars(line) for line in header_lines(header)],
         "failures": list(header.failures),
         "scores": {"replacement": whole.replacement, "completeness": whole.completeness},
-        "defaults": {"nodes": _opening(part), "edges": DEFAULTS.edge_threshold},
+        "defaults": _opening(part),
         "featurePage": feature_page(header),
         "nodes": _nodes(part),
         "edges": _edges(part),
@@ -124,12 +124,18 @@ def as_json(data: object) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _opening(part: Part) -> float:
-    """Initial node threshold of the page: that of pruning, or lower to show fewer nodes."""
+def _opening(part: Part) -> dict[str, float]:
+    """Initial thresholds of the page: those of pruning, with fewer nodes of a large graph.
+
+    A graph that is pruned already is shown as it is.
+    """
+    if part.graph.is_part:
+        return {"nodes": 1.0, "edges": 1.0}
     before = np.sort(part.node_before)
-    if len(before) <= _MOST_AT_FIRST or before[_MOST_AT_FIRST] >= DEFAULTS.node_threshold:
-        return DEFAULTS.node_threshold
-    return max(0.05, float(np.floor(before[_MOST_AT_FIRST] / 0.05) * 0.05))
+    nodes = DEFAULTS.node_threshold
+    if len(before) > _MOST_AT_FIRST and before[_MOST_AT_FIRST] < nodes:
+        nodes = max(0.05, float(np.floor(before[_MOST_AT_FIRST] / 0.05) * 0.05))
+    return {"nodes": nodes, "edges": DEFAULTS.edge_threshold}
 
 
 def _reached(part: Part, upto: float) -> ndarray:

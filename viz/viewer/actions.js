@@ -93,6 +93,12 @@ function showHelp() {
   help.showModal();
 }
 
+function showWords() {
+  const help = /** @type {HTMLDialogElement} */ (byId("help"));
+  help.replaceChildren(wordsPanel(), element("form", { method: "dialog" }, element("button", {}, "Close")));
+  help.showModal();
+}
+
 /** @param {Viewer} viewer */
 function groupChosen(viewer) {
   const notes = viewer.labelled();
@@ -173,12 +179,12 @@ async function savePicture(viewer, what, format) {
  * @returns {P}
  */
 function paint(viewer, what, makePen) {
-  if (what === "subgraph") return /** @type {P} */ (paintSubgraph(makePen, viewer.graph, viewer.labelled(), viewer.palette, roomIn(byId("parts"), viewer.view.fit)));
+  if (what === "subgraph") return /** @type {P} */ (paintSubgraph(makePen, viewer.graph, viewer.labelled(), lightPalette(), roomIn(byId("parts"), viewer.view.fit)));
   return paintGraphs(viewer, viewer.shown, makePen, 30);
 }
 
 /**
- * The graphs on the screen, side by side.
+ * The graphs on the screen, side by side and light whatever the page is, each with its legend.
  * @template {Pen} P
  * @param {Viewer} viewer
  * @param {number[]} numbers
@@ -187,18 +193,22 @@ function paint(viewer, what, makePen) {
  * @returns {P}
  */
 function paintGraphs(viewer, numbers, makePen, head = 0) {
+  const palette = lightPalette();
   const sizes = numbers.map((number) => viewer.plots[viewer.shown.indexOf(number)].size());
-  const all = [sizes.reduce((sum, [width]) => sum + width, 0), Math.max(...sizes.map(([, height]) => height)) + head];
+  const legends = numbers.map((number, i) => placedEntries(drawnEntries(viewer, number), sizes[i][0] - MARGIN.left - MARGIN.right));
+  const below = Math.max(...sizes.map(([, height]) => height)) + head;
+  const all = [sizes.reduce((sum, [width]) => sum + width, 0), below + Math.max(...legends.map(({ height }) => height)) + MARGIN.under];
   const pen = makePen(all[0], all[1]);
-  pen.box(0, 0, all[0], all[1], viewer.palette.paper);
+  pen.box(0, 0, all[0], all[1], palette.paper);
   let left = 0;
   numbers.forEach((number, i) => {
-    const scene = { ...viewer.scene(number), cursor: null };
+    const scene = { ...viewer.scene(number), palette, cursor: null };
     scene.frame = { ...scene.frame, left: scene.frame.left + left, top: scene.frame.top + head };
     drawAxes(pen, scene);
     drawScene(pen, scene, viewer.faint(number));
     const heading = shortened(viewer.graphs[number].heading, Math.floor(sizes[i][0] / 9));
-    if (head) pen.text(heading, left + MARGIN.left, 18, { color: viewer.palette.ink, size: 15, bold: true });
+    if (head) pen.text(heading, left + MARGIN.left, 18, { color: palette.ink, size: 15, bold: true });
+    drawLegend(pen, palette, legends[i].placed, left + MARGIN.left, below);
     left += sizes[i][0];
   });
   return pen;

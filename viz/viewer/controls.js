@@ -19,6 +19,7 @@ function renderTools(viewer) {
     tool("SVG", "save the graph as a drawing", () => savePicture(viewer, "graph", "svg")),
     tool("◐", "light or dark (d)", () => switchTheme(viewer)),
     tool("Full", "full screen", () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen())),
+    tool("Words", "what scores and shares are (w)", showWords),
     tool("?", "keys (?)", showHelp),
   ]);
 }
@@ -35,14 +36,11 @@ function renderControls(viewer) {
       }),
       element("output", {}, percent(view[name])));
   const place = byId("controls");
-  if (!place.childElementCount) place.append(...["sliders", "kinds", "filters"].map((name) => element(`div.${name}`, {})));
-  const [sliders, kinds, filters] = /** @type {HTMLElement[]} */ ([...place.children]);
+  if (!place.childElementCount) place.append(...["sliders", "looks", "filters"].map((name) => element(`div.${name}`, {})));
+  const [sliders, looks, filters] = /** @type {HTMLElement[]} */ ([...place.children]);
   fillSliders(sliders, slider, view);
   renderLeft(viewer, sliders);
-  const present = KINDS.filter((_, number) => graph.kind.includes(number));
-  refill(kinds, [
-    ...present.map((kind) => element("button.kind", { "data-key": `kind ${kind}`, "aria-pressed": String(!view.without.includes(kind)), click: () => viewer.dispatch({ type: "kind", kind }) }, symbolOf(KINDS.indexOf(kind)), kind)),
-    toggle("all edges", view.faint, "draw all remaining edges faintly (e)", () => set({ faint: !view.faint })),
+  refill(looks, [
     toggle("keep errors", view.keepErrors, "never prune error nodes", () => set({ keepErrors: !view.keepErrors })),
     viewer.notes.hidden.length > 0 && element("button", { "data-key": "show hidden", click: () => viewer.dispatch({ type: "showAll" }) }, `show ${viewer.notes.hidden.length} hidden`),
     viewer.pair && toggle("differences", view.colour === "difference", "colour by difference in influence", () => set({ colour: view.colour === "difference" ? "kind" : "difference" })),
@@ -75,14 +73,18 @@ function fillSliders(place, slider, view) {
   }
 }
 
-/** What pruning leaves of the page's part, and of the whole graph if that differs. @param {Viewer} viewer @param {HTMLElement} place */
+/** The graph's own scores, then what pruning leaves of it, and of the page's part if that differs. @param {Viewer} viewer @param {HTMLElement} place */
 function renderLeft(viewer, place) {
   const { view, graph } = viewer;
   const left = place.querySelector(".left") ?? place.appendChild(element("span.left", { role: "status" }));
   const here = leftOf(viewer, view.active);
-  const whole = isExact(graph, view) ? null : wholeAt(graph, view);
-  left.textContent = isExact(graph, view) ? here : `${here} of the part in this page`;
-  if (whole) left.append(element("span.whole", {}, `; of the whole graph at nodes ${percent(whole.nodes)}, edges ${percent(whole.edges)}: ${leftText(whole.nNodes, whole.nEdges, whole.scores)}`));
+  const exact = isExact(graph, view);
+  const whole = exact ? null : wholeAt(graph, view);
+  left.replaceChildren(...[
+    element("b.own", { title: "scores of the graph in the file" }, scoresText(graph.scores)),
+    whole && element("span.whole", {}, `pruned, of the whole graph at nodes ${percent(whole.nodes)}, edges ${percent(whole.edges)}: ${leftText(whole.nNodes, whole.nEdges, whole.scores)}`),
+    element("span.here", {}, exact ? `pruned: ${here}` : `pruned, of the part in this page: ${here}`),
+  ].filter((one) => one !== null));
 }
 
 /** Text about what pruning leaves of a graph in the page. @param {Viewer} viewer @param {number} number */
@@ -91,9 +93,14 @@ function leftOf(viewer, number) {
   return leftText(kept.nNodes, kept.nEdges, scores);
 }
 
+/** @param {Scores} scores */
+function scoresText({ replacement, completeness }) {
+  return `replacement ${percent(replacement)} · completeness ${percent(completeness)}`;
+}
+
 /** @param {number} nNodes @param {number} nEdges @param {Scores} scores */
 function leftText(nNodes, nEdges, scores) {
-  return `${counted(nNodes)} nodes, ${counted(nEdges)} edges · replacement ${percent(scores.replacement)} · completeness ${percent(scores.completeness)}`;
+  return `${counted(nNodes)} nodes, ${counted(nEdges)} edges · ${scoresText(scores)}`;
 }
 
 /** @param {string} text @param {boolean} on @param {string} title @param {() => void} click */

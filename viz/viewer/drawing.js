@@ -36,14 +36,13 @@
  * @property {(row: number) => string} markOf Short text of a node.
  */
 
-const MARGIN = { left: 50, right: 24, bottom: 62 };
-const FULL = /** @type {[number, number, number, number]} */ ([0, 1, 0, 1]);
+const MARGIN = { left: 50, right: 24, bottom: 62, under: 8 };
 const LARGEST = 9; // radius in pixels
 const SMALLEST = 0.45; // relative to the largest
 const SATURATED = 0.4; // share of an input above which its colour is saturated
+const RIM = 2; // pixels of paper around a node
 const DASH = [5, 4]; // pixels of what makes a head look, and between
-const BEHIND = 0.12; // relative opacity of other edges while a node is clicked
-const ALL_EDGES = { fast: 4000, each: 6000 }; // drawn at once, and in each further frame
+const BEHIND = 0.12; // relative strength of other edges while a node is clicked
 
 /**
  * @param {Level} level
@@ -99,80 +98,15 @@ function lineGap(level) {
   return gap;
 }
 
-/** Path of an edge. @param {Frame} frame @param {number} source @param {number} target */
-function edgePath(frame, source, target) {
-  const { x, y } = frame.level;
-  const [x0, y0] = [acrossOf(frame, x[source]), downOf(frame, y[source])];
-  const [x1, y1] = [acrossOf(frame, x[target]), downOf(frame, y[target])];
-  const bow = Math.min(30, 0.08 * (y0 - y1)) * Math.exp(-Math.abs(x1 - x0) / 40);
-  const [up, down] = [y0 + (y1 - y0) * 0.4, y1 - (y1 - y0) * 0.4];
-  return `M${x0.toFixed(1)} ${y0.toFixed(1)}C${(x0 + bow).toFixed(1)} ${up.toFixed(1)} ${(x1 + bow).toFixed(1)} ${down.toFixed(1)} ${x1.toFixed(1)} ${y1.toFixed(1)}`;
-}
-
-/**
- * Faint lines for some of the remaining edges.
- * @param {CanvasRenderingContext2D} context
- * @param {Graph} graph
- * @param {Frame} frame
- * @param {ArrayLike<number>} edges
- * @param {number} first
- * @param {number} last
- * @param {Palette} palette
- */
-function drawFaint(context, graph, frame, edges, first, last, palette) {
-  const { x, y } = frame.level;
-  for (let i = first; i < last; i++) {
-    const [source, target] = [graph.source[edges[i]], graph.target[edges[i]]];
-    const [x0, y0] = [acrossOf(frame, x[source]), downOf(frame, y[source])];
-    const [x1, y1] = [acrossOf(frame, x[target]), downOf(frame, y[target])];
-    const { color, width, opacity } = faintStroke(graph, edges[i], i, palette);
-    [context.globalAlpha, context.lineWidth, context.strokeStyle] = [opacity, width, color];
-    context.beginPath();
-    context.moveTo(x0, y0);
-    context.bezierCurveTo(x0, y0 + (y1 - y0) * 0.4, x1, y1 - (y1 - y0) * 0.4, x1, y1);
-    context.stroke();
-  }
-  context.globalAlpha = 1;
-}
-
-/** Stroke of a remaining edge: fainter for weaker edges. @param {Graph} graph @param {number} edge @param {number} rank @param {Palette} palette @returns {{color: string, width: number, opacity: number}} */
-function faintStroke(graph, edge, rank, palette) {
-  const fade = Math.log10(1 + rank);
-  return {
-    color: graph.share[edge] < 0 ? palette.negative : palette.positive,
-    width: Math.max(0.5, 2 - 0.5 * fade),
-    opacity: Math.max(0.02, 0.5 - 0.15 * fade) * edgeStrength(graph, edge),
-  };
-}
-
-/** @param {Pen} pen @param {Scene} scene @param {ArrayLike<number>} faint Edges that are drawn faintly. */
-function drawScene(pen, scene, faint) {
-  const { graph, frame, palette } = scene;
-  const radius = radii(graph, frame, scene.most);
-  pen.within(frame, () => {
-    for (let i = Math.min(faint.length, ALL_EDGES.fast) - 1; i >= 0; i--) {
-      const stroke = faintStroke(graph, faint[i], i, palette);
-      const opacity = stroke.opacity * (isBehind(scene) ? BEHIND : 1);
-      pen.line(edgePath(frame, graph.source[faint[i]], graph.target[faint[i]]), { ...stroke, opacity });
-    }
-    drawEdges(pen, scene);
+/** @param {Pen} pen @param {Scene} scene @param {ArrayLike<number>} others Edges behind the highlighted ones, strongest first. */
+function drawScene(pen, scene, others) {
+  const radius = radii(scene.graph, scene.frame, scene.most);
+  pen.within(scene.frame, () => {
+    pen.edges(overviewStrokes(scene, others), scene.palette.paper);
+    pen.edges(highlightedStrokes(scene), scene.palette.paper);
   });
   drawNodes(pen, scene, radius);
   drawLabels(pen, scene, radius);
-}
-
-/** @param {Pen} pen @param {Scene} scene */
-function drawEdges(pen, { frame, edges, palette, lit }) {
-  for (let i = edges.length - 1; i >= 0; i--) {
-    const { source, target, share, edge, dashed } = edges[i];
-    const part = Math.min(1, Math.abs(share) / SATURATED);
-    pen.line(edgePath(frame, source, target), {
-      color: share < 0 ? palette.negative : palette.positive,
-      width: Math.max(0.5, (dashed ? 2.5 : 4) * Math.sqrt(part)),
-      dash: dashed ? DASH : undefined,
-      opacity: (0.3 + 0.6 * Math.sqrt(part)) * (lit && edge >= 0 && !lit[edge] ? BEHIND : 1),
-    });
-  }
 }
 
 /** @param {Pen} pen @param {Scene} scene @param {Float64Array} radius */
@@ -185,6 +119,7 @@ function drawNodes(pen, scene, radius) {
     const [x, y, r] = [acrossOf(frame, frame.level.x[n]), downOf(frame, frame.level.y[n]), radius[n]];
     const out = standsOut(n) && (!wanted || wanted.has(n));
     if (wanted?.has(n)) pen.marker(KIND.feature, x, y, r + 4, "none", palette.cursor, 1.5);
+    if (out) pen.marker(graph.kind[n], x, y, r + Math.min(RIM, r / 2), palette.paper, palette.paper, 0); // edges end beside it
     if (pinned.has(n)) pen.marker(graph.kind[n], x, y, r + 2.5, palette.pin, palette.pin, 1.5);
     const { fill, outline } = coloursOf(scene, n);
     if (scene.matched && scene.matched[n] >= 0) pen.marker(graph.kind[n], x, y, r + 1.5, palette.paper, palette.ink, 1, out ? 1 : 0.13);
@@ -199,9 +134,6 @@ const COLOURED = { 0: "token", 1: "token", 2: "bias", 3: "feature", 4: "error", 
 
 /** @param {Scene} scene @param {number} n */
 function coloursOf({ graph, palette, near, clicked, difference }, n) {
-  const full = palette[/** @type {keyof Palette} */ (COLOURED[graph.kind[n]])];
-  const own = mixed(palette.paper, full, strengthOf(graph, n));
-  const open = graph.kind[n] === KIND.error || graph.kind[n] === KIND.position;
   const share = n === clicked ? undefined : near?.get(n);
   if (share !== undefined) {
     const part = 0.25 + 0.75 * Math.min(1, Math.abs(share) / SATURATED);
@@ -212,7 +144,14 @@ function coloursOf({ graph, palette, near, clicked, difference }, n) {
     const value = difference[n];
     return { fill: mixed(palette.pale, value < 0 ? palette.negative : palette.positive, Math.abs(value)), outline: palette.grey };
   }
-  return open ? { fill: palette.paper, outline: own } : { fill: own, outline: graph.kind[n] === KIND.bias ? own : palette.paper };
+  return kindColours(palette, graph.kind[n], strengthOf(graph, n));
+}
+
+/** Colours of a kind of node. @param {Palette} palette @param {number} kind @param {number} strength */
+function kindColours(palette, kind, strength) {
+  const own = mixed(palette.paper, palette[/** @type {keyof Palette} */ (COLOURED[kind])], strength);
+  const open = kind === KIND.error || kind === KIND.position;
+  return open ? { fill: palette.paper, outline: own } : { fill: own, outline: kind === KIND.bias ? own : palette.paper };
 }
 
 /** Whether the other edges are behind some that are highlighted. @param {Scene} scene */
@@ -234,6 +173,18 @@ function mixed(from, to, part) {
   return `#${a.map((value, i) => Math.round(value + (b[i] - value) * part).toString(16).padStart(2, "0")).join("")}`;
 }
 
+/** Whether there is a pale band behind a row. @param {number} row */
+function isPale(row) {
+  return row % 2 === 1;
+}
+
+/** Colour behind a place. @param {Frame} frame @param {Palette} palette @param {number} down In pixels. */
+function groundAt(frame, palette, down) {
+  const { rowY, rowHeight } = frame.level;
+  const row = rowY.findIndex((y, i) => Math.abs(downOf(frame, y) - down) <= (rowHeight[i] * frame.unit[1]) / 2);
+  return row >= 0 && isPale(row) ? palette.pale : palette.paper;
+}
+
 /** Tokens below, layers at the left, pale bands between. @param {Pen} pen @param {Scene} scene */
 function drawAxes(pen, { graph, frame, palette }) {
   const { level } = frame;
@@ -243,7 +194,7 @@ function drawAxes(pen, { graph, frame, palette }) {
     const high = level.rowHeight[row] * frame.unit[1];
     const top = Math.max(frame.top, y - high / 2);
     const under = Math.min(bottom, y + high / 2);
-    if (row % 2 && under > top) pen.box(frame.left, top, frame.width, under - top, palette.pale);
+    if (isPale(row) && under > top) pen.box(frame.left, top, frame.width, under - top, palette.pale);
     const often = Math.ceil((14 * frame.type) / high);
     if (y < frame.top || y > bottom || (row % often && row !== level.rows.length - 1)) return;
     pen.text(name, frame.left - 8, y, { color: palette.grey, size: 11 * frame.type, anchor: "end" });
@@ -267,15 +218,19 @@ function drawTokens(pen, graph, frame, palette, bottom, right) {
   });
   const room = Array.from(level.columnWidth, (width) => width * frame.unit[0]);
   const slanted = texts.some((text, column) => widthOf(text, 12 * frame.type) + 2 > room[column]);
+  const places = Array.from(level.columnX, (x) => acrossOf(frame, x));
+  const seen = texts.map((_, column) => column).filter((column) => texts[column] && places[column] >= frame.left && places[column] <= right);
+  const last = places[seen[seen.length - 1]];
+  const gap = 13 * frame.type;
   let free = -Infinity;
   texts.forEach((text, column) => {
-    const x = acrossOf(frame, level.columnX[column]);
+    const x = places[column];
     const edge = x + room[column] / 2;
     if (column < texts.length - 1 && edge > frame.left && edge < right) {
       pen.line(`M${edge.toFixed(1)} ${frame.top}V${bottom}`, { color: palette.grey, width: 0.5, opacity: 0.25 });
     }
-    if (x < frame.left || x > right || (slanted && x < free + 13 * frame.type)) return;
-    free = x;
+    if (x < frame.left || x > right || (slanted && (x < free || (x < last && x > last - gap)))) return;
+    free = x + gap;
     if (slanted) pen.text(text, x + 3, bottom + 9, { color: palette.ink, size: 12 * frame.type, anchor: "end", angle: -40 });
     else pen.text(text, x, bottom + 14, { color: palette.ink, size: 12 * frame.type, anchor: "middle" });
   });

@@ -80,6 +80,13 @@ function moveThreshold(viewer, name, step) {
 }
 
 /** @param {Viewer} viewer @param {number} step */
+function moveBudget(viewer, step) {
+  const { held } = viewer.budget(viewer.view.active);
+  const drawn = Math.min(1, Math.max(0, Math.round((held + step) / STEP) * STEP));
+  viewer.dispatch({ type: "set", view: { drawn, faint: true } });
+}
+
+/** @param {Viewer} viewer @param {number} step */
 function moveFrequency(viewer, step) {
   if (!viewer.shown.some((one) => knowsFrequencies(viewer.graphs[one]))) return announce("The activation frequency of these features is unknown.");
   viewer.dispatch({ type: "set", view: { frequency: frequencyAt(decadesOf(viewer.view.frequency) + step) } });
@@ -104,6 +111,8 @@ const KEY_ACTIONS = {
   "]": (viewer) => moveThreshold(viewer, "nodes", STEP),
   "{": (viewer) => moveThreshold(viewer, "edges", -STEP),
   "}": (viewer) => moveThreshold(viewer, "edges", STEP),
+  ",": (viewer) => moveBudget(viewer, -2 * STEP),
+  ".": (viewer) => moveBudget(viewer, 2 * STEP),
   "<": (viewer) => moveFrequency(viewer, -DECADES),
   ">": (viewer) => moveFrequency(viewer, DECADES),
   a: (viewer) => viewer.dispatch({ type: "set", view: { tab: "heads" } }),
@@ -112,6 +121,7 @@ const KEY_ACTIONS = {
   r: (viewer) => viewer.dispatch({ type: "redo" }),
   d: switchTheme,
   0: (viewer) => viewer.dispatch({ type: "set", view: { range: null } }),
+  w: showWords,
   "/": () => /** @type {HTMLElement} */ (document.querySelector("[data-key=search]")).focus(),
   "?": showHelp,
 };

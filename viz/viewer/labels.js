@@ -23,7 +23,9 @@ function drawLabels(pen, scene, radius) {
     const box = text && freeBox(frame, around4(frame, n, radius[n]), widthOf(text, size), size + 3, taken);
     if (!box) continue;
     taken.add(box);
-    pen.text(text, (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, { color: palette.ink, size, anchor: "middle", halo: palette.paper });
+    const [across, down] = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2];
+    pen.box(box[0] - 1, box[1], box[2] - box[0] + 2, box[3] - box[1], groundAt(frame, palette, down)); // no edge strikes it through
+    pen.text(text, across, down, { color: palette.ink, size, anchor: "middle" });
   }
 }
 

@@ -104,8 +104,8 @@ function aboutPanel(graph, notes) {
 const KEYS = [
   ["← →", "to the node at the token before or after"], ["↑ ↓", "to the node a layer above or below"], ["Enter", "select the current node"],
   ["Esc", "clear the click"], ["p", "pin or unpin"], ["g", "hold and click boxes to group them; release to make the group"], ["h", "hide"], ["t", "paths from here"],
-  ["[ ]", "keep fewer or more nodes"], ["{ }", "keep fewer or more edges"], ["< >", "hide more or fewer of the frequently active features"], ["e", "draw all edges, or only those of the clicked node"], ["a", "attention heads"], ["/", "search"], ["u  r", "undo, redo"], ["0", "zoom out"],
-  ["d", "light or dark"], ["Shift", "hold to keep pointing at the current node"], ["Alt", "hold for raw numbers while pointing"], ["?", "this help"],
+  ["[ ]", "keep fewer or more nodes"], ["{ }", "keep fewer or more edges"], ["< >", "hide more or fewer of the frequently active features"], [", .", "draw fewer or more of these edges"], ["e", "draw edges, or only those of the clicked node"], ["a", "attention heads"], ["/", "search"], ["u  r", "undo, redo"], ["0", "zoom out"],
+  ["d", "light or dark"], ["Shift", "hold to keep pointing at the current node"], ["Alt", "hold for raw numbers while pointing"], ["w", "words: what scores and shares are"], ["?", "this help"],
 ];
 
 /** Keys on a box of the subgraph. */

@@ -6,6 +6,7 @@
  * @typedef {{color: string, width: number, opacity?: number, dash?: number[]}} Stroke dash: lengths of strokes and gaps.
  * @typedef {object} Pen
  * @property {(path: string, stroke: Stroke) => void} line Along a path, without filling it.
+ * @property {(strokes: EdgeStroke[], paper: string) => void} edges Weakest first.
  * @property {(kind: number, x: number, y: number, radius: number, fill: string, outline: string,
  *   width: number, opacity?: number) => void} marker
  * @property {(text: string, x: number, y: number, style: TextStyle) => void} text
@@ -54,6 +55,17 @@ function polygon(corners) {
 function canvasPen(context) {
   const shapes = SHAPES.map((shape) => new Path2D(shape()));
   return {
+    edges(strokes, paper) {
+      for (const { curve: [x0, y0, ax, ay, bx, by, x1, y1], color, width, dash } of overPaper(strokes, paper)) {
+        if (dash) context.setLineDash(dash);
+        [context.strokeStyle, context.lineWidth] = [color, width];
+        context.beginPath();
+        context.moveTo(x0, y0);
+        context.bezierCurveTo(ax, ay, bx, by, x1, y1);
+        context.stroke();
+        if (dash) context.setLineDash([]);
+      }
+    },
     line(path, { color, width, opacity = 1, dash = [] }) {
       context.setLineDash(dash);
       context.globalAlpha = opacity;
@@ -121,7 +133,11 @@ function svgPen(width, height) {
   /** @type {string[]} */
   const parts = [];
   const short = (/** @type {number} */ value) => String(Math.round(value * 100) / 100);
-  return {
+  /** @type {Pen & {file: () => string}} */
+  const pen = {
+    edges(strokes, paper) {
+      for (const { curve, ...stroke } of overPaper(strokes, paper)) pen.line(pathOf(curve), stroke);
+    },
     line(path, { color, width: thick, opacity = 1, dash }) {
       parts.push(`<path d="${path}" fill="none" stroke="${color}" stroke-width="${short(thick)}" opacity="${short(opacity)}"${dash ? ` stroke-dasharray="${dash.join(" ")}"` : ""}/>`);
     },
@@ -152,6 +168,7 @@ function svgPen(width, height) {
       `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" ` +
       `font-family="${escaped(FONT)}">\n${parts.join("\n")}\n</svg>\n`,
   };
+  return pen;
 }
 
 /** Text escaped for HTML and SVG. @param {string} text */

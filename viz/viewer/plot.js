@@ -19,6 +19,7 @@
 
 const NEAR = 30; // pixels within which the pointer selects a node
 const MOVED = 4; // pixels above which a press is a drag
+const AT_ONCE = 900; // edges drawn in one picture
 
 /**
  * @param {HTMLElement} root
@@ -37,6 +38,7 @@ function makePlot(root, events) {
   /** @type {Level | null} */
   let faintLevel = null;
   let picture = 0;
+  const hidden = document.createElement("canvas");
 
   /** @param {number} x @param {number} y Pixels from the corner of the plot. */
   function nodeAt(x, y) {
@@ -71,48 +73,62 @@ function makePlot(root, events) {
     return [root.clientWidth, root.clientHeight];
   }
 
-  /** Axes and faint edges are redrawn only when the view moves, the rest at every click. @param {Scene} next @param {ArrayLike<number>} left */
-  function draw(next, left) {
+  /** Axes and faint edges are redrawn only when the view moves, the rest at every click. @param {Scene} next @param {ArrayLike<number>} others */
+  function draw(next, others) {
     scene = next;
-    const { frame, graph, palette } = next;
-    const key = JSON.stringify([size(), frame.range, left.length, left[left.length - 1], palette.paper]);
+    const { frame, palette } = next;
+    const key = JSON.stringify([size(), frame.range, others.length, others[others.length - 1], palette.paper]);
     if (key !== faintKey || frame.level !== faintLevel) {
       [faintKey, faintLevel] = [key, frame.level];
       drawAxes(canvasPen(cleared(canvases[0])), next);
-      const context = cleared(canvases[1]);
-      canvasPen(context).within(frame, () => drawFaint(context, graph, frame, left, 0, Math.min(ALL_EDGES.fast, left.length), palette));
-      continueFaint(context, next, left, ALL_EDGES.fast, ++picture);
+      drawOthers({ ...next, near: null, ends: null }, others, ++picture);
     }
     canvases[1].style.opacity = isBehind(next) ? String(BEHIND) : "1";
-    const context = cleared(canvases[2]);
-    const pen = canvasPen(context);
-    pen.within(frame, () => drawEdges(pen, next));
-    const radius = radii(graph, frame, next.most);
+    const pen = canvasPen(cleared(canvases[2]));
+    pen.within(frame, () => pen.edges(highlightedStrokes(next), palette.paper));
+    const radius = radii(next.graph, frame, next.most);
     drawNodes(pen, next, radius);
     drawLabels(pen, next, radius);
     /** @type {any} */ (axes).follow?.();
   }
 
   /**
-   * The weaker edges, some in each picture, so that the page answers meanwhile.
-   * @param {CanvasRenderingContext2D} context
+   * The strongest edges at once.  If there are more, all are drawn out of sight, some in each
+   * picture, so that the page answers meanwhile, and then shown.
    * @param {Scene} drawn
-   * @param {ArrayLike<number>} left
-   * @param {number} first
+   * @param {ArrayLike<number>} edges Strongest first.
    * @param {number} number
    */
-  function continueFaint(context, drawn, left, first, number) {
-    if (first >= left.length) {
-      root.dataset.settled = String(number);
-      return;
-    }
+  function drawOthers(drawn, edges, number) {
+    const pen = canvasPen(cleared(canvases[1]));
+    pen.within(drawn.frame, () => pen.edges(overviewStrokes(drawn, edges, 0, AT_ONCE), drawn.palette.paper));
     delete root.dataset.settled;
-    requestAnimationFrame(() => {
+    if (edges.length <= AT_ONCE) root.dataset.settled = String(number);
+    else requestAnimationFrame(() => drawRest(drawn, edges, number));
+  }
+
+  /** @param {Scene} drawn @param {ArrayLike<number>} edges @param {number} number */
+  function drawRest(drawn, edges, number) {
+    const context = /** @type {CanvasRenderingContext2D} */ (hidden.getContext("2d"));
+    [hidden.width, hidden.height] = [canvases[1].width, canvases[1].height];
+    context.setTransform(/** @type {CanvasRenderingContext2D} */ (canvases[1].getContext("2d")).getTransform());
+    const pen = canvasPen(context);
+    let last = edges.length;
+    const more = () => {
       if (number !== picture) return;
-      const last = Math.min(first + ALL_EDGES.each, left.length);
-      canvasPen(context).within(drawn.frame, () => drawFaint(context, drawn.graph, drawn.frame, left, first, last, drawn.palette));
-      continueFaint(context, drawn, left, last, number);
-    });
+      const first = Math.max(0, last - AT_ONCE);
+      pen.within(drawn.frame, () => pen.edges(overviewStrokes(drawn, edges, first, last), drawn.palette.paper));
+      last = first;
+      if (last) {
+        requestAnimationFrame(more);
+        return;
+      }
+      const shown = cleared(canvases[1]);
+      shown.resetTransform();
+      shown.drawImage(hidden, 0, 0);
+      root.dataset.settled = String(number);
+    };
+    more();
   }
 
   /** @param {string[] | null} lines @param {number | null} row */
@@ -183,6 +199,7 @@ function attachPlotly(axes, scene, size, onRange) {
   const config = {
     displaylogo: false, displayModeBar: true, scrollZoom: true, showSendToCloud: false, doubleClick: false,
     modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "resetScale2d"],
+    modeBarButtonsToAdd: [{ name: "home", title: "Home: the whole graph (0)", icon: plotly.Icons.home, click: () => onRange(null) }],
   };
   plotly.newPlot(axes, [], layout(), config);
   const gd = /** @type {any} */ (axes);

@@ -13,6 +13,7 @@ function renderAll(viewer) {
   renderHead(viewer);
   renderFiled(viewer);
   renderControls(viewer);
+  renderLegend(viewer);
   renderTabs(viewer);
   renderPanel(viewer);
   renderSubgraph(viewer);
@@ -69,16 +70,7 @@ function renderHead(viewer) {
   const notes = viewer.labelled();
   byId("heading").textContent = document.title = viewer.shown.map((number) => graphs[number].heading).join(" | ");
   byId("origin").textContent = graph.origin;
-  const tokens = new Set(view.tokens ?? []);
-  const columnOf = viewer.columnOf(view.active);
-  refill(byId("prompt"), graph.tokens.map((token, pos) =>
-    element("button.token", {
-      "data-key": `token ${pos}`, "aria-pressed": String(tokens.has(columnOf[pos])), title: `position ${pos}`,
-      click: () => {
-        const chosen = toggled(view.tokens ?? [], columnOf[pos]);
-        viewer.dispatch({ type: "set", view: { tokens: chosen.length ? chosen : null } });
-      },
-    }, element("bdi", {}, token))));
+  renderStrip(viewer);
   const targets = graph.names.map((_, row) => row).filter((row) => isTarget(graph, row)).sort((a, b) => graph.seed[b] - graph.seed[a]);
   refill(byId("predictions"), targets.slice(0, 8).map((row) =>
     element("button.prediction", {

@@ -25,7 +25,8 @@
  * @property {number | null} frequency Features that are active on a larger share of tokens are hidden.
  * @property {string} search
  * @property {"either" | "inputs" | "outputs" | "pinned"} links
- * @property {boolean} faint Whether all edges are drawn.
+ * @property {boolean} faint Whether edges are drawn while no node is clicked.
+ * @property {number | null} drawn Share of the influence along edges that those drawn hold; null: as at first.
  * @property {[number, number, number, number] | null} range Left, right, bottom, top, from 0 to 1.
  * @property {string[]} heads Edges that cross one of these first stay lit, as in 4.5; none: all edges.
  * @property {number} crossing Least share of an edge over them.
@@ -69,7 +70,7 @@ function initialState(graphs) {
       shown: graphs.length === 2 ? [0, 1] : [0], active: 0, clicked: graphs.map(() => null), from: null, minus: null, nodes, edges,
       keepErrors: false, without: [], layers: null, tokens: null, frequency: null, search: "", links: "either",
       heads: [], crossing: 0.1, head: null, edge: null,
-      faint: true, range: null, tab: "node", fields: ["layer", "influence"], colour: "difference", theme: "auto",
+      faint: true, drawn: null, range: null, tab: "node", fields: ["layer", "influence"], colour: "difference", theme: "auto",
       side: 420, below: 260, fit: true,
     },
     notes: graphs.map((graph) => notesFrom(graph.annotations)),
@@ -150,7 +151,7 @@ function changedView(view, change) {
     case "kind":
       return { ...view, without: toggled(view.without, change.kind) };
     case "reset":
-      return { ...view, range: null, layers: null, tokens: null, frequency: null, search: "", without: [], heads: [] };
+      return { ...view, range: null, drawn: null, layers: null, tokens: null, frequency: null, search: "", without: [], heads: [] };
     case "set":
       return { ...view, ...change.view };
     default:

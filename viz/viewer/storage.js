@@ -97,6 +97,7 @@ const VIEW_FITS = {
   search: isText,
   links: (value) => ["either", "inputs", "outputs", "pinned"].includes(value),
   faint: (value) => typeof value === "boolean",
+  drawn: orNull(isPart),
   range: orNull((value) => isList(value, Number.isFinite) && value.length === 4 && value[0] < value[1] && value[2] < value[3]),
   heads: (value) => isList(value, (one) => isText(one) && /^\d{1,4}\.\d{1,4}$/.test(one)),
   crossing: isPart,

@@ -19,6 +19,7 @@ class Viewer {
     this.hovered = null;
     this.chosen = new Set(/** @type {string[]} */ ([])); // parts to be grouped
     this.most = { links: ROWS, table: ROWS, heads: FIRST_HEADS };
+    this.unfolded = false; // whether all tokens of a long prompt are shown
     this.trial = noTrial(); // the intervention form
     this.order = "token";
     this.palette = readPalette();
@@ -131,11 +132,9 @@ class Viewer {
   visible(number) {
     const { view } = this;
     const notes = this.state.notes[number];
-    const clicked = view.clicked[number];
-    const { nodes, edges, keepErrors, without, layers, tokens, frequency, from, tab } = view;
-    return this.remembered(`visible ${number}`, [nodes, edges, keepErrors, without, layers, tokens, frequency, from, tab, view.active, view.shown, clicked, notes], () => {
-      const own = { ...view, tokens: tokens && this.positions(number, tokens) };
-      const visible = visibleNodes(this.graphs[number], this.pruning(number).kept, own, notes, clicked);
+    return this.remembered(`visible ${number}`, this.shownBy(number), () => {
+      const own = { ...view, tokens: view.tokens && this.positions(number, view.tokens) };
+      const visible = visibleNodes(this.graphs[number], this.pruning(number).kept, own, notes, view.clicked[number]);
       for (const { source, target } of this.pathEdges(number) ?? []) visible[source] = visible[target] = 1;
       return visible;
     });
@@ -192,7 +191,7 @@ class Viewer {
     const [width, height] = this.plots[this.shown.indexOf(number)].size();
     return {
       graph,
-      frame: frameOf(this.level(number), width, height, this.view.range, this.type, this.type * Math.max(...this.shown.map((one) => roomAbove(this.graphs[one])))),
+      frame: frameOf(this.level(number), width, height, limitedRange(this.level(number), this.view.range), this.type, this.type * Math.max(...this.shown.map((one) => roomAbove(this.graphs[one])))),
       palette: this.palette,
       visible: this.visible(number),
       edges: path ?? (focus ? drawnFor(graph, focus, this.view.links, pinned) : (alone ?? drawnBetween(graph, pinned))),
@@ -255,18 +254,40 @@ class Viewer {
     markPointed(this);
   }
 
-  /** Edges that are drawn faintly, strongest first. @param {number} number @returns {ArrayLike<number>} */
+  /** Edges that are drawn whether or not a node is clicked, strongest first. @param {number} number @returns {ArrayLike<number>} */
   faint(number) {
-    return this.view.faint ? this.left(number) : [];
+    return this.view.faint ? this.budget(number).edges : [];
+  }
+
+  /** Those of the remaining edges that are drawn. @param {number} number @returns {Budget} */
+  budget(number) {
+    const { drawn } = this.view;
+    return this.remembered(`budget ${number}`, [drawn, this.shownBy(number)], () => budgetOf(this.graphs[number], this.left(number), drawn));
+  }
+
+  /** All that the visible nodes and edges of a graph depend on. @param {number} number */
+  shownBy(number) {
+    const { nodes, edges, keepErrors, without, layers, tokens, frequency, from, tab, active, shown, clicked } = this.view;
+    return [nodes, edges, keepErrors, without, layers, tokens, frequency, from, tab, active, shown, clicked[number], this.state.notes[number]];
   }
 
   /** Edges between visible nodes that pruning leaves, strongest first. @param {number} number @returns {Int32Array} */
   left(number) {
-    return this.remembered(`faint ${number}`, [this.view.nodes, this.view.edges, this.view.keepErrors, this.view.without, this.view.layers, this.view.tokens, this.view.frequency, this.state.notes[number].hidden, this.view.clicked[number]], () => {
+    return this.remembered(`left ${number}`, this.shownBy(number), () => {
       const [graph, visible] = [this.graphs[number], this.visible(number)];
       return this.pruning(number).edges.filter((e) => visible[graph.source[e]] && visible[graph.target[e]]);
     });
   }
+}
+
+/** Colours of the light page. @returns {Palette} */
+function lightPalette() {
+  const { dataset } = document.documentElement;
+  const shown = dataset.theme;
+  dataset.theme = "light";
+  const palette = readPalette();
+  dataset.theme = shown;
+  return palette;
 }
 
 /** Colours of the style sheet. @returns {Palette} */
