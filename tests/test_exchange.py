@@ -134,7 +134,7 @@ def test_what_neuronpedia_json_cannot_hold_without_our_key(tmp_path):
     named_otherwise = {"model.name", "dictionary.name", "token_ids", "targets"}
     assert differ - named_otherwise == LOST.keys()
     assert {name: after[name] for name in LOST} == LOST
-    assert back.label(3) == " Paris, é"
+    assert back.label(3) == "say Paris, é"
     assert after["model.name"] == "tiny-model"  # as Neuronpedia allows it
     assert after["token_ids"] == [4, -1, -1]  # of tokens that are no nodes
 

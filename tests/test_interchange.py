@@ -47,7 +47,7 @@ def test_nodes_carry_what_applies_to_them_and_nothing_else():
         "index": 4,
         "influence": 0.375,
     }
-    assert drawn.nodes["feature:0/3@1"]["label"] == " a,  b"
+    assert drawn.nodes["feature:0/3@1"]["label"] == "say a, b"
     assert drawn.nodes["error:0@1"]["label"] == "error:0@1"
     assert drawn.nodes["bias:0"] == {
         "kind": "bias",

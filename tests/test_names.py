@@ -97,7 +97,9 @@ def test_neurons_are_named_by_words_before_pieces_and_marks():
     apart = ("<tfoot>", "<0xE2>", "uminate", " downtown", " City")
     assert label(graph_of({}, f1_3=apart), "feature:1/3@4") == "say downtown, City"
     marks = graph_of({}, f1_3=("<tfoot>", "<0xE2>", " 12"))
-    assert label(marks, "feature:1/3@4") == "say 12, control <tfoot>"
+    assert label(marks, "feature:1/3@4") == "say 12"
+    alone = graph_of({}, f1_3=("<tfoot>", "<0xE2>"))
+    assert label(alone, "feature:1/3@4") == "say control <tfoot>, byte <0xE2>"
     assert label(graph_of({}), "feature:1/3@4") == ""
 
 

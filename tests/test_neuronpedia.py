@@ -79,7 +79,7 @@ def test_nodes_are_spelled_as_the_viewers_expect():
         ("E_4_0", 0, "E", 0, "embedding", "E_4-0", ""),
         ("P_0", 0, "E", 0, "embedding", "P-0", ""),
         ("bias_0", -1, "0", 0, "bias", "bias_0-0", ""),
-        ("0_3_1", cantor(0, 3), "0", 1, "cross layer transcoder", "0_3-0", " Paris, é"),
+        ("0_3_1", cantor(0, 3), "0", 1, "cross layer transcoder", "0_3-0", "say Paris, é"),
         ("3_-1_1", -1, "3", 1, "mlp reconstruction error", "3_-1-1", ""),
         ("5_7_1", 7, "5", 1, "logit", "L_7-1", 'Output "t0" (p=0.250)'),
         ("5_9_1", 9, "5", 1, "logit", "L_9-1", 'Output "t1" (p=0.125)'),

@@ -103,7 +103,7 @@ def test_the_table_holds_labels_tokens_and_numbers_of_the_strongest_nodes():
     assert plain == [
         [LOGIT, "“t0” 100.0%", "“ cat” at 2", "", ""],
         [NAMES[0], "“<bos>”", "“<bos>” at 0", "75.0%", ""],
-        [NAMES[1], "promotes “ up” “⏎”", "“<bos>” at 0", "75.0%", "0.5"],
+        [NAMES[1], "say up", "“<bos>” at 0", "75.0%", "0.5"],
         [NAMES[2], "no label", "“ the” at 1", "25.0%", ""],
     ]
 

@@ -6,6 +6,7 @@ import pytest
 
 from graphs.analysis.strengths import strengths
 from graphs.core.provenance import Checks
+from graphs.naming.names import Names
 from tests.graph_oracles import make_graph
 from viz.text.checked import CheckLine, check_lines, checks_line
 from viz.text.words import (
@@ -75,17 +76,22 @@ def test_texts_are_shortened_by_their_width_and_keep_their_direction():
 
 def test_labels_say_what_each_kind_of_node_is():
     names = ["token:1@1", "position:1", "bias:0", "feature:0/1@1", "feature:0/2@2", "error:0@1"]
-    graph = make_graph([*names, "logit:5@2"], {}, [0.25], output_tokens={3: (" a", "b")})
-    assert [label(graph, row).translate({0x2068: "", 0x2069: ""}) for row in range(7)] == [
+    graph = make_graph([*names, "logit:5@2"], {}, [0.25], output_tokens={3: (" up", "b")})
+    named = Names(graph)
+    assert [label(named, row).translate({0x2068: "", 0x2069: ""}) for row in range(7)] == [
         "“ the”",
         "embedding of position 1",
         "constants at layer 0",
-        "promotes “ a” “b”",
+        "say up, b",
         "no label",
         "error of layer 0's dictionary",
         "“t0” 25.0%",
     ]
-    assert [mark(graph, row) for row in (3, 4, 6)] == ["\u2068a\u2069", "", "\u2068t0\u2069 25.0%"]
+    assert [mark(named, row) for row in (3, 4, 6)] == [
+        "\u2068say up\u2069",
+        "",
+        "\u2068t0\u2069 25.0%",
+    ]
     assert position_text(graph, 2) == ""
     assert position_text(graph, 3) == f"{quoted(' the')} at 1"
 
@@ -93,7 +99,10 @@ def test_labels_say_what_each_kind_of_node_is():
 def test_each_of_several_targets_has_its_own_text():
     names = ["token:1@0", "logit:9@2", "logit:3@2"]
     graph = make_graph(names, {}, [0.25, 0.5])
-    assert [mark(graph, row) for row in (1, 2)] == ["\u2068t0\u2069 25.0%", "\u2068t1\u2069 50.0%"]
+    assert [mark(Names(graph), row) for row in (1, 2)] == [
+        "\u2068t0\u2069 25.0%",
+        "\u2068t1\u2069 50.0%",
+    ]
     assert heading(graph).endswith("→ \u2068t1\u2069 50.0%")
 
 
@@ -104,7 +113,7 @@ def test_hover_tells_the_numbers_of_the_graph():
     assert token[0] == TOKEN
     assert token[-3:] == [
         "influence 70.0%",
-        f"to +100.0% {STRONG} {quoted(' up')}",
+        f"to +100.0% {STRONG} say up",
         f"to +100.0% {WEAK}",
     ]
     assert strong[2:] == [
@@ -116,7 +125,7 @@ def test_hover_tells_the_numbers_of_the_graph():
     assert f"to −10.0% {LOGIT} {quoted('t0')}" in weak
     assert "influence 30.0%" in error
     assert logit[-3:] == [
-        f"from +60.0% {STRONG} {quoted(' up')}",
+        f"from +60.0% {STRONG} say up",
         f"from +30.0% {ERROR}",
         f"from −10.0% {WEAK}",
     ]

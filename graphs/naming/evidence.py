@@ -123,6 +123,7 @@ def _distinct(words: Iterable[str]) -> list[str]:
 
 
 def readable_first(tokens: Iterable[str], script: str) -> list[str]:
-    """Tokens as parts of a name: words first, bytes and control tokens last and marked."""
-    order = sorted(_distinct(tokens), key=lambda token: max(reading(token, script), Reading.WORD))
-    return [marked(token) for token in order]
+    """Tokens as parts of a name, words first; bytes and control tokens, marked, only if alone."""
+    order = sorted(_distinct(tokens), key=lambda token: reading(token, script))
+    plain = [token for token in order if reading(token, script) < Reading.CONTROL]
+    return [marked(token) for token in plain or order]

@@ -264,7 +264,8 @@ def _brief(names: Names, row: int) -> str:
         return label(names, row)
     if graph.nodes.kind[row] in TARGET_KINDS:
         return quoted(_target(graph, row).text)
-    return visible(names.short(row)) if names.short(row) else ""
+    known = names.short(row) if graph.nodes.kind[row] == NodeKind.FEATURE else ""
+    return visible(known) if known else ""
 
 
 def _target(graph: AttributionGraph, row: int) -> Target:
