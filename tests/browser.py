@@ -108,11 +108,22 @@ def opened(browser: Browser, path: Path, *, in_place: bool = False) -> Iterator[
         leave(page)
 
 
+def show_full_graph(page: Page) -> None:
+    """All nodes, as by the button beside that of the summary; nothing to store is left of it."""
+    page.evaluate("viewer.state = { ...viewer.state, view: { ...viewer.view, summary: false } }")
+    page.evaluate("renderAll(viewer)")
+
+
 @contextmanager
-def viewed(browser: Browser, path: Path) -> Iterator[Opened]:
-    """A page of ours, ready to be used; it must ask for nothing and complain of nothing."""
+def viewed(browser: Browser, path: Path, *, summary: bool = False) -> Iterator[Opened]:
+    """A page of ours, ready to be used; it must ask for nothing and complain of nothing.
+
+    It shows the full graph, or the summary on which it opens.
+    """
     with opened(browser, path) as found:
         found.page.wait_for_selector("html[data-ready]")
+        if not summary:
+            show_full_graph(found.page)
         yield found
         assert found.complaints == []
         assert found.asked == []

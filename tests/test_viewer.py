@@ -18,7 +18,15 @@ from graphs.core.annotations import ANNOTATIONS_SUFFIX
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description, Example
 from graphs.core.provenance import Checks, Measured
-from tests.browser import Opened, leave, needs_chromium, new_window, viewed, visit
+from tests.browser import (
+    Opened,
+    leave,
+    needs_chromium,
+    new_window,
+    show_full_graph,
+    viewed,
+    visit,
+)
 from tests.graph_oracles import make_graph
 from tests.test_viewer_numbers import layered
 from viz.page.notebook import show
@@ -150,7 +158,7 @@ def test_pointing_at_a_node_says_what_it_is_and_marks_it_everywhere(small_page: 
     assert lines[0] == "Texas"
     assert "feature:1/7@2" in lines[1]
     assert "activation here 1.25" in lines[2]
-    assert "from +66.7% \u2068city\u2069" in lines  # 3 of 4.5
+    assert "from +66.7% \u2068say city\u2069" in lines  # 3 of 4.5
     expect(page.locator(f'[data-node="{LATE}"].pointed')).to_have_count(1)
     page.keyboard.down("Alt")
     expect(tip).to_contain_text("total 4.5")
@@ -431,6 +439,7 @@ def test_suggested_groups_leave_a_persons_own_alone(browser: Browser, tmp_path: 
 
 def test_paths_between_two_nodes(small_page: Opened):
     page = small_page.page
+    page.evaluate("viewer.graph.overview = null")  # whose groups would be steps
     click(page, TOKEN)
     page.locator('[data-key="from"]').click()
     settle(page)
@@ -586,6 +595,7 @@ def test_two_windows_of_a_page_go_in_step(browser: Browser, small_file: Path):
     for page in (one, other):
         visit(page, small_file)
         page.wait_for_selector("html[data-ready]")
+        show_full_graph(page)
     click(one, LATE)
     until(other, f"viewer.view.clicked[0] === '{LATE}'")
     for page in (one, other):
@@ -670,6 +680,11 @@ def test_the_page_fits_small_and_large_screens(
     page.set_viewport_size({"width": width, "height": height})
     visit(page, small_file)
     page.wait_for_selector("html[data-ready]")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    summary = page.locator(".overview").bounding_box()
+    assert summary is not None
+    assert summary["height"] >= 150
+    show_full_graph(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     box = page.locator(".plot").bounding_box()
     assert box is not None
@@ -812,6 +827,7 @@ def test_a_state_that_makes_no_sense_is_left_aside(
     page.on("pageerror", lambda error: complaints.append(str(error)))
     visit(page, small_file, hash_of(state))
     page.wait_for_selector("html[data-ready]")
+    show_full_graph(page)
     click(page, LATE)
     assert clicked(page) == LATE
     page.wait_for_timeout(50)

@@ -199,7 +199,7 @@ def test_flows_between_groups_are_those_of_a_collapsed_graph(page: Page, graph: 
     found = page.evaluate(
         """([data, notes]) => {
             const graph = readGraph(data);
-            const parts = partsOf(graph, notesFrom(notes));
+            const parts = partsOf(graph, notesFrom(notes), []);
             const name = (part) => parts[part].name;
             const flows = flowsBetween(graph, parts);
             return {

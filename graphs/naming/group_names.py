@@ -7,8 +7,9 @@ named, in this order: by the token at its own position, if its members fire on n
 word that has most votes, if these are enough; by the one token of the prompt from which most of it
 comes; by the word that has most votes.
 
-"say" leads the name of a group that stands for a target's text, or for the token at its position
-while most of its influence goes straight to the targets: "say Austin", "say a capital".
+"say" leads the name of a group that stands for the text of a target or of a token, which are boxes
+of their own, and for the token at its position while most of its influence goes straight to the
+targets: "say Austin", "say a capital".
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class _Candidate:
     token: str  # its name by a token; empty if it has none
     words: tuple[str, ...]  # by falling votes
     second: bool  # whether the second word belongs to the first
-    targets: frozenset[str]  # texts of the graph's targets
+    shown: frozenset[str]  # texts of the graph's tokens and targets
     depth: float  # mean layer
 
 
@@ -81,7 +82,7 @@ def _by_votes(candidate: _Candidate, taken: Sequence[str]) -> str:
     both = f"{first}, {second}"
     together = candidate.second and words[:1] == [*candidate.words[:1]] and second
     name = both if together and len(both) <= LONGEST else first
-    return f"say {name}" if first in candidate.targets else name
+    return f"say {name}" if first in candidate.shown else name
 
 
 def _candidates(names: Names, groups: Sequence[Int[ndarray, " _member"]]) -> list[_Candidate]:
@@ -90,7 +91,7 @@ def _candidates(names: Names, groups: Sequence[Int[ndarray, " _member"]]) -> lis
     votes = [_votes(names, rows, weight) for rows, weight in zip(groups, weights, strict=True)]
     straight, passed = _passed(names, strength)
     tokens, origin = _origins(names)
-    targets = frozenset(target.text.strip() for target in graph.provenance.targets)
+    shown = _shown(names)
     found: list[_Candidate] = []
     for number, (rows, weight) in enumerate(zip(groups, weights, strict=True)):
         says = float(straight[rows].sum()) > STRAIGHT * float(passed[rows].sum())
@@ -104,7 +105,7 @@ def _candidates(names: Names, groups: Sequence[Int[ndarray, " _member"]]) -> lis
         second = len(clear) > 1 and clear[1][1] >= WITH * clear[0][1]
         words = tuple(word for word, _ in ranked)
         depth = float(weight @ graph.nodes.layer[rows])
-        found.append(_Candidate(token, words, second, targets, depth))
+        found.append(_Candidate(token, words, second, shown, depth))
     return found
 
 
@@ -131,14 +132,20 @@ def _agreed(
 
 def _ranked(names: Names, votes: Sequence[Votes], number: int) -> list[tuple[str, float]]:
     """A group's votes less those of its neighbours, and less for what the page says already."""
-    header = names.graph.provenance
-    shown = {text.strip() for text in (*header.tokens, *(one.text for one in header.targets))}
-    others = max(1, len(votes) - 1)
+    shown, others = _shown(names), max(1, len(votes) - 1)
     ranked: Votes = {}
     for word, own in votes[number].items():
         left = own - (sum(one.get(word, 0.0) for one in votes) - own) / others
         ranked[word] = left * (SHOWN if word in shown and left > 0 else 1.0)
     return sorted(ranked.items(), key=lambda pair: -pair[1])
+
+
+def _shown(names: Names) -> frozenset[str]:
+    """What tokens of the prompt and targets say."""
+    header = names.graph.provenance
+    return frozenset(
+        text.strip() for text in (*header.tokens, *(one.text for one in header.targets))
+    )
 
 
 def _passed(

@@ -33,9 +33,9 @@ VIEWER = Path(__file__).parents[1] / "viewer"
 # Values, drawing, panels, page: each depends only on those before it, and all share one scope.
 _ORDER = """
 numbers data attention stability pruning paths parts places state filed mine storage
-elements apart pens texts limits drawing edges budget labels focus
-plot over lists members detail looks heads intervening subgraph boxes words panels
-viewer pointing frequency graphs controls legend strip render actions printing keys start
+elements palette apart pens texts limits drawing edges budget hulls labels focus
+plot over lists members detail looks heads intervening subgraph boxes summary grouped words panels
+viewer pointing frequency graphs controls legend strip choosing render actions printing keys start
 """
 SCRIPTS = tuple(_ORDER.split())
 

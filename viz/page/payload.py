@@ -15,18 +15,18 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from graphs.analysis.prune import DEFAULTS, prune
+from graphs.analysis.prune import DEFAULTS
 from graphs.analysis.scores import scores
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, Description, NodeKind
 from graphs.formats.neuronpedia.pages import feature_page
-from graphs.groups.grouping import MOST_FEATURES, find_groups, named_groups
 from graphs.naming.names import Names
 from graphs.reports.summary import weight_remarks
 from viz.html.columns import columns
 from viz.page.attention import attention_data, attention_remarks
 from viz.page.keys import dictionary_key, graph_key
+from viz.page.overview import overview_data, part_overview, suggested_groups
 from viz.page.part import Part
 from viz.page.stable import stability_data
 from viz.page.whole import whole_grid
@@ -55,6 +55,7 @@ def graph_data(
     graph, header = part.graph, part.graph.provenance
     whole = scores(graph)
     attention = attention_data(part)
+    overview = part_overview(part, annotations)
     partial = len(part.rows) < part.n_nodes or _influence_held(part) < 1.0
     data: dict[str, Any] = {
         "heading": heading(graph),
@@ -80,7 +81,8 @@ def graph_data(
         "levels": [level_data(part, rows, placement) for rows, placement in levels],
         "measured": [line.model_dump() for line in header.measured],
         "annotations": annotations.model_dump(mode="json"),
-        "suggested": _suggested(graph, annotations),
+        "overview": None if overview is None else overview_data(part, overview),
+        "suggested": [] if overview is None else suggested_groups(part, overview, annotations),
     }
     features, without = _features(part, _ROOM - len(as_json(data)))
     if without:
@@ -276,14 +278,3 @@ def _described(description: Description) -> dict[str, Any]:
             for example in description.examples
         ],
     }
-
-
-def _suggested(graph: AttributionGraph, annotations: Annotations) -> list[dict[str, Any]]:
-    """Automatic groups among the features left by pruning, apart from a person's own groups."""
-    pruned = prune(graph)
-    if np.sum(pruned.nodes.is_kind(NodeKind.FEATURE)) > MOST_FEATURES:
-        return []
-    own = Annotations(groups=tuple(g for g in annotations.groups if not g.automatic))
-    groups = named_groups(pruned, find_groups(pruned, own=list(own.rows(pruned).values())))
-    automatic = (group for group in own.with_automatic(groups).groups if group.automatic)
-    return [group.model_dump(mode="json") for group in automatic]

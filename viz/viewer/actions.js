@@ -102,7 +102,7 @@ function showWords() {
 /** @param {Viewer} viewer */
 function groupChosen(viewer) {
   const notes = viewer.labelled();
-  const parts = partsOf(viewer.graph, notes).filter((part) => viewer.chosen.has(part.name));
+  const parts = partsOf(viewer.graph, notes, viewer.view.unfolded).filter((part) => viewer.chosen.has(part.name));
   viewer.chosen = new Set();
   if (!parts.length) {
     viewer.schedule();
@@ -155,6 +155,11 @@ function renameGroup(viewer, name) {
  * @param {"png" | "svg"} format
  */
 async function savePicture(viewer, what, format) {
+  const overview = what === "graph" ? viewer.summary(viewer.view.active) : null;
+  if (overview) {
+    await saveOverview(viewer, overview, format);
+    return;
+  }
   const name = `${fileName(viewer.graph)}${what === "graph" ? "" : "-subgraph"}.${format}`;
   if (format === "svg") {
     const pen = paint(viewer, what, svgPen);
@@ -171,6 +176,27 @@ async function savePicture(viewer, what, format) {
   canvas.toBlob((blob) => blob && download(name, blob));
 }
 
+/** Save the summary as it would be printed: light, at the width of a page. @param {Viewer} viewer @param {Overview} overview @param {"png" | "svg"} format */
+async function saveOverview(viewer, overview, format) {
+  const [drawing, name] = [overview.drawings[0], `${fileName(viewer.graph)}-summary.${format}`];
+  const file = new Blob([overviewFile(overview, drawing, lightPalette())], { type: "image/svg+xml" });
+  if (format === "svg") {
+    download(name, file);
+    return;
+  }
+  const image = new Image();
+  image.src = URL.createObjectURL(file);
+  await image.decode();
+  const canvas = document.createElement("canvas");
+  const scale = PRINTED / 72; // dots per point
+  [canvas.width, canvas.height] = [Math.round(drawing.width * scale), Math.round((drawing.width * scale * image.naturalHeight) / image.naturalWidth)];
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  URL.revokeObjectURL(image.src);
+  canvas.toBlob((blob) => blob && download(name, blob));
+}
+const PRINTED = 300; // dots per inch
+
 /**
  * @template {Pen} P
  * @param {Viewer} viewer
@@ -179,7 +205,7 @@ async function savePicture(viewer, what, format) {
  * @returns {P}
  */
 function paint(viewer, what, makePen) {
-  if (what === "subgraph") return /** @type {P} */ (paintSubgraph(makePen, viewer.graph, viewer.labelled(), lightPalette(), roomIn(byId("parts"), viewer.view.fit)));
+  if (what === "subgraph") return /** @type {P} */ (paintSubgraph(makePen, viewer.graph, viewer.labelled(), lightPalette(), roomIn(byId("parts"), viewer.view.fit), viewer.view.unfolded));
   return paintGraphs(viewer, viewer.shown, makePen, 30);
 }
 

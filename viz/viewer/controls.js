@@ -36,11 +36,16 @@ function renderControls(viewer) {
       }),
       element("output", {}, percent(view[name])));
   const place = byId("controls");
-  if (!place.childElementCount) place.append(...["sliders", "looks", "filters"].map((name) => element(`div.${name}`, {})));
-  const [sliders, looks, filters] = /** @type {HTMLElement[]} */ ([...place.children]);
+  if (!place.childElementCount) place.append(...["depth", "sliders", "looks", "filters"].map((name) => element(`div.${name}`, {})));
+  const [depth, sliders, looks, filters] = /** @type {HTMLElement[]} */ ([...place.children]);
+  refill(depth, graph.overview ? [
+    choice("Summary", view.summary, "few boxes and what flows between them (s)", () => set({ summary: true })),
+    choice("Full graph", !view.summary, "all nodes by layer and token (s)", () => set({ summary: false })),
+  ] : []);
   fillSliders(sliders, slider, view);
   renderLeft(viewer, sliders);
   refill(looks, [
+    namedGroups(graph, viewer.notes).length > 0 && toggle("groups", view.hulls, "outline and name groups", () => set({ hulls: !view.hulls })),
     toggle("keep errors", view.keepErrors, "never prune error nodes", () => set({ keepErrors: !view.keepErrors })),
     viewer.notes.hidden.length > 0 && element("button", { "data-key": "show hidden", click: () => viewer.dispatch({ type: "showAll" }) }, `show ${viewer.notes.hidden.length} hidden`),
     viewer.pair && toggle("differences", view.colour === "difference", "colour by difference in influence", () => set({ colour: view.colour === "difference" ? "kind" : "difference" })),
@@ -50,6 +55,11 @@ function renderControls(viewer) {
   renderFilters(viewer, filters, set);
   renderFrequency(viewer, filters, set);
   renderCrossing(viewer, filters, set);
+}
+
+/** One of several ways to see the graph. @param {string} text @param {boolean} chosen @param {string} title @param {() => void} click */
+function choice(text, chosen, title, click) {
+  return element("button.toggle", { "aria-pressed": String(chosen), title, click, "data-key": text }, text);
 }
 
 /** How the classes of stability look. @param {Stability} stability */

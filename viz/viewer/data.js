@@ -88,6 +88,7 @@
  * @property {Measured[]} measured
  * @property {object} annotations
  * @property {Group[]} suggested
+ * @property {Overview | null} overview
  */
 
 // As NodeKind in graphs/core/nodes.py; norms and gates are not nodes of a graph.

@@ -7,6 +7,7 @@
  * @property {() => void} pin
  * @property {() => void} hide
  * @property {() => void} pathsFrom
+ * @property {() => void} group Show its group.
  * @property {(text: string) => void} label
  * @property {(name: string | null) => void} minus
  */
@@ -29,7 +30,7 @@ function nodeDetail(graph, notes, source, view, row, actions, more) {
   return element(
     "section.detail", { "aria-label": "the clicked node" },
     element("h2", {}, symbolOf(graph.kind[row]), labelField(graph, notes, source, row, actions)),
-    element("p.quiet", {}, name, graph.pos[row] >= 0 && element("span", {}, " at ", element("bdi", {}, `“${tokenAt(graph, graph.pos[row])}”`)), group && ` · in “${group.name}”`),
+    element("p.quiet", {}, name, graph.pos[row] >= 0 && element("span", {}, " at ", element("bdi", {}, `“${tokenAt(graph, graph.pos[row])}”`)), group && element("span", {}, " · in ", element("button.end.grouped", { click: actions.group, "data-key": "its group" }, group.name))),
     element("dl", {}, ...numbersOf(graph, row).flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, text)])),
     element("p.actions", {},
       element("button", { click: actions.pin, "data-key": "pin", "aria-pressed": String(notes.pins.includes(name)), title: "p" }, notes.pins.includes(name) ? "Unpin" : "Pin"),
@@ -103,6 +104,7 @@ function featureDetail(feature, activation) {
     list.length > 0 && element("p.tokens", {}, element("span.quiet", {}, word), ...list.map((token) => element("bdi.token", {}, token)));
   return element(
     "div", {},
+    feature.label !== "" && element("p.quiet", {}, "stored label: ", element("bdi", {}, feature.label)),
     tokens("promotes at its own layer", feature.said), tokens("promotes", feature.raised), tokens("suppresses", feature.lowered),
     feature.frequency !== null && element("p.quiet", {}, `active on ${percent(feature.frequency)} of tokens`),
     feature.histogram.length > 0 && histogram(feature, activation),

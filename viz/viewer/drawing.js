@@ -33,6 +33,7 @@
  * @property {number} most Influence of the largest node.
  * @property {Float64Array | null} difference More (1) or less (-1) than in the other graph.
  * @property {Int32Array | null} matched The same node in the other graph, or -1.
+ * @property {Named[]} groups That are outlined.
  * @property {(row: number) => string} markOf Short text of a node.
  */
 
@@ -105,6 +106,7 @@ function drawScene(pen, scene, others) {
     pen.edges(overviewStrokes(scene, others), scene.palette.paper);
     pen.edges(highlightedStrokes(scene), scene.palette.paper);
   });
+  drawHulls(pen, scene, radius);
   drawNodes(pen, scene, radius);
   drawLabels(pen, scene, radius);
 }

@@ -115,6 +115,7 @@ const KEY_ACTIONS = {
   ".": (viewer) => moveBudget(viewer, 2 * STEP),
   "<": (viewer) => moveFrequency(viewer, -DECADES),
   ">": (viewer) => moveFrequency(viewer, DECADES),
+  s: (viewer) => viewer.graph.overview && viewer.dispatch({ type: "set", view: { summary: !viewer.view.summary } }),
   a: (viewer) => viewer.dispatch({ type: "set", view: { tab: "heads" } }),
   e: (viewer) => viewer.dispatch({ type: "set", view: { faint: !viewer.view.faint } }),
   u: (viewer) => viewer.dispatch({ type: "undo" }),

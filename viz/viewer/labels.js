@@ -8,14 +8,15 @@ const FEW = 3; // predictions with flat labels; labels of more predictions are s
 const ROOM = 26_000; // square pixels for each label
 const SIDES = [[1, 0], [-1, 0], [0, -1], [0, 1], [1, -1], [-1, -1], [1, 1], [-1, 1]]; // right, down
 
-/** @typedef {[number, number, number, number]} Box Left, top, right, bottom. */
+/** @typedef {[number, number, number, number]} Box4 Left, top, right, bottom. */
 
 /** @param {Pen} pen @param {Scene} scene @param {Float64Array} radius */
 function drawLabels(pen, scene, radius) {
   const { graph, frame, palette } = scene;
   const nodes = Array.from(graph.names.keys()).filter((n) => scene.visible[n] && isInside(frame, n));
-  const boxes = nodes.map((n) => /** @type {Box} */ (around4(frame, n, radius[n])));
+  const boxes = nodes.map((n) => /** @type {Box4} */ (around4(frame, n, radius[n])));
   const taken = boxIndex(boxes);
+  drawHullNames(pen, scene, radius, taken);
   drawOutputs(pen, scene, radius, nodes.filter((n) => isTarget(graph, n)));
   for (const n of labelled(scene, nodes)) {
     const text = shortened(scene.markOf(n), 26);
@@ -91,7 +92,7 @@ function fitted(text, size, width) {
   return shortened(text, length);
 }
 
-/** @param {Frame} frame @param {number} n @param {number} r @returns {Box} */
+/** @param {Frame} frame @param {number} n @param {number} r @returns {Box4} */
 function around4(frame, n, r) {
   const [x, y] = [acrossOf(frame, frame.level.x[n]), downOf(frame, frame.level.y[n])];
   return [x - r, y - r, x + r, y + r];
@@ -99,17 +100,17 @@ function around4(frame, n, r) {
 
 /**
  * @param {Frame} frame
- * @param {Box} marker
+ * @param {Box4} marker
  * @param {number} width
  * @param {number} high
- * @param {{hits: (box: Box) => boolean}} taken
- * @returns {Box | null}
+ * @param {{hits: (box: Box4) => boolean}} taken
+ * @returns {Box4 | null}
  */
 function freeBox(frame, [left, top, right, bottom], width, high, taken) {
   for (const [across, down] of SIDES) {
     const x = across > 0 ? right + 3 : across < 0 ? left - 3 - width : (left + right - width) / 2;
     const y = down > 0 ? bottom + 1 : down < 0 ? top - 1 - high : (top + bottom - high) / 2;
-    /** @type {Box} */
+    /** @type {Box4} */
     const box = [x, y, x + width, y + high];
     const inside = x >= frame.left && box[2] <= frame.left + frame.width + 20 && y >= frame.top && box[3] <= frame.top + frame.height;
     if (inside && !taken.hits(box)) return box;
@@ -117,22 +118,22 @@ function freeBox(frame, [left, top, right, bottom], width, high, taken) {
   return null;
 }
 
-/** An index of boxes to test for overlaps. @param {Box[]} boxes */
+/** An index of boxes to test for overlaps. @param {Box4[]} boxes */
 function boxIndex(boxes) {
   const cell = 40;
-  /** @type {Map<string, Box[]>} */
+  /** @type {Map<string, Box4[]>} */
   const cells = new Map();
-  const each = (/** @type {Box} */ [l, t, r, b], /** @type {(key: string) => void} */ visit) => {
+  const each = (/** @type {Box4} */ [l, t, r, b], /** @type {(key: string) => void} */ visit) => {
     for (let x = Math.floor(l / cell); x <= Math.floor(r / cell); x++) {
       for (let y = Math.floor(t / cell); y <= Math.floor(b / cell); y++) visit(`${x},${y}`);
     }
   };
   const index = {
-    /** @param {Box} box */
+    /** @param {Box4} box */
     add(box) {
       each(box, (key) => cells.set(key, [...(cells.get(key) ?? []), box]));
     },
-    /** @param {Box} box */
+    /** @param {Box4} box */
     hits(box) {
       let hit = false;
       each(box, (key) => {

@@ -10,6 +10,7 @@ const ROWS = 100; // shown initially
  * @property {Notes} notes
  * @property {HeadEvents | null} heads Null where nothing is known of heads.
  * @property {(row: number) => void} onWalk
+ * @property {(rows: number[]) => void} onPin Pin these, or unpin a single pinned one.
  * @property {(row: number | null) => void} onPoint
  */
 
@@ -27,7 +28,7 @@ function linkList(context, title, empty, links, most, onMore) {
   const more = links.length > most && element("button.more", { click: onMore, "data-key": `${title} more` }, `all ${counted(links.length)}`);
   return element(
     "section.links", { "aria-label": title },
-    element("h3", {}, title, element("span.count", {}, ` ${counted(links.length)}`)),
+    element("h3", {}, title, element("span.count", {}, ` ${counted(links.length)}`), links.length > 1 && pinAllButton(context, title, links.slice(0, most).map(({ row }) => row))),
     links.length
       ? element(`div.heads${over ? ".over" : ""}`, { "aria-hidden": "true" }, element("span", {}, "share"), element("span", {}, "weight"), element("span", {}, "node"), over && element("span", {}, "mostly over"))
       : element("p.quiet", {}, empty),
@@ -61,7 +62,19 @@ function linkRow(context, title, link) {
     element("span.where", {}, placeText(graph, link.row)),
   );
   const dimmed = context.heads?.lit && link.edge >= 0 && !context.heads.lit[link.edge];
-  return element("li", { class: dimmed ? "dimmed" : null }, button, overButton(context, title, link), overDetail(context, title, link));
+  return element("li", { class: dimmed ? "dimmed" : null }, button, overButton(context, title, link), pinButton(context, title, link.row), overDetail(context, title, link));
+}
+
+/** @param {PanelContext} context @param {string} title @param {number} row */
+function pinButton({ graph, notes, onPin }, title, row) {
+  const name = graph.names[row];
+  const pinned = notes.pins.includes(name);
+  return element("button.tool.pin", { click: () => onPin([row]), "data-key": `${title} pin ${name}`, "aria-pressed": String(pinned), title: pinned ? "unpin" : "pin", "aria-label": `${pinned ? "unpin" : "pin"} ${labelOf(graph, notes, row)}` }, pinned ? "●" : "○");
+}
+
+/** @param {PanelContext} context @param {string} title @param {number[]} rows */
+function pinAllButton({ onPin }, title, rows) {
+  return element("button.pin-all", { click: () => onPin(rows), "data-key": `pin all ${title}`, title: "pin all that are listed" }, "Pin all");
 }
 
 /** Layer and token of a node. @param {Graph} graph @param {number} row */

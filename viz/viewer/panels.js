@@ -3,12 +3,13 @@
 "use strict";
 
 const MOST_PATHS = 20;
+const MOST_SEARCHED = 200; // paths, of which those by the same groups are listed as one
 
 /**
  * @param {PanelContext} context
  * @param {number | undefined} from
  * @param {number | null} to
- * @param {(path: Path) => void} onPin
+ * @param {(rows: number[]) => void} onPin
  */
 function pathPanel(context, from, to, onPin) {
   const { graph, notes } = context;
@@ -17,19 +18,31 @@ function pathPanel(context, from, to, onPin) {
     return element("p.quiet", {}, hint);
   }
   const [source, target] = [Math.min(from, to), Math.max(from, to)];
-  const paths = strongestPaths(graph, source, target, MOST_PATHS);
+  const routes = routesOf(graph, strongestPaths(graph, source, target, MOST_SEARCHED), groupNames(graph, notes)).slice(0, MOST_PATHS);
   const arrived = graph.arrived[target] || 1;
-  const items = paths.map((path, number) =>
+  const items = routes.map((route, number) =>
     element("li", {},
-      element("p", {}, `${signOf(graph, path) < 0 ? "−" : "+"}${percent(path.share / arrived)}`, element("span.quiet", {}, " of the influence on the end node "),
-        element("button", { click: () => onPin(path), "data-key": `pin path ${number}` }, "Pin")),
-      element("p.steps", {}, ...rowsOn(graph, path).flatMap((row, step) => [
-        step ? element("span", { class: graph.share[path.edges[step - 1]] < 0 ? "negative" : "positive", title: signed(graph.share[path.edges[step - 1]]) }, " → ") : "",
-        element("button", { ...walking(context, row), "data-key": `path ${number} ${row}` }, element("bdi", {}, shortened(shortLabel(graph, notes, row), 30)), element("small.quiet", {}, ` ${placeText(graph, row)}`)),
-      ]))));
+      element("p", {}, `${route.net < 0 ? "−" : "+"}${percent(route.share / arrived)}`, element("span.quiet", {}, ` of the influence on the end node${route.paths.length > 1 ? ` on ${counted(route.paths.length)} paths` : ""} `),
+        element("button", { click: () => onPin(route.steps.flatMap(({ rows }) => rows)), "data-key": `pin path ${number}` }, "Pin")),
+      element("p.steps", {}, ...route.steps.flatMap((step, place) => [place ? arrowOf(graph, route, place) : "", stepButton(context, step, `path ${number} ${step.rows[0]}`)]))));
   return element("section", { "aria-label": "paths" },
     element("h3", {}, "Strongest paths from ", element("bdi", {}, shortLabel(graph, notes, source)), " to ", element("bdi", {}, shortLabel(graph, notes, target))),
-    paths.length ? element("ol.paths", {}, ...items) : element("p.quiet", {}, "No path leads from one to the other."));
+    routes.length ? element("ol.paths", {}, ...items) : element("p.quiet", {}, "No path leads from one to the other."));
+}
+
+/** The arrow that leads to a step; its share where it is a single edge. @param {Graph} graph @param {Route} route @param {number} place */
+function arrowOf(graph, route, place) {
+  const edge = route.paths.length === 1 && route.steps.every(({ rows }) => rows.length === 1) ? route.paths[0].edges[place - 1] : null;
+  if (edge === null) return element("span", {}, " → ");
+  return element("span", { class: graph.share[edge] < 0 ? "negative" : "positive", title: signed(graph.share[edge]) }, " → ");
+}
+
+/** @param {PanelContext} context @param {Step} step @param {string} key */
+function stepButton(context, { group, rows }, key) {
+  const { graph, notes } = context;
+  const row = strongestOf(graph, rows);
+  const text = group ?? shortened(shortLabel(graph, notes, row), 30);
+  return element("button", { ...walking(context, row), "data-key": key, title: group === null ? null : `group: ${rows.length} of its nodes` }, element(group === null ? "bdi" : "bdi.grouped", {}, text), element("small.quiet", {}, ` ${placeText(graph, row)}`));
 }
 
 /** Numeric fields of nodes. @type {Record<string, (graph: Graph, row: number) => number>} */
@@ -105,7 +118,7 @@ const KEYS = [
   ["← →", "to the node at the token before or after"], ["↑ ↓", "to the node a layer above or below"], ["Enter", "select the current node"],
   ["Esc", "clear the click"], ["p", "pin or unpin"], ["g", "hold and click boxes to group them; release to make the group"], ["h", "hide"], ["t", "paths from here"],
   ["[ ]", "keep fewer or more nodes"], ["{ }", "keep fewer or more edges"], ["< >", "hide more or fewer of the frequently active features"], [", .", "draw fewer or more of these edges"], ["e", "draw edges, or only those of the clicked node"], ["a", "attention heads"], ["/", "search"], ["u  r", "undo, redo"], ["0", "zoom out"],
-  ["d", "light or dark"], ["Shift", "hold to keep pointing at the current node"], ["Alt", "hold for raw numbers while pointing"], ["w", "words: what scores and shares are"], ["?", "this help"],
+  ["s", "summary or full graph"], ["d", "light or dark"], ["Shift", "hold to keep pointing at the current node"], ["Alt", "hold for raw numbers while pointing"], ["w", "words: what scores and shares are"], ["?", "this help"],
 ];
 
 /** Keys on a box of the subgraph. */

@@ -3,29 +3,32 @@
 "use strict";
 
 /**
- * @typedef {{name: string, rows: number[], isGroup: boolean}} Part
+ * @typedef {{name: string, rows: number[], isGroup: boolean, of: string | null}} Part of: the
+ *   unfolded group whose member it is.
  * @typedef {{source: number, target: number, flow: number, net: number}} Flow Numbers of parts;
  *   flow: share of all influence along it; net: the same with signs, which may cancel.
  */
 
 /**
- * Groups, and pinned nodes outside of groups.
+ * Groups, members of unfolded groups, and pinned nodes outside of groups.
  * @param {Graph} graph
  * @param {Notes} notes
+ * @param {string[]} unfolded Names of groups.
  * @returns {Part[]}
  */
-function partsOf(graph, notes) {
+function partsOf(graph, notes, unfolded) {
   const taken = new Set();
   /** @type {Part[]} */
   const parts = [];
   for (const group of notes.groups) {
     const rows = group.members.map((name) => graph.place.get(name)).filter((row) => row !== undefined);
     for (const row of rows) taken.add(row);
-    if (rows.length) parts.push({ name: group.name, rows, isGroup: true });
+    if (unfolded.includes(group.name)) parts.push(...rows.map((row) => ({ name: graph.names[row], rows: [row], isGroup: false, of: group.name })));
+    else if (rows.length) parts.push({ name: group.name, rows, isGroup: true, of: null });
   }
   for (const name of notes.pins) {
     const row = graph.place.get(name);
-    if (row !== undefined && !taken.has(row)) parts.push({ name, rows: [row], isGroup: false });
+    if (row !== undefined && !taken.has(row)) parts.push({ name, rows: [row], isGroup: false, of: null });
   }
   return parts;
 }
@@ -50,6 +53,39 @@ function flowsBetween(graph, parts) {
     flow.flow += Math.abs(along);
     flow.net += along;
     found.set(key, flow);
+  }
+  return [...found.values()].sort((a, b) => b.flow - a.flow);
+}
+
+/**
+ * @typedef {{group: string | null, rows: number[], flow: number, net: number}} Beside What feeds a
+ *   group or what it feeds: another group, or a node; flow: share of all influence.
+ */
+
+/**
+ * What flows into a group along edges, or out of it, by groups and nodes, strongest first.
+ * @param {Graph} graph
+ * @param {number[]} rows
+ * @param {Map<number, string>} groups
+ * @param {"inputs" | "outputs"} side
+ * @returns {Beside[]}
+ */
+function flowsBeside(graph, rows, groups, side) {
+  const inside = new Set(rows);
+  /** @type {Map<string | number, Beside>} */
+  const found = new Map();
+  for (const row of rows) {
+    for (const edge of edgesAt(graph[side], row)) {
+      const other = side === "inputs" ? graph.source[edge] : graph.target[edge];
+      const along = graph.arrived[graph.target[edge]] * graph.share[edge];
+      if (inside.has(other) || !along) continue;
+      const group = groups.get(other) ?? null;
+      const known = found.get(group ?? other) ?? { group, rows: [], flow: 0, net: 0 };
+      if (!known.rows.includes(other)) known.rows.push(other);
+      known.flow += Math.abs(along);
+      known.net += along;
+      found.set(group ?? other, known);
+    }
   }
   return [...found.values()].sort((a, b) => b.flow - a.flow);
 }

@@ -73,3 +73,51 @@ function rowsOn(graph, path) {
   if (!path.edges.length) return [];
   return [graph.source[path.edges[0]], ...path.edges.map((edge) => graph.target[edge])];
 }
+
+/**
+ * @typedef {{group: string | null, rows: number[]}} Step A node, or consecutive nodes of one group.
+ * @typedef {{steps: Step[], share: number, net: number, paths: Path[]}} Route Paths by the same steps.
+ */
+
+/** Name of the group of each row: a person's, else the summary's. @param {Graph} graph @param {Notes} notes @returns {Map<number, string>} */
+function groupNames(graph, notes) {
+  const found = new Map((graph.overview?.boxes ?? []).filter(({ kind }) => kind === "group").flatMap(({ name, rows }) => rows.map((row) => /** @type {[number, string]} */ ([row, name]))));
+  for (const { name, members } of notes.groups) {
+    for (const member of members) {
+      const row = graph.place.get(member);
+      if (row !== undefined) found.set(row, name);
+    }
+  }
+  return found;
+}
+
+/**
+ * Paths that take the same steps are one route.
+ * @param {Graph} graph
+ * @param {Path[]} paths
+ * @param {Map<number, string>} groups
+ * @returns {Route[]} Strongest first.
+ */
+function routesOf(graph, paths, groups) {
+  /** @type {Map<string, Route>} */
+  const found = new Map();
+  for (const path of paths) {
+    /** @type {Step[]} */
+    const steps = [];
+    for (const row of rowsOn(graph, path)) {
+      const group = groups.get(row) ?? null;
+      const last = steps[steps.length - 1];
+      if (last && group !== null && last.group === group) last.rows.push(row);
+      else steps.push({ group, rows: [row] });
+    }
+    const key = JSON.stringify(steps.map(({ group, rows }) => group ?? rows[0]));
+    const known = found.get(key);
+    if (known) {
+      known.share += path.share;
+      known.net += signOf(graph, path) * path.share;
+      known.paths.push(path);
+      steps.forEach(({ rows }, step) => (known.steps[step].rows = [...new Set([...known.steps[step].rows, ...rows])]));
+    } else found.set(key, { steps, share: path.share, net: signOf(graph, path) * path.share, paths: [path] });
+  }
+  return [...found.values()].sort((a, b) => b.share - a.share);
+}

@@ -87,6 +87,7 @@ function makePlot(root, events) {
     const pen = canvasPen(cleared(canvases[2]));
     pen.within(frame, () => pen.edges(highlightedStrokes(next), palette.paper));
     const radius = radii(next.graph, frame, next.most);
+    drawHulls(pen, next, radius);
     drawNodes(pen, next, radius);
     drawLabels(pen, next, radius);
     /** @type {any} */ (axes).follow?.();

@@ -38,7 +38,15 @@ function renderPlots(viewer) {
     name.replaceChildren(names[number], element("small.quiet", {}, leftOf(viewer, number)));
     viewer.plots[i].root.setAttribute("aria-label", plotName(viewer.graphs[number]));
   });
-  shown.forEach((number, i) => viewer.plots[i].draw(viewer.scene(number), viewer.faint(number)));
+  document.body.classList.toggle("summarised", shown.every((number) => viewer.summary(number)));
+  shown.forEach((number, i) => {
+    const overview = viewer.summary(number);
+    const over = /** @type {HTMLElement} */ (panes[i].lastElementChild);
+    over.hidden = !overview;
+    viewer.plots[i].root.hidden = Boolean(overview);
+    if (overview) drawSummary(over, overview, viewer.palette, viewer.view.active === number ? (viewer.view.box ?? -1) : -1, (box) => chooseBox(viewer, number, box));
+    else viewer.plots[i].draw(viewer.scene(number), viewer.faint(number));
+  });
   if ("Plotly" in window) viewer.plots.slice(known).forEach((plot) => plot.attach());
 }
 
@@ -46,7 +54,7 @@ function renderPlots(viewer) {
 function makePane(viewer, i) {
   const look = () => viewer.view.active !== viewer.shown[i] && viewer.dispatch({ type: "set", view: { active: viewer.shown[i] } });
   const root = element("div.plot", { tabindex: "0", role: "application", focus: look });
-  element("div.pane", {}, element("h2.pane-name", {}), root);
+  element("div.pane", {}, element("h2.pane-name", {}), root, element("div.summary", { hidden: true }));
   return makePlot(root, {
     onRange: (range) => viewer.dispatch({ type: "set", view: { range } }),
     onHover: (row, event) => !event.shiftKey && viewer.point(viewer.shown[i], row),
@@ -104,6 +112,7 @@ function renderPanel(viewer) {
     graph, notes, heads: headEvents(viewer),
     onWalk: (/** @type {number} */ row) => viewer.click(view.active, row, true),
     onPoint: (/** @type {number | null} */ row) => viewer.point(view.active, row),
+    onPin: (/** @type {number[]} */ rows) => viewer.dispatch(rows.length > 1 ? { type: "pinAll", nodes: rows.map((one) => graph.names[one]) } : { type: "pin", node: graph.names[rows[0]] }),
   };
   const row = viewer.clicked();
   const place = byId("panel");
@@ -113,12 +122,12 @@ function renderPanel(viewer) {
     viewer.most[what] = Infinity;
     viewer.schedule();
   };
-  if (view.tab === "node") refill(place, row === null ? [nothingClicked(viewer, context)] : nodePanel(viewer, context, row, more("links")));
+  if (view.tab === "node") refill(place, viewer.summary(view.active) ? [summaryPanel(viewer, context)] : view.group !== null && chosenGroup(viewer) ? [chosenGroupPanel(viewer, context)] : row === null ? [nothingClicked(viewer, context)] : nodePanel(viewer, context, row, more("links")));
   if (view.tab === "list") refill(place, [nodeTable(context, wanted ? [...wanted] : rows(), viewer.hiddenBy(view.active), viewer.order, (order) => ((viewer.order = order), viewer.schedule()), viewer.most.table, more("table"))]);
   if (view.tab === "heads") refill(place, [headsPanel(viewer, context)]);
   if (view.tab === "paths") {
     const from = view.from === null ? undefined : graph.place.get(view.from);
-    refill(place, [pathPanel(context, from, row, (path) => viewer.dispatch({ type: "pinAll", nodes: rowsOn(graph, path).map((n) => graph.names[n]) }))]);
+    refill(place, [pathPanel(context, from, row, (path) => viewer.dispatch({ type: "pinAll", nodes: path.map((n) => graph.names[n]) }))]);
   }
   if (view.tab === "fields") {
     const key = JSON.stringify([view.fields, view.active, view.nodes, view.edges, view.without, view.layers, view.tokens, view.frequency, view.search, viewer.palette.ink, "Plotly" in window]);
@@ -141,6 +150,7 @@ function nodePanel(viewer, context, row, onMore) {
   const actions = {
     pin: () => viewer.dispatch({ type: "pin", node: name }),
     hide: () => viewer.dispatch({ type: "hide", node: name }),
+    group: () => group && chooseGroup(viewer, group.name),
     pathsFrom: () => viewer.dispatch({ type: "set", view: { from: view.from === name ? null : name, tab: "paths" } }),
     label: (/** @type {string} */ text) => viewer.dispatch({ type: "label", key: labelKey(viewer.notes, name), text, dictionary: graph.dictionary, feature: featureKey(name) }),
     minus: (/** @type {string | null} */ minus) => viewer.dispatch({ type: "set", view: { minus } }),
@@ -189,10 +199,10 @@ function renderSubgraph(viewer) {
   const { graph, view } = viewer;
   const notes = viewer.labelled();
   const place = byId("parts");
-  const key = () => JSON.stringify([view.active, notes, [...viewer.chosen], view.fit, place.clientWidth, place.clientHeight]);
+  const key = () => JSON.stringify([view.active, notes, [...viewer.chosen], view.fit, view.unfolded, place.clientWidth, place.clientHeight]);
   if (place.dataset.drawn === key()) return;
   const member = new Uint8Array(graph.count);
-  for (const { rows } of partsOf(graph, notes)) for (const row of rows) member[row] = 1;
+  for (const { rows } of partsOf(graph, notes, view.unfolded)) for (const row of rows) member[row] = 1;
   const any = total(member) > 0;
   byId("subgraph").classList.toggle("empty", !any);
   const [absorbed, left] = any ? [scoresOfNodes(graph, member, "absorbed"), scoresOfNodes(graph, member, "renormalised")] : [null, null];
@@ -210,8 +220,8 @@ function renderSubgraph(viewer) {
       `replacement ${percent(absorbed.replacement)} | ${percent(left.replacement)} · completeness ${percent(absorbed.completeness)} | ${percent(left.completeness)}${graph.partial ? " of the part in this page" : ""}`),
   ]);
   place.dataset.drawn = key(); // with the height left by these tools
-  drawSubgraph(place, graph, notes, viewer.chosen, view.fit, {
-    onWalk: (part) => viewer.click(view.active, strongestOf(graph, part.rows), true),
+  drawSubgraph(place, graph, notes, viewer.chosen, view, {
+    onWalk: (part) => (part.isGroup ? chooseGroup(viewer, part.name) : viewer.click(view.active, part.rows[0], true)),
     onPoint: (part) => viewer.point(view.active, part && strongestOf(graph, part.rows)),
     onMove: (part, x, y, again) => viewer.dispatch({ type: "move", name: part.name, x, y, again }),
     onGroup: (part) => {
@@ -219,9 +229,10 @@ function renderSubgraph(viewer) {
       viewer.schedule();
     },
     onRemove: (part) => {
-      viewer.dispatch(part.isGroup ? { type: "ungroup", name: part.name } : { type: "pin", node: part.name });
+      viewer.dispatch(part.isGroup ? { type: "ungroup", name: part.name } : part.of !== null ? { type: "leave", node: part.name } : { type: "pin", node: part.name });
       focusSoon(part.rows.map((row) => `part ${graph.names[row]}`));
     },
+    onFold: (name) => viewer.dispatch({ type: "unfold", name }),
     onRename: (part) => (part.isGroup ? renameGroup(viewer, part.name) : renameNode(viewer, part.rows[0])),
   });
 }

@@ -13,6 +13,9 @@
  * @typedef {object} View What is shown, and how.
  * @property {number[]} shown The graph on the screen, or two side by side.
  * @property {number} active The active one of them.
+ * @property {boolean} summary Whether graphs are shown as the few boxes of their overview.
+ * @property {number | null} box The chosen one of these.
+ * @property {string | null} group The chosen group of a person.
  * @property {(string | null)[]} clicked For each graph.
  * @property {string | null} from Start of the paths to the clicked node.
  * @property {string | null} minus A prediction that is subtracted from the clicked one.
@@ -38,7 +41,9 @@
  * @property {"auto" | "light" | "dark"} theme
  * @property {number} side Width of the panel at the side, in pixels.
  * @property {number} below Height of the subgraph, in pixels.
+ * @property {boolean} hulls Whether groups are outlined in the plot.
  * @property {boolean} fit Whether all boxes of the subgraph fit.
+ * @property {string[]} unfolded Groups of the subgraph of which the members are shown.
  *
  * @typedef {object} State
  * @property {View} view
@@ -67,11 +72,11 @@ function initialState(graphs) {
   const nodes = Math.min(...graphs.map(({ defaults }) => defaults.nodes));
   return {
     view: {
-      shown: graphs.length === 2 ? [0, 1] : [0], active: 0, clicked: graphs.map(() => null), from: null, minus: null, nodes, edges,
+      shown: graphs.length === 2 ? [0, 1] : [0], active: 0, summary: graphs.every(({ overview }) => overview !== null), box: null, group: null, clicked: graphs.map(() => null), from: null, minus: null, nodes, edges,
       keepErrors: false, without: [], layers: null, tokens: null, frequency: null, search: "", links: "either",
       heads: [], crossing: 0.1, head: null, edge: null,
       faint: true, drawn: null, range: null, tab: "node", fields: ["layer", "influence"], colour: "difference", theme: "auto",
-      side: 420, below: 260, fit: true,
+      side: 420, below: 260, hulls: true, fit: true, unfolded: [],
     },
     notes: graphs.map((graph) => notesFrom(graph.annotations)),
     seen: graphs.map((graph) => notesFrom(graph.annotations)),
@@ -139,15 +144,17 @@ function changedView(view, change) {
       const same = view.clicked[active] === change.node && !change.stay;
       const now = (/** @type {number} */ graph) => (same ? null : graph === active ? change.node : (change.partner ?? null));
       const clicked = view.clicked.map((before, graph) => (view.shown.includes(graph) ? now(graph) : before));
-      return { ...view, active, clicked, minus: null, edge: null, tab: ["node", "paths"].includes(view.tab) ? view.tab : "node" };
+      return { ...view, active, clicked, summary: false, box: null, group: null, minus: null, edge: null, tab: ["node", "paths"].includes(view.tab) ? view.tab : "node" };
     }
     case "clear":
-      return { ...view, clicked: view.clicked.map((before, graph) => (view.shown.includes(graph) ? null : before)), from: null, minus: null };
+      return { ...view, clicked: view.clicked.map((before, graph) => (view.shown.includes(graph) ? null : before)), box: null, group: null, from: null, minus: null };
     case "show": {
       const active = change.shown.includes(view.active) ? view.active : change.shown[0];
       const paths = active === view.active ? {} : { from: null, minus: null };
       return { ...view, ...paths, shown: change.shown, active, tokens: null, range: null }; // columns differ
     }
+    case "unfold":
+      return { ...view, unfolded: toggled(view.unfolded, change.name) };
     case "kind":
       return { ...view, without: toggled(view.without, change.kind) };
     case "reset":

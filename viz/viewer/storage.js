@@ -84,6 +84,9 @@ const orNull = (fits) => (value) => value === null || fits(value);
 const VIEW_FITS = {
   shown: (value, { notes }) => isList(value, (one) => Number.isInteger(one) && one in notes) && [1, 2].includes(new Set(value).size) && value.length < 3,
   active: (value, { notes }) => Number.isInteger(value) && value in notes,
+  summary: (value) => typeof value === "boolean",
+  box: orNull((value) => Number.isInteger(value) && value >= 0),
+  group: orNull(isText),
   clicked: (value, { notes }) => isList(value, orNull(isText)) && value.length === notes.length,
   from: orNull(isText),
   minus: orNull(isText),
@@ -109,7 +112,9 @@ const VIEW_FITS = {
   theme: (value) => ["auto", "light", "dark"].includes(value),
   side: Number.isFinite,
   below: Number.isFinite,
+  hulls: (value) => typeof value === "boolean",
   fit: (value) => typeof value === "boolean",
+  unfolded: (value) => isList(value, isText),
 };
 
 /** Notes in a value, or null if it is invalid. @param {any} value @returns {Notes | null} */

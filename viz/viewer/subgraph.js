@@ -4,6 +4,9 @@
 
 const PADDING = { width: 28, height: 14 }; // around the boxes, as in the style sheet
 const ARC = 26; // height of flows between boxes of one line, in pixels
+const LEAST_NUMBERED = 0.01; // of all influence: flows with a number
+const MOST_NUMBERED = 40;
+const NUMBER_SIZE = 10; // of their type
 
 /**
  * @typedef {object} SubgraphEvents
@@ -13,6 +16,7 @@ const ARC = 26; // height of flows between boxes of one line, in pixels
  * @property {(part: Part) => void} onGroup Join or leave the group to be made.
  * @property {(part: Part) => void} onRemove Ungroup, or unpin.
  * @property {(part: Part) => void} onRename Rename a group, or label a node.
+ * @property {(name: string) => void} onFold Show a group's members, or the group again.
  */
 
 /**
@@ -20,11 +24,11 @@ const ARC = 26; // height of flows between boxes of one line, in pixels
  * @param {Graph} graph
  * @param {Notes} notes
  * @param {Set<string>} chosen Names of parts to be grouped.
- * @param {boolean} fit Whether all boxes must fit.
+ * @param {View} view
  * @param {SubgraphEvents} events
  */
-function drawSubgraph(place, graph, notes, chosen, fit, events) {
-  const parts = partsOf(graph, notes);
+function drawSubgraph(place, graph, notes, chosen, { fit, unfolded }, events) {
+  const parts = partsOf(graph, notes, unfolded);
   if (!parts.length) {
     refill(place, [element("p.quiet.hint", {}, "Pin nodes (p, or Ctrl-click) to build a subgraph of your own; or start from suggested groups.")]);
     return;
@@ -91,13 +95,15 @@ function partBox(graph, notes, part, arrived, fed, chosen, events) {
     dblclick: () => part.isGroup && events.onRename(part),
     pointerenter: () => events.onPoint(part), pointerleave: () => events.onPoint(null), focus: () => events.onPoint(part), blur: () => events.onPoint(null),
   }, part.isGroup ? null : symbolOf(graph.kind[part.rows[0]]), element("bdi", {}, shortened(text, 34)));
+  const fold = part.isGroup ? part.name : part.of;
+  const folding = fold !== null && element("button.tool", { title: part.isGroup ? "unfold: show its members" : `fold into ${fold}`, tabindex: "-1", "aria-label": `${part.isGroup ? "unfold" : "fold"} ${fold}`, "data-key": `fold ${part.name}`, click: () => events.onFold(fold) }, part.isGroup ? "⊞" : "⊟");
   const tools = part.isGroup
     ? [
         element("button.tool", { title: "rename (F2)", tabindex: "-1", "aria-label": `rename ${part.name}`, "data-key": `rename ${part.name}`, click: () => events.onRename(part) }, "✎"),
         element("button.tool", { title: "ungroup (Delete)", tabindex: "-1", "aria-label": `ungroup ${part.name}`, "data-key": `ungroup ${part.name}`, click: () => events.onRemove(part) }, "×"),
       ]
     : [];
-  return element(`div.part${part.isGroup ? ".group" : ""}${chosen.has(part.name) ? ".chosen" : ""}`, {}, main, ...tools);
+  return element(`div.part${part.isGroup ? ".group" : ""}${chosen.has(part.name) ? ".chosen" : ""}`, {}, main, folding, ...tools);
 }
 
 /** Whether the group key is held. */
@@ -128,13 +134,36 @@ function markText(graph, notes, row) {
 
 /** @param {Flow[]} flows @param {{x: number, y: number}[]} spots */
 function flowLines(flows, spots) {
-  return [...flows].reverse().map((flow) => {
+  const lines = [...flows].reverse().map((flow) => {
     const { width, opacity } = flowStroke(flow, flows);
     return vector("path", {
       d: flowPath(spots[flow.source], spots[flow.target]), fill: "none",
       class: flow.net < 0 ? "negative" : "positive",
       "stroke-width": width.toFixed(2), opacity: opacity.toFixed(2),
     });
+  });
+  const numbers = flowNumbers(flows, spots).map(({ text, x, y }) => {
+    const number = vector("text", { x, y, class: "flow-share", "text-anchor": "middle", "dominant-baseline": "central" });
+    number.textContent = text;
+    return number;
+  });
+  return [...lines, ...numbers];
+}
+
+/** Shares of the strongest flows, where their lines are and no box and no other number is. @param {Flow[]} flows Strongest first. @param {Spot[]} spots */
+function flowNumbers(flows, spots) {
+  const boxes = boxIndex(spots.map(({ x, y }) => [x - BOX.wide / 2, y - BOX.high / 2, x + BOX.wide / 2, y + BOX.high / 2]));
+  return flows.filter(({ flow }) => flow >= LEAST_NUMBERED).slice(0, MOST_NUMBERED).flatMap(({ source, target, flow, net }) => {
+    const [from, to] = [spots[source], spots[target]];
+    const beside = Math.abs(from.y - to.y) < BOX.high;
+    const [x, y] = [(from.x + to.x) / 2, beside ? Math.min(from.y, to.y) - BOX.high / 2 - 0.75 * ARC : (from.y + to.y) / 2];
+    const text = signed(net < 0 ? -flow : flow);
+    const half = widthOf(text, NUMBER_SIZE) / 2 + 1;
+    /** @type {[number, number, number, number]} */
+    const room = [x - half, y - NUMBER_SIZE / 2, x + half, y + NUMBER_SIZE / 2];
+    if (boxes.hits(room)) return [];
+    boxes.add(room);
+    return [{ text, x, y }];
   });
 }
 
@@ -187,9 +216,10 @@ function draggable(box, onDrag, onDrop) {
  * @param {Notes} notes
  * @param {Palette} palette
  * @param {{width: number, height: number}} room In which boxes are laid out.
+ * @param {string[]} unfolded
  */
-function paintSubgraph(makePen, graph, notes, palette, room) {
-  const parts = partsOf(graph, notes);
+function paintSubgraph(makePen, graph, notes, palette, room, unfolded) {
+  const parts = partsOf(graph, notes, unfolded);
   const spots = spotsOf(graph, notes, parts, room);
   const { width, height } = extent(spots);
   const pen = makePen(Math.ceil(width), Math.ceil(height));
@@ -199,6 +229,7 @@ function paintSubgraph(makePen, graph, notes, palette, room) {
     const color = flow.net < 0 ? palette.negative : palette.positive;
     pen.line(flowPath(spots[flow.source], spots[flow.target]), { color, ...flowStroke(flow, flows) });
   }
+  for (const { text, x, y } of flowNumbers(flows, spots)) pen.text(text, x, y, { color: palette.ink, size: NUMBER_SIZE, anchor: "middle", halo: palette.paper });
   parts.forEach((part, number) => {
     const { x, y } = spots[number];
     pen.box(x - BOX.wide / 2 - 1, y - BOX.high / 2 - 1, BOX.wide + 2, BOX.high + 2, palette.grey);

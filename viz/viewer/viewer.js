@@ -69,6 +69,11 @@ class Viewer {
     });
   }
 
+  /** The overview of a graph, while it is what is shown. @param {number} number @returns {Overview | null} */
+  summary(number) {
+    return this.view.summary ? this.graphs[number].overview : null;
+  }
+
   /** Row of the clicked node of a graph. @param {number} graph */
   clicked(graph = this.view.active) {
     const name = this.view.clicked[graph];
@@ -205,6 +210,7 @@ class Viewer {
       most: Math.max(...this.shown.map((one) => mostInfluence(this.graphs[one]))),
       difference: this.pair && this.view.colour === "difference" ? this.pair[number].difference : null,
       matched: this.pair ? this.pair[number].partner : null,
+      groups: focus || path || !this.view.hulls ? [] : namedGroups(graph, notes),
       markOf: (row) => (isInput(graph, row) ? "" : markText(graph, notes, row)),
     };
   }
@@ -246,6 +252,7 @@ class Viewer {
     if (row === null && !this.hovered) return;
     this.hovered = row === null ? null : { graph, row };
     this.shown.forEach((number, place) => {
+      if (this.summary(number)) return;
       const scene = this.scene(number);
       this.plots[place].draw(scene, this.faint(number));
       const there = scene.cursor;
@@ -278,21 +285,4 @@ class Viewer {
       return this.pruning(number).edges.filter((e) => visible[graph.source[e]] && visible[graph.target[e]]);
     });
   }
-}
-
-/** Colours of the light page. @returns {Palette} */
-function lightPalette() {
-  const { dataset } = document.documentElement;
-  const shown = dataset.theme;
-  dataset.theme = "light";
-  const palette = readPalette();
-  dataset.theme = shown;
-  return palette;
-}
-
-/** Colours of the style sheet. @returns {Palette} */
-function readPalette() {
-  const style = getComputedStyle(document.documentElement);
-  const names = ["paper", "ink", "grey", "pale", "positive", "negative", "token", "feature", "error", "bias", "target", "head", "pin", "cursor"];
-  return /** @type {Palette} */ (Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()])));
 }
