@@ -26,6 +26,7 @@ from tests.same_graph import assert_same_graph
 from tests.test_cli import assert_refused, run
 from tests.test_neuronpedia import GRAPH, SCHEMA
 from tests.test_neuronpedia_reader import anthropic_file, circuit_tracer_file
+from viz.page.page import page_data
 
 DESCRIBED = replace(
     GRAPH,
@@ -320,9 +321,7 @@ def test_commands_read_the_files_of_others(tmp_path, make):
         assert "nan" not in result.stdout
         strict = run(*command, "--json").stdout
         assert json.loads(strict, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    data = page.read_text().partition('id="data">')[2].partition("</script>")[0]
-    assert json.loads(data)["graphs"][0]["nodes"]["names"]
-    assert "NaN" not in data
+    assert page_data(page.read_text())["graphs"][0]["nodes"]["names"]
 
 
 def test_a_persons_label_is_shown(tmp_path):

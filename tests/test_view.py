@@ -11,6 +11,7 @@ import pytest
 import graphs
 from tests.test_cli import assert_refused, run
 from tests.test_viewer_numbers import layered
+from viz.page.page import page_data
 
 pytestmark = pytest.mark.usefixtures("either_system")
 
@@ -23,7 +24,7 @@ def graph(tmp_path: Path) -> Path:
 
 
 def data_of(page: Path) -> dict:
-    return json.loads(page.read_text().partition('id="data">')[2].partition("</script>")[0])
+    return page_data(page.read_text())
 
 
 def test_the_page_lies_beside_the_graph_with_its_annotations(graph: Path):

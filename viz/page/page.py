@@ -1,8 +1,8 @@
 """Page: attribution graphs as a self-contained HTML file.
 
 The page consists of the files of `viz/viewer` (body, style, scripts in order of dependence),
-plotly's script, and the graphs as JSON.  Without JavaScript it shows a table of the strongest
-nodes.
+plotly's script, and the data of the graphs; scripts and data are compressed.  Without JavaScript
+it shows a table of the strongest nodes.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStubs]  # it has none
-
 from graphs.analysis.strengths import Strengths, strongest
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS
+from viz.html.columns import as_bytes, from_bytes
 from viz.html.document import GENERATOR, PAGE_POLICY, SERVED_POLICY, document, write_document
+from viz.html.packed import packed, unpacked
+from viz.page.engine import engine_part
 from viz.page.pair import pair_data
 from viz.page.part import MOST_NODES, Part, part
-from viz.page.payload import as_json, graph_data, placed
+from viz.page.payload import graph_data, placed
 from viz.text.words import heading, label, number, percent, position_text
 
 TABLE_ROWS = 50
@@ -31,6 +32,7 @@ MOST_GRAPHS = 8  # of a page: all pairs are matched in advance
 VIEWER = Path(__file__).parents[1] / "viewer"
 # Values, drawing, panels, page: each depends only on those before it, and all share one scope.
 _ORDER = """
+unpack
 numbers data attention stability pruning paths parts places state filed mine storage
 elements pens texts drawing labels focus
 plot over lists members detail looks heads intervening subgraph boxes panels
@@ -87,6 +89,14 @@ def page_text(
     return document(title, GENERATOR, _file("viewer.css"), body, policy)
 
 
+def page_data(text: str) -> Any:
+    """The data in a page's text: JSON-like, with arrays of numpy as columns.
+
+    Raises ValueError for a page without it.
+    """
+    return from_bytes(unpacked(text, "data"))
+
+
 def _data(parts: Sequence[Part], notes: Sequence[Annotations]) -> dict[str, Any]:
     together = zip(parts, notes, strict=True)
     return {
@@ -99,14 +109,16 @@ def _data(parts: Sequence[Part], notes: Sequence[Annotations]) -> dict[str, Any]
 
 
 def _body(parts: Sequence[Part], data: object) -> str:
-    scripts = "\n".join(f"<script>\n{_file(f'{name}.js')}</script>" for name in SCRIPTS)
+    first, *others = (_file(f"{name}.js") for name in SCRIPTS)
     tables = "\n".join(map(_table, parts))
     return f"""{_file("viewer.html")}
 <noscript>This page needs JavaScript; the table below works without it.
 {tables}</noscript>
-<script type="application/json" id="data">{as_json(data)}</script>
-<script type="text/plain" id="plotly">{get_plotlyjs()}</script>
-{scripts}"""
+<script>
+{first}</script>
+{packed("data", as_bytes(data))}
+{packed("viewer", "".join(others).encode())}
+{engine_part()}"""
 
 
 def _file(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Payload: the data of a page about a graph, as JSON.
+"""Payload: the data of a page about a graph.
 
 Numbers are columns; texts are made visible here, so that the page can show them as they are.  Nodes
 are in the graph's order; edges are sorted by influence, strongest first, with source and target as
@@ -23,7 +23,7 @@ from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, Description, NodeKind
 from graphs.formats.neuronpedia.pages import feature_page
 from graphs.groups.grouping import MOST_FEATURES, find_groups, named_groups
-from viz.html.columns import columns
+from viz.html.columns import as_bytes, columns
 from viz.page.attention import attention_data, attention_remarks
 from viz.page.keys import dictionary_key, graph_key
 from viz.page.part import Part
@@ -42,7 +42,7 @@ _LEVELS = (
 )  # thresholds up to which nodes have a layout
 _MOST_AT_FIRST = 400  # nodes
 _WIDE, _HIGH = 52.0, 20.0  # units that a small graph is spread over; few, so that markers are large
-_ROOM = 2_850_000  # characters per graph; descriptions of weak features are left out first
+_ROOM = 2_850_000  # bytes per graph before compression; what weak features have is left out first
 
 
 def graph_data(
@@ -81,7 +81,7 @@ def graph_data(
         "annotations": annotations.model_dump(mode="json"),
         "suggested": _suggested(graph, annotations),
     }
-    features, without = _features(part, _ROOM - len(as_json(data)))
+    features, without = _features(part, _ROOM - len(as_bytes(data)))
     if without:
         data["remarks"].append(
             f"Examples of {without:,} weak features are not included in this page."
@@ -115,12 +115,6 @@ def placed_together(
         ]
         found.append((chosen, place_together(*nodes, wide=_WIDE, high=_HIGH)))
     return found
-
-
-def as_json(data: object) -> str:
-    """JSON that is safe inside a script element; raises ValueError for nan and infinity."""
-    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
 
 
 def _opening(part: Part) -> float:

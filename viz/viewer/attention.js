@@ -58,12 +58,6 @@
 
 const NO_HEAD = 65535;
 
-/** @param {any} data @returns {Attention} */
-function readAttention(data) {
-  const [edges, nodes, carried, effects] = [data.edges, data.nodes, data.carried, data.effects].map((one) => one && withColumns(one));
-  return { ...data, edges, nodes, carried, effects };
-}
-
 /** Whether heads are nodes of the graph. @param {Graph} graph */
 function hasHeadNodes({ kind }) {
   return kind.includes(KIND.head);
