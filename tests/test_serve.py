@@ -37,6 +37,7 @@ from tests.test_cli import assert_refused, run
 from tests.test_viewer_numbers import layered
 from tests.tiny import toy_dictionary
 from tests.tolerances import EXACT
+from viz.page.page import page_data
 
 
 @pytest.fixture
@@ -54,7 +55,9 @@ def test_a_prompt_becomes_a_graph_and_its_page(served: Served):
     status, page, _ = served.ask("GET", "/graphs/the-cat")
     assert status == 200
     assert b"connect-src 'self'" in page
-    assert b'"served":true' in page
+    data = page_data(page.decode())
+    assert data["served"]
+    assert data["graphs"][0]["file"]["notes"] == "the-cat.annotations.json"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,8 @@ def test_annotations_are_kept_beside_the_graph(served: Served):
         assert "not a valid AnnotationsRequest" in answer["error"]
     assert served.ask("PUT", "/graphs/one/annotations", b" " * (LARGEST_BODY + 1))[0] == 413
     assert beside.read_bytes() == before
-    assert b"mine" in served.ask("GET", "/graphs/one")[1]
+    page = served.ask("GET", "/graphs/one")[1].decode()
+    assert page_data(page)["graphs"][0]["annotations"]["labels"] == {"0/0": "mine"}
 
 
 def test_annotations_that_cannot_be_written_are_answered_with_the_reason(served: Served):

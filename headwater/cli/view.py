@@ -45,7 +45,7 @@ def view_command(
     page = html or graph.parent / f"{graph.stem}.html"
     require_outputs(output_to(page, Kind.PAGE), *graph_files(*paths))
     read = [open_graph(path) for path in paths]
-    viz.write_pages([(one.graph, one.annotations) for one in read], page, nodes)
+    viz.write_pages([(one.graph, one.annotations) for one in read], page, nodes, paths)
     if show and not webbrowser.open(page.resolve().as_uri()):
         remark(f"No browser could be opened: open {page} in one.")
     if as_json:

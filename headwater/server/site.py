@@ -121,7 +121,7 @@ class _Pages:
             read, annotations, _ = open_graph(path)
         except graphs.GraphFileError as error:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-        return HTMLResponse(served_page(read, annotations))
+        return HTMLResponse(served_page(read, annotations, path))
 
     async def annotate(self, request: Request) -> Response:
         """Merge annotations into the file; returns the result if others changed it meanwhile."""

@@ -33,10 +33,10 @@ VIEWER = Path(__file__).parents[1] / "viewer"
 # Values, drawing, panels, page: each depends only on those before it, and all share one scope.
 _ORDER = """
 unpack
-numbers data attention stability pruning paths parts places state filed mine storage
+numbers data attention stability pruning paths parts places state problems filed mine storage
 elements pens texts drawing labels focus
 plot over lists members detail looks heads intervening subgraph boxes panels
-viewer pointing frequency graphs controls render actions printing keys start
+viewer pointing frequency graphs controls render annotations actions printing keys start
 """
 SCRIPTS = tuple(_ORDER.split())
 
@@ -46,30 +46,35 @@ def write_page(
     path: Path | str,
     annotations: Annotations = NO_ANNOTATIONS,
     most_nodes: int = MOST_NODES,
+    file: Path | None = None,
 ) -> None:
     """Write a graph atomically as one HTML file; an existing file is replaced.
 
-    A larger graph is reduced to its strongest `most_nodes` nodes, and the page states it.
+    A larger graph is reduced to its strongest `most_nodes` nodes, and the page states it.  `file`
+    is the graph's own file: what the page saves is named after it.
     Raises GraphFileError, which names the path, if the file cannot be written.
     """
-    write_document(page_text([(graph, annotations)], most_nodes), path)
+    write_document(page_text([(graph, annotations)], most_nodes, files=[file]), path)
 
 
 def write_pages(
     shown: Sequence[tuple[AttributionGraph, Annotations]],
     path: Path | str,
     most_nodes: int = MOST_NODES,
+    files: Sequence[Path | None] = (),
 ) -> None:
     """Write several graphs as one HTML file, in which any two can be compared.
 
+    `files` are the graphs' own, as in `write_page`.
+
     Raises GraphFileError as `write_page` does, and ValueError for more than MOST_GRAPHS.
     """
-    write_document(page_text(shown, most_nodes), path)
+    write_document(page_text(shown, most_nodes, files=files), path)
 
 
-def served_page(graph: AttributionGraph, annotations: Annotations) -> str:
-    """A graph as a page of the local server, which stores its annotations."""
-    return page_text([(graph, annotations)], served=True)
+def served_page(graph: AttributionGraph, annotations: Annotations, file: Path) -> str:
+    """A graph as a page of the local server, which stores its annotations beside its file."""
+    return page_text([(graph, annotations)], served=True, files=[file])
 
 
 def page_text(
@@ -77,13 +82,15 @@ def page_text(
     most_nodes: int = MOST_NODES,
     *,
     served: bool = False,
+    files: Sequence[Path | None] = (),
 ) -> str:
     """Graphs as HTML; two are shown side by side, of more than two only the first."""
     if not 1 <= len(shown) <= MOST_GRAPHS:
         raise ValueError(f"A page holds from 1 to {MOST_GRAPHS} graphs, got {len(shown)}.")
     parts = [part(graph, most_nodes) for graph, _ in shown]
     notes = [annotations for _, annotations in shown]
-    body = _body(parts, _data(parts, notes) | {"served": served})
+    names = file_names([*files, *[None] * (len(shown) - len(files))])
+    body = _body(parts, _data(parts, notes, names) | {"served": served})
     policy = SERVED_POLICY if served else PAGE_POLICY
     title = " | ".join(heading(graph) for graph, _ in shown)
     return document(title, GENERATOR, _file("viewer.css"), body, policy)
@@ -97,10 +104,23 @@ def page_data(text: str) -> Any:
     return from_bytes(unpacked(text, "data"))
 
 
-def _data(parts: Sequence[Part], notes: Sequence[Annotations]) -> dict[str, Any]:
-    together = zip(parts, notes, strict=True)
+def file_names(files: Sequence[Path | None]) -> list[str | None]:
+    """Names of graph files, with the folder where two files have the same."""
+    names = [file and file.name for file in files]
+    return [
+        file and (f"{file.absolute().parent.name}/{name}" if names.count(name) > 1 else name)
+        for file, name in zip(files, names, strict=True)
+    ]
+
+
+def _data(
+    parts: Sequence[Part], notes: Sequence[Annotations], files: Sequence[str | None]
+) -> dict[str, Any]:
+    together = zip(parts, notes, files, strict=True)
     return {
-        "graphs": [graph_data(one, placed(one), annotations) for one, annotations in together],
+        "graphs": [
+            graph_data(one, placed(one), annotations, file) for one, annotations, file in together
+        ],
         "pairs": [
             {"of": [first, second], "sides": pair_data(parts[first], parts[second])}
             for first, second in combinations(range(len(parts)), 2)

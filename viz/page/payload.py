@@ -18,14 +18,14 @@ from numpy import ndarray
 from graphs.analysis.prune import DEFAULTS, prune
 from graphs.analysis.scores import scores
 from graphs.analysis.summary import weight_remarks
-from graphs.core.annotations import NO_ANNOTATIONS, Annotations
+from graphs.core.annotations import NO_ANNOTATIONS, Annotations, annotations_path, graph_digest
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, Description, NodeKind
 from graphs.formats.neuronpedia.pages import feature_page
 from graphs.groups.grouping import MOST_FEATURES, find_groups, named_groups
 from viz.html.columns import as_bytes, columns
 from viz.page.attention import attention_data, attention_remarks
-from viz.page.keys import dictionary_key, graph_key
+from viz.page.keys import dictionary_key
 from viz.page.part import Part
 from viz.page.stable import stability_data
 from viz.page.whole import whole_grid
@@ -49,8 +49,12 @@ def graph_data(
     part: Part,
     levels: Sequence[tuple[Int[ndarray, " _in"], Placement]],
     annotations: Annotations = NO_ANNOTATIONS,
+    file: str | None = None,
 ) -> dict[str, Any]:
-    """Data of a graph; `levels` are growing sets of the part's nodes with their layouts."""
+    """Data of a graph; `levels` are growing sets of the part's nodes with their layouts.
+
+    `file` is the name of the graph's own file, if the page knows it.
+    """
     graph, header = part.graph, part.graph.provenance
     whole = scores(graph)
     attention = attention_data(part)
@@ -58,7 +62,8 @@ def graph_data(
     data: dict[str, Any] = {
         "heading": heading(graph),
         "origin": origin(graph),
-        "key": graph_key(graph),
+        "key": graph_digest(graph),
+        "file": None if file is None else {"graph": file, "notes": annotations_path(file).name},
         "dictionary": dictionary_key(graph),
         "tokens": [visible(token) for token in header.tokens],
         "nLayers": header.model.n_layers,

@@ -45,6 +45,7 @@
  * @property {string} heading
  * @property {string} origin
  * @property {string} key
+ * @property {{graph: string, notes: string} | null} file Names of its own file and of its annotations.
  * @property {string | null} dictionary Equal for graphs with the same features.
  * @property {string[]} tokens
  * @property {number} nLayers

@@ -68,7 +68,7 @@ async function runTrial(viewer, nodes) {
   };
   try {
     const edits = [{ kind: trial.kind, nodes, number: Number(trial.number) }];
-    const annotations = JSON.parse(annotationsText(viewer.notes));
+    const annotations = JSON.parse(annotationsText(graph, viewer.notes));
     const body = JSON.stringify({ edits, regime: trial.regime, annotations });
     let job = await answered(`${location.pathname}/interventions`, { method: "POST", headers: { "content-type": "application/json" }, body });
     trial.effects = null;
