@@ -38,6 +38,7 @@ from headwater.opened import open_graph
 from headwater.server.deadline import Deadline
 from headwater.server.guard import Guard, refuse
 from headwater.server.jobs import Job, Jobs, QueueFull, Work
+from headwater.server.naming import SUFFIX
 from headwater.server.requests import (
     AnnotationsRequest,
     InterventionRequest,
@@ -49,7 +50,6 @@ from viz.page.page import served_page
 
 LARGEST_BODY = 2**21
 VERSION = version("headwater")
-SUFFIX = ".safetensors"
 _NAME = re.compile(r"[\w-][\w.-]{0,199}")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 

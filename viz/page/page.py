@@ -35,7 +35,7 @@ _ORDER = """
 unpack
 numbers data attention stability pruning paths parts places state problems filed mine storage
 elements pens texts drawing labels focus
-plot over lists members detail looks heads intervening subgraph boxes panels
+plot over lists members detail looks heads agreement intervening subgraph boxes panels
 viewer pointing frequency graphs controls render annotations actions printing keys start
 """
 SCRIPTS = tuple(_ORDER.split())

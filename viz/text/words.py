@@ -17,7 +17,7 @@ from graphs.analysis.strengths import Strengths
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, NodeId, NodeKind
 from graphs.core.opening import PrefixRule
-from graphs.core.provenance import Target
+from graphs.core.provenance import NEURONS, Target
 
 _SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
 _JOINER = re.compile("(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")  # in Persian and emoji
@@ -145,11 +145,20 @@ def plain_label(graph: AttributionGraph, node: NodeId) -> str:
         case NodeKind.BIAS:
             return f"constants at layer {node.layer}"
         case NodeKind.ERROR:
-            return f"error of layer {node.layer}'s dictionary"
+            return _error_label(graph, node)
         case NodeKind.HEAD:
             return f"head {node.layer}.{node.index}"
         case _:
             return str(node)
+
+
+def _error_label(graph: AttributionGraph, node: NodeId) -> str:
+    """What an error is: of neurons, which leave nothing unexplained, those that are no nodes."""
+    kind = graph.provenance.dictionary.kind
+    if kind == NEURONS:
+        return f"neurons of layer {node.layer} that were not kept"
+    rest = " or neurons that were not kept" if kind.endswith(f" and {NEURONS}") else ""
+    return f"error of layer {node.layer}'s dictionary{rest}"
 
 
 def feature_label(known: str, promoted: Sequence[str]) -> str:

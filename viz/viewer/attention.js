@@ -168,5 +168,6 @@ function lookLinks({ attention }, row) {
     if (target[i] === row) found.because.push({ ...link, row: source[i] });
     if (source[i] === row) found.makes.push({ ...link, row: target[i] });
   }
+  for (const links of Object.values(found)) links.sort((a, b) => Math.abs(b.share) - Math.abs(a.share));
   return found;
 }

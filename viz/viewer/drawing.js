@@ -162,36 +162,46 @@ function drawScene(pen, scene, faint) {
 }
 
 /** @param {Pen} pen @param {Scene} scene */
-function drawEdges(pen, { frame, edges, palette, lit }) {
+function drawEdges(pen, { frame, edges, palette, lit, wanted }) {
   for (let i = edges.length - 1; i >= 0; i--) {
     const { source, target, share, edge, dashed } = edges[i];
     const part = Math.min(1, Math.abs(share) / SATURATED);
+    const behind = (lit && edge >= 0 && !lit[edge]) || (wanted && !wanted.has(source) && !wanted.has(target));
     pen.line(edgePath(frame, source, target), {
       color: share < 0 ? palette.negative : palette.positive,
       width: Math.max(0.5, (dashed ? 2.5 : 4) * Math.sqrt(part)),
       dash: dashed ? DASH : undefined,
-      opacity: (0.3 + 0.6 * Math.sqrt(part)) * (lit && edge >= 0 && !lit[edge] ? BEHIND : 1),
+      opacity: (0.3 + 0.6 * Math.sqrt(part)) * (behind ? BEHIND : 1),
     });
   }
 }
 
 /** @param {Pen} pen @param {Scene} scene @param {Float64Array} radius */
 function drawNodes(pen, scene, radius) {
-  const { graph, frame, palette, visible, near, ends, clicked, cursor, pinned, wanted } = scene;
+  const { graph, frame, palette, visible, clicked, cursor, pinned, wanted } = scene;
   const order = Array.from(graph.names.keys()).filter((n) => visible[n] && isInside(frame, n));
-  const standsOut = (/** @type {number} */ n) => (near ? n === clicked || near.has(n) : !ends || ends.has(n));
-  order.sort((a, b) => Number(standsOut(a)) - Number(standsOut(b)));
+  order.sort((a, b) => Number(isHighlighted(scene, a)) - Number(isHighlighted(scene, b)));
   for (const n of order) {
     const [x, y, r] = [acrossOf(frame, frame.level.x[n]), downOf(frame, frame.level.y[n]), radius[n]];
-    const out = standsOut(n) && (!wanted || wanted.has(n));
+    const out = standsOut(scene, n);
     if (wanted?.has(n)) pen.marker(KIND.feature, x, y, r + 4, "none", palette.cursor, 1.5);
-    if (pinned.has(n)) pen.marker(graph.kind[n], x, y, r + 2.5, palette.pin, palette.pin, 1.5);
+    if (pinned.has(n)) pen.marker(graph.kind[n], x, y, r + 2.5, out ? palette.pin : "none", palette.pin, 1.5, out ? 1 : 0.4);
     const { fill, outline } = coloursOf(scene, n);
     if (scene.matched && scene.matched[n] >= 0) pen.marker(graph.kind[n], x, y, r + 1.5, palette.paper, palette.ink, 1, out ? 1 : 0.13);
     pen.marker(graph.kind[n], x, y, r, fill, outline, Math.min(1.2, r / 3), out ? 1 : 0.13);
     if (n === clicked) pen.marker(KIND.feature, x, y, r + 5, "none", palette.ink, 1.8);
     if (n === cursor) pen.marker(KIND.feature, x, y, r + 5, "none", palette.cursor, 2.2);
   }
+}
+
+/** Whether a node is connected to the clicked one or at the end of a lit edge, if there are any. @param {Scene} scene @param {number} n */
+function isHighlighted({ near, ends, clicked }, n) {
+  return near ? n === clicked || near.has(n) : !ends || ends.has(n);
+}
+
+/** Whether a node is not dimmed. @param {Scene} scene @param {number} n */
+function standsOut(scene, n) {
+  return isHighlighted(scene, n) && (!scene.wanted || scene.wanted.has(n));
 }
 
 /** Names of the colours of kinds. @type {Record<number, string>} */
@@ -215,9 +225,9 @@ function coloursOf({ graph, palette, near, clicked, difference }, n) {
   return open ? { fill: palette.paper, outline: own } : { fill: own, outline: graph.kind[n] === KIND.bias ? own : palette.paper };
 }
 
-/** Whether the other edges are behind some that are highlighted. @param {Scene} scene */
-function isBehind({ near, ends }) {
-  return near !== null || ends !== null;
+/** Whether the other edges are behind some that are highlighted, or nodes that are found. @param {Scene} scene */
+function isBehind({ near, ends, wanted }) {
+  return near !== null || ends !== null || wanted !== null;
 }
 
 /** Whether a node is in the visible part. @param {Frame} frame @param {number} n */

@@ -75,7 +75,7 @@ function fieldPanel(graph, notes, fields, rows, palette, onFields, onWalk) {
       type: "scatter", mode: "markers", name: kind, customdata: own,
       x: own.map((row) => FIELDS[fields[0]](graph, row)), y: own.map((row) => FIELDS[fields[1]](graph, row)),
       text: own.map((row) => escaped(shortened(labelOf(graph, notes, row), 60))), hovertemplate: "%{text}<extra></extra>",
-      marker: { size: 7, opacity: 0.7, symbol: { token: "square", position: "square-open", bias: "triangle-up", feature: "circle", error: "diamond-open", logit: "star", target: "hexagon", head: "triangle-down" }[kind] },
+      marker: { size: 7, opacity: 0.7, color: palette[/** @type {keyof Palette} */ (COLOURED[KINDS.indexOf(kind)])], symbol: { token: "square", position: "square-open", bias: "triangle-up", feature: "circle", error: "diamond-open", logit: "star", target: "hexagon", head: "triangle-down" }[kind] },
     })), {
       autosize: true, height: 380, margin: { l: 56, r: 10, t: 10, b: 44 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: palette.ink, size: 11 },
       xaxis: { title: { text: fields[0] }, ...ink }, yaxis: { title: { text: fields[1] }, ...ink }, legend: { orientation: "h", y: -0.2 },

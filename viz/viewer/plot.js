@@ -148,7 +148,9 @@ function listenTo(root, axes, nodeAt, events) {
   };
   root.addEventListener("pointermove", (event) => events.onHover(at(event), event));
   root.addEventListener("pointerleave", (event) => events.onHover(null, event));
+  for (const end of ["keydown", "blur"]) root.addEventListener(end, () => delete root.dataset.pressed);
   root.addEventListener("pointerdown", (event) => {
+    root.dataset.pressed = "yes"; // focused by mouse
     const onButton = event.target instanceof Element && event.target.closest(".modebar, .tip");
     pressed = event.button === 0 && !onButton ? [event.clientX, event.clientY] : null;
   }, true);
