@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from graphs.analysis.strengths import strengths
@@ -85,6 +87,14 @@ def test_labels_say_what_each_kind_of_node_is():
         "error of layer 0's dictionary",
         "“t0” 25.0%",
     ]
+    for kind, said in (
+        ("neurons", "neurons of layer 0 that were not kept"),
+        ("transcoder and neurons", "error of layer 0's dictionary or neurons that were not kept"),
+    ):
+        header = graph.provenance
+        dictionary = header.dictionary.model_copy(update={"kind": kind})
+        of_neurons = replace(graph, provenance=header.model_copy(update={"dictionary": dictionary}))
+        assert label(of_neurons, 5) == said
     assert [mark(graph, row) for row in (3, 4, 6)] == ["\u2068a\u2069", "", "\u2068t0\u2069 25.0%"]
     assert position_text(graph, 2) == ""
     assert position_text(graph, 3) == f"{quoted(' the')} at 1"

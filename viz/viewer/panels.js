@@ -88,7 +88,7 @@ function fieldPanel(graph, notes, fields, rows, palette, onFields, onWalk) {
 /** Checks, scores, remarks and interventions of a graph. @param {Graph} graph @param {Notes} notes */
 function aboutPanel(graph, notes) {
   const checks = graph.checks.map(({ name, text, holds }) =>
-    element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, text), element("td", { class: holds === false ? "fails" : "holds" }, holds === null ? "" : holds ? "holds" : "fails")));
+    element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, unbroken(text)), element("td", { class: holds === false ? "fails" : "holds" }, holds === null ? "" : holds ? "holds" : "fails")));
   const scores = [["replacement", graph.scores.replacement], ["completeness", graph.scores.completeness]].map(([name, value]) =>
     element("tr", {}, element("th", { scope: "row" }, `${name} of the whole graph`), element("td", {}, percent(/** @type {number} */ (value))), element("td")));
   return element("section", { "aria-label": "about this graph" },
@@ -98,6 +98,11 @@ function aboutPanel(graph, notes) {
     ...graph.remarks.map((sentence) => element("p", {}, sentence)),
     element("h3", {}, "Interventions: predicted and measured"),
     graph.measured.length ? measuredTable(graph, notes) : element("p.quiet", {}, "No interventions were run on this graph."));
+}
+
+/** A text in which no line ends within a number as 1e-03. @param {string} text */
+function unbroken(text) {
+  return text.replace(/(\de)-(?=\d)/g, "$1\u2011");
 }
 
 /** All keys. */
