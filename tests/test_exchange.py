@@ -339,7 +339,7 @@ def test_an_import_writes_the_graph_and_its_notes(tmp_path):
     read = graphs.read_neuronpedia(path)
     assert_same_graph(graphs.read_graph(out), read.graph)
     beside = graphs.annotations_path(out)
-    assert graphs.read_annotations(beside) == read.annotations
+    assert graphs.read_annotations(beside) == read.annotations.made_of(read.graph)
     assert str(beside) in result.stdout
     own = Annotations(pins=("logit:18142@2",))
     graphs.write_annotations(own, beside)
@@ -397,7 +397,8 @@ def test_pruning_keeps_what_is_said(tmp_path):
     path, out = write(tmp_path, anthropic_file()), tmp_path / "pruned.safetensors"
     assert run("prune", path, "--out", out).exit_code == 0
     said = graphs.read_annotations(graphs.annotations_path(out))
-    assert said == graphs.read_neuronpedia(path).annotations
+    read = graphs.read_neuronpedia(path)
+    assert said == read.annotations.made_of(read.graph)
 
 
 def test_graphs_without_nodes_are_compared_and_drawn(tmp_path: Path):
