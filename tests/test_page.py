@@ -18,7 +18,7 @@ from tests.test_figure import EDGES, HOSTILE, LOGIT, NAMES, hostile_graph
 from viz.html.columns import as_bytes, columns, from_bytes
 from viz.html.packed import packed, unpacked
 from viz.page import page
-from viz.page.engine import engine_part, without_charts
+from viz.page.engine import engine_part, in_ascii, without_charts
 from viz.page.page import write_page
 
 
@@ -196,5 +196,7 @@ def test_plotly_is_used_without_charts_that_the_page_does_not_draw():
     used = unpacked(engine_part(), "plotly").decode()
     assert len(used) < len(whole) - 400_000
     assert used.count(".register([])") == whole.count(".register([])") + 1
+    assert used.isascii()
+    assert in_ascii("/[µ\U0001f600]/; 'a'") == r"/[\u00b5\ud83d\ude00]/; 'a'"
     for unknown in ("var Plotly = {};", whole + whole):
         assert without_charts(unknown) == unknown

@@ -52,7 +52,7 @@ async function saveAnnotations(viewer) {
     await sendAnnotations(viewer, notes);
     return;
   }
-  const name = graph.file?.notes ?? `${fileName(graph)}.annotations.json`;
+  const name = `${fileName(graph)}.annotations.json`;
   download(name, new Blob([annotationsText(graph, notes)], { type: "application/json" }));
   announce(graph.file
     ? `Saved as ${name}. Put it beside ${graph.file.graph}: headwater reads it there.`

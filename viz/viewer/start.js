@@ -71,6 +71,7 @@ function listenToDivider(viewer, divider, axis, key) {
 /** Plotly takes longer to start than the rest of the page to draw, so it is started afterwards. @param {Viewer} viewer */
 async function loadPlotly(viewer) {
   run(await unpacked("plotly"));
+  await new Promise((go) => setTimeout(go)); // what was pressed meanwhile comes first
   viewer.plots.forEach((plot) => plot.attach());
   viewer.schedule();
   performance.mark("zooms");

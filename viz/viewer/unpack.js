@@ -46,7 +46,7 @@ function giveUp(sentence) {
   const table = document.createElement("div");
   table.innerHTML = document.querySelector("noscript")?.textContent ?? ""; // escaped when the page was made
   document.body.replaceChildren(said, ...table.querySelectorAll("table"));
-  document.documentElement.style.overflow = "auto";
+  document.body.style.cssText = "display: block; padding: 12px; overflow: auto";
 }
 
 async function unpack() {
