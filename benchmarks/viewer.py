@@ -16,6 +16,7 @@ ones follow, 6,000 per picture.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shutil
 import statistics
@@ -210,6 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    load = os.getloadavg()[0]
     rows: list[str] = []
     missed: list[str] = []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
@@ -226,6 +228,7 @@ def main() -> None:
     report = f"""# The page
 
 {date.today()}, {platform.machine()}, 2 cores, no GPU, Chromium {version}; medians in milliseconds.
+Other work on the machine at the start: load {load:.1f}.
 
 | graph | nodes | page | its data | first paint | first picture | zoom ready | longest block until \
 then | click | slider step | pointing | zoom | slider, all edges | click, no faint edges | \

@@ -27,8 +27,11 @@ function bytesOf(text) {
 /** Decompressed content of a part of the page. @param {string} id @returns {Promise<Uint8Array>} */
 async function unpacked(id) {
   const text = document.getElementById(id)?.textContent ?? "";
-  const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  const { readable, writable } = new DecompressionStream("deflate");
+  const writer = writable.getWriter();
+  // What is wrong with the bytes is thrown where they are read.
+  for (const done of [writer.write(bytesOf(text)), writer.close()]) done.catch(() => {});
+  return new Uint8Array(await new Response(readable).arrayBuffer());
 }
 
 /** Run a script of the page. @param {Uint8Array} content */
