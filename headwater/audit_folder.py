@@ -95,9 +95,11 @@ class AuditFolder:
         make_folder(folder)
         with suppress(OSError):  # what cannot be removed cannot be written either
             (folder / RESULT).unlink(missing_ok=True)  # of other prompts
-        for graph, side in zip(traced, SIDES, strict=True):
-            graphs.write_graph(graph, folder / f"{side}.safetensors")
-        viz.write_pages([(graph, graphs.NO_ANNOTATIONS) for graph in traced], self.page(found))
+        files = [folder / f"{side}.safetensors" for side in SIDES]
+        for graph, file in zip(traced, files, strict=True):
+            graphs.write_graph(graph, file)
+        unnoted = [(graph, graphs.NO_ANNOTATIONS) for graph in traced]
+        viz.write_pages(unnoted, self.page(found), files=files)
         _write(folder / RESULT, found.model_dump_json(indent=1))
 
     def folder(self, pair: graphs.PromptPair) -> Path:

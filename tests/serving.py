@@ -14,8 +14,9 @@ from pathlib import Path
 import graphs
 from circuits.model.prompt import PromptError
 from circuits.progress import Progress
-from headwater.cli.serve import HOST, _listen, free_path
+from headwater.cli.serve import HOST, _listen
 from headwater.server.jobs import Jobs
+from headwater.server.naming import free_path
 from headwater.server.requests import InterventionRequest, Workspace
 from headwater.server.site import server, site
 from tests.test_viewer_numbers import layered

@@ -27,6 +27,7 @@ from graphs import Description
 from graphs.groups.overview import BoxKind, graph_overview
 from tests.graph_oracles import make_graph
 from tests.test_cli import run
+from viz.page.page import page_data
 
 DALLAS = "The capital of the state containing Dallas is"
 
@@ -166,8 +167,9 @@ def test_without_options_the_large_model_and_its_transcoders_are_traced(tmp_path
     assert graph.provenance.targets[0].text.strip() == "Austin"
     circuit = next(circuit for circuit in known_circuits() if circuit.prompt == DALLAS)
     assert middle_features(graphs.prune(graph), circuit)
-    assert "Texas" in page.read_text()
-    assert '"examples":[{' in page.read_text()
+    features = page_data(page.read_text())["graphs"][0]["features"].values()
+    assert any("Texas" in feature["label"] for feature in features)
+    assert any(feature["examples"] for feature in features)
 
 
 def test_neurons_can_be_asked_for():

@@ -183,7 +183,7 @@ def test_other_prompts_under_a_name_are_another_pair(
     assert counted == ["one"] * 4
 
 
-def interrupt(*_: object) -> None:
+def interrupt(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 

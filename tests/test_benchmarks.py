@@ -14,6 +14,8 @@ from tests.graph_oracles import make_graph
 from tests.test_words import EDGES, NAMES
 from tests.tiny import toy_tokenizer
 
+ROOT = Path(__file__).parent.parent
+
 
 def test_both_sides_get_ids_that_begin_with_bos():
     from speed import prompt_of
@@ -32,3 +34,18 @@ def test_a_graph_of_other_tokens_is_not_compared(tmp_path: Path):
     torch.save({"ids": [1, *ids]}, tmp_path / "graph.pt")
     with pytest.raises(ValueError, match=re.escape(f"is of tokens {[1, *ids]}, not {ids}")):
         read_circuit_tracer(tmp_path / "graph.pt", graph)
+
+
+def test_what_is_said_of_the_speed_of_a_page_is_what_was_measured():
+    measured = (ROOT / "benchmarks" / "results" / "viewer.md").read_text(encoding="utf-8")
+    lines = [line.strip("| ").split(" | ") for line in measured.splitlines() if "|" in line]
+    rows = {(line[0], line[1]): dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
+    first, large = rows["Dallas, atlas-large", "799"], rows["random", "2,000"]
+    said = " ".join((ROOT / "docs" / "reading.md").read_text(encoding="utf-8").split())
+    shown, zooms = (int(first[name]) / 1000 for name in ("first picture", "zoom ready"))
+    assert (
+        f"{first['page']}, shows its graph after {shown:.1f} s and zooms after {zooms:.1f} s"
+        in said
+    )
+    clicks, steps = int(large["click"]), int(large["slider step"])
+    assert f"a click in {clicks} ms and a step of a slider in {steps} ms" in said

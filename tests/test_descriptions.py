@@ -29,6 +29,7 @@ from tests.conftest import cached_subject
 from tests.graph_oracles import make_graph
 from tests.test_cli import assert_refused, run
 from tests.tiny import tiny_prompt, toy_dictionary
+from viz.page.page import page_data
 
 DALLAS = Description(
     label="Dallas, Houston → Texas",
@@ -229,11 +230,10 @@ def test_the_page_shows_labels_and_examples_and_nothing_of_them_becomes_html(tmp
     viz.write_page(described_graph(), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "Dallas, Houston → Texas" in page
-    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
-    known = data["graphs"][0]["features"]["0/7"]
+    known = page_data(page)["graphs"][0]["features"]["0/7"]
     assert known["examples"] == [{"tokens": [" in", " Dallas"], "activations": [0.0, 2.5]}]
     assert (known["frequency"], known["lowered"]) == (0.25, [" Ohio"])
-    assert "<b>" not in page.partition("<table>")[2].partition('id="plotly"')[0]
+    assert "<b>" not in page.partition("<table>")[2].partition("</table>")[0]
 
 
 def test_the_terminal_shows_labels_where_there_are_any():
@@ -284,4 +284,5 @@ def test_output_tokens_are_on_the_page_even_without_examples(tmp_path: Path):
     bare = DALLAS.model_copy(update={"examples": ()})
     graph = replace(described_graph(), descriptions={"0/7": bare})
     viz.write_page(graph, tmp_path / "page.html")
-    assert '"lowered":[" Ohio"]' in (tmp_path / "page.html").read_text()
+    data = page_data((tmp_path / "page.html").read_text())
+    assert data["graphs"][0]["features"]["0/7"]["lowered"] == [" Ohio"]

@@ -26,6 +26,7 @@ from tests.same_graph import assert_same_graph
 from tests.test_cli import assert_refused, run
 from tests.test_neuronpedia import GRAPH, SCHEMA
 from tests.test_neuronpedia_reader import anthropic_file, circuit_tracer_file
+from viz.page.page import page_data
 
 DESCRIBED = replace(
     GRAPH,
@@ -320,9 +321,7 @@ def test_commands_read_the_files_of_others(tmp_path, make):
         assert "nan" not in result.stdout
         strict = run(*command, "--json").stdout
         assert json.loads(strict, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    data = page.read_text().partition('id="data">')[2].partition("</script>")[0]
-    assert json.loads(data)["graphs"][0]["nodes"]["names"]
-    assert "NaN" not in data
+    assert page_data(page.read_text())["graphs"][0]["nodes"]["names"]
 
 
 def test_a_persons_label_is_shown(tmp_path):
@@ -340,7 +339,7 @@ def test_an_import_writes_the_graph_and_its_notes(tmp_path):
     read = graphs.read_neuronpedia(path)
     assert_same_graph(graphs.read_graph(out), read.graph)
     beside = graphs.annotations_path(out)
-    assert graphs.read_annotations(beside) == read.annotations
+    assert graphs.read_annotations(beside) == read.annotations.made_of(read.graph)
     assert str(beside) in result.stdout
     own = Annotations(pins=("logit:18142@2",))
     graphs.write_annotations(own, beside)
@@ -398,7 +397,8 @@ def test_pruning_keeps_what_is_said(tmp_path):
     path, out = write(tmp_path, anthropic_file()), tmp_path / "pruned.safetensors"
     assert run("prune", path, "--out", out).exit_code == 0
     said = graphs.read_annotations(graphs.annotations_path(out))
-    assert said == graphs.read_neuronpedia(path).annotations
+    read = graphs.read_neuronpedia(path)
+    assert said == read.annotations.made_of(read.graph)
 
 
 def test_graphs_without_nodes_are_compared_and_drawn(tmp_path: Path):

@@ -31,6 +31,14 @@ def test_what_nobody_else_changed_is_as_it_was_sent():
     assert merged(READ, NO_ANNOTATIONS, own) == own  # the file is gone, not what it said
 
 
+def test_the_digest_of_the_graph_stays():
+    own, there = changed(pins=(D,), digest="mine"), changed(pins=(C,), digest="theirs")
+    assert merged(READ, there, own).digest == "mine"
+    assert merged(READ, there, changed(pins=(D,))).digest == "theirs"
+    stored = READ.model_copy(update={"digest": "theirs"})
+    assert merged(READ, stored, own) == own  # nobody else changed what it says
+
+
 def test_changes_of_different_things_are_put_together():
     there = changed(
         pins=(B, C),

@@ -17,6 +17,7 @@ from graphs.formats.storage import read_graph
 from tests.same_graph import assert_same_graph
 from tests.test_cli import assert_refused, run
 from tests.test_neuronpedia_reader import circuit_tracer_file, node
+from viz.page.page import page_data
 
 GONE = object()  # for a key that is not there
 
@@ -122,7 +123,7 @@ def test_unknown_probabilities_are_said_by_every_command_that_shows_them(tmp_pat
     assert "feature:3/77@1" in run("paths", out).stdout
     page = tmp_path / "page.html"
     assert run("view", out, "--html", page).exit_code == 0
-    assert SENTENCE in page.read_text()
+    assert SENTENCE in page_data(page.read_text())["graphs"][0]["remarks"]
 
 
 def test_an_unknown_probability_among_known_ones_counts_nothing_and_is_said(tmp_path):

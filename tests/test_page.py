@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
@@ -14,7 +15,10 @@ from graphs.core.graph import AttributionGraph
 from graphs.disk.files import GraphFileError
 from tests.graph_oracles import make_graph
 from tests.test_figure import EDGES, HOSTILE, LOGIT, NAMES, hostile_graph
+from viz.html.columns import as_bytes, columns, from_bytes
+from viz.html.packed import packed, unpacked
 from viz.page import page
+from viz.page.engine import engine_part, in_ascii, without_charts
 from viz.page.page import write_page
 
 
@@ -48,7 +52,7 @@ class Reader(HTMLParser):
 
 def read(graph: AttributionGraph) -> Reader:
     reader = Reader()
-    reader.feed(own_text(graph))
+    reader.feed(page_text(graph))
     return reader
 
 
@@ -57,10 +61,11 @@ def page_text(graph: AttributionGraph) -> str:
 
 
 def own_text(graph: AttributionGraph) -> str:
-    """The page without plotly's script."""
+    """The page with its scripts and data unpacked, without plotly's script."""
     text = page_text(graph)
-    assert text.count(get_plotlyjs()) == 1
-    return text.replace(get_plotlyjs(), "")
+    scripts = unpacked(text, "viewer").decode()
+    data, _, _ = unpacked(text, "data").partition(b"\0")
+    return re.sub(r'<script type="text/plain".*?</script>', "", text) + scripts + data.decode()
 
 
 def test_the_page_has_what_browsers_need_to_know():
@@ -87,10 +92,11 @@ def test_no_token_becomes_html():
     scripts, hostile = read(harmless).tags.count("script"), read(hostile_graph())
     assert hostile.tags.count("script") == scripts
     assert "b" not in hostile.tags
-    text = own_text(hostile_graph())
+    text = page_text(hostile_graph())
     assert text.count("</script>") == scripts
     for raw in ("<b>x", "<br><b>", "\u202e", "\udc80"):
         assert raw not in text
+    assert {"\u202e", "\udc80"}.isdisjoint(own_text(hostile_graph()))  # shown as escapes
     assert "</script><b>" in hostile.title
 
 
@@ -155,3 +161,42 @@ def test_a_failure_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.Monke
         write_page(make_graph(NAMES, EDGES), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_columns_come_back_as_they_were():
+    rng = np.random.default_rng(0)
+    arrays = {
+        dtype: (100 * rng.standard_normal(size)).astype(dtype)
+        for dtype, size in (("<f8", 7), ("<f4", 0), ("<i4", 3), ("<u2", 5), (">f8", 4), ("u1", 2))
+    }
+    data = {"a": [1, {"deep": columns(**arrays)}], "words": ["f32", "u8", "x"], "none": None}
+    back = from_bytes(as_bytes(data))
+    assert back["words"] == data["words"]
+    assert (back["a"][0], back["none"]) == (1, None)
+    for dtype, array in arrays.items():
+        np.testing.assert_array_equal(back["a"][1]["deep"][dtype], array)
+    with pytest.raises(ValueError, match="Column x is int64: expected"):
+        columns(x=np.arange(3))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        as_bytes({"x": float("nan")})
+
+
+def test_parts_of_a_page_come_back_and_escape_nothing():
+    content = bytes(range(256)) * 5 + b"</script>"
+    for length in range(len(content) - 5, len(content) + 1):
+        text = packed("part", content[:length])
+        assert unpacked(f"<p>{text}<script>x</script>", "part") == content[:length]
+        assert not set("<>&'\"\\") & set(text.removesuffix("</script>").partition(">")[2])
+    with pytest.raises(ValueError, match="no part 'other'"):
+        unpacked("<p>", "other")
+
+
+def test_plotly_is_used_without_charts_that_the_page_does_not_draw():
+    whole = get_plotlyjs()
+    used = unpacked(engine_part(), "plotly").decode()
+    assert len(used) < len(whole) - 400_000
+    assert used.count(".register([])") == whole.count(".register([])") + 1
+    assert used.isascii()
+    assert in_ascii("/[µ\U0001f600]/; 'a'") == r"/[\u00b5\ud83d\ude00]/; 'a'"
+    for unknown in ("var Plotly = {};", whole + whole):
+        assert without_charts(unknown) == unknown

@@ -21,9 +21,10 @@ from graphs.formats.neuronpedia.pages import feature_page
 from tests.graph_oracles import make_graph, make_header, make_table
 from tests.test_layout import assert_apart
 from tests.test_viewer_numbers import GRAPHS, layered
+from viz.html.columns import as_bytes
 from viz.page.pair import pair_data
 from viz.page.part import ALLOWED_NODES, Part, part
-from viz.page.payload import as_json, graph_data, placed, placed_together
+from viz.page.payload import graph_data, placed, placed_together
 
 
 def names_of(held: Part) -> list[str]:
@@ -133,7 +134,7 @@ def test_data_of_five_thousand_nodes_stays_below_three_megabytes():
     )
     held = part(graph, 5011)
     assert len(held.whole) == 10  # of 5,000 inputs each; one more would be too much
-    assert len(as_json(graph_data(held, placed(held)))) < 3e6
+    assert len(as_bytes(graph_data(held, placed(held)))) < 3e6
 
 
 @pytest.mark.parametrize("graph", GRAPHS[:3])

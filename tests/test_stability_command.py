@@ -16,7 +16,7 @@ from graphs.core.graph import AttributionGraph
 from tests.graph_oracles import make_graph
 from tests.test_cli import assert_refused, run
 from tests.test_stability import OTHER, STRONG, WEAK, through
-from viz.page.page import page_text
+from viz.page.page import page_data, page_text
 
 DALLAS = "The capital of the state containing Dallas is"
 ASKED = "The capital of the home state of Dallas is"
@@ -156,4 +156,5 @@ def test_a_page_without_stability_has_none_of_it():
     graph: AttributionGraph = make_graph(
         ["token:1@0", "logit:5@1"], {("token:1@0", "logit:5@1"): 1.0}
     )
-    assert '"stability":null' in page_text([(graph, graphs.NO_ANNOTATIONS)])
+    text = page_text([(graph, graphs.NO_ANNOTATIONS)])
+    assert page_data(text)["graphs"][0]["stability"] is None

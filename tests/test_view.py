@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 import graphs
+from headwater.cli.view import page_name
 from tests.test_cli import assert_refused, run
 from tests.test_viewer_numbers import layered
+from viz.page.page import page_data
 
 pytestmark = pytest.mark.usefixtures("either_system")
 
@@ -23,7 +25,7 @@ def graph(tmp_path: Path) -> Path:
 
 
 def data_of(page: Path) -> dict:
-    return json.loads(page.read_text().partition('id="data">')[2].partition("</script>")[0])
+    return page_data(page.read_text())
 
 
 def test_the_page_lies_beside_the_graph_with_its_annotations(graph: Path):
@@ -50,6 +52,24 @@ def test_the_page_of_another_programs_graph_is_ours_and_made_anew(graph: Path):
     graphs.write_graph(replace(traced, provenance=by_others), graph)
     assert run("view", graph).exit_code == 0
     assert run("view", graph).exit_code == 0
+
+
+def test_a_page_of_two_graphs_leaves_the_page_of_one_alone(graph: Path, tmp_path: Path):
+    other = tmp_path / "sub" / "two.safetensors"
+    other.parent.mkdir()
+    graphs.write_graph(layered(1), other)
+    assert run("view", graph).exit_code == 0
+    alone = graph.with_suffix(".html").read_bytes()
+    assert run("view", graph, other).stdout == f"page: {tmp_path / 'one-two.html'}\n"
+    assert graph.with_suffix(".html").read_bytes() == alone
+    assert len(data_of(tmp_path / "one-two.html")["graphs"]) == 2
+    again = other.with_name("one.safetensors")
+    graphs.write_graph(layered(1), again)
+    assert run("view", graph, again).stdout == f"page: {tmp_path / 'one-sub.html'}\n"
+    files = [one["file"]["graph"] for one in data_of(tmp_path / "one-sub.html")["graphs"]]
+    assert files == [f"{tmp_path.name}/one.safetensors", "sub/one.safetensors"]
+    long = [tmp_path / f"{letter * 60}.safetensors" for letter in "abc"]
+    assert page_name(long) == f"{'a' * 60}-and-2-more"
 
 
 def test_two_graphs_go_into_one_page(graph: Path, tmp_path: Path):

@@ -19,11 +19,12 @@ from graphs.core.graph import AttributionGraph
 from tests.attended_graphs import look, with_heads
 from tests.browser import Opened, needs_chromium, viewed
 from tests.test_viewer import EARLY, LATE, LOGIT, OTHER, TOKEN, click, clicked, settle, small
-from tests.test_viewer_numbers import layered
+from tests.test_viewer_numbers import layered, sent
+from viz.html.columns import as_bytes
 from viz.page.attention import attention_data
 from viz.page.page import write_page, write_pages
 from viz.page.part import part
-from viz.page.payload import as_json, graph_data, placed
+from viz.page.payload import graph_data, placed
 from viz.text.words import percent
 
 pytestmark = needs_chromium
@@ -77,7 +78,7 @@ def test_heads_of_edges_and_of_nodes_are_those_of_the_graph(opened_page: Opened,
     assert graph.heads is not None
     found = opened_page.page.evaluate(
         """(data) => {
-            const graph = readGraph(data);
+            const graph = readGraph(readData(bytesOf(data)));
             const {attention} = graph;
             const {past, rest, parts} = attention.edges;
             const all = [...graph.share.keys()];
@@ -90,7 +91,7 @@ def test_heads_of_edges_and_of_nodes_are_those_of_the_graph(opened_page: Opened,
                 carried: [...attention.carried.heads], past: attention.carried.past,
             };
         }""",
-        payload(graph),
+        sent(payload(graph)),
     )
     assert found["sums"] == pytest.approx(found["shares"], **FLOAT32)
     assert len(found["edges"]) == len(part(graph).edges) > 100
@@ -126,11 +127,11 @@ def test_edges_over_chosen_heads_are_those_with_their_share(
     for least in (0.1, 0.4):
         found = opened_page.page.evaluate(
             """([data, heads, least]) => {
-                const graph = readGraph(data);
+                const graph = readGraph(readData(bytesOf(data)));
                 const over = edgesOver(graph, heads, least);
                 return [...over.keys()].filter((e) => over[e]).map((e) => edgeName(graph, e));
             }""",
-            [payload(graph), list(chosen), least],
+            [sent(payload(graph)), list(chosen), least],
         )
         nodes, (rows, sources) = graph.nodes, graph.weights.nonzero()
         expected = set()
@@ -149,12 +150,12 @@ def test_what_is_said_of_attention_is_of_a_stated_size(monkeypatch: pytest.Monke
     held = part(graph)
     data = attention_data(held)
     assert data is not None
-    assert len(as_json(data["edges"])) <= 51 * len(held.edges) + 200
-    assert len(as_json(data["nodes"])) <= 51 * len(held.rows) + 200
-    assert len(as_json(data["looks"])) < 16 * 1_030
+    assert len(as_bytes(data["edges"])) <= 51 * len(held.edges) + 200
+    assert len(as_bytes(data["nodes"])) <= 51 * len(held.rows) + 200
+    assert len(as_bytes(data["looks"])) < 16 * 1_030
     assert payload(graph)["remarks"] == payload(layered(1))["remarks"]
     monkeypatch.setattr(viz.page.attention, "EDGES", 7)
-    monkeypatch.setattr(viz.page.attention, "LOOKS", len(as_json(data["looks"][:3])))
+    monkeypatch.setattr(viz.page.attention, "LOOKS", len(as_bytes(data["looks"][:3])))
     short = payload(graph)
     assert len(short["attention"]["looks"]) == 3
     assert short["remarks"][-2:] == [

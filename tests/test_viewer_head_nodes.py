@@ -15,7 +15,7 @@ from graphs.core.nodes import NodeKind
 from tests.browser import needs_chromium, viewed
 from tests.graph_oracles import make_graph
 from tests.test_viewer import settle
-from tests.test_viewer_numbers import payload
+from tests.test_viewer_numbers import payload, sent
 from viz.page.page import write_page
 from viz.text.words import percent
 
@@ -49,11 +49,11 @@ def test_head_nodes_are_pruned_as_in_python(browser: Browser, tmp_path: Path):
         for nodes, edges in ((1.0, 1.0), (0.8, 0.9), (0.5, 0.5)):
             names = found.page.evaluate(
                 """([data, nodes, edges]) => {
-                    const graph = readGraph(data);
+                    const graph = readGraph(readData(bytesOf(data)));
                     const kept = pruned(graph, {nodes, edges, keepErrors: false});
                     return graph.names.filter((_, n) => kept.node[n]);
                 }""",
-                [payload(graph), nodes, edges],
+                [sent(payload(graph)), nodes, edges],
             )
             expected = graphs.prune(graph, graphs.PruneSettings(nodes, edges))
             assert names == [str(node) for node in expected.nodes]

@@ -19,6 +19,8 @@ from graphs.core.annotations import Annotations, Group
 from graphs.core.graph import AttributionGraph
 from tests.browser import needs_chromium, viewed
 from tests.graph_oracles import make_graph
+from viz.html.columns import as_bytes
+from viz.html.packed import digits
 from viz.page.page import write_page
 from viz.page.part import part
 from viz.page.payload import graph_data, placed
@@ -73,6 +75,11 @@ def payload(graph: AttributionGraph) -> dict[str, Any]:
     return graph_data(held, placed(held))
 
 
+def sent(data: object) -> str:
+    """Data for the page's `bytesOf` and `readData`."""
+    return digits(as_bytes(data))
+
+
 def as_scores(found: dict[str, float]) -> graphs.Scores:
     return graphs.Scores(float(found["replacement"]), float(found["completeness"]))
 
@@ -92,7 +99,7 @@ def test_pruning_keeps_what_python_keeps_and_scores_it_alike(page: Page, graph: 
     ):
         found = page.evaluate(
             """([data, nodes, edges, keepErrors]) => {
-                const graph = readGraph(data);
+                const graph = readGraph(readData(bytesOf(data)));
                 const kept = pruned(graph, {nodes, edges, keepErrors});
                 const name = (n) => graph.names[n];
                 const names = graph.names.filter((_, n) => kept.node[n]);
@@ -102,7 +109,7 @@ def test_pruning_keeps_what_python_keeps_and_scores_it_alike(page: Page, graph: 
                     links: links.map((e) => [graph.source[e], graph.target[e]].map(name)),
                 };
             }""",
-            [payload(graph), nodes, edges, keep],
+            [sent(payload(graph)), nodes, edges, keep],
         )
         pruned = graphs.prune(graph, graphs.PruneSettings(nodes, edges, keep))
         assert found["names"] == [str(node) for node in pruned.nodes]
@@ -129,14 +136,14 @@ def test_a_part_of_a_graph_is_pruned_like_the_whole_as_far_as_it_says_so(
     for share in (0.5, 1.0):
         found = page.evaluate(
             """([data, nodes, edges]) => {
-                const graph = readGraph(data);
+                const graph = readGraph(readData(bytesOf(data)));
                 const thresholds = {nodes, edges, keepErrors: false};
                 const kept = pruned(graph, thresholds);
                 return [scoresOfPruned(graph, kept), kept.nNodes, kept.nEdges,
                         isExact(graph, thresholds),
                         isExact(graph, {...thresholds, edges: edges + 1e-6})];
             }""",
-            [data, share * nodes, share * edges],
+            [sent(data), share * nodes, share * edges],
         )
         whole = graphs.prune(graph, graphs.PruneSettings(share * nodes, share * edges))
         assert_close(as_scores(found[0]), graphs.scores(whole))
@@ -150,8 +157,8 @@ def test_scores_of_chosen_nodes_are_those_of_python(page: Page, graph: Attributi
     for convention in ("absorbed", "renormalised"):
         found = page.evaluate(
             "([data, kept, convention]) => "
-            "scoresOfNodes(readGraph(data), Uint8Array.from(kept), convention)",
-            [payload(graph), kept.astype(int).tolist(), convention],
+            "scoresOfNodes(readGraph(readData(bytesOf(data))), Uint8Array.from(kept), convention)",
+            [sent(payload(graph)), kept.astype(int).tolist(), convention],
         )
         assert_close(as_scores(found), graphs.scores(graph, kept, convention))
 
@@ -163,11 +170,11 @@ def test_paths_between_two_nodes_are_those_of_python(page: Page, graph: Attribut
     for source, target in ((0, targets[0]), (2, targets[1]), (features[1], targets[0])):
         found = page.evaluate(
             """([data, source, target]) => {
-                const graph = readGraph(data);
+                const graph = readGraph(readData(bytesOf(data)));
                 const paths = strongestPaths(graph, source, target, 12);
                 return paths.map((p) => [rowsOn(graph, p), p.share, signOf(graph, p)]);
             }""",
-            [payload(graph), source, target],
+            [sent(payload(graph)), source, target],
         )
         masks = np.zeros((2, len(graph)), dtype=bool)
         masks[0, source] = masks[1, target] = True
@@ -181,10 +188,10 @@ def test_paths_between_two_nodes_are_those_of_python(page: Page, graph: Attribut
 
 def test_a_path_that_is_none_is_not_found(page: Page):
     graph = make_graph(["token:1@0", "token:2@1", "logit:1@2"], {("token:1@0", "logit:1@2"): 1.0})
-    asked = "([data, s, t]) => strongestPaths(readGraph(data), s, t, 5).length"
-    assert page.evaluate(asked, [payload(graph), 1, 2]) == 0
-    assert page.evaluate(asked, [payload(graph), 0, 2]) == 1
-    assert page.evaluate(asked, [payload(graph), 2, 0]) == 0
+    asked = "([data, s, t]) => strongestPaths(readGraph(readData(bytesOf(data))), s, t, 5).length"
+    assert page.evaluate(asked, [sent(payload(graph)), 1, 2]) == 0
+    assert page.evaluate(asked, [sent(payload(graph)), 0, 2]) == 1
+    assert page.evaluate(asked, [sent(payload(graph)), 2, 0]) == 0
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -198,7 +205,7 @@ def test_flows_between_groups_are_those_of_a_collapsed_graph(page: Page, graph: 
     )
     found = page.evaluate(
         """([data, notes]) => {
-            const graph = readGraph(data);
+            const graph = readGraph(readData(bytesOf(data)));
             const parts = partsOf(graph, notesFrom(notes), []);
             const name = (part) => parts[part].name;
             const flows = flowsBetween(graph, parts);
@@ -207,7 +214,7 @@ def test_flows_between_groups_are_those_of_a_collapsed_graph(page: Page, graph: 
                 arrived: Object.fromEntries(arrivedAt(graph, parts).map((a, i) => [name(i), a])),
             };
         }""",
-        [payload(graph), notes.model_dump(mode="json")],
+        [sent(payload(graph)), notes.model_dump(mode="json")],
     )
     collapsed = graphs.collapse(graph, notes.rows(graph))
     flow, net = collapsed.flow.tocoo(), collapsed.net.toarray()
@@ -232,11 +239,11 @@ def test_weights_and_differences_of_rows_are_those_of_the_graph(
     one, other = graph.target_rows().tolist()
     found = page.evaluate(
         """([data, one, other]) => {
-            const graph = readGraph(data);
+            const graph = readGraph(readData(bytesOf(data)));
             const told = (links) => links.map(({row, weight, share}) => [row, weight, share]);
             return [told(linksInto(graph, one)), told(differenceOf(graph, one, other))];
         }""",
-        [payload(graph), one, other],
+        [sent(payload(graph)), one, other],
     )
     weights = graph.weights.toarray()
     into, difference = found
@@ -267,12 +274,12 @@ def test_in_a_part_of_a_graph_differences_are_those_of_the_whole(
     names = [str(graph.nodes[row]) for row in targets]
     found = page.evaluate(
         """([data, [one, other]]) => {
-            const graph = readGraph(data);
+            const graph = readGraph(readData(bytesOf(data)));
             const rows = [graph.place.get(one), graph.place.get(other)];
             const links = differenceOf(graph, rows[0], rows[1]);
             return links.map(({row, weight, share}) => [graph.names[row], weight, share]);
         }""",
-        [data, names],
+        [sent(data), names],
     )
     weights = graph.weights.toarray()
     expected = weights[targets[0]] - weights[targets[1]]
@@ -299,9 +306,9 @@ def test_a_part_of_a_graph_knows_what_pruning_leaves_of_the_whole(
         (0.999, 0.997, (1.0, 1.0)),
     ):
         found = page.evaluate(
-            "([data, view]) => wholeAt(readGraph(data), view)",
+            "([data, view]) => wholeAt(readGraph(readData(bytesOf(data))), view)",
             [
-                graph_data(held, placed(held)),
+                sent(graph_data(held, placed(held))),
                 {"nodes": nodes, "edges": edges, "keepErrors": keep},
             ],
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from graphs.analysis.strengths import strengths
@@ -87,6 +89,14 @@ def test_labels_say_what_each_kind_of_node_is():
         "error of layer 0's dictionary",
         "“t0” 25.0%",
     ]
+    for kind, said in (
+        ("neurons", "neurons of layer 0 that were not kept"),
+        ("transcoder and neurons", "error of layer 0's dictionary or neurons that were not kept"),
+    ):
+        header = graph.provenance
+        dictionary = header.dictionary.model_copy(update={"kind": kind})
+        of_neurons = replace(graph, provenance=header.model_copy(update={"dictionary": dictionary}))
+        assert label(Names(of_neurons), 5) == said
     assert [mark(named, row) for row in (3, 4, 6)] == [
         "\u2068say up\u2069",
         "",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from graphs import NO_ANNOTATIONS, annotations_path, read_annotations, read_graph, read_neuronpedia
+from graphs.core.annotations import of_another_graph
 from graphs.disk.files import is_packed, regular_file
 from graphs.formats.neuronpedia.reader import ReadGraph
 
@@ -35,9 +36,15 @@ def open_graph(path: Path | str, spell: Callable[[int], str] | None = None) -> R
         case _:
             read = ReadGraph(read_graph(path), NO_ANNOTATIONS)
     beside = annotations_path(path)
-    if beside.exists():
-        return read._replace(annotations=read_annotations(beside))
-    return read
+    return _with_annotations(read, beside) if beside.exists() else read
+
+
+def _with_annotations(read: ReadGraph, beside: Path) -> ReadGraph:
+    """The graph with the annotations of this file, and a remark if they are of another graph."""
+    annotations = read_annotations(beside)
+    foreign = of_another_graph(annotations, read.graph, beside)
+    remarks = read.remarks if foreign is None else (*read.remarks, foreign)
+    return read._replace(annotations=annotations, remarks=remarks)
 
 
 def is_ours(path: Path) -> bool:

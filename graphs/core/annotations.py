@@ -7,14 +7,18 @@ The annotations of `dallas.safetensors` are in `dallas.annotations.json`:
      "labels": {"feature:3/77@4": "Texas", "3/78": "state"},  of a node, or of a feature anywhere
      "groups": [{"name": "Texas", "members": ["feature:3/77@4", …], "automatic": false}, …],
      "places": {"Texas": [310.0, 42.0]},         of groups and nodes in the subgraph, pixels
-     "hidden": ["feature:0/5@2", …]}                             nodes that the page hides
+     "hidden": ["feature:0/5@2", …],                             nodes that the page hides
+     "digest": "1f0c27b94d8e6a35"}                        of the graph they were made of
 
 Nodes have their names of `graphs.core.nodes`.  They need not be in the graph, so the same
-annotations fit a pruned graph and the full one.  A node is in one group at most.
+annotations fit a pruned graph and the full one.  A node is in one group at most.  Graphs of one
+model, dictionary and prompt have the same digest; annotations without one may be of any graph.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,6 +62,7 @@ class Annotations(Record):
     groups: tuple[Group, ...] = ()
     places: dict[str, tuple[Place, Place]] = Field(default_factory=dict[str, tuple[Place, Place]])
     hidden: tuple[NodeName, ...] = ()
+    digest: str | None = None
 
     @model_validator(mode="after")
     def _once(self) -> Annotations:
@@ -88,6 +93,15 @@ class Annotations(Record):
                 left.append(Group(name=name, members=members, automatic=True))
         return self.model_copy(update={"groups": (*own, *left)})
 
+    def made_of(self, graph: AttributionGraph) -> Annotations:
+        """A copy with this graph's digest, unless they have one already."""
+        return self if self.digest else self.model_copy(update={"digest": graph_digest(graph)})
+
+    def names(self) -> set[str]:
+        """Nodes and features, as LAYER/INDEX, that these annotations are about."""
+        members = (member for group in self.groups for member in group.members)
+        return {*self.pins, *self.labels, *members, *self.hidden}
+
     def rows(self, graph: AttributionGraph) -> dict[str, Int[ndarray, " _member"]]:
         """Rows of each group's members in a graph; groups without members there are left out."""
         place = {str(node): row for row, node in enumerate(graph.nodes)}
@@ -110,6 +124,40 @@ class Annotations(Record):
 
 
 NO_ANNOTATIONS = Annotations()
+
+
+def same_entries(one: Annotations, other: Annotations) -> bool:
+    """Whether two annotations say the same, whatever graphs they were made of."""
+    return one.model_copy(update={"digest": other.digest}) == other
+
+
+def graph_digest(graph: AttributionGraph) -> str:
+    """Digest that is equal for graphs whose annotations are interchangeable."""
+    header = graph.provenance
+    parts = (header.model.name, header.dictionary.name, header.token_ids, header.tokens)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def of_another_graph(annotations: Annotations, graph: AttributionGraph, file: Path) -> str | None:
+    """One sentence about the annotations in a file if they were made of another graph, or None.
+
+    Raises GraphFileError if none of the nodes and features in them is in this graph.
+    """
+    if annotations.digest in (None, graph_digest(graph)):
+        return None
+    names = annotations.names()
+    known = {str(node) for node in graph.nodes}
+    known |= {f"{node.layer}/{node.index}" for node in graph.nodes if node.index is not None}
+    missing = len(names - known)
+    if names and missing == len(names):
+        raise GraphFileError(
+            f"{file} was made of another graph, and none of the nodes and features in it "
+            f"({missing:,}) is in this one: move it beside its own graph."
+        )
+    return (
+        f"{file.name} was made of another graph; of the {len(names):,} nodes and features in it, "
+        f"{missing:,} are not in this one."
+    )
 
 
 def annotations_path(graph: Path | str) -> Path:

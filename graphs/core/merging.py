@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from graphs.core.annotations import NO_ANNOTATIONS, Annotations
+from graphs.core.annotations import NO_ANNOTATIONS, Annotations, same_entries
 from graphs.disk.files import first_problem
 from graphs.errors import HeadwaterError
 
@@ -28,7 +28,7 @@ def merged(base: Annotations, stored: Annotations, own: Annotations) -> Annotati
     If `stored` is empty, all of `own` is kept.  Raises MergeConflict if both changed one label,
     group or place, or put one node into different groups.
     """
-    if stored in (base, NO_ANNOTATIONS):
+    if any(same_entries(stored, unchanged) for unchanged in (base, NO_ANNOTATIONS)):
         return own
     groups = [{group.name: group for group in side.groups} for side in (base, stored, own)]
     try:
@@ -38,6 +38,7 @@ def merged(base: Annotations, stored: Annotations, own: Annotations) -> Annotati
             groups=tuple(_entries("group", *groups).values()),
             places=_entries("place of", base.places, stored.places, own.places),
             hidden=_members(base.hidden, stored.hidden, own.hidden),
+            digest=own.digest or stored.digest,
         )
     except ValidationError as error:  # a node in two groups, one of each side
         problem = first_problem(error).removeprefix("Value error, ")

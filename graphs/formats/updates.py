@@ -14,6 +14,7 @@ from graphs.core.annotations import (
     Annotations,
     annotations_path,
     read_annotations,
+    same_entries,
     write_annotations,
 )
 from graphs.core.graph import AttributionGraph
@@ -72,11 +73,11 @@ def keep_annotations(annotations: Annotations, graph: Path | str) -> bool:
 
     Returns whether they were written.  Raises GraphFileError as `update_annotations`.
     """
-    if annotations == NO_ANNOTATIONS:
+    if same_entries(annotations, NO_ANNOTATIONS):
         return False
     kept = update_annotations(
         annotations_path(graph),
-        lambda existing: annotations if existing == NO_ANNOTATIONS else existing,
+        lambda existing: annotations if same_entries(existing, NO_ANNOTATIONS) else existing,
     )
     return kept is annotations
 

@@ -10,7 +10,7 @@ from numpy import ndarray
 
 from graphs.analysis.prune import prune
 from graphs.comparison.profiles import Profile
-from graphs.core.annotations import NO_ANNOTATIONS, Annotations
+from graphs.core.annotations import NO_ANNOTATIONS, Annotations, same_entries
 from graphs.core.graph import AttributionGraph
 from graphs.formats.updates import update_annotations
 from graphs.groups.collapse import collapse
@@ -64,8 +64,8 @@ def keep_groups(
     automatic = tuple(group for group in annotations.groups if group.automatic)
 
     def change(stored: Annotations) -> Annotations:
-        base = annotations if stored == NO_ANNOTATIONS else stored
-        changed = base.with_automatic(automatic)
+        base = annotations if same_entries(stored, NO_ANNOTATIONS) else stored
+        changed = base.with_automatic(automatic).made_of(graph)
         collapse(graph, changed.rows(graph))
         return changed
 

@@ -82,7 +82,7 @@ def heads_command(
     edges = edges_asked(taken, edge)
     experiment = _loaded(taken, model, transcoders, device)
     found = heads_in(experiment, taken, edges, looks if outputs else 0)
-    written = write_both(found.graph, out, html, annotations)
+    written = write_both(found.graph, out, html, annotations, graph)
     if as_json:
         print_json({**_heads_json(found, top), "files": written})
     else:

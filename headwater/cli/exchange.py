@@ -142,7 +142,7 @@ def import_command(
     spell = None if spelled_by is None else partial(circuits.spell, tokenizer=spelled_by)
     read, annotations, _ = open_graph(graph, spell)
     graphs.write_graph(read, out)
-    stored = keep_annotations(annotations, out)
+    stored = keep_annotations(annotations.made_of(read), out)
     if as_json:
         files = [str(out), *([str(annotations_file)] if stored else [])]
         print_json({"n_nodes": len(read), "n_edges": read.weights.nnz, "files": files})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import socket
 from dataclasses import asdict, dataclass
@@ -20,7 +19,6 @@ from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import Progress, progress_bar
 from graphs.disk.locks import locked
-from graphs.disk.portable import portable
 from graphs.formats.updates import keep_measured
 from headwater.arguments.options import (
     BosRule,
@@ -36,6 +34,7 @@ from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
 from headwater.cli.trace import EXPANSION
 from headwater.server.jobs import Jobs
+from headwater.server.naming import free_path
 from headwater.server.requests import InterventionRequest, Workspace
 from headwater.terminal.printing import errors, print_line
 
@@ -95,7 +94,8 @@ class ModelWorkspace:
         text = circuits.read_prompt(prompt, self.subject.tokenizer, self.rule)
         graph = circuits.trace(text, self.subject, self.source, self.settings, report)
         with locked(self.folder / "graph"):  # another server may find the same name free
-            path = free_path(self.folder, prompt)
+            about = graph.provenance
+            path = free_path(self.folder, prompt, about.model.name, about.dictionary.name)
             graphs.write_graph(graph, path)
         return path.stem
 
@@ -114,17 +114,6 @@ class ModelWorkspace:
         keep_measured(path, graph, measured)
         found = asdict(circuits.effects(experiment, outcomes, 0, IN_PAGE))
         return {**found, "stored": [one.model_dump(mode="json") for one in measured]}
-
-
-def free_path(folder: Path, prompt: str) -> Path:
-    """A new file name for a graph, after the last words of the prompt."""
-    words = re.findall(r"\w+", prompt.lower())[-8:]
-    name = portable("-".join(words)[:60].strip("-") or "graph")
-    path, number = folder / f"{name}.safetensors", 1
-    while path.exists():
-        number += 1
-        path = folder / f"{name}-{number}.safetensors"
-    return path
 
 
 def _listen(port: int) -> socket.socket:

@@ -125,7 +125,7 @@ def prune_command(
     )
     whole, annotations, _ = open_graph(graph)
     pruned = graphs.prune(whole, settings)
-    written = write_both(pruned, out, html, annotations)
+    written = write_both(pruned, out, html, annotations, graph)
     parts = scores_of_part(whole, pruned)
     show_summary(pruned, as_json, written, scores=parts, annotations=annotations)
     raise typer.Exit(1 if pruned.provenance.checks.failures else 0)

@@ -108,7 +108,7 @@ def stability_command(
         traced = paraphrased(texts, trace)
         found = graphs.stability(reference, traced, others, settings)
     stable = reference.with_stability(found)
-    written = write_both(stable, out, html, opened.annotations)
+    written = write_both(stable, out, html, opened.annotations, graph)
     if as_json:
         print_json({**_numbers(found), "files": written})
         return

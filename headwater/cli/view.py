@@ -19,6 +19,8 @@ from headwater.terminal.printing import print_json, print_line, remark
 from viz.page.page import MOST_GRAPHS
 from viz.page.part import ALLOWED_NODES, MOST_NODES
 
+LONGEST_NAME = 100  # letters of a page's name
+
 
 @app.command("view")
 def view_command(
@@ -28,7 +30,11 @@ def view_command(
     ] = None,
     html: Annotated[
         Path | None,
-        file_option("--out", "--html", help="Write the page here; default: beside the graph."),
+        file_option(
+            "--out",
+            "--html",
+            help="Write the page here; default: beside the first graph.",
+        ),
     ] = None,
     nodes: Annotated[
         int, typer.Option(min=1, max=ALLOWED_NODES, help="Nodes on the page at most.")
@@ -42,13 +48,22 @@ def view_command(
         raise UsageError(
             f"A page holds at most {MOST_GRAPHS} graphs, got {len(paths)}: make two pages."
         )
-    page = html or graph.parent / f"{graph.stem}.html"
+    page = html or graph.parent / f"{page_name(paths)}.html"
     require_outputs(output_to(page, Kind.PAGE), *graph_files(*paths))
     read = [open_graph(path) for path in paths]
-    viz.write_pages([(one.graph, one.annotations) for one in read], page, nodes)
+    viz.write_pages([(one.graph, one.annotations) for one in read], page, nodes, paths)
     if show and not webbrowser.open(page.resolve().as_uri()):
         remark(f"No browser could be opened: open {page} in one.")
     if as_json:
         print_json({"page": str(page)})
         return
     print_line(f"page: {page}")
+
+
+def page_name(paths: list[Path]) -> str:
+    """Name of the page of these graphs, so that no page of one of them is replaced."""
+    stems = list(dict.fromkeys(path.stem for path in paths))
+    if len(stems) == 1 and len(paths) > 1:  # of different folders
+        stems += [paths[1].absolute().parent.name]
+    name = "-".join(stems)
+    return name if len(name) <= LONGEST_NAME else f"{stems[0]}-and-{len(paths) - 1}-more"

@@ -103,15 +103,18 @@ def write_both(
     out: Path | None,
     page: Path | None,
     annotations: graphs.Annotations = graphs.NO_ANNOTATIONS,
+    read: Path | None = None,
 ) -> dict[str, str]:
     """Write a graph and a page of it, where they are asked for; the files by what they are.
+
+    What the page saves belongs to the graph that is written, or else to the one that was read.
 
     Raises as `write_as`.
     """
     if out is not None:
         write_as(graph, out, annotations)
     if page is not None:
-        viz.write_page(graph, page, annotations)
+        viz.write_page(graph, page, annotations, file=out if _is_read(out) else read)
     return {name: str(path) for name, path in (("graph", out), ("page", page)) if path}
 
 
@@ -124,4 +127,9 @@ def _write_ours(
         viz.write_page(graph, path, annotations)
         return
     graphs.write_graph(graph, path)
-    keep_annotations(annotations, path)
+    keep_annotations(annotations.made_of(graph), path)
+
+
+def _is_read(path: Path | None) -> bool:
+    """Whether a graph of this name is read again, with the annotations beside it."""
+    return path is not None and (is_named_as_ours(path) or format_of(path) == Format.NEURONPEDIA)

@@ -38,6 +38,7 @@ from headwater.opened import open_graph
 from headwater.server.deadline import Deadline
 from headwater.server.guard import Guard, refuse
 from headwater.server.jobs import Job, Jobs, QueueFull, Work
+from headwater.server.naming import SUFFIX
 from headwater.server.requests import (
     AnnotationsRequest,
     InterventionRequest,
@@ -49,7 +50,6 @@ from viz.page.page import served_page
 
 LARGEST_BODY = 2**21
 VERSION = version("headwater")
-SUFFIX = ".safetensors"
 _NAME = re.compile(r"[\w-][\w.-]{0,199}")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -121,7 +121,7 @@ class _Pages:
             read, annotations, _ = open_graph(path)
         except graphs.GraphFileError as error:
             raise Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
-        return HTMLResponse(served_page(read, annotations))
+        return HTMLResponse(served_page(read, annotations, path))
 
     async def annotate(self, request: Request) -> Response:
         """Merge annotations into the file; returns the result if others changed it meanwhile."""

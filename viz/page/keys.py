@@ -1,4 +1,4 @@
-"""Keys: which graphs a page may share annotations and labels between."""
+"""Keys: which graphs share the labels that a person gives on their pages."""
 
 from __future__ import annotations
 
@@ -7,13 +7,6 @@ import json
 
 from graphs.core.graph import AttributionGraph
 from graphs.core.identity import feature_numbering
-
-
-def graph_key(graph: AttributionGraph) -> str:
-    """Key that is equal for graphs whose annotations are interchangeable."""
-    header = graph.provenance
-    parts = (header.model.name, header.dictionary.name, header.token_ids, header.tokens)
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def dictionary_key(graph: AttributionGraph) -> str | None:

@@ -1,4 +1,4 @@
-"""Payload: the data of a page about a graph, as JSON.
+"""Payload: the data of a page about a graph.
 
 Numbers are columns; texts are made visible here, so that the page can show them as they are.  Nodes
 are in the graph's order; edges are sorted by influence, strongest first, with source and target as
@@ -17,15 +17,15 @@ from numpy import ndarray
 
 from graphs.analysis.prune import DEFAULTS
 from graphs.analysis.scores import scores
-from graphs.core.annotations import NO_ANNOTATIONS, Annotations
+from graphs.core.annotations import NO_ANNOTATIONS, Annotations, annotations_path, graph_digest
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, Description, NodeKind
 from graphs.formats.neuronpedia.pages import feature_page
 from graphs.naming.names import Names
 from graphs.reports.summary import weight_remarks
-from viz.html.columns import columns
+from viz.html.columns import as_bytes, columns
 from viz.page.attention import attention_data, attention_remarks
-from viz.page.keys import dictionary_key, graph_key
+from viz.page.keys import dictionary_key
 from viz.page.overview import overview_data, part_overview, suggested_groups
 from viz.page.part import Part
 from viz.page.stable import stability_data
@@ -43,15 +43,19 @@ _LEVELS = (
 )  # thresholds up to which nodes have a layout
 _MOST_AT_FIRST = 400  # nodes
 _WIDE, _HIGH = 52.0, 20.0  # units that a small graph is spread over; few, so that markers are large
-_ROOM = 2_850_000  # characters per graph; descriptions of weak features are left out first
+_ROOM = 2_850_000  # bytes per graph before compression; what weak features have is left out first
 
 
 def graph_data(
     part: Part,
     levels: Sequence[tuple[Int[ndarray, " _in"], Placement]],
     annotations: Annotations = NO_ANNOTATIONS,
+    file: str | None = None,
 ) -> dict[str, Any]:
-    """Data of a graph; `levels` are growing sets of the part's nodes with their layouts."""
+    """Data of a graph; `levels` are growing sets of the part's nodes with their layouts.
+
+    `file` is the name of the graph's own file, if the page knows it.
+    """
     graph, header = part.graph, part.graph.provenance
     whole = scores(graph)
     attention = attention_data(part)
@@ -60,7 +64,8 @@ def graph_data(
     data: dict[str, Any] = {
         "heading": heading(graph),
         "origin": origin(graph),
-        "key": graph_key(graph),
+        "key": graph_digest(graph),
+        "file": None if file is None else {"graph": file, "notes": annotations_path(file).name},
         "dictionary": dictionary_key(graph),
         "tokens": [visible(token) for token in header.tokens],
         "nLayers": header.model.n_layers,
@@ -84,7 +89,7 @@ def graph_data(
         "overview": None if overview is None else overview_data(part, overview),
         "suggested": [] if overview is None else suggested_groups(part, overview, annotations),
     }
-    features, without = _features(part, _ROOM - len(as_json(data)))
+    features, without = _features(part, _ROOM - len(as_bytes(data)))
     if without:
         data["remarks"].append(
             f"Examples of {without:,} weak features are not included in this page."
@@ -118,12 +123,6 @@ def placed_together(
         ]
         found.append((chosen, place_together(*nodes, wide=_WIDE, high=_HIGH)))
     return found
-
-
-def as_json(data: object) -> str:
-    """JSON that is safe inside a script element; raises ValueError for nan and infinity."""
-    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
 
 
 def _opening(part: Part) -> dict[str, float]:

@@ -16,7 +16,7 @@ from graphs.analysis.strengths import Strengths
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, NodeId, NodeKind
 from graphs.core.opening import PrefixRule
-from graphs.core.provenance import Target
+from graphs.core.provenance import NEURONS, Target
 from graphs.naming.names import Names
 
 _SIGNS = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
@@ -146,11 +146,20 @@ def plain_label(graph: AttributionGraph, node: NodeId) -> str:
         case NodeKind.BIAS:
             return f"constants at layer {node.layer}"
         case NodeKind.ERROR:
-            return f"error of layer {node.layer}'s dictionary"
+            return _error_label(graph, node)
         case NodeKind.HEAD:
             return f"head {node.layer}.{node.index}"
         case _:
             return str(node)
+
+
+def _error_label(graph: AttributionGraph, node: NodeId) -> str:
+    """What an error is: of neurons, which leave nothing unexplained, those that are no nodes."""
+    kind = graph.provenance.dictionary.kind
+    if kind == NEURONS:
+        return f"neurons of layer {node.layer} that were not kept"
+    rest = " or neurons that were not kept" if kind.endswith(f" and {NEURONS}") else ""
+    return f"error of layer {node.layer}'s dictionary{rest}"
 
 
 def mark(names: Names, row: int, length: int = 16) -> str:

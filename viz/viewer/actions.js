@@ -6,50 +6,9 @@
 function announce(text) {
   byId("status").textContent = text;
   clearTimeout(announced);
-  announced = setTimeout(() => (byId("status").textContent = ""), 6000);
+  announced = setTimeout(() => (byId("status").textContent = ""), 4000 + 60 * text.length); // time to read it
 }
 let announced = 0;
-
-/** @param {Viewer} viewer */
-async function saveAnnotations(viewer) {
-  const { graph } = viewer;
-  const notes = adopted(graph, viewer.notes, viewer.state.mine);
-  if (notes !== viewer.notes) viewer.dispatch({ type: "load", annotations: notes });
-  if (viewer.served) {
-    const body = JSON.stringify({ schema_version: 1, ...notes, read: notesInPage(graph) });
-    const headers = { "content-type": "application/json" };
-    const sent = viewer.notes;
-    const answer = await fetch(`${location.pathname}/annotations`, { method: "PUT", headers, body }).catch(() => null);
-    if (answer?.ok) {
-      const more = answer.status !== 204; // the file had changed; both are merged
-      const kept = more ? notesFrom(await answer.json()) : notes;
-      announce(`Annotations saved next to the graph${more ? ", merged with changes there" : ""}.`);
-      if (more && viewer.notes !== sent) return; // changed here meanwhile: the next save adds it
-      graph.annotations = kept;
-      if (more) viewer.dispatch({ type: "load", annotations: kept });
-      viewer.dispatch({ type: "keep", file: kept });
-    } else announce(answer ? `Not saved: ${(await answer.json()).error}` : "Not saved: the server does not answer.");
-    return;
-  }
-  download(`${fileName(graph)}.annotations.json`, new Blob([annotationsText(notes)], { type: "application/json" }));
-  announce("Annotations saved; headwater reads the file if it is next to the graph.");
-}
-
-/** @param {Viewer} viewer @param {File} file */
-async function loadAnnotations(viewer, file) {
-  try {
-    viewer.dispatch({ type: "load", annotations: notesInFile(await file.text()) });
-    announce(`Annotations loaded from ${file.name}.`);
-  } catch (error) {
-    announce(error instanceof Error ? error.message : String(error));
-  }
-}
-
-/** File name from the prompt. @param {Graph} graph */
-function fileName(graph) {
-  const words = graph.heading.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ["graph"];
-  return words.slice(0, 6).join("-").slice(0, 60);
-}
 
 /** @param {Viewer} viewer */
 function shareLink(viewer) {
@@ -243,6 +202,11 @@ function paintGraphs(viewer, numbers, makePen, head = 0) {
 /** Store the state in the browser shortly after the last change. @param {Viewer} viewer */
 function rememberSoon(viewer) {
   clearTimeout(remembering);
-  if (viewer.changed) remembering = setTimeout(() => store(viewer.graphs, viewer.state), 200);
+  if (!viewer.changed) return;
+  remembering = setTimeout(() => {
+    const said = problems.length;
+    store(viewer.graphs, viewer.state);
+    if (problems.length > said) renderFiled(viewer);
+  }, 200);
 }
 let remembering = 0;

@@ -58,12 +58,6 @@
 
 const NO_HEAD = 65535;
 
-/** @param {any} data @returns {Attention} */
-function readAttention(data) {
-  const [edges, nodes, carried, effects] = [data.edges, data.nodes, data.carried, data.effects].map((one) => one && withColumns(one));
-  return { ...data, edges, nodes, carried, effects };
-}
-
 /** Whether heads are nodes of the graph. @param {Graph} graph */
 function hasHeadNodes({ kind }) {
   return kind.includes(KIND.head);
@@ -174,5 +168,6 @@ function lookLinks({ attention }, row) {
     if (target[i] === row) found.because.push({ ...link, row: source[i] });
     if (source[i] === row) found.makes.push({ ...link, row: target[i] });
   }
+  for (const links of Object.values(found)) links.sort((a, b) => Math.abs(b.share) - Math.abs(a.share));
   return found;
 }

@@ -1,5 +1,5 @@
 // @ts-check
-// Data: a graph of the page, with decoded columns and edges indexed by both ends.
+// Data: the graphs of the page, with decoded columns and edges indexed by both ends.
 "use strict";
 
 /**
@@ -45,6 +45,7 @@
  * @property {string} heading
  * @property {string} origin
  * @property {string} key
+ * @property {{graph: string, notes: string} | null} file Names of its own file and of its annotations.
  * @property {string | null} dictionary Equal for graphs with the same features.
  * @property {string[]} tokens
  * @property {number} nLayers
@@ -98,23 +99,35 @@ const ARRAYS = {
   f64: Float64Array, f32: Float32Array, i32: Int32Array, u16: Uint16Array, u8: Uint8Array,
 };
 
-/** @param {[keyof typeof ARRAYS, string]} column */
-function decoded([type, text]) {
-  const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
-  return new ARRAYS[type](bytes.buffer);
+/**
+ * The data of the page: JSON, a zero byte, and the bytes of its columns (viz/html/columns.py).
+ * @param {Uint8Array} content
+ * @returns {any}
+ */
+function readData(content) {
+  const end = content.indexOf(0);
+  return withColumns(JSON.parse(new TextDecoder().decode(content.subarray(0, end))), content.subarray(end + 1));
 }
 
-/**
- * A record with its columns decoded.
- * @param {Record<string, any>} record
- * @returns {Record<string, any>}
- */
-function withColumns(record) {
-  const entries = Object.entries(record).map(([name, value]) => [
-    name,
-    Array.isArray(value) && value.length === 2 && value[0] in ARRAYS ? decoded(/** @type {any} */ (value)) : value,
-  ]);
-  return Object.fromEntries(entries);
+/** A value with the columns in it decoded. @param {any} value @param {Uint8Array} bytes @returns {any} */
+function withColumns(value, bytes) {
+  if (Array.isArray(value)) {
+    if (typeof value[0] === "string" && typeof value[1] === "number") return decoded(bytes, /** @type {any} */ (value));
+    return typeof value[0] === "object" ? value.map((one) => withColumns(one, bytes)) : value;
+  }
+  if (!value || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, withColumns(one, bytes)]));
+}
+
+/** A column, of which all first bytes come first. @param {Uint8Array} bytes @param {[keyof typeof ARRAYS, number, number]} column */
+function decoded(bytes, [type, first, count]) {
+  const column = new ARRAYS[type](count);
+  const size = column.BYTES_PER_ELEMENT;
+  const into = new Uint8Array(column.buffer);
+  for (let part = 0, from = first; part < size; part++) {
+    for (let at = part; at < into.length; at += size) into[at] = bytes[from++];
+  }
+  return column;
 }
 
 /**
@@ -122,18 +135,14 @@ function withColumns(record) {
  * @returns {Graph}
  */
 function readGraph(data) {
-  const { before: edgeBefore, ...edges } = withColumns(data.edges);
-  const nodes = withColumns(data.nodes);
+  const { before: edgeBefore, ...edges } = data.edges;
+  const { nodes } = data;
   const count = nodes.names.length;
   return /** @type {Graph} */ ({
     ...data,
     ...nodes,
     ...edges,
     edgeBefore,
-    stability: data.stability && withColumns(data.stability),
-    attention: data.attention && readAttention(data.attention),
-    differences: withColumns(data.differences),
-    whole: data.whole && withColumns(data.whole),
     count,
     links: edges.source.length,
     inputs: adjacency(edges.target, count),
@@ -152,7 +161,7 @@ function readGraph(data) {
  */
 function readSide(data, graph) {
   const levels = data.levels.map((/** @type {any} */ level) => readLevel(level, graph.count, data.columnOf));
-  return /** @type {Side} */ ({ ...withColumns(data), columnOf: data.columnOf, levels });
+  return /** @type {Side} */ ({ ...data, columnOf: data.columnOf, levels });
 }
 
 /**
@@ -163,7 +172,7 @@ function readSide(data, graph) {
  * @returns {Level}
  */
 function readLevel(data, count, columnOf) {
-  const { nodes, ...level } = withColumns(data);
+  const { nodes, ...level } = data;
   const [x, y] = [level.x, level.y].map((known) => {
     const all = new Float32Array(count).fill(NaN);
     nodes.forEach((/** @type {number} */ node, /** @type {number} */ i) => (all[node] = known[i]));

@@ -113,22 +113,31 @@ function drawScene(pen, scene, others) {
 
 /** @param {Pen} pen @param {Scene} scene @param {Float64Array} radius */
 function drawNodes(pen, scene, radius) {
-  const { graph, frame, palette, visible, near, ends, clicked, cursor, pinned, wanted } = scene;
+  const { graph, frame, palette, visible, clicked, cursor, pinned, wanted } = scene;
   const order = Array.from(graph.names.keys()).filter((n) => visible[n] && isInside(frame, n));
-  const standsOut = (/** @type {number} */ n) => (near ? n === clicked || near.has(n) : !ends || ends.has(n));
-  order.sort((a, b) => Number(standsOut(a)) - Number(standsOut(b)));
+  order.sort((a, b) => Number(isHighlighted(scene, a)) - Number(isHighlighted(scene, b)));
   for (const n of order) {
     const [x, y, r] = [acrossOf(frame, frame.level.x[n]), downOf(frame, frame.level.y[n]), radius[n]];
-    const out = standsOut(n) && (!wanted || wanted.has(n));
+    const out = standsOut(scene, n);
     if (wanted?.has(n)) pen.marker(KIND.feature, x, y, r + 4, "none", palette.cursor, 1.5);
     if (out) pen.marker(graph.kind[n], x, y, r + Math.min(RIM, r / 2), palette.paper, palette.paper, 0); // edges end beside it
-    if (pinned.has(n)) pen.marker(graph.kind[n], x, y, r + 2.5, palette.pin, palette.pin, 1.5);
+    if (pinned.has(n)) pen.marker(graph.kind[n], x, y, r + 2.5, out ? palette.pin : "none", palette.pin, 1.5, out ? 1 : 0.4);
     const { fill, outline } = coloursOf(scene, n);
     if (scene.matched && scene.matched[n] >= 0) pen.marker(graph.kind[n], x, y, r + 1.5, palette.paper, palette.ink, 1, out ? 1 : 0.13);
     pen.marker(graph.kind[n], x, y, r, fill, outline, Math.min(1.2, r / 3), out ? 1 : 0.13);
     if (n === clicked) pen.marker(KIND.feature, x, y, r + 5, "none", palette.ink, 1.8);
     if (n === cursor) pen.marker(KIND.feature, x, y, r + 5, "none", palette.cursor, 2.2);
   }
+}
+
+/** Whether a node is connected to the clicked one or at the end of a lit edge, if there are any. @param {Scene} scene @param {number} n */
+function isHighlighted({ near, ends, clicked }, n) {
+  return near ? n === clicked || near.has(n) : !ends || ends.has(n);
+}
+
+/** Whether a node is not dimmed. @param {Scene} scene @param {number} n */
+function standsOut(scene, n) {
+  return isHighlighted(scene, n) && (!scene.wanted || scene.wanted.has(n));
 }
 
 /** Names of the colours of kinds. @type {Record<number, string>} */
@@ -156,9 +165,9 @@ function kindColours(palette, kind, strength) {
   return open ? { fill: palette.paper, outline: own } : { fill: own, outline: kind === KIND.bias ? own : palette.paper };
 }
 
-/** Whether the other edges are behind some that are highlighted. @param {Scene} scene */
-function isBehind({ near, ends }) {
-  return near !== null || ends !== null;
+/** Whether the other edges are behind some that are highlighted, or nodes that are found. @param {Scene} scene */
+function isBehind({ near, ends, wanted }) {
+  return near !== null || ends !== null || wanted !== null;
 }
 
 /** Whether a node is in the visible part. @param {Frame} frame @param {number} n */

@@ -67,10 +67,11 @@ function overviewStrokes(scene, edges, first = 0, last = edges.length) {
 }
 
 /** Strokes of highlighted edges, weakest first: wider and stronger with the share of what the target gets. @param {Scene} scene @returns {EdgeStroke[]} */
-function highlightedStrokes({ frame, edges, palette, lit }) {
+function highlightedStrokes({ frame, edges, palette, lit, wanted }) {
   return edges.map(({ source, target, share, edge, dashed }) => {
     const part = Math.sqrt(Math.min(1, Math.abs(share) / SATURATED));
-    const opacity = lit && edge >= 0 && !lit[edge] ? BEHIND : 1;
+    const behind = (lit && edge >= 0 && !lit[edge]) || (wanted && !wanted.has(source) && !wanted.has(target));
+    const opacity = behind ? BEHIND : 1;
     return {
       curve: curveOf(frame, source, target), negative: share < 0, dash: dashed ? DASH : undefined,
       width: Math.max(0.7, (dashed ? 2.5 : 4) * part), color: shade(palette.paper, share < 0 ? palette.negative : palette.positive, (0.35 + 0.65 * part) * opacity),

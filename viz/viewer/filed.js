@@ -28,7 +28,7 @@ function entriesOf(notes, part) {
 /** Description of the differences between two notes. @param {Notes} one @param {Notes} other */
 function differenceText(one, other) {
   const counts = NOTE_PARTS.map((part) => /** @type {const} */ ([PART_NAMES[part], differing(one, other, part)])).filter(([, count]) => count);
-  return counts.map(([name, count]) => `${count} ${name}${count > 1 ? "s" : ""}`).join(", ").replace(/, ([^,]*)$/, " and $1");
+  return listed(counts.map(([name, count]) => `${count} ${name}${count > 1 ? "s" : ""}`));
 }
 
 /** The annotations in the file. @param {Graph} graph */
@@ -57,13 +57,13 @@ function renewed(graphs, state) {
   return { ...state, notes, seen, past: [...state.past, { notes: state.notes, mine: state.mine }] };
 }
 
-/** Ask which annotations to show, until a person has chosen. @param {Viewer} viewer */
+/** Say what could not be stored or restored, and ask which annotations to show, until a person has chosen. @param {Viewer} viewer */
 function renderFiled(viewer) {
   const { graphs, state } = viewer;
   const asked = graphs.map((_, number) => number).filter((number) => mustChoose(graphs[number], state.notes[number], state.seen[number]));
   const place = byId("filed");
-  place.hidden = !asked.length;
-  refill(place, asked.map((number) => {
+  place.hidden = !asked.length && !problems.length;
+  refill(place, [...problemLines(viewer), ...asked.map((number) => {
     const [graph, mine] = [graphs[number], state.notes[number]];
     const file = notesInPage(graph);
     const choice = (/** @type {string} */ text, /** @type {string} */ title, /** @type {Change} */ change) =>
@@ -73,5 +73,5 @@ function renderFiled(viewer) {
         `The annotations in this file have changed since your last visit. Yours are shown; the file's differ in ${differenceText(mine, file)}.`),
       choice("Keep mine", "keep your annotations; “Revert to file” still restores the file's", { type: "keep", file }),
       choice("Take the file's", "undo (u) restores yours", { type: "revert", file }));
-  }));
+  })]);
 }

@@ -75,13 +75,13 @@ function linksInto(graph, row) {
   return links.sort((a, b) => Math.abs(b.share) - Math.abs(a.share));
 }
 
-/** Outputs of a node, most influence first. @param {Graph} graph @param {number} row @returns {Link[]} */
+/** Outputs of a node, largest share of the other's inputs first. @param {Graph} graph @param {number} row @returns {Link[]} */
 function linksFrom(graph, row) {
   const links = Array.from(edgesAt(graph.outputs, row), (edge) => {
     const [other, share] = [graph.target[edge], graph.share[edge]];
     return { row: other, edge, share, weight: share * graph.total[other] };
   });
-  return links.sort((a, b) => a.edge - b.edge); // edges are sorted by influence
+  return links.sort((a, b) => Math.abs(b.share) - Math.abs(a.share) || a.edge - b.edge);
 }
 
 /**

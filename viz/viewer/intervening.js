@@ -68,7 +68,7 @@ async function runTrial(viewer, nodes) {
   };
   try {
     const edits = [{ kind: trial.kind, nodes, number: Number(trial.number) }];
-    const annotations = JSON.parse(annotationsText(viewer.notes));
+    const annotations = JSON.parse(annotationsText(graph, viewer.notes));
     const body = JSON.stringify({ edits, regime: trial.regime, annotations });
     let job = await answered(`${location.pathname}/interventions`, { method: "POST", headers: { "content-type": "application/json" }, body });
     trial.effects = null;
@@ -131,10 +131,6 @@ function numberCell(value) {
 function measuredTable(graph, notes) {
   const compared = graph.measured.filter((one) => one.predicted !== null);
   const most = Math.max(...compared.flatMap(({ predicted, measured }) => [Math.abs(Number(predicted)), Math.abs(measured)]), 1e-12);
-  const at = (/** @type {number} */ value) => 60 + (55 * value) / most;
-  const dots = compared.map((one) => vector("circle", { cx: at(Number(one.predicted)), cy: 120 - at(one.measured), r: 2.5, class: "dot" }));
-  const square = vector("svg", { viewBox: "0 0 120 120", class: "agreement", role: "img", "aria-label": "measured against predicted change" },
-    vector("path", { d: "M5 115L115 5", class: "diagonal" }), ...dots);
   const rows = graph.measured.map(({ what, regime, target, predicted, measured }) => {
     const row = graph.place.get(target);
     return element("tr", {}, element("th", { scope: "row" }, element("bdi", {}, what)), element("td", {}, regime),
@@ -142,5 +138,5 @@ function measuredTable(graph, notes) {
       numberCell(predicted), numberCell(measured));
   });
   const head = ["intervention", "regime", "target", "predicted", "measured"].map((name) => element("th", { scope: "col" }, name));
-  return element("div", {}, square, element("table.measured", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)));
+  return element("div", {}, compared.length > 0 && agreement(compared, most), element("table.measured", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows)));
 }

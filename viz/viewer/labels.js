@@ -6,6 +6,7 @@ const LETTERS = 11; // size of the type
 const OUTPUT_LETTERS = 12; // the same above predictions
 const FEW = 3; // predictions with flat labels; labels of more predictions are steeper
 const ROOM = 26_000; // square pixels for each label
+const DIMMED = 0.35; // of the ink, for predictions that are dimmed
 const SIDES = [[1, 0], [-1, 0], [0, -1], [0, 1], [1, -1], [-1, -1], [1, 1], [-1, 1]]; // right, down
 
 /** @typedef {[number, number, number, number]} Box4 Left, top, right, bottom. */
@@ -31,11 +32,12 @@ function drawLabels(pen, scene, radius) {
 }
 
 /** Nodes by priority of their labels: clicked, connected, pinned, strongest. @param {Scene} scene @param {number[]} nodes */
-function labelled({ graph, frame, near, ends, clicked, cursor, pinned, markOf }, nodes) {
+function labelled(scene, nodes) {
+  const { graph, frame, near, clicked, cursor, pinned, markOf } = scene;
   const weight = (/** @type {number} */ n) => {
     if (n === clicked || n === cursor) return 10;
-    if (near) return near.has(n) ? 2 + Math.abs(near.get(n) ?? 0) : -1;
-    if (ends && !ends.has(n)) return -1;
+    if (!standsOut(scene, n)) return -1;
+    if (near) return 2 + Math.abs(near.get(n) ?? 0);
     return (pinned.has(n) ? 3 : 0) + (graph.kind[n] === KIND.feature || graph.kind[n] === KIND.head ? graph.arrived[n] : -1);
   };
   const most = Math.ceil((frame.width * frame.height) / ROOM / frame.type ** 2);
@@ -49,7 +51,8 @@ function roomAbove(graph) {
 }
 
 /** Slanted labels above the predictions, fanned out where predictions are close. @param {Pen} pen @param {Scene} scene @param {Float64Array} radius @param {number[]} targets */
-function drawOutputs(pen, { graph, frame, palette, markOf }, radius, targets) {
+function drawOutputs(pen, scene, radius, targets) {
+  const { graph, frame, palette, markOf } = scene;
   const size = OUTPUT_LETTERS * frame.type;
   const angle = targets.length > FEW ? Math.PI / 4 : Math.PI / 8;
   const gap = (size + 2) / Math.sin(angle);
@@ -67,7 +70,8 @@ function drawOutputs(pen, { graph, frame, palette, markOf }, radius, targets) {
     if (crowded) pen.line(`M${places[i].toFixed(1)} ${line.toFixed(1)}L${x.toFixed(1)} ${(y + 2).toFixed(1)}`, { color: palette.grey, width: 0.8 });
   });
   marks.forEach(({ n }, i) => {
-    pen.text(texts[i], places[i], line - 2, { color: palette.ink, size, angle: (-angle * 180) / Math.PI, bold: n === probable[0], halo: palette.paper });
+    const color = standsOut(scene, n) ? palette.ink : mixed(palette.paper, palette.ink, DIMMED);
+    pen.text(texts[i], places[i], line - 2, { color, size, angle: (-angle * 180) / Math.PI, bold: n === probable[0], halo: palette.paper });
   });
 }
 

@@ -102,8 +102,28 @@ function stepThrough(event) {
   wanted?.focus();
 }
 
+/** Orders of the table: what a row is sorted by, and whether the largest comes first. @type {Record<string, {by: (graph: Graph, notes: Notes, row: number) => number | string, falling?: boolean}>} */
+const ORDERS = {
+  token: { by: (graph, _, row) => graph.pos[row] * 1e6 + graph.layer[row] },
+  node: { by: (graph, _, row) => graph.names[row] },
+  label: { by: (graph, notes, row) => labelOf(graph, notes, row).toLowerCase() },
+  influence: { by: (graph, _, row) => (isTarget(graph, row) ? NaN : graph.influence[row]), falling: true },
+  activation: { by: (graph, _, row) => graph.activation[row], falling: true },
+};
+
+/** Rows in an order; those without a number come last. @param {Graph} graph @param {Notes} notes @param {number[]} rows @param {string} order */
+function inOrder(graph, notes, rows, order) {
+  const { by, falling } = ORDERS[order];
+  const sign = falling ? -1 : 1;
+  const keyed = rows.map((row) => ({ row, key: by(graph, notes, row) }));
+  const lacks = (/** @type {number | string} */ key) => Number(Number.isNaN(key));
+  keyed.sort((a, b) => lacks(a.key) - lacks(b.key) || sign * Number(a.key > b.key) - sign * Number(a.key < b.key) || a.row - b.row);
+  return keyed.map(({ row }) => row);
+}
+
 /**
- * Table of all visible nodes, or of all that a search finds, by token or in another order.
+ * Table of all visible nodes, or of all that a search finds, by token or in another order; hidden
+ * ones come last.
  * @param {PanelContext} context
  * @param {number[]} rows
  * @param {(row: number) => string} hiddenBy Reason for which a node is hidden.
@@ -113,21 +133,13 @@ function stepThrough(event) {
  * @param {() => void} onMore
  */
 function nodeTable({ graph, notes, onWalk, onPoint }, rows, hiddenBy, order, onOrder, most, onMore) {
-  /** @type {Record<string, (row: number) => number | string>} */
-  const keys = {
-    token: (row) => graph.pos[row] * 1e6 + graph.layer[row],
-    node: (row) => graph.names[row],
-    label: (row) => labelOf(graph, notes, row).toLowerCase(),
-    influence: (row) => -graph.arrived[row],
-    activation: (row) => -(graph.activation[row] || 0),
-  };
-  const by = keys[order];
-  const sorted = rows.map((row) => ({ row, key: by(row) })).sort((a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : a.row - b.row));
-  const head = Object.keys(keys).map((name) =>
-    element("th", { scope: "col", "aria-sort": name === order ? "ascending" : null },
+  const all = inOrder(graph, notes, rows, order);
+  const sorted = [...all.filter((row) => !hiddenBy(row)), ...all.filter(hiddenBy)];
+  const head = Object.entries(ORDERS).map(([name, { falling }]) =>
+    element("th", { scope: "col", "aria-sort": name !== order ? null : falling ? "descending" : "ascending" },
       element("button", { click: () => onOrder(name), "data-key": `order ${name}` }, name)));
   const hidden = rows.filter((row) => hiddenBy(row)).length;
-  const lines = sorted.slice(0, most).map(({ row }) =>
+  const lines = sorted.slice(0, most).map((row) =>
     element("tr", { pointerenter: () => onPoint(row), pointerleave: () => onPoint(null) },
       element("td", {}, graph.pos[row] < 0 ? "" : element("bdi", {}, `${graph.pos[row]} ${tokenAt(graph, graph.pos[row])}`)),
       element("th", { scope: "row" }, element("button", { click: () => onWalk(row), "data-key": graph.names[row], "data-node": graph.names[row] }, graph.names[row]), hiddenBy(row) && element("small.quiet", {}, ` ${hiddenBy(row)}`)),

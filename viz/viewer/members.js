@@ -10,7 +10,7 @@
  */
 function memberList(context, group, clicked, onLeave) {
   const { graph, notes } = context;
-  const strength = (/** @type {string} */ name) => graph.arrived[graph.place.get(name) ?? -1] ?? -1;
+  const strength = (/** @type {string} */ name) => graph.influence[graph.place.get(name) ?? -1] ?? -1;
   const names = [...group.members].sort((a, b) => strength(b) - strength(a));
   const items = names.map((name) => {
     const row = graph.place.get(name);

@@ -7,12 +7,8 @@ const dictionaryKey = (dictionary) => `headwater:dictionary:${dictionary}`;
 
 /** Stored labels of features by LAYER/INDEX; none if they are missing or invalid. @param {string} dictionary @returns {Record<string, string>} */
 function storedLabels(dictionary) {
-  try {
-    const stored = JSON.parse(localStorage.getItem(dictionaryKey(dictionary)) ?? "{}");
-    return Object.fromEntries(Object.entries(stored ?? {}).filter(([feature, text]) => /^\d+\/\d+$/.test(feature) && isText(text)));
-  } catch {
-    return {};
-  }
+  const stored = storedValue(dictionaryKey(dictionary), "What was stored of your labels of this dictionary");
+  return Object.fromEntries(Object.entries(stored ?? {}).filter(([feature, text]) => /^\d+\/\d+$/.test(feature) && isText(text)));
 }
 
 /** A person's labels for the dictionaries of these graphs. @param {Graph[]} graphs @returns {Mine} */
@@ -25,12 +21,7 @@ function storedMine(graphs) {
 function keepMine(before, after) {
   for (const [dictionary, labels] of Object.entries(after)) {
     const changes = changedLabels(before[dictionary] ?? {}, labels);
-    if (!changes.size) continue;
-    try {
-      localStorage.setItem(dictionaryKey(dictionary), JSON.stringify(withChanges(storedLabels(dictionary), changes)));
-    } catch {
-      // Without storage the page works but does not remember.
-    }
+    if (changes.size) storeValue(dictionaryKey(dictionary), JSON.stringify(withChanges(storedLabels(dictionary), changes)));
   }
 }
 

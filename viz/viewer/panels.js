@@ -88,7 +88,7 @@ function fieldPanel(graph, notes, fields, rows, palette, onFields, onWalk) {
       type: "scatter", mode: "markers", name: kind, customdata: own,
       x: own.map((row) => FIELDS[fields[0]](graph, row)), y: own.map((row) => FIELDS[fields[1]](graph, row)),
       text: own.map((row) => escaped(shortened(labelOf(graph, notes, row), 60))), hovertemplate: "%{text}<extra></extra>",
-      marker: { size: 7, opacity: 0.7, symbol: { token: "square", position: "square-open", bias: "triangle-up", feature: "circle", error: "diamond-open", logit: "star", target: "hexagon", head: "triangle-down" }[kind] },
+      marker: { size: 7, opacity: 0.7, color: palette[/** @type {keyof Palette} */ (COLOURED[KINDS.indexOf(kind)])], symbol: { token: "square", position: "square-open", bias: "triangle-up", feature: "circle", error: "diamond-open", logit: "star", target: "hexagon", head: "triangle-down" }[kind] },
     })), {
       autosize: true, height: 380, margin: { l: 56, r: 10, t: 10, b: 44 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: palette.ink, size: 11 },
       xaxis: { title: { text: fields[0] }, ...ink }, yaxis: { title: { text: fields[1] }, ...ink }, legend: { orientation: "h", y: -0.2 },
@@ -101,7 +101,7 @@ function fieldPanel(graph, notes, fields, rows, palette, onFields, onWalk) {
 /** Checks, scores, remarks and interventions of a graph. @param {Graph} graph @param {Notes} notes */
 function aboutPanel(graph, notes) {
   const checks = graph.checks.map(({ name, text, holds }) =>
-    element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, text), element("td", { class: holds === false ? "fails" : "holds" }, holds === null ? "" : holds ? "holds" : "fails")));
+    element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, unbroken(text)), element("td", { class: holds === false ? "fails" : "holds" }, holds === null ? "" : holds ? "holds" : "fails")));
   const scores = [["replacement", graph.scores.replacement], ["completeness", graph.scores.completeness]].map(([name, value]) =>
     element("tr", {}, element("th", { scope: "row" }, `${name} of the whole graph`), element("td", {}, percent(/** @type {number} */ (value))), element("td")));
   return element("section", { "aria-label": "about this graph" },
@@ -111,6 +111,11 @@ function aboutPanel(graph, notes) {
     ...graph.remarks.map((sentence) => element("p", {}, sentence)),
     element("h3", {}, "Interventions: predicted and measured"),
     graph.measured.length ? measuredTable(graph, notes) : element("p.quiet", {}, "No interventions were run on this graph."));
+}
+
+/** A text in which no line ends within a number as 1e-03. @param {string} text */
+function unbroken(text) {
+  return text.replace(/(\de)-(?=\d)/g, "$1\u2011");
 }
 
 /** All keys. */

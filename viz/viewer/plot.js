@@ -81,7 +81,7 @@ function makePlot(root, events) {
     if (key !== faintKey || frame.level !== faintLevel) {
       [faintKey, faintLevel] = [key, frame.level];
       drawAxes(canvasPen(cleared(canvases[0])), next);
-      drawOthers({ ...next, near: null, ends: null }, others, ++picture);
+      drawOthers({ ...next, near: null, ends: null, wanted: null }, others, ++picture);
     }
     canvases[1].style.opacity = isBehind(next) ? String(BEHIND) : "1";
     const pen = canvasPen(cleared(canvases[2]));
@@ -165,7 +165,9 @@ function listenTo(root, axes, nodeAt, events) {
   };
   root.addEventListener("pointermove", (event) => events.onHover(at(event), event));
   root.addEventListener("pointerleave", (event) => events.onHover(null, event));
+  for (const end of ["keydown", "blur"]) root.addEventListener(end, () => delete root.dataset.pressed);
   root.addEventListener("pointerdown", (event) => {
+    root.dataset.pressed = "yes"; // focused by mouse
     const onButton = event.target instanceof Element && event.target.closest(".modebar, .tip");
     pressed = event.button === 0 && !onButton ? [event.clientX, event.clientY] : null;
   }, true);

@@ -123,7 +123,7 @@ function renderPanel(viewer) {
     viewer.schedule();
   };
   if (view.tab === "node") refill(place, viewer.summary(view.active) ? [summaryPanel(viewer, context)] : view.group !== null && chosenGroup(viewer) ? [chosenGroupPanel(viewer, context)] : row === null ? [nothingClicked(viewer, context)] : nodePanel(viewer, context, row, more("links")));
-  if (view.tab === "list") refill(place, [nodeTable(context, wanted ? [...wanted] : rows(), viewer.hiddenBy(view.active), viewer.order, (order) => ((viewer.order = order), viewer.schedule()), viewer.most.table, more("table"))]);
+  if (view.tab === "list") refill(place, [nodeTable(context, wanted ? [...wanted] : rows(), viewer.hiddenBy(view.active), viewer.order ?? (wanted ? "influence" : "token"), (order) => ((viewer.order = order), viewer.schedule()), viewer.most.table, more("table"))]);
   if (view.tab === "heads") refill(place, [headsPanel(viewer, context)]);
   if (view.tab === "paths") {
     const from = view.from === null ? undefined : graph.place.get(view.from);

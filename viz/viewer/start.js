@@ -68,18 +68,18 @@ function listenToDivider(viewer, divider, axis, key) {
   });
 }
 
-/** Plotly takes longer to parse than the rest of the page to draw, so it is loaded afterwards. @param {Viewer} viewer */
-function loadPlotly(viewer) {
-  const script = document.createElement("script");
-  script.textContent = byId("plotly").textContent;
-  document.head.append(script);
+/** Plotly takes longer to start than the rest of the page to draw, so it is started afterwards. @param {Viewer} viewer */
+async function loadPlotly(viewer) {
+  run(await unpacked("plotly"));
+  await new Promise((go) => setTimeout(go)); // what was pressed meanwhile comes first
   viewer.plots.forEach((plot) => plot.attach());
   viewer.schedule();
+  performance.mark("zooms");
   document.documentElement.dataset.ready = "yes";
 }
 
 function start() {
-  const viewer = new Viewer(JSON.parse(byId("data").textContent ?? ""));
+  const viewer = new Viewer(readData(pageData));
   renderAll(viewer);
   if (isRenewed(viewer.graphs)) announce("The annotations in this file have changed since your last visit and are shown; undo (u) restores the old ones.");
   listenToKeys(viewer);

@@ -1,7 +1,8 @@
 // @ts-check
-// Storage: the state in the browser, in the address, and in an annotations file.
+// Storage: the state in the browser and in the address.
 "use strict";
 
+const STORED = "What was stored of this page";
 const LONGEST_HASH = 8000; // characters that all browsers and most programs accept
 
 /** @param {Graph[]} graphs */
@@ -23,34 +24,40 @@ function restoredState(graphs) {
  * A state with a shared one applied; undo restores replaced notes.
  * @param {State} own
  * @param {any} shared
+ * @param {string} from Where it was saved.
  * @returns {State}
  */
-function withShared(own, shared) {
+function withShared(own, shared, from = "The address") {
   if (!shared || typeof shared !== "object") return own;
-  const state = joined(own, shared);
+  const state = joined(own, shared, from);
   const same = JSON.stringify(state.notes) === JSON.stringify(own.notes);
   return same ? { ...state, notes: own.notes } : { ...state, past: [...own.past, { notes: own.notes, mine: own.mine }], future: [] };
 }
 
 /**
- * The initial state with saved values; invalid values are ignored.
+ * The initial state with saved values; what does not fit is left out, and said.
  * @param {State} initial
  * @param {any} saved
+ * @param {string} from Where it was saved.
  * @returns {State}
  */
-function joined(initial, saved) {
+function joined(initial, saved, from) {
   const view = { ...initial.view };
+  const left = [];
   for (const [name, value] of Object.entries(saved?.view ?? {})) {
-    if (VIEW_FITS[name]?.(value, initial)) Object.assign(view, { [name]: value });
+    if (Object.hasOwn(VIEW_FITS, name) && VIEW_FITS[name](value, initial)) Object.assign(view, { [name]: value });
+    else left.push(`“${name}”`);
   }
   if (!view.shown.includes(view.active)) view.active = view.shown[0];
   const notes = initial.notes.map((own, graph) => readNotes(saved?.notes?.[graph]) ?? own);
+  if (saved?.notes && initial.notes.some((_, graph) => !readNotes(saved.notes[graph]))) left.push("annotations");
+  if (left.length) sayProblem(`${from} holds what this page cannot restore: ${listed(left)}. The rest is restored.`);
   return { ...initial, view, notes };
 }
 
 /** The stored state, without updates from the file. @param {Graph[]} graphs @param {any} stored @returns {State} */
 function keptState(graphs, stored) {
-  return { ...joined(initialState(graphs), stored), seen: seenIn(graphs, stored) };
+  return { ...joined(initialState(graphs), stored, STORED), seen: seenIn(graphs, stored) };
 }
 
 /** Whether the file's annotations replaced stored ones. @param {Graph[]} graphs */
@@ -63,7 +70,7 @@ function isRenewed(graphs) {
 /** A state synchronised with another window: its notes, and whether the file was seen there. @param {Graph[]} graphs @param {State} own @param {any} stored @returns {State} */
 function inStep(graphs, own, stored) {
   const seen = seenIn(graphs, stored).map((theirs, graph) => (sameNotes(theirs, notesInPage(graphs[graph])) ? theirs : own.seen[graph]));
-  return { ...withShared(own, stored), seen };
+  return { ...withShared(own, stored, STORED), seen };
 }
 
 /** Annotations of the files when the state was stored; empty if not stored. @param {Graph[]} graphs @param {any} stored */
@@ -138,20 +145,12 @@ function kept(state) {
 
 /** @param {Graph[]} graphs */
 function storedState(graphs) {
-  try {
-    return JSON.parse(localStorage.getItem(storageKey(graphs)) ?? "null");
-  } catch {
-    return null; // storage is disabled or invalid
-  }
+  return storedValue(storageKey(graphs), STORED);
 }
 
 /** @param {Graph[]} graphs @param {State} state */
 function store(graphs, state) {
-  try {
-    localStorage.setItem(storageKey(graphs), kept(state));
-  } catch {
-    // Without storage the page works but does not remember.
-  }
+  storeValue(storageKey(graphs), kept(state));
 }
 
 /** The state in an address, if there is one. @param {string} hash @returns {any} */
@@ -160,8 +159,9 @@ function sharedState(hash) {
   try {
     const base64 = hash.slice(3).replaceAll("-", "+").replaceAll("_", "/");
     const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
-    return JSON.parse(new TextDecoder().decode(bytes));
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
+    sayProblem("The state in this address cannot be read and is left out: copy the whole address, or ask for the annotations as a file.");
     return null;
   }
 }
@@ -183,31 +183,6 @@ function sharedHash(graphs, state) {
   const text = btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
   const hash = `#s=${text.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
   return hash.length <= LONGEST_HASH ? hash : null;
-}
-
-/** The text of an annotations file. @param {Notes} notes */
-function annotationsText(notes) {
-  return `${JSON.stringify({ schema_version: 1, ...notes }, null, 1)}\n`;
-}
-
-/**
- * Notes in the text of an annotations file.  Throws an Error with the reason if it is invalid.
- * @param {string} text
- * @returns {Notes}
- */
-function notesInFile(text) {
-  let value;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw new Error("This file is not JSON: expected annotations that were saved from a page.");
-  }
-  if (value?.schema_version !== 1) {
-    throw new Error("This file has no schema_version 1: expected annotations that were saved from a page.");
-  }
-  const notes = readNotes(value);
-  if (!notes) throw new Error("Pins, labels or groups in this file are not in the format of annotations.");
-  return notes;
 }
 
 /**

@@ -21,7 +21,8 @@ class Viewer {
     this.most = { links: ROWS, table: ROWS, heads: FIRST_HEADS };
     this.unfolded = false; // whether all tokens of a long prompt are shown
     this.trial = noTrial(); // the intervention form
-    this.order = "token";
+    /** @type {string | null} */
+    this.order = null; // of the list, if a person chose one
     this.palette = readPalette();
     this.type = 1; // size of texts in the plot
     this.scheduled = false;

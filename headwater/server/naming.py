@@ -1,0 +1,68 @@
+"""Naming: files of traced graphs, after the prompt and after what tells two of them apart."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from graphs.disk.portable import portable
+
+SUFFIX = ".safetensors"
+_WORDS, _LETTERS = 8, 60  # of a name, from the end of the prompt
+_OTHER_WORDS = 3  # that tell two prompts apart
+
+
+def free_path(folder: Path, prompt: str, model: str = "", dictionary: str = "") -> Path:
+    """A new file for a graph, after the last words of the prompt.
+
+    If a graph has that name, what differs is added: words of the prompt, the model, the dictionary,
+    or else the time.
+    """
+    words = _words(prompt)
+    name = "-".join(words[-_WORDS:])[:_LETTERS].strip("-") or "graph"
+    path = _path(folder, name)
+    if not path.exists():
+        return path
+    other = _difference(path, words, model, dictionary)
+    now = f"{datetime.now():%Y-%m-%d-%H%M%S}"
+    kept = name[: max(1, _LETTERS - len(other))].strip("-")
+    named = [f"{kept}-{other}"] * bool(other)
+    candidates = [*named, f"{name}-{now}", *(f"{name}-{now}-{number}" for number in range(2, 1000))]
+    return next(path for one in candidates if not (path := _path(folder, one)).exists())
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{portable(name)}{SUFFIX}"
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def _difference(path: Path, words: list[str], model: str, dictionary: str) -> str:
+    """What a graph has that the graph in a file has not; empty if they are of one kind."""
+    there = _provenance(path)
+    if not there:
+        return ""
+    known = set(_words(str(there.get("prompt", ""))))
+    new = [word for word in dict.fromkeys(words) if word not in known][:_OTHER_WORDS]
+    if new:
+        return "-".join(new)
+    for part, name in (("model", model), ("dictionary", dictionary)):
+        if name and there.get(part, {}).get("name") not in (None, name):
+            return "-".join(_words(name.rpartition("/")[2]))
+    return ""
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    """Provenance in a graph file's header; empty for a file that has none."""
+    try:
+        with safe_open(path, "np") as file:
+            return json.loads((file.metadata() or {})["headwater"])["provenance"]
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return {}
