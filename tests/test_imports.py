@@ -28,7 +28,7 @@ ORDER = {
         "attention",
         "interventions",
     ),
-    "viz": ("text", "html", "plot", "page"),
+    "viz": ("text", "html", "plot", "paper", "page"),
     "circuits": (
         "errors",
         "progress",

@@ -1,0 +1,1 @@
+"""Figures that a paper prints: boxes, arrows around them, and files as SVG, PDF or PNG."""

@@ -1,0 +1,178 @@
+"""A figure as plain data: an overview with its places, arrows, labels, caption and legend.
+
+Nothing here draws.  `viz.paper.drawing` writes it to a file; the page draws the same boxes itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphs.core.brief import Brief
+from graphs.core.graph import AttributionGraph
+from graphs.groups.overview import Box, BoxKind, Overview
+from viz.paper.arrows import Arrow, Arrows, Sign, drawn_arrows
+from viz.paper.curves import Point, Route
+from viz.paper.layout import MORE, Placed, Wish, layout, moved
+from viz.paper.routes import Wanted, routes
+from viz.paper.shares import share_places
+from viz.paper.sheet import LEADING, Measure, Sheet, in_lines
+from viz.text.chained import box_name, chains_sentence
+from viz.text.words import visible
+
+THINNEST, WIDEST = 0.6, 3.6  # of arrows, in points
+PLATE = 1.0  # around a share
+_LEGEND_APART, _CAPTION_APART = 9.0, 3.0
+_CAPTION_LINES = 6
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What an intervention did to a box."""
+
+    note: str  # before → after
+    removed: bool = False  # whether all its members were set to zero
+
+
+@dataclass(frozen=True, repr=False)
+class DrawnArrow(Brief):
+    """An arrow with its curve."""
+
+    arrow: Arrow
+    route: Route
+    width: float
+    text: str  # its share
+    text_at: Point | None  # None: there is no room
+    pale: bool  # from everything else
+
+
+@dataclass(frozen=True, repr=False)
+class Composed(Brief):
+    """All that a figure shows, in points from its lower left corner."""
+
+    sheet: Sheet
+    width: float
+    height: float
+    placed: tuple[Placed, ...]
+    removed: frozenset[int]  # boxes that are crossed out
+    arrows: tuple[DrawnArrow, ...]
+    caption: tuple[str, ...]  # lines
+    caption_top: float
+    legend: tuple[Sign, ...]  # signs that occur
+    legend_y: float  # middle of its line
+
+
+def compose(
+    graph: AttributionGraph,
+    overview: Overview,
+    sheet: Sheet,
+    measure: Measure,
+    marks: Mapping[int, Mark] | None = None,
+) -> Composed:
+    """The figure of an overview at the width of a sheet; `marks` are of boxes."""
+    marks = marks or {}
+    shown = [n for n, box in enumerate(overview.boxes) if len(box.rows)]
+    arrows = drawn_arrows(overview)
+    number = {box: place for place, box in enumerate(shown)}
+    edges = [(number[one.source], number[one.target], one.share) for one in arrows.shown]
+    wishes = [_wish(graph, overview.boxes[n], marks.get(n)) for n in shown]
+    tokens = [_token(text) for text in graph.provenance.tokens]
+    most = max((share for _, _, share in edges), default=1.0)
+    widths = [max(THINNEST, WIDEST * share / most) for _, _, share in edges]
+    laid = layout(wishes, edges, widths, tokens, sheet, measure)
+    caption = _caption(overview, arrows, sheet, measure)
+    line = LEADING * sheet.small
+    caption_top = 1.0 + line * len(caption)
+    legend_y = caption_top + _CAPTION_APART + line / 2
+    up = legend_y + line / 2 + _LEGEND_APART
+    placed = tuple(moved(one, up) for one in laid.placed)
+    height = up + laid.height + 1.0
+    return Composed(
+        sheet=sheet,
+        width=laid.width,
+        height=height,
+        placed=placed,
+        removed=frozenset(number[n] for n, mark in marks.items() if mark.removed and n in number),
+        arrows=_drawn(arrows, edges, widths, placed, (laid.width, height), sheet, measure),
+        caption=tuple(caption),
+        caption_top=caption_top,
+        legend=tuple(sign for sign in Sign if any(one.sign == sign for one in arrows.shown)),
+        legend_y=legend_y,
+    )
+
+
+def _drawn(
+    arrows: Arrows,
+    edges: Sequence[tuple[int, int, float]],
+    widths: Sequence[float],
+    placed: Sequence[Placed],
+    size: tuple[float, float],
+    sheet: Sheet,
+    measure: Measure,
+) -> tuple[DrawnArrow, ...]:
+    """Routes and labels; boxes are numbered as placed, tokens in no box stand in the way too."""
+    place = {one.box: at for at, one in enumerate(placed) if one.box is not None}
+    rects = [one.outer for one in placed]
+    wanted = [
+        Wanted(place[source], place[target], width)
+        for (source, target, _), width in zip(edges, widths, strict=True)
+    ]
+    curves = routes(rects, wanted, (2.0, 0.0, size[0] - 2.0, size[1]))
+    texts = [_share(share) for _, _, share in edges]
+    plates = [(measure(text, sheet.small) + 2 * PLATE, sheet.small + PLATE) for text in texts]
+    at = share_places(curves, widths, plates, rects, (0.0, 0.0, *size))
+    return tuple(
+        DrawnArrow(arrow, curve, width, text, point, placed[one.source].kind == MORE)
+        for arrow, curve, width, text, point, one in zip(
+            arrows.shown, curves, widths, texts, at, wanted, strict=True
+        )
+    )
+
+
+def _wish(graph: AttributionGraph, box: Box, mark: Mark | None) -> Wish:
+    notes: list[str] = []
+    if box.kind == BoxKind.TARGET and len(box.rows) == 1:
+        at = int(np.searchsorted(graph.target_rows(), box.rows[0]))
+        target = graph.provenance.targets[at]
+        if target.token_id is not None and target.probability is not None:
+            notes.append(_share(target.probability))
+    if mark is not None and mark.note:
+        notes.append(mark.note)
+    return Wish(
+        kind=box.kind.value,
+        name=box_name(box.name),
+        position=None if box.kind == BoxKind.MORE else _position(graph, box),
+        stacked=box.kind == BoxKind.GROUP and len(box.rows) > 1,
+        notes=tuple(notes),
+    )
+
+
+def _position(graph: AttributionGraph, box: Box) -> int | None:
+    """The position of most members of a box."""
+    at = graph.nodes.pos[box.rows]
+    at = at[at >= 0]
+    return int(np.bincount(at).argmax()) if len(at) else None
+
+
+def _token(text: str) -> str:
+    """A token as the prompt has it: a blank in front begins a word."""
+    return f" {visible(text[1:])}" if text[:1] == " " and text.strip(" ") else visible(text)
+
+
+def _share(share: float) -> str:
+    """A share in whole percent."""
+    return f"{share:.0%}" if share >= 0.005 else "<1%"
+
+
+def _caption(overview: Overview, arrows: Arrows, sheet: Sheet, measure: Measure) -> list[str]:
+    """The chains, and how much of all that flows the arrows show."""
+    chains = chains_sentence(overview)
+    noun = "arrow" if arrows.total == 1 else "arrows"
+    counted = (
+        f"{len(arrows.shown)} of {arrows.total} {noun}, with {arrows.carried:.0%} of the influence "
+        "between boxes."
+    )
+    text = f"{chains}. {counted}" if chains else counted
+    return in_lines(text, sheet.width - 4.0, sheet.small, measure, _CAPTION_LINES)
