@@ -13,8 +13,9 @@ from graphs.groups.collapse import CyclicGroups
 from graphs.groups.grouping import TooManyFeatures
 from graphs.groups.overview import Box, BoxKind, Overview, graph_overview
 from viz.page.part import Part
-from viz.paper.composed import Composed, compose, counted_sentence
-from viz.paper.routes import Route
+from viz.paper.arrows import drawn_arrows
+from viz.paper.composed import Composed, compose
+from viz.paper.curves import Route
 from viz.paper.sheet import COLUMN, PAGE
 from viz.plot.labels import text_width
 from viz.text.chained import box_name, chains_sentence
@@ -38,7 +39,7 @@ def overview_data(part: Part, found: Overview) -> dict[str, Any]:
         "flow": _rows(found.flow),
         "net": _rows(found.net),
         "sentence": chains_sentence(found),
-        "counted": counted_sentence(found),
+        "counted": drawn_arrows(found).sentence,
         "drawings": [_drawing(found, one) for one in composed],
     }
 
@@ -102,7 +103,8 @@ def _drawing(found: Overview, composed: Composed) -> dict[str, Any]:
                 ],
                 "stacked": one.stacked,
                 "lines": [
-                    [line.text, _short(line.x), down(line.y), line.size] for line in one.lines
+                    {"text": line.text, "x": _short(line.x), "y": down(line.y), "size": line.size}
+                    for line in one.lines
                 ],
             }
             for one in composed.placed

@@ -45,6 +45,15 @@ class Arrows(Brief):
     total: int  # flows between boxes
     carried: float  # share of the influence along all of these that the shown ones have
 
+    @property
+    def sentence(self) -> str:
+        """How many arrows are shown, and how much they carry."""
+        noun = "arrow" if self.total == 1 else "arrows"
+        return (
+            f"{len(self.shown)} of {self.total} {noun}, with {self.carried:.0%} of the influence "
+            "between boxes."
+        )
+
 
 def drawn_arrows(overview: Overview) -> Arrows:
     """The arrows of an overview that a figure shows."""

@@ -169,10 +169,5 @@ def _share(share: float) -> str:
 def _caption(overview: Overview, arrows: Arrows, sheet: Sheet, measure: Measure) -> list[str]:
     """The chains, and how much of all that flows the arrows show."""
     chains = chains_sentence(overview)
-    noun = "arrow" if arrows.total == 1 else "arrows"
-    counted = (
-        f"{len(arrows.shown)} of {arrows.total} {noun}, with {arrows.carried:.0%} of the influence "
-        "between boxes."
-    )
-    text = f"{chains}. {counted}" if chains else counted
+    text = f"{chains}. {arrows.sentence}" if chains else arrows.sentence
     return in_lines(text, sheet.width - 4.0, sheet.small, measure, _CAPTION_LINES)

@@ -16,12 +16,12 @@
  * @property {"token" | "group" | "target" | "more"} kind
  * @property {[number, number, number, number]} rect Left, top, width, height.
  * @property {boolean} stacked
- * @property {[string, number, number, number][]} lines Text, middle and size of type.
+ * @property {{text: string, x: number, y: number, size: number}[]} lines By their middle.
  *
  * @typedef {object} Arrow
  * @property {number} source Number of a box.
  * @property {number} target
- * @property {"raises" | "lowers" | "both"} sign
+ * @property {"raises" | "lowers" | "mixed"} sign
  * @property {string} path
  * @property {[number, number]} end
  * @property {number} width
@@ -50,8 +50,8 @@ const STACKED = [4, 2]; // how far the outlines behind a group's box stand out
 const ROUND = 3.5; // of corners
 const HEADS = { long: 6, half: 3.2, bar: 4.2 };
 const DASHED = [3, 2]; // in widths of an arrow
-const SIGN_WORDS = { raises: "raises", lowers: "lowers", both: "raises and lowers" };
-const SIGN_SIGNS = { raises: "→", lowers: "⊣", both: "↠" }; // in files
+const SIGN_WORDS = { raises: "raises", lowers: "lowers", mixed: "mixed" };
+const SIGN_SIGNS = { raises: "→", lowers: "⊣", mixed: "↠" }; // in files
 const FADED = 0.12; // opacity of what has nothing to do with the chosen box
 
 /**
@@ -96,7 +96,7 @@ function drawSummary(place, overview, palette, chosen, onChoose) {
 
 /** Signs that occur among the arrows. @param {Drawing} drawing */
 function signsOf({ arrows }) {
-  return /** @type {Arrow["sign"][]} */ (["raises", "lowers", "both"]).filter((sign) => arrows.some((arrow) => arrow.sign === sign));
+  return /** @type {Arrow["sign"][]} */ (["raises", "lowers", "mixed"]).filter((sign) => arrows.some((arrow) => arrow.sign === sign));
 }
 
 /** An arrow of the legend. @param {Arrow["sign"]} sign @param {Palette} palette */
@@ -105,7 +105,7 @@ function signMark(sign, palette) {
   const head = {
     raises: { d: "M27 6l-7 -4v8Z", fill: colour },
     lowers: { d: "M26 1v10", stroke: colour, "stroke-width": 2 },
-    both: { d: "M20 2l7 4l-7 4", stroke: colour, "stroke-width": 1.2, fill: "none" },
+    mixed: { d: "M20 2l7 4l-7 4", stroke: colour, "stroke-width": 1.2, fill: "none" },
   }[sign];
   const dash = sign === "lowers" ? { "stroke-dasharray": "4 3" } : {};
   return vector("svg", { viewBox: "0 0 28 12", width: 28, height: 12, "aria-hidden": "true" },
@@ -166,7 +166,7 @@ function overviewPicture(overview, drawing, palette, chosen) {
 
 /** Colour of an arrow. @param {Pick<Arrow, "sign" | "pale">} arrow @param {Palette} palette */
 function arrowColour({ sign, pale }, palette) {
-  const full = { raises: palette.positive, lowers: palette.negative, both: palette.grey }[sign];
+  const full = { raises: palette.positive, lowers: palette.negative, mixed: palette.grey }[sign];
   return pale ? mixed(palette.paper, full, 0.4) : full;
 }
 
@@ -179,7 +179,7 @@ function arrowMark(arrow, palette, lit) {
   const head = {
     raises: vector("path", { d: `M${x} ${y}l${-spread} ${long}h${2 * spread}Z`, fill: colour }),
     lowers: vector("path", { d: `M${x - bar - width / 2} ${y + 1}h${2 * bar + width}`, stroke: colour, "stroke-width": 2, fill: "none" }),
-    both: vector("path", { d: `M${x - spread} ${y + long}L${x} ${y}l${spread} ${long}`, stroke: colour, "stroke-width": 1.2, fill: "none" }),
+    mixed: vector("path", { d: `M${x - spread} ${y + long}L${x} ${y}l${spread} ${long}`, stroke: colour, "stroke-width": 1.2, fill: "none" }),
   }[sign];
   const dash = sign === "lowers" ? { "stroke-dasharray": DASHED.map((part) => (part * Math.max(width, 1)).toFixed(1)).join(" ") } : {};
   return vector("g", { class: "arrow", "data-arrow": `${source} ${target}`, ...(lit ? {} : { opacity: FADED }) },
@@ -210,7 +210,7 @@ function boxMark(overview, { box, kind, rect: [left, top, width, height], stacke
     x: left + shift, y: top - shift, width, height, rx: ROUND, fill,
     stroke: chosen ? palette.cursor : used ? colour : "none", "stroke-width": chosen ? 1.8 : 0.8, ...(kind === "more" ? { "stroke-dasharray": "2 2" } : {}),
   });
-  const texts = lines.map(([text, x, y, size]) => textMark(text, x, y, size, used && kind !== "more" ? palette.ink : palette.grey));
+  const texts = lines.map(({ text, x, y, size }) => textMark(text, x, y, size, used && kind !== "more" ? palette.ink : palette.grey));
   const marks = [...(stacked ? STACKED.map(frame) : []), frame(0), ...texts];
   if (!used) return vector("g", { ...(lit ? {} : { opacity: 0.5 }) }, ...texts);
   const title = vector("title");
