@@ -493,7 +493,7 @@ def test_the_graph_tells_its_checks_and_what_was_measured(small_page: Opened):
     whole = graphs.scores(small())
     for text in (
         "conservation error",
-        "2.0e-07 (limit 1e-03)",
+        "2.0e\u201107 (limit 1e\u201103)",
         "holds",
         f"{whole.replacement:.1%}",
     ):
