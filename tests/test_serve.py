@@ -420,6 +420,7 @@ def test_a_person_changes_a_node_in_the_model_from_its_page(tested: Served, page
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
     page.wait_for_selector("html[data-ready]")
+    page.locator('[data-key="Full graph"]').click()
     page.locator(".strongest button").first.click()
     asked = page.get_by_role("region", name="intervention")
     asked.get_by_label("by how much").fill("-1")

@@ -205,8 +205,8 @@ def test_a_node_is_labelled_and_unpinned_by_key(boxed: Page):
 def test_boxes_tell_who_does_not_see_them_what_they_are(boxed: Page):
     box = boxed.locator(f'[data-key="part {LATE}"]')
     said = box.get_attribute("aria-label") or ""
-    assert said.startswith("Texas, feature:1/7@2, ")
-    assert "of all influence enters; +66.7% from \u2068city\u2069, −22.2% from" in said
+    assert said.startswith("\u2068Texas\u2069, feature:1/7@2, ")
+    assert "of all influence enters; +66.7% from \u2068say city\u2069, −22.2% from" in said
     assert "Delete" in (box.get_attribute("aria-keyshortcuts") or "")
     expect(boxed.get_by_role("group", name="4 boxes. Arrows go")).to_have_count(1)
     press(boxed, "?")

@@ -33,7 +33,8 @@ def with_groups(
     part = grouped_part(graph, at_most)
     own = Annotations(groups=tuple(group for group in annotations.groups if not group.automatic))
     kept = own.rows(part)
-    collapse(part, kept)
+    if kept:
+        collapse(part, kept)  # refuses groups that feed each other
     left = None if at_most is None else max(0, at_most - len(kept))
     found = find_groups(part, settings or GroupSettings(), tuple(kept.values()), profile, left)
     if part is not graph:  # names are those that they have in the whole graph

@@ -20,7 +20,10 @@ function namedGroups(graph, notes) {
 function drawHulls(pen, scene, radius) {
   for (const { rows } of scene.groups) {
     const corners = hullOf(scene, rows, radius);
-    if (corners.length > 2) pen.line(`M${corners.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}Z`, { color: scene.palette.grey, ...HULL });
+    if (corners.length < 3) continue;
+    const path = `M${corners.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}Z`;
+    pen.line(path, { color: scene.palette.paper, width: HULL.width + 2 }); // no edge shows through
+    pen.line(path, { color: scene.palette.grey, ...HULL });
   }
 }
 
