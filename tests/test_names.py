@@ -13,7 +13,7 @@ from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description
 from graphs.naming.evidence import Evidence, agreement, evidence
 from graphs.naming.group_names import group_names
-from graphs.naming.names import Names, description_label
+from graphs.naming.names import Names, description_label, feature_label
 from graphs.naming.wording import LATIN, alike, main_script, marked
 from tests.graph_oracles import make_graph
 
@@ -128,6 +128,21 @@ def test_evidence_is_read_out_of_labels_of_dictionaries_trained_here_only():
     theirs = Description(label="from Austin → to Texas", promoted_at_own_layer=(" Ohio",))
     assert evidence(theirs, ()).prose == "from Austin → to Texas"
     assert description_label(ours) == "about Austin, Alamo"
+
+
+def test_a_feature_without_a_position_is_called_as_where_it_matters_most():
+    where = described("is, capital", (" isla", " riyal"), (" cats", " left"))
+    names = ["feature:0/0@2", "feature:0/0@4", "feature:0/1@2", "feature:0/1@4", "logit:7@4"]
+    edges = {(name, "logit:7@4"): float(weight) for weight, name in enumerate(names[:4], 1)}
+    graph = replace(make_graph(names, edges, tokens=TOKENS), descriptions={"0/0": where})
+    mine = graphs.Annotations(labels={"0/0": "mine"})
+    assert feature_label(Names(graph), "0/0") == "on capital"  # at “ is”
+    assert feature_label(Names(graph), "0/0@4") == "on capital"
+    assert feature_label(Names(graph), "0/0@2") == "on is"
+    assert feature_label(Names(graph), "0/0@9") == "on capital"
+    assert feature_label(Names(graph, mine), "0/0") == "mine"
+    elsewhere = replace(graph, descriptions={"1/1": where})
+    assert feature_label(Names(elsewhere), "1/1@2") == "on capital, is"
 
 
 def test_scripts_and_forms():
