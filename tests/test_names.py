@@ -105,7 +105,7 @@ def test_neurons_are_named_by_words_before_pieces_and_marks():
 
 def test_words_that_many_features_promote_count_for_less():
     words = {"f0_0": "plane", "f0_1": "bottle", "f0_2": "church", "f1_3": "window", "f2_9": "sun"}
-    graph = graph_of({}, **{key: (" glitch", f" {word}") for key, word in words.items()})
+    graph = graph_of({}, 1.0, **{key: (" glitch", f" {word}") for key, word in words.items()})
     found = Names(graph).agreement(graph.find("feature:0/0@2"))
     assert found["glitch"] == pytest.approx(0.7 / FULL * 4 / 5)  # four may, five do
     assert found["plane"] == pytest.approx(0.7 / 2 / FULL)

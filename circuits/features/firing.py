@@ -26,7 +26,7 @@ class Firing:
     layer: int
     index: int
     activation: float
-    label: str  # may be empty
+    label: str  # by `graphs.naming`, without neighbours; may be empty
 
 
 def strongest(
