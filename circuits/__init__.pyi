@@ -2,7 +2,7 @@
 
 from .atlas.known import KnownCircuit, flow_through_middle, known_circuits
 from .attention.attend import attend
-from .attention.component_descriptions import component_descriptions
+from .attention.component_labels import component_labels
 from .attention.entries import attention_entries
 from .attention.head_nodes import with_head_nodes
 from .attention.head_paths import head_paths
@@ -136,7 +136,7 @@ __all__ = [
     "check",
     "chosen_corpus",
     "chosen_run",
-    "component_descriptions",
+    "component_labels",
     "continued",
     "effects",
     "estimate_trace",

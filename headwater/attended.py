@@ -20,7 +20,6 @@ from graphs.attention.entries import AttentionEntries
 from graphs.attention.head_paths import HeadPaths
 from graphs.attention.places import edges_named, head_named, position_named
 from graphs.attention.scores import AttentionScore, ScorePairs
-from graphs.naming.names import description_label
 from headwater.choosing import AttentionKept
 from headwater.graph import Graph
 from headwater.printed import Printed, printed
@@ -217,7 +216,7 @@ def scores_in(experiment: circuits.Experiment, graph: Graph, score: Asked) -> Sc
     pairs = circuits.score_pairs(experiment, layer, head, query, key, PAIRS)
     rows = {*pairs.query.tolist(), *pairs.key.tolist()} - {-1}
     rows |= _strongest(found, MOST_LABELLED)
-    labels = _labels(experiment, rows)
+    labels = _labels(experiment, graph, rows)
     return Scores(**vars(found), graph=graph, pairs=pairs, labels=labels)
 
 
@@ -236,7 +235,7 @@ def reasons_in(
         for path in alone
     )
     rows = {at for one in reasons for at in _strongest(one.score, NAMED)}
-    return Reasons(graph, source, target, paths, reasons, _labels(experiment, rows))
+    return Reasons(graph, source, target, paths, reasons, _labels(experiment, graph, rows))
 
 
 def _strongest(score: AttentionScore, count: int) -> set[int]:
@@ -245,7 +244,7 @@ def _strongest(score: AttentionScore, count: int) -> set[int]:
     return {at for side in sides for at in strongest_components(score, side, count)}
 
 
-def _labels(experiment: circuits.Experiment, rows: set[int]) -> dict[int, str]:
+def _labels(experiment: circuits.Experiment, graph: Graph, rows: set[int]) -> dict[int, str]:
     """Labels of the features among these components."""
-    found = circuits.component_descriptions(experiment, sorted(rows))
-    return {at: visible(description_label(one)) for at, one in found.items()}
+    found = circuits.component_labels(experiment, sorted(rows), graph.annotations)
+    return {at: visible(label) for at, label in found.items()}

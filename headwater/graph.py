@@ -37,7 +37,7 @@ class Node:
     """One node of a graph."""
 
     name: str  # as in feature:12/345@7
-    label: str  # the user's, the dictionary's or the tokens that it promotes; may be empty
+    label: str  # the user's, or by `graphs.naming`; may be empty
     token: str  # at its position; empty for biases
     activation: float | None  # of features
     value: float | None  # what its incoming weights sum to, where known

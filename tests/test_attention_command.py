@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import graphs
 import headwater as hw
 import headwater.attended
 from circuits.attention.entries import attention_entries
@@ -80,6 +81,20 @@ def test_scores_are_printed_and_add_up(pruned: Path):
         assert words in text
     assert str(scores).splitlines()[0] == text.splitlines()[0]
     assert "attention" in repr(scores)
+
+
+def test_features_are_called_as_in_the_graph(pruned: Path):
+    graph = hw.read(pruned)
+    first = next(row for row in graph.rows("feature") if graph.nodes.pos[row] == 8)
+    key = graph.nodes.layer[first], graph.nodes.index[first]
+    mine = graphs.Annotations(labels={f"{key[0]}/{key[1]}": "mine"})
+    called = hw.Graph.of(graph, mine)
+    scores = hw.attention_scores(called, 3, 0, "is", "capital")
+    both = [row for row in scores.labels if str(scores.nodes[row]) in set(map(str, graph.nodes))]
+    assert len(both) > 5
+    for row in both:
+        assert scores.labels[row] == called[str(scores.nodes[row])].label
+    assert "mine" in {scores.labels[row] for row in both}
 
 
 def test_an_edge_is_there_because_heads_look_from_its_target_at_its_source(pruned: Path):

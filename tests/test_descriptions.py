@@ -221,7 +221,7 @@ def test_a_part_of_a_graph_keeps_the_descriptions_of_its_features():
     assert graph.label(1) == "Dallas, Houston → Texas"
     assert replace(graph, descriptions={}, output_tokens={1: (" a", " b")}).label(1) == " a,  b"
     clerps = {node["clerp"] for node in graphs.to_neuronpedia(graph, Upload("a"))["nodes"]}
-    assert "Dallas, Houston → Texas" in clerps
+    assert "say Texas" in clerps
     with pytest.raises(ValueError, match="Keys of descriptions are LAYER/INDEX, got '0/07'"):
         replace(graph, descriptions={"0/07": DALLAS})
 
@@ -240,7 +240,7 @@ def test_the_terminal_shows_labels_where_there_are_any():
     console = Console(width=160, record=True, file=StringIO())
     console.print(viz.summary_tables(graphs.summarise(described_graph())))
     text = console.export_text()
-    assert "Dallas, Houston → Texas" in text
+    assert "say Texas" in text
     assert "label" in text
 
 
@@ -250,13 +250,16 @@ def test_show_tells_what_is_known_about_a_feature(tmp_path: Path):
     result = run("show", path, "--feature", "0/7")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
-        "0/7  Dallas, Houston → Texas",
+        "0/7  say Texas",
+        "stored label: Dallas, Houston → Texas",
         "promotes at its own layer: ' Texas', ' <b>'",
         "promotes: ' Texas', ' <b>'",
         "suppresses: ' Ohio'",
         "active on 25.00% of tokens, at most 2.50",
         "    2.50   in Dallas",
     ]
+    # What somebody wrote is the name already.
+    assert run("show", path, "--feature", "1/7").stdout.splitlines() == ["1/7  other"]
     told = json.loads(run("show", path, "--feature", "0/7", "--json").stdout)
     assert Description.model_validate(told) == DALLAS
     refused = run("show", path, "--feature", "3/1")

@@ -13,7 +13,7 @@ from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import Description
 from graphs.naming.evidence import Evidence, agreement, evidence
 from graphs.naming.group_names import group_names
-from graphs.naming.names import Names, description_label
+from graphs.naming.names import Names, description_label, feature_label
 from graphs.naming.wording import LATIN, alike, main_script, marked
 from tests.graph_oracles import make_graph
 
@@ -105,7 +105,7 @@ def test_neurons_are_named_by_words_before_pieces_and_marks():
 
 def test_words_that_many_features_promote_count_for_less():
     words = {"f0_0": "plane", "f0_1": "bottle", "f0_2": "church", "f1_3": "window", "f2_9": "sun"}
-    graph = graph_of({}, **{key: (" glitch", f" {word}") for key, word in words.items()})
+    graph = graph_of({}, 1.0, **{key: (" glitch", f" {word}") for key, word in words.items()})
     found = Names(graph).agreement(graph.find("feature:0/0@2"))
     assert found["glitch"] == pytest.approx(0.7 / FULL * 4 / 5)  # four may, five do
     assert found["plane"] == pytest.approx(0.7 / 2 / FULL)
@@ -128,6 +128,21 @@ def test_evidence_is_read_out_of_labels_of_dictionaries_trained_here_only():
     theirs = Description(label="from Austin → to Texas", promoted_at_own_layer=(" Ohio",))
     assert evidence(theirs, ()).prose == "from Austin → to Texas"
     assert description_label(ours) == "about Austin, Alamo"
+
+
+def test_a_feature_without_a_position_is_called_as_where_it_matters_most():
+    where = described("is, capital", (" isla", " riyal"), (" cats", " left"))
+    names = ["feature:0/0@2", "feature:0/0@4", "feature:0/1@2", "feature:0/1@4", "logit:7@4"]
+    edges = {(name, "logit:7@4"): float(weight) for weight, name in enumerate(names[:4], 1)}
+    graph = replace(make_graph(names, edges, tokens=TOKENS), descriptions={"0/0": where})
+    mine = graphs.Annotations(labels={"0/0": "mine"})
+    assert feature_label(Names(graph), "0/0") == "on capital"  # at “ is”
+    assert feature_label(Names(graph), "0/0@4") == "on capital"
+    assert feature_label(Names(graph), "0/0@2") == "on is"
+    assert feature_label(Names(graph), "0/0@9") == "on capital"
+    assert feature_label(Names(graph, mine), "0/0") == "mine"
+    elsewhere = replace(graph, descriptions={"1/1": where})
+    assert feature_label(Names(elsewhere), "1/1@2") == "on capital, is"
 
 
 def test_scripts_and_forms():

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy import ndarray
 
-from circuits.attention.component_descriptions import component_descriptions
+from circuits.attention.component_labels import component_labels
 from circuits.attention.graph_rows import covectors_of
 from circuits.attention.head_sources import HeadSources, ReadHeads, shares_of
 from circuits.attention.scores import attention_score, score_pairs
@@ -108,11 +108,7 @@ def _labels(experiment: Experiment, found: list[_Scored]) -> dict[int, str]:
             rows |= set(_strongest(one.score, side, n_prefix).tolist())
         if one.pairs is not None:
             rows |= {*one.pairs.query.tolist(), *one.pairs.key.tolist()} - {-1}
-    descriptions = component_descriptions(experiment, sorted(rows))
-    return {
-        row: known.label or ", ".join(known.promoted_at_own_layer)
-        for row, known in descriptions.items()
-    }
+    return component_labels(experiment, sorted(rows))
 
 
 def _look(experiment: Experiment, one: _Scored, share: float, labels: dict[int, str]) -> Look:

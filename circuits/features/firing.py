@@ -15,6 +15,7 @@ from circuits.machine import in_float64
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import Prompt
 from circuits.recording.record import record
+from graphs.naming.names import description_label
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Firing:
     layer: int
     index: int
     activation: float
-    label: str  # may be empty
+    label: str  # by `graphs.naming`, without neighbours; may be empty
 
 
 def strongest(
@@ -77,4 +78,4 @@ def _label(dictionary: TranscoderSet | AutoencoderSet, layer: int, index: int) -
     if isinstance(dictionary, AutoencoderSet):
         return ""
     description = dictionary.describe(layer, index)
-    return "" if description is None else description.label
+    return "" if description is None else description_label(description)

@@ -42,7 +42,7 @@ class Mediator(Record):
     index: int
     positions: tuple[int | None, int | None]  # None: no position is aligned with the other
     tokens: tuple[str, str]  # of the prompts, at these positions
-    label: str = Field(  # or the tokens that it promotes; may be empty
+    label: str = Field(  # by `graphs.naming`; may be empty
         validation_alias="says", serialization_alias="says"
     )
     activations: tuple[float, float]

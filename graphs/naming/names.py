@@ -143,6 +143,24 @@ class Names:
                 return f"{node.kind.word} at layer {node.layer}"
 
 
+def feature_label(names: Names, name: str) -> str:
+    """Label of a feature LAYER/INDEX at its most influential node, or of its node LAYER/INDEX@POS.
+
+    By its description alone if no node is one of it; empty if nothing is known.
+    """
+    graph, nodes = names.graph, names.graph.nodes
+    key, _, pos = name.partition("@")
+    layer, index = map(int, key.split("/"))
+    of_it = nodes.is_kind(NodeKind.FEATURE) & (nodes.layer == layer) & (nodes.index == index)
+    rows = np.flatnonzero(of_it)
+    if not len(rows):
+        known = graph.descriptions.get(key)
+        return "" if known is None else description_label(known)
+    there = rows[nodes.pos[rows] == int(pos)] if pos else rows[:0]
+    strongest = rows[np.argmax(influence(graph)[rows])]
+    return names.label(int(there[0] if len(there) else strongest))
+
+
 def description_label(description: Description) -> str:
     """Label of a feature by its description alone, without neighbours."""
     known = evidence(description, ())

@@ -31,7 +31,7 @@ class Effect:
     """Total effects of one feature on a prediction, and on its rival if there is one."""
 
     node: str
-    label: str  # or the tokens that it promotes; may be empty
+    label: str  # by `graphs.naming`; may be empty
     on: float  # total effect, in units of the target's value
     on_rival: float | None
 

@@ -9,6 +9,7 @@ import typer
 
 import graphs
 import viz
+from graphs.naming.names import Names, feature_label
 from headwater.arguments.options import (
     AsJson,
     EdgeScores,
@@ -53,7 +54,7 @@ def show_command(
         raise UsageError("--not needs --why: give the prediction to contrast it with.")
     read, annotations, _ = open_graph(graph)
     if feature is not None:
-        show_feature(read, feature, as_json)
+        show_feature(Names(read, annotations), feature, as_json)
         return
     if why is not None:
         show_opposing(read, why, rival, as_json)
@@ -62,9 +63,10 @@ def show_command(
     raise typer.Exit(1 if read.provenance.failures else 0)
 
 
-def show_feature(graph: graphs.AttributionGraph, name: str, as_json: bool) -> None:
+def show_feature(names: Names, name: str, as_json: bool) -> None:
     """Print a feature's description.  Raises UsageError if the graph has none."""
-    name = re.sub(r"^feature:|@\d+$", "", name)  # a node's name will do
+    graph, node = names.graph, name.removeprefix("feature:")  # a node's name will do
+    name = re.sub(r"@\d+$", "", node)
     description = graph.descriptions.get(name)
     if description is None:
         known = ", ".join(sorted(graph.descriptions)[:3])
@@ -79,7 +81,7 @@ def show_feature(graph: graphs.AttributionGraph, name: str, as_json: bool) -> No
     if as_json:
         print_json(description.model_dump(mode="json"))
         return
-    output.print(viz.description_text(name, description))
+    output.print(viz.description_text(name, description, feature_label(names, node)))
 
 
 def show_opposing(

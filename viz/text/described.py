@@ -1,4 +1,4 @@
-"""Text of a feature's description: label, tokens and top activations."""
+"""Text of a feature's description: its name, the stored label, tokens and top activations."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from graphs.core.nodes import Description, Example
+from graphs.naming.names import description_label
 from viz.text.words import one_line, visible
 
 STRONG = 0.5  # tokens with this share of an example's largest activation are marked
 
 
-def description_text(name: str, description: Description) -> RenderableType:
-    """A feature's label, promoted and suppressed tokens, and top activations."""
-    lines = [Text(one_line(f"{name}  {description.label}"), style="bold")]
+def description_text(name: str, description: Description, label: str = "") -> RenderableType:
+    """A feature's label, promoted and suppressed tokens, and top activations.
+
+    `label` is what the feature is called in a graph; if empty, it is named by its description
+    alone.  The stored label is below it where it is another.
+    """
+    label = label or description_label(description) or "no label"
+    lines = [Text(one_line(f"{name}  {label}"), style="bold")]
+    if description.label.strip() not in ("", label):
+        lines.append(Text(one_line(f"stored label: {description.label.strip()}")))
     for title, tokens in (
         ("promotes at its own layer", description.promoted_at_own_layer),
         ("promotes", description.promoted),

@@ -66,7 +66,7 @@ def _predictions(summary: Summary) -> Table:
 
 
 def _top(summary: Summary) -> Table:
-    headings = ("strongest", "at", "activation", "influence", _meaning(summary))
+    headings = ("strongest", "at", "activation", "influence", "label")
     table = plain_table(*headings, right=("activation", "influence"), texts=("at", headings[-1]))
     for line in summary.top:
         table.add_row(*map(Text, _cells(line)))
@@ -84,13 +84,8 @@ def _groups(summary: Summary) -> Table:
     return table
 
 
-def _meaning(summary: Summary) -> str:
-    """Labels are more informative than promoted tokens, and there is no room for both."""
-    return "label" if any(line.label for line in summary.strongest) else "promotes"
-
-
 def _strongest(summary: Summary) -> Table:
-    headings = ("layer", "node", "at", "activation", "influence", _meaning(summary))
+    headings = ("layer", "node", "at", "activation", "influence", "label")
     table = plain_table(*headings, right=("activation", "influence"), texts=("at", headings[-1]))
     for layer, lines in groupby(summary.strongest, key=lambda line: line.layer):
         for rank, line in enumerate(lines):
@@ -105,7 +100,7 @@ def _cells(line: NodeLine) -> tuple[str, ...]:
         visible(line.token),
         "" if line.activation is None else f"{line.activation:.2f}",
         f"{line.influence:.2%}",
-        visible(line.label) if line.label else " ".join(map(visible, line.output_tokens)),
+        visible(line.label) if line.label else "",
     )
 
 

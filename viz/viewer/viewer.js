@@ -211,7 +211,7 @@ class Viewer {
       most: Math.max(...this.shown.map((one) => mostInfluence(this.graphs[one]))),
       difference: this.pair && this.view.colour === "difference" ? this.pair[number].difference : null,
       matched: this.pair ? this.pair[number].partner : null,
-      groups: focus || path || !this.view.hulls ? [] : namedGroups(graph, notes),
+      groups: focus || path || this.view.search || !this.view.hulls ? [] : namedGroups(graph, notes),
       markOf: (row) => (isInput(graph, row) ? "" : markText(graph, notes, row)),
     };
   }
