@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import warnings
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from graphs.analysis.paths import Paths as FoundPaths
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS
 from graphs.formats.neuronpedia.names import own_spelling
+from graphs.groups.overview import GROUPS
 from graphs.naming.names import Names
 from headwater.errors import ArgumentError
 from headwater.opened import graph_in
@@ -241,6 +243,27 @@ class Graph(AttributionGraph):
             page = Path(file.name)
         webbrowser.open(self.save(page).as_uri())
         return page
+
+    def figure(
+        self,
+        path: str | Path | None = None,
+        width: str = "column",
+        at_most: int = GROUPS,
+        groups: str | Sequence[str] = (),
+    ) -> viz.PaperFigure:
+        """A figure for a paper, as `headwater figure` draws it; a notebook shows it.
+
+        path: where it is written, as .svg, .pdf or .png; by default nowhere.
+        width: "column" (85 mm) or "page" (174 mm).
+        at_most: number of groups, those made by hand included.
+        groups: only these, by name.
+
+        Raises FigureError for another suffix or width and for a group that there is not.
+        """
+        figure = viz.paper_figure(self, self.annotations, width, at_most, _names(groups))
+        if path is not None and (remark := figure.write(path)):
+            warnings.warn(remark, stacklevel=2)
+        return figure
 
     def nodes_table(self) -> Any:
         """All nodes as a pyarrow table.  Raises GraphFileError if pyarrow is not installed."""

@@ -6,6 +6,7 @@ from .page.notebook import NotebookPage, show
 from .page.page import write_page, write_pages
 from .page.prompts_page import prompt_scores, prompts_text, write_prompts
 from .page.small import summary_html
+from .paper.figures import PaperFigure, overview_figure, paper_figure
 from .plot.comparing import depth_profile, matched_flow, scores_with_null
 from .plot.figure import figure
 from .plot.layout import Placement, layout
@@ -30,6 +31,7 @@ from .text.terminal import report_table, summary_tables
 
 __all__ = [
     "NotebookPage",
+    "PaperFigure",
     "Placement",
     "audit_text",
     "comparison_scores",
@@ -49,6 +51,8 @@ __all__ = [
     "layout",
     "matched_flow",
     "opposing_text",
+    "overview_figure",
+    "paper_figure",
     "paths_of_heads_text",
     "paths_text",
     "prompt_scores",

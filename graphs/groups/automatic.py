@@ -58,6 +58,7 @@ def keep_groups(
 ) -> Annotations:
     """Write the automatic groups of `annotations` to the annotations file of a graph file.
 
+    `graph` is what they are groups of: the file's graph, or its `grouped_part`.
     Without such a file all of `annotations` is written, which files of other programs may hold
     themselves.  Raises CyclicGroups if the user's groups in the file feed each other,
     GraphFileError as `update_annotations`.

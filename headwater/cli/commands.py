@@ -46,6 +46,11 @@ PANELS = {
             "view",
             "Make a page of a graph, or of several to compare: one HTML file without dependencies.",
         ),
+        "figure": Listed(
+            "view",
+            "Draw a figure for a paper: the prompt, groups above it, the answer, arrows by "
+            "influence.",
+        ),
     },
     "Comparing graphs": {
         "compare": Listed(

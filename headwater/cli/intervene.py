@@ -18,6 +18,7 @@ from graphs import Regime
 from graphs.formats.updates import keep_measured
 from graphs.interventions.effects import SHOWN
 from graphs.interventions.heads import chosen_heads, require_no_new_tokens, row_place
+from headwater.arguments.files import file_option
 from headwater.arguments.options import (
     AsJson,
     Device,
@@ -30,9 +31,11 @@ from headwater.cli.app import app
 from headwater.cli.reading import SELECTION
 from headwater.explaining import vector_in
 from headwater.opened import open_graph
+from headwater.outputs.formats import figure_output
 from headwater.outputs.kept import storing_error
-from headwater.outputs.places import Kind, output_to, require_outputs
-from headwater.terminal.printing import errors, output, print_json, print_line
+from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
+from headwater.picturing import intervention_figure
+from headwater.terminal.printing import errors, output, print_json, print_line, remark
 
 OnlyHeads = Annotated[
     list[str] | None,
@@ -105,12 +108,20 @@ def intervene_command(
     save: Annotated[
         bool, typer.Option("--save", help="Store predicted and measured effects in the graph file.")
     ] = False,
+    figure: Annotated[
+        Path | None,
+        file_option(
+            "--figure",
+            help="Draw a figure with every group and target before and after: .svg, .pdf or .png.",
+        ),
+    ] = None,
     model: TracedModel = None,
     transcoders: TracedTranscoders = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Edit features in the model itself, and compare the effects with the graph's predictions."""
+    require_outputs(figure_output(figure, "--figure"), *graph_files(graph), model, transcoders)
     read, annotations, _ = open_graph(graph)
     if save:
         _require_ours(graph)
@@ -126,6 +137,8 @@ def intervene_command(
         raise UsageError("There is no edit: give --set, --scale, --add, --steer or --swap.")
     if each and new_tokens:
         raise UsageError("--generate needs a single intervention: leave out --each.")
+    if each and figure is not None:
+        raise UsageError("--figure needs a single intervention: leave out --each.")
     choice = chosen_heads(
         read, only_queries or (), only_keys or (), only_values or (), run_patterns or ()
     )
@@ -148,6 +161,10 @@ def intervene_command(
     measured = circuits.at_targets(experiment, outcomes)
     problem = storing_error(lambda: keep_measured(graph, read, measured)) if save else None
     file = str(graph) if save and problem is None else None
+    if figure is not None:
+        drawn = intervention_figure(read, annotations, interventions[0], outcomes.measured[0])
+        if figure_remark := drawn.write(figure):
+            remark(figure_remark)
     if as_json:
         print_json(
             {
@@ -156,6 +173,7 @@ def intervene_command(
                 if texts is None
                 else {"before": texts.before, "after": texts.after},
                 "file": file,
+                "figure": None if figure is None else str(figure),
             }
         )
     else:
@@ -167,6 +185,8 @@ def intervene_command(
                 print_line(line)
         if file is not None:
             print_line(f"graph: {file}")
+        if figure is not None:
+            print_line(f"figure: {figure}")
     if problem is not None:
         raise problem
 

@@ -13,7 +13,7 @@ import viz
 from graphs.comparison.consensus import Common
 from graphs.core.identity import same_dictionary
 from graphs.core.provenance import UNKNOWN
-from graphs.groups.automatic import keep_groups, with_groups
+from graphs.groups.automatic import grouped_part, keep_groups, with_groups
 from headwater.arguments.options import AsJson, GraphPath
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
@@ -84,6 +84,12 @@ def group_command(
     profile: Annotated[
         Path | None, typer.Option(help="Profile of the dictionary: compare decoder rows as well.")
     ] = None,
+    at_most: Annotated[
+        int | None,
+        typer.Option(
+            "--at-most", min=0, help="Groups at most, of what pruning keeps; default: no limit."
+        ),
+    ] = None,
     save: Annotated[
         bool, typer.Option("--save", help="Write the groups into the annotations beside the graph.")
     ] = False,
@@ -96,11 +102,12 @@ def group_command(
         require_outputs(output_to(annotations_file, Kind.ANNOTATIONS, "--save"), profile)
     known = None if profile is None else graphs.profile_of(read, profile)
     settings = graphs.GroupSettings(tightness=tightness)
-    annotations = with_groups(read, annotations, settings, known)
+    annotations = with_groups(read, annotations, settings, known, at_most)
+    part = grouped_part(read, at_most)
     if save:
-        annotations = keep_groups(read, annotations, annotations_file)
-    collapsed = graphs.collapse(read, annotations.rows(read))
-    whole = graphs.scores(read)
+        annotations = keep_groups(part, annotations, annotations_file)
+    collapsed = graphs.collapse(part, annotations.rows(part))
+    whole = graphs.scores(part)
     if as_json:
         print_json(
             {
@@ -112,7 +119,9 @@ def group_command(
         )
         return
     automatic = {group.name: group.automatic for group in annotations.groups}
-    output.print(viz.groups_text(read, collapsed, whole, automatic))
+    output.print(viz.groups_text(part, collapsed, whole, automatic))
+    if part is not read:
+        print_line(f"Of {len(read):,} nodes, those that pruning keeps are grouped: {len(part):,}.")
     if save:
         print_line(f"annotations: {annotations_file}")
 

@@ -12,6 +12,7 @@ from graphs.formats.neuronpedia.contents import Upload
 from graphs.formats.parquet import parquet_paths
 from graphs.formats.updates import keep_annotations
 from headwater.outputs.places import NAMED, Kind, Output, output_to
+from viz.paper.formats import figure_format
 
 
 class Format(StrEnum):
@@ -68,6 +69,13 @@ def outputs_of(format: Format, path: Path, option: str = "--out") -> tuple[Outpu
     """The files of a format of other programs."""
     files = parquet_paths(path) if format == Format.PARQUET and path.name else (path,)
     return tuple(Output(file, Kind[format.name], option) for file in files)
+
+
+def figure_output(path: Path | None, option: str = "--out") -> tuple[Output, ...]:
+    """The file of a figure.  Raises FigureError for a suffix that names no format of figures."""
+    if path is not None:
+        figure_format(path)
+    return output_to(path, Kind.FIGURE, option)
 
 
 def write_as(

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from graphs import GraphFileError, read_annotations
 
 _HEAD = 4096  # bytes at the start that determine the kind of a file
+_TAIL = 65536  # bytes at the end of a PDF, where it names the program that made it
 
 
 class Kind(StrEnum):
@@ -28,6 +29,7 @@ class Kind(StrEnum):
     GEXF = "a graph as GEXF"
     DOT = "a graph as DOT"
     PARQUET = "a table of headwater"
+    FIGURE = "a figure of headwater"
 
 
 _JSON = "JSON of another kind"
@@ -41,6 +43,7 @@ _BEGINNINGS: tuple[tuple[str, str], ...] = (
     (r'\{\s*"(graph_data|nodes|links|qParams)"\s*:', Kind.NEURONPEDIA),
     (r'\{\s*"directed"\s*:\s*(true|false)\s*,\s*"multigraph"', Kind.NODE_LINK),
     (r'digraph "', Kind.DOT),
+    (r"<\?xml.*<svg\b.*<dc:creator>.*<dc:title>headwater</dc:title>", Kind.FIGURE),
     (r"(<\?xml[^>]*>\s*)?<graphml\b", Kind.GRAPHML),
     (r"(<\?xml[^>]*>\s*)?<gexf\b", Kind.GEXF),
     (r'<!doctype html>.*<meta name="generator" content="headwater', Kind.PAGE),
@@ -58,6 +61,8 @@ def kind_of(path: Path) -> str | None:
         return None
     if start.startswith(b"PAR1"):
         return Kind.PARQUET if _is_our_table(path) else "a table of another program"
+    if start.startswith((b"%PDF-", b"\x89PNG\r\n")):
+        return Kind.FIGURE if _is_our_figure(path, start) else "a picture of another program"
     if start.startswith(b"PK\x03\x04"):
         return "a zip archive, as torch and numpy write"
     if start.startswith(b"\x93NUMPY"):
@@ -74,6 +79,13 @@ def _is_our_table(path: Path) -> bool:
     except (ImportError, OSError, ValueError):  # its own errors are ValueErrors
         return False
     return b"headwater" in (metadata or {})
+
+
+def _is_our_figure(path: Path, start: bytes) -> bool:
+    """Whether a PDF or PNG names us: at its end the one, at its beginning the other."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        return b"/Creator (headwater)" in file.read() or b"tEXtSoftware\0headwater" in start
 
 
 def _of_tensors(path: Path) -> str:

@@ -30,9 +30,9 @@ _CAPTION_LINES = 6
 
 @dataclass(frozen=True)
 class Mark:
-    """What an intervention did to a box."""
+    """What an intervention did to a box; stands in the place of a target's probability."""
 
-    note: str  # before → after
+    note: str  # before → after; empty: unknown
     removed: bool = False  # whether all its members were set to zero
 
 
@@ -58,7 +58,8 @@ class Composed(Brief):
     placed: tuple[Placed, ...]
     removed: frozenset[int]  # boxes that are crossed out
     arrows: tuple[DrawnArrow, ...]
-    caption: tuple[str, ...]  # lines
+    caption: tuple[str, ...]  # sentences
+    caption_lines: tuple[str, ...]
     caption_top: float
     legend: tuple[Sign, ...]  # signs that occur
     legend_y: float  # middle of its line
@@ -70,8 +71,12 @@ def compose(
     sheet: Sheet,
     measure: Measure,
     marks: Mapping[int, Mark] | None = None,
+    sentence: str = "",
 ) -> Composed:
-    """The figure of an overview at the width of a sheet; `marks` are of boxes."""
+    """The figure of an overview at the width of a sheet.
+
+    `marks` are of boxes, and `sentence` ends the caption.
+    """
     marks = marks or {}
     shown = [n for n, box in enumerate(overview.boxes) if len(box.rows)]
     arrows = drawn_arrows(overview)
@@ -82,9 +87,10 @@ def compose(
     most = max((share for _, _, share in edges), default=1.0)
     widths = [max(THINNEST, WIDEST * share / most) for _, _, share in edges]
     laid = layout(wishes, edges, widths, tokens, sheet, measure)
-    caption = _caption(overview, arrows, sheet, measure)
+    caption = (*_caption(overview, arrows), *([sentence] if sentence else []))
+    lines = in_lines(" ".join(caption), sheet.width - 4.0, sheet.small, measure, _CAPTION_LINES)
     line = LEADING * sheet.small
-    caption_top = 1.0 + line * len(caption)
+    caption_top = 1.0 + line * len(lines)
     legend_y = caption_top + _CAPTION_APART + line / 2
     up = legend_y + line / 2 + _LEGEND_APART
     placed = tuple(moved(one, up) for one in laid.placed)
@@ -96,7 +102,8 @@ def compose(
         placed=placed,
         removed=frozenset(number[n] for n, mark in marks.items() if mark.removed and n in number),
         arrows=_drawn(arrows, edges, widths, placed, (laid.width, height), sheet, measure),
-        caption=tuple(caption),
+        caption=caption,
+        caption_lines=tuple(lines),
         caption_top=caption_top,
         legend=tuple(sign for sign in Sign if any(one.sign == sign for one in arrows.shown)),
         legend_y=legend_y,
@@ -124,16 +131,16 @@ def _drawn(
     plates = [(measure(text, sheet.small) + 2 * PLATE, sheet.small + PLATE) for text in texts]
     at = share_places(curves, widths, plates, rects, (0.0, 0.0, *size))
     return tuple(
-        DrawnArrow(arrow, curve, width, text, point, placed[one.source].kind == MORE)
-        for arrow, curve, width, text, point, one in zip(
-            arrows.shown, curves, widths, texts, at, wanted, strict=True
+        DrawnArrow(
+            arrow, curves[n], widths[n], texts[n], at[n], placed[wanted[n].source].kind == MORE
         )
+        for n, arrow in enumerate(arrows.shown)
     )
 
 
 def _wish(graph: AttributionGraph, box: Box, mark: Mark | None) -> Wish:
     notes: list[str] = []
-    if box.kind == BoxKind.TARGET and len(box.rows) == 1:
+    if box.kind == BoxKind.TARGET and len(box.rows) == 1 and mark is None:
         at = int(np.searchsorted(graph.target_rows(), box.rows[0]))
         target = graph.provenance.targets[at]
         if target.token_id is not None and target.probability is not None:
@@ -151,9 +158,9 @@ def _wish(graph: AttributionGraph, box: Box, mark: Mark | None) -> Wish:
 
 def _position(graph: AttributionGraph, box: Box) -> int | None:
     """The position of most members of a box."""
-    at = graph.nodes.pos[box.rows]
-    at = at[at >= 0]
-    return int(np.bincount(at).argmax()) if len(at) else None
+    at: list[int] = graph.nodes.pos[box.rows].tolist()
+    known = sorted(pos for pos in at if pos >= 0)
+    return max(known, key=known.count) if known else None
 
 
 def _token(text: str) -> str:
@@ -166,8 +173,7 @@ def _share(share: float) -> str:
     return f"{share:.0%}" if share >= 0.005 else "<1%"
 
 
-def _caption(overview: Overview, arrows: Arrows, sheet: Sheet, measure: Measure) -> list[str]:
+def _caption(overview: Overview, arrows: Arrows) -> tuple[str, ...]:
     """The chains, and how much of all that flows the arrows show."""
     chains = chains_sentence(overview)
-    text = f"{chains}. {arrows.sentence}" if chains else arrows.sentence
-    return in_lines(text, sheet.width - 4.0, sheet.small, measure, _CAPTION_LINES)
+    return (f"{chains}.", arrows.sentence) if chains else (arrows.sentence,)
