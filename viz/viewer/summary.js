@@ -105,7 +105,7 @@ function signMark(sign, palette) {
   const head = {
     raises: { d: "M27 6l-7 -4v8Z", fill: colour },
     lowers: { d: "M26 1v10", stroke: colour, "stroke-width": 2 },
-    mixed: { d: "M20 2l7 4l-7 4", stroke: colour, "stroke-width": 1.2, fill: "none" },
+    mixed: { d: "M27 6l-7 -4v8Z", stroke: colour, "stroke-width": 1, fill: palette.paper },
   }[sign];
   const dash = sign === "lowers" ? { "stroke-dasharray": "4 3" } : {};
   return vector("svg", { viewBox: "0 0 28 12", width: 28, height: 12, "aria-hidden": "true" },
@@ -166,8 +166,8 @@ function overviewPicture(overview, drawing, palette, chosen) {
 
 /** Colour of an arrow. @param {Pick<Arrow, "sign" | "pale">} arrow @param {Palette} palette */
 function arrowColour({ sign, pale }, palette) {
-  const full = { raises: palette.positive, lowers: palette.negative, mixed: palette.grey }[sign];
-  return pale ? mixed(palette.paper, full, 0.4) : full;
+  if (pale) return mixed(palette.paper, palette.grey, 0.5); // what starts at everything else
+  return { raises: palette.positive, lowers: palette.negative, mixed: palette.grey }[sign];
 }
 
 /** @param {Arrow} arrow @param {Palette} palette @param {boolean} lit */
@@ -179,7 +179,7 @@ function arrowMark(arrow, palette, lit) {
   const head = {
     raises: vector("path", { d: `M${x} ${y}l${-spread} ${long}h${2 * spread}Z`, fill: colour }),
     lowers: vector("path", { d: `M${x - bar - width / 2} ${y + 1}h${2 * bar + width}`, stroke: colour, "stroke-width": 2, fill: "none" }),
-    mixed: vector("path", { d: `M${x - spread} ${y + long}L${x} ${y}l${spread} ${long}`, stroke: colour, "stroke-width": 1.2, fill: "none" }),
+    mixed: vector("path", { d: `M${x} ${y}l${-spread} ${long}h${2 * spread}Z`, stroke: colour, "stroke-width": 0.8, fill: palette.paper }),
   }[sign];
   const dash = sign === "lowers" ? { "stroke-dasharray": DASHED.map((part) => (part * Math.max(width, 1)).toFixed(1)).join(" ") } : {};
   return vector("g", { class: "arrow", "data-arrow": `${source} ${target}`, ...(lit ? {} : { opacity: FADED }) },
@@ -187,11 +187,11 @@ function arrowMark(arrow, palette, lit) {
 }
 
 /** @param {Arrow} arrow @param {[number, number]} at @param {number} size @param {Palette} palette */
-function shareMark({ text }, [x, y], size, palette) {
-  const half = widthOf(text, size) / 2 + 1;
+function shareMark(arrow, [x, y], size, palette) {
+  const half = widthOf(arrow.text, size) / 2 + 1;
   return vector("g", { class: "arrow-share" },
     vector("rect", { x: x - half, y: y - size / 2 - 0.5, width: 2 * half, height: size + 1, fill: palette.paper }),
-    textMark(text, x, y, size, palette.ink));
+    textMark(arrow.text, x, y, size, arrow.pale ? palette.grey : arrowColour(arrow, palette)));
 }
 
 /**
