@@ -21,6 +21,7 @@ def intervention_figure(
     annotations: Annotations,
     intervention: Intervention,
     measured: Float[ndarray, " node"],  # change of each node's value
+    through: int,  # last block that was held
     width: str = "column",
 ) -> viz.PaperFigure:
     """The figure of a graph with what was measured below the names of its boxes, in percent.
@@ -29,7 +30,7 @@ def intervention_figure(
     members were set to zero are crossed out.
     """
     shown = graph_overview(graph, annotations)
-    after = activations_after(graph, intervention, measured)
+    after = activations_after(graph, intervention, measured, through)
 
     def left(box: Box) -> float | None:
         if box.kind == BoxKind.GROUP:

@@ -4,8 +4,9 @@
 
 with a member's activation on the prompt before, and after as it was measured:
 
-    after = factor · own + offset                  of a feature that is edited
     after = before + change of its value, or 0 if the value is not above the feature's threshold
+    after = factor · own + offset     of a feature that is edited, whose own activation is that on
+                                      the prompt in a held block, and that after above it
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def activations_after(
     graph: AttributionGraph,
     intervention: Intervention,
     measured: Float[ndarray, " node"],  # change of each node's value; nan: unknown
+    through: int,  # last block that was held; -1: none
 ) -> Float[ndarray, " node"]:
     """The activation of every feature after an intervention; nan where it is unknown."""
     before, value = graph.nodes.activation, graph.nodes.value
@@ -37,7 +39,8 @@ def activations_after(
     for change in intervention.changes:
         if change.node in graph:
             row = graph.find(change.node)
-            after[row] = change.factor * before[row] + change.offset
+            own = before if graph.nodes.layer[row] <= through else after
+            after[row] = change.factor * own[row] + change.offset
     return np.where(graph.nodes.is_kind(NodeKind.FEATURE), after, np.nan)
 
 
@@ -58,11 +61,9 @@ def is_removed(
     graph: AttributionGraph, rows: Int[ndarray, " member"], intervention: Intervention
 ) -> bool:
     """Whether all members of a group were set to zero."""
-    activation = graph.nodes.activation
     zero = {
-        graph.find(change.node)
+        str(change.node)
         for change in intervention.changes
-        if change.node in graph
-        and change.factor * np.nan_to_num(activation[graph.find(change.node)]) + change.offset == 0
+        if change.factor == 0 and change.offset == 0
     }
-    return len(rows) > 0 and zero.issuperset(rows.tolist())
+    return len(rows) > 0 and all(str(graph.nodes[row]) in zero for row in rows.tolist())

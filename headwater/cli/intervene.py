@@ -162,7 +162,9 @@ def intervene_command(
     problem = storing_error(lambda: keep_measured(graph, read, measured)) if save else None
     file = str(graph) if save and problem is None else None
     if figure is not None:
-        drawn = intervention_figure(read, annotations, interventions[0], outcomes.measured[0])
+        drawn = intervention_figure(
+            *(read, annotations, interventions[0], outcomes.measured[0], outcomes.through[0])
+        )
         if figure_remark := drawn.write(figure):
             remark(figure_remark)
     if as_json:

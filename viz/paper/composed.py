@@ -82,8 +82,7 @@ def compose(
     edges = [(number[one.source], number[one.target], one.share) for one in arrows.shown]
     wishes = [_wish(graph, overview.boxes[n], marks.get(n)) for n in shown]
     tokens = [_token(text) for text in graph.provenance.tokens]
-    most = max((share for _, _, share in edges), default=1.0)
-    widths = [max(THINNEST, WIDEST * share / most) for _, _, share in edges]
+    widths = _widths(edges)
     laid = layout(wishes, edges, widths, tokens, sheet, measure)
     caption = (*_caption(overview, arrows), *([sentence] if sentence else []))
     lines = in_lines(" ".join(caption), sheet.width - 4.0, sheet.small, measure, _CAPTION_LINES)
@@ -106,6 +105,12 @@ def compose(
         legend=tuple(sign for sign in Sign if any(one.sign == sign for one in arrows.shown)),
         legend_y=legend_y,
     )
+
+
+def _widths(edges: Sequence[tuple[int, int, float]]) -> list[float]:
+    """Widths of arrows, by their shares: the largest of the figure is widest."""
+    most = max((share for _, _, share in edges), default=1.0)
+    return [max(THINNEST, WIDEST * share / most) for _, _, share in edges]
 
 
 def _drawn(
@@ -157,7 +162,7 @@ def _wish(graph: AttributionGraph, box: Box, mark: Mark | None) -> Wish:
 def _position(graph: AttributionGraph, box: Box) -> int | None:
     """The position of most members of a box."""
     at: list[int] = graph.nodes.pos[box.rows].tolist()
-    known = sorted(pos for pos in at if pos >= 0)
+    known: list[int] = sorted(pos for pos in at if pos >= 0)
     return max(known, key=known.count) if known else None
 
 

@@ -153,7 +153,7 @@ def _stroke(area: Any, route: Route, width: float, sign: Sign, *, pale: bool = F
     colour = _PALE if pale else _COLOURS[sign]
     along = _direction(route)
     is_bar = sign == Sign.LOWERS
-    cut = _BAR / 2 if is_bar else _HEAD
+    cut = _BAR if is_bar else _HEAD  # a bar does not touch the box
     end = (route[-1][0] - cut * along[0], route[-1][1] - cut * along[1])
     dashes = (0.0, _DASH) if is_bar else "solid"
     curve = Outline(*_outline(_ended(route, end)))
