@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from circuits.model.subject import Subject, read_subject
 from circuits.pipe import trace
 from circuits.recording.record import record
 from graphs import AttributionGraph, Bos, Intervention, Regime, summarise
+from graphs.groups.overview import BoxKind, graph_overview
 
 pytestmark = pytest.mark.real_model
 EIFFEL = "The Eiffel Tower is in the city of"
@@ -187,6 +189,18 @@ def test_the_summary_shows_city_capital_and_france_neurons_at_the_last_token(
 ):
     shown = {line.node: line for line in summarise(eiffel).strongest}
     assert tokens <= set(shown[node].output_tokens)
+
+
+def test_groups_of_neurons_are_few_and_named_by_words(eiffel: AttributionGraph):
+    """Boxes of the summary that a page opens on."""
+    shown = graph_overview(eiffel)
+    names = [box.name.strip() for box in shown.boxes if len(box.rows)]
+    groups = [shown.boxes[at].name for at in shown.of_kind(BoxKind.GROUP)]
+    assert 1 <= len(groups) <= 8
+    assert len(set(names)) == len(names)
+    for name in groups:
+        assert all(word.isalpha() for word in re.split(r", | ", name)), name
+    assert shown.boxes[0].name.endswith(" more")
 
 
 @pytest.mark.parametrize("name", ["gemma-3-270m", "smollm2-135m"])
