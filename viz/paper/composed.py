@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
 from graphs.groups.overview import Box, BoxKind, Overview
@@ -146,8 +144,8 @@ def _drawn(
 def _wish(graph: AttributionGraph, box: Box, mark: Mark | None) -> Wish:
     notes: list[str] = []
     if box.kind == BoxKind.TARGET and len(box.rows) == 1 and mark is None:
-        at = int(np.searchsorted(graph.target_rows(), box.rows[0]))
-        target = graph.provenance.targets[at]
+        rows: list[int] = graph.target_rows().tolist()
+        target = graph.provenance.targets[rows.index(int(box.rows[0]))]
         if target.token_id is not None and target.probability is not None:
             notes.append(_share(target.probability))
     if mark is not None and mark.note:
