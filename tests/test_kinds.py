@@ -35,6 +35,10 @@ WRITERS = {
     Kind.NEURONPEDIA: lambda graph, path: graphs.write_neuronpedia(graph, path, Upload("demo")),
     Kind.ANNOTATIONS: lambda _, path: graphs.write_annotations(LONG, path),
     Kind.PARQUET: lambda graph, path: graphs.write_parquet(graph, path)[0].rename(path),
+    Kind.FIGURE: lambda graph, path: (
+        viz.paper_figure(graph).write(path.with_suffix(".png")),
+        path.with_suffix(".png").rename(path),
+    ),
     Kind.PROFILE: lambda _, path: path.write_bytes((FILES / "features.profile").read_bytes()),
 }
 

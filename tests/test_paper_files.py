@@ -247,3 +247,11 @@ def test_what_cannot_be_drawn_is_said_in_a_sentence(
     (tmp_path / "other.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     assert_refused(run("figure", saved, *options), message)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.svg"]
+
+
+def test_names_that_run_to_the_left_do_not_turn_the_sentence(dallas: hw.Graph):
+    graph = hostile(("<bos>", " the", "שלום"), "مرحبا")
+    shown = overview(graph, {"x": np.array([len(graph) - 2])})
+    sentence = chains_sentence(shown)
+    assert "\u2068שלום\u2069 → x → \u2068مرحبا\u2069 carries" in sentence
+    assert "\u2068" not in dallas.figure().caption[0]

@@ -7,6 +7,7 @@ from .page.page import write_page, write_pages
 from .page.prompts_page import prompt_scores, prompts_text, write_prompts
 from .page.small import summary_html
 from .paper.figures import PaperFigure, overview_figure, paper_figure
+from .paper.formats import FigureError
 from .plot.comparing import depth_profile, matched_flow, scores_with_null
 from .plot.figure import figure
 from .plot.layout import Placement, layout
@@ -30,6 +31,7 @@ from .text.stable import stability_text
 from .text.terminal import report_table, summary_tables
 
 __all__ = [
+    "FigureError",
     "NotebookPage",
     "PaperFigure",
     "Placement",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from graphs.groups.overview import Overview
-from viz.text.words import visible
+from viz.text.words import isolated, visible
 
 _LONGEST = 40  # characters of a name
+_RIGHT_TO_LEFT = ("R", "AL")
 
 
 def chains_sentence(overview: Overview) -> str:
@@ -16,11 +19,10 @@ def chains_sentence(overview: Overview) -> str:
     """
     if not overview.chains:
         return ""
-    chains = [
-        " → ".join(box_name(overview.boxes[at].name) for at in chain) for chain in overview.chains
-    ]
+    names = [_apart(box_name(box.name)) for box in overview.boxes]
+    chains = [" → ".join(names[at] for at in chain) for chain in overview.chains]
     verb = "carries" if len(chains) == 1 else "carry"
-    end = box_name(overview.boxes[overview.chains[0][-1]].name)
+    end = names[overview.chains[0][-1]]
     return f"{' and '.join(chains)} {verb} {overview.carried:.0%} of what reaches {end}"
 
 
@@ -29,3 +31,9 @@ def box_name(name: str) -> str:
     shown = visible(name)
     shown = shown.strip() or shown
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
+
+
+def _apart(name: str) -> str:
+    """A name whose writing direction does not affect the names beside it."""
+    turned = any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in name)
+    return isolated(name) if turned else name
