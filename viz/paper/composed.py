@@ -71,10 +71,7 @@ def compose(
     marks: Mapping[int, Mark] | None = None,
     sentence: str = "",
 ) -> Composed:
-    """The figure of an overview at the width of a sheet.
-
-    `marks` are of boxes, and `sentence` ends the caption.
-    """
+    """The figure of an overview; `marks` are of boxes, and `sentence` ends the caption."""
     marks = marks or {}
     shown = [n for n, box in enumerate(overview.boxes) if len(box.rows)]
     arrows = drawn_arrows(overview)

@@ -29,7 +29,7 @@ _TRIED = 8  # curves of which the best is taken
 _CROWDED = 0.12  # of an arrow, that may run along others
 _NEAR = 2.0  # between two arrows that run along each other
 _SQUARE = 8.0  # side, at least as wide as arrows with what is near to them
-_STEEP = 20.0  # points to the side, in a band, up to which an arrow passes it upwards
+_STEEP = 10.0  # points to the side, in a band, up to which an arrow passes it upwards
 _LEAST_BAND = 1.0  # of a box above the start and below the end, to be in between
 
 

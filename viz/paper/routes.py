@@ -3,7 +3,7 @@
 All arrows point upwards, from the top of one box to the bottom of another (`viz.paper.curves`).
 Arrows at one edge of a box use different points of it and fan out: their order is that in which
 they part.  As the curves change with it, a few orders are tried, and the one with the fewest
-crossings and the least crowding is taken.
+crossings, the least crowding and the shortest detours is taken.
 
 Lengths are points of 1/72 inch, y grows upwards.  Strong arrows choose first; the same boxes and
 arrows always give the same curves.
@@ -26,6 +26,7 @@ _ROUNDS = 3
 _STEP, _PARTED = 4.0, 8.0  # in height, and to the side
 _AHEAD = 20.0  # from a box, up to where an arrow shows at which point it left
 _CROWDING = 4.0  # crossings that are as bad as an arrow that runs along others
+_LONG = 30.0  # points to the side and back that are as bad as a crossing
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def routes(boxes: Sequence[Rect], arrows: Sequence[Wanted], inside: Rect) -> lis
     best, least, curves = straight, float("inf"), straight
     for _ in range(_ROUNDS):
         curves, crowding = _curves(boxes, arrows, *_ports(boxes, arrows, curves), inside)
-        cost = _crossings(curves) + _CROWDING * crowding
+        cost = _crossings(curves) + _CROWDING * crowding + sum(map(_detour, curves)) / _LONG
         if cost < least:
             best, least = curves, cost
     return best
@@ -92,6 +93,12 @@ def _crossings(curves: Sequence[Route]) -> int:
             sides = [one[y] > other[y] for y in sorted(one.keys() & other.keys())]
             crossings += sum(a != b for a, b in pairwise(sides))
     return crossings
+
+
+def _detour(route: Route) -> float:
+    """How far a curve goes to the side and back."""
+    sideways = sum(abs(u - x) for (x, _), (u, _) in pairwise(sampled(route)))
+    return sideways - abs(route[-1][0] - route[0][0])
 
 
 def _at_steps(route: Route) -> dict[int, float]:
