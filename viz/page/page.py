@@ -37,7 +37,7 @@ unpack
 numbers data attention stability pruning paths parts places state problems filed mine storage
 elements palette apart pens texts limits drawing edges budget hulls labels focus
 plot over lists members detail looks heads agreement intervening subgraph boxes summary grouped
-words panels
+words panels sides
 viewer pointing frequency graphs controls legend strip choosing render annotations actions printing
 keys start
 """

@@ -15,7 +15,7 @@
  * @property {number} type Scale of texts and markers, 1 on a laptop.
  *
  * @typedef {Record<"paper" | "ink" | "grey" | "pale" | "positive" | "negative" | "token" | "feature" |
- *   "error" | "bias" | "target" | "head" | "pin" | "cursor", string>} Palette
+ *   "error" | "bias" | "target" | "head" | "pin" | "cursor" | "less" | "same" | "more", string>} Palette
  *
  * @typedef {object} Scene The drawn part of a graph.
  * @property {Graph} graph
@@ -153,7 +153,7 @@ function coloursOf({ graph, palette, near, clicked, difference }, n) {
   }
   if (difference && !near) {
     const value = difference[n];
-    return { fill: mixed(palette.pale, value < 0 ? palette.negative : palette.positive, Math.abs(value)), outline: palette.grey };
+    return { fill: mixed(palette.same, value < 0 ? palette.less : palette.more, Math.abs(value)), outline: palette.grey };
   }
   return kindColours(palette, graph.kind[n], strengthOf(graph, n));
 }

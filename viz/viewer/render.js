@@ -35,7 +35,8 @@ function renderPlots(viewer) {
     const here = shown.length > 1 && number === viewer.view.active;
     name.hidden = shown.length < 2;
     panes[i].ariaCurrent = here ? "true" : null; // the graph that panels and keys refer to
-    name.replaceChildren(names[number], element("small.quiet", {}, leftOf(viewer, number)));
+    const absent = lackingThere(viewer, number);
+    name.replaceChildren(names[number], absent ? element("small.absent", {}, `the clicked node is ${absent.here}`) : element("small.quiet", {}, leftOf(viewer, number)));
     viewer.plots[i].root.setAttribute("aria-label", plotName(viewer.graphs[number]));
   });
   document.body.classList.toggle("summarised", shown.every((number) => viewer.summary(number)));
@@ -160,7 +161,7 @@ function nodePanel(viewer, context, row, onMore) {
   const lacking = graph.partial && minus !== undefined && differenceSize(graph, row, minus) === null;
   const nothing = computed ? "None of the shown nodes feed it." : "Its inputs were not computed.";
   return [
-    nodeDetail(graph, notes, labelSource(graph, viewer.notes, viewer.state.mine, name), view, row, actions, [writtenBy(context, row), members]),
+    nodeDetail(graph, notes, labelSource(graph, viewer.notes, viewer.state.mine, name), view, row, actions, numbersPanel(viewer, row), [writtenBy(context, row), members]),
     graph.kind[row] === KIND.head ? lookPanel(context, name) : null,
     viewer.served && isChangeable(graph, row) ? interventionPanel(viewer, context, row) : null,
     linkList(context, view.minus ? `Feeds the difference${lacking ? ", among the edges in this page" : ""}` : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),

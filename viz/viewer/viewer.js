@@ -194,6 +194,7 @@ class Viewer {
     const lit = this.lit(number);
     const alone = lit && !focus && !path ? Array.from(this.left(number).filter((e) => lit[e]).slice(0, MOST_DRAWN), (e) => drawnEdge(graph, e)) : null;
     const there = hovered && (hovered.graph === number ? hovered.row : (this.pair?.[hovered.graph]?.partner[hovered.row] ?? -1));
+    const lacking = lackingThere(this, number) !== null;
     const [width, height] = this.plots[this.shown.indexOf(number)].size();
     return {
       graph,
@@ -203,7 +204,7 @@ class Viewer {
       edges: path ?? (focus ? drawnFor(graph, focus, this.view.links, pinned) : (alone ?? drawnBetween(graph, pinned))),
       lit,
       ends: alone && new Set(alone.flatMap(({ source, target }) => [source, target])),
-      near: path ? new Map(path.flatMap(({ source, target, share }) => [[source, share], [target, share]])) : (focus?.near ?? null),
+      near: path ? new Map(path.flatMap(({ source, target, share }) => [[source, share], [target, share]])) : (focus?.near ?? (lacking ? new Map() : null)),
       clicked: focus?.row ?? null,
       cursor: there !== null && there >= 0 ? there : null,
       pinned,
@@ -211,7 +212,7 @@ class Viewer {
       most: Math.max(...this.shown.map((one) => mostInfluence(this.graphs[one]))),
       difference: this.pair && this.view.colour === "difference" ? this.pair[number].difference : null,
       matched: this.pair ? this.pair[number].partner : null,
-      groups: focus || path || !this.view.hulls ? [] : namedGroups(graph, notes),
+      groups: focus || path || lacking || !this.view.hulls ? [] : namedGroups(graph, notes),
       markOf: (row) => (isInput(graph, row) ? "" : markText(graph, notes, row)),
     };
   }
