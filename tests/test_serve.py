@@ -24,15 +24,16 @@ import circuits
 import graphs
 from circuits.attribution.trace_settings import TargetSettings, TraceSettings
 from circuits.interventions.experiment import prepare
-from circuits.interventions.intervene import intervene
+from circuits.interventions.intervene import generate, intervene
 from circuits.progress import ignore_progress
 from graphs.formats.updates import update_annotations
 from headwater.arguments.usage import UsageError
-from headwater.cli.serve import HOST, ModelWorkspace, _listen
+from headwater.cli.serve import HOST, _listen
 from headwater.server.jobs import MOST_QUEUED
 from headwater.server.naming import free_path
 from headwater.server.site import LARGEST_BODY
-from tests.browser import needs_chromium
+from headwater.server.workspace import ModelWorkspace
+from tests.browser import needs_chromium, show_full_graph
 from tests.conftest import cached_subject
 from tests.serving import TOKEN, Served, serving, serving_one
 from tests.test_cli import assert_refused, run
@@ -343,6 +344,9 @@ def test_a_person_asks_watches_opens_and_saves(served: Served, page: Page):
     expect(page.locator('[data-key="Revert to file"]')).to_be_enabled()
 
 
+ROW = "viewer.graph.place.get('%s')"
+
+
 @pytest.fixture
 def tested(tmp_path: Path) -> Iterator[Served]:
     """A real model, small, and the graph of one prompt."""
@@ -380,6 +384,61 @@ def test_an_intervention_is_made_in_the_model_and_kept_in_the_graph(tested: Serv
     stored = graphs.read_graph(path).provenance.measured
     assert [one.measured for one in stored] == measured
     assert made["stored"] == [one.model_dump(mode="json") for one in stored]
+
+
+def test_edits_in_words_are_those_of_the_command(tested: Served):
+    path = tested.folder / "fjfoi.safetensors"
+    graph = graphs.read_graph(path)
+    experiment = prepare(graph, cached_subject("gemma-3"), toy_dictionary())
+    ask = {"words": "scale head:1.0@3=0\n--add feature:0/3@2+=2  # onward\nregime free\ngenerate 2"}
+    _, job = tested.json("POST", "/graphs/fjfoi/interventions", ask)
+    made = tested.until(job["number"], "done")["made"]
+    edits = [graphs.Scale("head:1.0@3", 0.0), graphs.Add("feature:0/3@2+", 2.0)]
+    asked = graphs.intervention(graph, edits)
+    expected = intervene(experiment, [asked], graphs.Regime.FREE)
+    measured = [one["measured"] for one in made["targets"]]
+    np.testing.assert_allclose(measured, expected.measured[0, graph.target_rows()], **EXACT)
+    texts = generate(experiment, asked, 2)
+    assert made["continuations"] == {"before": texts.before, "after": texts.after}
+    logits = {one["token"]: one["logit"] for one in made["tokens"]}
+    changes = (expected.after[0] - expected.before).tolist()
+    for token, logit in logits.items():
+        assert logit == pytest.approx(changes[token], rel=1e-9)
+    for node, share in made["remaining"].items():
+        row = graph.find(graphs.NodeId.parse(node))
+        change = expected.measured[0, row] / graph.nodes.value[row]
+        assert share in (0.0, pytest.approx(1 + change)) or "feature:0/3@" in node
+    assert len(made["remaining"]) > 3
+    kept = graphs.read_graph(path).provenance.measured
+    assert {one.regime for one in kept} == {graphs.Regime.FREE}
+
+
+def test_a_swap_in_words_takes_another_graph_of_the_folder(tested: Served):
+    whole = graphs.read_graph(tested.folder / "fjfoi.safetensors")
+    graphs.write_graph(whole, tested.folder / "other.safetensors")
+    ask = {"words": 'swap "head:0.1>head:0.1" with other', "regime": "free"}
+    _, job = tested.json("POST", "/graphs/fjfoi/interventions", ask)
+    made = tested.until(job["number"], "done")["made"]
+    assert [one["measured"] for one in made["targets"]] == pytest.approx([0, 0], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("\nburn error=0", "Line 2 begins with 'burn': expected set, scale, add, swap,"),
+        ("scale error", "scale expects NODES=NUMBER"),
+        ('scale "error=0', "Line 1 has a quotation mark without its other one."),
+        ("swap a>b", "Line 1 swaps without a graph: write swap ONE>OTHER with GRAPH."),
+        ("swap a>b with ../fjfoi", "There is no graph '../fjfoi' in this folder."),
+        ("generate 2", "There is no edit: write one"),
+        ("set error=0\ngenerate 9999", "generate is at most 200 here, got 9999."),
+        ("set error=0\nregime wild", "regime is frozen, constrained, free, got 'wild'."),
+        ("set error=0\nregime free\nregime free", "Line 3 gives regime again: give it once."),
+    ],
+)
+def test_words_that_are_no_edits_get_one_sentence(tested: Served, words: str, sentence: str):
+    _, job = tested.json("POST", "/graphs/fjfoi/interventions", {"words": words})
+    assert tested.until(job["number"], "failed")["error"].startswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -420,6 +479,7 @@ def test_a_person_changes_a_node_in_the_model_from_its_page(tested: Served, page
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
     page.wait_for_selector("html[data-ready]")
+    show_full_graph(page)
     page.locator(".strongest button").first.click()
     asked = page.get_by_role("region", name="intervention")
     asked.get_by_label("by how much").fill("-1")
@@ -443,6 +503,32 @@ def test_a_person_changes_a_node_in_the_model_from_its_page(tested: Served, page
 
 
 @needs_chromium
+def test_edits_in_words_are_drawn_on_nodes_and_boxes(tested: Served, page: Page):
+    page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
+    page.wait_for_selector("html[data-ready]")
+    node = page.evaluate("viewer.graph.names[viewer.graph.kind.indexOf(KIND.feature)]")
+    asked = page.get_by_role("region", name="intervention")
+    asked.get_by_label("Edits, one a line").fill(f"scale {node}=0\nscale head:0.0=0.5")
+    expect(asked).to_contain_text("above them only attention patterns")  # what the regime is
+    asked.get_by_role("button", name="Run these edits").click()
+    expect(asked.get_by_role("status")).to_have_text("Done; saved in the graph's file.")
+    assert page.evaluate(
+        f"changedMark(viewer.graph, viewer.notes, viewer.trial.effects, {ROW})" % node
+    ).endswith("100 → 0%")
+    assert page.evaluate(f"viewer.scene(0).crossed[{ROW}]" % node) == 1
+    assert page.evaluate(f"coloursOf(viewer.scene(0), {ROW}).fill === viewer.palette.less" % node)
+    overview = {"boxes": [{"kind": "group", "rows": [0, 1]}]}
+    told = page.evaluate(
+        """(overview) => boxesLeft({ names: ["a", "b"], arrived: [3, 1] }, overview,
+            { tokens: [], remaining: { a: 0, b: 2 } })[0].text""",
+        overview,
+    )
+    assert told == "100 → 50%"  # weighted by influence
+    page.locator('[data-key="toggle effects"]').click()
+    assert page.evaluate("viewer.scene(0).crossed === null")
+
+
+@needs_chromium
 def test_a_page_says_why_an_intervention_was_not_made(tested: Served, page: Page):
     page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
     page.wait_for_selector("html[data-ready]")
@@ -453,4 +539,4 @@ def test_a_page_says_why_an_intervention_was_not_made(tested: Served, page: Page
     asked.get_by_role("button", name="Run in the model").click()
     expect(asked.get_by_role("status")).to_contain_text("has no activation: scale it")
     page.evaluate("viewer.click(0, viewer.graph.kind.indexOf(KIND.token), true)")
-    expect(asked).to_have_count(0)
+    expect(asked.get_by_label("by how much")).to_have_count(0)  # a token cannot be changed

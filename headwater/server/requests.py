@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import graphs
 from circuits.progress import Progress
 from graphs.core.records import Record
+
+MOST_NEW_TOKENS = 200
 
 
 class TraceRequest(Record):
@@ -41,11 +43,25 @@ class EditRequest(Record):
 
 
 class InterventionRequest(Record):
-    """An intervention; annotations define its supernodes."""
+    """An intervention: edits, in words too; annotations define its supernodes."""
 
-    edits: tuple[EditRequest, ...] = Field(min_length=1, max_length=1000)
+    edits: tuple[EditRequest, ...] = Field(default=(), max_length=1000)
+    words: str = Field(default="", max_length=10_000)  # as in headwater.arguments.edits
+    generate: int = Field(default=0, ge=0, le=MOST_NEW_TOKENS)
     regime: graphs.Regime = graphs.Regime.CONSTRAINED
     annotations: graphs.Annotations = graphs.NO_ANNOTATIONS
+
+    @model_validator(mode="after")
+    def _has_edits(self) -> InterventionRequest:
+        if not self.edits and not self.words.strip():
+            raise ValueError("there is no edit: write one, as in scale concept:Texas=0")
+        return self
+
+    @property
+    def what(self) -> str:
+        """What is asked for, in one line."""
+        lines = [line.strip() for line in self.words.splitlines() if line.strip()]
+        return "; ".join([*(str(edit.edit()) for edit in self.edits), *lines])
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@
 
 const ENTRY = { size: 11, high: 18, symbol: 16, line: 26, gap: 14 }; // pixels
 const STRONGEST = 3.2;
+const CHANGES = /** @type {const} */ ([["0% of what it was", "less"], ["unchanged", "same"], ["200% and more", "more"]]);
 const DIFFERENCES = /** @type {const} */ ([["less influence here", "less"], ["the same", "same"], ["more here", "more"]]);
 
 /** Kinds of nodes that a graph has. @param {Graph} graph */
@@ -21,8 +22,10 @@ function kindsIn(graph) {
 function lineEntries(viewer, number) {
   const graph = viewer.graphs[number];
   const clicked = viewer.clicked(number) !== null;
+  const effects = drawnEffects(viewer, number) && !clicked;
   const compared = viewer.pair && viewer.view.colour === "difference" && !clicked;
   return [
+    ...(effects ? CHANGES.map(([text, color]) => ({ text, lines: [{ color, width: 10 }] })) : []),
     ...(compared ? DIFFERENCES.map(([text, color]) => ({ text, lines: [{ color, width: 10 }] })) : []),
     { text: "raises", lines: [{ color: "positive", width: STRONGEST }] },
     { text: "lowers", lines: [{ color: "negative", width: STRONGEST }] },
