@@ -31,6 +31,7 @@ from headwater.arguments.usage import UsageError
 from headwater.cli.serve import HOST, _listen
 from headwater.server.jobs import MOST_QUEUED
 from headwater.server.naming import free_path
+from headwater.server.requests import TraceRequest
 from headwater.server.site import LARGEST_BODY
 from headwater.server.workspace import ModelWorkspace
 from tests.browser import needs_chromium, show_full_graph
@@ -241,7 +242,9 @@ def test_two_servers_of_one_folder_lose_no_graph(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(circuits, "trace", lambda *_: layered(0))
     monkeypatch.setattr(graphs, "write_graph", slowly)
     with ThreadPoolExecutor(2) as servers:
-        names = servers.map(lambda prompt: workspace.trace(prompt, ignore_progress), ["fj", "fj"])
+        names = servers.map(
+            lambda one: workspace.trace(TraceRequest(prompt=one), ignore_progress), ["fj", "fj"]
+        )
         first, second = sorted(names)
     assert first == "fj"
     assert second.startswith("fj-")
@@ -305,6 +308,8 @@ def test_a_person_asks_watches_opens_and_saves(served: Served, page: Page):
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.goto(served.address)
     expect(page.locator("main > p")).to_have_text("toy <b>")
+    page.get_by_role("button", name="the <cat>").click()  # an example
+    expect(page.get_by_label("Prompt")).to_have_value("the <cat>")
     page.get_by_label("Prompt").fill("slow one")
     page.get_by_role("button", name="Trace").click()
     expect(page.locator("#jobs")).to_contain_text("sweep")
@@ -355,7 +360,7 @@ def tested(tmp_path: Path) -> Iterator[Served]:
     subject, source = cached_subject("gemma-3"), toy_dictionary()
     settings = TraceSettings(TargetSettings(max_logits=2), labels=0)
     workspace = ModelWorkspace(folder, subject, source, settings)
-    workspace.trace("fjfoi", lambda *_: None)
+    workspace.trace(TraceRequest(prompt="fjfoi"), lambda *_: None)
     with serving(folder, workspace) as found:
         yield found
 
@@ -384,6 +389,26 @@ def test_an_intervention_is_made_in_the_model_and_kept_in_the_graph(tested: Serv
     stored = graphs.read_graph(path).provenance.measured
     assert [one.measured for one in stored] == measured
     assert made["stored"] == [one.model_dump(mode="json") for one in stored]
+
+
+def test_a_prompt_is_traced_with_target_contrast_and_number_of_features(tested: Served):
+    ask = {"prompt": "fjfo", "target": ["id:5"], "against": "id:7", "max_features": 3}
+    job = tested.json("POST", "/traces", ask)[1]
+    made = tested.until(job["number"], "done")["made"]
+    graph = graphs.read_graph(tested.folder / f"{made}.safetensors")
+    kept = graph.provenance
+    assert kept.settings["max_features"] == 3
+    values = prepare(graph, cached_subject("gemma-3"), toy_dictionary()).local.recording.logits
+    (row,) = graph.target_rows()
+    assert graph.nodes.value[row] == pytest.approx(float(values[5] - values[7]), rel=1e-6)
+    for wrong, sentence in (
+        ({"against": "id:7"}, "--against needs --target: give the token to explain."),
+        ({"target": ["id:99999"]}, "not in the vocabulary of 23 tokens"),
+        ({"chat": True}, "chat template"),
+    ):
+        job = tested.json("POST", "/traces", {"prompt": "fjfo", **wrong})[1]
+        assert sentence in tested.until(job["number"], "failed")["error"]
+    assert tested.json("POST", "/traces", {"prompt": "a", "max_features": 0})[0] == 422
 
 
 def test_edits_in_words_are_those_of_the_command(tested: Served):

@@ -26,7 +26,7 @@ Opening = Callable[[str], tuple[AttributionGraph, Annotations]]  # a graph by it
 
 @dataclass(frozen=True)
 class Written:
-    """An intervention as it is written; None is what is not said."""
+    """An intervention as it is written; None is what is not stated."""
 
     edits: tuple[graphs.Edit, ...] = ()
     regime: graphs.Regime | None = None
@@ -40,7 +40,7 @@ def written(text: str, opening: Opening) -> Written:
     Raises UsageError, with the number of the line, and as `opening`.
     """
     edits: list[graphs.Edit] = []
-    said: dict[str, str] = {}
+    stated: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         for word, value in _options(line, number):
             if word in WITH_NUMBER:
@@ -52,15 +52,15 @@ def written(text: str, opening: Opening) -> Written:
                         f"Line {number} swaps without a graph: write swap ONE>OTHER with GRAPH."
                     )
                 edits.append(swapped(names, *opening(other.strip())))
-            elif word in said:
+            elif word in stated:
                 raise UsageError(f"Line {number} gives {word} again: give it once.")
             else:
-                said[word] = value
+                stated[word] = value
     return Written(
         tuple(edits),
-        _regime(said["regime"]) if "regime" in said else None,
-        _whole(said, "through"),
-        _whole(said, "generate"),
+        _regime(stated["regime"]) if "regime" in stated else None,
+        _whole(stated, "through"),
+        _whole(stated, "generate"),
     )
 
 
@@ -117,8 +117,8 @@ def _regime(text: str) -> graphs.Regime:
     return graphs.Regime(text)
 
 
-def _whole(said: dict[str, str], word: str) -> int | None:
-    text = said.get(word)
+def _whole(stated: dict[str, str], word: str) -> int | None:
+    text = stated.get(word)
     if text is None:
         return None
     if not text.isdecimal() or len(text) > 6:

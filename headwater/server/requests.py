@@ -11,13 +11,17 @@ import graphs
 from circuits.progress import Progress
 from graphs.core.records import Record
 
-MOST_NEW_TOKENS = 200
+MOST_NEW_TOKENS, MOST_FEATURES = 200, 100_000
 
 
 class TraceRequest(Record):
-    """A prompt to trace."""
+    """A prompt to trace, and what to explain: the words of `headwater trace`."""
 
     prompt: str = Field(min_length=1, max_length=100_000)
+    target: tuple[str, ...] = Field(default=(), max_length=20)
+    against: str | None = Field(default=None, min_length=1, max_length=1000)
+    chat: bool = False
+    max_features: int | None = Field(default=None, ge=1, le=MOST_FEATURES)  # None: the server's
 
 
 class AnnotationsRequest(graphs.Annotations):
@@ -68,7 +72,11 @@ class InterventionRequest(Record):
 class Workspace(Protocol):
     """Traces and interventions on one model."""
 
-    def trace(self, prompt: str, report: Progress) -> str:
+    def examples(self) -> tuple[str, ...]:
+        """Prompts that the model knows how to continue."""
+        ...
+
+    def trace(self, request: TraceRequest, report: Progress) -> str:
         """Write the graph of a prompt; returns the name of its file."""
         ...
 

@@ -107,7 +107,9 @@ class _Pages:
 
     async def front(self, request: Request) -> Response:
         del request
-        return HTMLResponse(front_page(self.model, f"headwater {VERSION}"))
+        return HTMLResponse(
+            front_page(self.model, f"headwater {VERSION}", self.workspace.examples())
+        )
 
     async def list_graphs(self, request: Request) -> Response:
         del request
@@ -146,8 +148,8 @@ class _Pages:
         return JSONResponse(kept.model_dump(mode="json"))
 
     async def trace(self, request: Request) -> Response:
-        prompt = (await _body(request, TraceRequest)).prompt
-        return self._queued(prompt, lambda report: self.workspace.trace(prompt, report))
+        received = await _body(request, TraceRequest)
+        return self._queued(received.prompt, lambda report: self.workspace.trace(received, report))
 
     async def intervene(self, request: Request) -> Response:
         path = self._path(request)

@@ -22,7 +22,7 @@ def origins(graph: AttributionGraph) -> tuple[str, str]:
     return short(header.model.name, _LONGEST), short(dictionary, 2 * _LONGEST)
 
 
-def told_apart(first: AttributionGraph, second: AttributionGraph) -> tuple[str, str]:
+def names_apart(first: AttributionGraph, second: AttributionGraph) -> tuple[str, str]:
     """Of each graph what the other has not: the model, the dictionary, words of the prompt."""
     pairs = [
         (one, other)
