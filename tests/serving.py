@@ -17,7 +17,7 @@ from circuits.progress import Progress
 from headwater.cli.serve import HOST, _listen
 from headwater.server.jobs import Jobs
 from headwater.server.naming import free_path
-from headwater.server.requests import InterventionRequest, Workspace
+from headwater.server.requests import InterventionRequest, TraceRequest, Workspace
 from headwater.server.site import server, site
 from tests.test_viewer_numbers import layered
 
@@ -70,7 +70,11 @@ class ToyWorkspace:
     folder: Path
     go_on: threading.Event
 
-    def trace(self, prompt: str, report: Progress) -> str:
+    def examples(self) -> tuple[str, ...]:
+        return ("the <cat>",)
+
+    def trace(self, request: TraceRequest, report: Progress) -> str:
+        prompt = request.prompt
         for step in range(10_000 if prompt.startswith("slow") else 1):
             report("sweep", step, 10_000)
             if self.go_on.wait(0.005 if prompt.startswith("slow") else 0):

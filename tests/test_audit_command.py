@@ -285,6 +285,11 @@ def test_the_page_leads_to_each_pair_and_shows_what_was_written(browser: Browser
             == "1 pair of prompts, 1 with different predictions"
         )
         assert "Left out:" in page.inner_text("body")
+        told = page.locator("tbody tr").first.inner_text()
+        assert "</script><img src=x" in told  # a pair is named by its texts
+        assert "x other" in told
+        assert "-10.00" in told
+        assert "+0.00 on the second, +10.00 on the first: -10.00" in page.content()
         page.locator("summary").click()
         assert page.locator("details td").last.is_visible()
         assert "</script><img src=x" in page.locator("details td").last.inner_text()

@@ -20,7 +20,8 @@ from circuits.model.prompt_rule import PromptRule
 from circuits.progress import ignore_progress
 from graphs import Bos
 from graphs.core.opening import DocumentOpening
-from headwater.cli.serve import ModelWorkspace
+from headwater.server.requests import TraceRequest
+from headwater.server.workspace import ModelWorkspace
 from tests.conftest import cached_subject
 from tests.test_cli import PROMPT, assert_refused, run
 from tests.test_schema_1 import FILES
@@ -262,6 +263,6 @@ def test_a_server_reads_prompts_by_its_rule(tmp_path: Path):
         (PromptRule(Bos.NEVER, 2), "fjfoi", 2),
     ):
         workspace = ModelWorkspace(tmp_path, subject, Neurons(30), TraceSettings(), rule)
-        made = workspace.trace("fjfoi", ignore_progress)
+        made = workspace.trace(TraceRequest(prompt="fjfoi"), ignore_progress)
         header = graphs.read_graph(tmp_path / f"{made}.safetensors").provenance
         assert (header.prompt, header.n_prefix) == (prompt, n_prefix)

@@ -24,15 +24,17 @@ import circuits
 import graphs
 from circuits.attribution.trace_settings import TargetSettings, TraceSettings
 from circuits.interventions.experiment import prepare
-from circuits.interventions.intervene import intervene
+from circuits.interventions.intervene import generate, intervene
 from circuits.progress import ignore_progress
 from graphs.formats.updates import update_annotations
 from headwater.arguments.usage import UsageError
-from headwater.cli.serve import HOST, ModelWorkspace, _listen
+from headwater.cli.serve import HOST, _listen
 from headwater.server.jobs import MOST_QUEUED
 from headwater.server.naming import free_path
+from headwater.server.requests import TraceRequest
 from headwater.server.site import LARGEST_BODY
-from tests.browser import needs_chromium
+from headwater.server.workspace import ModelWorkspace
+from tests.browser import needs_chromium, show_full_graph
 from tests.conftest import cached_subject
 from tests.serving import TOKEN, Served, serving, serving_one
 from tests.test_cli import assert_refused, run
@@ -240,7 +242,9 @@ def test_two_servers_of_one_folder_lose_no_graph(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(circuits, "trace", lambda *_: layered(0))
     monkeypatch.setattr(graphs, "write_graph", slowly)
     with ThreadPoolExecutor(2) as servers:
-        names = servers.map(lambda prompt: workspace.trace(prompt, ignore_progress), ["fj", "fj"])
+        names = servers.map(
+            lambda one: workspace.trace(TraceRequest(prompt=one), ignore_progress), ["fj", "fj"]
+        )
         first, second = sorted(names)
     assert first == "fj"
     assert second.startswith("fj-")
@@ -304,6 +308,8 @@ def test_a_person_asks_watches_opens_and_saves(served: Served, page: Page):
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.goto(served.address)
     expect(page.locator("main > p")).to_have_text("toy <b>")
+    page.get_by_role("button", name="the <cat>").click()  # an example
+    expect(page.get_by_label("Prompt")).to_have_value("the <cat>")
     page.get_by_label("Prompt").fill("slow one")
     page.get_by_role("button", name="Trace").click()
     expect(page.locator("#jobs")).to_contain_text("sweep")
@@ -343,6 +349,9 @@ def test_a_person_asks_watches_opens_and_saves(served: Served, page: Page):
     expect(page.locator('[data-key="Revert to file"]')).to_be_enabled()
 
 
+ROW = "viewer.graph.place.get('%s')"
+
+
 @pytest.fixture
 def tested(tmp_path: Path) -> Iterator[Served]:
     """A real model, small, and the graph of one prompt."""
@@ -351,7 +360,7 @@ def tested(tmp_path: Path) -> Iterator[Served]:
     subject, source = cached_subject("gemma-3"), toy_dictionary()
     settings = TraceSettings(TargetSettings(max_logits=2), labels=0)
     workspace = ModelWorkspace(folder, subject, source, settings)
-    workspace.trace("fjfoi", lambda *_: None)
+    workspace.trace(TraceRequest(prompt="fjfoi"), lambda *_: None)
     with serving(folder, workspace) as found:
         yield found
 
@@ -380,6 +389,81 @@ def test_an_intervention_is_made_in_the_model_and_kept_in_the_graph(tested: Serv
     stored = graphs.read_graph(path).provenance.measured
     assert [one.measured for one in stored] == measured
     assert made["stored"] == [one.model_dump(mode="json") for one in stored]
+
+
+def test_a_prompt_is_traced_with_target_contrast_and_number_of_features(tested: Served):
+    ask = {"prompt": "fjfo", "target": ["id:5"], "against": "id:7", "max_features": 3}
+    job = tested.json("POST", "/traces", ask)[1]
+    made = tested.until(job["number"], "done")["made"]
+    graph = graphs.read_graph(tested.folder / f"{made}.safetensors")
+    kept = graph.provenance
+    assert kept.settings["max_features"] == 3
+    values = prepare(graph, cached_subject("gemma-3"), toy_dictionary()).local.recording.logits
+    (row,) = graph.target_rows()
+    assert graph.nodes.value[row] == pytest.approx(float(values[5] - values[7]), rel=1e-6)
+    for wrong, sentence in (
+        ({"against": "id:7"}, "--against needs --target: give the token to explain."),
+        ({"target": ["id:99999"]}, "not in the vocabulary of 23 tokens"),
+        ({"chat": True}, "chat template"),
+    ):
+        job = tested.json("POST", "/traces", {"prompt": "fjfo", **wrong})[1]
+        assert sentence in tested.until(job["number"], "failed")["error"]
+    assert tested.json("POST", "/traces", {"prompt": "a", "max_features": 0})[0] == 422
+
+
+def test_edits_in_words_are_those_of_the_command(tested: Served):
+    path = tested.folder / "fjfoi.safetensors"
+    graph = graphs.read_graph(path)
+    experiment = prepare(graph, cached_subject("gemma-3"), toy_dictionary())
+    ask = {"words": "scale head:1.0@3=0\n--add feature:0/3@2+=2  # onward\nregime free\ngenerate 2"}
+    _, job = tested.json("POST", "/graphs/fjfoi/interventions", ask)
+    made = tested.until(job["number"], "done")["made"]
+    edits = [graphs.Scale("head:1.0@3", 0.0), graphs.Add("feature:0/3@2+", 2.0)]
+    asked = graphs.intervention(graph, edits)
+    expected = intervene(experiment, [asked], graphs.Regime.FREE)
+    measured = [one["measured"] for one in made["targets"]]
+    np.testing.assert_allclose(measured, expected.measured[0, graph.target_rows()], **EXACT)
+    texts = generate(experiment, asked, 2)
+    assert made["continuations"] == {"before": texts.before, "after": texts.after}
+    logits = {one["token"]: one["logit"] for one in made["tokens"]}
+    changes = (expected.after[0] - expected.before).tolist()
+    for token, logit in logits.items():
+        assert logit == pytest.approx(changes[token], rel=1e-9)
+    for node, share in made["remaining"].items():
+        row = graph.find(graphs.NodeId.parse(node))
+        change = expected.measured[0, row] / graph.nodes.value[row]
+        assert share in (0.0, pytest.approx(1 + change)) or "feature:0/3@" in node
+    assert len(made["remaining"]) > 3
+    kept = graphs.read_graph(path).provenance.measured
+    assert {one.regime for one in kept} == {graphs.Regime.FREE}
+
+
+def test_a_swap_in_words_takes_another_graph_of_the_folder(tested: Served):
+    whole = graphs.read_graph(tested.folder / "fjfoi.safetensors")
+    graphs.write_graph(whole, tested.folder / "other.safetensors")
+    ask = {"words": 'swap "head:0.1>head:0.1" with other', "regime": "free"}
+    _, job = tested.json("POST", "/graphs/fjfoi/interventions", ask)
+    made = tested.until(job["number"], "done")["made"]
+    assert [one["measured"] for one in made["targets"]] == pytest.approx([0, 0], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("\nburn error=0", "Line 2 begins with 'burn': expected set, scale, add, swap,"),
+        ("scale error", "scale expects NODES=NUMBER"),
+        ('scale "error=0', "Line 1 has a quotation mark without its other one."),
+        ("swap a>b", "Line 1 swaps without a graph: write swap ONE>OTHER with GRAPH."),
+        ("swap a>b with ../fjfoi", "There is no graph '../fjfoi' in this folder."),
+        ("generate 2", "There is no edit: write one"),
+        ("set error=0\ngenerate 9999", "generate is at most 200 here, got 9999."),
+        ("set error=0\nregime wild", "regime is frozen, constrained, free, got 'wild'."),
+        ("set error=0\nregime free\nregime free", "Line 3 gives regime again: give it once."),
+    ],
+)
+def test_words_that_are_no_edits_get_one_sentence(tested: Served, words: str, sentence: str):
+    _, job = tested.json("POST", "/graphs/fjfoi/interventions", {"words": words})
+    assert tested.until(job["number"], "failed")["error"].startswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -420,7 +504,7 @@ def test_a_person_changes_a_node_in_the_model_from_its_page(tested: Served, page
     page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
     page.wait_for_selector("html[data-ready]")
-    page.locator('[data-key="Full graph"]').click()
+    show_full_graph(page)
     page.locator(".strongest button").first.click()
     asked = page.get_by_role("region", name="intervention")
     asked.get_by_label("by how much").fill("-1")
@@ -444,6 +528,32 @@ def test_a_person_changes_a_node_in_the_model_from_its_page(tested: Served, page
 
 
 @needs_chromium
+def test_edits_in_words_are_drawn_on_nodes_and_boxes(tested: Served, page: Page):
+    page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
+    page.wait_for_selector("html[data-ready]")
+    node = page.evaluate("viewer.graph.names[viewer.graph.kind.indexOf(KIND.feature)]")
+    asked = page.get_by_role("region", name="intervention")
+    asked.get_by_label("Edits, one a line").fill(f"scale {node}=0\nscale head:0.0=0.5")
+    expect(asked).to_contain_text("above them only attention patterns")  # what the regime is
+    asked.get_by_role("button", name="Run these edits").click()
+    expect(asked.get_by_role("status")).to_have_text("Done; saved in the graph's file.")
+    assert page.evaluate(
+        f"changedMark(viewer.graph, viewer.notes, viewer.trial.effects, {ROW})" % node
+    ).endswith("100 → 0%")
+    assert page.evaluate(f"viewer.scene(0).crossed[{ROW}]" % node) == 1
+    assert page.evaluate(f"coloursOf(viewer.scene(0), {ROW}).fill === viewer.palette.less" % node)
+    overview = {"boxes": [{"kind": "group", "rows": [0, 1]}]}
+    told = page.evaluate(
+        """(overview) => boxesLeft({ names: ["a", "b"], arrived: [3, 1] }, overview,
+            { tokens: [], remaining: { a: 0, b: 2 } })[0].text""",
+        overview,
+    )
+    assert told == "100 → 50%"  # weighted by influence
+    page.locator('[data-key="toggle effects"]').click()
+    assert page.evaluate("viewer.scene(0).crossed === null")
+
+
+@needs_chromium
 def test_a_page_says_why_an_intervention_was_not_made(tested: Served, page: Page):
     page.goto(f"http://{HOST}:{tested.port}/graphs/fjfoi?token={TOKEN}")
     page.wait_for_selector("html[data-ready]")
@@ -454,4 +564,4 @@ def test_a_page_says_why_an_intervention_was_not_made(tested: Served, page: Page
     asked.get_by_role("button", name="Run in the model").click()
     expect(asked.get_by_role("status")).to_contain_text("has no activation: scale it")
     page.evaluate("viewer.click(0, viewer.graph.kind.indexOf(KIND.token), true)")
-    expect(asked).to_have_count(0)
+    expect(asked.get_by_label("by how much")).to_have_count(0)  # a token cannot be changed

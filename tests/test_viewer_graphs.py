@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -40,6 +41,19 @@ def cities_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cities(browser: Browser, cities_file: Path) -> Iterator[Opened]:
     with viewed(browser, cities_file) as found:
         yield found
+
+
+def channels(colour: str) -> list[int]:
+    return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+
+
+def brightness(colour: str) -> float:
+    """Luma of a colour, 0 to 255, as a grey print has it (ITU-R BT.601)."""
+    return float(np.dot(channels(colour), [0.299, 0.587, 0.114]))
+
+
+def distance(one: str, other: str) -> float:
+    return float(np.linalg.norm(np.subtract(channels(one), channels(other))))
 
 
 def choose(page: Page, label: str, name: str) -> None:
@@ -239,6 +253,61 @@ def test_graphs_of_one_prompt_are_told_apart_by_their_models(browser: Browser, t
     with viewed(browser, tmp_path / "page.html") as found:
         name = "2. \u2068another-model\u2069: "
         expect(found.page.locator(".pane-name").nth(1)).to_contain_text(name)
+
+
+def test_graphs_that_differ_in_all_are_named_by_all(browser: Browser, tmp_path: Path):
+    header = about("Miami").provenance
+    dictionary = header.dictionary.model_copy(update={"name": "another-dictionary"})
+    other = replace(about("Miami"), provenance=header.model_copy(update={"dictionary": dictionary}))
+    write_pages([(g, graphs.NO_ANNOTATIONS) for g in (small(), other)], tmp_path / "page.html")
+    with viewed(browser, tmp_path / "page.html") as found:
+        named = found.page.locator(".pane-name").nth(1)
+        expect(named).to_contain_text(re.compile("2. .*another-dictionary.*: .*Miami"))
+
+
+def test_a_node_without_partner_is_told_and_dims_the_other_graph(cities: Opened):
+    page = cities.page
+    choose(page, "compare with", "1")
+    row = page.evaluate(f"viewer.graphs[0].place.get('{LATE}')")
+    page.evaluate(f"viewer.click(0, {row}, true)")
+    settle(page)
+    sides = page.locator("table.sides tbody tr")
+    here, there = (
+        page.evaluate(f"threeDigits(viewer.graphs[{i}].activation[{row}])") for i in (0, 1)
+    )
+    numbers = sides.filter(has_text="activation").first.locator("td").all_inner_texts()
+    assert numbers == [here, there]
+    assert page.locator(".absent").count() == 0
+    page.evaluate(f"viewer.pair[0].partner[{row}] = -1")
+    page.evaluate("viewer.dispatch({type: 'clear'})")
+    page.evaluate(f"viewer.click(0, {row}, true)")
+    settle(page)
+    expect(page.locator("#panel .absent")).to_have_text("not in the other graph")
+    expect(page.locator(".pane").nth(1).locator(".absent")).to_contain_text("not in this graph")
+    assert page.locator(".pane").nth(0).locator(".absent").count() == 0
+    assert page.evaluate("viewer.scene(1).near.size") == 0  # all of it is dimmed
+    assert page.evaluate("viewer.scene(0).near.size") > 0
+
+
+def test_differences_have_colours_of_their_own_that_grey_print_tells_apart(cities: Opened):
+    page = cities.page
+    choose(page, "compare with", "1")
+    for entry in ("raises", "lowers", "less influence here", "more here"):
+        expect(page.locator("#legend .lines .entry", has_text=entry)).to_have_count(1)
+    for theme in ("light", "dark"):
+        page.evaluate(f"viewer.dispatch({{type: 'set', view: {{theme: '{theme}'}}}})")
+        settle(page)
+        names = ("paper", "positive", "negative", "less", "same", "more")
+        colours = {name: page.evaluate(f"viewer.palette['{name}']") for name in names}
+        less, same, more = (brightness(colours[name]) for name in names[3:])
+        away = 1 if theme == "dark" else -1  # from paper: what there is more of stands out
+        assert away * (same - less) > 25
+        assert away * (more - same) > 25
+        for mine in ("less", "more"):
+            for sign in ("positive", "negative"):
+                assert distance(colours[mine], colours[sign]) > 90, (theme, mine, sign)
+        drawn = page.evaluate("coloursOf({...viewer.scene(0), difference: [1, -1]}, 0).fill")
+        assert drawn == colours["more"]
 
 
 def test_a_small_screen_shows_the_whole_heading(browser: Browser, tmp_path: Path):

@@ -18,6 +18,7 @@ from graphs import Regime
 from graphs.formats.updates import keep_measured
 from graphs.interventions.effects import SHOWN
 from graphs.interventions.heads import chosen_heads, require_no_new_tokens, row_place
+from headwater.arguments.edits import named, swapped
 from headwater.arguments.files import file_option
 from headwater.arguments.options import (
     AsJson,
@@ -127,9 +128,9 @@ def intervene_command(
         _require_ours(graph)
         require_outputs(output_to(graph, Kind.GRAPH, "--save"), model, transcoders)
     edits = [
-        *(graphs.SetTo(*_named(text, "--set")) for text in set_to or ()),
-        *(graphs.Scale(*_named(text, "--scale")) for text in scale or ()),
-        *(graphs.Add(*_named(text, "--add")) for text in add or ()),
+        *(graphs.SetTo(*named(text, "--set")) for text in set_to or ()),
+        *(graphs.Scale(*named(text, "--scale")) for text in scale or ()),
+        *(graphs.Add(*named(text, "--add")) for text in add or ()),
         *(_steer(text) for text in steer or ()),
         *_swaps(swap or [], other_graph),
     ]
@@ -201,24 +202,9 @@ def _require_ours(graph: Path) -> None:
         )
 
 
-def _named(text: str, option: str) -> tuple[str, float]:
-    nodes, equals, number = text.rpartition("=")
-    value = _number(number)
-    if not equals or not nodes or value is None:
-        raise UsageError(f"{option} expects NODES=NUMBER, as in feature:12/345@7=0, got {text!r}.")
-    return nodes, value
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
 def _steer(text: str) -> graphs.Steer:
     place, _, rest = text.partition(":")
-    file, amount = _named(rest, "--steer") if "=" in rest else ("", nan)
+    file, amount = named(rest, "--steer") if "=" in rest else ("", nan)
     layer, _, pos = place.partition("@")
     if not file or not layer.isdecimal() or not pos.removesuffix("+").isdecimal():
         raise UsageError(
@@ -236,10 +222,4 @@ def _swaps(texts: list[str], other_graph: Path | None) -> list[graphs.Swap]:
     if other_graph is None:
         raise UsageError("--swap needs --with: a graph of a prompt in which the other is active.")
     other, annotations, _ = open_graph(other_graph)
-    swaps: list[graphs.Swap] = []
-    for text in texts:
-        one, sign, two = (part.strip() for part in text.partition(">"))
-        if not (one and sign and two):
-            raise UsageError(f"--swap expects ONE>OTHER, as in Texas>California, got {text!r}.")
-        swaps.append(graphs.Swap(one, two, other, annotations))
-    return swaps
+    return [swapped(text, other, annotations) for text in texts]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -12,14 +11,11 @@ from typing import Annotated
 import typer
 
 import circuits
-import graphs
 from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
-from circuits.progress import Progress, progress_bar
-from graphs.disk.locks import locked
-from graphs.formats.updates import keep_measured
+from circuits.progress import progress_bar
 from headwater.arguments.options import (
     BosRule,
     Device,
@@ -34,12 +30,11 @@ from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
 from headwater.cli.trace import EXPANSION
 from headwater.server.jobs import Jobs
-from headwater.server.naming import free_path
-from headwater.server.requests import InterventionRequest, Workspace
+from headwater.server.requests import Workspace
+from headwater.server.workspace import ModelWorkspace
 from headwater.terminal.printing import errors, print_line
 
 HOST = "127.0.0.1"
-IN_PAGE = 6  # tokens and features that a page shows for an intervention
 _NEEDED = ("starlette", "uvicorn")
 
 
@@ -77,43 +72,6 @@ def serve_command(
                 subject.tokenizer, bos
             )  # raises if there is no BOS to put in front
         _run(folder, ModelWorkspace(folder, subject, source, settings, rule), listener, model)
-
-
-@dataclass(frozen=True)
-class ModelWorkspace:
-    """One model and dictionary, and a folder for graphs."""
-
-    folder: Path
-    subject: circuits.Subject
-    source: circuits.FeatureSource
-    settings: TraceSettings
-    rule: PromptRule = DEFAULT_RULE
-
-    def trace(self, prompt: str, report: Progress) -> str:
-        """Write the graph of a prompt; returns the name of its file."""
-        text = circuits.read_prompt(prompt, self.subject.tokenizer, self.rule)
-        graph = circuits.trace(text, self.subject, self.source, self.settings, report)
-        with locked(self.folder / "graph"):  # another server may find the same name free
-            about = graph.provenance
-            path = free_path(self.folder, prompt, about.model.name, about.dictionary.name)
-            graphs.write_graph(graph, path)
-        return path.stem
-
-    def intervene(self, path: Path, request: InterventionRequest, report: Progress) -> object:
-        """The effects of an intervention; measurements are stored in the graph's file.
-
-        Raises ExperimentError for a graph of another model or dictionary.
-        """
-        graph = graphs.read_graph(path)
-        edits = [edit.edit() for edit in request.edits]
-        intervention = graphs.intervention(graph, edits, request.annotations)
-        report("prepare", 0, 1)
-        experiment = circuits.prepare(graph, self.subject, self.source)
-        outcomes = circuits.intervene(experiment, [intervention], request.regime, progress=report)
-        measured = tuple(circuits.at_targets(experiment, outcomes))
-        keep_measured(path, graph, measured)
-        found = asdict(circuits.effects(experiment, outcomes, 0, IN_PAGE))
-        return {**found, "stored": [one.model_dump(mode="json") for one in measured]}
 
 
 def _listen(port: int) -> socket.socket:

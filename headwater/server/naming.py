@@ -1,4 +1,7 @@
-"""Naming: files of traced graphs, after the prompt and after what tells two of them apart."""
+"""Naming: files of traced graphs, after the prompt and after what tells two of them apart.
+
+A name that is asked for can only be that of a file in the folder.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,29 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from graphs.disk.portable import portable
+from graphs.errors import HeadwaterError
 
 SUFFIX = ".safetensors"
 _WORDS, _LETTERS = 8, 60  # of a name, from the end of the prompt
 _OTHER_WORDS = 3  # that tell two prompts apart
+_NAME = re.compile(r"[\w-][\w.-]{0,199}")
+
+
+class MissingGraph(HeadwaterError):
+    """A name of no graph in the folder."""
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """The file of a graph in the folder.  Raises MissingGraph."""
+    path = folder / f"{name}{SUFFIX}"
+    if not _NAME.fullmatch(name) or not is_inside(path, folder):
+        raise MissingGraph(f"There is no graph {name!r} in this folder.")
+    return path
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether this is a file in the folder, not a link that leads out of it."""
+    return path.is_file() and path.resolve().parent == folder.resolve()
 
 
 def free_path(folder: Path, prompt: str, model: str = "", dictionary: str = "") -> Path:

@@ -38,7 +38,7 @@ from headwater.opened import open_graph
 from headwater.server.deadline import Deadline
 from headwater.server.guard import Guard, refuse
 from headwater.server.jobs import Job, Jobs, QueueFull, Work
-from headwater.server.naming import SUFFIX
+from headwater.server.naming import SUFFIX, MissingGraph, is_inside, path_of
 from headwater.server.requests import (
     AnnotationsRequest,
     InterventionRequest,
@@ -50,7 +50,6 @@ from viz.page.page import served_page
 
 LARGEST_BODY = 2**21
 VERSION = version("headwater")
-_NAME = re.compile(r"[\w-][\w.-]{0,199}")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -108,7 +107,9 @@ class _Pages:
 
     async def front(self, request: Request) -> Response:
         del request
-        return HTMLResponse(front_page(self.model, f"headwater {VERSION}"))
+        return HTMLResponse(
+            front_page(self.model, f"headwater {VERSION}", self.workspace.examples())
+        )
 
     async def list_graphs(self, request: Request) -> Response:
         del request
@@ -147,14 +148,15 @@ class _Pages:
         return JSONResponse(kept.model_dump(mode="json"))
 
     async def trace(self, request: Request) -> Response:
-        prompt = (await _body(request, TraceRequest)).prompt
-        return self._queued(prompt, lambda report: self.workspace.trace(prompt, report))
+        received = await _body(request, TraceRequest)
+        return self._queued(received.prompt, lambda report: self.workspace.trace(received, report))
 
     async def intervene(self, request: Request) -> Response:
         path = self._path(request)
         received = await _body(request, InterventionRequest)
-        what = "; ".join(str(edit.edit()) for edit in received.edits)
-        return self._queued(what, lambda report: self.workspace.intervene(path, received, report))
+        return self._queued(
+            received.what, lambda report: self.workspace.intervene(path, received, report)
+        )
 
     def _queued(self, what: str, work: Work) -> Response:
         try:
@@ -178,19 +180,14 @@ class _Pages:
 
     def _names(self) -> list[str]:
         """Graphs in the folder, the newest first."""
-        found = [path for path in self.folder.glob(f"*{SUFFIX}") if self._is_ours(path)]
+        found = [path for path in self.folder.glob(f"*{SUFFIX}") if is_inside(path, self.folder)]
         return [path.stem for path in sorted(found, key=lambda path: -path.stat().st_mtime)]
 
     def _path(self, request: Request) -> Path:
-        name: str = request.path_params["name"]
-        path = self.folder / f"{name}{SUFFIX}"
-        if not _NAME.fullmatch(name) or not self._is_ours(path):
-            raise Refused(HTTPStatus.NOT_FOUND, f"There is no graph {name!r} in this folder.")
-        return path
-
-    def _is_ours(self, path: Path) -> bool:
-        """Whether this is a file in the folder, not a link that leads out of it."""
-        return path.is_file() and path.resolve().parent == self.folder.resolve()
+        try:
+            return path_of(self.folder, request.path_params["name"])
+        except MissingGraph as error:
+            raise Refused(HTTPStatus.NOT_FOUND, str(error)) from error
 
 
 Body = TypeVar("Body", bound=BaseModel)

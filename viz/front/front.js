@@ -64,12 +64,30 @@ async function follow(job) {
   await listGraphs();
 }
 
+/** @param {string} id */
+const field = (id) => /** @type {HTMLInputElement} */ (place(id));
+
+/** What is asked for; what is left empty is not said. */
+function request() {
+  const { value: most } = field("max-features");
+  return {
+    prompt: field("prompt").value, chat: field("chat").checked, target: field("target").value ? [field("target").value] : [],
+    against: field("against").value || null, max_features: most ? Number(most) : null,
+  };
+}
+
+for (const button of place("examples").querySelectorAll("button")) {
+  button.addEventListener("click", () => {
+    field("prompt").value = button.textContent ?? "";
+    field("prompt").focus();
+  });
+}
+
 place("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const prompt = /** @type {HTMLTextAreaElement} */ (place("prompt")).value;
   const line = document.createElement("li");
   try {
-    const body = JSON.stringify({ prompt });
+    const body = JSON.stringify(request());
     await follow(await answer("/traces", { method: "POST", headers: { "content-type": "application/json" }, body }));
   } catch (error) {
     line.className = "fails";

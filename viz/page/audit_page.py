@@ -13,13 +13,12 @@ from viz.text.audited import (
     FEATURE_HEADINGS,
     KIND_HEADINGS,
     MEDIATOR_HEADINGS,
-    PAIR_HEADINGS,
-    PAIR_NUMBERS,
     audit_title,
     feature_rows,
     kind_rows,
     mediator_cells,
     pair_cells,
+    pair_text,
 )
 from viz.text.words import visible
 
@@ -32,10 +31,21 @@ _STYLE = f"""{PAGE_STYLE}
   .prompt {{ margin: 4px 0 4px 16px; white-space: pre-wrap; overflow-wrap: anywhere; }}
   .note, details caption {{ color: {GREY}; }}
 """
-_MEANING = """<p class="note">Mediated: the share of the difference in the explained value that is
-reproduced when the features with the largest attribution to it all get their activations from the
-other prompt and nothing else is frozen.  Null: the same with random features of the same layers
-whose activations also differ, as mean ± sd.</p>"""
+_PAIR_HEADINGS = (
+    "pair",
+    "first predicts",
+    "second predicts",
+    "explained",
+    "difference",
+    "mediated",
+    "null",
+)
+_MEANING = """<p class="note">Difference: the explained value on the second prompt less that on the
+first; where it is called a size it has no sign.  Mediated: the share of the difference in the
+explained value that is reproduced when the features with the largest attribution to it all get
+their activations from the other prompt and nothing else is frozen; a share with a minus sign works
+against the difference.  Null: the same with random features of the same layers whose activations
+also differ, as mean ± sd.</p>"""
 
 
 def write_audit(
@@ -60,12 +70,15 @@ def write_audit(
 
 
 def _pairs(found: Sequence[Audited], pages: Sequence[str]) -> str:
-    rows = [pair_cells(one) for one in found]
-    return html_table("Pairs", PAIR_HEADINGS, rows, PAIR_NUMBERS, links=pages)
+    rows: list[tuple[str, ...]] = []
+    for one in found:
+        _, _, here, _, there, *numbers = pair_cells(one)
+        rows.append((pair_text(one), here, there, *numbers))
+    return html_table("Pairs", _PAIR_HEADINGS, rows, {4, 5, 6}, links=pages)
 
 
 def _features(found: Sequence[Audited]) -> str:
-    rows = feature_rows(found)
+    rows = feature_rows(found, {one.pair.identifier: pair_text(one) for one in found})
     caption = "Mediating features"
     if len(rows) > _FEATURES:
         caption += f": {_FEATURES} of {len(rows):,}"
@@ -81,12 +94,20 @@ def _pair(one: Audited) -> str:
     )
     table = html_table(caption, MEDIATOR_HEADINGS, rows, numbers={3, 4, 5, 6})
     return f"""<details>
-<summary>{escape(visible(one.pair.identifier))}</summary>
+<summary>{escape(visible(pair_text(one)))}</summary>
 {prompts}
+<p class="note">{_compared(one)}  Folder: {escape(visible(one.pair.identifier))}</p>
 <section>{table}</section>
 {"".join(f"<p>{escape(failure)}</p>" for failure in one.failures)}
 </details>
 """
+
+
+def _compared(one: Audited) -> str:
+    """The explained value on both prompts, in the order of the difference."""
+    here, there = (answer.value for answer in one.answers)
+    target = escape(visible(one.target.strip()))
+    return f"{target}: {there:+.2f} on the second, {here:+.2f} on the first: {one.difference:+.2f}."
 
 
 def _problems(problems: Sequence[str]) -> str:

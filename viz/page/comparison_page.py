@@ -14,6 +14,7 @@ from viz.html.document import FONT, GENERATOR, GREY, INK, PALE, document, plot, 
 from viz.plot.comparing import depth_profile, matched_flow, scores_with_null
 from viz.text.compared import score_cells
 from viz.text.corresponding import appearance_cells
+from viz.text.origins import names_apart
 from viz.text.words import heading, visible
 
 PAGE_STYLE = f"""
@@ -51,7 +52,7 @@ def comparison_page(
 ) -> str:
     """A comparison as HTML; `scores` are by displayed name."""
     graphs = (first, second)
-    names = tuple(graph.provenance.model.name for graph in graphs)
+    names = names_apart(first, second)
     headings = "\n".join(f'<p class="graph">{escape(heading(graph))}</p>' for graph in graphs)
     body = f"""<h1>{escape(visible(names[0]))} and {escape(visible(names[1]))}</h1>
 {headings}

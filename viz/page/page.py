@@ -25,6 +25,7 @@ from viz.page.engine import engine_part
 from viz.page.pair import pair_data
 from viz.page.part import MOST_NODES, Part, part
 from viz.page.payload import graph_data, placed
+from viz.text.effects import MEANING
 from viz.text.words import heading, label, number, percent, position_text
 
 TABLE_ROWS = 50
@@ -36,8 +37,8 @@ _ORDER = """
 unpack
 numbers data attention stability pruning paths parts places state problems filed mine storage
 elements palette apart pens texts limits drawing edges budget hulls labels focus
-plot over lists members detail looks heads agreement intervening subgraph boxes summary grouped
-words panels
+plot over lists members detail looks heads agreement effects intervening subgraph
+boxes summary grouped words panels sides
 viewer pointing frequency graphs controls legend strip choosing render annotations actions printing
 keys start
 """
@@ -93,7 +94,7 @@ def page_text(
     parts = [part(graph, most_nodes) for graph, _ in shown]
     notes = [annotations for _, annotations in shown]
     names = file_names([*files, *[None] * (len(shown) - len(files))])
-    body = _body(parts, _data(parts, notes, names) | {"served": served})
+    body = _body(parts, _data(parts, notes, names) | {"served": served, "regimes": MEANING})
     policy = SERVED_POLICY if served else PAGE_POLICY
     title = " | ".join(heading(graph) for graph, _ in shown)
     return document(title, GENERATOR, _file("viewer.css"), body, policy)

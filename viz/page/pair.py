@@ -24,6 +24,9 @@ from viz.page.part import Part
 from viz.page.payload import level_data, placed_together
 from viz.plot.layout import BIAS
 
+NO_PARTNER = -1  # a node that the other graph lacks
+NOT_SHOWN = -2  # the other graph has it, the page has not
+
 
 def pair_data(first: Part, second: Part) -> list[dict[str, Any]]:
     """Partner of each node, difference, columns and layouts, for both graphs."""
@@ -82,7 +85,8 @@ def _matched(first: Part, second: Part, match: Match) -> list[dict[str, Any]]:
     sides = ((first, second, match.first, match.second), (second, first, match.second, match.first))
     found: list[dict[str, Any]] = []
     for one, other, own, there in sides:
-        number = np.full(len(other.graph) + 1, -1)  # the last entry is for nodes without a partner
+        number = np.full(len(other.graph) + 1, NOT_SHOWN)
+        number[-1] = NO_PARTNER  # to which the partner of nodes without one, -1, refers
         number[other.rows] = np.arange(len(other.rows))
         partner = np.full(len(one.graph), -1)
         partner[own] = there

@@ -32,7 +32,8 @@ from viz.page.stable import stability_data
 from viz.page.whole import whole_grid
 from viz.plot.layout import LayoutNodes, Placement, place_together
 from viz.text.checked import header_lines
-from viz.text.words import heading, label, mark, origin, visible
+from viz.text.origins import origin, origins
+from viz.text.words import heading, label, mark, visible
 
 _LEVELS = (
     0.3,
@@ -64,6 +65,7 @@ def graph_data(
     data: dict[str, Any] = {
         "heading": heading(graph),
         "origin": origin(graph),
+        "origins": origins(graph),
         "key": graph_digest(graph),
         "file": None if file is None else {"graph": file, "notes": annotations_path(file).name},
         "dictionary": dictionary_key(graph),

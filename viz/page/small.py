@@ -17,7 +17,8 @@ from graphs.naming.names import Names
 from viz.html.document import FONT, GREY, INK
 from viz.plot.markers import MARKERS
 from viz.plot.scene import Scene, scene
-from viz.text.words import heading, label, one_line, origin, percent, short
+from viz.text.origins import origin
+from viz.text.words import heading, label, one_line, percent, short
 
 DRAWN, LISTED = 60, 6  # nodes in the picture and beside it
 _WIDE, _HIGH = 30.0, 15.0  # units of a small picture

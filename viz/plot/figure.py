@@ -21,7 +21,8 @@ from viz.plot.layout import BIAS
 from viz.plot.markers import MARKERS
 from viz.plot.scene import Scene, scene
 from viz.text.checked import checks_line
-from viz.text.words import counted, heading, hover_lines, origin, short
+from viz.text.origins import origin
+from viz.text.words import counted, heading, hover_lines, short
 
 _RIGHT = 84  # margin in pixels, for texts over the outputs
 

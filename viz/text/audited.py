@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -13,20 +13,16 @@ from viz.text.tables import plain_table
 from viz.text.words import percent, short, visible
 
 SHOWN = 15  # pairs and features in a terminal
-PAIR_HEADINGS = (
-    "pair",
-    "first",
-    "predicts",
-    "second",
-    "predicts",
-    "explained",
-    "difference",
+KIND_HEADINGS = ("kind", "pairs", "predictions differ", "size of difference", "mediated", "null")
+FEATURE_HEADINGS = (
+    "feature",
+    "pairs",
+    "size of effect",
     "mediated",
-    "null",
+    "same sign",
+    "largest in",
+    "label",
 )
-PAIR_NUMBERS = {6, 7, 8}  # columns
-KIND_HEADINGS = ("kind", "pairs", "predictions differ", "difference", "mediated", "null")
-FEATURE_HEADINGS = ("feature", "pairs", "effect", "mediated", "same sign", "largest in", "label")
 MEDIATOR_HEADINGS = (
     "feature",
     "first at",
@@ -125,8 +121,16 @@ def kind_rows(found: Sequence[Audited]) -> list[tuple[str, ...]]:
     ]
 
 
-def feature_rows(found: Sequence[Audited]) -> list[tuple[str, ...]]:
-    """Rows of the recurring features."""
+def pair_text(one: Audited) -> str:
+    """A pair by what its texts have not in common."""
+    return " | ".join(differing_parts(one.pair.first, one.pair.second))
+
+
+def feature_rows(
+    found: Sequence[Audited], named: Mapping[str, str] | None = None
+) -> list[tuple[str, ...]]:
+    """Rows of the recurring features; `named` has other names of pairs by their identifiers."""
+    names = named or {}
     return [
         (
             one.feature,
@@ -134,7 +138,7 @@ def feature_rows(found: Sequence[Audited]) -> list[tuple[str, ...]]:
             f"{one.moved:.2f}",
             f"{one.share:+.1%}",
             f"{one.same_sign:.0%}",
-            one.largest,
+            names.get(one.largest, one.largest),
             one.label,
         )
         for one in recurring(found)

@@ -11,6 +11,8 @@ from viz.text.tables import plain_table
 from viz.text.words import one_line, quoted, visible
 
 MOST_EDITED = 20  # nodes that are listed
+TOLERATED = 0.1  # difference of prediction and measurement over the larger of both
+LEAST_OFF = 0.01  # logits; smaller differences are not worth a sentence
 MOST_KEYS = 12  # of a pattern, those that get most attention
 MEANING = {
     Regime.FROZEN: "attention, norms and MLPs stay as recorded, so only direct effects are seen",
@@ -55,8 +57,8 @@ def effects_tables(effects: Effects) -> RenderableType:
         parts.append(Text("this changes nothing: all is set to what it is", style="yellow"))
     if effects.only:
         parts.append(Text(f"only {effects.only} change, and what follows from that", style="dim"))
-    if all(one.predicted is None for one in effects.targets) and effects.edited:
-        parts.append(Text(f"no prediction: {_unpredicted(effects)}"))
+    if unpredicted(effects):
+        parts.append(Text(f"no prediction: {unpredicted(effects)}"))
     elif effects.predicted_with:
         parts.append(Text(f"predictions: {effects.predicted_with}", style="dim"))
     parts += ["", targets, "", tokens]
@@ -82,11 +84,38 @@ def effects_tables(effects: Effects) -> RenderableType:
     return Group(*parts)
 
 
-def _unpredicted(effects: Effects) -> str:
-    """Why the graph predicts nothing."""
+def unpredicted(effects: Effects) -> str:
+    """Why the graph predicts nothing; empty if it predicts."""
+    if not effects.edited or any(one.predicted is not None for one in effects.targets):
+        return ""
     if effects.only or any(one.node.startswith("head:") for one in effects.edited):
         return "the graph holds attention patterns, and has no row of a head"
     return "features are edited that the graph does not have"
+
+
+def disagreement(effects: Effects) -> str:
+    """A sentence on the target at which the model contradicts the graph most; empty if none."""
+    off = {
+        one: abs(one.measured - one.predicted)
+        for one in effects.targets
+        if one.measured is not None and one.predicted is not None
+    }
+    apart = {
+        one: size
+        for one, size in off.items()
+        if size > TOLERATED * max(abs(one.measured or 0.0), abs(one.predicted or 0.0))
+        and size > LEAST_OFF
+    }
+    if not apart:
+        return ""
+    one, size = max(apart.items(), key=lambda pair: pair[1])
+    measured, predicted = one.measured or 0.0, one.predicted or 0.0
+    part = f", {size / abs(measured):.0%} of what was measured" if measured else ""
+    turned = ", and has another sign" if measured * predicted < 0 else ""
+    return (
+        f"Graph and model disagree: for {quoted(one.text)} the graph predicts {predicted:+.2f} and "
+        f"the model gives {measured:+.2f}; the prediction is off by {size:.2f}{part}{turned}."
+    )
 
 
 def _pattern(one: PatternEffect) -> RenderableType:

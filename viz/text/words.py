@@ -218,14 +218,6 @@ def heading(graph: AttributionGraph) -> str:
     return f"“{isolated(prompt)}” → {answer}"
 
 
-def origin(graph: AttributionGraph) -> str:
-    """Model and dictionary."""
-    header = graph.provenance
-    kind, name = header.dictionary.kind, header.dictionary.name
-    dictionary = name if kind in name else f"{kind} {name}"
-    return f"{short(header.model.name, _LONGEST)} · {short(dictionary, 2 * _LONGEST)}"
-
-
 def counted(drawn: int, total: int, noun: str) -> str:
     """Number of things, and how many of them are drawn.
 

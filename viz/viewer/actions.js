@@ -138,7 +138,7 @@ async function savePicture(viewer, what, format) {
 /** Save the summary as it would be printed: light, at the width of a page. @param {Viewer} viewer @param {Overview} overview @param {"png" | "svg"} format */
 async function saveOverview(viewer, overview, format) {
   const [drawing, name] = [overview.drawings[0], `${fileName(viewer.graph)}-summary.${format}`];
-  const file = new Blob([overviewFile(overview, drawing, lightPalette())], { type: "image/svg+xml" });
+  const file = new Blob([overviewFile(overview, drawing, lightPalette(), boxesLeft(viewer.graph, overview, drawnEffects(viewer, viewer.view.active)))], { type: "image/svg+xml" });
   if (format === "svg") {
     download(name, file);
     return;

@@ -49,7 +49,6 @@ function renderControls(viewer) {
     toggle("keep errors", view.keepErrors, "never prune error nodes", () => set({ keepErrors: !view.keepErrors })),
     viewer.notes.hidden.length > 0 && element("button", { "data-key": "show hidden", click: () => viewer.dispatch({ type: "showAll" }) }, `show ${viewer.notes.hidden.length} hidden`),
     viewer.pair && toggle("differences", view.colour === "difference", "colour by difference in influence", () => set({ colour: view.colour === "difference" ? "kind" : "difference" })),
-    viewer.pair && view.colour === "difference" && element("span.scale", { role: "img", "aria-label": "colours from less influence than in the other graph to more" }, "less here", element("i", {}), "more here"),
     graph.stability && stabilityLegend(graph.stability),
   ]);
   renderFilters(viewer, filters, set);

@@ -22,7 +22,7 @@
  * @property {number[] | null} columnOf Column of each position, if it is not the position itself.
  *
  * @typedef {object} Side One of two graphs that are compared.
- * @property {Int32Array} partner Row of the same node in the other graph, or -1.
+ * @property {Int32Array} partner Row of the same node in the other graph; -1: it has none, -2: it is not on this page.
  * @property {Float64Array} difference More (1) or less (-1) influence than there.
  * @property {number[]} columnOf Column of each position: aligned tokens share one.
  * @property {Level[]} levels
@@ -44,6 +44,7 @@
  * @property {number} links Number of edges.
  * @property {string} heading
  * @property {string} origin
+ * @property {[string, string]} origins The model and the dictionary.
  * @property {string} key
  * @property {{graph: string, notes: string} | null} file Names of its own file and of its annotations.
  * @property {string | null} dictionary Equal for graphs with the same features.

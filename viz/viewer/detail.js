@@ -19,10 +19,11 @@
  * @param {View} view
  * @param {number} row
  * @param {Actions} actions
+ * @param {HTMLElement} numbers
  * @param {(HTMLElement | null)[]} more What else is known of it, above the feature's description.
  * @returns {HTMLElement}
  */
-function nodeDetail(graph, notes, source, view, row, actions, more) {
+function nodeDetail(graph, notes, source, view, row, actions, numbers, more) {
   const name = graph.names[row];
   const key = featureKey(name);
   const feature = key ? graph.features[key] : undefined;
@@ -31,7 +32,7 @@ function nodeDetail(graph, notes, source, view, row, actions, more) {
     "section.detail", { "aria-label": "the clicked node" },
     element("h2", {}, symbolOf(graph.kind[row]), labelField(graph, notes, source, row, actions)),
     element("p.quiet", {}, name, graph.pos[row] >= 0 && element("span", {}, " at ", element("bdi", {}, `“${tokenAt(graph, graph.pos[row])}”`)), group && element("span", {}, " · in ", element("button.end.grouped", { click: actions.group, "data-key": "its group" }, group.name))),
-    element("dl", {}, ...numbersOf(graph, row).flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, text)])),
+    numbers,
     element("p.actions", {},
       element("button", { click: actions.pin, "data-key": "pin", "aria-pressed": String(notes.pins.includes(name)), title: "p" }, notes.pins.includes(name) ? "Unpin" : "Pin"),
       element("button", { click: actions.pathsFrom, "data-key": "from", "aria-pressed": String(view.from === name), title: "t" }, "Paths from here"),

@@ -15,7 +15,7 @@
  * @property {number} type Scale of texts and markers, 1 on a laptop.
  *
  * @typedef {Record<"paper" | "ink" | "grey" | "pale" | "positive" | "negative" | "token" | "feature" |
- *   "error" | "bias" | "target" | "head" | "pin" | "cursor", string>} Palette
+ *   "error" | "bias" | "target" | "head" | "pin" | "cursor" | "less" | "same" | "more", string>} Palette
  *
  * @typedef {object} Scene The drawn part of a graph.
  * @property {Graph} graph
@@ -31,8 +31,9 @@
  * @property {Set<number>} pinned
  * @property {Set<number> | null} wanted Nodes that a search found.
  * @property {number} most Influence of the largest node.
- * @property {Float64Array | null} difference More (1) or less (-1) than in the other graph.
+ * @property {Float64Array | null} difference More (1) or less (-1) than in the other graph, or before an intervention.
  * @property {Int32Array | null} matched The same node in the other graph, or -1.
+ * @property {Float64Array | null} crossed 1 for nodes that an intervention brought to zero.
  * @property {Named[]} groups That are outlined.
  * @property {(row: number) => string} markOf Short text of a node.
  */
@@ -125,6 +126,7 @@ function drawNodes(pen, scene, radius) {
     const { fill, outline } = coloursOf(scene, n);
     if (scene.matched && scene.matched[n] >= 0) pen.marker(graph.kind[n], x, y, r + 1.5, palette.paper, palette.ink, 1, out ? 1 : 0.13);
     pen.marker(graph.kind[n], x, y, r, fill, outline, Math.min(1.2, r / 3), out ? 1 : 0.13);
+    if (scene.crossed?.[n]) pen.line(`M${x - r} ${y - r}L${x + r} ${y + r}M${x - r} ${y + r}L${x + r} ${y - r}`, { color: palette.ink, width: 1.4, opacity: out ? 1 : 0.13 });
     if (n === clicked) pen.marker(KIND.feature, x, y, r + 5, "none", palette.ink, 1.8);
     if (n === cursor) pen.marker(KIND.feature, x, y, r + 5, "none", palette.cursor, 2.2);
   }
@@ -151,9 +153,9 @@ function coloursOf({ graph, palette, near, clicked, difference }, n) {
     const sign = share < 0 ? palette.negative : palette.positive;
     return { fill: mixed(palette.paper, sign, part), outline: sign };
   }
-  if (difference && !near) {
+  if (difference && !near && !Number.isNaN(difference[n])) {
     const value = difference[n];
-    return { fill: mixed(palette.pale, value < 0 ? palette.negative : palette.positive, Math.abs(value)), outline: palette.grey };
+    return { fill: mixed(palette.same, value < 0 ? palette.less : palette.more, Math.abs(value)), outline: palette.grey };
   }
   return kindColours(palette, graph.kind[n], strengthOf(graph, n));
 }

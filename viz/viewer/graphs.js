@@ -36,11 +36,13 @@ function graphSelect(label, key, options, chosen, choose) {
       ...options.map(({ name, number }) => element("option", { value: number, selected: number === chosen }, name))));
 }
 
-/** Headings of graphs; the model comes first if headings are equal. @param {Graph[]} graphs */
+/** Names of graphs: their headings, after the models and dictionaries that differ, or else files. @param {Graph[]} graphs */
 function graphNames(graphs) {
-  const headings = graphs.map(({ heading }) => heading);
-  return graphs.map(({ heading, origin }, number) => {
-    const same = headings.filter((other) => other === heading).length > 1;
-    return `${number + 1}. ${same ? `${origin.split(" · ")[0]}: ` : ""}${heading}`;
+  const differ = (/** @type {(graph: Graph) => string} */ of) => new Set(graphs.map(of)).size > 1;
+  const told = [0, 1].filter((which) => differ(({ origins }) => origins[which]));
+  const names = graphs.map(({ heading, origins }) => [told.map((which) => origins[which]).join(" · "), heading].filter(Boolean).join(": "));
+  return names.map((name, number) => {
+    const file = names.filter((other) => other === name).length > 1 ? graphs[number].file?.graph : null;
+    return `${number + 1}. ${file ? `${file}: ` : ""}${name}`;
   });
 }

@@ -4,8 +4,8 @@
 
 /**
  * @typedef {{node: string, text: string, value: number | null, measured: number | null, predicted: number | null}} NodeEffect
- * @typedef {{text: string, before: number, after: number, logit: number}} TokenEffect
- * @typedef {{what: string, regime: string, through: number, targets: NodeEffect[], tokens: TokenEffect[], features: NodeEffect[], predicted_with: string, stored: Measured[]}} Effects
+ * @typedef {{token: number, text: string, before: number, after: number, logit: number}} TokenEffect
+ * @typedef {{what: string, regime: string, through: number, targets: NodeEffect[], tokens: TokenEffect[], features: NodeEffect[], predicted_with: string, stored: Measured[], meaning: string, unpredicted: string, disagreement: string, continuations: {before: string, after: string} | null, remaining: Record<string, number>}} Effects
  * @typedef {object} Trial An intervention and its result.
  * @property {"set" | "scale" | "add"} kind
  * @property {string} number
@@ -14,62 +14,90 @@
  * @property {number | null} job
  * @property {string} status Progress, or an error.
  * @property {Effects | null} effects
+ * @property {boolean} drawn Whether they are drawn on the graph.
+ * @property {string} generate Number of tokens.
+ * @property {HTMLTextAreaElement} words Edits in the words of the command.
  */
 
 const EVERY = 300; // milliseconds between two polls of a job
 const KINDS_OF_EDIT = { set: "set to", scale: "multiply by", add: "add" };
-const REGIMES = {
-  constrained: "constrained: blocks frozen up to the change",
-  frozen: "frozen: everything frozen, direct effects only",
-  free: "free: nothing frozen",
-};
+const REGIMES = { constrained: "constrained", frozen: "frozen", free: "free" };
+const EXAMPLE = "scale concept:Texas=0\nset feature:2/296@8+=3\nscale head:4.5@is=0\nswap Texas>California with oakland";
 
 /** @returns {Trial} */
-const noTrial = () => ({ kind: "scale", number: "0", together: false, regime: "constrained", job: null, status: "", effects: null });
+const noTrial = () => ({ kind: "scale", number: "0", together: false, regime: "constrained", job: null, status: "", effects: null, drawn: true, generate: "0",
+  words: /** @type {HTMLTextAreaElement} */ (element("textarea", { rows: 3, maxlength: 10000, spellcheck: "false", id: "words", "data-key": "trial words", placeholder: EXAMPLE })) });
 
 /** Whether a node can be changed in the model. @param {Graph} graph @param {number} row */
 const isChangeable = (graph, row) => graph.kind[row] === KIND.feature || graph.kind[row] === KIND.error;
 
 /**
- * A form for the clicked node, and what the last intervention did.
+ * Forms for the clicked node and for edits in words, and what the last intervention did.
  * @param {Viewer} viewer
  * @param {PanelContext} context
- * @param {number} row
+ * @param {number | null} row The clicked node, if it can be changed.
  */
 function interventionPanel(viewer, context, row) {
-  const { trial, graph, notes } = viewer;
-  const name = graph.names[row];
-  const group = notes.groups.find((one) => one.members.includes(name));
-  const choice = (/** @type {string} */ key, /** @type {string} */ name, /** @type {Record<string, string>} */ options, /** @type {string} */ now, /** @type {(option: any) => void} */ take) =>
-    element("select", { "aria-label": name, "data-key": `trial ${key}`, change: (/** @type {Event} */ event) => take(/** @type {HTMLSelectElement} */ (event.target).value) },
-      ...Object.entries(options).map(([option, text]) => element("option", { value: option, selected: option === now }, text)));
-  const form = element("form.trial", { submit: (/** @type {Event} */ event) => {
+  const { trial, graph, regimes } = viewer;
+  const busy = trial.job !== null;
+  const words = element("form.words", { submit: (/** @type {Event} */ event) => {
     event.preventDefault();
-    runTrial(viewer, trial.together && group ? `supernode:${group.name}` : name);
+    runTrial(viewer, []);
   } },
-    group && choice("together", "what is changed", { node: "this node", group: `supernode “${group.name}”` }, trial.together ? "group" : "node", (option) => (trial.together = option === "group")),
-    choice("kind", "how it is changed", KINDS_OF_EDIT, trial.kind, (option) => (trial.kind = option)),
-    element("input", { type: "number", step: "any", required: true, value: trial.number, "aria-label": "by how much", "data-key": "trial number",
-      input: (/** @type {Event} */ event) => (trial.number = /** @type {HTMLInputElement} */ (event.target).value) }),
-    choice("regime", "what is frozen", REGIMES, trial.regime, (option) => (trial.regime = option)),
-    element("button", { "data-key": "trial run", disabled: trial.job !== null }, "Run in the model"),
-    trial.job !== null && element("button", { type: "button", "data-key": "trial cancel", click: () => fetch(`/jobs/${trial.job}`, { method: "DELETE" }) }, "Cancel"));
-  return element("section", { "aria-label": "intervention" }, element("h3", {}, "Change it in the model"), form,
+    element("label.quiet", { for: "words" }, row === null ? "Edits, one a line, as headwater intervene takes them; all act at once." : "Or several edits, one a line, as headwater intervene takes them; all act at once."),
+    trial.words, element("button", { "data-key": "trial run words", disabled: busy }, "Run these edits"));
+  return element("section", { "aria-label": "intervention" }, element("h3", {}, "Change it in the model"),
+    row === null ? null : nodeForm(viewer, row), words,
+    element("p.trial", {}, choiceOf("regime", "what is frozen", REGIMES, trial.regime, (option) => {
+      trial.regime = option;
+      viewer.schedule();
+    }),
+    element("label", {}, "generate ", element("input", { type: "number", min: 0, max: 200, step: 1, value: trial.generate, "aria-label": "tokens to generate", "data-key": "trial generate",
+      input: (/** @type {Event} */ event) => (trial.generate = /** @type {HTMLInputElement} */ (event.target).value) }), " tokens"),
+    busy && element("button", { type: "button", "data-key": "trial cancel", click: () => fetch(`/jobs/${trial.job}`, { method: "DELETE" }) }, "Cancel")),
+    trial.effects?.regime === trial.regime ? null : element("p.quiet", {}, `${trial.regime}: ${regimes[trial.regime]}.`),
     element("p.quiet", { role: "status" }, trial.status),
+    trial.effects && toggle("effects", trial.drawn, "draw this on the graph: each node and box before → after, as a share of what it was", () => ((trial.drawn = !trial.drawn), viewer.schedule())),
     trial.effects && effectsOf(graph, trial.effects, context));
 }
 
-/** @param {Viewer} viewer @param {string} nodes */
-async function runTrial(viewer, nodes) {
+/** @param {string} key @param {string} name @param {Record<string, string>} options @param {string} now @param {(option: any) => void} take */
+function choiceOf(key, name, options, now, take) {
+  return element("select", { "aria-label": name, "data-key": `trial ${key}`, change: (/** @type {Event} */ event) => take(/** @type {HTMLSelectElement} */ (event.target).value) },
+    ...Object.entries(options).map(([option, text]) => element("option", { value: option, selected: option === now }, text)));
+}
+
+/** @param {Viewer} viewer @param {number} row */
+function nodeForm(viewer, row) {
+  const { trial, graph, notes } = viewer;
+  const name = graph.names[row];
+  const group = notes.groups.find((one) => one.members.includes(name));
+  const nodes = () => (trial.together && group ? `supernode:${group.name}` : name);
+  return element("form.trial", { submit: (/** @type {Event} */ event) => {
+    event.preventDefault();
+    runTrial(viewer, [{ kind: trial.kind, nodes: nodes(), number: Number(trial.number) }]);
+  } },
+    group && choiceOf("together", "what is changed", { node: "this node", group: `supernode “${group.name}”` }, trial.together ? "group" : "node", (option) => (trial.together = option === "group")),
+    choiceOf("kind", "how it is changed", KINDS_OF_EDIT, trial.kind, (option) => (trial.kind = option)),
+    element("input", { type: "number", step: "any", required: true, value: trial.number, "aria-label": "by how much", "data-key": "trial number",
+      input: (/** @type {Event} */ event) => (trial.number = /** @type {HTMLInputElement} */ (event.target).value) }),
+    element("button", { "data-key": "trial run", disabled: trial.job !== null }, "Run in the model"),
+    element("button", { type: "button", "data-key": "trial note", title: "write this edit into the list below", click: () => {
+      trial.words.value = `${trial.words.value.trimEnd()}\n${trial.kind} ${nodes().includes(" ") ? `"${nodes()}"` : nodes()}=${trial.number}\n`.trimStart();
+    } }, "Add to the list"));
+}
+
+/** @param {Viewer} viewer @param {{kind: string, nodes: string, number: number}[]} edits Those in words, if there is none. */
+async function runTrial(viewer, edits) {
   const { trial, graph } = viewer;
   const report = (/** @type {string} */ text) => {
     trial.status = text;
     viewer.schedule();
   };
   try {
-    const edits = [{ kind: trial.kind, nodes, number: Number(trial.number) }];
     const annotations = JSON.parse(annotationsText(graph, viewer.notes));
-    const body = JSON.stringify({ edits, regime: trial.regime, annotations });
+    const words = edits.length ? "" : trial.words.value;
+    const body = JSON.stringify({ edits, words, regime: trial.regime, generate: Number(trial.generate), annotations });
     let job = await answered(`${location.pathname}/interventions`, { method: "POST", headers: { "content-type": "application/json" }, body });
     trial.effects = null;
     for (trial.job = job.number; ["waiting", "running"].includes(job.state); job = await answered(`/jobs/${job.number}`)) {
@@ -78,6 +106,7 @@ async function runTrial(viewer, nodes) {
     }
     if (job.state === "done") {
       trial.effects = /** @type {Effects} */ (job.made);
+      trial.drawn = true;
       graph.measured = withStored(graph.measured, trial.effects.stored);
     }
     trial.status = job.error ?? (job.state === "done" ? "Done; saved in the graph's file." : job.state);
@@ -101,25 +130,6 @@ async function answered(path, asked) {
 function withStored(before, now) {
   const known = new Map([...before, ...now].map((one) => [JSON.stringify([one.what, one.regime, one.target]), one]));
   return [...known.values()];
-}
-
-/** @param {Graph} graph @param {Effects} effects @param {PanelContext} context */
-function effectsOf(graph, { what, regime, through, targets, tokens, features, predicted_with }, context) {
-  const table = (/** @type {string} */ caption, /** @type {string[]} */ heads, /** @type {HTMLElement[]} */ rows) =>
-    element("table.measured", {}, element("caption", {}, caption),
-      element("thead", {}, element("tr", {}, ...heads.map((head, place) => element(place ? "th.number" : "th", { scope: "col" }, head)))), element("tbody", {}, ...rows));
-  const named = (/** @type {NodeEffect} */ one) => {
-    const row = graph.place.get(one.node);
-    return row === undefined ? element("bdi", {}, one.text || one.node)
-      : element("button", { ...walking(context, row), "data-key": `effect ${one.node}` }, element("bdi", {}, labelOf(graph, context.notes, row)));
-  };
-  const changed = (/** @type {NodeEffect} */ one) => element("tr", {}, element("th", { scope: "row" }, named(one)), numberCell(one.predicted), numberCell(one.measured));
-  return element("div", {},
-    element("p", {}, element("bdi", {}, what), `, ${regime}${regime === "constrained" ? `: blocks frozen up to ${through}` : ""}`),
-    predicted_with && element("p.quiet", {}, `Predictions: ${predicted_with}.`),
-    table("Change of targets", ["output", "predicted", "measured"], targets.map(changed)),
-    table("Next token", ["token", "before", "after"], tokens.map((one) => element("tr", {}, element("th", { scope: "row" }, element("bdi", {}, one.text)), element("td.number", {}, percent(one.before)), element("td.number", {}, percent(one.after))))),
-    features.length > 0 && table("Features that changed most", ["feature", "predicted", "measured"], features.map(changed)));
 }
 
 /** @param {number | null} value Null if unknown. */

@@ -20,7 +20,7 @@ function drawLabels(pen, scene, radius) {
   drawHullNames(pen, scene, radius, taken);
   drawOutputs(pen, scene, radius, nodes.filter((n) => isTarget(graph, n)));
   for (const n of labelled(scene, nodes)) {
-    const text = shortened(scene.markOf(n), 26);
+    const text = shortened(scene.markOf(n), 30);
     const size = LETTERS * frame.type;
     const box = text && freeBox(frame, around4(frame, n, radius[n]), widthOf(text, size), size + 3, taken);
     if (!box) continue;

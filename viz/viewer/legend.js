@@ -5,20 +5,28 @@
 
 /**
  * @typedef {{text: string, kind?: number, lines?: Line[]}} Entry A kind of nodes, lines, or text alone.
- * @typedef {{color: "positive" | "negative" | "grey", width: number, dash?: number[]}} Line
+ * @typedef {{color: "positive" | "negative" | "grey" | "less" | "same" | "more", width: number, dash?: number[]}} Line
  */
 
 const ENTRY = { size: 11, high: 18, symbol: 16, line: 26, gap: 14 }; // pixels
 const STRONGEST = 3.2;
+const CHANGES = /** @type {const} */ ([["0% of what it was", "less"], ["unchanged", "same"], ["200% and more", "more"]]);
+const DIFFERENCES = /** @type {const} */ ([["less influence here", "less"], ["the same", "same"], ["more here", "more"]]);
 
 /** Kinds of nodes that a graph has. @param {Graph} graph */
 function kindsIn(graph) {
   return KINDS.map((_, kind) => kind).filter((kind) => graph.kind.includes(kind));
 }
 
-/** What lines mean. @param {Graph} graph @param {boolean} clicked Whether a node is clicked. @returns {Entry[]} */
-function lineEntries(graph, clicked) {
+/** What lines mean, and the colours of differences. @param {Viewer} viewer @param {number} number @returns {Entry[]} */
+function lineEntries(viewer, number) {
+  const graph = viewer.graphs[number];
+  const clicked = viewer.clicked(number) !== null;
+  const effects = drawnEffects(viewer, number) && !clicked;
+  const compared = viewer.pair && viewer.view.colour === "difference" && !clicked;
   return [
+    ...(effects ? CHANGES.map(([text, color]) => ({ text, lines: [{ color, width: 10 }] })) : []),
+    ...(compared ? DIFFERENCES.map(([text, color]) => ({ text, lines: [{ color, width: 10 }] })) : []),
     { text: "raises", lines: [{ color: "positive", width: STRONGEST }] },
     { text: "lowers", lines: [{ color: "negative", width: STRONGEST }] },
     { text: clicked ? "share of the inputs" : "influence", lines: [0.8, 1.8, STRONGEST].map((width) => ({ color: /** @type {const} */ ("grey"), width })) },
@@ -37,7 +45,7 @@ function renderLegend(viewer) {
     const kind = KINDS[number];
     return element("button.kind", { "data-key": `kind ${kind}`, "aria-pressed": String(!view.without.includes(kind)), title: `show or hide, kind of node: ${kind}`, click: () => viewer.dispatch({ type: "kind", kind }) }, symbolOf(number), kind);
   }));
-  refill(lines, lineEntries(graph, viewer.clicked() !== null).map(({ text, lines: drawn }) => element("span.entry", {}, lineSymbol(drawn ?? []), text)));
+  refill(lines, lineEntries(viewer, view.active).map(({ text, lines: drawn }) => element("span.entry", {}, lineSymbol(drawn ?? []), text)));
   if (!budget.childElementCount) {
     budget.append(
       element("button.toggle", { "data-key": "toggle edges", title: "draw edges also while no node is clicked (e)", click: () => set({ faint: !viewer.view.faint }) }, "edges"),
@@ -93,7 +101,7 @@ function placedEntries(entries, width) {
 function drawnEntries(viewer, number) {
   const graph = viewer.graphs[number];
   const text = budgetText(viewer.budget(number), viewer.view.faint);
-  return [...kindsIn(graph).map((kind) => ({ kind, text: KINDS[kind] })), ...lineEntries(graph, viewer.clicked(number) !== null), { text }];
+  return [...kindsIn(graph).map((kind) => ({ kind, text: KINDS[kind] })), ...lineEntries(viewer, number), { text }];
 }
 
 /** @param {Pen} pen @param {Palette} palette @param {ReturnType<typeof placedEntries>["placed"]} placed @param {number} left @param {number} top */

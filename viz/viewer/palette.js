@@ -15,6 +15,6 @@ function lightPalette() {
 /** Colours of the style sheet. @returns {Palette} */
 function readPalette() {
   const style = getComputedStyle(document.documentElement);
-  const names = ["paper", "ink", "grey", "pale", "positive", "negative", "token", "feature", "error", "bias", "target", "head", "pin", "cursor"];
+  const names = ["paper", "ink", "grey", "pale", "positive", "negative", "token", "feature", "error", "bias", "target", "head", "pin", "cursor", "less", "same", "more"];
   return /** @type {Palette} */ (Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()])));
 }

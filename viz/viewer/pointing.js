@@ -12,8 +12,10 @@ function tipLines(viewer, number, row) {
   const links = (/** @type {string} */ word, /** @type {Link[]} */ list) =>
     list.slice(0, 3).map((link) => `${word} ${signed(link.share)} ${shortened(shortLabel(graph, notes, link.row) || graph.names[link.row], 40)}`);
   const numbers = numbersOf(graph, row).map(([term, text]) => `${term} ${text}`).join(" · ");
+  const effects = drawnEffects(viewer, number);
+  const changed = effects ? beforeAfter(graph, effects, row) : "";
   return [
-    shortened(labelOf(graph, notes, row), 120), `${graph.names[row]} ${placeText(graph, row)}`, numbers,
+    shortened(labelOf(graph, notes, row), 120), `${graph.names[row]} ${placeText(graph, row)}`, numbers, changed && `intervention: ${changed}`,
     ...links("from", linksInto(graph, row)), ...links("to", linksFrom(graph, row)),
   ].filter(Boolean);
 }

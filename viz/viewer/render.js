@@ -35,7 +35,8 @@ function renderPlots(viewer) {
     const here = shown.length > 1 && number === viewer.view.active;
     name.hidden = shown.length < 2;
     panes[i].ariaCurrent = here ? "true" : null; // the graph that panels and keys refer to
-    name.replaceChildren(names[number], element("small.quiet", {}, leftOf(viewer, number)));
+    const absent = lackingThere(viewer, number);
+    name.replaceChildren(names[number], absent ? element("small.absent", {}, `the clicked node is ${absent.here}`) : element("small.quiet", {}, leftOf(viewer, number)));
     viewer.plots[i].root.setAttribute("aria-label", plotName(viewer.graphs[number]));
   });
   document.body.classList.toggle("summarised", shown.every((number) => viewer.summary(number)));
@@ -44,7 +45,7 @@ function renderPlots(viewer) {
     const over = /** @type {HTMLElement} */ (panes[i].lastElementChild);
     over.hidden = !overview;
     viewer.plots[i].root.hidden = Boolean(overview);
-    if (overview) drawSummary(over, overview, viewer.palette, viewer.view.active === number ? (viewer.view.box ?? -1) : -1, (box) => chooseBox(viewer, number, box));
+    if (overview) drawSummary(over, overview, viewer.palette, boxesLeft(viewer.graphs[number], overview, drawnEffects(viewer, number)), viewer.view.active === number ? (viewer.view.box ?? -1) : -1, (box) => chooseBox(viewer, number, box));
     else viewer.plots[i].draw(viewer.scene(number), viewer.faint(number));
   });
   if ("Plotly" in window) viewer.plots.slice(known).forEach((plot) => plot.attach());
@@ -122,7 +123,7 @@ function renderPanel(viewer) {
     viewer.most[what] = Infinity;
     viewer.schedule();
   };
-  if (view.tab === "node") refill(place, viewer.summary(view.active) ? [summaryPanel(viewer, context)] : view.group !== null && chosenGroup(viewer) ? [chosenGroupPanel(viewer, context)] : row === null ? [nothingClicked(viewer, context)] : nodePanel(viewer, context, row, more("links")));
+  if (view.tab === "node") refill(place, viewer.summary(view.active) ? [summaryPanel(viewer, context), viewer.served && interventionPanel(viewer, context, null)] : view.group !== null && chosenGroup(viewer) ? [chosenGroupPanel(viewer, context)] : row === null ? [nothingClicked(viewer, context)] : nodePanel(viewer, context, row, more("links")));
   if (view.tab === "list") refill(place, [nodeTable(context, wanted ? [...wanted] : rows(), viewer.hiddenBy(view.active), viewer.order ?? (wanted ? "influence" : "token"), (order) => ((viewer.order = order), viewer.schedule()), viewer.most.table, more("table"))]);
   if (view.tab === "heads") refill(place, [headsPanel(viewer, context)]);
   if (view.tab === "paths") {
@@ -160,9 +161,9 @@ function nodePanel(viewer, context, row, onMore) {
   const lacking = graph.partial && minus !== undefined && differenceSize(graph, row, minus) === null;
   const nothing = computed ? "None of the shown nodes feed it." : "Its inputs were not computed.";
   return [
-    nodeDetail(graph, notes, labelSource(graph, viewer.notes, viewer.state.mine, name), view, row, actions, [writtenBy(context, row), members]),
+    nodeDetail(graph, notes, labelSource(graph, viewer.notes, viewer.state.mine, name), view, row, actions, numbersPanel(viewer, row), [writtenBy(context, row), members]),
     graph.kind[row] === KIND.head ? lookPanel(context, name) : null,
-    viewer.served && isChangeable(graph, row) ? interventionPanel(viewer, context, row) : null,
+    viewer.served ? interventionPanel(viewer, context, isChangeable(graph, row) ? row : null) : null,
     linkList(context, view.minus ? `Feeds the difference${lacking ? ", among the edges in this page" : ""}` : "Fed by", nothing, focus.inputs, viewer.most.links, onMore),
     linkList(context, "Feeds", "It feeds none of the shown nodes.", focus.outputs, viewer.most.links, onMore),
     focus.because.length > 0 && linkList(context, "Looks there because of (dashed)", "", focus.because, viewer.most.links, onMore),
@@ -191,6 +192,7 @@ function nothingClicked(viewer, context) {
     ...graph.failures.map((sentence) => element("p.fails", { role: "alert" }, sentence)),
     strongest.length > 0 && element("h3", {}, "Features with the most influence"),
     element("ul.strongest", { keydown: stepThrough }, ...items),
+    viewer.served && interventionPanel(viewer, context, null),
     ...graph.remarks.map((sentence) => element("p.quiet", {}, sentence)));
 }
 

@@ -36,6 +36,8 @@
  * @property {Placed[]} placed
  * @property {Arrow[]} arrows
  *
+ * @typedef {{text: string, crossed: boolean}} Left Before and after in percent; whether nothing is left.
+ *
  * @typedef {object} Overview
  * @property {Box[]} boxes Sources before targets, everything else first.
  * @property {number[][]} flow Into each box from each, share of all influence.
@@ -67,12 +69,13 @@ function drawingFor(drawings, width) {
  * @param {HTMLElement} place
  * @param {Overview} overview
  * @param {Palette} palette
+ * @param {Left[]} left What an intervention left of each box; empty without one.
  * @param {number} chosen The box whose inputs and outputs are lit, or -1.
  * @param {(box: number | null) => void} onChoose
  */
-function drawSummary(place, overview, palette, chosen, onChoose) {
+function drawSummary(place, overview, palette, left, chosen, onChoose) {
   const drawing = drawingFor(overview.drawings, place.clientWidth);
-  const picture = overviewPicture(overview, drawing, palette, chosen);
+  const picture = overviewPicture(overview, drawing, palette, chosen, left);
   const numberOf = (/** @type {Event} */ event) => Number((event.target instanceof Element && event.target.closest("[data-box]")?.getAttribute("data-box")) ?? -1);
   picture.addEventListener("click", (event) => {
     const number = numberOf(event);
@@ -117,10 +120,11 @@ function signMark(sign, palette) {
  * @param {Overview} overview
  * @param {Drawing} drawing
  * @param {Palette} palette
+ * @param {Left[]} left
  */
-function overviewFile(overview, drawing, palette) {
+function overviewFile(overview, drawing, palette, left) {
   const { width, height, small } = drawing;
-  const picture = overviewPicture(overview, drawing, palette, -1);
+  const picture = overviewPicture(overview, drawing, palette, -1, left);
   const lines = [overview.sentence, [...signsOf(drawing).map((sign) => `${SIGN_SIGNS[sign]} ${SIGN_WORDS[sign]}`), overview.counted].join("   ")].filter(Boolean);
   const below = height + (lines.length + 0.5) * 1.5 * small;
   picture.setAttribute("xmlns", "http://www.w3.org/2000/svg");
@@ -147,8 +151,9 @@ function boxBeside({ placed }, from, direction) {
  * @param {Drawing} drawing
  * @param {Palette} palette
  * @param {number} chosen Number of a box, or -1.
+ * @param {Left[]} left
  */
-function overviewPicture(overview, drawing, palette, chosen) {
+function overviewPicture(overview, drawing, palette, chosen, left) {
   const { width, height, arrows, placed } = drawing;
   const beside = (/** @type {number} */ box) => chosen < 0 || box === chosen || (box >= 0 && (overview.flow[chosen][box] > 0 || overview.flow[box][chosen] > 0));
   const picture = vector("svg", {
@@ -160,7 +165,8 @@ function overviewPicture(overview, drawing, palette, chosen) {
   picture.append(
     ...arrows.map((arrow, number) => arrowMark(arrow, palette, lit[number])),
     ...placed.map((one) => boxMark(overview, one, palette, beside(one.box), one.box === (chosen < 0 ? first : chosen), one.box === chosen)),
-    ...arrows.flatMap((arrow, number) => (arrow.at && (chosen < 0 || lit[number]) ? [shareMark(arrow, arrow.at, drawing.small, palette)] : [])));
+    ...arrows.flatMap((arrow, number) => (arrow.at && (chosen < 0 || lit[number]) ? [shareMark(arrow, arrow.at, drawing.small, palette)] : [])),
+    ...placed.flatMap((one) => (left[one.box]?.text ? [leftMark(one, left[one.box], drawing.small, palette)] : [])));
   return picture;
 }
 
@@ -192,6 +198,15 @@ function shareMark(arrow, [x, y], size, palette) {
   return vector("g", { class: "arrow-share" },
     vector("rect", { x: x - half, y: y - size / 2 - 0.5, width: 2 * half, height: size + 1, fill: palette.paper }),
     textMark(arrow.text, x, y, size, arrow.pale ? palette.grey : arrowColour(arrow, palette)));
+}
+
+/** What an intervention left of a box, at its upper edge; crossed out if nothing. @param {Placed} placed @param {Left} left @param {number} size @param {Palette} palette */
+function leftMark({ rect: [x, y, width, height] }, { text, crossed }, size, palette) {
+  const half = widthOf(text, size) / 2 + 3;
+  return vector("g", { class: "left-mark", "pointer-events": "none" },
+    ...(crossed ? [vector("path", { d: `M${x} ${y}l${width} ${height}M${x} ${y + height}l${width} ${-height}`, stroke: palette.ink, "stroke-width": 1.2 })] : []),
+    vector("rect", { x: x + width / 2 - half, y: y - size * 1.25, width: 2 * half, height: size * 1.4, rx: 2, fill: palette.paper, stroke: palette.ink, "stroke-width": 0.6 }),
+    textMark(text, x + width / 2, y - size * 0.55, size, palette.ink));
 }
 
 /**

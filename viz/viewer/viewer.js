@@ -14,6 +14,8 @@ class Viewer {
     /** @type {{of: [number, number], sides: any[]}[]} */
     this.pairs = payload.pairs;
     this.served = Boolean(payload.served); // by headwater serve, which stores annotations
+    /** @type {Record<string, string>} */
+    this.regimes = payload.regimes; // what each means
     this.state = restoredState(this.graphs);
     /** @type {{graph: number, row: number} | null} */
     this.hovered = null;
@@ -194,6 +196,8 @@ class Viewer {
     const lit = this.lit(number);
     const alone = lit && !focus && !path ? Array.from(this.left(number).filter((e) => lit[e]).slice(0, MOST_DRAWN), (e) => drawnEdge(graph, e)) : null;
     const there = hovered && (hovered.graph === number ? hovered.row : (this.pair?.[hovered.graph]?.partner[hovered.row] ?? -1));
+    const effects = drawnEffects(this, number);
+    const lacking = lackingThere(this, number) !== null;
     const [width, height] = this.plots[this.shown.indexOf(number)].size();
     return {
       graph,
@@ -203,16 +207,17 @@ class Viewer {
       edges: path ?? (focus ? drawnFor(graph, focus, this.view.links, pinned) : (alone ?? drawnBetween(graph, pinned))),
       lit,
       ends: alone && new Set(alone.flatMap(({ source, target }) => [source, target])),
-      near: path ? new Map(path.flatMap(({ source, target, share }) => [[source, share], [target, share]])) : (focus?.near ?? null),
+      near: path ? new Map(path.flatMap(({ source, target, share }) => [[source, share], [target, share]])) : (focus?.near ?? (lacking ? new Map() : null)),
       clicked: focus?.row ?? null,
       cursor: there !== null && there >= 0 ? there : null,
       pinned,
       wanted: this.view.search ? found(graph, notes, this.view.search) : null,
       most: Math.max(...this.shown.map((one) => mostInfluence(this.graphs[one]))),
-      difference: this.pair && this.view.colour === "difference" ? this.pair[number].difference : null,
+      difference: effects ? changesOf(graph, effects) : this.pair && this.view.colour === "difference" ? this.pair[number].difference : null,
       matched: this.pair ? this.pair[number].partner : null,
-      groups: focus || path || this.view.search || !this.view.hulls ? [] : namedGroups(graph, notes),
-      markOf: (row) => (isInput(graph, row) ? "" : markText(graph, notes, row)),
+      groups: focus || path || lacking || this.view.search || !this.view.hulls ? [] : namedGroups(graph, notes),
+      markOf: (row) => (isInput(graph, row) ? "" : changedMark(graph, notes, effects, row)),
+      crossed: effects ? sharesLeft(graph, effects).map((share) => Number(Math.abs(share) < CROSSED)) : null,
     };
   }
 
