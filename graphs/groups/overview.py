@@ -59,6 +59,11 @@ class Overview(Brief):
     chains: tuple[Chain, ...]  # from tokens to the heaviest target, the strongest first
     carried: float  # of what reaches that target, the share that passes through their groups
 
+    @property
+    def occupied(self) -> list[int]:
+        """Numbers of the boxes of which nodes are or from which influence comes."""
+        return [n for n, box in enumerate(self.boxes) if len(box.rows) or self.flow[:, n].any()]
+
     def of_kind(self, kind: BoxKind) -> list[int]:
         """Numbers of the boxes of a kind."""
         return [number for number, box in enumerate(self.boxes) if box.kind == kind]
@@ -118,7 +123,8 @@ def overview(graph: AttributionGraph, groups: Mapping[str, Int[ndarray, " _membe
     seed = graph.seed / (float(graph.seed.sum()) or 1.0)
     entering = flow.sum(axis=0)
     rest = np.flatnonzero(place < 0)
-    boxes = [Box(BoxKind.MORE, f"{len(rest):,} more", rest, float(entering[0]))]
+    more = f"{len(rest):,} more" if len(rest) else "dropped edges"
+    boxes = [Box(BoxKind.MORE, more, rest, float(entering[0]))]
     for number, (kind, name, rows) in enumerate((chosen[at] for at in order), start=1):
         boxes.append(Box(kind, name, rows, float(entering[number] + seed[rows].sum())))
     ends = [at for at, box in enumerate(boxes) if _is_heaviest(graph, box)]

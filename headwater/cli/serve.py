@@ -31,7 +31,6 @@ from headwater.cli.app import app
 from headwater.cli.trace import EXPANSION
 from headwater.server.jobs import Jobs
 from headwater.server.requests import Workspace
-from headwater.server.workspace import ModelWorkspace
 from headwater.terminal.printing import errors, print_line
 
 HOST = "127.0.0.1"
@@ -54,6 +53,8 @@ def serve_command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8765,
 ) -> None:
     """Trace prompts and edit features in the browser: a server for this machine alone."""
+    from headwater.server.workspace import ModelWorkspace  # imports torch
+
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(f"{' and '.join(missing)} missing: pip install 'headwater[serve]'.")

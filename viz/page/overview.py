@@ -73,7 +73,7 @@ def _box(part: Part, box: Box) -> dict[str, Any]:
 
 def _drawing(found: Overview, composed: Composed) -> dict[str, Any]:
     """Places of a figure without caption and legend, with y downwards."""
-    numbers = [n for n, box in enumerate(found.boxes) if len(box.rows)]
+    numbers = found.occupied
     top = composed.height
     bottom = min((one.rect[1] for one in composed.placed), default=0.0) - _BELOW
 

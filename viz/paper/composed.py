@@ -73,7 +73,7 @@ def compose(
 ) -> Composed:
     """The figure of an overview; `marks` are of boxes, and `sentence` ends the caption."""
     marks = marks or {}
-    shown = [n for n, box in enumerate(overview.boxes) if len(box.rows)]
+    shown = overview.occupied
     arrows = drawn_arrows(overview)
     number = {box: place for place, box in enumerate(shown)}
     edges = [(number[one.source], number[one.target], one.share) for one in arrows.shown]
