@@ -20,6 +20,7 @@ from viz.paper.layout import GROUP, TOKEN
 from viz.paper.prompt_row import prompt_row
 from viz.paper.routes import Wanted, routes
 from viz.paper.sheet import COLUMN, PAGE, in_lines
+from viz.paper.together import Shown
 
 DALLAS = "The capital of the state containing Dallas is"
 SHEETS = (COLUMN, PAGE)
@@ -60,7 +61,7 @@ def figures() -> Iterator[Composed]:
     for seed in range(SEEDS):
         graph, shown = random_overview(seed)
         for sheet in SHEETS:
-            yield compose(graph, shown, sheet, width_of)
+            yield compose(Shown(graph, shown), sheet, width_of)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def composed() -> list[Composed]:
     """Random figures, and that of a real graph, at both widths."""
     dallas = hw.trace(DALLAS)
     shown = graph_overview(dallas)
-    return [*figures(), *(compose(dallas, shown, sheet, width_of) for sheet in SHEETS)]
+    return [*figures(), *(compose(Shown(dallas, shown), sheet, width_of) for sheet in SHEETS)]
 
 
 def dense(route: Route) -> list[Point]:

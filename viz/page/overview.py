@@ -17,6 +17,7 @@ from viz.paper.arrows import drawn_arrows
 from viz.paper.composed import Composed, compose
 from viz.paper.curves import Route
 from viz.paper.sheet import COLUMN, PAGE
+from viz.paper.together import Shown
 from viz.plot.labels import text_width
 from viz.text.chained import box_name, chains_sentence
 
@@ -33,14 +34,14 @@ def part_overview(part: Part, annotations: Annotations) -> Overview | None:
 
 def overview_data(part: Part, found: Overview) -> dict[str, Any]:
     """Boxes with their nodes in the page, what flows between them, and drawings of them."""
-    composed = [compose(part.graph, found, sheet, text_width) for sheet in (PAGE, COLUMN)]
+    composed = [compose(Shown(part.graph, found), sheet, text_width) for sheet in (PAGE, COLUMN)]
     return {
         "boxes": [_box(part, box) for box in found.boxes],
         "flow": _rows(found.flow),
         "net": _rows(found.net),
         "sentence": chains_sentence(found),
         "counted": drawn_arrows(found).sentence,
-        "drawings": [_drawing(found, one) for one in composed],
+        "drawings": [_drawing(one) for one in composed],
     }
 
 
@@ -71,9 +72,8 @@ def _box(part: Part, box: Box) -> dict[str, Any]:
     }
 
 
-def _drawing(found: Overview, composed: Composed) -> dict[str, Any]:
+def _drawing(composed: Composed) -> dict[str, Any]:
     """Places of a figure without caption and legend, with y downwards."""
-    numbers = found.occupied
     top = composed.height
     bottom = min((one.rect[1] for one in composed.placed), default=0.0) - _BELOW
 
@@ -93,7 +93,7 @@ def _drawing(found: Overview, composed: Composed) -> dict[str, Any]:
         "small": composed.sheet.small,
         "placed": [
             {
-                "box": -1 if one.box is None else numbers[one.box],
+                "box": -1 if one.box is None else one.box,
                 "kind": one.kind,
                 "rect": [
                     _short(one.rect[0]),

@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from graphs.comparison.correspond import CorrespondSettings, correspond
 from graphs.comparison.matching import Match, match_by_identity
-from graphs.comparison.positions import align_prompts
+from graphs.comparison.positions import align_prompts, shared_columns
 from graphs.core.graph import AttributionGraph
 from graphs.core.identity import same_dictionary
 from viz.html.columns import columns
@@ -32,7 +32,7 @@ def pair_data(first: Part, second: Part) -> list[dict[str, Any]]:
     """Partner of each node, difference, columns and layouts, for both graphs."""
     positions = align_prompts(first.graph.provenance, second.graph.provenance)
     match = _match(first.graph, second.graph, positions)
-    slots = _shared_columns(positions, len(second.graph.provenance.tokens))
+    slots = shared_columns(positions, len(second.graph.provenance.tokens))
     levels = placed_together(
         *(
             (one, np.where(pos >= 0, own[np.maximum(pos, 0)], BIAS))
@@ -59,25 +59,6 @@ def _match(
     if same_dictionary(one, other):
         return match_by_identity(one, other, positions)
     return correspond(one, other, CorrespondSettings(permutations=0)).comparison.match
-
-
-def _shared_columns(
-    positions: Int[ndarray, " pos"], n_second: int
-) -> tuple[Int[ndarray, " pos"], Int[ndarray, " other"]]:
-    """Columns of the tokens of both prompts, the same for aligned tokens."""
-    first = np.full(len(positions), -1)
-    second = np.full(n_second, -1)
-    column = 0
-    done = 0  # tokens of the second prompt that have a column
-    for pos, there in enumerate(positions.tolist()):
-        if there >= done:
-            second[done:there] = np.arange(column, column + there - done)
-            column += there - done
-            second[there], done = column, there + 1
-        first[pos] = column
-        column += 1
-    second[done:] = np.arange(column, column + n_second - done)
-    return first, second
 
 
 def _matched(first: Part, second: Part, match: Match) -> list[dict[str, Any]]:
