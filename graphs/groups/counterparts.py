@@ -1,15 +1,19 @@
 """Counterparts: which boxes of two overviews stand for the same part of the computation.
 
-Tokens are counterparts if their positions are aligned.  Groups, and targets, are if they have the
-same nodes: they are paired as concepts are (`graphs.comparison.concepts`), and a pair counts if the
-influence at matched nodes that are in both is a quarter of that of the two.  Of the others those
-are that do the same, although with other features, as "Texas" and "California" do:
+Tokens are counterparts if their positions are aligned.  Groups, and targets, are, in this order:
+
+if they have the same nodes: they are paired as concepts are (`graphs.comparison.concepts`), and a
+pair counts if the influence at matched nodes that are in both is a quarter of that of the two;
+
+if they have one name, where the texts of counterparts count as one: "say Austin", "say Sacramento";
+
+if they do the same, although with other features, as "Texas" and "California" do:
 
     alike(a, b) = Σ min(p, q) / Σ max(p, q)
 
-over where their influence is, by aligned positions, and what flows into and out of them, from and
-to boxes that are counterparts already; p and q are shares of each of these three.  The most alike
-come first, and each pair tells more about the next.
+over the influence that they have at each aligned position, and over what flows into and out of
+them, from and to boxes that are counterparts already, all as shares of all influence.  The most
+alike come first, and each pair tells more about the next.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ class Counterpart:
 
     first: int
     second: int
-    shared: float  # of the influence of the two, the share at nodes of both; 0: they do the same
+    shared: float  # of the influence of the two, the share at nodes of both
 
 
 def counterparts(
@@ -59,6 +63,7 @@ def counterparts(
     )
     found = [Counterpart(0, 0, 0.0), *_tokens(overviews, places)]
     found += sorted(same, key=lambda one: -one.shared)
+    found += _same_names(overviews, found)
     while added := _most_alike(overviews, places, found):
         found.append(added)
     return found
@@ -96,20 +101,48 @@ def _same_nodes(
             yield Counterpart(first, second, shared)
 
 
+def _same_names(
+    overviews: tuple[Overview, Overview], known: list[Counterpart]
+) -> Iterator[Counterpart]:
+    first, second = overviews
+    texts = {
+        first.boxes[one.first].name.strip(): second.boxes[one.second].name.strip()
+        for one in known
+        if first.boxes[one.first].kind in (BoxKind.TOKEN, BoxKind.TARGET)
+    }
+    used = ({one.first for one in known}, {one.second for one in known})
+    left = [n for n in second.of_kind(BoxKind.GROUP) if n not in used[1]]
+    for number in first.of_kind(BoxKind.GROUP):
+        name, comma, rest = first.boxes[number].name.partition(", ")
+        said = {
+            name,
+            *(f"{name[: -len(own)]}{there}" for own, there in texts.items() if _ends(name, own)),
+        }
+        there = [n for n in left if second.boxes[n].name.partition(", ")[0] in said]
+        if number not in used[0] and there:
+            exact = [n for n in there if second.boxes[n].name.endswith(f"{comma}{rest}")]
+            left.remove((exact or there)[0])
+            yield Counterpart(number, (exact or there)[0], 0.0)
+
+
+def _ends(name: str, text: str) -> bool:
+    """Whether a name ends with a text as a word of its own."""
+    return bool(text) and f" {name}".endswith(f" {text}")
+
+
 def _places(
     graph: AttributionGraph,
     shown: Overview,
     columns: Int[ndarray, " pos"],
     arrived: Float[ndarray, " node"],
 ) -> list[dict[int, float]]:
-    """Of each box, the shares of its influence by column."""
+    """Influence of each box by column."""
     found: list[dict[int, float]] = []
     for box in shown.boxes:
         rows = box.rows[graph.nodes.pos[box.rows] >= 0]
-        whole = float(arrived[rows].sum()) or 1.0
         shares: dict[int, float] = defaultdict(float)
         for pos, part in zip(graph.nodes.pos[rows], arrived[rows], strict=True):
-            shares[int(columns[pos])] += float(part) / whole
+            shares[int(columns[pos])] += float(part)
         found.append(shares)
     return found
 
@@ -130,10 +163,9 @@ def _most_alike(
             at = {*places[0][i], *places[1][j]}
             pairs = [(places[0][i].get(c, 0.0), places[1][j].get(c, 0.0)) for c in sorted(at)]
             for flow, there in ((first.flow, second.flow), (first.flow.T, second.flow.T)):
-                whole = (float(flow[i].sum()) or 1.0, float(there[j].sum()) or 1.0)
-                for one in known[1:]:
-                    p, q = flow[i, one.first] / whole[0], there[j, one.second] / whole[1]
-                    pairs.append((float(p), float(q)))
+                pairs += [
+                    (float(flow[i, one.first]), float(there[j, one.second])) for one in known[1:]
+                ]
             alike = _alike(pairs)
             if alike >= best:
                 best, found = alike, Counterpart(i, j, 0.0)

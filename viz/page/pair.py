@@ -2,12 +2,13 @@
 
     difference[n] = (own − partner) / (own + partner)     own: share of influence; 1 without partner
 
-Aligned tokens share a column.  Graphs of one dictionary are matched by identity, those of two by
-evidence.
+Aligned tokens share a column, and boxes of the two overviews that are counterparts a place.  Graphs
+of one dictionary are matched by identity, those of two by evidence.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from graphs.comparison.matching import Match, match_by_identity
 from graphs.comparison.positions import align_prompts, shared_columns
 from graphs.core.graph import AttributionGraph
 from graphs.core.identity import same_dictionary
+from graphs.groups.overview import Overview
 from viz.html.columns import columns
+from viz.page.overview import paired_overviews
 from viz.page.part import Part
 from viz.page.payload import level_data, placed_together
 from viz.plot.layout import BIAS
@@ -28,8 +31,10 @@ NO_PARTNER = -1  # a node that the other graph lacks
 NOT_SHOWN = -2  # the other graph has it, the page has not
 
 
-def pair_data(first: Part, second: Part) -> list[dict[str, Any]]:
-    """Partner of each node, difference, columns and layouts, for both graphs."""
+def pair_data(
+    first: Part, second: Part, overviews: tuple[Overview | None, Overview | None] = (None, None)
+) -> list[dict[str, Any]]:
+    """Partner of each node, difference, columns, layouts and boxes, for both graphs."""
     positions = align_prompts(first.graph.provenance, second.graph.provenance)
     match = _match(first.graph, second.graph, positions)
     slots = shared_columns(positions, len(second.graph.provenance.tokens))
@@ -40,9 +45,14 @@ def pair_data(first: Part, second: Part) -> list[dict[str, Any]]:
             for pos in [one.graph.nodes.pos[one.rows]]
         )
     )
+    one, other = overviews
+    boxes: Sequence[dict[str, Any]] = ({}, {})
+    if one is not None and other is not None:
+        boxes = paired_overviews((first, second), (one, other), match, slots)
     return [
         {
             **matched,
+            **boxes[side],
             "columnOf": slots[side].tolist(),
             "levels": [
                 level_data((first, second)[side], rows[side], placed[side])
