@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -69,7 +70,7 @@ def test_show_names_the_heads_of_edges_and_at_what_they_look():
     graph = with_heads(layered(3), LOOKS)
     checks = Checks(edge_heads_max=2e-7, scores_max=2e-3, conservation_limit=1e-3)
     header = graph.provenance.model_copy(update={"checks": checks})
-    text = shown(graphs.AttributionGraph(**{**vars(graph), "provenance": header}))
+    text = shown(replace(graph, provenance=header))
     assert f"heads of {graph.weights.nnz} edges: " in text
     assert re.search(r" edges: \d\.\d carries [\d.]+% of the influence along them, \d\.\d ", text)
     assert (

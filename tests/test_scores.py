@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_a_pruned_graph_scores_like_its_nodes_in_the_full_graph(graph, threshold
 @given(random_graphs())
 @settings(max_examples=50, deadline=None)
 def test_a_full_graph_with_nothing_dropped_has_one_score(graph):
-    whole = type(graph)(**{**graph.__dict__, "dropped_absolute": np.zeros(len(graph))})
+    whole = replace(graph, dropped_absolute=np.zeros(len(graph)))
     one, other = scores(whole), scores(whole, convention="renormalised")
     np.testing.assert_allclose(one.replacement, other.replacement, **EXACT)
     np.testing.assert_allclose(one.completeness, other.completeness, **EXACT)

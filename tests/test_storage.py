@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +60,7 @@ def test_every_dtype_comes_back(tmp_path):
     columns["value"] = np.array([np.nan, -0.0, 1e-40, 3e38], dtype=np.float32)
     columns["activation"] = np.frombuffer(b"\1\0\0\0\0\0\xf8\xff" * 4)  # a nan with a payload
     strided = np.array([0.0, 9.0, 0.0, 9.0, 0.0, 9.0, 1.0, 9.0])[::2]
-    graph = AttributionGraph(
-        **{**GRAPH.__dict__, "nodes": type(GRAPH.nodes)(**columns), "seed": strided}
-    )
+    graph = replace(GRAPH, nodes=type(GRAPH.nodes)(**columns), seed=strided)
     back = read(written(graph))
     assert_same_graph(back, graph)
     assert back.nodes.activation.tobytes() == graph.nodes.activation.tobytes()
@@ -77,7 +76,7 @@ def test_the_same_graph_gives_the_same_bytes():
 
 
 def test_a_dtype_that_the_format_lacks_is_not_written(tmp_path):
-    half = AttributionGraph(**{**GRAPH.__dict__, "dropped": np.zeros(4, dtype=np.float16)})
+    half = replace(GRAPH, dropped=np.zeros(4, dtype=np.float16))
     with pytest.raises(GraphFileError, match="dropped has dtype float16"):
         write_graph(half, tmp_path / "graph")
     assert list(tmp_path.iterdir()) == []

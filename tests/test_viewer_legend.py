@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -115,7 +116,7 @@ def as_part(graph: AttributionGraph) -> AttributionGraph:
     """A pruned graph, whose header knows how many features it had."""
     checks = graph.provenance.checks.model_copy(update={"expanded_features": 160})
     traced = graph.provenance.model_copy(update={"checks": checks})
-    return prune(AttributionGraph(**{**vars(graph), "provenance": traced}), PruneSettings(0.6, 0.9))
+    return prune(replace(graph, provenance=traced), PruneSettings(0.6, 0.9))
 
 
 def test_a_pruned_graph_is_shown_whole(browser: Browser, tmp_path: Path):

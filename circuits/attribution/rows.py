@@ -46,7 +46,6 @@ from circuits.model.frozen import Covectors
 from circuits.progress import Progress, ignore_progress
 from circuits.recording.attention import Attention
 from circuits.recording.precision import Precision
-from graphs.analysis.influence import carry_down
 from graphs.core.brief import Brief
 
 RUN = 64  # adjacent entries of a sorted row that are summed together
@@ -121,9 +120,11 @@ class SparseRows:
 
     def influence(self, seed: Float[ndarray, " node"]) -> Float[ndarray, " node"]:
         """Influence over the rows so far (`graphs.influence`), by shares of the whole rows."""
-        return carry_down(
-            seed, ((node, *part.shares(row)) for node, part, row in reversed(self._rows_by_node()))
-        )
+        total = seed.astype(np.float64)
+        for node, part, row in reversed(self._rows_by_node()):
+            sources, shares = part.shares(row)
+            total[sources] += total[node] * shares
+        return total - seed
 
     def leading(
         self, seed: Float[ndarray, " node"], expanded: Bool[ndarray, " feat"], count: int

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
+from graphs.analysis.carrying import carry_up
 from graphs.analysis.influence import carried, graph_shares, influence
 from graphs.core.brief import Brief
 from graphs.core.graph import AttributionGraph
@@ -63,12 +64,8 @@ def necessity(graph: AttributionGraph) -> Float[ndarray, " node"]:
     """
     totals = graph.row_totals()
     arrived = influence(graph) + graph.seed
-    reached = graph.nodes.is_kind(*INPUT_KINDS).astype(np.float64)
-    start = graph.weights.indptr
-    for row in np.flatnonzero(np.diff(start)):
-        edges = slice(start[row], start[row + 1])
-        sizes = np.abs(graph.weights.data[edges].astype(np.float64))
-        reached[row] = sizes @ reached[graph.weights.indices[edges]] / (totals[row] or 1.0)
+    inputs = graph.nodes.is_kind(*INPUT_KINDS).astype(np.float64)
+    reached = carry_up(inputs, graph.weights, totals)
     total = float(graph.seed @ reached)
     return arrived * reached / total if total > 0 else np.zeros_like(arrived)
 

@@ -13,11 +13,10 @@ has arrived there, and nothing of the influence is lost.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy.sparse import csr_array
 
-from graphs.analysis.influence import graph_shares
+from graphs.analysis.carrying import carry_down
 from graphs.core.graph import AttributionGraph
 
 
@@ -31,38 +30,19 @@ def box_flows(
 
     What enters a box and passes through nodes of none back into it is left out.
     """
-    shares = graph_shares(graph)
-    signed = shares.copy()
-    signed.data = np.where(graph.weights.data < 0, -shares.data, shares.data)
-    has_row = np.diff(shares.indptr) > 0
-    pull = csr_array(
-        (arrived[place >= 0], (place[place >= 0], np.flatnonzero(place >= 0))),
-        shape=(count, len(graph)),
+    has_row, inside = np.diff(graph.weights.indptr) > 0, place >= 0
+    start = np.zeros((len(graph), count))
+    start[inside, place[inside]] = arrived[inside]
+    # Each node's box as a column, and what starts in no box as the last one.
+    ends = np.where(has_row, -1, count)
+    ends[inside] = place[inside]
+    box = (ends[:, None] == np.arange(count + 1)).astype(np.float64)
+    totals = graph.row_totals()
+    flow, net = (
+        carry_down(start, graph.weights, totals, inside, signed=signed).T @ box
+        for signed in (False, True)
     )
-    inside, ends = place >= 0, (place < 0) & ~has_row
-    found: list[Float[ndarray, "target source"]] = []
-    for matrix in (shares, signed):
-        reached = _below((pull @ matrix).toarray().T, matrix, has_row & ~inside)
-        into = np.zeros((count, count + 1))
-        for node, box in zip(np.flatnonzero(inside), place[inside], strict=True):
-            into[:, box] += reached[node]
-        into[:, -1] = reached[ends].sum(axis=0)
-        found.append(into)
-    flow, net = found
-    flow[:, -1] = np.maximum(0.0, pull @ has_row - flow[:, :-1].sum(axis=1))
+    flow[:, -1] = np.maximum(0.0, start.T @ has_row - flow[:, :-1].sum(axis=1))
     for matrix in (flow, net):
         np.fill_diagonal(matrix, 0.0)
     return flow, net
-
-
-def _below(
-    first: Float[ndarray, "node box"], shares: csr_array, passing: Bool[ndarray, " node"]
-) -> Float[ndarray, "node box"]:
-    """What reaches each node of what starts there, where these nodes pass on what they get."""
-    reached = first.copy()
-    start: list[int] = shares.indptr.tolist()
-    downwards: list[int] = np.flatnonzero(passing)[::-1].tolist()
-    for row in downwards:
-        edges = slice(start[row], start[row + 1])
-        reached[shares.indices[edges]] += shares.data[edges, None] * reached[row]
-    return reached

@@ -86,7 +86,7 @@ def graph_overview(
     }
     while True:
         try:
-            return overview(graph, groups)
+            return _overview(graph, groups, arrived)
         except CyclicGroups:
             # Groups among the nodes that pruning keeps may feed each other through others.
             among = [name for name in groups if name in automatic]
@@ -100,7 +100,14 @@ def overview(graph: AttributionGraph, groups: Mapping[str, Int[ndarray, " _membe
 
     Raises CyclicGroups for groups that feed each other and ValueError for a node in two of them.
     """
-    arrived = influence_shares(graph)
+    return _overview(graph, groups, influence_shares(graph))
+
+
+def _overview(
+    graph: AttributionGraph,
+    groups: Mapping[str, Int[ndarray, " _member"]],
+    arrived: Float[ndarray, " node"],  # share of all influence, seed included
+) -> Overview:
     grouped = np.zeros(len(graph), dtype=bool)
     for rows in groups.values():
         if np.any(grouped[rows]):

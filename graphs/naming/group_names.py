@@ -21,8 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+from scipy.sparse import csr_array
 
-from graphs.analysis.influence import edge_influence, graph_shares, influence_shares
+from graphs.analysis.carrying import carry_up
+from graphs.analysis.influence import row_shares
 from graphs.core.annotations import FreeNames
 from graphs.core.nodes import NodeKind
 from graphs.naming.names import Names
@@ -36,6 +38,7 @@ SHOWN = 0.25  # factor of votes for what tokens of the prompt and targets say al
 MOSTLY = 0.5  # of what comes from tokens: share of one from which a group is named by it
 LONGEST = 24  # characters of two words
 Votes = dict[str, float]  # by word
+Origins = tuple[Int[ndarray, " token"], Float[ndarray, "node token"]]
 _DEPTHS = {1: ("",), 2: (", early", ", late"), 3: (", early", ", middle", ", late")}
 
 
@@ -86,22 +89,25 @@ def _by_votes(candidate: _Candidate, taken: Sequence[str]) -> str:
 
 
 def _candidates(names: Names, groups: Sequence[Int[ndarray, " _member"]]) -> list[_Candidate]:
-    graph, strength = names.graph, influence_shares(names.graph)
+    graph = names.graph
+    total = float(graph.seed.sum()) or 1.0
+    strength = (names.influence + graph.seed) / total
     weights = [strength[rows] / (float(strength[rows].sum()) or 1.0) for rows in groups]
     votes = [_votes(names, rows, weight) for rows, weight in zip(groups, weights, strict=True)]
-    straight, passed = _passed(names, strength)
-    tokens, origin = _origins(names)
+    straight = _straight(names, strength)
     shown = _shown(names)
+    origins: Origins | None = None
     found: list[_Candidate] = []
     for number, (rows, weight) in enumerate(zip(groups, weights, strict=True)):
-        says = float(straight[rows].sum()) > STRAIGHT * float(passed[rows].sum())
+        says = float(straight[rows].sum()) > STRAIGHT * float(names.influence[rows].sum()) / total
         ranked = _ranked(names, votes, number)
         agreed = _agreed(names, rows, weight)
         clear = [one for one in ranked if agreed.get(one[0], 0.0) >= ENOUGH]
         ranked = clear + [one for one in ranked if one not in clear]
         token = _own_token(names, rows, weight, says)
         if not token and not clear:
-            token = _source(names, tokens, weight @ origin[rows])
+            origins = origins or _origins(names)
+            token = _source(names, origins[0], weight @ origins[1][rows])
         second = len(clear) > 1 and clear[1][1] >= WITH * clear[0][1]
         words = tuple(word for word, _ in ranked)
         depth = float(weight @ graph.nodes.layer[rows])
@@ -148,14 +154,13 @@ def _shown(names: Names) -> frozenset[str]:
     )
 
 
-def _passed(
-    names: Names, strength: Float[ndarray, " node"]
-) -> tuple[Float[ndarray, " node"], Float[ndarray, " node"]]:
-    """What each node passes on straight to targets, and what it passes on at all."""
-    along = edge_influence(names.graph, strength)
-    targets = np.zeros(len(names.graph))
-    targets[names.graph.target_rows()] = 1.0
-    return targets @ along, np.asarray(along.sum(axis=0))
+def _straight(names: Names, strength: Float[ndarray, " node"]) -> Float[ndarray, " node"]:
+    """What each node passes on straight to targets."""
+    targets = names.graph.target_rows()
+    shares = row_shares(
+        csr_array(names.graph.weights[targets]), names.graph.dropped_absolute[targets]
+    )
+    return strength[targets] @ shares
 
 
 def _own_token(
@@ -183,14 +188,10 @@ def _source(names: Names, tokens: Int[ndarray, " token"], come: Float[ndarray, "
     return f"from {token.strip()}" if reading(token, names.script) == Reading.WORD else ""
 
 
-def _origins(names: Names) -> tuple[Int[ndarray, " token"], Float[ndarray, "node token"]]:
+def _origins(names: Names) -> Origins:
     """Rows of the tokens, and the share of each node that comes from each over all paths."""
-    graph, shares = names.graph, graph_shares(names.graph)
+    graph = names.graph
     tokens = np.flatnonzero(graph.nodes.is_kind(NodeKind.TOKEN))
     origin = np.zeros((len(graph), len(tokens)))
     origin[tokens, np.arange(len(tokens))] = 1.0
-    start: list[int] = shares.indptr.tolist()
-    for row in np.flatnonzero(np.diff(shares.indptr)).tolist():
-        edges = slice(start[row], start[row + 1])
-        origin[row] = shares.data[edges] @ origin[shares.indices[edges]]
-    return tokens, origin
+    return tokens, carry_up(origin, graph.weights, graph.row_totals())

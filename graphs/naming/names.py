@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from graphs.analysis.influence import influence
 from graphs.core.annotations import NO_ANNOTATIONS, Annotations
@@ -37,7 +39,10 @@ class Names:
 
     def __init__(self, graph: AttributionGraph, annotations: Annotations = NO_ANNOTATIONS) -> None:
         self.graph, self.annotations = graph, annotations
-        self._known: dict[int, Evidence] = {}
+        self._known: dict[int, Evidence] = {}  # all that is known of a feature
+        self._own: dict[int, Evidence] = {}  # without the token at its position
+        self._agreements: dict[int, dict[str, float]] = {}
+        self._labels: dict[int, list[str]] = {}  # in parts
         self._targets = {int(row): place for place, row in enumerate(graph.target_rows())}
 
     def label(self, row: int) -> str:
@@ -52,21 +57,23 @@ class Names:
 
     def evidence(self, row: int) -> Evidence:
         """What is known of a feature, without the token at its own position."""
-        if row not in self._known:
+        if row not in self._own:
             token = self.graph.token_text(int(self.graph.nodes.pos[row])).strip().casefold()
-            self._known[row] = self._whole(row).without(frozenset([token]))
-        return self._known[row]
+            self._own[row] = self._whole(row).without(frozenset([token]))
+        return self._own[row]
 
     def agreement(self, row: int) -> dict[str, float]:
         """Agreement of a feature's evidence on each word; less on words that many features promote.
 
         Promoted tokens of many features are those with unusual unembeddings.
         """
-        limit = max(FEW, COMMON * len(self._features))
-        return {
-            word: agreed * min(1.0, limit / max(1, self.promoting[word]))
-            for word, agreed in agreement(self.evidence(row), self.script).items()
-        }
+        if row not in self._agreements:
+            limit = max(FEW, COMMON * len(self._features))
+            self._agreements[row] = {
+                word: agreed * min(1.0, limit / max(1, self.promoting[word]))
+                for word, agreed in agreement(self.evidence(row), self.script).items()
+            }
+        return self._agreements[row]
 
     def agreed(self, row: int) -> list[str]:
         """Words on which a feature's evidence agrees, the first most; two at most, or none."""
@@ -75,6 +82,11 @@ class Names:
     def fires_on_its_token(self, row: int) -> bool:
         """Whether a feature is known to fire on the token at its own position and on no other."""
         return bool(self._whole(row).fires) and not self.evidence(row).fires
+
+    @cached_property
+    def influence(self) -> Float[ndarray, " node"]:
+        """Influence of every node on the targets."""
+        return influence(self.graph)
 
     @cached_property
     def script(self) -> str:
@@ -99,7 +111,7 @@ class Names:
 
         Most is by influence: of features that hardly matter there are many, of all kinds.
         """
-        graph, strength = self.graph, influence(self.graph)
+        graph, strength = self.graph, self.influence
         features = graph.nodes.is_kind(NodeKind.FEATURE)
         found: dict[int, frozenset[str]] = {}
         for pos in np.unique(graph.nodes.pos[features]).tolist():
@@ -112,9 +124,17 @@ class Names:
         return found
 
     def _whole(self, row: int) -> Evidence:
-        return evidence(self.graph.description(row), self.graph.output_tokens.get(row, ()))
+        if row not in self._known:
+            promoted = self.graph.output_tokens.get(row, ())
+            self._known[row] = evidence(self.graph.description(row), promoted)
+        return self._known[row]
 
     def _parts(self, row: int) -> list[str]:
+        if row not in self._labels:
+            self._labels[row] = self._found(row)
+        return self._labels[row]
+
+    def _found(self, row: int) -> list[str]:
         own = self.annotations.label(self.graph, row)
         if own:
             return [own]
@@ -157,7 +177,7 @@ def feature_label(names: Names, name: str) -> str:
         known = graph.descriptions.get(key)
         return "" if known is None else description_label(known)
     there = rows[nodes.pos[rows] == int(pos)] if pos else rows[:0]
-    strongest = rows[np.argmax(influence(graph)[rows])]
+    strongest = rows[np.argmax(names.influence[rows])]
     return names.label(int(there[0] if len(there) else strongest))
 
 

@@ -68,7 +68,8 @@ def placed_together(
     edges = _edges(shown, boxes)
     laid = layout(
         wishes,
-        [(*ends, share) for ends, (share, _) in edges.items()],
+        # Rounded, so that orders of equal cost do not depend on the last bits of a sum.
+        [(*ends, round(share, 9)) for ends, (share, _) in edges.items()],
         [width for _, width in edges.values()],
         _widest(tokens, sheet, measure),
         sheet,
