@@ -160,13 +160,17 @@ def test_settings_out_of_range_are_refused(wrong: dict, said: str):
 def test_with_a_budget_goes_what_costs_least(gain: float, left: list[list[int]]):
     """0 and 1 gain together; 2 costs what its union loses, or if given up its own worth of .1."""
     gains = np.array([[0.0, 1.0, gain / 2], [1.0, 0.0, gain / 2], [gain / 2, gain / 2, 0.0]])
-    merger = Merger(gains, np.zeros((3, 3), dtype=bool), np.array([0.4, 0.3, 0.1]))
+    merger = Merger(
+        [(np.arange(3), gains)], np.zeros((3, 3), dtype=bool), np.array([0.4, 0.3, 0.1])
+    )
     assert [sorted(group) for group in merger.run(1)] == left
 
 
 def test_groups_that_may_not_be_merged_are_given_up():
     apart = np.full((3, 3), -np.inf)
-    merger = Merger(apart, np.zeros((3, 3), dtype=bool), np.array([0.2, 0.3, 0.1]))
+    merger = Merger(
+        [(np.arange(3), apart)], np.zeros((3, 3), dtype=bool), np.array([0.2, 0.3, 0.1])
+    )
     assert merger.run(1) == [[1]]
     with pytest.raises(ValueError, match="at_most must be 0 or more, got -1"):
         find_groups(twins(), at_most=-1)

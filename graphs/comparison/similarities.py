@@ -19,9 +19,11 @@ def cosines(first: csr_array, second: csr_array) -> Float[ndarray, "one other"]:
     >>> cosines(csr_array([[3.0, 4.0], [0.0, 0.0]]), csr_array([[1.0, 0.0]])).tolist()
     [[0.6], [0.0]]
     """
-    one, other = _unit(first), _unit(second)
+    one = _unit(first)
+    other = one if second is first else _unit(second)
     if max(side.nnz / max(1, len(side.indptr) - 1) for side in (one, other)) > DENSE:
-        return one.toarray() @ other.toarray().T
+        whole = one.toarray()
+        return whole @ (whole if other is one else other.toarray()).T
     return (one @ other.T).toarray()
 
 

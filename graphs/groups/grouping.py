@@ -33,14 +33,14 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
-from graphs.analysis.influence import edge_influence, graph_shares, influence, influence_shares
+from graphs.analysis.influence import graph_shares, influence
 from graphs.comparison.profiles import Profile
 from graphs.comparison.similarities import cosines, word_overlap
 from graphs.core.annotations import Group
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
 from graphs.errors import HeadwaterError
-from graphs.groups.clustering import Merger
+from graphs.groups.clustering import Candidates, Merger
 from graphs.naming.group_names import group_names
 from graphs.naming.names import Names
 
@@ -97,10 +97,13 @@ def find_groups(
             f"{len(rows):,}: prune it first."
         )
     size = influence(graph)
-    gain = similarity(graph, rows, settings, profile) - settings.tightness
-    gain *= size[rows, None] * size[rows]
-    gain[graph.nodes.pos[rows, None] != graph.nodes.pos[rows]] = -np.inf
-    merger = Merger(gain, _feeds(graph, rows), (1 - settings.tightness) * size[rows] ** 2 / 2)
+    sides, pos = _sides(graph, size), graph.nodes.pos[rows]
+    candidates: list[Candidates] = []
+    for near in (np.flatnonzero(pos == one) for one in np.unique(pos)):
+        alike = _similarity(graph, rows[near], settings, profile, sides)
+        both = size[rows[near], None] * size[rows[near]]
+        candidates.append((near, (alike - settings.tightness) * both))
+    merger = Merger(candidates, _feeds(graph, rows), (1 - settings.tightness) * size[rows] ** 2 / 2)
     for group in own:
         merger.fix(np.flatnonzero(np.isin(rows, group)))
     least = 2 if at_most is None else 1
@@ -130,9 +133,22 @@ def similarity(
     profile: Profile | None = None,
 ) -> Float[ndarray, "feat feat"]:
     """Similarity of features, from 0 to 1; evidence that is not known of both has no weight."""
+    return _similarity(graph, rows, settings, profile, _sides(graph, influence(graph)))
+
+
+Sides = tuple[csr_array, csr_array]  # by node, its edges in and out as shares of influence
+
+
+def _similarity(
+    graph: AttributionGraph,
+    rows: Int[ndarray, " feat"],
+    settings: GroupSettings,
+    profile: Profile | None,
+    sides: Sides,
+) -> Float[ndarray, "feat feat"]:
     layer = graph.nodes.layer[rows].astype(np.float64)
     near = np.clip(1.0 - np.abs(layer[:, None] - layer) / settings.band, 0.0, 1.0)
-    total = settings.profile * _profiles(graph, rows) + settings.layers * near
+    total = settings.profile * _profiles(sides, rows) + settings.layers * near
     weight = np.full_like(total, settings.profile + settings.layers)
     labels = [graph.label(int(row)) for row in rows]
     overlap, both = word_overlap(labels, labels)
@@ -160,11 +176,17 @@ def _decoders(
     return np.maximum(unit @ unit.T, 0.0), known[:, None] & known
 
 
-def _profiles(graph: AttributionGraph, rows: Int[ndarray, " feat"]) -> Float[ndarray, "feat feat"]:
+def _sides(graph: AttributionGraph, size: Float[ndarray, " node"]) -> Sides:
+    inputs = graph_shares(graph)
+    arrived = (size + graph.seed) / (float(graph.seed.sum()) or 1.0)
+    along = inputs.data * np.repeat(arrived, np.diff(inputs.indptr))
+    outputs = csr_array((along, inputs.indices, inputs.indptr), shape=inputs.shape).T
+    return inputs, csr_array(outputs)
+
+
+def _profiles(sides: Sides, rows: Int[ndarray, " feat"]) -> Float[ndarray, "feat feat"]:
     """Mean cosine of features' inputs and of their outputs."""
-    along = edge_influence(graph, influence_shares(graph))
-    sides = (graph_shares(graph)[rows], csr_array(along.T)[rows])
-    inputs, outputs = (cosines(side, side) for side in map(csr_array, sides))
+    inputs, outputs = (cosines(side, side) for side in (csr_array(one[rows]) for one in sides))
     return (inputs + outputs) / 2
 
 
