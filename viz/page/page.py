@@ -159,7 +159,7 @@ def _file(name: str) -> str:
 
 def _table(held: Part) -> str:
     rows = strongest(held.strengths.arrived, TABLE_ROWS).tolist()
-    names = Names(held.graph)
+    names = held.names
     body = "\n".join(_table_row(names, held.strengths, row) for row in rows)
     which = f"the {len(rows)} most influential of {held.n_nodes:,} nodes"
     which = which if len(rows) < held.n_nodes else "all nodes by influence"

@@ -22,7 +22,6 @@ from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, Description, NodeKind
 from graphs.formats.neuronpedia.pages import feature_page
 from graphs.groups.overview import Overview
-from graphs.naming.names import Names
 from graphs.reports.summary import weight_remarks
 from viz.html.columns import as_bytes, columns
 from viz.page.attention import attention_data, attention_remarks
@@ -184,7 +183,6 @@ def _nodes(part: Part) -> dict[str, Any]:
     totals = graph.row_totals()
     seed = graph.seed / (float(graph.seed.sum()) or 1.0)
     numbers: list[int] = rows.tolist()
-    names = Names(graph)
     return {
         **columns(
             kind=nodes.kind.astype(np.uint8),
@@ -200,8 +198,8 @@ def _nodes(part: Part) -> dict[str, Any]:
             frequency=np.array([_frequency(graph, row) for row in numbers], dtype=np.float32),
         ),
         "names": [str(node) for node in nodes],
-        "labels": [label(names, row) for row in numbers],
-        "marks": [mark(names, row) for row in numbers],
+        "labels": [label(part.names, row) for row in numbers],
+        "marks": [mark(part.names, row) for row in numbers],
     }
 
 
