@@ -18,7 +18,7 @@ from tests.test_figure import EDGES, HOSTILE, LOGIT, NAMES, hostile_graph
 from viz.html.columns import as_bytes, columns, from_bytes
 from viz.html.packed import packed, unpacked
 from viz.page import page
-from viz.page.engine import engine_part, in_ascii, without_charts
+from viz.page.engine import engine_part, in_ascii, parsed_once, without_charts
 from viz.page.page import write_page
 
 
@@ -200,3 +200,10 @@ def test_plotly_is_used_without_charts_that_the_page_does_not_draw():
     assert in_ascii("/[µ\U0001f600]/; 'a'") == r"/[\u00b5\ud83d\ude00]/; 'a'"
     for unknown in ("var Plotly = {};", whole + whole):
         assert without_charts(unknown) == unknown
+
+
+def test_the_function_that_is_plotly_is_in_parentheses_so_that_it_is_parsed_once():
+    used = unpacked(engine_part(), "plotly").decode()
+    assert used.count("? self : this, (() => {\n") == 1
+    assert used.endswith("return Plotly;\n})));")
+    assert parsed_once("var Plotly = {};") == "var Plotly = {};"

@@ -3,8 +3,9 @@
 plotly ships as one script with all kinds of charts.  The viewer uses axes and scatter plots, which
 are in plotly's core; setting up the other charts takes most of the time in which the script runs,
 and a map library's second script, held as a text, takes a tenth of the bytes.  Neither happens
-here.  A version of plotly in which these two places are not found is used whole: it works the same,
-but is larger and slower.
+here.  The whole script is one function, which browsers parse twice, unless it is in parentheses.
+A version of plotly in which these places are not found is used as it is: it works the same, but is
+larger and slower.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from viz.html.packed import packed
 # The call that sets up all charts: a list of dozens of calls.
 _CHARTS = re.compile(r"\.register\(\[(?:[\w$]+\(\),){20,}[\w$]+\(\)\]\)")
 _OTHER = re.compile(r"[^\x00-\x7f]")
+# The function that is the whole script, where it is handed to the one that calls it.
+_WHOLE = re.compile(r"(\? self : this, )(\(\) => \{\n.*\n\})(\)\);?\s*)\Z", re.DOTALL)
 # A module that is a text of at least 100,000 characters.
 _TEXT = re.compile(r"(\.exports=)'(?:[^'\\]|\\.){100000,}'")
 
@@ -26,7 +29,7 @@ _TEXT = re.compile(r"(\.exports=)'(?:[^'\\]|\\.){100000,}'")
 @cache
 def engine_part() -> str:
     """The part "plotly" of a page: plotly's script, with its core alone set up."""
-    return packed("plotly", in_ascii(without_charts(get_plotlyjs())).encode())
+    return packed("plotly", in_ascii(parsed_once(without_charts(get_plotlyjs()))).encode())
 
 
 def in_ascii(script: str) -> str:
@@ -47,3 +50,12 @@ def without_charts(script: str) -> str:
     if len(_CHARTS.findall(script)) != 1:
         return script
     return _TEXT.sub(r"\1''", _CHARTS.sub(".register([])", script))
+
+
+def parsed_once(script: str) -> str:
+    """The script with its function in parentheses; unchanged where it is not one function.
+
+    Engines take a function in parentheses for one that is called at once, and compile it then.  Any
+    other they only check at first, and parse again when it is called.
+    """
+    return _WHOLE.sub(r"\1(\2)\3", script)
