@@ -180,3 +180,36 @@ def test_a_budget_is_kept_and_singles_count():
     found = find_groups(twins(), GroupSettings(tightness=0.8), at_most=2)
     assert len(found) == 2
     assert min(map(len, found)) == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_union_is_the_one_that_gains_most_of_those_without_a_cycle(seed: int):
+    rng = np.random.default_rng(seed)
+    gains = rng.standard_normal((12, 12)) + 0.2
+    gains += gains.T
+    feeds = np.triu(rng.random((12, 12)) < 0.15, 1)
+    candidates = [(near, gains[np.ix_(near, near)]) for near in (np.arange(8), np.arange(8, 12))]
+    found = Merger(candidates, feeds.copy(), np.ones(12)).run()
+    assert {frozenset(one) for one in found} == set(plain_unions(gains, feeds, 8))
+
+
+def plain_unions(gains: np.ndarray, feeds: np.ndarray, first: int) -> list[frozenset[int]]:
+    """Groups by trying all pairs anew after each union; members before `first` have their own."""
+    groups = [frozenset([member]) for member in range(len(gains))]
+    while True:
+        tried = [
+            (gains[np.ix_(list(one), list(other))].sum(), one, other)
+            for one, other in itertools.combinations(groups, 2)
+            if (min(one) < first) == (min(other) < first)
+            and is_acyclic([*(g for g in groups if g not in (one, other)), one | other], feeds)
+        ]
+        gain, one, other = max(tried, default=(0.0, None, None), key=lambda pair: pair[0])
+        if gain <= 0:
+            return groups
+        groups = [*(group for group in groups if group not in (one, other)), one | other]
+
+
+def is_acyclic(groups: list[frozenset[int]], feeds: np.ndarray) -> bool:
+    links = np.array([[feeds[np.ix_(list(a), list(b))].any() for b in groups] for a in groups])
+    np.fill_diagonal(links, False)
+    return not np.linalg.matrix_power(links.astype(int), len(groups)).any()

@@ -13,6 +13,7 @@ import viz.page.part
 from graphs.analysis.influence import influence
 from graphs.analysis.leading import leading
 from graphs.analysis.prune import PruneSettings, prune
+from graphs.analysis.strengths import strongest
 from graphs.comparison.positions import align_prompts
 from graphs.core.graph import AttributionGraph, row_sizes
 from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, Description, Example
@@ -21,9 +22,10 @@ from graphs.formats.neuronpedia.pages import feature_page
 from tests.graph_oracles import make_graph, make_header, make_table
 from tests.test_layout import assert_apart
 from tests.test_viewer_numbers import GRAPHS, layered
+from tests.tolerances import EXACT
 from viz.html.columns import as_bytes
 from viz.page.pair import pair_data
-from viz.page.part import ALLOWED_NODES, Part, part
+from viz.page.part import ALLOWED_NODES, Part, _before, part
 from viz.page.payload import graph_data, placed, placed_together
 
 
@@ -205,3 +207,12 @@ def test_features_of_known_dictionaries_have_a_page(name: str, model: str, page:
         }
     )
     assert feature_page(header) == (page and f"https://www.neuronpedia.org/{page}")
+
+
+def test_what_is_before_an_edge_counts_equal_ones_in_order():
+    scores = np.random.default_rng(0).integers(0, 6, 60).astype(np.float64)
+    order = strongest(scores, len(scores))
+    before = np.cumsum(scores[order]) - scores[order]
+    asked = np.flatnonzero(scores[order] > 0)[::2]
+    found = _before(scores, order[asked])
+    np.testing.assert_allclose(found, before[asked] / scores.sum(), **EXACT)
