@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from math import nan
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,7 @@ from graphs import Regime
 from graphs.formats.updates import keep_measured
 from graphs.interventions.effects import SHOWN
 from graphs.interventions.heads import chosen_heads, require_no_new_tokens, row_place
-from headwater.arguments.edits import named, swapped
+from headwater.arguments.edits import named, steered, swapped
 from headwater.arguments.files import file_option
 from headwater.arguments.options import (
     AsJson,
@@ -131,7 +130,7 @@ def intervene_command(
         *(graphs.SetTo(*named(text, "--set")) for text in set_to or ()),
         *(graphs.Scale(*named(text, "--scale")) for text in scale or ()),
         *(graphs.Add(*named(text, "--add")) for text in add or ()),
-        *(_steer(text) for text in steer or ()),
+        *(steered(text, "--steer", lambda file: vector_in(Path(file))) for text in steer or ()),
         *_swaps(swap or [], other_graph),
     ]
     if not edits:
@@ -200,20 +199,6 @@ def _require_ours(graph: Path) -> None:
             f"{graph} is another program's file, in which measurements cannot be stored: convert "
             "it with `headwater import` first."
         )
-
-
-def _steer(text: str) -> graphs.Steer:
-    place, _, rest = text.partition(":")
-    file, amount = named(rest, "--steer") if "=" in rest else ("", nan)
-    layer, _, pos = place.partition("@")
-    if not file or not layer.isdecimal() or not pos.removesuffix("+").isdecimal():
-        raise UsageError(
-            f"--steer expects LAYER@POS:FILE.npy=NUMBER, as in 4@7:direction.npy=2, got {text!r}."
-        )
-    vector = vector_in(Path(file))
-    return graphs.Steer(
-        int(layer), int(pos.removesuffix("+")), vector, amount, onward=pos.endswith("+")
-    )
 
 
 def _swaps(texts: list[str], other_graph: Path | None) -> list[graphs.Swap]:
