@@ -490,6 +490,9 @@ def test_steering_and_heads_through_which_edits_act_are_those_of_the_command(tes
     np.testing.assert_allclose(measured, expected.measured[0, rows], **EXACT)
     assert not np.allclose(measured, plain.measured[0, rows])
     assert made["only"] == choice.reacting
+    _, job = tested.json("POST", "/graphs/fjfoi/interventions", {"words": "steer 0@2:up.npy=2"})
+    made = tested.until(job["number"], "done")["made"]
+    assert made["unpredicted"] == "the graph has no row of a steering vector"
 
 
 @pytest.mark.parametrize(

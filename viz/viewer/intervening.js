@@ -56,7 +56,7 @@ function interventionPanel(viewer, context, row) {
     element("label", {}, "generate ", element("input", { type: "number", min: 0, max: 200, step: 1, value: trial.generate, "aria-label": "tokens to generate", "data-key": "trial generate",
       input: (/** @type {Event} */ event) => (trial.generate = /** @type {HTMLInputElement} */ (event.target).value) }), " tokens"),
     busy && element("button", { type: "button", "data-key": "trial cancel", click: () => fetch(`/jobs/${trial.job}`, { method: "DELETE" }) }, "Cancel")),
-    trial.effects?.regime === trial.regime ? null : element("p.quiet", {}, `${trial.regime}: ${regimes[trial.regime]}.`),
+    trial.effects?.regime === trial.regime ? null : element("p.quiet", {}, `${trial.regime}${trial.regime === "constrained" ? " (blocks up to the highest edit)" : ""}: ${regimes[trial.regime]}.`),
     element(trial.failed ? "p.fails" : "p.quiet", { role: "status" }, trial.status),
     trial.effects && toggle("effects", trial.drawn, "draw this on the graph: each node and box before → after, as a share of what it was", () => ((trial.drawn = !trial.drawn), viewer.schedule())),
     trial.effects && effectsOf(graph, trial.effects, context));

@@ -93,7 +93,8 @@ function drawSummary(place, overview, palette, left, chosen, onChoose) {
   refill(place, [
     overview.sentence ? element("p.sentence", {}, element("bdi", {}, overview.sentence)) : null,
     /** @type {any} */ (picture),
-    element("p.quiet.caption", {}, ...signsOf(drawing).map((sign) => element("span.sign", {}, /** @type {any} */ (signMark(sign, palette)), SIGN_WORDS[sign])), overview.counted),
+    element("p.quiet.caption", {}, ...signsOf(drawing).map((sign) => element("span.sign", {}, /** @type {any} */ (signMark(sign, palette)), SIGN_WORDS[sign])), overview.counted,
+      left.length > 0 && element("span", {}, "100 → n%: what is left of a group's activations, of a prediction its probability or value.")),
   ]);
 }
 
