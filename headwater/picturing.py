@@ -12,7 +12,7 @@ from graphs.core.graph import AttributionGraph
 from graphs.groups.overview import Box, BoxKind, graph_overview
 from graphs.interventions.activity import activations_after, is_removed, kept_activity
 from graphs.interventions.changes import Intervention
-from viz.paper.composed import Mark
+from viz.paper.together import Mark
 from viz.text.words import one_line
 
 

@@ -14,12 +14,14 @@ from graphs.core.graph import AttributionGraph
 from graphs.groups.overview import BoxKind, Overview, graph_overview, overview
 from tests.graph_oracles import make_graph
 from viz.paper.arrows import LEAST, LEAST_OF_REST, Sign, drawn_arrows
-from viz.paper.composed import PLATE, Composed, DrawnArrow, compose
+from viz.paper.composed import PLATE, Composed, DrawnArrow, compose, compose_together
 from viz.paper.curves import Point, Rect, Route, sampled
 from viz.paper.layout import GROUP, TOKEN
 from viz.paper.prompt_row import prompt_row
 from viz.paper.routes import Wanted, routes
-from viz.paper.sheet import COLUMN, PAGE, in_lines
+from viz.paper.sheet import COLUMN, PAGE, Sheet, in_lines
+from viz.paper.slots import Slot, shared_slots
+from viz.paper.together import Shown
 
 DALLAS = "The capital of the state containing Dallas is"
 SHEETS = (COLUMN, PAGE)
@@ -60,7 +62,30 @@ def figures() -> Iterator[Composed]:
     for seed in range(SEEDS):
         graph, shown = random_overview(seed)
         for sheet in SHEETS:
-            yield compose(graph, shown, sheet, width_of)
+            yield compose(Shown(graph, shown), sheet, width_of)
+    for seed in range(SEEDS):
+        for sheet in SHEETS:
+            yield from together(seed, seed + 1, sheet)[1]
+
+
+def together(seed: int, other: int, sheet: Sheet) -> tuple[list[Slot], list[Composed]]:
+    """Figures of two random graphs, with boxes of one kind as counterparts in their order."""
+    shown = [Shown(*random_overview(one)) for one in (seed, other)]
+    sizes = [len(one.graph.provenance.tokens) for one in shown]
+    pairs = [
+        pair
+        for kind in (BoxKind.MORE, BoxKind.GROUP, BoxKind.TARGET)
+        for pair in zip(*(one.overview.of_kind(kind) for one in shown), strict=False)
+    ]
+    tokens = [
+        {int(one.graph.nodes.pos[one.overview.boxes[n].rows[0]]): n for n in numbers}
+        for one in shown
+        for numbers in [one.overview.of_kind(BoxKind.TOKEN)]
+    ]
+    pairs += [(n, tokens[1][pos]) for pos, n in tokens[0].items() if pos in tokens[1]]
+    slots = shared_slots(shown[0].overview, shown[1].overview, pairs)
+    columns = [[*range(size)] for size in sizes]
+    return slots, compose_together(shown, slots, columns, sheet, width_of)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +93,7 @@ def composed() -> list[Composed]:
     """Random figures, and that of a real graph, at both widths."""
     dallas = hw.trace(DALLAS)
     shown = graph_overview(dallas)
-    return [*figures(), *(compose(dallas, shown, sheet, width_of) for sheet in SHEETS)]
+    return [*figures(), *(compose(Shown(dallas, shown), sheet, width_of) for sheet in SHEETS)]
 
 
 def dense(route: Route) -> list[Point]:
@@ -239,6 +264,45 @@ def test_lit_tokens_are_those_with_arrows(composed: list[Composed]):
         bottoms = {one.outer[3] for one in figure.placed if one.kind == TOKEN}
         from_tokens = [a for a in figure.arrows if a.route[0][1] in bottoms and not a.pale]
         assert len(lit) <= len(from_tokens)
+
+
+def test_boxes_of_one_slot_have_one_place_in_both_figures():
+    shared = alone = 0
+    for seed in range(SEEDS):
+        slots, figures = together(seed, seed + 1, PAGE)
+        at = [{one.box: one.rect for one in figure.placed} for figure in figures]
+        tops = [figure.height for figure in figures]  # captions have a length of their own
+        for one, other in slots:
+            if one is None or other is None:
+                alone += 1
+                continue
+            shared += 1
+            first, second = (at[side][box] for side, box in enumerate((one, other)))
+            assert (first[0], first[2]) == (second[0], second[2])
+            below = [
+                (top - rect[1], top - rect[3])
+                for top, rect in zip(tops, (first, second), strict=True)
+            ]
+            assert below[0] == pytest.approx(below[1])
+        rows = [[number for slot in slots if (number := slot[side]) is not None] for side in (0, 1)]
+        assert [sorted(own) for own in rows] == [sorted({*own.keys()} - {None}) for own in at]
+    assert shared > 60
+    assert alone > 20
+
+
+def test_counterparts_that_would_turn_arrows_around_have_places_of_their_own():
+    names = ["token:0@0", "feature:0/0@0", "feature:1/0@0", "logit:0@0"]
+    edges = dict.fromkeys(pairwise(names), 1.0)
+    graph = make_graph(names, edges, [1.0], tokens=("a",))
+    shown = overview(graph, {"low": np.array([1]), "high": np.array([2])})
+    low, high = (
+        next(n for n, box in enumerate(shown.boxes) if box.name == x) for x in ("low", "high")
+    )
+    straight = shared_slots(shown, shown, [(low, low), (high, high)])
+    assert {(low, low), (high, high)} <= set(straight)
+    crossed = shared_slots(shown, shown, [(low, high), (high, low)])
+    assert (low, high) in crossed
+    assert {(high, None), (None, low)} <= set(crossed)
 
 
 def test_arrows_fan_out_in_the_order_in_which_they_part():

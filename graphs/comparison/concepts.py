@@ -66,15 +66,32 @@ def concepts(
         [_appearance(graph, own, name, rows) for name, rows in side.items()]
         for graph, own, side in zip((first, second), arrived, groups, strict=True)
     ]
-    shared = _shared(arrived, match, groups)
-    pairs = _paired(shared)
-    found = [Concept(appearances[0][i], appearances[1][j], float(shared[i, j])) for i, j in pairs]
+    pairs = paired_groups(arrived, match, groups)
+    found = [Concept(appearances[0][i], appearances[1][j], shared) for i, j, shared in pairs]
     used = [{pair[side] for pair in pairs} for side in (0, 1)]
     found += [Concept(one, None, 0.0) for i, one in enumerate(appearances[0]) if i not in used[0]]
     found += [
         Concept(None, other, 0.0) for j, other in enumerate(appearances[1]) if j not in used[1]
     ]
     return sorted(found, key=lambda concept: -_influence(concept))
+
+
+def paired_groups(
+    arrived: tuple[Float[ndarray, " node"], Float[ndarray, " other"]],  # shares of influence
+    match: Match,
+    groups: tuple[Groups, Groups],
+) -> list[tuple[int, int, float]]:
+    """Numbers of paired groups, and the mean influence at matched features that are in both."""
+    # Here, since it takes as long to import as a small comparison takes.
+    from scipy.optimize import linear_sum_assignment
+
+    shared = _shared(arrived, match, groups)
+    ones, others = linear_sum_assignment(shared, maximize=True)
+    return [
+        (i, j, float(shared[i, j]))
+        for i, j in zip(ones.tolist(), others.tolist(), strict=True)
+        if float(shared[i, j]) > 0
+    ]
 
 
 def path_overlap(
@@ -91,7 +108,7 @@ def path_overlap(
     arrived = (influence_shares(first), influence_shares(second))
 
     def overlap(matched: Match) -> float:
-        pairs = _paired(_shared(arrived, matched, groups))
+        pairs = [(i, j) for i, j, _ in paired_groups(arrived, matched, groups)]
         steps = _steps(matched, pairs, groups)
         one, other = (
             _chains(paths, own, side)
@@ -155,18 +172,6 @@ def _number(groups: Groups, count: int, rows: Int[ndarray, " _pair"]) -> Int[nda
     for place, members in enumerate(groups.values()):
         number[members] = place
     return number[rows]
-
-
-def _paired(shared: Float[ndarray, "one other"]) -> list[tuple[int, int]]:
-    # Here, since it takes as long to import as a small comparison takes.
-    from scipy.optimize import linear_sum_assignment
-
-    ones, others = linear_sum_assignment(shared, maximize=True)
-    return [
-        (i, j)
-        for i, j in zip(ones.tolist(), others.tolist(), strict=True)
-        if float(shared[i, j]) > 0
-    ]
 
 
 def _appearance(

@@ -82,6 +82,30 @@ def align_prompts(first: Provenance, second: Provenance) -> Int[ndarray, " pos"]
     return align_characters(first.tokens, second.tokens)
 
 
+def shared_columns(
+    positions: Int[ndarray, " pos"], n_second: int
+) -> tuple[Int[ndarray, " pos"], Int[ndarray, " other"]]:
+    """Columns of the tokens of both prompts, the same for aligned tokens.
+
+    >>> first, second = shared_columns(np.array([0, -1, 2]), 3)
+    >>> first.tolist(), second.tolist()
+    ([0, 1, 3], [0, 2, 3])
+    """
+    first = np.full(len(positions), -1)
+    second = np.full(n_second, -1)
+    column = 0
+    done = 0  # tokens of the second prompt that have a column
+    for pos, there in enumerate(positions.tolist()):
+        if there >= done:
+            second[done:there] = np.arange(column, column + there - done)
+            column += there - done
+            second[there], done = column, there + 1
+        first[pos] = column
+        column += 1
+    second[done:] = np.arange(column, column + n_second - done)
+    return first, second
+
+
 def _bytes(token: str) -> bytes:
     """The bytes of a token's text."""
     parts = _BYTE.split(token)  # text and hexadecimal numbers, alternating

@@ -5,18 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
+from graphs.comparison.matching import Match
 from graphs.core.annotations import Annotations
 from graphs.groups.collapse import CyclicGroups
+from graphs.groups.counterparts import counterparts
 from graphs.groups.grouping import TooManyFeatures
 from graphs.groups.overview import Box, BoxKind, Overview, graph_overview
 from viz.page.part import Part
 from viz.paper.arrows import drawn_arrows
-from viz.paper.composed import Composed, compose
+from viz.paper.composed import Composed, compose, compose_together
 from viz.paper.curves import Route
 from viz.paper.sheet import COLUMN, PAGE
+from viz.paper.slots import shared_slots
+from viz.paper.together import Shown
 from viz.plot.labels import text_width
 from viz.text.chained import box_name, chains_sentence
 
@@ -33,15 +37,40 @@ def part_overview(part: Part, annotations: Annotations) -> Overview | None:
 
 def overview_data(part: Part, found: Overview) -> dict[str, Any]:
     """Boxes with their nodes in the page, what flows between them, and drawings of them."""
-    composed = [compose(part.graph, found, sheet, text_width) for sheet in (PAGE, COLUMN)]
+    composed = [compose(Shown(part.graph, found), sheet, text_width) for sheet in (PAGE, COLUMN)]
     return {
         "boxes": [_box(part, box) for box in found.boxes],
         "flow": _rows(found.flow),
         "net": _rows(found.net),
         "sentence": chains_sentence(found),
         "counted": drawn_arrows(found).sentence,
-        "drawings": [_drawing(found, one) for one in composed],
+        "drawings": [_drawing(one) for one in composed],
     }
+
+
+def paired_overviews(
+    parts: tuple[Part, Part],
+    found: tuple[Overview, Overview],
+    match: Match,
+    columns: tuple[Int[ndarray, " pos"], Int[ndarray, " other"]],  # of the tokens of both
+) -> list[dict[str, Any]]:
+    """Of both overviews the counterpart of each box, and drawings in which these share places."""
+    pairs = counterparts((parts[0].graph, parts[1].graph), found, match, columns)
+    slots = shared_slots(*found, [(one.first, one.second) for one in pairs])
+    shown = [Shown(part.graph, overview) for part, overview in zip(parts, found, strict=True)]
+    at = [own.tolist() for own in columns]
+    drawn = [compose_together(shown, slots, at, sheet, text_width) for sheet in (PAGE, COLUMN)]
+    partners = (
+        {one.first: {"box": one.second, "shared": one.shared} for one in pairs},
+        {one.second: {"box": one.first, "shared": one.shared} for one in pairs},
+    )
+    return [
+        {
+            "counterparts": [own.get(box) for box in range(len(overview.boxes))],
+            "drawings": [_drawing(figures[side]) for figures in drawn],
+        }
+        for side, (own, overview) in enumerate(zip(partners, found, strict=True))
+    ]
 
 
 def suggested_groups(part: Part, found: Overview, annotations: Annotations) -> list[dict[str, Any]]:
@@ -71,9 +100,8 @@ def _box(part: Part, box: Box) -> dict[str, Any]:
     }
 
 
-def _drawing(found: Overview, composed: Composed) -> dict[str, Any]:
+def _drawing(composed: Composed) -> dict[str, Any]:
     """Places of a figure without caption and legend, with y downwards."""
-    numbers = found.occupied
     top = composed.height
     bottom = min((one.rect[1] for one in composed.placed), default=0.0) - _BELOW
 
@@ -93,7 +121,7 @@ def _drawing(found: Overview, composed: Composed) -> dict[str, Any]:
         "small": composed.sheet.small,
         "placed": [
             {
-                "box": -1 if one.box is None else numbers[one.box],
+                "box": -1 if one.box is None else one.box,
                 "kind": one.kind,
                 "rect": [
                     _short(one.rect[0]),

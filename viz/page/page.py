@@ -22,6 +22,7 @@ from viz.html.columns import as_bytes, from_bytes
 from viz.html.document import GENERATOR, PAGE_POLICY, SERVED_POLICY, document, write_document
 from viz.html.packed import packed, unpacked
 from viz.page.engine import engine_part
+from viz.page.overview import part_overview
 from viz.page.pair import pair_data
 from viz.page.part import MOST_NODES, Part, part
 from viz.page.payload import graph_data, placed
@@ -120,13 +121,20 @@ def file_names(files: Sequence[Path | None]) -> list[str | None]:
 def _data(
     parts: Sequence[Part], notes: Sequence[Annotations], files: Sequence[str | None]
 ) -> dict[str, Any]:
-    together = zip(parts, notes, files, strict=True)
+    overviews = [part_overview(one, own) for one, own in zip(parts, notes, strict=True)]
+    together = zip(parts, notes, files, overviews, strict=True)
     return {
         "graphs": [
-            graph_data(one, placed(one), annotations, file) for one, annotations, file in together
+            graph_data(one, placed(one), annotations, file, overview)
+            for one, annotations, file, overview in together
         ],
         "pairs": [
-            {"of": [first, second], "sides": pair_data(parts[first], parts[second])}
+            {
+                "of": [first, second],
+                "sides": pair_data(
+                    parts[first], parts[second], (overviews[first], overviews[second])
+                ),
+            }
             for first, second in combinations(range(len(parts)), 2)
         ],
     }

@@ -2,12 +2,13 @@
 
     difference[n] = (own − partner) / (own + partner)     own: share of influence; 1 without partner
 
-Aligned tokens share a column.  Graphs of one dictionary are matched by identity, those of two by
-evidence.
+Aligned tokens share a column, and boxes of the two overviews that are counterparts a place.  Graphs
+of one dictionary are matched by identity, those of two by evidence.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from numpy import ndarray
 
 from graphs.comparison.correspond import CorrespondSettings, correspond
 from graphs.comparison.matching import Match, match_by_identity
-from graphs.comparison.positions import align_prompts
+from graphs.comparison.positions import align_prompts, shared_columns
 from graphs.core.graph import AttributionGraph
 from graphs.core.identity import same_dictionary
+from graphs.groups.overview import Overview
 from viz.html.columns import columns
+from viz.page.overview import paired_overviews
 from viz.page.part import Part
 from viz.page.payload import level_data, placed_together
 from viz.plot.layout import BIAS
@@ -28,11 +31,13 @@ NO_PARTNER = -1  # a node that the other graph lacks
 NOT_SHOWN = -2  # the other graph has it, the page has not
 
 
-def pair_data(first: Part, second: Part) -> list[dict[str, Any]]:
-    """Partner of each node, difference, columns and layouts, for both graphs."""
+def pair_data(
+    first: Part, second: Part, overviews: tuple[Overview | None, Overview | None] = (None, None)
+) -> list[dict[str, Any]]:
+    """Partner of each node, difference, columns, layouts and boxes, for both graphs."""
     positions = align_prompts(first.graph.provenance, second.graph.provenance)
     match = _match(first.graph, second.graph, positions)
-    slots = _shared_columns(positions, len(second.graph.provenance.tokens))
+    slots = shared_columns(positions, len(second.graph.provenance.tokens))
     levels = placed_together(
         *(
             (one, np.where(pos >= 0, own[np.maximum(pos, 0)], BIAS))
@@ -40,9 +45,14 @@ def pair_data(first: Part, second: Part) -> list[dict[str, Any]]:
             for pos in [one.graph.nodes.pos[one.rows]]
         )
     )
+    one, other = overviews
+    boxes: Sequence[dict[str, Any]] = ({}, {})
+    if one is not None and other is not None:
+        boxes = paired_overviews((first, second), (one, other), match, slots)
     return [
         {
             **matched,
+            **boxes[side],
             "columnOf": slots[side].tolist(),
             "levels": [
                 level_data((first, second)[side], rows[side], placed[side])
@@ -59,25 +69,6 @@ def _match(
     if same_dictionary(one, other):
         return match_by_identity(one, other, positions)
     return correspond(one, other, CorrespondSettings(permutations=0)).comparison.match
-
-
-def _shared_columns(
-    positions: Int[ndarray, " pos"], n_second: int
-) -> tuple[Int[ndarray, " pos"], Int[ndarray, " other"]]:
-    """Columns of the tokens of both prompts, the same for aligned tokens."""
-    first = np.full(len(positions), -1)
-    second = np.full(n_second, -1)
-    column = 0
-    done = 0  # tokens of the second prompt that have a column
-    for pos, there in enumerate(positions.tolist()):
-        if there >= done:
-            second[done:there] = np.arange(column, column + there - done)
-            column += there - done
-            second[there], done = column, there + 1
-        first[pos] = column
-        column += 1
-    second[done:] = np.arange(column, column + n_second - done)
-    return first, second
 
 
 def _matched(first: Part, second: Part, match: Match) -> list[dict[str, Any]]:

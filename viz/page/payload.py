@@ -21,12 +21,13 @@ from graphs.core.annotations import NO_ANNOTATIONS, Annotations, annotations_pat
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import TARGET_KINDS, Description, NodeKind
 from graphs.formats.neuronpedia.pages import feature_page
+from graphs.groups.overview import Overview
 from graphs.naming.names import Names
 from graphs.reports.summary import weight_remarks
 from viz.html.columns import as_bytes, columns
 from viz.page.attention import attention_data, attention_remarks
 from viz.page.keys import dictionary_key
-from viz.page.overview import overview_data, part_overview, suggested_groups
+from viz.page.overview import overview_data, suggested_groups
 from viz.page.part import Part
 from viz.page.stable import stability_data
 from viz.page.whole import whole_grid
@@ -52,15 +53,16 @@ def graph_data(
     levels: Sequence[tuple[Int[ndarray, " _in"], Placement]],
     annotations: Annotations = NO_ANNOTATIONS,
     file: str | None = None,
+    overview: Overview | None = None,
 ) -> dict[str, Any]:
     """Data of a graph; `levels` are growing sets of the part's nodes with their layouts.
 
-    `file` is the name of the graph's own file, if the page knows it.
+    `file` is the name of the graph's own file, if the page knows it; without an overview the page
+    opens on the full graph.
     """
     graph, header = part.graph, part.graph.provenance
     whole = scores(graph)
     attention = attention_data(part)
-    overview = part_overview(part, annotations)
     partial = len(part.rows) < part.n_nodes or _influence_held(part) < 1.0
     data: dict[str, Any] = {
         "heading": heading(graph),

@@ -16,6 +16,7 @@ from graphs.core.brief import Brief
 from graphs.groups.overview import BoxKind, Overview
 
 LEAST, LEAST_OF_REST = 0.03, 0.05  # of all influence
+THINNEST, WIDEST = 0.6, 3.6  # in points
 CLEAR = 1 / 3  # of a flow: the rest of its signed sum, from which two thirds have one sign
 
 
@@ -44,6 +45,12 @@ class Arrows(Brief):
     shown: tuple[Arrow, ...]
     total: int  # flows between boxes
     carried: float  # share of the influence along all of these that the shown ones have
+
+    @property
+    def widths(self) -> list[float]:
+        """Widths of the shown arrows, by their shares: the strongest is widest."""
+        most = max((one.share for one in self.shown), default=1.0)
+        return [max(THINNEST, WIDEST * one.share / most) for one in self.shown]
 
     @property
     def sentence(self) -> str:

@@ -15,10 +15,11 @@ from graphs.core.annotations import NO_ANNOTATIONS, Annotations
 from graphs.core.graph import AttributionGraph
 from graphs.disk.files import atomic_write
 from graphs.groups.overview import GROUPS, BoxKind, Overview, graph_overview, overview
-from viz.paper.composed import Composed, Mark, compose
+from viz.paper.composed import Composed, compose
 from viz.paper.drawing import drawn, text_width
 from viz.paper.formats import FigureError, Width, figure_format, figure_width
 from viz.paper.sheet import COLUMN, PAGE
+from viz.paper.together import Mark, Shown
 from viz.text.words import quoted
 
 _NAMED = 8  # groups and characters in a sentence
@@ -86,7 +87,7 @@ def overview_figure(
     `marks` say what an intervention did to boxes, by their numbers; `sentence` ends the caption.
     """
     sheet = COLUMN if figure_width(width) == Width.COLUMN else PAGE
-    return PaperFigure(compose(graph, shown, sheet, text_width, marks, sentence))
+    return PaperFigure(compose(Shown(graph, shown, marks or {}, sentence), sheet, text_width))
 
 
 def figure_overview(

@@ -35,6 +35,7 @@ class Wish:
     position: int | None = None  # of the prompt
     stacked: bool = False  # whether it has several members
     notes: tuple[str, ...] = ()  # lines below the name, in small type
+    room: tuple[float, float] = (0.0, 0.0)  # width and height of its text, at least
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Placed:
     rect: Rect  # of the front
     box: int | None = None  # its number; None: a token that is in no box
     stacked: bool = False
+    positions: tuple[int, ...] = ()  # of the prompt, of tokens
 
     @property
     def outer(self) -> Rect:
@@ -90,7 +92,7 @@ def layout(
     room = (_SIDE, sheet.width - _SIDE)
     bottom, at = _bottom(wishes, tokens, sheet, measure)
     upper = {n: one for n, one in enumerate(wishes) if one.kind in (GROUP, TARGET)}
-    texts = {n: _texts(one, wishes, sheet, measure) for n, one in upper.items()}
+    texts = {n: texts_in(one, wishes, sheet, measure) for n, one in upper.items()}
     sizes = {n: _size(texts[n], upper[n], _least(n, edges, widths), measure) for n in upper}
     last = [n for n, one in upper.items() if one.kind == TARGET]
     rank = ranks(
@@ -112,7 +114,7 @@ def layout(
             front = sizes[n][0] - STACK * BEHIND * upper[n].stacked
             top = y + height - STACK * BEHIND * upper[n].stacked
             rect = (left, y, left + front, top)
-            lines = _lines(texts[n], rect)
+            lines = lines_in(rect, texts[n])
             placed.append(Placed(upper[n].kind, lines, rect, n, upper[n].stacked))
         y += height
     return Layout(tuple(placed), sheet.width, y)
@@ -121,7 +123,10 @@ def layout(
 Texts = list[tuple[str, float]]  # lines, and the size of their type
 
 
-def _texts(one: Wish, wishes: Sequence[Wish], sheet: Sheet, measure: Measure) -> Texts:
+def texts_in(one: Wish, wishes: Sequence[Wish], sheet: Sheet, measure: Measure) -> Texts:
+    """Lines of a box's text, which is one of these boxes or stands in the place of one."""
+    if one.kind == MORE:
+        return [(one.name, sheet.small)]
     beside = sum(other.kind == TARGET for other in wishes) if one.kind == TARGET else 1
     room = (sheet.width - 2 * _SIDE + sheet.apart) / max(1, beside) - sheet.apart - 2 * _PAD[0]
     longest = min(sheet.longest, room - STACK * BEHIND)
@@ -140,15 +145,20 @@ def _least(box: int, edges: Sequence[Edge], widths: Sequence[float]) -> float:
     )
 
 
+def size_of(texts: Texts, measure: Measure) -> tuple[float, float]:
+    """Width and height of these lines."""
+    width = max((measure(text, size) for text, size in texts), default=0.0)
+    return width, sum(LEADING * size for _, size in texts)
+
+
 def _size(texts: Texts, one: Wish, least: float, measure: Measure) -> tuple[float, float]:
     """Width and height of a box around these lines, with the outlines behind it."""
     more = STACK * BEHIND * one.stacked
-    width = max((measure(text, size) for text, size in texts), default=0.0)
-    height = sum(LEADING * size for _, size in texts)
+    width, height = map(max, size_of(texts, measure), one.room)
     return max(max(width, height) + 2 * _PAD[0] + more, least), height + 2 * _PAD[1] + more
 
 
-def _lines(texts: Texts, rect: Rect) -> tuple[Line, ...]:
+def lines_in(rect: Rect, texts: Texts) -> tuple[Line, ...]:
     """Lines one below the other around the middle of a box."""
     x, height = (rect[0] + rect[2]) / 2, sum(LEADING * size for _, size in texts)
     y = (rect[1] + rect[3] + height) / 2
@@ -170,9 +180,10 @@ def _bottom(
     beside: list[Placed] = []
     right = sheet.width - 1.0
     if more is not None:
-        width = measure(wishes[more].name, sheet.small) + 2 * TOKEN_PAD
+        texts = texts_in(wishes[more], wishes, sheet, measure)
+        width = max(size_of(texts, measure)[0], wishes[more].room[0]) + 2 * TOKEN_PAD
         rect = (right - width, 0.0, right, sheet.small * LEADING + 2 * TOKEN_PAD)
-        beside = [Placed(MORE, _lines([(wishes[more].name, sheet.small)], rect), rect, more)]
+        beside = [Placed(MORE, lines_in(rect, texts), rect, more)]
         right -= width + _MORE_APART
     row = prompt_row(tokens, needed, liked, (1.0, right), sheet, measure) if tokens else []
     placed = [_token(one, used, sheet) for one in row]
@@ -182,7 +193,8 @@ def _bottom(
 
 def _token(one: RowToken, used: Mapping[int | None, int], sheet: Sheet) -> Placed:
     box = used.get(one.positions[0]) if len(one.positions) == 1 else None
-    return Placed(TOKEN, _lines([(one.text, sheet.small)], one.rect), one.rect, box)
+    lines = lines_in(one.rect, [(one.text, sheet.small)])
+    return Placed(TOKEN, lines, one.rect, box, positions=one.positions)
 
 
 def moved(placed: Placed, up: float) -> Placed:

@@ -19,6 +19,11 @@ _EVERY = 3  # points between places that are tried
 _FREE = 1.0  # of an arrow below its label, and above it below the head
 
 
+def share_text(share: float) -> str:
+    """A share in whole percent."""
+    return f"{share:.0%}" if share >= 0.005 else "<1%"
+
+
 def share_places(
     routes: Sequence[Route],
     widths: Sequence[float],  # of arrows

@@ -16,7 +16,7 @@ function summaryPanel(viewer, context) {
     viewer.dispatch({ type: "group", name: box.name, members: box.rows.map((row) => viewer.graph.names[row]) });
     announce(`${box.name} is now in the subgraph, below the full graph (s).`);
   };
-  return !overview.boxes[number] ? boxesPanel(overview, onChoose) : boxPanel(context, overview, number, { onChoose, onPin });
+  return !overview.boxes[number] ? boxesPanel(overview, onChoose) : boxPanel(context, overview, number, boxSides(viewer, number), { onChoose, onPin });
 }
 
 /** The person's group that is chosen. @param {Viewer} viewer */

@@ -26,6 +26,8 @@
  * @property {Float64Array} difference More (1) or less (-1) influence than there.
  * @property {number[]} columnOf Column of each position: aligned tokens share one.
  * @property {Level[]} levels
+ * @property {({box: number, shared: number} | null)[]} [counterparts] Of each box the one of the other overview, and the share of their influence at nodes of both.
+ * @property {Drawing[]} [drawings] Of the overview, in which counterparts have one place.
  *
  * @typedef {{atNodes: Float64Array, atEdges: Float64Array, nNodes: Int32Array, nEdges: Int32Array,
  *   replacement: Float64Array, completeness: Float64Array}} Grid Results of pruning the whole

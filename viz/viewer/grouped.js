@@ -7,9 +7,10 @@
  * @param {PanelContext} context
  * @param {Overview} overview
  * @param {number} number
+ * @param {HTMLElement | null} beside The box beside its counterpart in the graph that is compared.
  * @param {{onChoose: (box: number | null) => void, onPin: (box: Box) => void}} events
  */
-function boxPanel(context, overview, number, events) {
+function boxPanel(context, overview, number, beside, events) {
   const box = overview.boxes[number];
   const { graph } = context;
   const places = box.positions.map((pos) => `@${pos} ${tokenAt(graph, pos)}`).join(", ");
@@ -22,6 +23,7 @@ function boxPanel(context, overview, number, events) {
       element("dt", {}, box.kind === "more" ? "starts here" : "enters"), element("dd", {}, `${percent(box.arrived)} of all influence`),
       element("dt", {}, "nodes"), element("dd", {}, counted(box.count)),
       ...(places ? [element("dt", {}, "at"), element("dd", {}, element("bdi", {}, places))] : [])),
+    beside,
     box.kind === "group" && element("p.actions", {},
       element("button", { click: () => events.onPin(box), "data-key": "pin box", title: "add the group to the subgraph" }, "Pin")),
     box.kind === "more" && element("p.quiet", {}, "Features of no group, errors, biases and other tokens. Arrows between boxes include what passes through features of no group; this box gives what starts at the others."),

@@ -36,7 +36,7 @@ function renderPlots(viewer) {
     name.hidden = shown.length < 2;
     panes[i].ariaCurrent = here ? "true" : null; // the graph that panels and keys refer to
     const absent = lackingThere(viewer, number);
-    name.replaceChildren(names[number], absent ? element("small.absent", {}, `the clicked node is ${absent.here}`) : element("small.quiet", {}, leftOf(viewer, number)));
+    name.replaceChildren(names[number], lacksBox(viewer, number) ? element("small.absent", {}, "the chosen box has no counterpart here") : absent ? element("small.absent", {}, `the clicked node is ${absent.here}`) : element("small.quiet", {}, leftOf(viewer, number)));
     viewer.plots[i].root.setAttribute("aria-label", plotName(viewer.graphs[number]));
   });
   document.body.classList.toggle("summarised", shown.every((number) => viewer.summary(number)));
@@ -44,8 +44,9 @@ function renderPlots(viewer) {
     const overview = viewer.summary(number);
     const over = /** @type {HTMLElement} */ (panes[i].lastElementChild);
     over.hidden = !overview;
+    over.classList.toggle("lacking", lacksBox(viewer, number));
     viewer.plots[i].root.hidden = Boolean(overview);
-    if (overview) drawSummary(over, overview, viewer.palette, boxesLeft(viewer.graphs[number], overview, drawnEffects(viewer, number)), viewer.view.active === number ? (viewer.view.box ?? -1) : -1, (box) => chooseBox(viewer, number, box));
+    if (overview) drawSummary(over, overview, viewer.palette, boxesLeft(viewer.graphs[number], overview, drawnEffects(viewer, number)), chosenBox(viewer, number), (box) => chooseBox(viewer, number, box));
     else viewer.plots[i].draw(viewer.scene(number), viewer.faint(number));
   });
   if ("Plotly" in window) viewer.plots.slice(known).forEach((plot) => plot.attach());

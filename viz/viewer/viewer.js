@@ -72,9 +72,10 @@ class Viewer {
     });
   }
 
-  /** The overview of a graph, while it is what is shown. @param {number} number @returns {Overview | null} */
+  /** The overview of a graph, while it is what is shown; of two, boxes with the same place. @param {number} number @returns {Overview | null} */
   summary(number) {
-    return this.view.summary ? this.graphs[number].overview : null;
+    const overview = this.view.summary ? this.graphs[number].overview : null;
+    return overview && { ...overview, drawings: this.pair?.[number].drawings ?? overview.drawings };
   }
 
   /** Row of the clicked node of a graph. @param {number} graph */
