@@ -82,7 +82,7 @@ function effectsOf(graph, effects, context) {
     only && element("p.quiet", {}, `Only ${only} change, and what follows from that.`),
     basis && !unpredicted && element("p.quiet", {}, `Predictions: ${basis}.`),
     unpredicted && element("p.quiet", {}, `No prediction: ${unpredicted}.`),
-    disagreement && element("p.fails.disagreement", {}, element("bdi", {}, disagreement)),
+    disagreement && element("p.fails.disagreement", {}, disagreement),
     table("Change of targets", ["output", "predicted", "measured"], targets.map(changed)),
     table("Next token", ["token", "before", "after", "logit"], tokens.map((one) => element("tr", {}, element("th", { scope: "row" }, element("bdi", {}, one.text)), element("td.number", {}, percent(one.before)), element("td.number", {}, percent(one.after)), element("td.number", {}, plus(one.logit))))),
     continuations && element("table.measured.continuations", {}, element("caption", {}, "Continuations"),
