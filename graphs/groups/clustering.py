@@ -28,6 +28,8 @@ class Merger:
         self.open = self.gain.copy()  # without pairs that would make a cycle
         self.near = [np.flatnonzero(np.isfinite(row)) for row in gain]  # candidates for merging
         self.before = _ancestors(feeds)  # before[group, other]: a path leads from other to group
+        self.best = np.zeros(len(gain), dtype=np.int64)  # with which other it gains most,
+        self.value = np.full(len(gain), -np.inf)  # and how much
 
     def fix(self, group: Int[ndarray, " _member"]) -> None:
         """Merge these into a group that is not changed any more."""
@@ -39,47 +41,58 @@ class Merger:
 
     def run(self, at_most: int | None = None) -> list[list[int]]:
         """Merge, and return the members of all groups that were not fixed, `at_most` so many."""
-        self._merge_while_it_gains()
+        self._look(np.arange(len(self.open)))
+        while len(self.value) and self.value.max() > 0:
+            self._merge_best()
         for group in self.fixed:
-            self.members[group] = []
+            self._forget(group)
         if at_most is not None:
             self._reduce(at_most)
         return [members for members in self.members if members]
 
-    def _merge_while_it_gains(self) -> None:
-        best = self.open.argmax(1) if len(self.open) else np.zeros(0, dtype=np.int64)
-        value = self.open[np.arange(len(best)), best]
-        while len(value) and value.max() > 0:
-            one = int(value.argmax())
-            other = int(best[one])
-            if self._would_cycle(one, other):
-                self.open[one, other] = self.open[other, one] = -np.inf
-                changed = np.array([one, other])
-            else:
-                self._merge(one, other)
-                changed = np.flatnonzero((best == one) | (best == other))
-                changed = np.union1d(changed, [one, other])
-                # For the others only the gain with the merged group changed.
-                better = self.open[:, one] > value
-                best[better], value[better] = one, self.open[better, one]
-            best[changed] = self.open[changed].argmax(1)
-            value[changed] = self.open[changed, best[changed]]
-
     def _reduce(self, at_most: int) -> None:
         """Merge or give up what costs least until there are few enough groups."""
-        left = [group for group, members in enumerate(self.members) if members]
-        while len(left) > at_most:
-            weakest = min(left, key=lambda group: self.worth[group])
-            among = self.open[np.ix_(left, left)]
-            one, other = (left[int(at)] for at in np.unravel_index(among.argmax(), among.shape))
-            if -self.open[one, other] >= self.worth[weakest]:
-                self.members[weakest] = []
-                left.remove(weakest)
-            elif self._would_cycle(one, other):
-                self.open[one, other] = self.open[other, one] = -np.inf
+        left = sum(bool(members) for members in self.members)
+        while left > at_most:
+            weakest = int(self.worth.argmin())
+            if -self.value.max() >= self.worth[weakest]:
+                self._give_up(weakest)
+                left -= 1
             else:
-                self._merge(one, other)
-                left.remove(other)
+                left -= self._merge_best()
+
+    def _give_up(self, group: int) -> None:
+        self._forget(group)
+        for gains in (self.gain, self.open):
+            gains[group] = gains[:, group] = -np.inf
+        self._look(np.append(np.flatnonzero(self.best == group), group))
+
+    def _forget(self, group: int) -> None:
+        self.members[group] = []
+        self.worth[group] = np.inf  # of what is left, the weakest is looked for
+
+    def _merge_best(self) -> bool:
+        """Merge the pair that gains most, or rule it out where that would make a cycle."""
+        one = int(self.value.argmax())
+        other = int(self.best[one])
+        if self._would_cycle(one, other):
+            self.open[one, other] = self.open[other, one] = -np.inf
+            self._look(np.array([one, other]))
+            return False
+        self._merge(one, other)
+        changed = np.flatnonzero((self.best == one) | (self.best == other))
+        # For the others only the gain with the merged group changed.
+        gain = self.open[:, one]
+        better = (gain > self.value) | ((gain == self.value) & (one < self.best))
+        self.best[better], self.value[better] = one, gain[better]
+        self._look(np.union1d(changed, [one, other]))
+        return True
+
+    def _look(self, groups: Int[ndarray, " changed"]) -> None:
+        """Find again with which other each of these groups gains most, the first one of several."""
+        if len(groups):
+            self.best[groups] = self.open[groups].argmax(1)
+            self.value[groups] = self.open[groups, self.best[groups]]
 
     def _would_cycle(self, one: int, other: int) -> bool:
         """Whether a path leads from one to the other through a third."""
@@ -91,8 +104,8 @@ class Merger:
     def _merge(self, one: int, other: int) -> None:
         """Merge `other` into `one`."""
         self.members[one] += self.members[other]
-        self.members[other] = []
         self.worth[one] += self.worth[other] + self.gain[one, other]
+        self._forget(other)
         near = np.append(self.near[one], one)
         self.gain[one] += self.gain[other]
         self.gain[near, one] = self.gain[one, near]
