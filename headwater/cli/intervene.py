@@ -36,6 +36,7 @@ from headwater.outputs.kept import storing_error
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
 from headwater.picturing import intervention_figure
 from headwater.terminal.printing import errors, output, print_json, print_line, remark
+from viz.paper.formats import Width
 
 OnlyHeads = Annotated[
     list[str] | None,
@@ -115,6 +116,10 @@ def intervene_command(
             help="Draw a figure with every group and target before and after: .svg, .pdf or .png.",
         ),
     ] = None,
+    width: Annotated[
+        Width | None,
+        typer.Option(help="Of the figure: a column (85 mm, the default) or a page (174 mm)."),
+    ] = None,
     model: TracedModel = None,
     transcoders: TracedTranscoders = None,
     device: Device = "auto",
@@ -139,6 +144,8 @@ def intervene_command(
         raise UsageError("--generate needs a single intervention: leave out --each.")
     if each and figure is not None:
         raise UsageError("--figure needs a single intervention: leave out --each.")
+    if width is not None and figure is None:
+        raise UsageError("--width is the width of a figure: give --figure too.")
     choice = chosen_heads(
         read, only_queries or (), only_keys or (), only_values or (), run_patterns or ()
     )
@@ -163,7 +170,8 @@ def intervene_command(
     file = str(graph) if save and problem is None else None
     if figure is not None:
         drawn = intervention_figure(
-            *(read, annotations, interventions[0], outcomes.measured[0], outcomes.through[0])
+            *(read, annotations, interventions[0], outcomes.measured[0], outcomes.through[0]),
+            width or Width.COLUMN,
         )
         if figure_remark := drawn.write(figure):
             remark(figure_remark)
