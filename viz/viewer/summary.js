@@ -47,7 +47,7 @@
  * @property {Drawing[]} drawings The widest first.
  */
 
-const LEAST_TYPE = 9; // pixels of small type, below which the next narrower drawing is taken
+const LEAST_TYPE = 11; // pixels of small type, below which the next narrower drawing is taken
 const STACKED = [4, 2]; // how far the outlines behind a group's box stand out
 const ROUND = 3.5; // of corners
 const EDGE = 1.5; // free room beside a text, at least
