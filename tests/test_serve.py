@@ -593,6 +593,10 @@ def test_edits_in_words_are_drawn_on_nodes_and_boxes(tested: Served, page: Page)
     assert page.evaluate(
         f"changedMark(viewer.graph, viewer.notes, viewer.trial.effects, {ROW})" % node
     ).endswith("100 → 0%")
+    changes = asked.locator("table", has_text="Features that changed most").locator("td:last-child")
+    shown = [abs(float(text.replace("−", "-"))) for text in changes.all_text_contents()]
+    assert len(shown) > 1
+    assert shown == sorted(shown, reverse=True)  # by the number that it shows
     assert page.evaluate(f"viewer.scene(0).crossed[{ROW}]" % node) == 1
     assert page.evaluate(f"coloursOf(viewer.scene(0), {ROW}).fill === viewer.palette.less" % node)
     overview = {"boxes": [{"kind": "group", "rows": [0, 1]}]}

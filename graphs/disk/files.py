@@ -171,8 +171,8 @@ def first_problem(error: ValidationError, inside: str = "") -> str:
     """
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join([*([inside] if inside else []), *map(str, problem["loc"])])
-    said = problem["msg"].removeprefix("Value error, ")
-    return f"{place}: {said}" if place else said
+    stated = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {stated}" if place else stated
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -114,11 +114,11 @@ def _same_names(
     left = [n for n in second.of_kind(BoxKind.GROUP) if n not in used[1]]
     for number in first.of_kind(BoxKind.GROUP):
         name, comma, rest = first.boxes[number].name.partition(", ")
-        said = {
+        words = {
             name,
             *(f"{name[: -len(own)]}{there}" for own, there in texts.items() if _ends(name, own)),
         }
-        there = [n for n in left if second.boxes[n].name.partition(", ")[0] in said]
+        there = [n for n in left if second.boxes[n].name.partition(", ")[0] in words]
         if number not in used[0] and there:
             exact = [n for n in there if second.boxes[n].name.endswith(f"{comma}{rest}")]
             left.remove((exact or there)[0])

@@ -122,7 +122,7 @@ class ModelWorkspace:
         keep_measured(path, graph, measured)
         found = circuits.effects(experiment, outcomes, 0, IN_PAGE)
         return {
-            **_told(graph, found, outcomes.measured[0]),
+            **_stated(graph, found, outcomes.measured[0]),
             "stored": [one.model_dump(mode="json") for one in measured],
             "continuations": texts and {"before": texts.before, "after": texts.after},
         }
@@ -151,7 +151,7 @@ def _in_form(sentence: str) -> str:
     return sentence
 
 
-def _told(
+def _stated(
     graph: AttributionGraph, found: graphs.Effects, measured: Float[ndarray, " node"]
 ) -> dict[str, object]:
     """Effects with what a page says of them, and the share of each node that is left."""

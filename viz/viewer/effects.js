@@ -88,5 +88,5 @@ function effectsOf(graph, effects, context) {
     continuations && element("table.measured.continuations", {}, element("caption", {}, "Continuations"),
       element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "before"), element("th", { scope: "col" }, "after"))),
       element("tbody", {}, element("tr", {}, ...[continuations.before, continuations.after].map((text) => element("td", {}, element("bdi", {}, text)))))),
-    features.length > 0 && table("Features that changed most", ["feature", "predicted", "measured"], features.map(changed)));
+    features.length > 0 && table("Features that changed most", ["feature", "predicted", "measured"], [...features].sort((one, other) => Math.abs(other.measured ?? 0) - Math.abs(one.measured ?? 0)).map(changed)));
 }
