@@ -229,8 +229,8 @@ def test_a_part_of_a_graph_keeps_the_descriptions_of_its_features():
 def test_the_page_shows_labels_and_examples_and_nothing_of_them_becomes_html(tmp_path: Path):
     viz.write_page(described_graph(), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert "Dallas, Houston → Texas" in page
     known = page_data(page)["graphs"][0]["features"]["0/7"]
+    assert known["label"] == "Dallas, Houston → Texas"
     assert known["examples"] == [{"tokens": [" in", " Dallas"], "activations": [0.0, 2.5]}]
     assert (known["frequency"], known["lowered"]) == (0.25, [" Ohio"])
     assert "<b>" not in page.partition("<table>")[2].partition("</table>")[0]

@@ -102,13 +102,13 @@ def test_places_where_no_file_can_be_are_refused(write, graph, tmp_path):
 
 def test_text_that_is_no_unicode_is_refused(write, graph, tmp_path):
     odd = make_graph(
-        ["feature:0/0@0", "logit:1@0"],
-        {("feature:0/0@0", "logit:1@0"): 1.0},
-        output_tokens={0: ("\udc80",)},
+        ["token:0@0", "logit:1@0"],
+        {("token:0@0", "logit:1@0"): 1.0},
+        tokens=("\udc80", " the"),
     )
     if write is write_graphml:  # holds no surrogates, whole or half: they become U+FFFD
         write(odd, tmp_path / "graph")
-        assert nx.read_graphml(tmp_path / "graph").nodes["feature:0/0@0"]["label"] == "\ufffd"
+        assert nx.read_graphml(tmp_path / "graph").nodes["token:0@0"]["label"] == "\ufffd"
         return
     with pytest.raises(GraphFileError, match=r"Cannot write .*surrogates not allowed\.$"):
         write(odd, tmp_path / "graph")

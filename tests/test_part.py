@@ -14,6 +14,7 @@ from graphs.analysis.influence import influence
 from graphs.analysis.leading import leading
 from graphs.analysis.prune import PruneSettings, prune
 from graphs.comparison.positions import align_prompts
+from graphs.core.annotations import NO_ANNOTATIONS
 from graphs.core.graph import AttributionGraph, row_sizes
 from graphs.core.nodes import INPUT_KINDS, TARGET_KINDS, Description, Example
 from graphs.core.provenance import DictionaryIdentity
@@ -22,6 +23,7 @@ from tests.graph_oracles import make_graph, make_header, make_table
 from tests.test_layout import assert_apart
 from tests.test_viewer_numbers import GRAPHS, layered
 from viz.html.columns import as_bytes
+from viz.page.overview import part_overview
 from viz.page.pair import pair_data
 from viz.page.part import ALLOWED_NODES, Part, part
 from viz.page.payload import graph_data, placed, placed_together
@@ -134,7 +136,9 @@ def test_data_of_five_thousand_nodes_stays_below_three_megabytes():
     )
     held = part(graph, 5011)
     assert len(held.whole) == 10  # of 5,000 inputs each; one more would be too much
-    assert len(as_bytes(graph_data(held, placed(held)))) < 3e6
+    overview = part_overview(held, NO_ANNOTATIONS)
+    assert overview is not None
+    assert len(as_bytes(graph_data(held, placed(held), overview=overview))) < 3e6
 
 
 @pytest.mark.parametrize("graph", GRAPHS[:3])

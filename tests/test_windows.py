@@ -86,7 +86,7 @@ def test_a_graph_is_traced_tested_changed_and_exported(model_folder: Path, tmp_p
         assert header.report is not None
         assert header.measured
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".headwater")]
-    for name in ("dot.out", "foreign.json", "graph.html", "graph.annotations.json"):
+    for name in ("dot.out", "foreign.json", "graph-pruned.html", "graph.annotations.json"):
         assert b"\r" not in (tmp_path / name).read_bytes()
 
 
