@@ -141,6 +141,9 @@ def test_the_figure_of_an_intervention_says_what_is_left_of_each_box(saved: Path
     assert shown.count("100% → 0%") == 2  # Texas, and say Austin behind it
     assert svg.count("#aab0ba") == 2  # the two lines through Texas
     assert any("group:Texas × 0, in % of" in text for text in shown)
+    assert f'width="{85 / 25.4 * 72:.1f}' in svg  # a column, in points
+    assert run("intervene", saved, *asked, "--width", "page").exit_code == 0
+    assert f'width="{174 / 25.4 * 72:.1f}' in figure.read_text(encoding="utf-8")
 
 
 def test_a_figure_is_of_a_single_intervention(saved: Path, tmp_path: Path):
@@ -149,5 +152,7 @@ def test_a_figure_is_of_a_single_intervention(saved: Path, tmp_path: Path):
     assert_refused(result, "--figure needs a single intervention: leave out --each.")
     result = run("intervene", saved, *edits[:2], "--figure", tmp_path / "a.gif")
     assert_refused(result, "has none of the suffixes of figures")
+    result = run("intervene", saved, *edits[:2], "--width", "page")
+    assert_refused(result, "--width is the width of a figure: give --figure too.")
     assert list(tmp_path.iterdir()) == []
     assert graphs.annotations_path(saved).exists()

@@ -182,34 +182,60 @@ def test_a_budget_is_kept_and_singles_count():
     assert min(map(len, found)) == 1
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_each_union_is_the_one_that_gains_most_of_those_without_a_cycle(seed: int):
-    rng = np.random.default_rng(seed)
-    gains = rng.standard_normal((12, 12)) + 0.2
-    gains += gains.T
-    feeds = np.triu(rng.random((12, 12)) < 0.15, 1)
-    candidates = [(near, gains[np.ix_(near, near)]) for near in (np.arange(8), np.arange(8, 12))]
-    found = Merger(candidates, feeds.copy(), np.ones(12)).run()
-    assert {frozenset(one) for one in found} == set(plain_unions(gains, feeds, 8))
+def reduced(
+    gain: np.ndarray, feeds: np.ndarray, worth: np.ndarray, at_most: int
+) -> list[list[int]]:
+    """The greedy rule itself: every pair is looked at before every step."""
+    groups = [[n] for n in range(len(worth))]
+    gone: list[list[int]] = []
 
+    def gains(one: list[int], other: list[int]) -> float:
+        return float(gain[np.ix_(one, other)].sum())
 
-def plain_unions(gains: np.ndarray, feeds: np.ndarray, first: int) -> list[frozenset[int]]:
-    """Groups by trying all pairs anew after each union; members before `first` have their own."""
-    groups = [frozenset([member]) for member in range(len(gains))]
+    def cycles(one: list[int], other: list[int]) -> bool:
+        parts = groups + gone
+        step = np.array([[feeds[np.ix_(a, b)].any() and a is not b for b in parts] for a in parts])
+        first, second = (next(n for n, a in enumerate(parts) if a is end) for end in (one, other))
+        third = [n for n in range(len(parts)) if n not in (first, second)]
+        inner = step[np.ix_(third, third)].astype(int)
+        paths = np.linalg.matrix_power(inner + np.eye(len(third), dtype=int), len(third)) > 0
+        return any(
+            (step[a, third] @ paths @ step[third, b]) > 0
+            for a, b in ((first, second), (second, first))
+        )
+
     while True:
-        tried = [
-            (gains[np.ix_(list(one), list(other))].sum(), one, other)
-            for one, other in itertools.combinations(groups, 2)
-            if (min(one) < first) == (min(other) < first)
-            and is_acyclic([*(g for g in groups if g not in (one, other)), one | other], feeds)
+        pairs = [(gains(a, b), a, b) for a, b in itertools.combinations(groups, 2)]
+        most, one, other = max(
+            (pair for pair in pairs if not cycles(*pair[1:])),
+            key=lambda pair: pair[0],
+            default=(-np.inf, [], []),
+        )
+        if most <= 0 and len(groups) <= at_most:
+            return sorted(sorted(group) for group in groups)
+        worths = [
+            sum(worth[n] for n in a) + sum(gain[i, j] for i, j in itertools.combinations(a, 2))
+            for a in groups
         ]
-        gain, one, other = max(tried, default=(0.0, None, None), key=lambda pair: pair[0])
-        if gain <= 0:
-            return groups
-        groups = [*(group for group in groups if group not in (one, other)), one | other]
+        if most <= 0 and -most >= min(worths):
+            gone.append(groups.pop(int(np.argmin(worths))))
+        else:
+            one += other
+            groups = [group for group in groups if group is not other]
 
 
-def is_acyclic(groups: list[frozenset[int]], feeds: np.ndarray) -> bool:
-    links = np.array([[feeds[np.ix_(list(a), list(b))].any() for b in groups] for a in groups])
-    np.fill_diagonal(links, False)
-    return not np.linalg.matrix_power(links.astype(int), len(groups)).any()
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_within_a_budget_are_those_of_the_greedy_rule(seed: int):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 12))
+    gain = rng.normal(-0.3, 1, (count, count))
+    gain += gain.T
+    place = rng.integers(0, 2, count)
+    gain[place[:, None] != place] = -np.inf
+    feeds = np.triu(rng.random((count, count)) < 0.3, 1)
+    worth = np.abs(rng.normal(size=count))
+    at_most = seed % 4
+    near = [np.flatnonzero(place == at) for at in np.unique(place)]
+    candidates = [(one, gain[np.ix_(one, one)]) for one in near]
+    found = Merger(candidates, feeds.copy(), worth).run(at_most)
+    assert sorted(sorted(group) for group in found) == reduced(gain, feeds, worth, at_most)

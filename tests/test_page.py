@@ -82,7 +82,7 @@ def test_the_page_refers_to_nothing_outside():
     text = own_text(hostile_graph()).replace("http://www.w3.org/2000/svg", "")  # a name only
     for reference in ("http:", "https:", "src=", "@import", "url(", "<iframe", "<link rel=style"):
         assert reference not in text
-    assert re.findall(r'href="([^"]*)"', text) == ["data:,"]
+    assert re.findall(r'href="([^"]*)"', text) == ["data:,", "#plots", "#panel"]
     assert text.count("showSendToCloud: false") == text.count("plotly.newPlot(") == 2
     assert "default-src 'none'" in text
 

@@ -16,7 +16,7 @@ import graphs
 import headwater as hw
 import viz
 from graphs.core.graph import AttributionGraph
-from graphs.groups.overview import overview
+from graphs.groups.overview import graph_overview, overview
 from headwater.outputs.kinds import Kind, kind_of
 from tests.graph_oracles import make_graph
 from tests.hostile_files import HOSTILE
@@ -195,9 +195,19 @@ def test_the_sentence_names_chains_and_what_they_carry(dallas: hw.Graph):
     _, shown = random_overview(3)
     one = replace(shown, chains=shown.chains[:1], carried=0.246)
     assert one.chains == () or chains_sentence(one).endswith(
-        f"carries 25% of what reaches {shown.boxes[one.chains[0][-1]].name}"
+        f"carries 25% of what reaches “{shown.boxes[one.chains[0][-1]].name}”"
     )
     assert chains_sentence(replace(shown, chains=())) == ""
+
+
+def test_names_that_could_be_words_of_the_sentence_are_quoted(dallas: hw.Graph):
+    shown = graph_overview(dallas)
+    first, second, *_ = shown.chains
+    ends = {first[0]: "sand, and soap", first[1]: "Austin − Dallas", second[-2]: "the"}
+    boxes = [replace(b, name=ends.get(at, b.name)) for at, b in enumerate(shown.boxes)]
+    sentence = chains_sentence(replace(shown, boxes=tuple(boxes)))
+    assert sentence.startswith("“sand, and soap” → “Austin − Dallas” → Austin and capital → ")
+    assert " → “the” → Austin carry 40% of what reaches Austin" in sentence
 
 
 def test_only_the_groups_that_are_named_are_drawn(dallas: hw.Graph):
@@ -253,5 +263,5 @@ def test_names_that_run_to_the_left_do_not_turn_the_sentence(dallas: hw.Graph):
     graph = hostile(("<bos>", " the", "שלום"), "مرحبا")
     shown = overview(graph, {"x": np.array([len(graph) - 2])})
     sentence = chains_sentence(shown)
-    assert "\u2068שלום\u2069 → x → \u2068مرحبا\u2069 carries" in sentence
+    assert "\u2068שלום\u2069 → “x” → \u2068مرحبا\u2069 carries" in sentence
     assert "\u2068" not in dallas.figure().caption[0]

@@ -27,13 +27,14 @@ from circuits.interventions.experiment import prepare
 from circuits.interventions.intervene import generate, intervene
 from circuits.progress import ignore_progress
 from graphs.formats.updates import update_annotations
+from graphs.interventions.heads import chosen_heads
 from headwater.arguments.usage import UsageError
 from headwater.cli.serve import HOST, _listen
 from headwater.server.jobs import MOST_QUEUED
-from headwater.server.naming import free_path
+from headwater.server.naming import Traced, free_path
 from headwater.server.requests import TraceRequest
 from headwater.server.site import LARGEST_BODY
-from headwater.server.workspace import ModelWorkspace
+from headwater.server.workspace import FIELDS, ModelWorkspace
 from tests.browser import needs_chromium, show_full_graph
 from tests.conftest import cached_subject
 from tests.serving import TOKEN, Served, serving, serving_one
@@ -211,6 +212,7 @@ def test_graphs_never_replace_each_other_and_their_names_say_what_differs(tmp_pa
     traced = layered(0)
     header = traced.provenance
     own = (header.model.name, header.dictionary.name)
+    other = header.targets[0].text
     eight = "of the state that contains Dallas is called"
     for prompt, about, name in (
         ("!?", own, "graph"),
@@ -218,9 +220,11 @@ def test_graphs_never_replace_each_other_and_their_names_say_what_differs(tmp_pa
         (f"The mayor, {eight}", own, r"of-the-.*-is-called-mayor"),
         (f"the capital {eight}", ("org/Gemma-3b", ""), r"of-the-.*-is-called-gemma-3b"),
         (f"the capital {eight}", (own[0], "other/res.16k"), r"of-the-.*-called-res-16k"),
+        (f"the capital {eight}", (*own, " Lyon − Nice"), r"of-the-.*-is-called-lyon-nice"),
+        (f"the capital {eight}", (*own, other, 7), r"of-the-.*-called-7-features"),
         (f"the capital {eight}", own, r"of-the-.*-is-called-20\d\d-[-\d]{12}"),
     ):
-        path = free_path(tmp_path, prompt, *about)
+        path = free_path(tmp_path, prompt, Traced(*about))
         assert re.fullmatch(name, path.stem), path.stem
         named = header.model_copy(update={"prompt": prompt})
         graphs.write_graph(replace(traced, provenance=named), path)
@@ -300,6 +304,28 @@ def test_the_command_prints_an_address_that_opens_it_and_no_traceback(
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path):
     assert_refused(run("serve", tmp_path / "none"), "is not a folder: create it")
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_front_page_names_its_fields_and_keeps_long_prompts_short(
+    served: Served, page: Page, width: int
+):
+    page.set_viewport_size({"width": width, "height": 844})
+    page.goto(served.address)
+    page.get_by_text("What is explained").click()
+    labels = " ".join(page.locator("form label").all_inner_texts())
+    assert [name for name in FIELDS.values() if name not in labels] == []
+    page.get_by_label("Prompt").fill("bad " + "and a long word " * 100)
+    page.get_by_role("button", name="Trace").click()
+    expect(page.locator("#jobs .fails")).to_have_text("This prompt is bad: give another.")
+    for part, most in (("#jobs li", 120), ("#jobs bdi", 50)):
+        assert page.locator(part).evaluate("(one) => one.offsetHeight") <= most
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for name in served.folder.glob("*.safetensors"):
+        name.unlink()
+    page.reload()
+    expect(page.get_by_text("None yet: trace a prompt.")).to_be_visible()
 
 
 @needs_chromium
@@ -402,7 +428,7 @@ def test_a_prompt_is_traced_with_target_contrast_and_number_of_features(tested: 
     (row,) = graph.target_rows()
     assert graph.nodes.value[row] == pytest.approx(float(values[5] - values[7]), rel=1e-6)
     for wrong, sentence in (
-        ({"against": "id:7"}, "--against needs --target: give the token to explain."),
+        ({"against": "id:7"}, "“Contrast with” needs “Target”: give the token to explain."),
         ({"target": ["id:99999"]}, "not in the vocabulary of 23 tokens"),
         ({"chat": True}, "chat template"),
     ):
@@ -447,10 +473,37 @@ def test_a_swap_in_words_takes_another_graph_of_the_folder(tested: Served):
     assert [one["measured"] for one in made["targets"]] == pytest.approx([0, 0], abs=1e-9)
 
 
+def test_steering_and_heads_through_which_edits_act_are_those_of_the_command(tested: Served):
+    graph = graphs.read_graph(tested.folder / "fjfoi.safetensors")
+    experiment = prepare(graph, cached_subject("gemma-3"), toy_dictionary())
+    vector = np.arange(experiment.subject.frozen.d_model) / 100
+    np.save(tested.folder / "up.npy", vector)
+    ask = {"words": "steer 0@2+:up.npy=2\nonly-queries 1.0,1.1\nonly-keys 1.0\nregime free"}
+    _, job = tested.json("POST", "/graphs/fjfoi/interventions", ask)
+    made = tested.until(job["number"], "done")["made"]
+    asked = graphs.intervention(graph, [graphs.Steer(0, 2, vector, 2.0, onward=True)])
+    choice = chosen_heads(graph, ["1.0,1.1"], ["1.0"])
+    expected = intervene(experiment, [asked], graphs.Regime.FREE, heads=choice)
+    plain = intervene(experiment, [asked], graphs.Regime.FREE)
+    rows = graph.target_rows()
+    measured = [one["measured"] for one in made["targets"]]
+    np.testing.assert_allclose(measured, expected.measured[0, rows], **EXACT)
+    assert not np.allclose(measured, plain.measured[0, rows])
+    assert made["only"] == choice.reacting
+    _, job = tested.json("POST", "/graphs/fjfoi/interventions", {"words": "steer 0@2:up.npy=2"})
+    made = tested.until(job["number"], "done")["made"]
+    assert made["unpredicted"] == "the graph has no row of a steering vector"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("\nburn error=0", "Line 2 begins with 'burn': expected set, scale, add, swap,"),
+        ("\nburn error=0", "Line 2 begins with 'burn': expected set, scale, add, steer, swap,"),
+        ("steer 1@3=2", "steer expects LAYER@POS:FILE.npy=NUMBER, as in 4@7:direction.npy=2"),
+        ("steer 1@3:../x.npy=2", "There is no vector '../x.npy' in this folder: give a .npy file"),
+        ("steer 1@3:fjfoi.safetensors=2", "There is no vector 'fjfoi.safetensors'"),
+        ("set error=0\nonly-keys 9.9", "There is no layer 9: the model has layers 0 to"),
+        ("scale error=0\nonly-keys 1.0\ngenerate 2", "New tokens are generated with everything"),
         ("scale error", "scale expects NODES=NUMBER"),
         ('scale "error=0', "Line 1 has a quotation mark without its other one."),
         ("swap a>b", "Line 1 swaps without a graph: write swap ONE>OTHER with GRAPH."),
@@ -540,6 +593,10 @@ def test_edits_in_words_are_drawn_on_nodes_and_boxes(tested: Served, page: Page)
     assert page.evaluate(
         f"changedMark(viewer.graph, viewer.notes, viewer.trial.effects, {ROW})" % node
     ).endswith("100 → 0%")
+    changes = asked.locator("table", has_text="Features that changed most").locator("td:last-child")
+    shown = [abs(float(text.replace("−", "-"))) for text in changes.all_text_contents()]
+    assert len(shown) > 1
+    assert shown == sorted(shown, reverse=True)  # by the number that it shows
     assert page.evaluate(f"viewer.scene(0).crossed[{ROW}]" % node) == 1
     assert page.evaluate(f"coloursOf(viewer.scene(0), {ROW}).fill === viewer.palette.less" % node)
     overview = {"boxes": [{"kind": "group", "rows": [0, 1]}]}
@@ -551,6 +608,35 @@ def test_edits_in_words_are_drawn_on_nodes_and_boxes(tested: Served, page: Page)
     assert told == "100 → 50%"  # weighted by influence
     page.locator('[data-key="toggle effects"]').click()
     assert page.evaluate("viewer.scene(0).crossed === null")
+
+
+@needs_chromium
+def test_edits_that_do_nothing_and_differences_of_targets_are_told(tested: Served, page: Page):
+    ask = {"prompt": "fjfo", "target": ["id:5"], "against": "id:7"}
+    made = tested.until(tested.json("POST", "/traces", ask)[1]["number"], "done")["made"]
+    page.goto(f"http://{HOST}:{tested.port}/graphs/{made}?token={TOKEN}")
+    page.wait_for_selector("html[data-ready]")
+    asked = page.get_by_role("region", name="intervention")
+    asked.get_by_role("button", name="Run these edits").click()
+    assert page.evaluate("viewer.trial.words.validity.valueMissing")  # the browser says so
+    node = page.evaluate("viewer.graph.names[viewer.graph.kind.indexOf(KIND.feature)]")
+    asked.get_by_label("Edits, one a line").fill(f"scale {node}=1")
+    asked.get_by_role("button", name="Run these edits").click()
+    expect(asked).to_contain_text("This changes nothing: all is set to what it is.")
+    asked.get_by_label("Edits, one a line").fill("scale head:0.0=0.5\nregime free")
+    asked.get_by_role("button", name="Run these edits").click()
+    expect(asked.get_by_text("head:0.0 × 0.5, free")).to_be_visible()
+    expect(asked).not_to_contain_text("This changes nothing")
+    row, value, measured = page.evaluate(
+        """(() => { const { node, value, measured } = viewer.trial.effects.targets[0];
+            return [viewer.graph.place.get(node), value, measured]; })()"""
+    )
+    told = page.evaluate(f"beforeAfter(viewer.graph, viewer.trial.effects, {row})")
+    left = round(100 * (1 + measured / value))
+    assert told == (f"100 → {left}%".replace("-", "−") if value > 0 else "")
+    asked.get_by_label("Edits, one a line").fill("burn it")
+    asked.get_by_role("button", name="Run these edits").click()
+    expect(asked.locator(".fails[role=status]")).to_contain_text("Line 1 begins with 'burn'")
 
 
 @needs_chromium

@@ -171,7 +171,8 @@ def first_problem(error: ValidationError, inside: str = "") -> str:
     """
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join([*([inside] if inside else []), *map(str, problem["loc"])])
-    return f"{place}: {problem['msg']}" if place else problem["msg"]
+    stated = problem["msg"].removeprefix("Value error, ")
+    return f"{place}: {stated}" if place else stated
 
 
 def reason(error: OSError | ValueError) -> str:

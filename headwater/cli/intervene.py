@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from math import nan
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,7 @@ from graphs import Regime
 from graphs.formats.updates import keep_measured
 from graphs.interventions.effects import SHOWN
 from graphs.interventions.heads import chosen_heads, require_no_new_tokens, row_place
-from headwater.arguments.edits import named, swapped
+from headwater.arguments.edits import named, steered, swapped
 from headwater.arguments.files import file_option
 from headwater.arguments.options import (
     AsJson,
@@ -37,6 +36,7 @@ from headwater.outputs.kept import storing_error
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
 from headwater.picturing import intervention_figure
 from headwater.terminal.printing import errors, output, print_json, print_line, remark
+from viz.paper.formats import Width
 
 OnlyHeads = Annotated[
     list[str] | None,
@@ -116,6 +116,10 @@ def intervene_command(
             help="Draw a figure with every group and target before and after: .svg, .pdf or .png.",
         ),
     ] = None,
+    width: Annotated[
+        Width | None,
+        typer.Option(help="Of the figure: a column (85 mm, the default) or a page (174 mm)."),
+    ] = None,
     model: TracedModel = None,
     transcoders: TracedTranscoders = None,
     device: Device = "auto",
@@ -131,7 +135,7 @@ def intervene_command(
         *(graphs.SetTo(*named(text, "--set")) for text in set_to or ()),
         *(graphs.Scale(*named(text, "--scale")) for text in scale or ()),
         *(graphs.Add(*named(text, "--add")) for text in add or ()),
-        *(_steer(text) for text in steer or ()),
+        *(steered(text, "--steer", lambda file: vector_in(Path(file))) for text in steer or ()),
         *_swaps(swap or [], other_graph),
     ]
     if not edits:
@@ -140,6 +144,8 @@ def intervene_command(
         raise UsageError("--generate needs a single intervention: leave out --each.")
     if each and figure is not None:
         raise UsageError("--figure needs a single intervention: leave out --each.")
+    if width is not None and figure is None:
+        raise UsageError("--width is the width of a figure: give --figure too.")
     choice = chosen_heads(
         read, only_queries or (), only_keys or (), only_values or (), run_patterns or ()
     )
@@ -164,7 +170,8 @@ def intervene_command(
     file = str(graph) if save and problem is None else None
     if figure is not None:
         drawn = intervention_figure(
-            *(read, annotations, interventions[0], outcomes.measured[0], outcomes.through[0])
+            *(read, annotations, interventions[0], outcomes.measured[0], outcomes.through[0]),
+            width or Width.COLUMN,
         )
         if figure_remark := drawn.write(figure):
             remark(figure_remark)
@@ -200,20 +207,6 @@ def _require_ours(graph: Path) -> None:
             f"{graph} is another program's file, in which measurements cannot be stored: convert "
             "it with `headwater import` first."
         )
-
-
-def _steer(text: str) -> graphs.Steer:
-    place, _, rest = text.partition(":")
-    file, amount = named(rest, "--steer") if "=" in rest else ("", nan)
-    layer, _, pos = place.partition("@")
-    if not file or not layer.isdecimal() or not pos.removesuffix("+").isdecimal():
-        raise UsageError(
-            f"--steer expects LAYER@POS:FILE.npy=NUMBER, as in 4@7:direction.npy=2, got {text!r}."
-        )
-    vector = vector_in(Path(file))
-    return graphs.Steer(
-        int(layer), int(pos.removesuffix("+")), vector, amount, onward=pos.endswith("+")
-    )
 
 
 def _swaps(texts: list[str], other_graph: Path | None) -> list[graphs.Swap]:

@@ -11,7 +11,8 @@ const place = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
 /** @param {string} path @param {RequestInit} [asked] */
 async function answer(path, asked) {
-  const found = await fetch(path, asked);
+  const found = await fetch(path, asked).catch(() => null);
+  if (!found) throw new Error("The server does not answer: start it again, and open the address that it prints.");
   const data = await found.json();
   if (!found.ok) throw new Error(data.error ?? found.statusText);
   return data;
@@ -27,11 +28,13 @@ function graphLink(name) {
 
 async function listGraphs() {
   const names = /** @type {string[]} */ (await answer("/graphs"));
-  place("graphs").replaceChildren(...names.map((name) => {
+  const lines = names.map((name) => {
     const line = document.createElement("li");
     line.append(graphLink(name));
     return line;
-  }));
+  });
+  place("graphs").replaceChildren(...lines);
+  place("no-graphs").hidden = lines.length > 0;
 }
 
 /** @param {HTMLElement} line @param {Job} job */

@@ -55,6 +55,8 @@ class Arrows(Brief):
     @property
     def sentence(self) -> str:
         """How many arrows are shown, and how much they carry."""
+        if not self.total:
+            return "No influence between boxes."
         noun = "arrow" if self.total == 1 else "arrows"
         return (
             f"{len(self.shown)} of {self.total} {noun}, with {self.carried:.0%} of the influence "

@@ -86,7 +86,11 @@ def effects_tables(effects: Effects) -> RenderableType:
 
 def unpredicted(effects: Effects) -> str:
     """Why the graph predicts nothing; empty if it predicts."""
-    if not effects.edited or any(one.predicted is not None for one in effects.targets):
+    if any(one.predicted is not None for one in effects.targets):
+        return ""
+    if effects.steered:
+        return "the graph has no row of a steering vector"
+    if not effects.edited:
         return ""
     if effects.only or any(one.node.startswith("head:") for one in effects.edited):
         return "the graph holds attention patterns, and has no row of a head"

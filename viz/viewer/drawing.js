@@ -234,7 +234,7 @@ function drawTokens(pen, graph, frame, palette, bottom, right) {
   const places = Array.from(level.columnX, (x) => acrossOf(frame, x));
   const seen = texts.map((_, column) => column).filter((column) => texts[column] && places[column] >= frame.left && places[column] <= right);
   const last = places[seen[seen.length - 1]];
-  const gap = 13 * frame.type;
+  const gap = 17 * frame.type; // a line of type, slanted
   let free = -Infinity;
   texts.forEach((text, column) => {
     const x = places[column];

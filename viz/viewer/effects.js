@@ -25,11 +25,13 @@ function changesOf(graph, effects) {
   return sharesLeft(graph, effects).map((share) => Math.max(-1, Math.min(1, share - 1)));
 }
 
-/** A node before and after, in percent; empty if unknown. @param {Graph} graph @param {Effects} effects @param {number} row */
+/** A node before and after, in percent: of a token its probability; empty if unknown. @param {Graph} graph @param {Effects} effects @param {number} row */
 function beforeAfter(graph, effects, row) {
   const id = Number(TOKEN_OF.exec(graph.names[row])?.[1] ?? NaN);
   const token = effects.tokens.find((one) => one.token === id);
   if (token) return `${Math.round(100 * token.before)} → ${Math.round(100 * token.after)}%`;
+  const target = effects.targets.find((one) => one.node === graph.names[row]); // a difference: its value
+  if (target) return target.measured !== null && Number(target.value) > 0 ? arrowTo(1 + target.measured / Number(target.value)) : "";
   return arrowTo(sharesLeft(graph, effects)[row]);
 }
 
@@ -63,7 +65,7 @@ function boxesLeft(graph, overview, effects) {
 
 /** @param {Graph} graph @param {Effects} effects @param {PanelContext} context */
 function effectsOf(graph, effects, context) {
-  const { what, regime, through, targets, tokens, features, meaning, predicted_with: basis, unpredicted, disagreement, continuations } = effects;
+  const { what, regime, through, targets, tokens, features, meaning, predicted_with: basis, only, changes_nothing: same, unpredicted, disagreement, continuations } = effects;
   const table = (/** @type {string} */ caption, /** @type {string[]} */ heads, /** @type {HTMLElement[]} */ rows) =>
     element("table.measured", {}, element("caption", {}, caption),
       element("thead", {}, element("tr", {}, ...heads.map((head, place) => element(place ? "th.number" : "th", { scope: "col" }, head)))), element("tbody", {}, ...rows));
@@ -76,13 +78,15 @@ function effectsOf(graph, effects, context) {
   return element("div", {},
     element("p", {}, element("bdi", {}, what), `, ${regime}${regime === "constrained" ? `: blocks frozen up to ${through}` : ""}`),
     element("p.quiet", {}, `${regime}: ${meaning}`),
+    same && element("p.fails", {}, "This changes nothing: all is set to what it is."),
+    only && element("p.quiet", {}, `Only ${only} change, and what follows from that.`),
     basis && !unpredicted && element("p.quiet", {}, `Predictions: ${basis}.`),
     unpredicted && element("p.quiet", {}, `No prediction: ${unpredicted}.`),
-    disagreement && element("p.fails.disagreement", {}, element("bdi", {}, disagreement)),
+    disagreement && element("p.fails.disagreement", {}, disagreement),
     table("Change of targets", ["output", "predicted", "measured"], targets.map(changed)),
     table("Next token", ["token", "before", "after", "logit"], tokens.map((one) => element("tr", {}, element("th", { scope: "row" }, element("bdi", {}, one.text)), element("td.number", {}, percent(one.before)), element("td.number", {}, percent(one.after)), element("td.number", {}, plus(one.logit))))),
     continuations && element("table.measured.continuations", {}, element("caption", {}, "Continuations"),
       element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "before"), element("th", { scope: "col" }, "after"))),
       element("tbody", {}, element("tr", {}, ...[continuations.before, continuations.after].map((text) => element("td", {}, element("bdi", {}, text)))))),
-    features.length > 0 && table("Features that changed most", ["feature", "predicted", "measured"], features.map(changed)));
+    features.length > 0 && table("Features that changed most", ["feature", "predicted", "measured"], [...features].sort((one, other) => Math.abs(other.measured ?? 0) - Math.abs(one.measured ?? 0)).map(changed)));
 }

@@ -5,7 +5,7 @@
 /**
  * @typedef {{node: string, text: string, value: number | null, measured: number | null, predicted: number | null}} NodeEffect
  * @typedef {{token: number, text: string, before: number, after: number, logit: number}} TokenEffect
- * @typedef {{what: string, regime: string, through: number, targets: NodeEffect[], tokens: TokenEffect[], features: NodeEffect[], predicted_with: string, stored: Measured[], meaning: string, unpredicted: string, disagreement: string, continuations: {before: string, after: string} | null, remaining: Record<string, number>}} Effects
+ * @typedef {{what: string, regime: string, through: number, targets: NodeEffect[], tokens: TokenEffect[], features: NodeEffect[], predicted_with: string, stored: Measured[], meaning: string, only: string, changes_nothing: boolean, unpredicted: string, disagreement: string, continuations: {before: string, after: string} | null, remaining: Record<string, number>}} Effects
  * @typedef {object} Trial An intervention and its result.
  * @property {"set" | "scale" | "add"} kind
  * @property {string} number
@@ -13,6 +13,7 @@
  * @property {string} regime
  * @property {number | null} job
  * @property {string} status Progress, or an error.
+ * @property {boolean} failed Whether it is an error.
  * @property {Effects | null} effects
  * @property {boolean} drawn Whether they are drawn on the graph.
  * @property {string} generate Number of tokens.
@@ -22,11 +23,11 @@
 const EVERY = 300; // milliseconds between two polls of a job
 const KINDS_OF_EDIT = { set: "set to", scale: "multiply by", add: "add" };
 const REGIMES = { constrained: "constrained", frozen: "frozen", free: "free" };
-const EXAMPLE = "scale concept:Texas=0\nset feature:2/296@8+=3\nscale head:4.5@is=0\nswap Texas>California with oakland";
+const EXAMPLE = "scale concept:Texas=0\nadd feature:3/488@2+=3\nscale head:4.5@is=0\ngenerate 5"; // all at once
 
 /** @returns {Trial} */
-const noTrial = () => ({ kind: "scale", number: "0", together: false, regime: "constrained", job: null, status: "", effects: null, drawn: true, generate: "0",
-  words: /** @type {HTMLTextAreaElement} */ (element("textarea", { rows: 3, maxlength: 10000, spellcheck: "false", id: "words", "data-key": "trial words", placeholder: EXAMPLE })) });
+const noTrial = () => ({ kind: "scale", number: "0", together: false, regime: "constrained", job: null, status: "", failed: false, effects: null, drawn: true, generate: "0",
+  words: /** @type {HTMLTextAreaElement} */ (element("textarea", { rows: 4, required: true, maxlength: 10000, spellcheck: "false", id: "words", "data-key": "trial words", placeholder: EXAMPLE })) });
 
 /** Whether a node can be changed in the model. @param {Graph} graph @param {number} row */
 const isChangeable = (graph, row) => graph.kind[row] === KIND.feature || graph.kind[row] === KIND.error;
@@ -55,8 +56,8 @@ function interventionPanel(viewer, context, row) {
     element("label", {}, "generate ", element("input", { type: "number", min: 0, max: 200, step: 1, value: trial.generate, "aria-label": "tokens to generate", "data-key": "trial generate",
       input: (/** @type {Event} */ event) => (trial.generate = /** @type {HTMLInputElement} */ (event.target).value) }), " tokens"),
     busy && element("button", { type: "button", "data-key": "trial cancel", click: () => fetch(`/jobs/${trial.job}`, { method: "DELETE" }) }, "Cancel")),
-    trial.effects?.regime === trial.regime ? null : element("p.quiet", {}, `${trial.regime}: ${regimes[trial.regime]}.`),
-    element("p.quiet", { role: "status" }, trial.status),
+    trial.effects?.regime === trial.regime ? null : element("p.quiet", {}, `${trial.regime}${trial.regime === "constrained" ? " (blocks up to the highest edit)" : ""}: ${regimes[trial.regime]}.`),
+    element(trial.failed ? "p.fails" : "p.quiet", { role: "status" }, trial.status),
     trial.effects && toggle("effects", trial.drawn, "draw this on the graph: each node and box before → after, as a share of what it was", () => ((trial.drawn = !trial.drawn), viewer.schedule())),
     trial.effects && effectsOf(graph, trial.effects, context));
 }
@@ -91,7 +92,7 @@ function nodeForm(viewer, row) {
 async function runTrial(viewer, edits) {
   const { trial, graph } = viewer;
   const report = (/** @type {string} */ text) => {
-    trial.status = text;
+    [trial.status, trial.failed] = [text, false];
     viewer.schedule();
   };
   try {
@@ -109,9 +110,10 @@ async function runTrial(viewer, edits) {
       trial.drawn = true;
       graph.measured = withStored(graph.measured, trial.effects.stored);
     }
+    trial.failed = job.error !== null;
     trial.status = job.error ?? (job.state === "done" ? "Done; saved in the graph's file." : job.state);
   } catch (error) {
-    trial.status = error instanceof Error ? error.message : String(error);
+    [trial.status, trial.failed] = [error instanceof Error ? error.message : String(error), true];
   }
   trial.job = null;
   viewer.schedule();

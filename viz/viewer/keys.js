@@ -4,6 +4,7 @@
 
 const STEP = 0.05; // of a threshold
 const DECADES = 0.25; // of a frequency
+const GRAPH_PLACE = ".summary:not([hidden]) .overview [tabindex='0'], .plot:not([hidden])";
 
 /** @param {Viewer} viewer */
 function listenToKeys(viewer) {
@@ -41,6 +42,12 @@ function listenToKeys(viewer) {
   window.addEventListener("blur", () => {
     document.body.classList.remove("grouping"); // a key released in another window fires no event here
     viewer.raw = false;
+  });
+  byId("skips").addEventListener("click", (event) => {
+    event.preventDefault(); // the address is for what is shared
+    const panel = event.target instanceof Element && event.target.getAttribute("href") === "#panel";
+    const place = (panel ? null : document.querySelector(GRAPH_PLACE)) ?? byId(`tab-${viewer.view.tab}`);
+    /** @type {HTMLElement} */ (place).focus();
   });
   byId("tabs").addEventListener("keydown", (event) => {
     const names = Object.keys(TABS).filter((name) => document.getElementById(`tab-${name}`));

@@ -47,9 +47,10 @@
  * @property {Drawing[]} drawings The widest first.
  */
 
-const LEAST_TYPE = 9; // pixels of small type, below which the next narrower drawing is taken
+const LEAST_TYPE = 11; // pixels of small type, below which the next narrower drawing is taken
 const STACKED = [4, 2]; // how far the outlines behind a group's box stand out
 const ROUND = 3.5; // of corners
+const EDGE = 1.5; // free room beside a text, at least
 const HEADS = { long: 6, half: 3.2, bar: 4.2 };
 const DASHED = [3, 2]; // in widths of an arrow
 const SIGN_WORDS = { raises: "raises", lowers: "lowers", mixed: "mixed" };
@@ -91,9 +92,10 @@ function drawSummary(place, overview, palette, left, chosen, onChoose) {
     else onChoose(number === chosen ? null : number);
   });
   refill(place, [
-    overview.sentence ? element("p.sentence", {}, element("bdi", {}, overview.sentence)) : null,
+    overview.sentence ? element("p.sentence", {}, overview.sentence) : null,
     /** @type {any} */ (picture),
-    element("p.quiet.caption", {}, ...signsOf(drawing).map((sign) => element("span.sign", {}, /** @type {any} */ (signMark(sign, palette)), SIGN_WORDS[sign])), overview.counted),
+    element("p.quiet.caption", {}, ...signsOf(drawing).map((sign) => element("span.sign", {}, /** @type {any} */ (signMark(sign, palette)), SIGN_WORDS[sign])), overview.counted,
+      left.length > 0 && element("span", {}, "100 → n%: what is left of a group's activations, of a prediction its probability or value.")),
   ]);
 }
 
@@ -225,7 +227,14 @@ function boxMark(overview, { box, kind, rect: [left, top, width, height], stacke
     x: left + shift, y: top - shift, width, height, rx: ROUND, fill,
     stroke: chosen ? palette.cursor : used ? colour : "none", "stroke-width": chosen ? 1.8 : 0.8, ...(kind === "more" ? { "stroke-dasharray": "2 2" } : {}),
   });
-  const texts = lines.map(({ text, x, y, size }) => textMark(text, x, y, size, used && kind !== "more" ? palette.ink : palette.grey));
+  const texts = lines.map((line) => {
+    const text = textMark(line.text, line.x, line.y, line.size, used && kind !== "more" ? palette.ink : palette.grey);
+    if (widthOf(line.text, line.size) > width - 2 * EDGE) { // boxes have room for average letters, W and m are wider
+      text.setAttribute("textLength", String(width - 2 * EDGE));
+      text.setAttribute("lengthAdjust", "spacingAndGlyphs");
+    }
+    return text;
+  });
   const marks = [...(stacked ? STACKED.map(frame) : []), frame(0), ...texts];
   if (!used) return vector("g", { ...(lit ? {} : { opacity: 0.5 }) }, ...texts);
   const title = vector("title");
