@@ -16,7 +16,7 @@ from tests.graph_oracles import make_graph
 from viz.paper.arrows import LEAST, LEAST_OF_REST, Sign, drawn_arrows
 from viz.paper.composed import PLATE, Composed, DrawnArrow, compose, compose_together
 from viz.paper.curves import Point, Rect, Route, sampled
-from viz.paper.layout import GROUP, TOKEN
+from viz.paper.layout import GROUP, TARGET, TOKEN
 from viz.paper.prompt_row import prompt_row
 from viz.paper.routes import Wanted, routes
 from viz.paper.sheet import COLUMN, PAGE, Sheet, in_lines
@@ -204,6 +204,19 @@ def test_groups_stand_above_their_tokens_in_the_order_of_the_prompt(composed: li
         assert at["Dallas"][3] < at["Texas"][1] < at["say Austin"][1] < at["Austin 100%"][1]
 
 
+def test_targets_stand_in_the_order_of_their_probability_and_what_is_left_of_them_last():
+    several = 0
+    for seed in range(SEEDS):
+        graph, shown = random_overview(seed)
+        placed = compose(Shown(graph, shown), PAGE, width_of).placed
+        targets = sorted((one for one in placed if one.kind == TARGET), key=lambda one: one.rect[0])
+        rows = [shown.boxes[one.box].rows for one in targets if one.box is not None]
+        keys = [(len(own) > 1, -float(graph.seed[own].sum())) for own in rows]
+        assert keys == sorted(keys)
+        several += len(keys) > 1
+    assert several > 5
+
+
 def test_the_same_overview_gives_the_same_figure():
     for one, other in zip(figures(), figures(), strict=True):
         assert (one.placed, one.arrows) == (other.placed, other.arrows)
@@ -285,7 +298,9 @@ def test_boxes_of_one_slot_have_one_place_in_both_figures():
             ]
             assert below[0] == pytest.approx(below[1])
         rows = [[number for slot in slots if (number := slot[side]) is not None] for side in (0, 1)]
-        assert [sorted(own) for own in rows] == [sorted({*own.keys()} - {None}) for own in at]
+        assert [sorted(own) for own in rows] == [
+            sorted(n for n in own if n is not None) for own in at
+        ]
     assert shared > 60
     assert alone > 20
 

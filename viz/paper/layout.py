@@ -35,6 +35,7 @@ class Wish:
     position: int | None = None  # of the prompt
     stacked: bool = False  # whether it has several members
     notes: tuple[str, ...] = ()  # lines below the name, in small type
+    order: int = 0  # of targets, from left to right
     room: tuple[float, float] = (0.0, 0.0)  # width and height of its text, at least
 
 
@@ -99,7 +100,7 @@ def layout(
         {n: width for n, (width, _) in sizes.items()}, last, edges, room[1] - room[0], sheet.apart
     )
     items = {
-        n: Item(sizes[n][0], None if one.position is None else at[one.position])
+        n: Item(sizes[n][0], None if one.position is None else at[one.position], one.order)
         for n, one in upper.items()
     }
     fixed = {one.box: (one.rect[0] + one.rect[2]) / 2 for one in bottom if one.box is not None}

@@ -1,10 +1,10 @@
 """Ranks: in which row above the prompt each box stands, and at which place of the row.
 
 A box stands above all boxes that feed it, and in the lowest row that has room for it.  Within a
-row boxes are ordered by where they would like to be: above their token, and between the boxes that
-they are joined to (the barycentre of Sugiyama, Tagawa and Toda, "Methods for visual understanding
-of hierarchical system structures", 1981).  Where an arrow passes a row it has a narrow place of its
-own there.
+row targets have their own order, and other boxes that of where they would like to be: above their
+token, and between the boxes that they are joined to (the barycentre of Sugiyama, Tagawa and Toda,
+"Methods for visual understanding of hierarchical system structures", 1981).  Where an arrow passes
+a row it has a narrow place of its own there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Item:
 
     width: float
     wish: float | None  # where its token is; None: anywhere
+    order: int = 0  # in its row, lower ones are further to the left
 
 
 @dataclass
@@ -35,6 +36,7 @@ class _Place:
     width: float
     wish: float | None
     x: float
+    order: int = 0
     is_box: bool = True
     joined: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])  # and weight
 
@@ -103,7 +105,7 @@ def _places(
     places = {number: _Place(0, 0.0, None, x) for number, x in fixed.items()}
     for number, item in items.items():
         x = middle if item.wish is None else item.wish
-        places[number] = _Place(rank[number], item.width, item.wish, x)
+        places[number] = _Place(rank[number], item.width, item.wish, x, item.order)
     segments: list[tuple[int, int]] = []
     for source, target, share in edges:
         low, high = places[source], places[target]
@@ -125,7 +127,7 @@ def _settle(
     row: list[_Place], places: Mapping[int, _Place], room: tuple[float, float], apart: float
 ) -> None:
     """Move what is in a row to where it would like to be, as far as there is room."""
-    wishes: list[tuple[float, int]] = []
+    wishes: list[tuple[int, float, int]] = []
     for number, place in enumerate(row):
         whole = sum(share for _, share in place.joined)
         x = place.x
@@ -133,10 +135,10 @@ def _settle(
             x = sum(share * places[other].x for other, share in place.joined) / whole
         if place.wish is not None:
             x = _OWN * place.wish + (1 - _OWN) * x if whole > 0 else place.wish
-        wishes.append((x, number))
+        wishes.append((place.order, x, number))
     order = sorted(wishes)
-    boxes = [row[number] for _, number in order]
-    for place, x in zip(boxes, _apart([x for x, _ in order], boxes, room, apart), strict=True):
+    boxes = [row[number] for _, _, number in order]
+    for place, x in zip(boxes, _apart([x for _, x, _ in order], boxes, room, apart), strict=True):
         place.x = x
 
 

@@ -162,7 +162,16 @@ def _wish(shown: Shown, number: int, columns: Sequence[int]) -> Wish:
         position=None if position is None else columns[position],
         stacked=box.kind == BoxKind.GROUP and len(box.rows) > 1,
         notes=tuple(notes),
+        order=_order(shown, number),
     )
+
+
+def _order(shown: Shown, number: int) -> int:
+    """The place of a target among all: the heaviest comes first, "N more" last."""
+    boxes, seed = shown.overview.boxes, shown.graph.seed
+    targets = shown.overview.of_kind(BoxKind.TARGET)
+    targets.sort(key=lambda n: (len(boxes[n].rows) > 1, -float(seed[boxes[n].rows].sum())))
+    return targets.index(number) if number in targets else 0
 
 
 def _position(graph: AttributionGraph, box: Box) -> int | None:
