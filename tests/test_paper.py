@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from itertools import combinations, pairwise
+from itertools import combinations, islice, pairwise
 
 import numpy as np
 import pytest
@@ -121,8 +121,9 @@ def test_no_arrow_is_behind_a_box(composed: list[Composed]):
     seen = 0
     for figure in composed:
         for arrow in figure.arrows:
+            points = dense(arrow.route)
             for box in figure.placed:
-                assert not any(is_inside(point, box.outer) for point in dense(arrow.route))
+                assert not any(is_inside(point, box.outer) for point in points)
                 seen += 1
     assert seen > 5_000
 
@@ -217,8 +218,8 @@ def test_targets_stand_in_the_order_of_their_probability_and_what_is_left_of_the
     assert several > 5
 
 
-def test_the_same_overview_gives_the_same_figure():
-    for one, other in zip(figures(), figures(), strict=True):
+def test_the_same_overview_gives_the_same_figure(composed: list[Composed]):
+    for one, other in zip(composed[:12], islice(figures(), 12), strict=True):
         assert (one.placed, one.arrows) == (other.placed, other.arrows)
         assert (one.caption, one.height) == (other.caption, other.height)
 

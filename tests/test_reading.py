@@ -155,7 +155,9 @@ def test_comparisons_are_written_as_pages(folder: Path, large: Path, tmp_path: P
     text = page.read_text(encoding="utf-8")
     assert "paths through the same concepts" in text
     assert "sankey" in text
-    assert "atlas-small and atlas-large" in text
+    heading = text.partition("<h1>")[2].partition("</h1>")[0]
+    assert "atlas-small-clt" in heading.partition(" and ")[0]
+    assert "atlas-large-clt" in heading.partition(" and ")[2]
     told = run("compare", small, folder / "Oakland.safetensors", "--html", page)
     assert f"page: {page}" in told.stdout
     assert "paths through" not in page.read_text(encoding="utf-8")
