@@ -15,10 +15,11 @@ from graphs.groups.overview import BoxKind, Overview, graph_overview, overview
 from tests.graph_oracles import make_graph
 from viz.paper.arrows import LEAST, LEAST_OF_REST, Sign, drawn_arrows
 from viz.paper.composed import PLATE, Composed, DrawnArrow, compose, compose_together
-from viz.paper.curves import Point, Rect, Route, sampled
+from viz.paper.curves import Point, Rect, Route, line, sampled
 from viz.paper.layout import GROUP, TARGET, TOKEN
 from viz.paper.prompt_row import prompt_row
 from viz.paper.routes import Wanted, routes
+from viz.paper.shares import share_places
 from viz.paper.sheet import COLUMN, PAGE, Sheet, in_lines
 from viz.paper.slots import Slot, shared_slots
 from viz.paper.together import Shown
@@ -168,6 +169,15 @@ def test_labels_touch_no_box_no_label_and_no_other_arrow(composed: list[Composed
     assert labels > 200
 
 
+def test_a_label_without_room_on_its_arrow_stands_beside_it_away_from_others():
+    ways = [((x, 0.0), *line((x, 0.0), (x, 100.0))) for x in (50.0, 56.0, 130.0)]
+    found = share_places(ways, [2.0, 1.0, 1.0], [(16.0, 6.0)] * 3, [], (0.0, 0.0, 200.0, 100.0))
+    xs = [None if place is None else place[0] for place in found]
+    assert xs == pytest.approx([50.0 - 9.0, 56.0 + 8.5, 130.0])
+    narrow = share_places(ways[:2], [2.0, 1.0], [(16.0, 6.0)] * 2, [], (45.0, 0.0, 61.0, 100.0))
+    assert narrow == [None, None]
+
+
 def test_everything_lies_in_the_figure_and_boxes_lie_apart(composed: list[Composed]):
     for figure in composed:
         assert figure.width == figure.sheet.width
@@ -180,9 +190,9 @@ def test_everything_lies_in_the_figure_and_boxes_lie_apart(composed: list[Compos
             assert not overlap(one.outer, other.outer)
         for one in figure.placed:
             assert one.rect[1] > figure.caption_top
-            for line in one.lines:
-                half = width_of(line.text, line.size) / 2
-                assert one.rect[0] <= line.x - half <= line.x + half <= one.rect[2]
+            for text in one.lines:
+                half = width_of(text.text, text.size) / 2
+                assert one.rect[0] <= text.x - half <= text.x + half <= one.rect[2]
 
 
 def test_names_of_groups_are_whole(composed: list[Composed]):

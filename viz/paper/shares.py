@@ -1,12 +1,12 @@
 """Shares: the percentage beside an arrow, where there is room for it.
 
-A label stands on its arrow, on a white plate that touches no box, no other label and no other
-arrow.  Strong arrows choose first; an arrow without room has no label.
+A label stands on its arrow, or else beside it, on a white plate that touches no box, no other label
+and no other arrow.  Strong arrows choose first; an arrow without room has no label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import ceil, dist
 
@@ -14,6 +14,7 @@ from viz.paper.curves import Point, Rect, Route, sampled
 from viz.paper.routes import HEAD
 
 AWAY = 1.0  # between a label and anything else
+_APART = 4.0  # between a label beside its arrow and other arrows: its own is the nearest
 _STEP = 1.0  # between two points of an arrow, about
 _EVERY = 3  # points between places that are tried
 _FREE = 1.0  # of an arrow below its label, and above it below the head
@@ -34,26 +35,28 @@ def share_places(
     """The middle of each arrow's label, None without room; wide arrows choose first."""
     points = [_dense(route) for route in routes]
     extents = [_extent(line) for line in points]
+    far = max(widths, default=0.0) + _APART  # at which an arrow does not matter
     taken: list[Rect] = []
     found: list[Point | None] = [None] * len(routes)
     for number in sorted(range(len(routes)), key=lambda n: (-widths[n], n)):
         width, height = plates[number]
         left, bottom, right, top = extents[number]
-        reach = (left - width, bottom - height, right + width, top + height)
+        reach = (left - width - far, bottom - height - far, right + width + far, top + height + far)
         others = [
-            (point, widths[other] / 2 + AWAY)
+            (point, widths[other] / 2)
             for other, line in enumerate(points)
             if other != number and _touch(reach, extents[other], 0.0)
             for point in line
             if _touch(reach, (*point, *point), 0.0)
         ]
         boxed = [box for box in (*boxes, *taken) if _touch(reach, box, AWAY)]
-        for x, y in _along(points[number], height / 2 + _FREE):
+        aside = (width + widths[number]) / 2
+        for x, y, away in _places(points[number], height / 2 + _FREE, aside):
             plate = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
             if (
                 _lies_in(plate, inside)
                 and not any(_touch(plate, box, AWAY) for box in boxed)
-                and not any(_touch(plate, (*point, *point), away) for point, away in others)
+                and not any(_touch(plate, (*point, *point), half + away) for point, half in others)
             ):
                 found[number] = (x, y)
                 taken.append(plate)
@@ -74,6 +77,18 @@ def _dense(route: Route) -> list[Point]:
 def _extent(points: Sequence[Point]) -> Rect:
     x, y = [x for x, _ in points], [y for _, y in points]
     return min(x), min(y), max(x), max(y)
+
+
+def _places(
+    points: Sequence[Point], free: float, aside: float
+) -> Iterator[tuple[float, float, float]]:
+    """Places of a label, the best first, and how far from other arrows it must be there."""
+    along = _along(points, free)
+    for x, y in along:
+        yield x, y, AWAY
+    for x, y in along:
+        for side in (-aside, aside):
+            yield x + side, y, _APART
 
 
 def _along(points: Sequence[Point], free: float) -> list[Point]:
