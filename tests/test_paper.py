@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import combinations, islice, pairwise
+from math import dist
 
 import numpy as np
 import pytest
@@ -152,7 +153,7 @@ def test_arrows_are_smooth(composed: list[Composed]):
 
 
 def test_labels_touch_no_box_no_label_and_no_other_arrow(composed: list[Composed]):
-    labels = 0
+    labels = beside_own = 0
     for figure in composed:
         plates = {n: plate(figure, arrow) for n, arrow in enumerate(figure.arrows)}
         for number, rect in plates.items():
@@ -160,6 +161,10 @@ def test_labels_touch_no_box_no_label_and_no_other_arrow(composed: list[Composed
                 continue
             labels += 1
             assert not any(overlap(rect, box.outer) for box in figure.placed)
+            own, middle = dense(figure.arrows[number].route), figure.arrows[number].text_at
+            if middle is not None and min(dist(point, middle) for point in own) > 2:
+                beside_own += 1
+                assert not any(is_inside(point, rect) for point in own)
             for other, arrow in enumerate(figure.arrows):
                 beside = plates[other]
                 assert other == number or beside is None or not overlap(rect, beside)
@@ -167,13 +172,14 @@ def test_labels_touch_no_box_no_label_and_no_other_arrow(composed: list[Composed
                     away = arrow.width / 2
                     assert not any(is_inside(point, rect, away) for point in dense(arrow.route))
     assert labels > 200
+    assert beside_own > 10
 
 
 def test_a_label_without_room_on_its_arrow_stands_beside_it_away_from_others():
     ways = [((x, 0.0), *line((x, 0.0), (x, 100.0))) for x in (50.0, 56.0, 130.0)]
     found = share_places(ways, [2.0, 1.0, 1.0], [(16.0, 6.0)] * 3, [], (0.0, 0.0, 200.0, 100.0))
     xs = [None if place is None else place[0] for place in found]
-    assert xs == pytest.approx([50.0 - 9.0, 56.0 + 8.5, 130.0])
+    assert xs == pytest.approx([50.0 - 10.0, 56.0 + 9.5, 130.0])
     narrow = share_places(ways[:2], [2.0, 1.0], [(16.0, 6.0)] * 2, [], (45.0, 0.0, 61.0, 100.0))
     assert narrow == [None, None]
 

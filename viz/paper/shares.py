@@ -13,6 +13,8 @@ from math import ceil, dist
 from viz.paper.curves import Point, Rect, Route, sampled
 from viz.paper.routes import HEAD
 
+Near = tuple[Point, float]  # of an arrow, and how far a label must be from it
+
 AWAY = 1.0  # between a label and anything else
 _APART = 4.0  # between a label beside its arrow and other arrows: its own is the nearest
 _STEP = 1.0  # between two points of an arrow, about
@@ -50,18 +52,30 @@ def share_places(
             if _touch(reach, (*point, *point), 0.0)
         ]
         boxed = [box for box in (*boxes, *taken) if _touch(reach, box, AWAY)]
-        aside = (width + widths[number]) / 2
-        for x, y, away in _places(points[number], height / 2 + _FREE, aside):
+        for (x, y), near in _places(points[number], widths[number], plates[number], others):
             plate = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
             if (
                 _lies_in(plate, inside)
                 and not any(_touch(plate, box, AWAY) for box in boxed)
-                and not any(_touch(plate, (*point, *point), half + away) for point, half in others)
+                and not any(_touch(plate, (*point, *point), away) for point, away in near)
             ):
                 found[number] = (x, y)
                 taken.append(plate)
                 break
     return found
+
+
+def _places(
+    points: Sequence[Point], thick: float, plate: tuple[float, float], others: Sequence[Near]
+) -> Iterator[tuple[Point, Sequence[Near]]]:
+    """Places of a label, the best first, and what it must keep away from there."""
+    along = _along(points, plate[1] / 2 + _FREE)
+    upon = [(point, half + AWAY) for point, half in others]
+    yield from ((place, upon) for place in along)
+    own = [(point, thick / 2) for point in points]
+    beside = [(point, half + _APART) for point, half in others] + own
+    aside = (plate[0] + thick) / 2 + AWAY
+    yield from (((x + side, y), beside) for x, y in along for side in (-aside, aside))
 
 
 def _dense(route: Route) -> list[Point]:
@@ -77,18 +91,6 @@ def _dense(route: Route) -> list[Point]:
 def _extent(points: Sequence[Point]) -> Rect:
     x, y = [x for x, _ in points], [y for _, y in points]
     return min(x), min(y), max(x), max(y)
-
-
-def _places(
-    points: Sequence[Point], free: float, aside: float
-) -> Iterator[tuple[float, float, float]]:
-    """Places of a label, the best first, and how far from other arrows it must be there."""
-    along = _along(points, free)
-    for x, y in along:
-        yield x, y, AWAY
-    for x, y in along:
-        for side in (-aside, aside):
-            yield x + side, y, _APART
 
 
 def _along(points: Sequence[Point], free: float) -> list[Point]:
