@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, dist
 
 Point = tuple[float, float]
@@ -84,16 +85,16 @@ class Drawn:
 
     def crowded(self, points: Sequence[Point], width: float) -> float:
         """Share of these points that are near to an arrow."""
-        near = 0
-        for x, y in points:
-            column, row = int(x // _SQUARE), int(y // _SQUARE)
-            near += any(
-                abs(x - u) < width / 2 + half + _NEAR and abs(y - v) < width / 2 + half + _NEAR
-                for i in (column - 1, column, column + 1)
-                for j in (row - 1, row, row + 1)
-                for u, v, half in self._points.get((i, j), ())
-            )
-        return near / len(points)
+        return sum(self._is_near(x, y, width / 2 + _NEAR) for x, y in points) / len(points)
+
+    def _is_near(self, x: float, y: float, away: float) -> bool:
+        column, row = int(x // _SQUARE), int(y // _SQUARE)
+        for i in (column - 1, column, column + 1):
+            for j in (row - 1, row, row + 1):
+                for u, v, half in self._points.get((i, j), ()):
+                    if abs(x - u) < away + half and abs(y - v) < away + half:
+                        return True
+        return False
 
 
 def sampled(route: Route, count: int = _SAMPLES) -> list[Point]:
@@ -101,12 +102,18 @@ def sampled(route: Route, count: int = _SAMPLES) -> list[Point]:
     points = [route[0]]
     for piece in range(0, len(route) - 1, 3):
         (x0, y0), (x1, y1), (x2, y2), (x3, y3) = route[piece : piece + 4]
-        for step in range(1, count + 1):
-            t = step / count
-            u = 1 - t
-            a, b, c, d = u * u * u, 3 * u * u * t, 3 * u * t * t, t * t * t
-            points.append((a * x0 + b * x1 + c * x2 + d * x3, a * y0 + b * y1 + c * y2 + d * y3))
+        points += [
+            (a * x0 + b * x1 + c * x2 + d * x3, a * y0 + b * y1 + c * y2 + d * y3)
+            for a, b, c, d in _weights(count)
+        ]
     return points
+
+
+@cache
+def _weights(count: int) -> list[tuple[float, float, float, float]]:
+    """Weights of the four points of a cubic piece, at so many places along it."""
+    along = [(step / count, 1 - step / count) for step in range(1, count + 1)]
+    return [(u * u * u, 3 * u * u * t, 3 * u * t * t, t * t * t) for t, u in along]
 
 
 def line(start: Point, end: Point) -> Route:
