@@ -40,12 +40,13 @@ from circuits.training.corpus import (
     require_enough,
     sampled_corpus,
 )
-from circuits.training.dictionary import TrainedDictionary, far_apart, from_examples
+from circuits.training.dictionary import TrainedDictionary
 from circuits.training.export import write_transcoders
 from circuits.training.loop import LOG, Logged, schedule, thresholds, train
-from circuits.training.losses import Step, step_loss
+from circuits.training.losses import Step, activations_of, step_loss
 from circuits.training.settings import CHECKPOINT, Kind, Sparsity, TrainingError, TrainSettings
 from circuits.training.sparsity import active, batch_top_k, jump_relu, kth_largest, top_k
+from circuits.training.start import far_apart, from_examples, started
 from graphs import Bos, DictionaryIdentity
 from tests.conftest import cached_subject
 from tests.test_cli import run
@@ -120,7 +121,7 @@ def test_the_kth_largest_is_found_without_sorting_all(size: int):
 def test_a_folded_dictionary_says_what_the_trained_one_says(kind: Kind, tmp_path: Path):
     inputs, outputs = random_vectors(seed=1), random_vectors(seed=2)
     settings = replace(SMALL, kind=kind, sparsity=Sparsity.JUMP_RELU)
-    dictionary = TrainedDictionary(settings, inputs, outputs)
+    dictionary = started(settings, inputs, outputs)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in dictionary.parameters():
@@ -151,18 +152,39 @@ def test_a_folded_dictionary_says_what_the_trained_one_says(kind: Kind, tmp_path
             torch.testing.assert_close(total, expected[layer], **EXACT)
 
 
-def test_features_start_as_examples_that_they_explain_alone():
+def test_features_come_from_examples_that_they_explain_alone():
     inputs, outputs = random_vectors(seed=1), random_vectors(seed=2)
-    dictionary = TrainedDictionary(SMALL, inputs, outputs)
+    dictionary = started(SMALL, inputs, outputs)
     read, wanted = dictionary.inputs.apply_to(inputs), dictionary.outputs.apply_to(outputs)
-    pre = dictionary.pre_activations(read).detach()
+    generator = torch.Generator().manual_seed(SMALL.seed)
+    encoder, directions = from_examples(read, wanted, SMALL.d_dict, generator)
+    pre = read @ encoder.mT
     for layer in range(3):
-        own = dictionary.decoders[layer][dictionary.sources(layer).stop - 1]
-        said = pre[layer, :, :, None] * own  # (token, feat, d_model): by each feature alone
+        said = pre[layer, :, :, None] * directions[layer]  # (token, feat, d_model): by each alone
         error = (said - wanted[layer][:, None]).norm(dim=2).min(0).values
-        assert float(error.detach().max()) < 1e-9
-        for source in range(layer):
-            assert not dictionary.decoders[layer][source].any()
+        assert float(error.max()) < 1e-9
+        own = dictionary.sources(layer).stop - 1
+        torch.testing.assert_close(dictionary.decoders[layer][own].detach(), directions[layer])
+        assert not dictionary.decoders[layer][:own].any()
+
+
+@pytest.mark.parametrize("sparsity", Sparsity)
+@pytest.mark.parametrize("kind", Kind)
+def test_no_other_size_of_all_activations_explains_more_at_the_start(kind, sparsity):
+    settings = replace(SMALL, kind=kind, sparsity=sparsity)
+    inputs, outputs = random_vectors(seed=1), random_vectors(seed=2)
+    dictionary = started(settings, inputs, outputs)
+    read, wanted = dictionary.inputs.apply_to(inputs), dictionary.outputs.apply_to(outputs)
+    pre = dictionary.pre_activations(read)
+    activations = activations_of(settings, pre, dictionary.log_threshold.exp()[:, None])
+    written = dictionary.written(activations).detach()
+    fits = (wanted * written).sum((1, 2)) / written.square().sum((1, 2))
+    # A threshold is one of the values that it is compared with, and of a batch other features are
+    # the largest with other sizes.
+    rough = 1e-9 if sparsity == Sparsity.TOP_K else 0.1
+    torch.testing.assert_close(fits, torch.ones(3).double(), atol=rough, rtol=0)
+    unexplained = (wanted - written).square().sum((1, 2)) / wanted.square().sum((1, 2))
+    assert float(unexplained.max()) < 1
 
 
 def test_examples_are_far_apart():
@@ -177,7 +199,7 @@ def test_examples_are_far_apart():
 
 def test_normalising_decoders_changes_their_norms_and_nothing_else():
     inputs, outputs = random_vectors(seed=1), random_vectors(seed=2)
-    dictionary = TrainedDictionary(SMALL, inputs, outputs)
+    dictionary = started(SMALL, inputs, outputs)
     with torch.no_grad():
         for decoder in dictionary.decoders:
             decoder *= torch.linspace(0.5, 3, 24)[:, None]
@@ -264,7 +286,7 @@ def test_training_explains_more_and_reaches_its_l0(kind: Kind, sparsity: Sparsit
 
 def test_the_final_threshold_keeps_as_many_as_the_largest_of_a_batch():
     made = stream()
-    dictionary = TrainedDictionary(SMALL, *vars(made.pool(0).activations).values())
+    dictionary = started(SMALL, *vars(made.pool(0).activations).values())
     others = dictionary.inputs.apply_to(made.pool(40).activations.inputs)
     pre = dictionary.pre_activations(others).detach()
     for sparsity, largest in ((Sparsity.BATCH_TOP_K, batch_top_k), (Sparsity.TOP_K, top_k_of)):
@@ -280,20 +302,30 @@ def top_k_of(pre: Tensor, k: float) -> Tensor:
     return top_k(pre, int(k))
 
 
+def test_a_run_that_resumes_makes_no_start_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings = replace(SMALL, steps=4)
+    before = train(stream(settings), tmp_path, "run", lambda _: None, checkpoint_every=2)
+    monkeypatch.setattr(loop, "started", lambda *_: pytest.fail("examples are chosen again"))
+    after = train(stream(settings), tmp_path, "run", lambda _: None)
+    for one, other in zip(before, after, strict=True):
+        assert torch.equal(one.encoder, other.encoder)
+        assert torch.equal(one.decoders[0], other.decoders[0])
+
+
 @pytest.mark.parametrize("sparsity", [Sparsity.JUMP_RELU, Sparsity.TANH])
 def test_a_penalty_leaves_fewer_features(sparsity: Sparsity, tmp_path: Path):
     """Without it the L0 goes where the error leads, from three times the target."""
     l0: list[float] = []
     for penalty in (0.0, 1.0):
         settings = replace(
-            LONG, sparsity=sparsity, steps=200, learning_rate=1e-2, bandwidth=0.5, penalty=penalty
+            LONG, sparsity=sparsity, steps=300, learning_rate=1e-2, bandwidth=0.5, penalty=penalty
         )
         made = stream(settings)
         first = made.pool(0).activations
-        started = TrainedDictionary(replace(settings, l0=9.0), first.inputs, first.outputs)
+        begun = started(replace(settings, l0=9.0), first.inputs, first.outputs)
         logged_steps: list[Logged] = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "_initial", lambda _, started=started: started)
+            patch.setattr(loop, "_initial", lambda _, begun=begun: begun)
             (tmp_path / str(penalty)).mkdir()
             train(made, tmp_path / str(penalty), "run", logged_steps.append)
         l0.append(logged_steps[-1].l0)
@@ -337,7 +369,7 @@ def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(
 def test_dead_features_are_pulled_towards_the_error():
     made = stream()
     pool = made.pool(0).activations
-    dictionary = TrainedDictionary(SMALL, pool.inputs, pool.outputs)
+    dictionary = started(SMALL, pool.inputs, pool.outputs)
     dead = torch.zeros(3, 24, dtype=torch.bool)
     dead[1, 5] = True
     with torch.no_grad():
@@ -358,7 +390,7 @@ def test_dead_features_are_pulled_towards_the_error():
 def test_features_that_fire_too_often_are_pushed_down():
     made = stream()
     pool = made.pool(0).activations
-    dictionary = TrainedDictionary(SMALL, pool.inputs, pool.outputs)
+    dictionary = started(SMALL, pool.inputs, pool.outputs)
     losses = []
     for frequency in (0.05, 0.5):
         step = step_loss(
@@ -378,7 +410,7 @@ def test_features_that_fire_too_often_are_pushed_down():
 def test_prefixes_add_the_loss_of_doing_alone():
     made = stream()
     pool = made.pool(0).activations
-    dictionary = TrainedDictionary(SMALL, pool.inputs, pool.outputs)
+    dictionary = started(SMALL, pool.inputs, pool.outputs)
     arguments = (
         pool.inputs,
         pool.outputs,
@@ -484,7 +516,7 @@ def test_other_settings_are_another_run():
 
 
 def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path: Path):
-    dictionary = TrainedDictionary(SMALL, random_vectors(), random_vectors())
+    dictionary = started(SMALL, random_vectors(), random_vectors())
     optimizer = torch.optim.Adam(dictionary.parameters())
     state = RunState(0, 0, 0, torch.zeros(1), torch.zeros(1))
     with pytest.raises(TrainingError, match="The checkpoint was not written: Cannot write"):
@@ -492,13 +524,11 @@ def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path: Path):
 
 
 def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path):
-    dictionary = TrainedDictionary(SMALL, random_vectors(), random_vectors())
+    dictionary = started(SMALL, random_vectors(), random_vectors())
     optimizer = torch.optim.Adam(dictionary.parameters())
     state = RunState(7, 3, 2, torch.ones(3, 24), torch.zeros(3, 24))
     write_checkpoint(tmp_path / "x", "run", dictionary, optimizer, state)
-    other = TrainedDictionary(
-        replace(SMALL, seed=9), random_vectors(seed=4), random_vectors(seed=5)
-    )
+    other = TrainedDictionary(SMALL, 3, random_vectors().shape[2]).double()
     read = read_checkpoint(tmp_path / "x", "run", other, torch.optim.Adam(other.parameters()))
     assert (read.step, read.document, read.batch) == (7, 3, 2)
     for name, value in dictionary.state_dict().items():

@@ -5,25 +5,18 @@
                + mean'_m
 
 `folded` gives plain transcoders with means and scales folded in.
-
-Features are initialised from examples: each explains one token alone, chosen far from the others.
-From random directions training ends with codes in which many features share a concept; they explain
-as much variance but cannot be interpreted (benchmarks/README.md has the numbers).
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from circuits.features.transcoder import JumpReLU, Transcoder
 from circuits.training.settings import Kind, TrainSettings
 
 EVERY = slice(None)
-EXAMPLE_TOKENS = 16_384  # from which examples are chosen
-RIDGE = 0.1  # of the mean variance
-CALIBRATION_TOKENS = 2048  # on which initial thresholds are set
 
 
 class Scales(nn.Module):
@@ -32,99 +25,45 @@ class Scales(nn.Module):
     mean: Tensor  # (layer, d_model)
     scale: Tensor  # (layer,)
 
-    def __init__(self, vectors: Float[Tensor, "layer token d_model"]) -> None:
+    def __init__(self, n_layers: int, d_model: int) -> None:
         super().__init__()
-        mean = vectors.mean(1)
-        centred = vectors - mean[:, None]
-        scale = centred.square().mean((1, 2)).sqrt()
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", torch.where(scale > 0, scale, 1.0))
+        self.register_buffer("mean", torch.zeros(n_layers, d_model))
+        self.register_buffer("scale", torch.ones(n_layers))
+
+    @classmethod
+    def of(cls, vectors: Float[Tensor, "layer token d_model"]) -> Scales:
+        """Those of some vectors."""
+        scales = cls(vectors.shape[0], vectors.shape[2]).to(vectors)
+        scales.mean.copy_(vectors.mean(1))
+        spread = (vectors - scales.mean[:, None]).square().mean((1, 2)).sqrt()
+        scales.scale.copy_(torch.where(spread > 0, spread, 1.0))
+        return scales
 
     def apply_to(self, vectors: Tensor) -> Float[Tensor, "layer token d_model"]:
         """Vectors with mean 0 and entries of size 1."""
         return (vectors - self.mean[:, None]) / self.scale[:, None, None]
 
 
-def from_examples(
-    inputs: Float[Tensor, "layer token d_model"],
-    outputs: Float[Tensor, "layer token d_model"],
-    d_dict: int,
-    generator: torch.Generator,
-) -> tuple[Float[Tensor, "layer feat d_model"], Float[Tensor, "layer feat d_model"]]:
-    """Encoders and decoders that each explain one token alone, chosen to be far apart."""
-    encoders, decoders = list[Tensor](), list[Tensor]()
-    for read, written in zip(inputs, outputs, strict=True):
-        chosen = far_apart(written, d_dict, generator)
-        covariance = read.T @ read / len(read)
-        ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(read)
-        matched = torch.linalg.solve(covariance + ridge, read[chosen].T).T
-        size = written[chosen].norm(dim=1, keepdim=True)
-        at_own = (matched * read[chosen]).sum(1, keepdim=True)
-        encoders.append(matched * size / at_own.clamp(min=1e-9))
-        decoders.append(written[chosen] / size.clamp(min=1e-9))
-    return torch.stack(encoders), torch.stack(decoders)
-
-
-def far_apart(
-    vectors: Float[Tensor, "token d_model"], count: int, generator: torch.Generator
-) -> Int[Tensor, " chosen"]:
-    """Rows chosen one by one, by their squared distance to those chosen (k-means++)."""
-    sizes = vectors.square().sum(1)
-    nearest = sizes.clone()  # squared distance to 0, where no feature is needed
-    chosen: list[Tensor] = []
-    for _ in range(count):
-        row = torch.multinomial(nearest + 1e-9, 1, generator=generator)
-        chosen.append(row)
-        distance = sizes + sizes[row] - 2 * vectors @ vectors[row[0]]
-        nearest = torch.minimum(nearest, distance.clamp(min=0))
-    return torch.cat(chosen)
-
-
 class TrainedDictionary(nn.Module):
     """Parameters of one transcoder per layer, or of one cross-layer transcoder."""
 
-    def __init__(
-        self,
-        settings: TrainSettings,
-        inputs: Float[Tensor, "layer token d_model"],
-        outputs: Float[Tensor, "layer token d_model"],
-    ) -> None:
-        """Initialise from these inputs and outputs."""
+    def __init__(self, settings: TrainSettings, n_layers: int, d_model: int) -> None:
+        """All parameters 0; `start.started` gives them values, or a checkpoint."""
         super().__init__()
-        n_layers, _, d_model = inputs.shape
-        generator = torch.Generator().manual_seed(settings.seed)
-        d_dict = settings.d_dict
-        self.inputs, self.outputs = Scales(inputs), Scales(outputs)
-        encoder, directions = from_examples(
-            self.inputs.apply_to(inputs)[:, :EXAMPLE_TOKENS],
-            self.outputs.apply_to(outputs)[:, :EXAMPLE_TOKENS],
-            d_dict,
-            generator,
-        )
-        self.encoder = nn.Parameter(encoder)
+        d_dict, crossing = settings.d_dict, settings.kind == Kind.CROSS_LAYER
+        self.inputs, self.outputs = Scales(n_layers, d_model), Scales(n_layers, d_model)
+        self.encoder = nn.Parameter(torch.zeros(n_layers, d_dict, d_model))
         self.encoder_bias = nn.Parameter(torch.zeros(n_layers, d_dict))
         self.log_threshold = nn.Parameter(torch.zeros(n_layers, d_dict))
-        crossing = settings.kind == Kind.CROSS_LAYER
-        self.decoders = nn.ParameterList()  # per written layer (source layer, d_dict, d_model)
-        for layer in range(n_layers):
-            sources = range(layer + 1) if crossing else [layer]
-            own = [directions[source] * (source == layer) for source in sources]
-            self.decoders.append(torch.stack(own))
+        self.decoders = nn.ParameterList(  # per written layer (source layer, d_dict, d_model)
+            torch.zeros(layer + 1 if crossing else 1, d_dict, d_model) for layer in range(n_layers)
+        )
         self.decoder_bias = nn.Parameter(torch.zeros(n_layers, d_model))
         self.skip = (
             nn.Parameter(torch.zeros(n_layers, d_model, d_model))
             if settings.kind == Kind.SKIP
             else None
         )
-        self.to(inputs)
-        self._start_at(settings.l0 / d_dict, inputs[:, :CALIBRATION_TOKENS])
-
-    @torch.no_grad()
-    def _start_at(self, share: float, inputs: Float[Tensor, "layer token d_model"]) -> None:
-        """Set thresholds that every feature exceeds on this share of tokens."""
-        pre = self.pre_activations(self.inputs.apply_to(inputs))
-        count = max(1, round((1 - share) * pre.shape[1]))
-        self.log_threshold.copy_(pre.kthvalue(count, dim=1).values.clamp(min=1e-3).log())
 
     def sources(self, layer: int) -> slice:
         """Layers whose features write to this one, in the order of its decoder."""

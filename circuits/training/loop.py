@@ -23,6 +23,7 @@ from circuits.training.dictionary import TrainedDictionary
 from circuits.training.losses import Step, step_loss
 from circuits.training.settings import CHECKPOINT, Sparsity, TrainingError, TrainSettings
 from circuits.training.sparsity import kth_largest
+from circuits.training.start import started
 from graphs.disk.files import atomic_write, file_text, json_value, new_folder, reason
 
 LOG = "log.jsonl"
@@ -61,9 +62,9 @@ def train(
     """
     settings = stream.settings
     torch.manual_seed(settings.seed)
-    dictionary = _initial(stream)
-    optimizer = torch.optim.Adam(dictionary.parameters(), lr=settings.learning_rate, fused=True)
     path = folder / CHECKPOINT
+    dictionary = _empty(stream) if path.exists() else _initial(stream)
+    optimizer = torch.optim.Adam(dictionary.parameters(), lr=settings.learning_rate, fused=True)
     if path.exists():
         state = read_checkpoint(path, run, dictionary, optimizer)
     else:
@@ -92,7 +93,13 @@ def train(
 def _initial(stream: Stream) -> TrainedDictionary:
     """The dictionary before its first step, initialised from the first pool."""
     first = stream.pool(0).activations
-    return TrainedDictionary(stream.settings, first.inputs, first.outputs)
+    return started(stream.settings, first.inputs, first.outputs)
+
+
+def _empty(stream: Stream) -> TrainedDictionary:
+    """A dictionary for the parameters of a checkpoint."""
+    model = stream.frozen
+    return TrainedDictionary(stream.settings, model.n_layers, model.d_model).to(model.device)
 
 
 def _batches(stream: Stream, state: RunState) -> Iterator[tuple[Activations, int, int]]:

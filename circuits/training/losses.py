@@ -45,7 +45,7 @@ def step_loss(
     outputs = dictionary.outputs.apply_to(outputs)
     pre = dictionary.pre_activations(inputs)
     threshold = dictionary.log_threshold.exp()[:, None]
-    activations = _activations(settings, pre, threshold)
+    activations = activations_of(settings, pre, threshold)
     linear = dictionary.linear(inputs)
 
     # Encoders stay in full precision: rounded values would tie at the threshold.
@@ -73,11 +73,12 @@ def step_loss(
     return Step(loss, activations.detach(), unexplained.detach())
 
 
-def _activations(
+def activations_of(
     settings: TrainSettings,
     pre: Float[Tensor, "layer batch feat"],
     threshold: Float[Tensor, "layer 1 feat"],
 ) -> Float[Tensor, "layer batch feat"]:
+    """Activations in training."""
     if settings.sparsity == Sparsity.TOP_K:
         return top_k(pre, round(settings.l0))
     if settings.sparsity == Sparsity.BATCH_TOP_K:
