@@ -2,6 +2,9 @@
 
 Pure arithmetic on plain data, in points of 1/72 inch, with y upwards: how wide a text is says a
 function that is passed in.  The same input always gives the same places.
+
+The layout is our own: Graphviz needs a binary of the system and ELK an engine for JavaScript, and
+neither keeps the tokens of a prompt in their order and places while groups stand above them.
 """
 
 from __future__ import annotations
