@@ -35,8 +35,7 @@ def started(
     """The dictionary before its first step, from what MLPs read and wrote at some tokens."""
     n_layers, _, d_model = inputs.shape
     dictionary = TrainedDictionary(settings, n_layers, d_model).to(inputs)
-    for scales, vectors in ((dictionary.inputs, inputs), (dictionary.outputs, outputs)):
-        scales.load_state_dict(Scales.of(vectors).state_dict())
+    dictionary.inputs, dictionary.outputs = Scales.of(inputs), Scales.of(outputs)
     generator = torch.Generator(inputs.device).manual_seed(settings.seed)
     encoder, directions = from_examples(
         dictionary.inputs.apply_to(inputs[:, :EXAMPLE_TOKENS]),

@@ -50,9 +50,12 @@ def influence(graph: AttributionGraph) -> Float[ndarray, " node"]:
     return carried(graph.weights, graph.row_totals(), graph.seed)
 
 
-def influence_shares(graph: AttributionGraph) -> Float[ndarray, " node"]:
-    """Influence and seed of every node, as a share of all seed."""
-    return (influence(graph) + graph.seed) / (float(graph.seed.sum()) or 1.0)
+def influence_shares(
+    graph: AttributionGraph, reached: Float[ndarray, " node"] | None = None
+) -> Float[ndarray, " node"]:
+    """Influence and seed of every node, as a share of all seed; `reached` is known influence."""
+    reached = influence(graph) if reached is None else reached
+    return (reached + graph.seed) / (float(graph.seed.sum()) or 1.0)
 
 
 def edge_influence(graph: AttributionGraph, arrived: Float[ndarray, " node"]) -> csr_array:

@@ -33,7 +33,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 
-from graphs.analysis.influence import graph_shares, influence
+from graphs.analysis.influence import graph_shares, influence, influence_shares
 from graphs.comparison.profiles import Profile
 from graphs.comparison.similarities import cosines, word_overlap
 from graphs.core.annotations import Group
@@ -178,8 +178,7 @@ def _decoders(
 
 def _sides(graph: AttributionGraph, size: Float[ndarray, " node"]) -> Sides:
     inputs = graph_shares(graph)
-    arrived = (size + graph.seed) / (float(graph.seed.sum()) or 1.0)
-    along = inputs.data * np.repeat(arrived, np.diff(inputs.indptr))
+    along = inputs.data * np.repeat(influence_shares(graph, size), np.diff(inputs.indptr))
     outputs = csr_array((along, inputs.indices, inputs.indptr), shape=inputs.shape).T
     return inputs, csr_array(outputs)
 

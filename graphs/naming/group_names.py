@@ -24,7 +24,7 @@ from numpy import ndarray
 from scipy.sparse import csr_array
 
 from graphs.analysis.carrying import carry_up
-from graphs.analysis.influence import row_shares
+from graphs.analysis.influence import influence_shares, row_shares
 from graphs.core.annotations import FreeNames
 from graphs.core.nodes import NodeKind
 from graphs.naming.names import Names
@@ -91,7 +91,7 @@ def _by_votes(candidate: _Candidate, taken: Sequence[str]) -> str:
 def _candidates(names: Names, groups: Sequence[Int[ndarray, " _member"]]) -> list[_Candidate]:
     graph = names.graph
     total = float(graph.seed.sum()) or 1.0
-    strength = (names.influence + graph.seed) / total
+    strength = influence_shares(graph, names.influence)
     weights = [strength[rows] / (float(strength[rows].sum()) or 1.0) for rows in groups]
     votes = [_votes(names, rows, weight) for rows, weight in zip(groups, weights, strict=True)]
     straight = _straight(names, strength)

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from graphs.groups.collapse import CyclicGroups, topological_order
 from graphs.groups.overview import Overview
-from viz.paper.arrows import drawn_arrows
+from viz.paper.arrows import Arrow, drawn_arrows
 
 Slot = tuple[int | None, ...]  # number of the box of each graph; None: it has none there
 
@@ -27,29 +27,34 @@ def shared_slots(
     first: Overview, second: Overview, counterparts: Sequence[tuple[int, int]]
 ) -> list[Slot]:
     """Slots of two graphs, sources before targets; the first counterparts share theirs first."""
-    there = (set(first.occupied), set(second.occupied))
+    boxes = (first.occupied, second.occupied)
+    arrows = (drawn_arrows(first).shown, drawn_arrows(second).shown)
     admitted: list[tuple[int, int]] = []
-    found = _ordered(first, second, admitted)
+    found = _ordered(boxes, arrows, admitted)
     for one, other in counterparts:
-        if one in there[0] and other in there[1]:
+        if one in boxes[0] and other in boxes[1]:
             try:
-                found = _ordered(first, second, [*admitted, (one, other)])
+                found = _ordered(boxes, arrows, [*admitted, (one, other)])
             except CyclicGroups:
                 continue
             admitted.append((one, other))
     return found
 
 
-def _ordered(first: Overview, second: Overview, pairs: Sequence[tuple[int, int]]) -> list[Slot]:
+def _ordered(
+    boxes: tuple[Sequence[int], Sequence[int]],  # numbers of those of each graph
+    arrows: tuple[Sequence[Arrow], Sequence[Arrow]],
+    pairs: Sequence[tuple[int, int]],
+) -> list[Slot]:
     """All slots, sources before targets.  Raises CyclicGroups."""
     partner = dict(pairs)
     taken = set(partner.values())
-    slots: list[Slot] = [(n, partner.get(n)) for n in first.occupied]
-    slots += [(None, n) for n in second.occupied if n not in taken]
+    slots: list[Slot] = [(n, partner.get(n)) for n in boxes[0]]
+    slots += [(None, n) for n in boxes[1] if n not in taken]
     feeds = np.zeros((len(slots), len(slots)))
-    for side, overview in enumerate((first, second)):
+    for side, shown in enumerate(arrows):
         at = {slot[side]: place for place, slot in enumerate(slots)}
-        for arrow in drawn_arrows(overview).shown:
+        for arrow in shown:
             feeds[at[arrow.target], at[arrow.source]] = 1.0
     order = topological_order(csr_array(feeds), [str(slot) for slot in slots])
     return [slots[place] for place in order.tolist()]

@@ -41,7 +41,7 @@ function lackingThere(viewer, number) {
 
 /** The chosen box of a graph's summary: in the other graph its counterpart; NO_BOX without one. @param {Viewer} viewer @param {number} number */
 function chosenBox({ pair, view }, number) {
-  if (number === view.active || view.box === null) return number === view.active ? (view.box ?? NO_BOX) : NO_BOX;
+  if (number === view.active || view.box === null) return view.box ?? NO_BOX;
   return pair?.[view.active].counterparts?.[view.box]?.box ?? NO_BOX;
 }
 
