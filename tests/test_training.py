@@ -22,6 +22,7 @@ from torch import Tensor
 from atlas_words import atlas_tokenizer
 from circuits.features.files.reading import read_transcoders
 from circuits.features.points import ReadPoint, WritePoint
+from circuits.features.transcoder import TopK
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import PromptError, read_prompt
@@ -41,11 +42,13 @@ from circuits.training.corpus import (
     sampled_corpus,
 )
 from circuits.training.dictionary import TrainedDictionary
+from circuits.training.encoding import Encoded, Plan, encoded, made_plan
 from circuits.training.export import write_transcoders
+from circuits.training.former_checkpoint import renamed
 from circuits.training.loop import LOG, Logged, schedule, thresholds, train
-from circuits.training.losses import Step, activations_of, step_loss
+from circuits.training.losses import Step, step_loss
 from circuits.training.settings import CHECKPOINT, Kind, Sparsity, TrainingError, TrainSettings
-from circuits.training.sparsity import active, batch_top_k, jump_relu, kth_largest, top_k
+from circuits.training.sparsity import active, jump_relu
 from circuits.training.start import far_apart, from_examples, started
 from graphs import Bos, DictionaryIdentity
 from tests.conftest import cached_subject
@@ -84,37 +87,42 @@ def stream(settings: TrainSettings = SMALL, name: str = "gemma-3") -> Stream:
 
 
 def test_a_threshold_has_the_gradient_of_its_rectangle():
-    pre = torch.tensor([[[0.48, 0.9], [0.53, 0.2]]], dtype=torch.float64, requires_grad=True)
-    threshold = torch.tensor([[[0.5, 0.5]]], dtype=torch.float64, requires_grad=True)
+    pre = torch.tensor([0.48, 0.53, 0.9, 0.2], dtype=torch.float64, requires_grad=True)
+    threshold = torch.full((4,), 0.5, dtype=torch.float64, requires_grad=True)
     out = jump_relu(pre, threshold, 0.1)
-    assert out.tolist() == [[[0, 0.9], [0.53, 0]]]
-    (out * torch.tensor([[[2.0, 5.0], [3.0, 5.0]]])).sum().backward()
+    assert out.tolist() == [0, 0.53, 0.9, 0]
+    (out * torch.tensor([2.0, 3.0, 5.0, 5.0])).sum().backward()
     assert pre.grad is not None and threshold.grad is not None  # noqa: PT018
-    assert pre.grad.tolist() == [[[0, 5], [3, 0]]]
-    assert threshold.grad.flatten().tolist() == pytest.approx([-0.5 / 0.1 * (2 + 3), 0])
+    assert pre.grad.tolist() == [0, 3, 5, 0]
+    assert threshold.grad.tolist() == pytest.approx([-0.5 / 0.1 * 2, -0.5 / 0.1 * 3, 0, 0])
     threshold.grad = pre.grad = None
     active(pre, threshold, 0.1).sum().backward()
     assert pre.grad is None
-    assert threshold.grad.flatten().tolist() == pytest.approx([-2 / 0.1, 0])
+    assert threshold.grad.tolist() == pytest.approx([-1 / 0.1, -1 / 0.1, 0, 0])
 
 
-def test_top_k_is_per_token_and_batch_top_k_per_batch():
-    pre = torch.tensor([[[3.0, 2.0, 1.0], [0.3, 0.2, -5.0]], [[9.0, 8.0, 7.0], [-1.0, -2.0, -3.0]]])
-    assert (top_k(pre, 2) > 0).sum(2).tolist() == [[2, 2], [2, 0]]
-    assert batch_top_k(pre, 1.0).flatten().nonzero().flatten().tolist() == [0, 6, 7, 8]
+def dense(found: Encoded, d_dict: int) -> Tensor:
+    """Activations of all features, (layer, token, feat)."""
+    rows: list[Tensor] = []
+    for code, values in zip(found.codes, found.activations, strict=True):
+        row = values.new_zeros(len(code.start), d_dict)
+        rows.append(row.index_put((code.token, code.feature), values.detach()))
+    return torch.stack(rows)
 
 
-@pytest.mark.parametrize("size", [5, 100, 4000])
-def test_the_kth_largest_is_found_without_sorting_all(size: int):
-    generator = torch.Generator().manual_seed(size)
-    for values in (
-        torch.randn(size, generator=generator).relu(),
-        torch.linspace(1, 2, size).flip(0),
-        torch.cat([torch.ones(size // 2), torch.zeros(size - size // 2)]),
-        torch.zeros(size).index_fill(0, torch.arange(0, size, 101), 1.0),
-    ):
-        for count in {1, 2, max(1, size // 100), size // 2, size}:
-            assert kth_largest(values, count) == values.sort(descending=True).values[count - 1]
+def written(dictionary: TrainedDictionary, activations: Tensor) -> Tensor:
+    """What activations of all features write, by dense products."""
+    rows = [torch.zeros_like(activations[0, :, :1]) for _ in activations]
+    for layer, decoder in enumerate(dictionary.decoders):
+        for offset, matrix in enumerate(decoder.detach().unbind(1)):
+            rows[layer + offset] = rows[layer + offset] + activations[layer] @ matrix
+    return torch.stack(rows)
+
+
+def jumped(dictionary: TrainedDictionary, read: Tensor) -> Tensor:
+    """Activations of all features by their thresholds."""
+    pre = torch.stack([dictionary.pre_activations(*one) for one in enumerate(read)])
+    return torch.where(pre > dictionary.log_threshold.exp()[:, None], pre, 0).detach()
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -128,8 +136,7 @@ def test_a_folded_dictionary_says_what_the_trained_one_says(kind: Kind, tmp_path
             parameter += torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 4
     threshold = dictionary.log_threshold.exp()
     normal = dictionary.inputs.apply_to(inputs)
-    features = jump_relu(dictionary.pre_activations(normal), threshold[:, None], 0.1)
-    said = dictionary.linear(normal) + dictionary.written(features)
+    said = dictionary.linear(normal) + written(dictionary, jumped(dictionary, normal))
     scale, mean = dictionary.outputs.scale, dictionary.outputs.mean
     expected = said * scale[:, None, None] + mean[:, None]
     layers = dictionary.folded(threshold)
@@ -163,9 +170,9 @@ def test_features_come_from_examples_that_they_explain_alone():
         said = pre[layer, :, :, None] * directions[layer]  # (token, feat, d_model): by each alone
         error = (said - wanted[layer][:, None]).norm(dim=2).min(0).values
         assert float(error.max()) < 1e-9
-        own = dictionary.sources(layer).stop - 1
-        torch.testing.assert_close(dictionary.decoders[layer][own].detach(), directions[layer])
-        assert not dictionary.decoders[layer][:own].any()
+        decoder = dictionary.decoders[layer].detach()
+        torch.testing.assert_close(decoder[:, 0], directions[layer])
+        assert not decoder[:, 1:].any()
 
 
 @pytest.mark.parametrize("sparsity", Sparsity)
@@ -175,15 +182,14 @@ def test_no_other_size_of_all_activations_explains_more_at_the_start(kind, spars
     inputs, outputs = random_vectors(seed=1), random_vectors(seed=2)
     dictionary = started(settings, inputs, outputs)
     read, wanted = dictionary.inputs.apply_to(inputs), dictionary.outputs.apply_to(outputs)
-    pre = dictionary.pre_activations(read)
-    activations = activations_of(settings, pre, dictionary.log_threshold.exp()[:, None])
-    written = dictionary.written(activations).detach()
-    fits = (wanted * written).sum((1, 2)) / written.square().sum((1, 2))
+    found, _ = encoded(dictionary, read, made_plan(dictionary, read))
+    sums = written(dictionary, dense(found, settings.d_dict))
+    fits = (wanted * sums).sum((1, 2)) / sums.square().sum((1, 2))
     # A threshold is one of the values that it is compared with, and of a batch other features are
     # the largest with other sizes.
     rough = 1e-9 if sparsity == Sparsity.TOP_K else 0.1
     torch.testing.assert_close(fits, torch.ones(3).double(), atol=rough, rtol=0)
-    unexplained = (wanted - written).square().sum((1, 2)) / wanted.square().sum((1, 2))
+    unexplained = (wanted - sums).square().sum((1, 2)) / wanted.square().sum((1, 2))
     assert float(unexplained.max()) < 1
 
 
@@ -202,13 +208,11 @@ def test_normalising_decoders_changes_their_norms_and_nothing_else():
     dictionary = started(SMALL, inputs, outputs)
     with torch.no_grad():
         for decoder in dictionary.decoders:
-            decoder *= torch.linspace(0.5, 3, 24)[:, None]
+            decoder *= torch.linspace(0.5, 3, 24)[:, None, None]
 
     def said() -> Tensor:
         others = dictionary.inputs.apply_to(random_vectors(seed=7))
-        pre = dictionary.pre_activations(others)
-        features = jump_relu(pre, dictionary.log_threshold.exp()[:, None], 0.1)
-        return dictionary.written(features)
+        return written(dictionary, jumped(dictionary, others))
 
     before = said()
     dictionary.normalise_decoders()
@@ -284,22 +288,32 @@ def test_training_explains_more_and_reaches_its_l0(kind: Kind, sparsity: Sparsit
     assert float(sum(counts) / 3) == pytest.approx(logged_steps[-1].l0, rel=0.4)
 
 
-def test_the_final_threshold_keeps_as_many_as_the_largest_of_a_batch():
-    made = stream()
-    dictionary = started(SMALL, *vars(made.pool(0).activations).values())
-    others = dictionary.inputs.apply_to(made.pool(40).activations.inputs)
-    pre = dictionary.pre_activations(others).detach()
-    for sparsity, largest in ((Sparsity.BATCH_TOP_K, batch_top_k), (Sparsity.TOP_K, top_k_of)):
-        made.settings = replace(SMALL, sparsity=sparsity)
-        found = thresholds(dictionary, made, 0)
-        by_threshold = (pre > found[:, None]).sum((1, 2)) / pre.shape[1]
-        by_size = (largest(pre, 3.0) > 0).sum((1, 2)) / pre.shape[1]
-        assert by_threshold.tolist() == pytest.approx(by_size.tolist(), rel=0.15)
+@pytest.mark.parametrize("kind", [Kind.PER_LAYER, Kind.CROSS_LAYER])
+def test_the_final_thresholds_keep_as_many_as_the_largest_of_a_batch(kind: Kind):
+    made = stream(replace(SMALL, kind=kind))
+    dictionary = started(made.settings, *vars(made.pool(0).activations).values())
+    read = dictionary.inputs.apply_to(made.pool(40).activations.inputs)
+    pre = torch.stack([dictionary.pre_activations(*one) for one in enumerate(read)])
+    by_threshold = (pre > thresholds(dictionary, made, 0)[:, None]).sum((1, 2)) / pre.shape[1]
+    if kind == Kind.PER_LAYER:
+        assert by_threshold.tolist() == pytest.approx([3.0] * 3, rel=0.2)
+    else:
+        plan = made_plan(dictionary, read)
+        assert max(plan.budgets) > 1.2 * min(plan.budgets)
+        assert by_threshold.tolist() == pytest.approx(plan.budgets, rel=0.15)
         assert float(by_threshold.mean()) == pytest.approx(3.0, rel=0.1)
 
 
-def top_k_of(pre: Tensor, k: float) -> Tensor:
-    return top_k(pre, int(k))
+@pytest.mark.parametrize("kind", Kind)
+def test_top_k_is_exported_as_top_k(kind: Kind, tmp_path: Path):
+    settings = replace(SMALL, kind=kind, sparsity=Sparsity.TOP_K)
+    layers = train(stream(settings), tmp_path / "run", "run", lambda _: None)
+    assert {layer.nonlinearity for layer in layers} == {TopK(3)}
+    identity = DictionaryIdentity(kind="transcoder", name="top")
+    whole = TranscoderSet(layers, settings.read, settings.write, identity)
+    write_transcoders(whole, tmp_path / "set", "tiny", cross_layer=kind == Kind.CROSS_LAYER)
+    read = read_transcoders(tmp_path / "set")
+    assert {layer.nonlinearity for layer in read.layers} == {TopK(3)}
 
 
 def test_a_run_that_resumes_makes_no_start_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -323,6 +337,7 @@ def test_a_penalty_leaves_fewer_features(sparsity: Sparsity, tmp_path: Path):
         made = stream(settings)
         first = made.pool(0).activations
         begun = started(replace(settings, l0=9.0), first.inputs, first.outputs)
+        begun.settings = settings
         logged_steps: list[Logged] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, "_initial", lambda _, begun=begun: begun)
@@ -334,7 +349,7 @@ def test_a_penalty_leaves_fewer_features(sparsity: Sparsity, tmp_path: Path):
         assert l0[1] == pytest.approx(3.0, rel=0.35)
 
 
-def test_decoders_in_bfloat16_explain_nearly_as_much(tmp_path: Path):
+def test_features_chosen_in_bfloat16_explain_nearly_as_much(tmp_path: Path):
     explained: list[float] = []
     for bfloat16 in (False, True):
         folder = tmp_path / str(bfloat16)
@@ -363,68 +378,55 @@ def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(
     monkeypatch.undo()
     logged_steps: list[Logged] = []
     train(stream(), tmp_path, "run", logged_steps.append, checkpoint_every=10)
-    assert logged_steps[0].step == 21
+    assert logged_steps[0].step == 30
+
+
+def first_step(settings: TrainSettings = SMALL) -> tuple[TrainedDictionary, Tensor, Tensor]:
+    """A dictionary before its first step, and a pool's inputs and outputs."""
+    pool = stream().pool(0).activations
+    return started(settings, pool.inputs, pool.outputs), pool.inputs, pool.outputs
 
 
 def test_dead_features_are_pulled_towards_the_error():
-    made = stream()
-    pool = made.pool(0).activations
-    dictionary = started(SMALL, pool.inputs, pool.outputs)
     dead = torch.zeros(3, 24, dtype=torch.bool)
     dead[1, 5] = True
-    with torch.no_grad():
-        dictionary.encoder[1, 5] *= 1e-3  # too small to be among the largest of the batch
     for revival, moves in ((0.0, False), (1.0, True)):
-        settings = replace(SMALL, revival=revival)
-        dictionary.zero_grad()
-        step = step_loss(
-            dictionary, settings, pool.inputs, pool.outputs, dead, torch.zeros(3, 24), 1.0
-        )
-        assert not (step.activations[1, :, 5] > 0).any()
+        dictionary, inputs, outputs = first_step(replace(SMALL, revival=revival))
+        with torch.no_grad():
+            dictionary.encoders[1][5] *= 1e-3  # too small to be among the largest of the batch
+        plan = made_plan(dictionary, dictionary.inputs.apply_to(inputs), dead)
+        step = step_loss(dictionary, inputs, outputs, plan, torch.zeros(3, 24), 1.0)
+        assert not (dense(step.encoded, 24)[1, :, 5] > 0).any()
         step.loss.backward()
-        gradient = dictionary.encoder.grad
+        gradient = dictionary.encoders[1].grad
         assert gradient is not None
-        assert bool(gradient[1, 5].any()) == moves
+        assert bool(gradient[5].any()) == moves
 
 
 def test_features_that_fire_too_often_are_pushed_down():
-    made = stream()
-    pool = made.pool(0).activations
-    dictionary = started(SMALL, pool.inputs, pool.outputs)
+    dictionary, inputs, outputs = first_step()
+    plan = made_plan(dictionary, dictionary.inputs.apply_to(inputs))
     losses = []
-    for frequency in (0.05, 0.5):
-        step = step_loss(
-            dictionary,
-            SMALL,
-            pool.inputs,
-            pool.outputs,
-            torch.zeros(3, 24, dtype=torch.bool),
-            torch.full((3, 24), frequency),
-            1.0,
-        )
+    for share in (0.05, 0.5):
+        frequency = torch.full((3, 24), share)
+        step = step_loss(dictionary, inputs, outputs, plan, frequency, 1.0)
         losses.append(step.loss)
-    expected = 0.1 * step.activations.mean((0, 1)).sum()
+    expected = 0.1 * dense(step.encoded, 24).mean((0, 1)).sum()
     torch.testing.assert_close(losses[1] - losses[0], expected, **FLOAT32)
 
 
 def test_prefixes_add_the_loss_of_doing_alone():
-    made = stream()
-    pool = made.pool(0).activations
-    dictionary = started(SMALL, pool.inputs, pool.outputs)
-    arguments = (
-        pool.inputs,
-        pool.outputs,
-        torch.zeros(3, 24, dtype=torch.bool),
-        torch.zeros(3, 24),
-        1.0,
-    )
-    plain = step_loss(dictionary, SMALL, *arguments)
-    nested = step_loss(dictionary, replace(SMALL, prefixes=(0.5,)), *arguments)
-    outputs = dictionary.outputs.apply_to(pool.outputs)
-    half = plain.activations.clone()
+    dictionary, inputs, outputs = first_step()
+    plan = made_plan(dictionary, dictionary.inputs.apply_to(inputs))
+    rest = (inputs, outputs, plan, torch.zeros(3, 24), 1.0)
+    plain = step_loss(dictionary, *rest)
+    dictionary.settings = replace(SMALL, prefixes=(0.5,))
+    nested = step_loss(dictionary, *rest)
+    wanted = dictionary.outputs.apply_to(outputs)
+    half = dense(plain.encoded, 24)
     half[:, :, 12:] = 0
-    error = outputs - dictionary.written(half)
-    alone = (error.square().mean((1, 2)) / outputs.square().mean((1, 2))).mean()
+    error = wanted - written(dictionary, half)
+    alone = (error.square().mean((1, 2)) / wanted.square().mean((1, 2))).mean()
     torch.testing.assert_close(nested.loss - plain.loss, alone, **FLOAT32)
 
 
@@ -457,7 +459,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, kind: Kind, 
     train(stream(settings), whole, "run", lambda _: None, checkpoint_every=20)
 
     def die(logged: Logged) -> None:
-        if logged.step == 57:
+        if logged.step == 60:
             raise Killed
 
     with pytest.raises(Killed):
@@ -468,7 +470,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, kind: Kind, 
     left_by_the_dead(broken).write_bytes(b"half a checkpoint")
     logged_steps: list[Logged] = []
     train(stream(settings), broken, "run", logged_steps.append, checkpoint_every=20)
-    assert logged_steps[0].step == 41
+    assert logged_steps[0].step == 50
     assert sorted(path.name for path in broken.iterdir()) == [CHECKPOINT, LOG]
     assert (broken / CHECKPOINT).read_bytes() == (whole / CHECKPOINT).read_bytes()
     assert (broken / LOG).read_text() == (whole / LOG).read_text()
@@ -476,7 +478,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, kind: Kind, 
 
 def test_nothing_is_written_before_the_first_checkpoint_and_then_the_whole_log(tmp_path: Path):
     def die(logged: Logged) -> None:
-        if logged.step == 57:
+        if logged.step == 60:
             raise Killed
 
     settings = replace(SMALL, steps=70)
@@ -518,7 +520,7 @@ def test_other_settings_are_another_run():
 def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path: Path):
     dictionary = started(SMALL, random_vectors(), random_vectors())
     optimizer = torch.optim.Adam(dictionary.parameters())
-    state = RunState(0, 0, 0, torch.zeros(1), torch.zeros(1))
+    state = RunState.initial(dictionary.encoder_bias.detach())
     with pytest.raises(TrainingError, match="The checkpoint was not written: Cannot write"):
         write_checkpoint(tmp_path / "none" / "x", "run", dictionary, optimizer, state)
 
@@ -526,11 +528,16 @@ def test_a_checkpoint_that_cannot_be_written_says_so(tmp_path: Path):
 def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path):
     dictionary = started(SMALL, random_vectors(), random_vectors())
     optimizer = torch.optim.Adam(dictionary.parameters())
-    state = RunState(7, 3, 2, torch.ones(3, 24), torch.zeros(3, 24))
+    state = RunState.initial(dictionary.encoder_bias.detach())
+    state.step, state.document, state.batch = 7, 3, 2
+    state.plan = Plan.of(torch.rand(3), torch.rand(3, 24) > 0.5)
     write_checkpoint(tmp_path / "x", "run", dictionary, optimizer, state)
     other = TrainedDictionary(SMALL, 3, random_vectors().shape[2]).double()
     read = read_checkpoint(tmp_path / "x", "run", other, torch.optim.Adam(other.parameters()))
-    assert (read.step, read.document, read.batch) == (7, 3, 2)
+    assert (read.step, read.document, read.batch, int(read.finite_steps)) == (7, 3, 2, 7)
+    assert read.plan is not None
+    assert read.plan.budgets == state.plan.budgets
+    assert torch.equal(read.plan.dead, state.plan.dead)
     for name, value in dictionary.state_dict().items():
         assert torch.equal(other.state_dict()[name], value)
 
@@ -747,3 +754,71 @@ def test_samples_without_bos_do_not_start_with_what_they_were_drawn_behind():
     documents = list(islice(sampled_corpus(subject, length=7, seed=0).documents(0), 64))
     assert sum(ids[0] == 2 for ids in documents) < 32
     assert max(map(len, documents)) == 7
+
+
+def test_examples_drawn_many_at_a_time_have_the_probabilities_of_one_at_a_time():
+    points = torch.tensor([[1.0, 0], [0, 1], [3, 0], [3, 1], [0.5, 2]], dtype=torch.float64)
+    expected = torch.zeros(5, 5, dtype=torch.float64)
+    first = points.square().sum(1)
+    for one in range(5):
+        then = torch.minimum(first, (points - points[one]).square().sum(1))
+        expected[one] = first[one] / first.sum() * then / then.sum()
+    found, runs = torch.zeros(5, 5), 4000
+    for seed in range(runs):
+        found[tuple(far_apart(points, 2, torch.Generator().manual_seed(seed)))] += 1
+    error = (expected * (1 - expected) / runs).sqrt().clamp(min=1e-9)
+    assert float(((found / runs - expected) / error).abs().max()) < 4
+
+
+def test_more_examples_than_distinct_tokens_are_chosen_without_end():
+    vectors = torch.eye(3).repeat(2, 1)
+    chosen = far_apart(vectors, 10, torch.Generator().manual_seed(0))
+    assert len(chosen) == 10
+    assert set((chosen % 3).tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_tensors_of_an_earlier_layout_get_the_present_one(kind: Kind):
+    shape, crossing = (2, 3), kind == Kind.CROSS_LAYER
+
+    def moment(name: str, source: int, written: int) -> Tensor:
+        """A matrix of its own for every kind of tensor and pair of layers."""
+        return torch.full(shape, float(1000 * len(name) + 10 * source + written))
+
+    names = ("encoder", "encoder_bias", "log_threshold", "decoder_bias")
+    names += ("skip",) if kind == Kind.SKIP else ()
+    names += tuple(f"decoders.{m}" for m in range(3))
+    old: dict[str, Tensor] = {"silent": torch.zeros(3, 2)}
+    for start, end in (
+        ("parameter.", ""),
+        ("optimizer.", ".exp_avg"),
+        ("optimizer.", ".exp_avg_sq"),
+    ):
+        for number, name in enumerate(names):
+            if name == "log_threshold" and end:
+                continue  # no moments of what had no gradient
+            sources, _, m = range(3), *name.partition(".")[1:]
+            if m:
+                sources = range(0 if crossing else int(m), int(m) + 1)
+            rows = torch.stack([moment(start + end, s, int(m or s)) for s in sources])
+            old[start + (str(number) if end else name) + end] = rows
+            if end:
+                old[f"{start}{number}.step"] = torch.tensor(7.0)
+    found = renamed(old)
+    for start, end in (
+        ("parameter.", ""),
+        ("optimizer.", ".exp_avg"),
+        ("optimizer.", ".exp_avg_sq"),
+    ):
+        for layer in range(3):
+            expected = moment(start + end, layer, layer)
+            assert torch.equal(found[f"{start}encoders.{layer}{end}"], expected)
+            decoder = found[f"{start}decoders.{layer}{end}"]
+            to = range(layer, 3) if crossing else [layer]
+            wanted = torch.stack([moment(start + end, layer, m) for m in to], 1)
+            assert torch.equal(decoder, wanted)
+        assert f"{start}encoder_bias{end}" in found
+        assert (f"{start}skip{end}" in found) == (kind == Kind.SKIP)
+    assert not {name for name in found if name.split(".")[1:2] == ["0"]}
+    assert all(float(found[f"optimizer.{n}.step"]) == 7 for n in ("encoders.2", "decoders.2"))
+    assert renamed(found) is found

@@ -10,7 +10,7 @@ from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import Float, Int, TypeCheckError
 from torch import Tensor
 
-from circuits.training.sparsity import top_k
+from circuits.training.sparsity import largest
 from graphs.core.nodes import NodeId, NodeKind
 from tests.typechecks import checked, jaxtyped
 from viz.text.words import visible
@@ -53,7 +53,7 @@ def test_functions_of_one_name_are_checked_by_their_own_types():
 
 def test_packages_are_checked_by_it():
     with pytest.raises(TypeCheckError):
-        top_k(torch.ones(2), 1)  # pyright: ignore
+        largest(torch.ones(2), 1)  # pyright: ignore
     with pytest.raises(BeartypeCallHintViolation):
         visible(5)  # pyright: ignore
     with pytest.raises(BeartypeCallHintViolation):

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from circuits.training.encoding import Plan
+from circuits.training.former_checkpoint import renamed
 from circuits.training.settings import TrainingError
 from graphs.disk.files import GraphFileError, atomic_write
 from graphs.disk.locks import locked
@@ -32,6 +35,14 @@ class RunState:
     batch: int  # next batch of that pool
     silent: Tensor  # (layer, feat) tokens since a feature fired
     frequency: Tensor  # (layer, feat) running share of tokens on which it fires
+    finite_steps: Tensor  # number of first steps whose loss and gradient were finite
+    plan: Plan | None = None
+
+    @classmethod
+    def initial(cls, like: Float[Tensor, "layer feat"]) -> RunState:
+        """Before the first step."""
+        none = torch.zeros_like(like)
+        return cls(0, 0, 0, none, none.clone(), torch.zeros((), dtype=torch.long).to(like.device))
 
 
 def write_checkpoint(
@@ -46,9 +57,12 @@ def write_checkpoint(
     Raises TrainingError if the file cannot be written or is another run's; it is then unchanged.
     """
     tensors = {f"parameter.{name}": value for name, value in dictionary.state_dict().items()}
-    for number, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+    for name, parameter in dictionary.named_parameters():
+        for key, moment in optimizer.state[parameter].items():
+            tensors[f"optimizer.{name}.{key}"] = moment
     tensors |= {"silent": state.silent, "frequency": state.frequency}
+    if state.plan is not None:
+        tensors |= {"plan.budget": state.plan.budget, "plan.dead": state.plan.dead}
     # One entry, since safetensors writes several in any order.
     entry = [run, state.step, state.document, state.batch]
     metadata = {"run": json.dumps(entry)}
@@ -88,21 +102,27 @@ def read_checkpoint(
         step, document, batch = _progress(path, file, run)
         # Copies: Windows cannot replace a mapped file, and this one is written next.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # no mapping
-    parameters = {
-        name.removeprefix("parameter."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("parameter.")
-    }
-    dictionary.load_state_dict(parameters)
-    state = optimizer.state_dict()
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, number, key = name.split(".")
-            state["state"].setdefault(int(number), {})[key] = tensor
-    optimizer.load_state_dict(state)
+    tensors = renamed(tensors)
     device = next(dictionary.parameters()).device
-    counters = (tensors[name].to(device) for name in ("silent", "frequency"))
-    return RunState(step, document, batch, *counters)
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    dictionary.load_state_dict(_part(tensors, "parameter."))
+    for name, parameter in dictionary.named_parameters():
+        moments = _part(tensors, f"optimizer.{name}.")
+        if moments:
+            optimizer.state[parameter] = moments
+    plan = None
+    if "plan.dead" in tensors:
+        plan = Plan.of(tensors["plan.budget"], tensors["plan.dead"])
+    finite = torch.tensor(step, device=device)
+    return RunState(step, document, batch, tensors["silent"], tensors["frequency"], finite, plan)
+
+
+def _part(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(start): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(start)
+    }
 
 
 @contextmanager

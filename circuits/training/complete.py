@@ -18,7 +18,7 @@ from circuits.training.export import write_transcoders
 from circuits.training.loop import Logged, train
 from circuits.training.report import DOCUMENTS, TrainingReport, report
 from circuits.training.run import Run
-from circuits.training.settings import Kind, TrainSettings
+from circuits.training.settings import Kind
 from graphs.core.provenance import DictionaryIdentity
 from graphs.disk.files import atomic_write
 
@@ -33,7 +33,6 @@ NAMES = {
 def train_and_measure(
     subject: Subject,
     run: Run,
-    settings: TrainSettings,
     out: Path,
     progress: Progress = ignore_progress,
     checkpoint_every: int = 1000,
@@ -43,7 +42,7 @@ def train_and_measure(
     Resumes from the folder's checkpoint.  Raises TrainingError as `train`, GraphFileError for
     files that cannot be written.
     """
-    n_prefix = run.documents.n_prefix
+    settings, n_prefix = run.settings, run.documents.n_prefix
     documents_held_out = held_out(run.corpus, subject.tokenizer, DOCUMENTS, n_prefix, progress)
 
     def on_step(logged: Logged) -> None:

@@ -1,4 +1,4 @@
-"""Dictionaries in training: in normalised units, decoders by the layer that they write to.
+"""Dictionaries in training: in normalised units.
 
     pre_l    = encoder_l · (x_l - mean_l) / scale_l + bias_l
     output_m = (Σ_{l ≤ m} activation_l · decoder_{l→m} + skip_m · input_m + bias_m) · scale'_m
@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from circuits.features.transcoder import JumpReLU, Transcoder
-from circuits.training.settings import Kind, TrainSettings
-
-EVERY = slice(None)
+from circuits.features.transcoder import JumpReLU, TopK, Transcoder
+from circuits.training.code import Code, written_by_all
+from circuits.training.settings import Kind, Sparsity, TrainSettings
 
 
 class Scales(nn.Module):
@@ -50,44 +49,45 @@ class TrainedDictionary(nn.Module):
     def __init__(self, settings: TrainSettings, n_layers: int, d_model: int) -> None:
         """All parameters 0; `start.started` gives them values, or a checkpoint."""
         super().__init__()
-        d_dict, crossing = settings.d_dict, settings.kind == Kind.CROSS_LAYER
+        self.settings, d_dict = settings, settings.d_dict
         self.inputs, self.outputs = Scales(n_layers, d_model), Scales(n_layers, d_model)
-        self.encoder = nn.Parameter(torch.zeros(n_layers, d_dict, d_model))
         self.encoder_bias = nn.Parameter(torch.zeros(n_layers, d_dict))
         self.log_threshold = nn.Parameter(torch.zeros(n_layers, d_dict))
-        self.decoders = nn.ParameterList(  # per written layer (source layer, d_dict, d_model)
-            torch.zeros(layer + 1 if crossing else 1, d_dict, d_model) for layer in range(n_layers)
-        )
         self.decoder_bias = nn.Parameter(torch.zeros(n_layers, d_model))
-        self.skip = (
-            nn.Parameter(torch.zeros(n_layers, d_model, d_model))
-            if settings.kind == Kind.SKIP
-            else None
+        skips = settings.kind == Kind.SKIP
+        self.skip = nn.Parameter(torch.zeros(n_layers, d_model, d_model)) if skips else None
+        self.encoders = nn.ParameterList(torch.zeros(d_dict, d_model) for _ in range(n_layers))
+        self.decoders = nn.ParameterList(  # (feat, written layer, d_model), its own layer first
+            torch.zeros(d_dict, n_written, d_model)
+            for n_written in n_written_by(settings.kind, n_layers)
         )
 
-    def sources(self, layer: int) -> slice:
-        """Layers whose features write to this one, in the order of its decoder."""
-        return slice(layer + 1 - len(self.decoders[layer]), layer + 1)
-
+    @torch.no_grad()
     def pre_activations(
-        self, inputs: Float[Tensor, "layer batch d_model"]
-    ) -> Float[Tensor, "layer batch feat"]:
-        """From normalised inputs."""
-        return torch.baddbmm(self.encoder_bias[:, None], inputs, self.encoder.mT)
+        self, layer: int, inputs: Float[Tensor, "token d_model"], *, exact: bool = False
+    ) -> Float[Tensor, "token feat"]:
+        """Of one layer, from normalised inputs; if not exact, in bfloat16 by the settings."""
+        tensors = self.encoder_bias[layer], inputs, self.encoders[layer].T
+        if self.settings.bfloat16 and not exact:
+            tensors = tuple(tensor.bfloat16() for tensor in tensors)
+        return torch.addmm(*tensors)
+
+    def values(
+        self, layer: int, inputs: Float[Tensor, "token d_model"], code: Code
+    ) -> Float[Tensor, " entry"]:
+        """Pre-activations of these entries alone, in full precision and with gradients."""
+        bias = self.encoder_bias[layer][code.feature]
+        return code.read(self.encoders[layer], inputs) + bias
 
     def written(
-        self, activations: Float[Tensor, "layer batch some"], some: slice | Tensor = EVERY
-    ) -> Float[Tensor, "layer batch d_model"]:
-        """What features add to the normalised outputs; `some` selects which ones are given."""
-        outputs: list[Tensor] = []
-        for layer, decoder in enumerate(self.decoders):
-            rows = activations[self.sources(layer)].transpose(0, 1).flatten(1)
-            outputs.append(rows @ decoder[:, some].flatten(0, 1))
-        return torch.stack(outputs)
+        self, codes: tuple[Code, ...], values: list[Tensor]
+    ) -> Float[Tensor, "layer token d_model"]:
+        """What the features of all layers add to the normalised outputs."""
+        return written_by_all(codes, values, list(self.decoders))
 
     def linear(
-        self, inputs: Float[Tensor, "layer batch d_model"]
-    ) -> Float[Tensor, "layer batch d_model"]:
+        self, inputs: Float[Tensor, "layer token d_model"]
+    ) -> Float[Tensor, "layer token d_model"]:
         """Biases and skips."""
         bias = self.decoder_bias[:, None]
         if self.skip is None:
@@ -96,48 +96,46 @@ class TrainedDictionary(nn.Module):
 
     def decoder_norms(self) -> Float[Tensor, "layer feat"]:
         """Norm of what a feature writes, over all layers that it writes to."""
-        n_layers = len(self.decoders)
-        squares = self.encoder.new_zeros(n_layers, self.encoder.shape[1])
-        for layer, decoder in enumerate(self.decoders):
-            squares[self.sources(layer)] += decoder.square().sum(2)
-        return squares.sqrt()
+        return torch.stack([decoder.square().sum((1, 2)).sqrt() for decoder in self.decoders])
 
     @torch.no_grad()
     def normalise_decoders(self) -> None:
         """Scale every feature's decoder to norm 1, and its encoder and threshold to compensate."""
         norms = self.decoder_norms().clamp(min=1e-12)
-        for layer, decoder in enumerate(self.decoders):
-            decoder /= norms[self.sources(layer), :, None]
-        self.encoder *= norms[:, :, None]
+        for layer, norm in enumerate(norms):
+            self.decoders[layer] /= norm[:, None, None]
+            self.encoders[layer] *= norm[:, None]
         self.encoder_bias *= norms
         self.log_threshold += norms.log()
 
     @torch.no_grad()
     def folded(self, threshold: Float[Tensor, "layer feat"]) -> tuple[Transcoder, ...]:
-        """Plain transcoders of the model's unnormalised vectors, with these thresholds."""
-        n_layers = len(self.decoders)
-        read, wrote = self.inputs, self.outputs
+        """Plain transcoders of the model's unnormalised vectors; TopK without these thresholds."""
+        settings, read, wrote = self.settings, self.inputs, self.outputs
         layers: list[Transcoder] = []
-        for layer in range(n_layers):
-            encoder = self.encoder[layer] / read.scale[layer]
-            decoders = tuple(
-                rows[layer - self.sources(written).start] * wrote.scale[written]
-                for written, rows in enumerate(self.decoders)
-                if self.sources(written).start <= layer <= written
-            )
+        for layer, decoder in enumerate(self.decoders):
+            encoder = self.encoders[layer] / read.scale[layer]
+            to = slice(layer, layer + decoder.shape[1])
+            decoders = decoder * wrote.scale[to, None]
             bias = self.decoder_bias[layer] * wrote.scale[layer] + wrote.mean[layer]
             skip = None
             if self.skip is not None:
                 skip = self.skip[layer] * (wrote.scale[layer] / read.scale[layer])
                 bias = bias - skip @ read.mean[layer]
+            top_k = settings.sparsity == Sparsity.TOP_K
             layers.append(
                 Transcoder(
                     encoder=encoder,
                     encoder_bias=self.encoder_bias[layer] - encoder @ read.mean[layer],
-                    decoders=decoders,
+                    decoders=decoders.unbind(1),
                     decoder_bias=bias,
-                    nonlinearity=JumpReLU(threshold[layer].clone()),
+                    nonlinearity=TopK(settings.k) if top_k else JumpReLU(threshold[layer].clone()),
                     skip=skip,
                 )
             )
         return tuple(layers)
+
+
+def n_written_by(kind: Kind, n_layers: int) -> list[int]:
+    """Number of layers that each layer's features write to."""
+    return [n_layers - layer if kind == Kind.CROSS_LAYER else 1 for layer in range(n_layers)]

@@ -10,9 +10,9 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from circuits.features.files.circuit_tracer import DOCUMENTS
+from circuits.features.files.circuit_tracer import DOCUMENTS, RELU_FIRST
 from circuits.features.files.hook_names import READ_POINTS, WRITE_POINTS
-from circuits.features.transcoder import JumpReLU, Transcoder
+from circuits.features.transcoder import JumpReLU, TopK, Transcoder
 from circuits.features.transcoder_set import TranscoderSet
 from graphs.disk.files import atomic_write, make_folder
 
@@ -43,6 +43,11 @@ def write_transcoders(
         "feature_output_hook": _hook(WRITE_POINTS, transcoders.write),
         "scan": transcoders.identity.name,
     }
+    match transcoders.layers[0].nonlinearity:
+        case TopK(k=k, signed=signed):
+            config |= {"activation": "topk", "k": k, RELU_FIRST: not signed}
+        case _:
+            pass
     documents = transcoders.identity.documents
     if documents is not None:  # ignored by circuit-tracer
         config[DOCUMENTS] = documents.model_dump(mode="json")

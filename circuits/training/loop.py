@@ -7,7 +7,6 @@ ends with the same bits as an uninterrupted one.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,13 +19,15 @@ from circuits.features.transcoder import Transcoder
 from circuits.training.activations import Activations, Stream
 from circuits.training.checkpoint import RunState, read_checkpoint, write_checkpoint
 from circuits.training.dictionary import TrainedDictionary
+from circuits.training.encoding import made_plan
 from circuits.training.losses import Step, step_loss
 from circuits.training.settings import CHECKPOINT, Sparsity, TrainingError, TrainSettings
-from circuits.training.sparsity import kth_largest
+from circuits.training.sparsity import largest
 from circuits.training.start import started
 from graphs.disk.files import atomic_write, file_text, json_value, new_folder, reason
 
 LOG = "log.jsonl"
+SHOWN_EVERY = 10  # steps
 LOG_EVERY = 50  # steps
 NORMALISE_EVERY = 10  # steps; norms move little in between
 FREQUENCY_MEMORY = 0.999  # decay per step of the running share of tokens
@@ -34,7 +35,7 @@ FREQUENCY_MEMORY = 0.999  # decay per step of the running share of tokens
 
 @dataclass(frozen=True)
 class Logged:
-    """One line of the log."""
+    """What is shown of a step."""
 
     step: int
     loss: float
@@ -56,34 +57,39 @@ def train(
 ) -> tuple[Transcoder, ...]:
     """Train on a stream; resume from the folder's checkpoint if there is one.
 
-    Nothing is written before the first checkpoint, which marks the folder as this run's.  Raises
-    TrainingError for a checkpoint of another run, if files cannot be written, and if the loss is no
-    longer finite; the last checkpoint is then unchanged.
+    Every tenth step and the last are shown.  Nothing is written before the first checkpoint, which
+    marks the folder as this run's.  Raises TrainingError for a checkpoint of another run, if files
+    cannot be written, and if the loss is no longer finite; the last checkpoint is then unchanged.
     """
     settings = stream.settings
     torch.manual_seed(settings.seed)
     path = folder / CHECKPOINT
     dictionary = _empty(stream) if path.exists() else _initial(stream)
     optimizer = torch.optim.Adam(dictionary.parameters(), lr=settings.learning_rate, fused=True)
-    if path.exists():
-        state = read_checkpoint(path, run, dictionary, optimizer)
-    else:
-        shape = dictionary.encoder_bias.detach()
-        state = RunState(0, 0, 0, torch.zeros_like(shape), torch.zeros_like(shape))
+    state = (
+        read_checkpoint(path, run, dictionary, optimizer)
+        if path.exists()
+        else RunState.initial(dictionary.encoder_bias.detach())
+    )
     _truncate_log(folder / LOG, state.step)
     lines: list[Logged] = []  # pending until the first checkpoint
     for batch, document, number in _batches(stream, state):
         if state.step >= settings.steps:
             break
-        logged = _step(dictionary, optimizer, settings, batch, state)
-        state.step += 1
+        done = _step(dictionary, optimizer, batch, state)
         state.document, state.batch = document, number + 1
-        on_step(logged)
-        if state.step % LOG_EVERY == 0 or state.step == settings.steps:
+        last, written = state.step == settings.steps, state.step % checkpoint_every == 0
+        if not (last or written or state.step % SHOWN_EVERY == 0):
+            continue  # without waiting for the device
+        _require_finite(state)
+        logged = _logged(settings, done, state)
+        if last or state.step % SHOWN_EVERY == 0:
+            on_step(logged)
+        if last or state.step % LOG_EVERY == 0:
             lines.append(logged)
         if lines and path.exists():
             _append(folder / LOG, lines)
-        if state.step % checkpoint_every == 0 or state.step == settings.steps:
+        if last or written:
             with new_folder(folder):
                 write_checkpoint(path, run, dictionary, optimizer, state)
             _append(folder / LOG, lines)
@@ -116,43 +122,55 @@ def _batches(stream: Stream, state: RunState) -> Iterator[tuple[Activations, int
 def _step(
     dictionary: TrainedDictionary,
     optimizer: torch.optim.Optimizer,
-    settings: TrainSettings,
     batch: Activations,
     state: RunState,
-) -> Logged:
+) -> Step:
+    """One step of the parameters and the state, without waiting for the device."""
+    settings = dictionary.settings
     rate, penalty_share = schedule(settings, state.step)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    dead = state.silent > settings.dead_after
+    if state.plan is None or state.step % settings.refresh == 0:
+        read = dictionary.inputs.apply_to(batch.inputs)
+        state.plan = made_plan(dictionary, read, state.silent > settings.dead_after)
     step = step_loss(
-        dictionary, settings, batch.inputs, batch.outputs, dead, state.frequency, penalty_share
+        dictionary, batch.inputs, batch.outputs, state.plan, state.frequency, penalty_share
     )
     optimizer.zero_grad()
     step.loss.backward()
     size = torch.nn.utils.clip_grad_norm_(dictionary.parameters(), 1.0)
-    if not math.isfinite(float(step.loss.detach()) + float(size)):
-        raise TrainingError(
-            f"After {state.step} steps the loss or its gradient is no longer finite: choose a "
-            "lower learning rate; the last checkpoint is unchanged."
-        )
+    good = torch.isfinite(step.loss.detach() + size)
+    state.finite_steps = state.finite_steps + good * (state.finite_steps == state.step)
     optimizer.step()
     if settings.sparsity != Sparsity.TANH and state.step % NORMALISE_EVERY == 0:
         dictionary.normalise_decoders()
-    share = (step.activations > 0).float().mean(1)
-    n_tokens = step.activations.shape[1]
+    share = step.encoded.shares(settings.d_dict)
+    n_tokens = batch.inputs.shape[1]
     state.silent = torch.where(share > 0, 0, state.silent + n_tokens)
     state.frequency += (1 - FREQUENCY_MEMORY) * (share - state.frequency)
-    return _logged(step, share, dead, rate, state.step + 1)
+    state.step += 1
+    return step
 
 
-def _logged(step: Step, share: Tensor, dead: Tensor, rate: float, number: int) -> Logged:
+def _require_finite(state: RunState) -> None:
+    finite = int(state.finite_steps)
+    if finite < state.step:
+        raise TrainingError(
+            f"After {finite} steps the loss or its gradient is no longer finite: choose a "
+            "lower learning rate; the last checkpoint is unchanged."
+        )
+
+
+def _logged(settings: TrainSettings, done: Step, state: RunState) -> Logged:
+    share = done.encoded.shares(settings.d_dict)
+    assert state.plan is not None
     return Logged(
-        step=number,
-        loss=float(step.loss.detach()),
+        step=state.step,
+        loss=float(done.loss.detach()),
         l0=float(share.sum(1).mean()),
-        explained=1 - float(step.unexplained.mean()),
-        dead=float(dead.float().mean()),
-        learning_rate=rate,
+        explained=1 - float(done.unexplained.mean()),
+        dead=float(state.plan.dead.float().mean()),
+        learning_rate=schedule(settings, state.step - 1)[0],
     )
 
 
@@ -168,24 +186,28 @@ def schedule(settings: TrainSettings, step: int) -> tuple[float, float]:
 def thresholds(
     dictionary: TrainedDictionary, stream: Stream, document: int
 ) -> Float[Tensor, "layer feat"]:
-    """Thresholds of the finished dictionary: learned, or those that keep as many as the top k.
+    """Thresholds of the finished dictionary: learned, or those that keep as many as batch-topk.
 
-    Top k keeps the k largest of a token, or of a batch; one threshold per layer, or one for all,
-    keeps as many on average.  It is the mean over the batches of a pool.
+    One threshold per layer, or one for all if they share a budget, keeps as many on average.  It
+    is the mean over the batches of a pool.
     """
     settings, learned = stream.settings, dictionary.log_threshold.exp()
-    if settings.sparsity in (Sparsity.JUMP_RELU, Sparsity.TANH):
+    if settings.sparsity != Sparsity.BATCH_TOP_K:
         return learned
     found: list[Tensor] = []
     inputs = stream.pool(document).activations.inputs
     for batch in inputs.split(settings.batch_tokens, dim=1):
-        positive = dictionary.pre_activations(dictionary.inputs.apply_to(batch)).relu()
-        together = settings.sparsity == Sparsity.BATCH_TOP_K
-        rows = positive.flatten()[None] if together else positive.flatten(1)
-        count = max(1, int(settings.l0 / settings.d_dict * rows.shape[1]))
-        found.append(torch.stack([kth_largest(row, count) for row in rows]))
+        read = dictionary.inputs.apply_to(batch)
+        pre = [dictionary.pre_activations(*one, exact=True).flatten() for one in enumerate(read)]
+        rows = [torch.cat(pre)] if settings.one_budget else pre
+        found.append(torch.stack([_least_kept(row, settings) for row in rows]))
     least = torch.stack(found).mean(0).clamp(min=torch.finfo(learned.dtype).tiny)
     return least.expand(len(learned))[:, None].expand_as(learned)
+
+
+def _least_kept(values: Float[Tensor, " value"], settings: TrainSettings) -> Float[Tensor, ""]:
+    count = max(1, int(settings.l0 / settings.d_dict * len(values)))
+    return values[largest(values[None], count)[0]].min()
 
 
 def _append(path: Path, lines: list[Logged]) -> None:

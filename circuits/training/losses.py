@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from circuits.training.dictionary import EVERY, TrainedDictionary
-from circuits.training.settings import Sparsity, TrainSettings
-from circuits.training.sparsity import active, batch_top_k, jump_relu, top_k
+from circuits.training.dictionary import TrainedDictionary
+from circuits.training.encoding import Encoded, Plan, encoded
+from circuits.training.settings import Sparsity
 
 SATURATION = 4.0  # of the tanh penalty: a feature that writes a quarter of a unit counts as on
 
@@ -20,16 +20,15 @@ class Step:
     """One batch: the loss, and the features' activations."""
 
     loss: Float[Tensor, ""]
-    activations: Float[Tensor, "layer batch feat"]
+    encoded: Encoded
     unexplained: Float[Tensor, " layer"]  # normalised MSE
 
 
 def step_loss(
     dictionary: TrainedDictionary,
-    settings: TrainSettings,
     inputs: Float[Tensor, "layer batch d_model"],
     outputs: Float[Tensor, "layer batch d_model"],
-    dead: Bool[Tensor, "layer feat"],
+    plan: Plan,
     frequency: Float[Tensor, "layer feat"],
     penalty_share: float,
 ) -> Step:
@@ -41,65 +40,52 @@ def step_loss(
     frequency       activations of features that fire on too many tokens
     revival         what the strongest dead features leave of the error
     """
+    settings = dictionary.settings
     inputs = dictionary.inputs.apply_to(inputs)
     outputs = dictionary.outputs.apply_to(outputs)
-    pre = dictionary.pre_activations(inputs)
-    threshold = dictionary.log_threshold.exp()[:, None]
-    activations = activations_of(settings, pre, threshold)
-    linear = dictionary.linear(inputs)
-
-    # Encoders stay in full precision: rounded values would tie at the threshold.
-    def written(activations: Tensor, some: slice | Tensor = EVERY) -> Tensor:
-        with torch.autocast(outputs.device.type, torch.bfloat16, enabled=settings.bfloat16):
-            return dictionary.written(activations, some)
-
-    error = outputs - linear - written(activations)
+    found, dead = encoded(dictionary, inputs, plan)
+    wanted = outputs - dictionary.linear(inputs)
+    error = wanted - dictionary.written(found.codes, found.activations)
     unexplained = _relative(error, outputs)
     loss = unexplained.mean()
     for share in settings.prefixes:
-        first = slice(max(1, int(share * settings.d_dict)))
-        part = outputs - linear - written(activations[..., first], first)
+        first = max(1, int(share * settings.d_dict))
+        alone = [
+            values * (code.feature < first)
+            for code, values in zip(found.codes, found.activations, strict=True)
+        ]
+        part = wanted - dictionary.written(found.codes, alone)
         loss = loss + _relative(part, outputs).mean() / len(settings.prefixes)
-    penalty = _penalty(settings, dictionary, activations, pre, threshold)
-    loss = loss + penalty_share * settings.penalty * penalty
-    often = (frequency > settings.high_frequency).to(pre.dtype)[:, None]
-    loss = loss + settings.frequency_penalty * (activations * often).mean((0, 1)).sum()
-    if settings.revival > 0 and bool(dead.any()):
-        some = dead.any(0).nonzero()[:, 0]
-        inactive = torch.where(dead[:, None, some], pre[..., some], -torch.inf)
-        revived = written(top_k(inactive, max(1, round(settings.l0))), some)
+    loss = loss + penalty_share * settings.penalty * _penalty(dictionary, found)
+    often = (frequency > settings.high_frequency).to(loss.dtype)
+    size = sum(
+        (values * often[layer][code.feature]).sum()
+        for layer, (code, values) in enumerate(zip(found.codes, found.activations, strict=True))
+    )
+    n_layers, n_tokens = inputs.shape[:2]
+    loss = loss + settings.frequency_penalty * size / (n_layers * n_tokens)
+    if any(len(ones) for ones in plan.dead_ones) and settings.revival > 0:
+        pre = [dictionary.values(layer, inputs[layer], code) for layer, code in enumerate(dead)]
         remaining = error.detach()
+        revived = dictionary.written(dead, [values.relu() for values in pre])
         loss = loss + settings.revival * _relative(remaining - revived, remaining).mean()
-    return Step(loss, activations.detach(), unexplained.detach())
+    plain = replace(found, activations=[values.detach() for values in found.activations])
+    return Step(loss, plain, unexplained.detach())
 
 
-def activations_of(
-    settings: TrainSettings,
-    pre: Float[Tensor, "layer batch feat"],
-    threshold: Float[Tensor, "layer 1 feat"],
-) -> Float[Tensor, "layer batch feat"]:
-    """Activations in training."""
-    if settings.sparsity == Sparsity.TOP_K:
-        return top_k(pre, round(settings.l0))
-    if settings.sparsity == Sparsity.BATCH_TOP_K:
-        return batch_top_k(pre, settings.l0)
-    return jump_relu(pre, threshold, settings.bandwidth)
-
-
-def _penalty(
-    settings: TrainSettings,
-    dictionary: TrainedDictionary,
-    activations: Float[Tensor, "layer batch feat"],
-    pre: Float[Tensor, "layer batch feat"],
-    threshold: Float[Tensor, "layer 1 feat"],
-) -> Float[Tensor, ""]:
-    if settings.sparsity == Sparsity.JUMP_RELU:
-        l0 = active(pre, threshold, settings.bandwidth).sum(2).mean()
-        return (l0 / settings.l0 - 1).square()
+def _penalty(dictionary: TrainedDictionary, found: Encoded) -> Float[Tensor, ""]:
+    settings = dictionary.settings
+    if settings.sparsity == Sparsity.JUMP_RELU and found.l0 is not None:
+        return (found.l0 / settings.l0 - 1).square()
     if settings.sparsity == Sparsity.TANH:
-        sizes = activations * dictionary.decoder_norms()[:, None]
-        return torch.tanh(SATURATION * sizes).sum(2).mean() / settings.l0
-    return activations.new_zeros(())
+        norms = dictionary.decoder_norms()
+        sizes = [
+            torch.tanh(SATURATION * values * norms[layer][code.feature]).sum()
+            for layer, (code, values) in enumerate(zip(found.codes, found.activations, strict=True))
+        ]
+        n_tokens = len(found.codes[0].start)
+        return torch.stack(sizes).sum() / (len(sizes) * n_tokens * settings.l0)
+    return dictionary.encoder_bias.new_zeros(())
 
 
 def _relative(error: Tensor, whole: Tensor) -> Float[Tensor, " layer"]:

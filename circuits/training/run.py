@@ -15,6 +15,7 @@ from circuits.training.settings import CHECKPOINT, TrainSettings
 from graphs.core.opening import Bos, DocumentOpening
 
 ReadCorpus = Callable[[Bos], Corpus]
+FORMER = "the training rules of earlier versions"
 
 
 @dataclass(frozen=True)
@@ -22,21 +23,30 @@ class Run:
     """A corpus, and the name of the run on it."""
 
     corpus: Corpus
+    settings: TrainSettings
     documents: DocumentOpening  # how they begin, as the dictionary will state
     name: str
-    resumed_with_bos: bool = False  # as it began, although BOS is not the present default
+    resumed_as_begun: str | None = None  # what differs from the present rules
 
 
 def chosen_run(
     read: ReadCorpus, subject: Subject, settings: TrainSettings, rule: PromptRule, out: Path
 ) -> Run:
-    """The requested run; if BOS is not specified, a run in the folder resumes as it began."""
+    """The requested run; one that was begun by earlier rules resumes by them."""
     run = _run(read, subject, settings, rule)
     begun = stored_run(out / CHECKPOINT)
-    if rule.bos == Bos.AUTO and begun not in (None, run.name) and own_bos(subject.tokenizer):
+    if begun in (None, run.name):
+        return run
+    rules = {"": rule}
+    if rule.bos == Bos.AUTO and own_bos(subject.tokenizer):
         # Before there was an option, BOS was prepended if the tokenizer has one.
-        before = _run(read, subject, settings, replace(rule, bos=Bos.ALWAYS))
-        return replace(before, resumed_with_bos=True) if before.name == begun else run
+        rules["BOS in front of documents"] = replace(rule, bos=Bos.ALWAYS)
+    for how, settings_then in (("", settings), (FORMER, settings.former())):
+        for opening, rule_then in rules.items():
+            before = _run(read, subject, settings_then, rule_then)
+            if before.name == begun:
+                text = " and ".join(filter(None, (opening, how)))
+                return replace(before, resumed_as_begun=text)
     return run
 
 
@@ -51,6 +61,7 @@ def _run(read: ReadCorpus, subject: Subject, settings: TrainSettings, rule: Prom
         changed.append(f"{rule.n_prefix} first positions are context only")
     return Run(
         corpus=corpus,
+        settings=settings,
         documents=DocumentOpening(bos=bool(front), n_prefix=rule.n_prefix),
         name=settings.run_name(
             identity.name,

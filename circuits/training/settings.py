@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from circuits.features.points import ReadPoint, WritePoint
@@ -56,7 +56,9 @@ class TrainSettings:
     read: ReadPoint = ReadPoint.MLP_INPUT
     write: WritePoint = WritePoint.CONTRIBUTION
     shuffled_tokens: int = 65_536  # tokens whose activations are shuffled together
-    bfloat16: bool = False  # products with decoders in bfloat16; sums and parameters stay
+    bfloat16: bool = False  # active features are chosen by products in bfloat16
+    shared_budget: bool | None = None  # of batch-topk, over layers; None: if cross-layer
+    refresh: int = 10  # steps after which budgets and dead features are found anew
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,7 +85,24 @@ class TrainSettings:
         if not all(0 < share < 1 for share in self.prefixes):
             raise TrainingError("Matryoshka prefixes must be shares between 0 and 1.")
 
+    @property
+    def k(self) -> int:
+        """Whole features per token, for what takes the same number at each."""
+        return max(1, round(self.l0))
+
+    @property
+    def one_budget(self) -> bool:
+        """Whether all layers of batch-topk share a budget."""
+        return self.kind == Kind.CROSS_LAYER if self.shared_budget is None else self.shared_budget
+
+    def former(self) -> TrainSettings:
+        """The same run by the rules of 2026: budgets shared, everything found anew at each step."""
+        return replace(self, shared_budget=True, refresh=1)
+
     def run_name(self, *subject: str) -> str:
         """A name for a run with these settings on a model and a corpus, unique to them."""
-        text = json.dumps([asdict(self), *subject])
+        named = asdict(self)
+        if self == self.former():  # runs of that time keep their names
+            del named["shared_budget"], named["refresh"]
+        text = json.dumps([named, *subject])
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Sparsity of dictionaries: straight-through thresholds, or the largest of a batch.
+"""Sparsity of dictionaries: straight-through thresholds, and the largest of a token or a batch.
 
 A threshold has no gradient where it matters, so a rectangle of width `bandwidth` stands in for
 the delta function of its step (JumpReLU SAEs, arXiv 2407.14435):
@@ -9,13 +9,12 @@ the delta function of its step (JumpReLU SAEs, arXiv 2407.14435):
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-
-SAMPLED = 101  # one in this many values; prime, so that every feature is sampled
 
 
 class _JumpReLU(torch.autograd.Function):
@@ -29,8 +28,7 @@ class _JumpReLU(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         pre, threshold = ctx.saved_tensors
         near = _rectangle(pre, threshold, ctx.bandwidth)
-        at_threshold = -(near * threshold * grads[0]).sum(-2, keepdim=True)
-        return grads[0] * (pre > threshold), at_threshold, None
+        return grads[0] * (pre > threshold), -(near * threshold * grads[0]), None
 
 
 class _Step(torch.autograd.Function):
@@ -43,8 +41,7 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
         pre, threshold = ctx.saved_tensors
-        near = _rectangle(pre, threshold, ctx.bandwidth)
-        return None, -(near * grads[0]).sum(-2, keepdim=True), None
+        return None, -(_rectangle(pre, threshold, ctx.bandwidth) * grads[0]), None
 
 
 def _rectangle(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
@@ -52,50 +49,33 @@ def _rectangle(pre: Tensor, threshold: Tensor, bandwidth: float) -> Tensor:
 
 
 def jump_relu(
-    pre: Float[Tensor, "layer batch feat"],
-    threshold: Float[Tensor, "layer 1 feat"],
-    bandwidth: float,
-) -> Float[Tensor, "layer batch feat"]:
+    pre: Float[Tensor, " entry"], threshold: Float[Tensor, " entry"], bandwidth: float
+) -> Float[Tensor, " entry"]:
     """pre where it is above its threshold, with straight-through gradients."""
     return _JumpReLU.apply(pre, threshold, bandwidth)  # pyright: ignore[reportReturnType]  # stubs say Any or None
 
 
 def active(
-    pre: Float[Tensor, "layer batch feat"],
-    threshold: Float[Tensor, "layer 1 feat"],
-    bandwidth: float,
-) -> Float[Tensor, "layer batch feat"]:
+    pre: Float[Tensor, " entry"], threshold: Float[Tensor, " entry"], bandwidth: float
+) -> Float[Tensor, " entry"]:
     """1 where pre is above its threshold, with a gradient for the threshold alone."""
     return _Step.apply(pre, threshold, bandwidth)  # pyright: ignore[reportReturnType]
 
 
-def top_k(pre: Float[Tensor, "layer batch feat"], k: int) -> Float[Tensor, "layer batch feat"]:
-    """The k largest positive features of every layer and token."""
-    values, index = pre.relu().topk(min(k, pre.shape[-1]), dim=-1)
-    return torch.zeros_like(pre).scatter(-1, index, values)
+def largest(values: Float[Tensor, "row value"], k: int) -> Int[Tensor, "row k"]:
+    """Indices of the k largest values of each row, in no order.
 
-
-def batch_top_k(
-    pre: Float[Tensor, "layer batch feat"], k: float
-) -> Float[Tensor, "layer batch feat"]:
-    """The largest positive features, k per layer and token on average over the batch.
-
-    Layers share the budget, so that each uses what it needs (BatchTopK, arXiv 2412.06410).
+    They are in the k groups with the largest maxima, so only these groups are searched: one pass
+    over all values, and sizes that are known without looking at them.  There are about as many
+    groups as values in the k groups.
     """
-    positive = pre.relu()
-    count = min(int(k * pre.shape[0] * pre.shape[1]), positive.numel())
-    return torch.where(positive >= kth_largest(positive.flatten(), count), positive, 0)
-
-
-def kth_largest(values: Float[Tensor, " value"], count: int) -> Float[Tensor, ""]:
-    """The `count`-th largest value.
-
-    Most values are far below it, so a sample shows which ones need not be sorted.
-    """
-    sample = values[::SAMPLED]
-    rank = min(len(sample), 2 * count // SAMPLED + 16)
-    least = sample.kthvalue(len(sample) - rank + 1).values
-    candidates = values[values >= least]
-    if len(candidates) < count:
-        candidates = values
-    return candidates.kthvalue(len(candidates) - count + 1).values
+    count = values.shape[1]
+    size = math.gcd(count, 2 ** round(math.log2(count / k) / 2))
+    n_groups = count // size
+    if size == 1 or k >= n_groups:
+        return values.topk(k, sorted=False).indices
+    maxima = values.unflatten(1, (size, n_groups)).amax(1)
+    groups = maxima.topk(k, sorted=False).indices
+    member = n_groups * torch.arange(size, device=values.device)  # of group 0
+    members = (groups[:, None] + member[:, None]).flatten(1)
+    return members.gather(1, values.gather(1, members).topk(k, sorted=False).indices)

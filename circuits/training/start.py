@@ -11,15 +11,19 @@ squares: Σ output · reconstruction / Σ |reconstruction|².
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy import ndarray
 from torch import Tensor
 
 from circuits.training.dictionary import Scales, TrainedDictionary
-from circuits.training.losses import activations_of
+from circuits.training.encoding import encoded, made_plan
 from circuits.training.settings import TrainSettings
 
 EXAMPLE_TOKENS = 16_384  # from which examples are chosen
+CANDIDATES = 256  # drawn together
+EVEN = 1e-9  # added to squared distances, for rows without any
 RIDGE = 0.1  # of the mean variance
 CALIBRATION_TOKENS = 2048  # on which thresholds and sizes are set
 ROUNDS = 3  # of scaling: with other sizes other features are among the largest of a batch
@@ -36,21 +40,21 @@ def started(
     n_layers, _, d_model = inputs.shape
     dictionary = TrainedDictionary(settings, n_layers, d_model).to(inputs)
     dictionary.inputs, dictionary.outputs = Scales.of(inputs), Scales.of(outputs)
-    generator = torch.Generator(inputs.device).manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
     encoder, directions = from_examples(
         dictionary.inputs.apply_to(inputs[:, :EXAMPLE_TOKENS]),
         dictionary.outputs.apply_to(outputs[:, :EXAMPLE_TOKENS]),
         settings.d_dict,
         generator,
     )
-    dictionary.encoder.copy_(encoder)
-    for layer, decoder in enumerate(dictionary.decoders):
-        decoder[-1] = directions[layer]  # to its own layer, the last of those that write to it
+    for layer, own in enumerate(directions):
+        dictionary.encoders[layer].copy_(encoder[layer])
+        dictionary.decoders[layer][:, 0] = own
     read = dictionary.inputs.apply_to(inputs[:, :CALIBRATION_TOKENS])
     wrote = dictionary.outputs.apply_to(outputs[:, :CALIBRATION_TOKENS])
     _set_thresholds(dictionary, settings.l0 / settings.d_dict, read)
     for _ in range(ROUNDS):
-        _fit_sizes(dictionary, settings, read, wrote)
+        _fit_sizes(dictionary, read, wrote)
     return dictionary
 
 
@@ -77,38 +81,78 @@ def from_examples(
 def far_apart(
     vectors: Float[Tensor, "token d_model"], count: int, generator: torch.Generator
 ) -> Int[Tensor, " chosen"]:
-    """Rows chosen one by one, by their squared distance to those chosen (k-means++)."""
+    """Rows chosen one by one, by their squared distance to 0 and those chosen (k-means++).
+
+    Candidates are drawn many at a time by the distances at hand, and each is accepted with the
+    share that is left of its distance: so accepted rows have the probabilities of rows that are
+    drawn one by one, and distances to all are brought up to date by one product.
+    """
     sizes = vectors.square().sum(1)
-    nearest = sizes.clone()  # squared distance to 0, where no feature is needed
+    nearest = sizes.clone()  # to 0, where no feature is needed
     chosen: list[Tensor] = []
-    for _ in range(count):
-        row = torch.multinomial(nearest + 1e-9, 1, generator=generator)
-        chosen.append(row)
-        distance = sizes + sizes[row] - 2 * (vectors @ vectors[row[0]])
-        nearest = torch.minimum(nearest, distance.clamp(min=0))
+    while (missing := count - sum(map(len, chosen))) > 0:
+        drawn = min(CANDIDATES, missing + missing // 8 + 1)
+        draw, luck = torch.rand(2, drawn, generator=generator, dtype=torch.float64)
+        # Random numbers are the same on every device.
+        weights = (nearest + EVEN).cumsum(0)
+        aims = draw.to(weights) * weights[-1]
+        candidates = torch.searchsorted(weights, aims).clamp(max=len(vectors) - 1)
+        among = vectors[candidates]
+        apart = _squared_distances(among, among, sizes[candidates], sizes[candidates])
+        left = nearest[candidates] + EVEN
+        accepted = _accepted(apart.cpu().numpy(), left.cpu().numpy(), luck.numpy())[:missing]
+        rows = candidates[torch.from_numpy(accepted).to(candidates.device)]
+        chosen.append(rows)
+        distances = _squared_distances(vectors, vectors[rows], sizes, sizes[rows])
+        nearest = torch.minimum(nearest, distances.amin(1))
     return torch.cat(chosen)
+
+
+def _accepted(
+    apart: Float[ndarray, "drawn drawn"],
+    nearest: Float[ndarray, " drawn"],
+    luck: Float[ndarray, " drawn"],
+) -> Int[ndarray, " accepted"]:
+    """Which candidates are taken, each by what the ones before it leave of its distance."""
+    left, accepted = nearest.copy(), list[int]()
+    for number, least in enumerate(luck * nearest):
+        if left[number] > least:
+            accepted.append(number)
+            np.minimum(left, apart[number] + EVEN, out=left)
+    return np.array(accepted)
+
+
+def _squared_distances(
+    one: Float[Tensor, "row d_model"],
+    other: Float[Tensor, "column d_model"],
+    one_sizes: Float[Tensor, " row"],
+    other_sizes: Float[Tensor, " column"],
+) -> Float[Tensor, "row column"]:
+    products = one_sizes[:, None] + other_sizes - 2 * (one @ other.T)
+    return products.clamp(min=0)
 
 
 def _set_thresholds(
     dictionary: TrainedDictionary, share: float, inputs: Float[Tensor, "layer token d_model"]
 ) -> None:
     """Thresholds that every feature exceeds on this share of tokens."""
-    pre = dictionary.pre_activations(inputs)
-    count = max(1, round((1 - share) * pre.shape[1]))
-    dictionary.log_threshold.copy_(pre.kthvalue(count, dim=1).values.clamp(min=LEAST).log())
+    count = max(1, round((1 - share) * inputs.shape[1]))
+    for layer, read in enumerate(inputs):
+        pre = dictionary.pre_activations(layer, read, exact=True)
+        least = pre.kthvalue(count, dim=0).values
+        dictionary.log_threshold[layer] = least.clamp(min=LEAST).log()
 
 
 def _fit_sizes(
     dictionary: TrainedDictionary,
-    settings: TrainSettings,
     inputs: Float[Tensor, "layer token d_model"],
     outputs: Float[Tensor, "layer token d_model"],
 ) -> None:
     """Scale the activations of each layer so that they explain as much as they can."""
-    pre = dictionary.pre_activations(inputs)
-    threshold = dictionary.log_threshold.exp()[:, None]
-    written = dictionary.written(activations_of(settings, pre, threshold))
+    found, _ = encoded(dictionary, inputs, made_plan(dictionary, inputs))
+    written = dictionary.written(found.codes, found.activations)
     fits = (outputs * written).sum((1, 2)) / written.square().sum((1, 2)).clamp(min=1e-12)
-    factor = torch.where(fits > 0, fits, 1.0).clamp(min=LEAST)[:, None]
-    dictionary.encoder *= factor[..., None]
-    dictionary.log_threshold += factor.log()
+    factors = torch.where(fits > 0, fits, 1.0).clamp(min=LEAST)
+    for layer, factor in enumerate(factors):
+        dictionary.encoders[layer] *= factor
+    dictionary.log_threshold += factors.log()[:, None]

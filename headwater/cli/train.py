@@ -115,9 +115,9 @@ def train_command(
         subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
         read = partial(circuits.chosen_corpus, corpus, subject, settings, length, column)
         run = circuits.chosen_run(read, subject, settings, PromptRule(bos, n_prefix), out)
-        if run.resumed_with_bos:
-            remark(f"The run in {out} continues with BOS in front of documents, as it was begun.")
-        found = circuits.train_and_measure(subject, run, settings, out, progress, checkpoint_every)
+        if run.resumed_as_begun:
+            remark(f"The run in {out} continues with {run.resumed_as_begun}, as it was begun.")
+        found = circuits.train_and_measure(subject, run, out, progress, checkpoint_every)
     if as_json:
         print_json(found.as_json())
         return

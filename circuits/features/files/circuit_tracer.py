@@ -46,6 +46,7 @@ from graphs.core.opening import DocumentOpening
 
 P = TypeVar("P")
 CONFIG, DOCUMENTS = "config.yaml", "training_documents"
+RELU_FIRST = "relu_before_topk"  # headwater's own: its TopK keeps no negative values
 KINDS = ("transcoder_set", "cross_layer_transcoder")
 
 
@@ -76,7 +77,7 @@ def read(location: Location) -> StoredSet:
     if listed is not None:
         layers, sources = _listed(location, path, config, crossing)
     elif crossing:
-        layers = cross_layer(location)
+        layers = cross_layer(location, _top_k(path, config, {}))
     else:
         layers = per_layer(location, config, path)
     return StoredSet(
@@ -117,8 +118,8 @@ def per_layer(
     return layers
 
 
-def cross_layer(location: Location) -> list[Transcoder]:
-    """The layers of a cross-layer set; a threshold decides the nonlinearity."""
+def cross_layer(location: Location, nonlinearity: Nonlinearity | None = None) -> list[Transcoder]:
+    """The layers of a cross-layer set; without a nonlinearity their thresholds decide."""
     layers: list[Transcoder] = []
     for layer, name in enumerate(numbered(location, "W_enc_{}.safetensors")):
         path, other = location.path(name), f"W_dec_{layer}.safetensors"
@@ -135,6 +136,7 @@ def cross_layer(location: Location) -> list[Transcoder]:
                 encoder_bias=encoder[names["b_enc"]],
                 decoders=by_written_layer(decoder[names["W_dec"]], location.path(other)),
                 decoder_bias=encoder[names["b_dec"]],
+                nonlinearity=nonlinearity,
                 threshold=encoder.get(f"threshold_{layer}"),
             )
         )
@@ -265,4 +267,4 @@ def _top_k(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> No
             f"{path} has activation: topk, but k is {config.get('k')!r}: expected the number of "
             "features per position."
         )
-    return TopK(config["k"], signed=True)
+    return TopK(config["k"], signed=config.get(RELU_FIRST) is not True)

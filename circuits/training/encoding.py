@@ -1,0 +1,139 @@
+"""Encoding a batch: which features may be active at its tokens, and how much each is.
+
+Which ones is chosen by products that may be in bfloat16; how much is computed in full precision for
+the chosen ones alone.
+
+How many entries a layer has, and which features are dead, is decided every `settings.refresh` steps
+(`Plan`), so that a step's shapes are known without waiting for a device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from circuits.training.code import Code
+from circuits.training.dictionary import TrainedDictionary
+from circuits.training.settings import Sparsity
+from circuits.training.sparsity import active, jump_relu, largest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What holds until the next refresh."""
+
+    budget: Float[Tensor, " layer"]  # entries per token of batch-topk
+    dead: Bool[Tensor, "layer feat"]
+    budgets: tuple[float, ...]  # the same on the host
+    dead_ones: tuple[Tensor, ...]  # of each layer
+
+    @classmethod
+    def of(cls, budget: Float[Tensor, " layer"], dead: Bool[Tensor, "layer feat"]) -> Plan:
+        """Read off the device once."""
+        ones = tuple(row.nonzero()[:, 0] for row in dead)
+        return cls(budget, dead, tuple(budget.tolist()), ones)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The entries of all layers."""
+
+    codes: tuple[Code, ...]
+    activations: list[Tensor]  # of each code's entries
+    l0: Float[Tensor, ""] | None  # mean over layers and tokens, with a gradient for thresholds
+
+    def shares(self, n_features: int) -> Float[Tensor, "layer feat"]:
+        """Share of tokens at which each feature is active."""
+        rows: list[Tensor] = []
+        for code, values in zip(self.codes, self.activations, strict=True):
+            counts = values.new_zeros(n_features)
+            on = (values.detach() > 0).to(values.dtype)
+            rows.append(counts.index_add_(0, code.feature, on) / len(code.start))
+        return torch.stack(rows)
+
+
+def encoded(
+    dictionary: TrainedDictionary, inputs: Float[Tensor, "layer token d_model"], plan: Plan
+) -> tuple[Encoded, tuple[Code, ...]]:
+    """A batch's activations, and the entries of the largest dead features, k per token."""
+    settings = dictionary.settings
+    codes, revived, activations = list[Code](), list[Code](), list[Tensor]()
+    steps = inputs.new_zeros(())
+    straight = settings.sparsity in (Sparsity.JUMP_RELU, Sparsity.TANH)
+    for layer, read in enumerate(inputs):
+        pre = dictionary.pre_activations(layer, read)
+        code = chosen(dictionary, layer, pre, plan)
+        values = dictionary.values(layer, read, code)
+        if straight:
+            threshold = dictionary.log_threshold[layer].exp()[code.feature]
+            steps = steps + active(values, threshold, settings.bandwidth).sum()
+            values = jump_relu(values, threshold, settings.bandwidth)
+        codes.append(code)
+        activations.append(values if straight else values.relu())
+        if settings.revival > 0:
+            revived.append(_largest_of(pre, plan.dead_ones[layer], settings.k))
+    l0 = steps / (inputs.shape[0] * inputs.shape[1]) if straight else None
+    return Encoded(tuple(codes), activations, l0), tuple(revived)
+
+
+def chosen(
+    dictionary: TrainedDictionary, layer: int, pre: Float[Tensor, "token feat"], plan: Plan
+) -> Code:
+    """The entries of one layer: the largest, or those above or close to their thresholds."""
+    settings, n_tokens = dictionary.settings, len(pre)
+    if settings.sparsity == Sparsity.TOP_K:
+        return _by_token(largest(pre, min(settings.k, pre.shape[1])))
+    if settings.sparsity == Sparsity.BATCH_TOP_K:
+        count = min(round(plan.budgets[layer] * n_tokens), pre.numel())
+        place = largest(pre.flatten()[None], count)[0].sort().values
+        return Code.of(place // pre.shape[1], place % pre.shape[1], n_tokens)
+    least = dictionary.log_threshold[layer].detach().exp() - settings.bandwidth / 2
+    token, feature = (pre > least).nonzero(as_tuple=True)
+    return Code.of(token, feature, n_tokens)
+
+
+def made_plan(
+    dictionary: TrainedDictionary,
+    inputs: Float[Tensor, "layer token d_model"],
+    dead: Bool[Tensor, "layer feat"] | None = None,
+) -> Plan:
+    """The plan that this batch gives, with these dead features, or none."""
+    settings, n_layers = dictionary.settings, len(inputs)
+    budget = torch.full((n_layers,), settings.l0, device=inputs.device)
+    if settings.sparsity == Sparsity.BATCH_TOP_K and settings.one_budget:
+        budget = _shared_budgets(dictionary, inputs)
+    if dead is None:
+        dead = torch.zeros(n_layers, settings.d_dict, dtype=torch.bool, device=inputs.device)
+    return Plan.of(budget, dead)
+
+
+def _shared_budgets(
+    dictionary: TrainedDictionary, inputs: Float[Tensor, "layer token d_model"]
+) -> Float[Tensor, " layer"]:
+    """Entries per token and layer where the largest of a batch are taken of all layers together.
+
+    Each layer uses what it needs (BatchTopK, arXiv 2412.06410).
+    """
+    settings = dictionary.settings
+    pre = torch.stack([dictionary.pre_activations(*one).relu() for one in enumerate(inputs)])
+    count = min(int(settings.l0 * pre.shape[0] * pre.shape[1]), pre.numel())
+    place = largest(pre.flatten()[None], count)[0] // pre[0].numel()
+    return torch.bincount(place, minlength=len(pre)) / pre.shape[1]
+
+
+def _largest_of(pre: Tensor, some: Int[Tensor, " some"], k: int) -> Code:
+    if len(some) == 0:
+        none = some.new_empty(0)
+        return Code.of(none, none, len(pre))
+    code = _by_token(largest(pre[:, some], min(k, len(some))))
+    return Code(some[code.feature], code.token, code.start)
+
+
+def _by_token(features: Int[Tensor, "token k"]) -> Code:
+    n_tokens, k = features.shape
+    start = torch.arange(0, n_tokens * k, k, device=features.device)
+    token = torch.arange(n_tokens, device=features.device).repeat_interleave(k)
+    return Code(features.flatten(), token, start)
