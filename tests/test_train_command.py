@@ -236,3 +236,35 @@ def test_without_space_a_run_says_so_and_keeps_its_checkpoint(
     assert_refused(result, "Cannot write ")
     assert (out / CHECKPOINT).read_bytes() == before
     assert read_transcoders(out).layers
+
+
+@pytest.mark.usefixtures("few_graphs")
+@pytest.mark.parametrize(("kind", "layers"), [("per-layer", "0,2"), ("cross-layer", "1-2")])
+def test_some_layers_are_trained_reported_and_traced(
+    kind: str, layers: str, model_folder: Path, corpus: Path, tmp_path: Path
+):
+    out = tmp_path / "some"
+    trained = run(
+        *("train", corpus, "--model", model_folder, "--out", out, "--kind", kind, *SHORT),
+        *("--layers", layers),
+    )
+    assert trained.exit_code == 0, trained.output
+    numbers = {"0,2": [0, 2], "1-2": [1, 2]}[layers]
+    rows = [line.split() for line in trained.output.splitlines()[1:]]
+    assert [int(row[0]) for row in rows if len(row) == 4] == numbers
+    assert json.loads((out / "report.json").read_text())["fidelity"]["layers"] == numbers
+    read = read_transcoders(out)
+    assert [layer for layer, one in enumerate(read.layers) if one.d_dict] == numbers
+    assert read.features is not None
+    assert read.features.read(numbers[-1], 0) or read.features.read(numbers[-1], 1)
+    graph = tmp_path / "graph.safetensors"
+    traced = run("trace", "fj", "--model", model_folder, "--transcoders", out, "--out", graph)
+    assert traced.exit_code == 0, traced.output
+    found = graphs.read_graph(graph)
+    features = found.kind == graphs.NodeKind.FEATURE
+    assert set(found.layer[features].tolist()) <= set(numbers)
+    refused = run(
+        *("train", corpus, "--model", model_folder, "--out", tmp_path / "x", "--layers", "0-9")
+    )
+    assert refused.exit_code == 2
+    assert "layer 9 cannot be trained" in refused.output.replace("\n", " ")

@@ -222,13 +222,39 @@ def test_normalising_decoders_changes_their_norms_and_nothing_else():
 
 def test_mlp_vectors_are_those_of_a_recording(subject: Subject):
     recording = record(subject.frozen, tiny_prompt())
-    ids = torch.tensor([tiny_prompt().ids])
-    reads, written = mlp_vectors(subject.frozen, ids, ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION)
-    residual, _ = mlp_vectors(subject.frozen, ids, ReadPoint.RESIDUAL, WritePoint.CONTRIBUTION)
+    ids, every = torch.tensor([tiny_prompt().ids]), range(subject.frozen.n_layers)
+    reads, written = mlp_vectors(
+        subject.frozen, ids, ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION, every
+    )
+    residual, _ = mlp_vectors(
+        subject.frozen, ids, ReadPoint.RESIDUAL, WritePoint.CONTRIBUTION, every
+    )
     for layer, block in enumerate(recording.blocks):
         torch.testing.assert_close(reads[layer][0], block.mlp_input, **FLOAT32)
         torch.testing.assert_close(written[layer][0], block.contribution, **FLOAT32)
         torch.testing.assert_close(residual[layer][0], block.mlp_residual, **FLOAT32)
+
+
+def test_some_layers_read_and_write_as_among_all_and_no_layer_above_them_runs():
+    model, ids = single().frozen, torch.tensor([tiny_prompt().ids])
+    points = ReadPoint.MLP_INPUT, WritePoint.CONTRIBUTION
+    whole = mlp_vectors(model, ids, *points, range(model.n_layers))
+    ran: list[int] = []
+    handles = [
+        block.modules.mlp.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+        for layer, block in enumerate(model.blocks)
+    ]
+    some = mlp_vectors(model, ids, *points, (1,))
+    for handle in handles:
+        handle.remove()
+    assert ran == [0, 1]
+    for found, among_all in zip(some, whole, strict=True):
+        torch.testing.assert_close(found, among_all[1:2])
+
+
+def test_a_layer_that_the_model_lacks_is_not_trained():
+    with pytest.raises(TrainingError, match="The model has 3 layers, 0 to 2: layer 3 cannot be"):
+        stream(replace(SMALL, layers=(2, 3)))
 
 
 def test_pools_hold_every_token_but_bos_padding_and_held_out_documents():
@@ -552,6 +578,9 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path):
         ({"learning_rate": math.nan}, "learning_rate must be above 0, got nan"),
         ({"penalty": -1.0}, "penalty must not be below 0"),
         ({"l0": 2.5, "sparsity": Sparsity.TOP_K}, "topk needs a whole number of features"),
+        ({"layers": (2, 1)}, "must be numbers from 0 on, each once and in order"),
+        ({"layers": ()}, "must be numbers from 0 on, each once and in order"),
+        ({"layers": (0, 2)}, "has all layers from its first to its last"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, float], message: str):

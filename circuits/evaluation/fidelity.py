@@ -26,10 +26,11 @@ class Fidelity:
     """One dictionary on some tokens."""
 
     tokens: int
+    layers: tuple[int, ...]  # that have features
     unexplained: tuple[float, ...]  # per layer, squared error over variance
     l0: tuple[float, ...]  # per layer, active features per token
     dead: tuple[float, ...]  # per layer, share of features that never fired
-    agreement: float  # share of tokens with the same most likely next token, all MLPs replaced
+    agreement: float  # share of tokens with the same most likely next token, their MLPs replaced
     divergence: float  # mean KL of the replacement model from the model, in nats
 
 
@@ -83,23 +84,25 @@ def fidelity(
     batches: Iterator[tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]],
 ) -> Fidelity:
     """Measure on token ids; only positions marked True count, and only they are replaced."""
-    model = Replacement(frozen, transcoders)
-    layers = [Reconstructed(one.d_dict) for one in transcoders.layers]
+    model = Replacement(frozen, transcoders.fitted(frozen))
+    sizes = {layer: one.d_dict for layer, one in enumerate(transcoders.layers) if one.d_dict}
+    layers = {layer: Reconstructed(d_dict) for layer, d_dict in sizes.items()}
     tokens, same, divergence = 0, 0, 0.0
     for ids, counted in batches:
         own = model.logits(ids, None, counted=counted)[counted].float().log_softmax(-1)
-        for layer, sums in enumerate(layers):
+        for layer, sums in layers.items():
             parts = model.outputs[layer], model.reconstruction(layer), model.activations[layer]
             sums.add(*(part[counted] for part in parts))
-        replaced = model.logits(ids, counted)[counted].float().log_softmax(-1)
+        replaced = model.logits(ids, counted, places=layers)[counted].float().log_softmax(-1)
         tokens += len(own)
         same += int((own.argmax(-1) == replaced.argmax(-1)).sum())
         divergence += float((own.exp() * (own - replaced)).sum(dtype=torch.float64))
     return Fidelity(
         tokens=tokens,
-        unexplained=tuple(sums.unexplained for sums in layers),
-        l0=tuple(sums.l0 for sums in layers),
-        dead=tuple(sums.dead for sums in layers),
+        layers=tuple(layers),
+        unexplained=tuple(sums.unexplained for sums in layers.values()),
+        l0=tuple(sums.l0 for sums in layers.values()),
+        dead=tuple(sums.dead for sums in layers.values()),
         agreement=same / tokens,
         divergence=divergence / tokens,
     )

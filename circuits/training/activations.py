@@ -6,7 +6,8 @@ only on the seed and the pool's first document, and cut into batches, so any poo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 
@@ -29,7 +30,7 @@ PASS_TOKENS = 8192  # tokens that go through the model together
 
 @dataclass(frozen=True)
 class Activations:
-    """What all MLPs read and wrote, at the same tokens."""
+    """What MLPs read and wrote, at the same tokens."""
 
     inputs: Float[Tensor, "layer token d_model"]
     outputs: Float[Tensor, "layer token d_model"]
@@ -62,6 +63,7 @@ class Stream:
     ) -> None:
         self.frozen, self.tokenizer, self.corpus = frozen, tokenizer, corpus
         self.settings, self.n_prefix, self.progress = settings, n_prefix, progress
+        self.layers = settings.layers_of(frozen.n_layers)
 
     def pools(self, first: int) -> Iterator[Pool]:
         """The pool that starts with document `first`, and those after it."""
@@ -79,7 +81,7 @@ class Stream:
         size = self.settings.shuffled_tokens
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + first)
         place = torch.randperm(size, generator=generator).to(self.frozen.device)
-        shape = (self.frozen.n_layers, size, self.frozen.d_model)
+        shape = (len(self.layers), size, self.frozen.d_model)
         whole = Activations(*(torch.empty(shape, device=place.device) for _ in range(2)))
         filled, last = 0, first
         self.progress("activations", filled, size)
@@ -100,7 +102,7 @@ class Stream:
         """Add the activations of these documents; returns the number of tokens filled."""
         ids, kept = padded(documents, self.tokenizer, self.frozen.device, self.n_prefix)
         settings = self.settings
-        vectors = mlp_vectors(self.frozen, ids, settings.read, settings.write)
+        vectors = mlp_vectors(self.frozen, ids, settings.read, settings.write, self.layers)
         rows = place[filled : filled + int(kept.sum())]
         for target, layers in zip((whole.inputs, whole.outputs), vectors, strict=True):
             for layer, vector in enumerate(layers):
@@ -151,21 +153,30 @@ def padded(
     return ids.to(device), torch.stack(counted).to(device)
 
 
+class _Enough(Exception):
+    """The highest layer in use has written: the layers above it need not run."""
+
+
 def mlp_vectors(
-    frozen: FrozenModel, ids: Int[Tensor, "batch pos"], read: ReadPoint, write: WritePoint
+    frozen: FrozenModel,
+    ids: Int[Tensor, "batch pos"],
+    read: ReadPoint,
+    write: WritePoint,
+    layers: Sequence[int],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """What every MLP reads and writes at these points, (batch, pos, d_model) per layer."""
+    """What these MLPs read and write at these points, (batch, pos, d_model) per layer."""
     frozen.require_embedded(ids)
-    inputs, outputs = list[Tensor](), list[Tensor]()
+    inputs, outputs = dict[int, Tensor](), dict[int, Tensor]()
+
+    def on_written(layer: int, vectors: Tensor) -> None:
+        outputs[layer] = vectors
+        if layer == layers[-1]:
+            raise _Enough
+
     with (
         torch.inference_mode(),
-        mlp_hooks(
-            frozen,
-            read,
-            write,
-            on_read=lambda _, vectors: inputs.append(vectors),
-            on_written=lambda _, vectors: outputs.append(vectors),
-        ),
+        suppress(_Enough),
+        mlp_hooks(frozen, read, write, on_read=inputs.__setitem__, on_written=on_written),
     ):
         frozen.model(input_ids=ids, use_cache=False, logits_to_keep=1)
-    return inputs, outputs
+    return [inputs[layer] for layer in layers], [outputs[layer] for layer in layers]

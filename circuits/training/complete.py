@@ -8,6 +8,7 @@ from pathlib import Path
 
 from circuits.features.files.reading import read_transcoders
 from circuits.features.labels import write_feature_files
+from circuits.features.transcoder import Transcoder, empty_transcoder
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
@@ -57,7 +58,7 @@ def train_and_measure(
     identity = DictionaryIdentity(
         kind=NAMES[settings.kind], name=out.resolve().name, documents=run.documents
     )
-    transcoders = TranscoderSet(layers, settings.read, settings.write, identity)
+    transcoders = trained_set(layers, stream, identity)
     progress("write", 0, 1)
     crossing = settings.kind == Kind.CROSS_LAYER
     write_transcoders(transcoders, out, subject.identity.name, cross_layer=crossing)
@@ -71,3 +72,15 @@ def train_and_measure(
         content = json.dumps(found.as_json(), indent=1)
         temporary.write_text(content, encoding="utf-8", newline="\n")
     return found
+
+
+def trained_set(
+    trained: tuple[Transcoder, ...], stream: Stream, identity: DictionaryIdentity
+) -> TranscoderSet:
+    """A set of what was trained, without features in the model's other layers."""
+    settings, by_layer = stream.settings, dict(zip(stream.layers, trained, strict=True))
+    d_model, last = stream.frozen.d_model, stream.layers[-1]
+    layers = tuple(by_layer.get(layer) or empty_transcoder(d_model) for layer in range(last + 1))
+    return TranscoderSet(
+        layers, settings.read, settings.write, identity, partial=settings.layers is not None
+    )

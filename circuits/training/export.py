@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import save
 from torch import Tensor
 
-from circuits.features.files.circuit_tracer import DOCUMENTS, RELU_FIRST
+from circuits.features.files.circuit_tracer import DOCUMENTS, LAYERS, RELU_FIRST
 from circuits.features.files.hook_names import READ_POINTS, WRITE_POINTS
 from circuits.features.transcoder import JumpReLU, TopK, Transcoder
 from circuits.features.transcoder_set import TranscoderSet
@@ -27,10 +27,13 @@ def write_transcoders(
 ) -> None:
     """One file per layer, encoders and decoders apart for a cross-layer set, and config.yaml.
 
+    Layers without features have no file, and `layers` in config.yaml lists the others.
+
     Raises GraphFileError if a file cannot be written.
     """
     make_folder(folder)
-    for layer, transcoder in enumerate(transcoders.layers):
+    own = {layer: one for layer, one in enumerate(transcoders.layers) if one.d_dict}
+    for layer, transcoder in own.items():
         files = _cross_layer(layer, transcoder) if cross_layer else _per_layer(layer, transcoder)
         for name, tensors in files.items():
             stored = {key: tensor.to(dtype).cpu().contiguous() for key, tensor in tensors.items()}
@@ -43,7 +46,9 @@ def write_transcoders(
         "feature_output_hook": _hook(WRITE_POINTS, transcoders.write),
         "scan": transcoders.identity.name,
     }
-    match transcoders.layers[0].nonlinearity:
+    if transcoders.partial:
+        config[LAYERS] = list(own)
+    match next(iter(own.values())).nonlinearity:
         case TopK(k=k, signed=signed):
             config |= {"activation": "topk", "k": k, RELU_FIRST: not signed}
         case _:

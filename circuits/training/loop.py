@@ -105,7 +105,7 @@ def _initial(stream: Stream) -> TrainedDictionary:
 def _empty(stream: Stream) -> TrainedDictionary:
     """A dictionary for the parameters of a checkpoint."""
     model = stream.frozen
-    return TrainedDictionary(stream.settings, model.n_layers, model.d_model).to(model.device)
+    return TrainedDictionary(stream.settings, len(stream.layers), model.d_model).to(model.device)
 
 
 def _batches(stream: Stream, state: RunState) -> Iterator[tuple[Activations, int, int]]:

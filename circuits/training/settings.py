@@ -60,6 +60,7 @@ class TrainSettings:
     shared_budget: bool | None = None  # of batch-topk, over layers; None: if cross-layer
     refresh: int = 10  # steps after which budgets and dead features are found anew
     seed: int = 0
+    layers: tuple[int, ...] | None = None  # that are trained; None: all of the model's
 
     def __post_init__(self) -> None:
         for name in ("d_dict", "l0", "steps", "batch_tokens", "learning_rate", "bandwidth"):
@@ -84,6 +85,29 @@ class TrainSettings:
             )
         if not all(0 < share < 1 for share in self.prefixes):
             raise TrainingError("Matryoshka prefixes must be shares between 0 and 1.")
+        if self.layers is not None:
+            self._require_layers(self.layers)
+
+    def _require_layers(self, layers: tuple[int, ...]) -> None:
+        if not layers or layers != tuple(sorted(set(layers))) or layers[0] < 0:
+            raise TrainingError(
+                f"Layers to train must be numbers from 0 on, each once and in order, got {layers}."
+            )
+        if self.kind == Kind.CROSS_LAYER and layers[-1] - layers[0] + 1 != len(layers):
+            raise TrainingError(
+                "A cross-layer transcoder has all layers from its first to its last: give a range, "
+                "or train one per layer."
+            )
+
+    def layers_of(self, n_layers: int) -> tuple[int, ...]:
+        """The layers that are trained.  Raises TrainingError for one that the model lacks."""
+        layers = tuple(range(n_layers)) if self.layers is None else self.layers
+        if layers[-1] >= n_layers:
+            raise TrainingError(
+                f"The model has {n_layers} layers, 0 to {n_layers - 1}: layer {layers[-1]} cannot "
+                "be trained."
+            )
+        return layers
 
     @property
     def k(self) -> int:
@@ -102,6 +126,8 @@ class TrainSettings:
     def run_name(self, *subject: str) -> str:
         """A name for a run with these settings on a model and a corpus, unique to them."""
         named = asdict(self)
+        if self.layers is None:
+            del named["layers"]
         if self == self.former():  # runs of that time keep their names
             del named["shared_budget"], named["refresh"]
         text = json.dumps([named, *subject])

@@ -30,6 +30,7 @@ from headwater.terminal.printing import errors, output, print_json, print_line, 
 from viz.text.tables import plain_table
 
 DEFAULTS = TrainSettings()
+MOST_LAYERS = 10_000  # of a range; no model has as many
 
 
 @app.command("train")
@@ -51,6 +52,9 @@ def train_command(
     width: Annotated[
         int, typer.Option(min=1, max=2**24, help="Features per layer.")
     ] = DEFAULTS.d_dict,
+    layers: Annotated[
+        str | None, typer.Option(help="Layers to train, as 0,1 or 4-7; all by default.")
+    ] = None,
     l0: Annotated[float, typer.Option(help="Active features per layer and token.")] = DEFAULTS.l0,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = DEFAULTS.steps,
     batch: Annotated[
@@ -88,6 +92,7 @@ def train_command(
 ) -> None:
     """Train transcoders for a model; the same command continues after an interruption."""
     settings = TrainSettings(
+        layers=None if layers is None else layer_numbers(layers),
         kind=kind,
         sparsity=sparsity,
         d_dict=width,
@@ -129,15 +134,13 @@ def show_report(found: circuits.TrainingReport, out: Path) -> None:
     fidelity = found.fidelity
     headings = ("layer", "unexplained", "L0", "dead")
     table = plain_table(*headings, right=headings)
-    for layer, numbers in enumerate(
-        zip(fidelity.unexplained, fidelity.l0, fidelity.dead, strict=True)
-    ):
-        unexplained, l0, dead = numbers
+    columns = fidelity.layers, fidelity.unexplained, fidelity.l0, fidelity.dead
+    for layer, unexplained, l0, dead in zip(*columns, strict=True):
         table.add_row(*map(Text, (str(layer), f"{unexplained:.3f}", f"{l0:.1f}", f"{dead:.1%}")))
     output.print(table)
     print_line(
-        f"all MLPs replaced: same next token {fidelity.agreement:.1%}, KL {fidelity.divergence:.3f}"
-        f" nats, over {fidelity.tokens:,} held-out tokens"
+        f"these MLPs replaced: same next token {fidelity.agreement:.1%}, "
+        f"KL {fidelity.divergence:.3f} nats, over {fidelity.tokens:,} held-out tokens"
     )
     if found.replacement is not None:
         print_line(
@@ -145,3 +148,17 @@ def show_report(found: circuits.TrainingReport, out: Path) -> None:
             f"completeness {found.completeness:.3f}"
         )
     print_line(f"dictionary: {out}")
+
+
+def layer_numbers(text: str) -> tuple[int, ...]:
+    """The numbers in a list such as 0,1,4-7."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        try:
+            numbers |= set(range(int(first), min(int(last or first), MOST_LAYERS) + 1))
+        except ValueError:
+            raise TrainingError(
+                f"--layers takes numbers and ranges such as 0,1 or 4-7, got {text!r}."
+            ) from None
+    return tuple(sorted(numbers))

@@ -46,6 +46,7 @@ from graphs.core.opening import DocumentOpening
 
 P = TypeVar("P")
 CONFIG, DOCUMENTS = "config.yaml", "training_documents"
+LAYERS = "layers"  # headwater's own: those that have files, where some have none
 RELU_FIRST = "relu_before_topk"  # headwater's own: its TopK keeps no negative values
 KINDS = ("transcoder_set", "cross_layer_transcoder")
 
@@ -76,17 +77,19 @@ def read(location: Location) -> StoredSet:
     sources: tuple[Location, ...] = ()
     if listed is not None:
         layers, sources = _listed(location, path, config, crossing)
+        layers = dict(enumerate(layers))
     elif crossing:
-        layers = cross_layer(location, _top_k(path, config, {}))
+        layers = cross_layer(location, config, path)
     else:
         layers = per_layer(location, config, path)
     return StoredSet(
-        layers=dict(enumerate(layers)),
+        layers=layers,
         read=_point(path, config, "feature_input_hook", READ_POINTS),
         write=_point(path, config, "feature_output_hook", WRITE_POINTS),
         cross_layer=crossing,
         name=str(config["scan"]) if isinstance(config.get("scan"), str) else None,
         sources=sources,
+        partial=LAYERS in config,
         documents=_documents(path, config.get(DOCUMENTS)),
     )
 
@@ -106,22 +109,20 @@ def _point(path: Path, config: dict[str, Any], key: str, known: dict[str, P]) ->
     return point(path, key, config[key], known) if key in config else unspecified(str(path.parent))
 
 
-def per_layer(
-    location: Location, config: dict[str, Any] | None = None, path: Path | None = None
-) -> list[Transcoder]:
+def per_layer(location: Location, config: dict[str, Any], path: Path) -> dict[int, Transcoder]:
     """The layers of a per-layer set; without a config, tensors decide the nonlinearity."""
-    layers: list[Transcoder] = []
-    for name in numbered(location, "layer_{}.safetensors"):
+    layers: dict[int, Transcoder] = {}
+    for layer, name in _files(location, "layer_{}.safetensors", config, path):
         file = location.path(name)
         tensors = mapped(file)
-        layers.append(_layer(file, tensors, _top_k(path or file, config or {}, tensors)))
+        layers[layer] = _layer(file, tensors, _top_k(path, config, tensors))
     return layers
 
 
-def cross_layer(location: Location, nonlinearity: Nonlinearity | None = None) -> list[Transcoder]:
-    """The layers of a cross-layer set; without a nonlinearity their thresholds decide."""
-    layers: list[Transcoder] = []
-    for layer, name in enumerate(numbered(location, "W_enc_{}.safetensors")):
+def cross_layer(location: Location, config: dict[str, Any], path: Path) -> dict[int, Transcoder]:
+    """The layers of a cross-layer set; without a TopK in the config, thresholds decide."""
+    layers, listing, nonlinearity = dict[int, Transcoder](), path, _top_k(path, config, {})
+    for layer, name in _files(location, "W_enc_{}.safetensors", config, listing):
         path, other = location.path(name), f"W_dec_{layer}.safetensors"
         if other not in location.files:
             raise WeightsFormatError(f"{location.name} has {name}, but {other} is missing.")
@@ -129,18 +130,35 @@ def cross_layer(location: Location, nonlinearity: Nonlinearity | None = None) ->
         encoder, decoder = mapped(path), mapped(location.path(other))
         require_tensors(encoder, (names["W_enc"], names["b_enc"], names["b_dec"]), path)
         require_tensors(decoder, (names["W_dec"],), location.path(other))
-        layers.append(
-            transcoder(
-                path,
-                encoder=encoder[names["W_enc"]],
-                encoder_bias=encoder[names["b_enc"]],
-                decoders=by_written_layer(decoder[names["W_dec"]], location.path(other)),
-                decoder_bias=encoder[names["b_dec"]],
-                nonlinearity=nonlinearity,
-                threshold=encoder.get(f"threshold_{layer}"),
-            )
+        layers[layer] = transcoder(
+            path,
+            encoder=encoder[names["W_enc"]],
+            encoder_bias=encoder[names["b_enc"]],
+            decoders=by_written_layer(decoder[names["W_dec"]], location.path(other)),
+            decoder_bias=encoder[names["b_dec"]],
+            nonlinearity=nonlinearity,
+            threshold=encoder.get(f"threshold_{layer}"),
         )
     return layers
+
+
+def _files(
+    location: Location, pattern: str, config: dict[str, Any], path: Path
+) -> list[tuple[int, str]]:
+    """Each layer's number and file: those that the config lists, or all from 0 on."""
+    if LAYERS not in config:
+        return list(enumerate(numbered(location, pattern)))
+    listed = config[LAYERS]
+    if not isinstance(listed, list) or not all(type(one) is int and one >= 0 for one in listed):
+        raise WeightsFormatError(f"`{LAYERS}` in {path} must be a list of layer numbers.")
+    files = [(layer, pattern.format(layer)) for layer in sorted(set(listed))]
+    missing = [name for _, name in files if name not in location.files]
+    if missing or not files:
+        raise WeightsFormatError(
+            f"{path} lists layers {listed}, but {location.name} lacks {missing or 'all'}: download "
+            "it again."
+        )
+    return files
 
 
 def by_written_layer(decoder: Tensor, path: Path) -> tuple[Tensor, ...]:

@@ -181,9 +181,9 @@ def _read(location: Location) -> StoredSet:
         if known.recognised(location):
             return known.read(location)
     if BARE in location.files:
-        layers = circuit_tracer.per_layer(location)
+        layers = circuit_tracer.per_layer(location, {}, location.path(BARE))
         point = unspecified(location.name)
-        return StoredSet(dict(enumerate(layers)), point, point, cross_layer=False)
+        return StoredSet(layers, point, point, cross_layer=False)
     some = ", ".join(location.files[:5]) or "no files"
     raise WeightsFormatError(
         f"{location.name} is not a dictionary in a known format (it has {some}): expected "
