@@ -261,8 +261,9 @@ def test_some_layers_are_trained_reported_and_traced(
     traced = run("trace", "fj", "--model", model_folder, "--transcoders", out, "--out", graph)
     assert traced.exit_code == 0, traced.output
     found = graphs.read_graph(graph)
-    features = found.kind == graphs.NodeKind.FEATURE
-    assert set(found.layer[features].tolist()) <= set(numbers)
+    features = {node.layer for node in found.nodes if node.kind == graphs.NodeKind.FEATURE}
+    assert features
+    assert features <= set(numbers)
     refused = run(
         *("train", corpus, "--model", model_folder, "--out", tmp_path / "x", "--layers", "0-9")
     )
