@@ -34,6 +34,7 @@ from atlas_world import Question, additions, questions
 from circuits.atlas.known import known_circuits, middle_features
 from circuits.atlas.shipped import ATLAS, WEIGHTS
 from circuits.attribution.trace_settings import Expansion, TraceSettings
+from circuits.corpora.corpus import TextCorpus
 from circuits.evaluation.fidelity import fidelity
 from circuits.evaluation.replacement import Replacement
 from circuits.features.files.reading import read_transcoders
@@ -45,7 +46,6 @@ from circuits.pipe import trace
 from circuits.training import loop
 from circuits.training.activations import Stream, padded
 from circuits.training.complete import NAMES
-from circuits.training.corpus import TextCorpus
 from circuits.training.describe import describe
 from circuits.training.export import write_transcoders
 from circuits.training.settings import Kind, Sparsity, TrainSettings

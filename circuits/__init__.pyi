@@ -13,6 +13,7 @@ from .attribution.cost import DoesNotFit
 from .attribution.estimate import Estimate
 from .attribution.target_names import continued, named_targets
 from .attribution.trace_settings import Direction, Expansion, TargetSettings, TraceSettings
+from .corpora.choice import chosen_corpus
 from .errors import HeadwaterError
 from .evaluation.ablation import Ablation
 from .evaluation.audit import audit
@@ -69,7 +70,6 @@ from .recording.attention import PrecisionError
 from .recording.precision import Precision
 from .recording.record import Recording, record
 from .training.complete import train_and_measure
-from .training.corpus_choice import chosen_corpus
 from .training.report import TrainingReport
 from .training.run import chosen_run
 from .training.settings import TrainingError, TrainSettings

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from circuits.training import dataset
-from circuits.training.dataset import dataset_corpus
+from circuits.corpora import dataset
+from circuits.corpora.dataset import dataset_corpus
 from circuits.training.settings import TrainingError
 from graphs import Bos
 from tests.hub_server import Hub, running_hub

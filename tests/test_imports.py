@@ -43,6 +43,7 @@ ORDER = {
         "interventions",
         "attention",
         "evaluation",
+        "corpora",
         "training",
         "graph_files",
     ),

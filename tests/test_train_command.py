@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from itertools import islice
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
-import circuits.training.corpus_choice
+import circuits.corpora.choice
 import graphs
 from circuits.features.files.reading import read_transcoders
 from circuits.features.labels import feature_files
@@ -34,6 +36,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = random.Random(1)
     path.write_text("\n".join("".join(generator.choices("fjoidgh", k=30)) for _ in range(400)))
     return path
+
+
+def assert_stopped(result: Result, message: str) -> None:
+    """As a refusal, once the run has said what it will take."""
+    first, *rest = result.stderr.splitlines()
+    assert re.fullmatch(r"About \S+ GiB and .* in all: [\d,]+ tokens in [\d,]+ steps\.", first)
+    assert result.exit_code == 2, result.output
+    assert len(rest) == 1
+    assert message in rest[0]
 
 
 @pytest.mark.parametrize("kind", ["per-layer", "skip", "cross-layer"])
@@ -127,7 +138,7 @@ def test_a_name_with_one_slash_is_a_dataset(
         asked.extend(arguments)
         raise TrainingError("asked.")
 
-    monkeypatch.setattr(circuits.training.corpus_choice, "dataset_corpus", dataset)
+    monkeypatch.setattr(circuits.corpora.choice, "dataset_corpus", dataset)
     named = ("train", "org/set", "--column", "body", "--model", model_folder)
     assert_refused(run(*named, "--out", tmp_path / "out"), "asked.")
     assert (asked[0], *asked[2:]) == ("org/set", 64, "body", "auto")  # cut to the model's context
@@ -205,7 +216,7 @@ def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(
     out = tmp_path / "new" / "out"
     asked = ("train", corpus, "--model", model_folder, "--out", out, *SHORT)
     result = run(*asked, "--rate", "1e30", "--checkpoint-every", "1000", "--steps", "300")
-    assert_refused(result, "the loss or its gradient is no longer finite")
+    assert_stopped(result, "the loss or its gradient is no longer finite")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -227,13 +238,13 @@ def test_without_space_a_run_says_so_and_keeps_its_checkpoint(
     asked = ("train", corpus, "--model", model_folder, "--out", out, *SHORT)
     with little_space():
         result = run(*asked)
-    assert_refused(result, "The checkpoint was not written: ")
+    assert_stopped(result, "The checkpoint was not written: ")
     assert not out.exists()
     assert run(*asked).exit_code == 0
     before = (out / CHECKPOINT).read_bytes()
     with little_space():
         result = run(*asked)
-    assert_refused(result, "Cannot write ")
+    assert_stopped(result, "Cannot write ")
     assert (out / CHECKPOINT).read_bytes() == before
     assert read_transcoders(out).layers
 

@@ -20,6 +20,15 @@ import torch
 from torch import Tensor
 
 from atlas_words import atlas_tokenizer
+from circuits.corpora.corpus import (
+    HELD_OUT,
+    TextCorpus,
+    held_out,
+    is_held_out,
+    read_corpus,
+    require_enough,
+    sampled_corpus,
+)
 from circuits.features.files.reading import read_transcoders
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import TopK
@@ -32,15 +41,6 @@ from circuits.recording.record import record
 from circuits.training import loop
 from circuits.training.activations import Stream, mlp_vectors, padded
 from circuits.training.checkpoint import RunState, read_checkpoint, write_checkpoint
-from circuits.training.corpus import (
-    HELD_OUT,
-    TextCorpus,
-    held_out,
-    is_held_out,
-    read_corpus,
-    require_enough,
-    sampled_corpus,
-)
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import Encoded, Plan, encoded, made_plan
 from circuits.training.export import write_transcoders
@@ -273,11 +273,17 @@ def test_pools_hold_every_token_but_bos_padding_and_held_out_documents():
 
 def test_a_pool_can_be_made_again():
     made = stream()
-    first, second = islice(made.pools(0), 2)
-    again = made.pool(first.next)
+    pools = made.pools(0)
+    first = next(pools)
+    before = first.activations.inputs.clone()
+    assert made.pool(0) is first
+    second = next(pools)
     assert second.first == first.next
-    torch.testing.assert_close(again.activations.inputs, second.activations.inputs, rtol=0, atol=0)
-    assert not torch.equal(first.activations.inputs, second.activations.inputs)
+    assert second.activations.inputs.data_ptr() == first.activations.inputs.data_ptr()
+    assert not torch.equal(second.activations.inputs, before)
+    again = stream().pool(first.next)
+    assert torch.equal(again.activations.inputs, second.activations.inputs)
+    assert torch.equal(made.pool(0).activations.inputs, before)
 
 
 def test_a_pool_tells_how_full_it_is():

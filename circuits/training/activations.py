@@ -16,12 +16,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from circuits.corpora.corpus import Corpus, has_features, is_held_out
 from circuits.features.mlp_hooks import mlp_hooks
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import count_prefix
 from circuits.progress import Progress, ignore_progress
-from circuits.training.corpus import Corpus, has_features, is_held_out
 from circuits.training.settings import TrainingError, TrainSettings
 
 LEFT_OUT = 10_000  # documents in a row without training tokens at which a corpus is refused
@@ -62,27 +62,34 @@ class Stream:
         progress: Progress = ignore_progress,
     ) -> None:
         self.frozen, self.tokenizer, self.corpus = frozen, tokenizer, corpus
-        self.settings, self.n_prefix, self.progress = settings, n_prefix, progress
+        self.n_prefix, self.progress = n_prefix, progress
         self.layers = settings.layers_of(frozen.n_layers)
+        self.settings = settings.sized(len(self.layers), frozen.d_model)
+        self._latest: Pool | None = None
 
     def pools(self, first: int) -> Iterator[Pool]:
-        """The pool that starts with document `first`, and those after it."""
+        """The pool that starts with document `first`, and those after it, in the same memory."""
         while True:
             pool = self.pool(first)
             first = pool.next
             yield pool
-            del pool  # free it before the next: each takes gigabytes
 
     def pool(self, first: int) -> Pool:
         """Enough documents from `first` on to fill a pool, without held-out ones.
 
-        Raises TrainingError if the corpus has hardly any other.
+        It takes gigabytes, so it is in the memory of the pool before it, which is gone.  Raises
+        TrainingError if the corpus has hardly any other documents.
         """
+        if self._latest is None or self._latest.first != first:
+            self._latest = self._filled(first)
+        return self._latest
+
+    def _filled(self, first: int) -> Pool:
         size = self.settings.shuffled_tokens
+        assert size is not None
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + first)
         place = torch.randperm(size, generator=generator).to(self.frozen.device)
-        shape = (len(self.layers), size, self.frozen.d_model)
-        whole = Activations(*(torch.empty(shape, device=place.device) for _ in range(2)))
+        whole = self._memory(size, place.device)
         filled, last = 0, first
         self.progress("activations", filled, size)
         for batch, number in _passes(self._trained(first), min(PASS_TOKENS, size)):
@@ -91,6 +98,12 @@ class Stream:
             if filled == size:
                 break
         return Pool(first, last + 1, whole)
+
+    def _memory(self, size: int, device: torch.device) -> Activations:
+        if self._latest is not None:
+            return self._latest.activations
+        shape = (len(self.layers), size, self.frozen.d_model)
+        return Activations(*(torch.empty(shape, device=device) for _ in range(2)))
 
     def _fill(
         self,

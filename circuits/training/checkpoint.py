@@ -143,8 +143,13 @@ def _progress(path: Path, file: Any, run: str) -> tuple[int, int, int]:
     """Step, document and batch of a stored run.  Raises TrainingError if it is another run's."""
     stored, step, document, batch = json.loads((file.metadata() or {}).get("run", "[0, 0, 0, 0]"))
     if stored != run:
-        raise TrainingError(
-            f"{path} belongs to a run with other settings, another model or another corpus: "
-            "write to another folder."
-        )
+        raise another_run(path)
     return step, document, batch
+
+
+def another_run(path: Path) -> TrainingError:
+    """The error where a checkpoint is in the way."""
+    return TrainingError(
+        f"{path} belongs to a run with other settings, another model or another corpus: "
+        "write to another folder."
+    )

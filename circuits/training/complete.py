@@ -6,6 +6,7 @@ import json
 from itertools import islice
 from pathlib import Path
 
+from circuits.corpora.corpus import held_out
 from circuits.features.files.reading import read_transcoders
 from circuits.features.labels import write_feature_files
 from circuits.features.transcoder import Transcoder, empty_transcoder
@@ -13,10 +14,10 @@ from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
 from circuits.training.activations import Stream
-from circuits.training.corpus import held_out
 from circuits.training.describe import describe
 from circuits.training.export import write_transcoders
 from circuits.training.loop import Logged, train
+from circuits.training.needs import require_memory
 from circuits.training.report import DOCUMENTS, TrainingReport, report
 from circuits.training.run import Run
 from circuits.training.settings import Kind
@@ -40,11 +41,14 @@ def train_and_measure(
 ) -> TrainingReport:
     """Write a dictionary, its feature files and `report.json` into a folder.
 
-    Resumes from the folder's checkpoint.  Raises TrainingError as `train`, GraphFileError for
-    files that cannot be written.
+    Resumes from the folder's checkpoint.  Raises TrainingError as `train` and if there is too
+    little memory, GraphFileError for files that cannot be written.
     """
     settings, n_prefix = run.settings, run.documents.n_prefix
-    documents_held_out = held_out(run.corpus, subject.tokenizer, DOCUMENTS, n_prefix, progress)
+    within = settings.steps * settings.batch_tokens // 2  # of the tokens that are trained on
+    documents_held_out = held_out(
+        run.corpus, subject.tokenizer, DOCUMENTS, n_prefix, progress, within
+    )
 
     def on_step(logged: Logged) -> None:
         text = (
@@ -53,7 +57,8 @@ def train_and_measure(
         )
         progress(text, logged.step, settings.steps)
 
-    stream = Stream(subject.frozen, subject.tokenizer, run.corpus, settings, n_prefix, progress)
+    stream = stream_of(subject, run, progress)
+    require_memory(stream)
     layers = train(stream, out, run.name, on_step, checkpoint_every)
     identity = DictionaryIdentity(
         kind=NAMES[settings.kind], name=out.resolve().name, documents=run.documents
@@ -72,6 +77,12 @@ def train_and_measure(
         content = json.dumps(found.as_json(), indent=1)
         temporary.write_text(content, encoding="utf-8", newline="\n")
     return found
+
+
+def stream_of(subject: Subject, run: Run, progress: Progress = ignore_progress) -> Stream:
+    """The activations that a run is trained on."""
+    settings, n_prefix = run.settings, run.documents.n_prefix
+    return Stream(subject.frozen, subject.tokenizer, run.corpus, settings, n_prefix, progress)
 
 
 def trained_set(

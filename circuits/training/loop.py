@@ -65,7 +65,7 @@ def train(
     torch.manual_seed(settings.seed)
     path = folder / CHECKPOINT
     dictionary = _empty(stream) if path.exists() else _initial(stream)
-    optimizer = torch.optim.Adam(dictionary.parameters(), lr=settings.learning_rate, fused=True)
+    optimizer = adam(dictionary)
     state = (
         read_checkpoint(path, run, dictionary, optimizer)
         if path.exists()
@@ -76,7 +76,7 @@ def train(
     for batch, document, number in _batches(stream, state):
         if state.step >= settings.steps:
             break
-        done = _step(dictionary, optimizer, batch, state)
+        done = advance(dictionary, optimizer, batch, state)
         state.document, state.batch = document, number + 1
         last, written = state.step == settings.steps, state.step % checkpoint_every == 0
         if not (last or written or state.step % SHOWN_EVERY == 0):
@@ -116,10 +116,15 @@ def _batches(stream: Stream, state: RunState) -> Iterator[tuple[Activations, int
             batch = pool.activations.take(slice(number * size, (number + 1) * size))
             yield batch, pool.first, number
         skipped = 0
-        del pool  # free it before the next
 
 
-def _step(
+def adam(dictionary: TrainedDictionary) -> torch.optim.Optimizer:
+    """The optimizer of a run, whose rate every step sets."""
+    rate = dictionary.settings.learning_rate
+    return torch.optim.Adam(dictionary.parameters(), lr=rate, fused=True)
+
+
+def advance(
     dictionary: TrainedDictionary,
     optimizer: torch.optim.Optimizer,
     batch: Activations,

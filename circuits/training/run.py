@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from circuits.corpora.corpus import Corpus
 from circuits.model.prompt import opening_ids, own_bos
 from circuits.model.prompt_rule import PromptRule
 from circuits.model.subject import Subject
-from circuits.training.checkpoint import stored_run
-from circuits.training.corpus import Corpus
+from circuits.training.checkpoint import another_run, stored_run
 from circuits.training.settings import CHECKPOINT, TrainSettings
 from graphs.core.opening import Bos, DocumentOpening
 
@@ -32,8 +32,13 @@ class Run:
 def chosen_run(
     read: ReadCorpus, subject: Subject, settings: TrainSettings, rule: PromptRule, out: Path
 ) -> Run:
-    """The requested run; one that was begun by earlier rules resumes by them."""
-    run = _run(read, subject, settings, rule)
+    """The requested run; one that was begun by earlier rules resumes by them.
+
+    Raises TrainingError if the folder has another run's checkpoint.
+    """
+    layers = settings.layers_of(subject.frozen.n_layers)
+    sized = settings.sized(len(layers), subject.frozen.d_model)
+    run = _run(read, subject, sized, rule)
     begun = stored_run(out / CHECKPOINT)
     if begun in (None, run.name):
         return run
@@ -41,13 +46,13 @@ def chosen_run(
     if rule.bos == Bos.AUTO and own_bos(subject.tokenizer):
         # Before there was an option, BOS was prepended if the tokenizer has one.
         rules["BOS in front of documents"] = replace(rule, bos=Bos.ALWAYS)
-    for how, settings_then in (("", settings), (FORMER, settings.former())):
+    for how, settings_then in (("", sized), (FORMER, settings.former())):
         for opening, rule_then in rules.items():
             before = _run(read, subject, settings_then, rule_then)
             if before.name == begun:
                 text = " and ".join(filter(None, (opening, how)))
                 return replace(before, resumed_as_begun=text)
-    return run
+    raise another_run(out / CHECKPOINT)
 
 
 def _run(read: ReadCorpus, subject: Subject, settings: TrainSettings, rule: PromptRule) -> Run:

@@ -8,14 +8,13 @@ import math
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
+from circuits.errors import TrainingError
 from circuits.features.points import ReadPoint, WritePoint
-from graphs.errors import HeadwaterError
 
+POOL_BYTES = 2**31  # of activations that are shuffled together
+MOST_SHUFFLED = 65_536  # tokens
+VALUE_BYTES = 4
 CHECKPOINT = "checkpoint.run"  # file of a run: safetensors, but no part of the dictionary
-
-
-class TrainingError(HeadwaterError):
-    """A training run cannot work as requested."""
 
 
 class Kind(StrEnum):
@@ -55,7 +54,7 @@ class TrainSettings:
     frequency_penalty: float = 0.1
     read: ReadPoint = ReadPoint.MLP_INPUT
     write: WritePoint = WritePoint.CONTRIBUTION
-    shuffled_tokens: int = 65_536  # tokens whose activations are shuffled together
+    shuffled_tokens: int | None = None  # whose activations are shuffled together; None: by bytes
     bfloat16: bool = False  # active features are chosen by products in bfloat16
     shared_budget: bool | None = None  # of batch-topk, over layers; None: if cross-layer
     refresh: int = 10  # steps after which budgets and dead features are found anew
@@ -78,7 +77,7 @@ class TrainSettings:
                 f"topk needs a whole number of features per token, got {self.l0:g}: round it, or "
                 "choose batch-topk."
             )
-        if self.shuffled_tokens < self.batch_tokens:
+        if self.shuffled_tokens is not None and self.shuffled_tokens < self.batch_tokens:
             raise TrainingError(
                 f"{self.shuffled_tokens} shuffled tokens do not fill a batch of "
                 f"{self.batch_tokens}: shuffle at least as many."
@@ -109,6 +108,19 @@ class TrainSettings:
             )
         return layers
 
+    def sized(self, n_layers: int, d_model: int) -> TrainSettings:
+        """With a number of tokens to shuffle: as many as take POOL_BYTES, at most MOST_SHUFFLED.
+
+        There are twice as many as features, so that each can begin as an example of its own, and
+        no more than are trained on.
+        """
+        if self.shuffled_tokens is not None:
+            return self
+        room = POOL_BYTES // (2 * VALUE_BYTES * n_layers * d_model)
+        most = min(max(2 * self.d_dict, room), MOST_SHUFFLED)
+        batches = min(max(1, most // self.batch_tokens), self.steps)
+        return replace(self, shuffled_tokens=batches * self.batch_tokens)
+
     @property
     def k(self) -> int:
         """Whole features per token, for what takes the same number at each."""
@@ -121,7 +133,8 @@ class TrainSettings:
 
     def former(self) -> TrainSettings:
         """The same run by the rules of 2026: budgets shared, everything found anew at each step."""
-        return replace(self, shared_budget=True, refresh=1)
+        shuffled = self.shuffled_tokens or max(MOST_SHUFFLED, self.batch_tokens)
+        return replace(self, shared_budget=True, refresh=1, shuffled_tokens=shuffled)
 
     def run_name(self, *subject: str) -> str:
         """A name for a run with these settings on a model and a corpus, unique to them."""

@@ -11,9 +11,13 @@ from rich.text import Text
 
 import circuits
 from circuits.atlas.shipped import DEFAULT_MODEL
+from circuits.machine import gigabytes
 from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
-from circuits.progress import progress_bar
+from circuits.progress import duration, progress_bar
+from circuits.training.activations import Stream
+from circuits.training.complete import stream_of
+from circuits.training.needs import require_memory, seconds
 from circuits.training.settings import CHECKPOINT, Kind, Sparsity, TrainingError, TrainSettings
 from headwater.arguments.options import (
     AsJson,
@@ -30,6 +34,7 @@ from headwater.terminal.printing import errors, output, print_json, print_line, 
 from viz.text.tables import plain_table
 
 DEFAULTS = TrainSettings()
+SHOWN_EVERY = 30.0  # seconds, where there is no terminal
 MOST_LAYERS = 10_000  # of a range; no model has as many
 
 
@@ -79,11 +84,13 @@ def train_command(
         float, typer.Option(help="Bandwidth of the straight-through estimator of thresholds.")
     ] = DEFAULTS.bandwidth,
     shuffled: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--shuffle", max=2**28, help="Tokens whose activations are shuffled together."
+            "--shuffle",
+            max=2**28,
+            help="Tokens whose activations are shuffled together; default: as many as take 2 GiB.",
         ),
-    ] = DEFAULTS.shuffled_tokens,
+    ] = None,
     bos: BosRule = DEFAULT_RULE.bos,
     n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
@@ -99,7 +106,7 @@ def train_command(
         l0=l0,
         steps=steps,
         batch_tokens=batch,
-        shuffled_tokens=max(shuffled, batch),
+        shuffled_tokens=None if shuffled is None else max(shuffled, batch),
         learning_rate=rate,
         penalty=penalty,
         bandwidth=bandwidth,
@@ -115,18 +122,29 @@ def train_command(
             "fewer positions."
         )
     require_folder(out, CHECKPOINT, corpus, model)
-    with progress_bar(errors) as progress:
+    with progress_bar(errors, every=SHOWN_EVERY) as progress:
         progress("load", 0, 1)
         subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
-        read = partial(circuits.chosen_corpus, corpus, subject, settings, length, column)
+        read = partial(circuits.chosen_corpus, corpus, subject, seed, batch, length, column)
         run = circuits.chosen_run(read, subject, settings, PromptRule(bos, n_prefix), out)
         if run.resumed_as_begun:
             remark(f"The run in {out} continues with {run.resumed_as_begun}, as it was begun.")
+        announce(stream_of(subject, run, progress))
         found = circuits.train_and_measure(subject, run, out, progress, checkpoint_every)
     if as_json:
         print_json(found.as_json())
         return
     show_report(found, out)
+
+
+def announce(stream: Stream) -> None:
+    """Say what the run will take, or refuse it for want of memory."""
+    needed, settings = require_memory(stream), stream.settings
+    tokens = settings.steps * settings.batch_tokens
+    remark(
+        f"About {gigabytes(needed.total)} and {duration(seconds(stream))} in all: {tokens:,} "
+        f"tokens in {settings.steps:,} steps."
+    )
 
 
 def show_report(found: circuits.TrainingReport, out: Path) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from circuits.model.subject import Subject
-from circuits.training.corpus import (
+from circuits.corpora.corpus import (
     SUFFIXES,
     Corpus,
     read_corpus,
     require_enough,
     sampled_corpus,
 )
-from circuits.training.dataset import dataset_corpus
-from circuits.training.settings import TrainSettings
+from circuits.corpora.dataset import dataset_corpus
+from circuits.model.subject import Subject
 from graphs.core.opening import Bos
 
 DATASET = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")  # a name on the Hub
@@ -23,19 +22,23 @@ DATASET = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")  # a name on the Hub
 def chosen_corpus(
     corpus: str | None,
     subject: Subject,
-    settings: TrainSettings,
+    seed: int,
+    least: int,
     length: int,
     column: str,
     bos: Bos,
 ) -> Corpus:
-    """A file, a folder, a dataset on the Hub, or without a name the model's own samples."""
+    """A file, a folder, a dataset on the Hub, or without a name the model's own samples.
+
+    A text must have `least` tokens; `seed` is that of the samples.
+    """
     length = min(length, subject.frozen.context_length or length)
     if corpus is None:
-        return sampled_corpus(subject, length, settings.seed, bos)
+        return sampled_corpus(subject, length, seed, bos)
     if is_dataset_name(corpus):
         return dataset_corpus(corpus, subject.tokenizer, length, column, bos)
     texts = read_corpus(Path(corpus), subject.tokenizer, length, bos)
-    require_enough(texts, settings.batch_tokens)
+    require_enough(texts, least)
     return texts
 
 

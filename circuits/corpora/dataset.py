@@ -11,10 +11,10 @@ from typing import Any
 from huggingface_hub import HfApi, hf_hub_download
 from transformers import PreTrainedTokenizerBase
 
+from circuits.corpora.corpus import token_ids
+from circuits.errors import TrainingError
 from circuits.model.hub import reason
 from circuits.model.prompt import opening_ids
-from circuits.training.corpus import token_ids
-from circuits.training.settings import TrainingError
 from graphs.core.opening import Bos
 
 CONVERTED = "refs/convert/parquet"  # where the Hub keeps its own conversion of other formats

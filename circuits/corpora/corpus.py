@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -18,18 +18,20 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from circuits.errors import TrainingError
 from circuits.machine import free_bytes, gigabytes
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import count_prefix, encode, opening_ids, require_known, with_opening
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
-from circuits.training.settings import TrainingError
 from graphs.core.opening import Bos
 from graphs.disk.files import GraphFileError, reason, regular_file
 
 SUFFIXES = (".txt", ".md", ".rst", ".text")
 SAMPLES_AT_ONCE = 64
+KEPT_BLOCKS = 16
 TOKENISED = 16  # bytes of memory per byte of text: a token of four bytes takes 32 or more
+FEW = 8  # held-out documents, of a short run
 HELD_OUT = 20  # one in this many documents is for the report
 
 
@@ -78,6 +80,7 @@ class SampledCorpus:
     front: tuple[int, ...]  # what documents begin with in its place; empty if without
     length: int
     seed: int
+    latest: dict[int, list[list[int]]] = field(default_factory=dict[int, list[list[int]]])
 
     def documents(self, first: int) -> Iterator[list[int]]:
         for block in count(first // SAMPLES_AT_ONCE):
@@ -89,6 +92,14 @@ class SampledCorpus:
         return f"samples of {self.length} tokens after {self.start}, seed {self.seed}"
 
     def _block(self, block: int) -> list[list[int]]:
+        """Samples number 64 · block and the next; the latest are kept, as they are read twice."""
+        if block not in self.latest:
+            self.latest[block] = self._sampled(block)
+            for old in list(self.latest)[:-KEPT_BLOCKS]:
+                del self.latest[old]
+        return self.latest[block]
+
+    def _sampled(self, block: int) -> list[list[int]]:
         generator = torch.Generator(self.frozen.device).manual_seed(self.seed * 1_000_003 + block)
         end = self.frozen.config.eos_token_id
         ends = torch.tensor(end if isinstance(end, list) else [-1 if end is None else end])
@@ -168,14 +179,19 @@ def held_out(
     count: int,
     n_prefix: int | None = None,
     progress: Progress = ignore_progress,
+    within: int | None = None,
 ) -> list[list[int]]:
     """The first held-out documents with tokens after the prefix, without duplicates.
 
-    Raises TrainingError if there is none.
+    Past `within` tokens of the corpus FEW are enough.  Raises TrainingError if there is none.
     """
+    searched = 0
     found: dict[tuple[int, ...], None] = {}
     progress("held out", 0, count)
     for ids in islice(corpus.documents(0), 2 * count * HELD_OUT):
+        searched += len(ids)
+        if within is not None and searched > within and len(found) >= FEW:
+            break
         if is_held_out(ids) and has_features(ids, tokenizer, n_prefix):
             found.setdefault(tuple(ids))
             progress("held out", len(found), count)

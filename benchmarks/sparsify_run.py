@@ -1,0 +1,48 @@
+"""Train with sparsify's own Trainer, in its own environment; run by training.py.
+
+    FOLDER/bin/python sparsify_run.py MODEL DOCUMENTS OUT LAYERS WIDTH K SEED
+
+DOCUMENTS is an .npy file of token ids (document, pos); the first token of each is left out if it is
+the tokenizer's BOS.  All else is at its defaults, among them signum with schedule-free averaging,
+32 documents a step in eight parts here, of which each is 2,048 tokens.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+import torch
+from datasets import Dataset  # pyright: ignore[reportMissingImports]
+from sparsify import (  # pyright: ignore[reportMissingImports]
+    SparseCoderConfig,
+    TrainConfig,
+    Trainer,
+)
+from transformers import AutoModel
+
+
+def main() -> None:
+    model_folder, documents, out, layers, width, k, seed = sys.argv[1:8]
+    model = AutoModel.from_pretrained(model_folder, dtype=torch.float32)
+    ids = np.load(documents)
+    config = TrainConfig(
+        SparseCoderConfig(num_latents=int(width), k=int(k), transcode=True),
+        batch_size=int(sys.argv[8]),
+        hookpoints=[f"layers.{layer}.mlp" for layer in layers.split(",")],
+        exclude_tokens=[model.config.bos_token_id] if sys.argv[9] == "bos" else [],
+        init_seeds=[int(seed)],
+        log_to_wandb=False,
+        save_every=10**9,
+        save_dir=out,
+        run_name="run",
+    )
+    trainer = Trainer(config, Dataset.from_dict({"input_ids": ids}).with_format("torch"), model)
+    start = time.process_time()
+    trainer.fit()
+    print(f"seconds {time.process_time() - start}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Documents to train on: texts, datasets on the Hub, samples of the model itself."""

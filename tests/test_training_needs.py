@@ -1,0 +1,73 @@
+"""What a training run needs is known before it starts, and shown while it runs."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from circuits import progress
+from circuits.progress import duration, progress_bar
+from circuits.training import needs as needs_module
+from circuits.training.checkpoint import RunState
+from circuits.training.loop import adam, advance
+from circuits.training.needs import needs, require_memory, seconds
+from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
+from circuits.training.start import started
+from tests.test_training import SMALL, stream
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_parameters_and_pool_take_the_bytes_that_were_foreseen(kind: Kind):
+    settings = replace(SMALL, kind=kind, sparsity=Sparsity.JUMP_RELU)
+    made = stream(settings)
+    pool = made.pool(0).activations
+    found = needs(settings, 3, pool.inputs.shape[2])
+    assert found.pool == pool.inputs.nbytes + pool.outputs.nbytes
+    dictionary = started(settings, pool.inputs, pool.outputs)
+    optimizer, state = adam(dictionary), RunState.initial(dictionary.encoder_bias.detach())
+    advance(dictionary, optimizer, pool.take(slice(0, 64)), state)
+    held = sum(parameter.nbytes for parameter in dictionary.parameters())
+    held += sum(one.grad.nbytes for one in dictionary.parameters() if one.grad is not None)
+    held += sum(m.nbytes for one in optimizer.state.values() for m in one.values() if m.dim())
+    assert found.parameters == held
+
+
+def test_a_run_without_enough_memory_is_refused(monkeypatch: pytest.MonkeyPatch):
+    require_memory(stream())
+    monkeypatch.setattr(needs_module, "free_device_bytes", lambda _: 2**27)
+    with pytest.raises(TrainingError, match=r"Training needs about 0\.0 GiB .* 0\.1 GiB are free"):
+        require_memory(stream())
+
+
+def test_the_pool_is_sized_by_its_bytes_the_features_and_the_run():
+    plain = TrainSettings(d_dict=4096)
+    assert plain.sized(4, 128).shuffled_tokens == 65_536
+    assert plain.sized(30, 576).shuffled_tokens == 7 * 2048  # 2 GiB of 138 kB each
+    assert replace(plain, d_dict=16_384).sized(30, 576).shuffled_tokens == 32_768
+    assert replace(plain, steps=3).sized(4, 128).shuffled_tokens == 3 * 2048
+    assert replace(plain, shuffled_tokens=9999).sized(30, 576).shuffled_tokens == 9999
+
+
+def test_the_time_of_a_run_grows_with_its_steps():
+    short, long = (seconds(stream(replace(SMALL, steps=steps))) for steps in (100, 100_000))
+    assert long > 50 * short > 0
+
+
+def test_times_are_short_texts():
+    times = (0.2, 59.0, 90.0, 3600.0, 12_000.0, 190_000.0)
+    texts = [duration(one) for one in times]
+    assert texts == ["1 s", "59 s", "2 min", "1 h 0 min", "3 h 20 min", "2 d 4 h"]
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    for every, expected in ((30.0, ["30 s: loss 3, 3 of 8", "1 min: loss 6, 6 of 8"]), (1e9, [])):
+        text = io.StringIO()
+        with progress_bar(Console(file=text), every=every) as report:
+            for number in range(1, 9):
+                report(f"loss {number}", number, 8)
+        assert text.getvalue().splitlines() == expected
