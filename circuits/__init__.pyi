@@ -52,6 +52,7 @@ from .model.gguf import GgufError
 from .model.hub import HubError
 from .model.loading import load_tokenizer
 from .model.packaged import ModelNotFound
+from .model.placement import DeviceError
 from .model.prompt import (
     Prompt,
     PromptError,
@@ -63,7 +64,7 @@ from .model.prompt import (
 )
 from .model.prompt_rule import PromptRule
 from .model.spelling import spell
-from .model.subject import DataTypeError, DeviceError, Subject, read_subject, subject_of
+from .model.subject import DataTypeError, Subject, read_subject, subject_of
 from .pipe import SettingsError, estimate_trace, trace
 from .recording.attention import PrecisionError
 from .recording.precision import Precision

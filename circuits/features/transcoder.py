@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.machine import beside, on_device
+from circuits.machine import beside, moved, on_device
 from graphs.core.brief import Brief
 
 CONVERTED_VALUES = 2**26  # of an encoder, per block
@@ -70,7 +70,7 @@ class Transcoder(Brief):
         self, index: Int[Tensor, " row"], like: Tensor
     ) -> Float[Tensor, "row d_model"]:
         """Encoder rows, as covectors on the input."""
-        rows = beside(self.encoder.index_select(0, index.to(self.encoder.device)), like)
+        rows = beside(self.encoder.index_select(0, moved(index, self.encoder.device)), like)
         return rows if self.read_scale == 1 else rows * self.read_scale
 
     def decoder_rows(
@@ -80,7 +80,7 @@ class Transcoder(Brief):
         activation: Float[Tensor, " row"],
     ) -> Float[Tensor, "row d_model"]:
         """What each feature with this activation writes to the layer `offset` above."""
-        place = index.to(self.encoder.device)
+        place = moved(index, self.encoder.device)
         if self.added is not None:
             activation = activation + beside(self.added[offset][place], activation)
         if self.write_scales is not None:
@@ -99,7 +99,7 @@ class Transcoder(Brief):
 
     def only(self, index: Int[ndarray, " row"], like: Tensor) -> Transcoder:
         """These features alone, as what they read and write, on the device of a tensor."""
-        place = torch.from_numpy(index)
+        place = on_device(index, self.encoder.device)
 
         def rows(matrices: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return tuple(beside(one.index_select(0, place), like) for one in matrices)
@@ -167,7 +167,7 @@ class JumpReLU:
 
     def of(self, index: Int[Tensor, " row"]) -> JumpReLU:
         """The nonlinearity of these features, which do not depend on others."""
-        return JumpReLU(self.threshold[index.to(self.threshold.device)])
+        return JumpReLU(self.threshold[moved(index, self.threshold.device)])
 
     def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
         return torch.where(pre > beside(self.threshold, pre), pre.relu(), 0)
