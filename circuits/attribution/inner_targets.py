@@ -104,7 +104,7 @@ def _head(
     value = value / recorded.attention_denominator[reading.pos]
     constant = block.value_constant[shared : shared + width]
     written = output @ (value @ residual + constant)
-    along = (written / written.norm().clamp(min=written.new_tensor(1e-30))) @ output
+    along = (written / written.norm().clamp(min=1e-30)) @ output
     return (along @ value)[None], (along @ constant)[None]
 
 

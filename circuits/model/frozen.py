@@ -14,6 +14,7 @@ a model has none, or a constant factor in its place, that is a norm whose denomi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +26,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from circuits.machine import moved, on_device, warm_up_mkl
+from circuits.machine import free_device_bytes, moved, on_device, warm_up_mkl
 from circuits.model.architectures import (
     Layout,
     affine,
@@ -209,6 +210,17 @@ class FrozenModel:
     def devices(self) -> tuple[torch.device, ...]:
         """All devices with blocks, in the order of these."""
         return tuple(dict.fromkeys(block.device for block in self.blocks))
+
+    def free_bytes(self, memory: int | None = None) -> int:
+        """What can be allocated in all if each device gets as much of it as of the blocks.
+
+        `memory`: as of `circuits.machine.free_device_bytes`.
+        """
+        counts = Counter(block.device for block in self.blocks)
+        return min(
+            free_device_bytes(device, memory) * self.n_layers // count
+            for device, count in counts.items()
+        )
 
     @property
     def context_length(self) -> int | None:
