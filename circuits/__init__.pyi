@@ -36,8 +36,10 @@ from .features.files.source import SourceChoice, SourceError, read_source, shipp
 from .features.files.tensors import WeightsFormatError
 from .features.firing import Firing, strongest
 from .features.hybrid import Filled
+from .features.kept_in import KeptIn
 from .features.labels import FeatureFileError
 from .features.neurons import Neurons
+from .features.placed import NoRoom
 from .features.transcoder import Transcoder
 from .features.transcoder_set import DictionaryMismatch, TranscoderSet
 from .interventions.effects import effects
@@ -102,10 +104,12 @@ __all__ = [
     "GgufError",
     "HeadwaterError",
     "HubError",
+    "KeptIn",
     "KnownCircuit",
     "LocationError",
     "ModelNotFound",
     "Neurons",
+    "NoRoom",
     "Outcomes",
     "PatchedLoss",
     "Precision",

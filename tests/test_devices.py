@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from types import MethodType
 from typing import Any
@@ -13,7 +14,9 @@ from card import CARD, HOST, SECOND, card
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
+import circuits.attribution.cost
 import circuits.model.placement
+from circuits.attribution.cost import DoesNotFit, free_for_blocks
 from circuits.attribution.sweep import ForwardPrefix, sweep_block
 from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.features.active import FeatureSource
@@ -25,7 +28,7 @@ from circuits.model.placement import DeviceError, divided, place, usable_devices
 from circuits.model.subject import Subject, read_subject
 from circuits.pipe import trace
 from circuits.recording.attention import Attention
-from graphs import AttributionGraph
+from graphs import AttributionGraph, ModelIdentity
 from tests.devices import PAIRS, beside, crossings, over
 from tests.test_adjoint import DICTIONARIES, prepare
 from tests.test_card import SOURCES, assert_same_responses
@@ -138,6 +141,47 @@ def test_covectors_cross_once_per_boundary_and_not_per_layer(n_layers: int):
     )
 
 
+@pytest.mark.parametrize("n_layers", [4, 8])
+def test_the_host_waits_no_more_often_in_a_sweep_over_two_cards(n_layers: int):
+    """So a card that has passed a group of targets on begins the next group by itself."""
+    waits: list[dict[str, int]] = []
+    for ways in ((CARD,), (CARD, SECOND)):
+        with card() as watch:
+            subject = over(ways, "llama", num_hidden_layers=n_layers)
+            dictionary = beside(subject, toy_dictionary(n_layers=n_layers, cross_layer=True))
+            watch.clear()
+            trace(tiny_prompt(), subject, dictionary, SETTINGS, watch.progress)
+        counted: Counter[str] = Counter()
+        for (stage, _), count in watch.waits.items():
+            counted[stage] += count
+        waits.append(counted)
+    one, two = waits
+    assert two["sweep"] == one["sweep"]
+    # Features are found on each card: one answer of each.
+    assert two["features"] == one["features"] + 1
+    assert {**two, "record": 0, "features": 0} == {**one, "record": 0, "features": 0}
+
+
+def test_devices_together_hold_what_each_has_room_for(monkeypatch: pytest.MonkeyPatch):
+    free = {CARD: 900, SECOND: 100}
+    monkeypatch.setattr(
+        circuits.attribution.cost, "free_device_bytes", lambda device, _: free[device]
+    )
+    with card():
+        frozen = over((CARD, SECOND), "llama", num_hidden_layers=4).frozen
+        assert free_for_blocks(frozen) == 200
+        with pytest.raises(DoesNotFit, match="Recording a prompt of 6 tokens"):
+            trace(tiny_prompt(), Subject(frozen, toy_tokenizer(), identity(frozen)), Neurons(9))
+
+
+def test_what_needs_one_device_refuses_several():
+    with card():
+        frozen = over((CARD, SECOND), "llama").frozen
+        with pytest.raises(DeviceError, match=r"Training needs .* lies on card:0, card:1: give"):
+            frozen.require_one_device("Training")
+        over((SECOND,), "llama").frozen.require_one_device("Training")
+
+
 def test_a_model_that_others_have_placed_is_traced_as_it_lies():
     """With hooks around the forward methods of its parts, as accelerate has them."""
     own = traced_over((CARD,), "gemma-3", toy_dictionary())
@@ -148,10 +192,15 @@ def test_a_model_that_others_have_placed_is_traced_as_it_lies():
         where |= {f"model.layers.{n}": one for n, one in enumerate((SECOND, CARD, SECOND))}
         for path, device in where.items():
             dispatch(part(model, path), device)
-        subject = Subject(FrozenModel(model), toy_tokenizer(), tiny_subject("gemma-3").identity)
+        frozen = FrozenModel(model)
+        subject = Subject(frozen, toy_tokenizer(), identity(frozen))
         found = trace(tiny_prompt(), subject, beside(subject, toy_dictionary()), SETTINGS)
     assert subject.frozen.device == SECOND
     assert_same(found, own)
+
+
+def identity(frozen: FrozenModel) -> ModelIdentity:
+    return ModelIdentity(name="tiny", architecture="tiny", n_layers=frozen.n_layers)
 
 
 def dispatch(module: nn.Module, device: torch.device) -> None:

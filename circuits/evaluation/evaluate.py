@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution.cost import DoesNotFit
+from circuits.attribution.cost import DoesNotFit, free_for_blocks
 from circuits.evaluation.evaluation_settings import Ablated, EvaluationSettings
 from circuits.evaluation.fidelity import Reconstructed
 from circuits.evaluation.replacement import Replacement
@@ -242,7 +242,7 @@ class _Run:
         per_token = max(features, len(frozen.unembedding))
         length = windows.ids.shape[1]
         needed = COPIES * length * per_token * frozen.unembedding.element_size()
-        free = frozen.free_bytes()
+        free = free_for_blocks(frozen)
         if needed > free:
             raise DoesNotFit(
                 f"The features and logits of a window of {length:,} tokens take about "

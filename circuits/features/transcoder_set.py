@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +17,21 @@ from torch import Tensor
 
 from circuits.features.active import ActiveFeatures, LinearPath, Places
 from circuits.features.hook_points import MlpPoints
+from circuits.features.kept_in import KeptIn
 from circuits.features.labels import FeatureFiles
+from circuits.features.placed import bytes_in, moves_to, placed
 from circuits.features.points import ReadPoint, WritePoint
-from circuits.features.transcoder import Competing, JointTopK, Transcoder, empty_transcoder
+from circuits.features.streamed import BUFFERS, streamed
+from circuits.features.transcoder import (
+    Competing,
+    JointTopK,
+    Transcoder,
+    empty_transcoder,
+    in_parts,
+)
 from circuits.features.transcoder_layer import TranscoderLayer
 from circuits.machine import (
     beside,
-    free_device_bytes,
     gathered,
     is_accelerator,
     moved,
@@ -66,22 +74,38 @@ class TranscoderSet(Brief):
         """The description of a feature in the feature files, if any."""
         return None if self.features is None else self.features.read(layer, index)
 
-    def beside(self, frozen: FrozenModel, memory: int | None = None) -> TranscoderSet:
+    def beside(
+        self, frozen: FrozenModel, memory: int | None = None, kept_in: KeptIn = KeptIn.AUTO
+    ) -> TranscoderSet:
         """The set beside the blocks of a model, so that traces do not have to copy it.
 
-        Where an accelerator has no room for twice as much as it would get, within `memory` bytes in
-        all, layers stay as they are, and are copied one by one.
+        By default, where an accelerator has no room for twice as much as it would get, within
+        `memory` bytes in all, layers stay in their files, and traces stream them.  Raises NoRoom if
+        they are to be on a device that cannot hold them.
         """
         devices = [block.device for block in frozen.blocks[: len(self.layers)]]
         needed: Counter[torch.device] = Counter()
         for device, own in zip(devices, self.layers, strict=True):
-            needed[device] += 2 * _bytes(own)
-        full = {
-            device
-            for device, size in needed.items()
-            if not is_accelerator(device) or size > free_device_bytes(device, memory)
-        }
-        return self._placed([None if device in full else device for device in devices])
+            needed[device] += bytes_in(own)
+        go = {device for device, size in needed.items() if moves_to(device, size, memory, kept_in)}
+        return self._placed([device if device in go else None for device in devices])
+
+    def streams(self, frozen: FrozenModel, layer: int) -> bool:
+        """Whether a layer's encoder is sent to the layer's device part by part."""
+        device, own = frozen.blocks[layer].device, self.layers[layer]
+        return is_accelerator(device) and own.encoder.device != device and own.d_dict > 0
+
+    def stream_values(self, frozen: FrozenModel) -> int:
+        """Values of parts of encoders on a device at once; 0 if none is streamed."""
+        streaming = [n for n in range(len(self.layers)) if self.streams(frozen, n)]
+        parts = [in_parts(self.layers[layer].encoder)[0].numel() for layer in streaming]
+        return (BUFFERS + 1) * max(parts, default=0)
+
+    def device_bytes(self, frozen: FrozenModel) -> int:
+        """What it takes on accelerators: all that is there, or what streams through at once."""
+        there = (n for n, one in enumerate(self.layers) if is_accelerator(one.encoder.device))
+        resident = sum(bytes_in(self.layers[layer]) for layer in there)
+        return resident + self.stream_values(frozen) * frozen.unembedding.element_size()
 
     def on(self, device: torch.device) -> TranscoderSet:
         """The set with all its matrices on a device."""
@@ -93,13 +117,13 @@ class TranscoderSet(Brief):
             return self
         joint = self.joint
         if joint is not None:
-            joint = replace(joint, norms=tuple(map(_on, joint.norms, devices)))
-        return replace(self, layers=tuple(map(_on, self.layers, devices)), joint=joint)
+            joint = replace(joint, norms=tuple(map(placed, joint.norms, devices)))
+        return replace(self, layers=tuple(map(placed, self.layers, devices)), joint=joint)
 
     def peak_values(self, frozen: FrozenModel, n_tokens: int) -> int:
-        """Pre-activations and activations of the widest layer, and a temporary mask."""
-        del frozen
-        return 3 * n_tokens * max((layer.d_dict for layer in self.layers), default=0)
+        """Pre-activations and activations of the widest layer, a mask, and what is streamed."""
+        widest = max((layer.d_dict for layer in self.layers), default=0)
+        return 3 * n_tokens * widest + self.stream_values(frozen)
 
     def fitted(self, frozen: FrozenModel) -> TranscoderSet:
         """The set with a transcoder for every layer of the model.
@@ -208,31 +232,6 @@ class TranscoderSet(Brief):
         )
 
 
-def _on(value: Any, device: torch.device | None) -> Any:
-    """A value with all tensors in it on a device; None: as it is."""
-    if device is None:
-        return value
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, tuple):
-        return tuple(_on(part, device) for part in value)
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: _on(getattr(value, field.name), device) for field in fields(value)}
-        return replace(value, **parts)
-    return value
-
-
-def _bytes(value: Any) -> int:
-    """Of all tensors in a value."""
-    if isinstance(value, Tensor):
-        return value.nbytes
-    if isinstance(value, tuple):
-        return sum(map(_bytes, value))
-    if is_dataclass(value) and not isinstance(value, type):
-        return sum(_bytes(getattr(value, field.name)) for field in fields(value))
-    return 0
-
-
 class _Found(NamedTuple):
     """Active features of some layers."""
 
@@ -243,10 +242,13 @@ class _Found(NamedTuple):
 def _active(points: MlpPoints, transcoders: TranscoderSet) -> Iterator[_Found]:
     """Active features of all layers: of several together on an accelerator, which asks less."""
     first, frozen = points.recording.prompt.n_prefix, points.frozen
+    streaming = [transcoders.streams(frozen, n) for n in range(len(transcoders.layers))]
+    arriving = _arriving(points, transcoders, streaming) if any(streaming) else None
     values: list[Tensor] = []  # by layer (pos, d_dict)
     activations: list[Tensor] = []
     for layer, transcoder in enumerate(transcoders.layers):
-        value = transcoder.pre_activations(points.inputs(layer))
+        own = arriving if streaming[layer] else None
+        value = transcoder.pre_activations(points.inputs(layer), own)
         # A nonlinearity that chooses among all positions must leave the prefix out.
         activation = torch.zeros_like(value)
         activation[first:] = transcoder.nonlinearity(value[first:])
@@ -261,6 +263,21 @@ def _active(points: MlpPoints, transcoders: TranscoderSet) -> Iterator[_Found]:
             numbers = range(layer + 1 - len(values), layer + 1)
             yield _gathered(points, transcoders, numbers, values, activations)
             values, activations = [], []
+
+
+def _arriving(
+    points: MlpPoints, transcoders: TranscoderSet, streaming: list[bool]
+) -> Iterator[Tensor]:
+    """Parts of all encoders that are streamed, in order: those of a layer follow the one below."""
+    layers = [layer for layer, own in enumerate(streaming) if own]
+    parts = (
+        (part, points.recording.blocks[layer].contribution)
+        for layer in layers
+        for part in in_parts(transcoders.layers[layer].encoder)
+    )
+    return streamed(
+        parts, max(in_parts(transcoders.layers[layer].encoder)[0].nbytes for layer in layers)
+    )
 
 
 def _gathered(

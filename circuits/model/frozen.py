@@ -14,7 +14,6 @@ a model has none, or a constant factor in its place, that is a norm whose denomi
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +25,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from circuits.machine import free_device_bytes, moved, on_device, warm_up_mkl
+from circuits.machine import moved, on_device, warm_up_mkl
 from circuits.model.architectures import (
     Layout,
     affine,
@@ -36,7 +35,7 @@ from circuits.model.architectures import (
     require_traceable,
     value_projection,
 )
-from circuits.model.placement import connect, device_of
+from circuits.model.placement import DeviceError, connect, device_of
 from circuits.model.prompt import PromptError
 from graphs.core.brief import Brief
 from graphs.errors import HeadwaterError
@@ -211,16 +210,13 @@ class FrozenModel:
         """All devices with blocks, in the order of these."""
         return tuple(dict.fromkeys(block.device for block in self.blocks))
 
-    def free_bytes(self, memory: int | None = None) -> int:
-        """What can be allocated in all if each device gets as much of it as of the blocks.
-
-        `memory`: as of `circuits.machine.free_device_bytes`.
-        """
-        counts = Counter(block.device for block in self.blocks)
-        return min(
-            free_device_bytes(device, memory) * self.n_layers // count
-            for device, count in counts.items()
-        )
+    def require_one_device(self, what: str) -> None:
+        """Raises DeviceError for a model over several devices, which `what` does not support."""
+        if len(self.devices) > 1:
+            raise DeviceError(
+                f"{what} needs the model on one device, and it lies on "
+                f"{', '.join(map(str, self.devices))}: give --device with one."
+            )
 
     @property
     def context_length(self) -> int | None:

@@ -113,6 +113,7 @@ def train_command(
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
+        subject.frozen.require_one_device("Training")
         read = partial(circuits.chosen_corpus, corpus, subject, settings, length, column)
         run = circuits.chosen_run(read, subject, settings, PromptRule(bos, n_prefix), out)
         if run.resumed_with_bos:
