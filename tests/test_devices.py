@@ -28,6 +28,7 @@ from circuits.model.placement import DeviceError, divided, place, usable_devices
 from circuits.model.subject import Subject, read_subject
 from circuits.pipe import trace
 from circuits.recording.attention import Attention
+from circuits.recording.record import record
 from graphs import AttributionGraph, ModelIdentity
 from tests.devices import PAIRS, beside, crossings, over
 from tests.test_adjoint import DICTIONARIES, prepare
@@ -139,6 +140,18 @@ def test_covectors_cross_once_per_boundary_and_not_per_layer(n_layers: int):
     assert watch.crossed["start", SECOND, CARD] == 8 * (
         len(targets.pos) + above * (swept * frozen.d_model + columns)
     )
+
+
+def test_what_several_blocks_are_given_is_copied_to_a_card_once():
+    """Masks, positions and rotations, beside the residual."""
+    counts: list[dict[tuple[int | None, int | None], int]] = []
+    for n_layers in (4, 8):
+        with card() as watch:
+            subject = over((CARD, SECOND), "gemma-2", num_hidden_layers=n_layers)
+            watch.clear()
+            record(subject.frozen, tiny_prompt())
+            counts.append(crossings(watch))
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.parametrize("n_layers", [4, 8])

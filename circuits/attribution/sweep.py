@@ -167,7 +167,7 @@ def sweep_block(
     Columns are those of `sources`, up to the last that affects any target of the block.  Without
     attention none is crossed.  `crossing` looks at what goes through attention.  Targets that read
     many positions, up to that of each, have covectors at all of them in `spread`, instead of their
-    own.  Covectors are where the layer lies that they cross, and the rows end with the first.
+    own.  Covectors are where the layer lies that they cross, and rows end where the last does.
     """
     levels = targets.level.tolist()
     layers, n_pos = targets.layer.tolist(), int(targets.pos.max()) - sources.first + 1
@@ -212,7 +212,7 @@ def sweep_block(
         forward_prefix.read(covector, rows)
     else:
         sources.read_inputs(covector, rows)
-    return moved(rows, frozen.device)
+    return rows
 
 
 def _at_targets(
