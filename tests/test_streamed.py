@@ -11,6 +11,7 @@ from card import CARD, MEMORY, SECOND, card, on_card
 import circuits.features.placed
 import circuits.features.streamed
 import circuits.features.transcoder
+from circuits.attribution.estimate import Estimate
 from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.features.files.source import SourceChoice, read_source
 from circuits.features.kept_in import KeptIn
@@ -22,6 +23,7 @@ from circuits.pipe import estimate_trace, trace
 from circuits.recording.record import record
 from tests.devices import over
 from tests.test_adjoint import DICTIONARIES
+from tests.test_cli import run
 from tests.test_devices import assert_same
 from tests.tiny import tiny_prompt, tiny_subject, toy_dictionary
 
@@ -162,6 +164,23 @@ def test_an_estimate_counts_what_streams_through_at_once():
     assert [one.streamed for one in found] == [True, False]
     assert found[0].dictionary_bytes == 3 * 6 * 16 * 8
     assert found[1].dictionary_bytes == circuits.features.placed.bytes_in(toy_dictionary().layers)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "line"),
+    [
+        ((2**29, True), "dictionary: in its files, at most 0.5 GiB of it at once on cpu\n"),
+        ((2**31, False), "dictionary: 2.0 GiB on cpu\n"),
+        ((0, False), None),
+    ],
+)
+def test_the_command_says_how_much_of_a_dictionary_is_on_devices(
+    numbers: tuple[int, bool], line: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    found = Estimate(734, 735, 9, 1e9, 1.0, 1.0, 2**30, 2**31, 0, *numbers)
+    monkeypatch.setattr(circuits, "estimate_trace", lambda *_: found)
+    printed = run("estimate", "The capital is").stdout
+    assert printed.endswith(line or "2.0 GiB at the peak\n")
 
 
 def test_what_is_streamed_counts_as_memory_that_is_needed():

@@ -24,7 +24,7 @@ from circuits.model.architectures import layout_of, part
 from graphs.errors import HeadwaterError
 
 AUTO = "auto"
-ROOM = 1.5  # times the bytes of a model are left free for it where devices are chosen by us
+ROOM = 1.5  # bytes that devices chosen by us have free, per byte of the model; not measured
 
 
 class DeviceError(HeadwaterError):
@@ -77,9 +77,9 @@ def _numbered(device: torch.device) -> tuple[str, int]:
 def place(model: PreTrainedModel, devices: Sequence[torch.device], *, as_few: bool = False) -> None:
     """Move a model to a device, or its blocks, in order, to several.
 
-    Each gets as many bytes, or with `as_few` as much as it has room for, and no more devices than
-    there have to be.  The final norm and the unembedding go with the last block, or with the
-    embeddings if they share a matrix.
+    Each gets as many bytes; with `as_few` it gets as much as it has room for, and no more devices
+    are taken than there have to be.  The final norm and the unembedding go with the last block, or
+    with the embeddings if they share a matrix.
 
     Raises DeviceError for more devices than blocks.
     """
