@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -93,6 +95,55 @@ def test_the_next_part_is_on_its_way_before_one_is_used(monkeypatch: pytest.Monk
         *("send by 0", "send by 1", "use 0"),
         *("send by 0", "use 1", "send by 1", "use 2", "use 3"),
     ]
+
+
+def test_buffers_and_products_wait_for_copies_in_a_stream_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """What a CUDA GPU is told, in order, by a made-up one."""
+    told: list[str] = []
+
+    class Event:
+        made = 0
+
+        def __init__(self) -> None:
+            self.name, Event.made = f"event {Event.made}", Event.made + 1
+
+        def synchronize(self) -> None:
+            told.append(f"host waits for {self.name}")
+
+        def record(self, stream: str) -> None:
+            told.append(f"{self.name} in {stream}")
+
+    class Current:
+        def wait_event(self, event: Event) -> None:
+            told.append(f"products wait for {event.name}")
+
+    @contextmanager
+    def within(stream: str) -> Iterator[None]:
+        told.append(f"copy in {stream}")
+        yield
+
+    monkeypatch.setattr(circuits.features.streamed, "STREAMS", {"card"})
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: "side")
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "stream", within)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Current())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: told.append("products keep it"))
+    with card():
+        like = torch.zeros(1, device=CARD)
+        found = [part.cpu() for part in streamed(((one, like) for one in parts()[:3]), 192)]
+    for part, own in zip(found, parts(), strict=False):
+        torch.testing.assert_close(part, own.float(), rtol=0, atol=0)
+
+    def sent(number: int) -> list[str]:
+        event = f"event {number}"
+        return [f"host waits for {event}", "copy in side", f"{event} in side"]
+
+    def used(number: int) -> list[str]:
+        return [f"products wait for event {number}", "products keep it"]
+
+    assert told == [*sent(0), *sent(1), *used(0), *sent(0), *used(1), *used(0)]
 
 
 def test_parts_of_a_layer_follow_those_of_the_layer_below(monkeypatch: pytest.MonkeyPatch):

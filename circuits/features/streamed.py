@@ -25,6 +25,7 @@ from torch import Tensor
 from circuits.machine import host_buffer, moved
 
 BUFFERS = 2
+STREAMS = {"cuda"}  # types of devices that copy beside their products
 
 
 class Sent(NamedTuple):
@@ -61,7 +62,7 @@ class Lane:
         self.device, self.turn = device, 0
         self.buffers = [host_buffer(size, torch.uint8, device) for _ in range(BUFFERS)]
         # Other devices copy in the order of their products.
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.stream = torch.cuda.Stream(device) if device.type in STREAMS else None
         self.copied = [torch.cuda.Event() for _ in range(BUFFERS)] if self.stream else []
 
     def send(self, part: Tensor, like: Tensor) -> Sent:
