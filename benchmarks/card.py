@@ -2,14 +2,15 @@
 
 Its tensors say that they are on the device `card`, and hold CPU tensors on which every operation is
 run.  So whole traces run on it, with the numbers of the CPU, and what a GPU punishes is seen on any
-machine:
+machine.  There are as many cards as are asked for, by number, with one memory together:
 
-    mixed devices   an operation on tensors of the card and of the host raises
+    mixed devices   an operation on tensors of the card and of the host, or of two cards, raises
     float64         refused by a card without it (Apple's MPS has none)
     memory          what is held at most; where it ends, torch.OutOfMemoryError
     launches        operations that move or compute numbers: composite ones count for their parts
     waits           of the host for the card: numbers, sizes that depend on data, copies that block
     copied          bytes to the card and from it
+    crossed         copies from device to device, by the two, and their bytes
     seconds         a roofline: each launch takes the longest of LAUNCH, its bytes at BANDWIDTH and
                     its FLOPs at RATE; what a real card adds to that is not known here
 
@@ -38,7 +39,8 @@ from circuits.model.subject import Subject
 
 NAME = "card"
 _setup_privateuseone_for_python_backend(NAME)
-CARD = torch.device(NAME, 0)
+CARD, SECOND = torch.device(NAME, 0), torch.device(NAME, 1)
+HOST = torch.device("cpu")
 
 # Operations that launch nothing: they only describe memory, or reserve it.
 FREE = {
@@ -104,7 +106,7 @@ class OnCard(Tensor):
     held: Tensor
 
     @staticmethod
-    def __new__(cls, held: Tensor) -> OnCard:
+    def __new__(cls, held: Tensor, device: torch.device = CARD) -> OnCard:
         with torch.inference_mode(False):  # views of inference tensors cannot be wrapped
             made = Tensor._make_wrapper_subclass(  # pyright: ignore
                 cls,
@@ -112,7 +114,7 @@ class OnCard(Tensor):
                 strides=held.stride(),
                 storage_offset=held.storage_offset(),
                 dtype=held.dtype,
-                device=CARD,
+                device=device,
                 requires_grad=False,
             )
         made.held = held
@@ -136,6 +138,9 @@ class Watch(TorchDispatchMode):
         self.launches: Counter[tuple[str, str]] = Counter()  # by stage and operation
         self.waits: Counter[tuple[str, str]] = Counter()
         self.copied: Counter[str] = Counter()  # bytes, by stage
+        # Copies and bytes by stage and by the two devices.
+        self.crossings: Counter[tuple[str, torch.device, torch.device]] = Counter()
+        self.crossed: Counter[tuple[str, torch.device, torch.device]] = Counter()
         # By stage: FLOPs, bytes between the card's memory and its cores, seconds of the roofline.
         self.flops: defaultdict[str, float] = defaultdict(float)
         self.moved: defaultdict[str, float] = defaultdict(float)
@@ -182,9 +187,10 @@ class Watch(TorchDispatchMode):
         place = (self.stage, name)
         if name not in FREE:
             self.launches[place] += 1
-        ends = _ends_on_card(name, args, kwargs, tensors)
-        crosses = name in COPIES and _is_on_card(tensors[-1]) != ends
-        blocks = crosses and not (kwargs.get("non_blocking") or args[2:] == (True,))
+        ends = _ends_on(name, args, kwargs, tensors)
+        crosses = name in COPIES and tensors[-1].device != ends
+        waits = crosses and HOST in (ends, tensors[-1].device)
+        blocks = waits and not (kwargs.get("non_blocking") or args[2:] == (True,))
         masked = name.strip("_") in ("index", "index_put", "index_put_impl") and any(
             isinstance(one, Tensor) and one.dtype in (torch.bool, torch.uint8) for one in args[1]
         )
@@ -193,7 +199,10 @@ class Watch(TorchDispatchMode):
             self.waits[place] += 1
             self.seconds[self.stage] += WAIT
         if crosses:
+            way = self.stage, tensors[-1].device, ends
             self.copied[self.stage] += tensors[-1].nbytes
+            self.crossings[way] += 1
+            self.crossed[way] += tensors[-1].nbytes
 
 
 class _FromHost(TorchFunctionMode):
@@ -251,8 +260,10 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any], watch: Watch | None) 
     if not any(map(_is_on_card, tensors)) and not _is_card(asked):
         return function(*args, **kwargs)
     # Numbers of the host may be part of an operation, as on a GPU.
-    if name not in COPIES and not all(_is_on_card(one) or one.dim() == 0 for one in tensors):
-        raise RuntimeError(f"{name} of tensors on the card and on the host")
+    met = {one.device for one in tensors if one.dim() or one.device != HOST}
+    if name not in COPIES and len(met) > 1:
+        where = "on the card and on the host" if HOST in met else "on two cards"
+        raise RuntimeError(f"{name} of tensors {where}")
     if watch is not None:
         watch.count(name, args, kwargs, tensors)
     held_args, held_kwargs = tree_map_only(OnCard, lambda one: one.held, (args, kwargs))
@@ -261,12 +272,13 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any], watch: Watch | None) 
     if asked is not None:
         held_kwargs["device"] = torch.device("cpu")
     found = function(*held_args, **held_kwargs)
-    if not _ends_on_card(name, args, kwargs, tensors):
+    ends = _ends_on(name, args, kwargs, tensors)
+    if ends == HOST:
         return found
     # What was changed in place is what it was; a copy that did not have to move is a new tensor.
     before = {id(one.held): one for one in tensors if isinstance(one, OnCard)}
     made = tree_map_only(
-        Tensor, lambda one: before[id(one)] if id(one) in before else OnCard(one), found
+        Tensor, lambda one: before[id(one)] if id(one) in before else OnCard(one, ends), found
     )
     found = [one for one in tree_leaves(made) if isinstance(one, Tensor)]
     if watch is not None:
@@ -304,14 +316,16 @@ def _flops(name: str, args: Any) -> float:
     return 2.0 * args[0].numel() if name == "mv" else 0.0
 
 
-def _ends_on_card(name: str, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> bool:
-    """Whether the result of an operation is on the card."""
+def _ends_on(name: str, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> torch.device:
+    """Where the result of an operation is."""
     if name == "_local_scalar_dense":
-        return False
+        return HOST
     if name == "copy_":
-        return _is_on_card(args[0])
+        return args[0].device
     asked = kwargs.get("device")
-    return any(map(_is_on_card, tensors)) if asked is None else _is_card(asked)
+    if asked is not None:
+        return torch.device(NAME, torch.device(asked).index or 0) if _is_card(asked) else HOST
+    return next((one.device for one in tensors if _is_on_card(one)), HOST)
 
 
 def _is_card(device: Any) -> bool:

@@ -37,8 +37,10 @@ from .features.files.source import SourceChoice, SourceError, read_source, shipp
 from .features.files.tensors import WeightsFormatError
 from .features.firing import Firing, strongest
 from .features.hybrid import Filled
+from .features.kept_in import KeptIn
 from .features.labels import FeatureFileError
 from .features.neurons import Neurons
+from .features.placed import NoRoom
 from .features.transcoder import Transcoder
 from .features.transcoder_set import DictionaryMismatch, TranscoderSet
 from .interventions.effects import effects
@@ -53,6 +55,7 @@ from .model.gguf import GgufError
 from .model.hub import HubError
 from .model.loading import load_tokenizer
 from .model.packaged import ModelNotFound
+from .model.placement import DeviceError
 from .model.prompt import (
     Prompt,
     PromptError,
@@ -64,7 +67,7 @@ from .model.prompt import (
 )
 from .model.prompt_rule import PromptRule
 from .model.spelling import spell
-from .model.subject import DataTypeError, DeviceError, Subject, read_subject, subject_of
+from .model.subject import DataTypeError, Subject, read_subject, subject_of
 from .pipe import SettingsError, estimate_trace, trace
 from .recording.attention import PrecisionError
 from .recording.precision import Precision
@@ -101,10 +104,12 @@ __all__ = [
     "GgufError",
     "HeadwaterError",
     "HubError",
+    "KeptIn",
     "KnownCircuit",
     "LocationError",
     "ModelNotFound",
     "Neurons",
+    "NoRoom",
     "Outcomes",
     "PatchedLoss",
     "Precision",

@@ -19,10 +19,11 @@ Source: github.com/pytorch/pytorch/issues/188792.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -101,6 +102,18 @@ def on_device(values: ndarray, device: torch.device, dtype: torch.dtype | None =
     return own.to(dtype or own.dtype).to(device, non_blocking=True)
 
 
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """The same on a device, itself if it is there; the host waits for what comes to it alone."""
+    return values.to(device, non_blocking=is_accelerator(device))
+
+
+def gathered(parts: Sequence[Tensor], device: torch.device) -> Tensor:
+    """All of these on a device, one after the other; neighbours that lie together in one copy."""
+    runs = [list(run) for _, run in groupby(parts, key=lambda part: part.device)]
+    found = [moved(run[0] if len(run) == 1 else torch.cat(run), device) for run in runs]
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
 def exact(values: Tensor) -> Tensor:
     """Numbers in the precision in which they are kept: float64, or float32 for any other."""
     return values if values.dtype == torch.float64 else values.float()
@@ -115,7 +128,7 @@ def beside(values: Tensor, like: Tensor) -> Tensor:
     if like.device.type == "cuda" and not is_accelerator(values.device):
         pinned = host_buffer(values.numel(), values.dtype, like.device)
         values = pinned.view_as(values).copy_(values)
-    return values.to(like.device, non_blocking=True).to(like.dtype)
+    return moved(values, like.device).to(like.dtype)
 
 
 def widest(values: Tensor) -> torch.dtype:

@@ -92,7 +92,7 @@ def estimate_trace(
         begun = begin(sweeper, settings.expansion, stages)
         build_graph(sweeper, begun.rows, subject, source, settings, stages)
         stages("end", 0, 1)
-        return estimate(begun, stages.seconds, settings.memory)
+        return estimate(begun, stages.seconds, source, settings.memory)
 
 
 def _asked(

@@ -31,7 +31,8 @@ class Model:
         dtype = str(frozen.dtype).removeprefix("torch.")
         return (
             f"<headwater.Model {self.subject.identity.name}: {frozen.n_layers} layers of "
-            f"{frozen.d_model}, {dtype} on {frozen.device}; {self._features()}>"
+            f"{frozen.d_model}, {dtype} on {', '.join(map(str, frozen.devices))}; "
+            f"{self._features()}>"
         )
 
     def choosing(self, most: int) -> FeatureSource:
@@ -75,7 +76,8 @@ def load(
     features: "neurons", to trace those even if transcoders ship with the model.
     tokenizer: of a transformers model, which comes without one.
     revision: commit, tag or branch on the Hub.
-    device: "auto" (a CUDA GPU if there is one, else the CPU), "cpu", "cuda", "cuda:1".
+    device: "auto" (as many CUDA GPUs as the model needs, the CPU if there is none), "cpu", "cuda",
+        "cuda:1", or several, over which its blocks are divided in order: "cuda:0,cuda:1".
     dtype: "float32", "float64" or "bfloat16"; by default the first.
 
     Raises ArgumentError for arguments that exclude each other, or that a loaded model has settled,

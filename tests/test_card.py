@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass, replace
 import numpy as np
 import pytest
 import torch
-from card import CARD, MEMORY, OnCard, card, on_card
+from card import CARD, MEMORY, SECOND, OnCard, card, on_card
 
 import circuits.attribution.dense_rows
 import circuits.machine
@@ -202,7 +202,13 @@ def test_a_launch_is_what_computes_and_no_view():
 
 
 def test_tensors_of_two_devices_do_not_meet():
-    with card():
+    with card() as watch:
+        other = made().to(SECOND)
+        assert watch.crossings == {("start", CARD, SECOND): 1}
+        assert watch.crossed == {("start", CARD, SECOND): 48}
+        for wrong in (lambda x: x + other, lambda x: x[other[0].long()], lambda x: x + other.sum()):
+            with pytest.raises(RuntimeError, match="on two cards"):
+                wrong(made())
         for wrong in (lambda x: x + torch.ones(3, 4), lambda x: x[torch.ones(2).long()]):
             with pytest.raises(RuntimeError, match="on the card and on the host"):
                 wrong(made())

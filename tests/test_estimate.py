@@ -77,7 +77,7 @@ def test_seconds_are_those_of_all_stages_with_all_rows(gemma: Subject):
     with torch.inference_mode():
         begun = begin(sweeper, EVERYTHING)._replace(sweep_seconds=7.0)
     seconds = {"record": 2.0, "sweep": 0.1, "label": 3.0, "graph": 0.5}
-    found = estimate(begun, seconds)
+    found = estimate(begun, seconds, toy_dictionary())
     growing = 0.5 * begun.plan.edges / begun.rows.n_edges
     assert found.seconds == pytest.approx(12.0 + growing)
     assert found.gflops_per_second == pytest.approx(begun.plan.flops / 7e9)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from circuits.attribution.sweep import ForwardPrefix, block_positions, blocks_of, sweep_block
 from circuits.interventions.experiment import Experiment
-from circuits.machine import each_block, workers_for
+from circuits.machine import each_block, on_device, workers_for
 from circuits.model.frozen import Covectors
 from graphs.core.nodes import NodeTable
 
@@ -36,13 +36,14 @@ class Components:
         """Products of covectors on the residual entering a layer, at one position."""
         targets = _targets(layer, np.full(len(covector), pos), covector)
         blocks = blocks_of(targets, self.sources, 0, workers_for(covector.device))
-        found = covector.new_zeros(len(covector), self.sources.columns_below(layer))
+        shape = len(covector), self.sources.columns_below(layer)
+        found = covector.new_zeros(shape, device=self.frozen.device)
 
         def work(block: ndarray) -> tuple[ndarray, Tensor]:
             return block, self._sweep(targets.take(block), None)
 
         for block, part in each_block(work, blocks, covector.device):
-            found[torch.from_numpy(block).to(found.device)] = part
+            found[on_device(block, found.device)] = part
         return found
 
     def spread(

@@ -10,7 +10,7 @@ from torch import Tensor
 from circuits.attention.graph_rows import covectors_of
 from circuits.attribution.sweep import Crossing, ForwardPrefix, sweep_block
 from circuits.interventions.experiment import Experiment
-from circuits.machine import exactly, in_float64
+from circuits.machine import exactly, in_float64, moved
 from circuits.recording.attention import head_values
 from circuits.recording.record import entering_attention
 from graphs.attention.entries import AttentionEntries
@@ -72,7 +72,8 @@ class _Flows(Crossing):
         entry, key = top // flow.shape[2], top % flow.shape[2]
         head, query = entry // flow.shape[1], entry % flow.shape[1]
         here = torch.stack([torch.full_like(key, layer), head, query, key])
-        flows = torch.cat([self.flow, flow.flatten()[top]])
-        places = torch.cat([self.places, here], 1)
+        home = self.flow.device
+        flows = torch.cat([self.flow, moved(flow.flatten()[top], home)])
+        places = torch.cat([self.places, moved(here, home)], 1)
         best = flows.abs().topk(min(self.most, len(flows))).indices
         self.flow, self.places = flows[best], places[:, best]

@@ -39,7 +39,7 @@ from circuits.attention.meetings import LayerMeeting
 from circuits.attention.scores import cap, competing
 from circuits.interventions.experiment import Experiment
 from circuits.interventions.origin import ExperimentError
-from circuits.machine import exactly, in_float64, on_device
+from circuits.machine import exactly, in_float64, moved, on_device
 from circuits.model.frozen import Covectors
 from circuits.progress import Progress, ignore_progress
 from circuits.recording.attention import value_bias
@@ -180,9 +180,8 @@ class _Made:
         frozen, recording = self.experiment.local.frozen, self.experiment.local.recording
         block, recorded = frozen.blocks[layer], recording.blocks[layer]
         group = block.n_heads // block.n_kv_heads
-        device = self.read.toward.device
-        own, at = on_device(head, device), on_device(query, device)
-        toward = self.read.toward[layer, own, at, : block.d_head]
+        own, at = on_device(head, block.device), on_device(query, block.device)
+        toward = moved(self.read.toward[layer], block.device)[own, at, : block.d_head]
         mixing = self.sources.attention.mixing_of(layer, self.sources.length)
         pattern = mixing[own // group, :, at, own % group]  # (row, key)
         value = block.value.unflatten(0, (block.n_kv_heads, -1))[own // group]
@@ -200,7 +199,8 @@ class _Made:
         weights = rows.weights.new_zeros(len(rows.weights), len(self.arrived))
         weights[:, : rows.weights.shape[1]] = rows.weights
         column = on_device(self.experiment.sources.bias_column + layer, weights.device)
-        weights[torch.arange(len(weights), device=weights.device), column] += constant
+        row = torch.arange(len(weights), device=weights.device)
+        weights[row, column] += moved(constant, weights.device)
         return replace(rows, weights=weights)
 
     def _take_apart(self, rows: LocalRows, arrived: Float[ndarray, " row"]) -> list[Row]:

@@ -27,7 +27,7 @@ from circuits.attention.graph_rows import covectors_of
 from circuits.attention.stationary import Slots, Stage, onward, reads_before, stages, values_of
 from circuits.attribution.sweep import Crossing, ForwardPrefix, sweep_block
 from circuits.interventions.experiment import Experiment
-from circuits.machine import exactly, in_float64
+from circuits.machine import exactly, in_float64, moved
 from circuits.model.frozen import Covectors
 from graphs.attention.head_paths import HeadPath, HeadPaths
 
@@ -127,7 +127,8 @@ class _Paths(Crossing):
         if layer != self.target.layer[0]:
             return 0.0
         residual = stage.before if self.reads_before else stage.behind
-        return float(residual[0, int(self.target.pos[0])] @ self.target.covector[0])
+        read = moved(residual[0, int(self.target.pos[0])], self.target.covector.device)
+        return float(read @ self.target.covector[0])
 
     def _added(
         self, head: tuple[int, int], values: Float[Tensor, "key d_head"]

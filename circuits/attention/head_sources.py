@@ -27,7 +27,7 @@ from circuits.attribution.sweep import (
     sweep_in_place,
 )
 from circuits.interventions.experiment import Experiment
-from circuits.machine import in_float64, on_device
+from circuits.machine import in_float64, moved, on_device
 from circuits.model.frozen import Covectors
 from circuits.recording.attention import head_mixed, head_values, output_bias
 from circuits.recording.record import entering_attention
@@ -42,7 +42,7 @@ class LocalRows(Brief):
 
     weights: Float[Tensor, "row column"]  # of `Sources`
     heads: Float[Tensor, "row layer head *pos"]
-    # Per layer covectors on what its heads mix; of rows that are at or above it.
+    # Per layer, where it lies, covectors on what its heads mix; of rows that are at or above it.
     toward: dict[int, Float[Tensor, "some head *pos d_head"]]
     own: Int[Tensor, " row"] | None = None  # position of each row; None: there is an axis of them
 
@@ -109,7 +109,8 @@ class HeadSources:
 
     def read(self, rows: LocalRows, shares: Float[Tensor, " row"], read: ReadHeads) -> None:
         """Add what rows read of heads; the sizes of a row's parts times its `shares` are shares."""
-        for layer, toward in rows.toward.items():
+        for layer, there in rows.toward.items():
+            toward = moved(there, read.toward.device)
             count, n_heads = toward.shape[:2]
             if rows.own is None:
                 n_pos = toward.shape[2]
@@ -137,7 +138,7 @@ class HeadSources:
         """What a head carries from every key to a query, along a covector on what it mixes."""
         kv_head, member = divmod(head, self._group(layer))
         pattern = self.attention.mixing_of(layer, self.length)[kv_head, :, query, member]
-        return pattern * (self.values[layer][kv_head] @ toward)
+        return pattern * (self.values[layer][kv_head] @ moved(toward, pattern.device))
 
     def main_key(self, layer: int, head: int, query: int, toward: Float[Tensor, " d_head"]) -> int:
         """The key that most is carried from, of those behind the prefix if there are any."""
@@ -172,7 +173,7 @@ class _Reading(Crossing):
         self.toward[layer] = toward
         n_heads, n_pos = toward.shape[1:3]
         part = (toward * self.sources.mixed[layer][:, :n_pos]).sum(3)
-        self.heads[: len(part), layer, :n_heads, :n_pos] = part
+        self.heads[: len(part), layer, :n_heads, :n_pos] = moved(part, self.heads.device)
 
 
 class _ReadingInPlace(InPlace):
@@ -180,7 +181,7 @@ class _ReadingInPlace(InPlace):
 
     def __init__(self, sources: HeadSources, targets: Covectors) -> None:
         self.sources, self.own = sources, targets.pos
-        self.pos = on_device(targets.pos, targets.covector.device)
+        self.pos = on_device(targets.pos, targets.covector.device)  # as are weights
         n_columns = len(sources.sources.nodes)
         self.weights = targets.covector.new_zeros(len(targets.pos), n_columns)
         self.toward: dict[int, Tensor] = {}
@@ -191,8 +192,11 @@ class _ReadingInPlace(InPlace):
         own = self.own[: len(covector)]
         for pos in np.unique(own).tolist():
             column, vectors = entering.tiles.at(pos)
-            row = on_device(np.flatnonzero(own == pos), covector.device)
-            self.weights[row[:, None], column] += covector[row] @ vectors.T
+            here = np.flatnonzero(own == pos)
+            read = covector[on_device(here, covector.device)] @ vectors.T
+            device = self.weights.device
+            row, column = on_device(here, device)[:, None], moved(column, device)
+            self.weights[row, column] += moved(read, device)
         self._add_constant(entering.bias_column, entering.mlp_constant, covector)
 
     def attended(self, layer: int, covector: Float[Tensor, "some d_model"]) -> None:
@@ -212,8 +216,9 @@ class _ReadingInPlace(InPlace):
     def _add_constant(
         self, column: int, constant: Float[Tensor, "pos d_model"], covector: Tensor
     ) -> None:
-        own = constant[self.pos[: len(covector)]]
-        self.weights[: len(covector), column] += (covector * own).sum(1)
+        own = constant[moved(self.pos[: len(covector)], constant.device)]
+        read = (covector * own).sum(1)
+        self.weights[: len(covector), column] += moved(read, self.weights.device)
 
 
 def _without_values(entering: LayerSources, bias: Float[Tensor, "pos d_model"]) -> LayerSources:

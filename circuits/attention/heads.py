@@ -25,7 +25,15 @@ from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.sources import Sources
 from circuits.attribution.sweep import Crossing, ForwardPrefix, blocks_of, sweep_block
 from circuits.interventions.experiment import Experiment
-from circuits.machine import each_block, exact, exactly, in_float64, on_device, workers_for
+from circuits.machine import (
+    each_block,
+    exact,
+    exactly,
+    in_float64,
+    moved,
+    on_device,
+    workers_for,
+)
 from circuits.model.frozen import Covectors
 from circuits.recording.attention import Attention
 from graphs.attention.edge_heads import EdgeHeads
@@ -86,9 +94,10 @@ def _carried(
     for layer, stage in enumerate(stages(local, sources, slots)):
         for residual, before in ((stage.before, True), (stage.behind, False)):
             here = np.flatnonzero((covectors.layer == layer) & (entering == before))
-            rows = on_device(here, residual.device)
+            own = moved(covectors.take(here).covector, residual.device)
             at = residual[:, on_device(covectors.pos[here], residual.device)]
-            bypass[rows] = torch.einsum("rd,srd->rs", covectors.covector[rows], at)
+            rows = on_device(here, bypass.device)
+            bypass[rows] = moved(torch.einsum("rd,srd->rs", own, at), bypass.device)
         if layer < frozen.n_layers:
             values.append(values_of(local, sources, slots, layer, stage.before))
     return _Carried(slots, values, bypass)
@@ -135,8 +144,7 @@ class _HeadParts(Crossing):
         self.order = np.argsort(edges.row, kind="stable")
         self.rows = edges.row[self.order]
         device = values[0].device
-        columns = (column[self.order] for column in edges)
-        self.row, self.slot, self.pos = (on_device(column, device) for column in columns)
+        self.columns = [on_device(column[self.order], device) for column in edges]
         self.place = on_device(self.order, device)
         self.parts = values[0].new_zeros(len(edges.row), *shape)
 
@@ -144,9 +152,8 @@ class _HeadParts(Crossing):
         """As `Crossing`."""
         n_active, n_pos, _ = covector.shape
         end = int(np.searchsorted(self.rows, n_active))
-        row, slot, pos, place = (
-            column[:end] for column in (self.row, self.slot, self.pos, self.place)
-        )
+        row, slot, pos = (moved(column[:end], covector.device) for column in self.columns)
+        found: list[Tensor] = []  # by head
         mixing = self.attention.mixing_of(layer, n_pos)
         above = self.attention.above_heads(layer, covector)
         group = mixing.shape[3]
@@ -157,5 +164,6 @@ class _HeadParts(Crossing):
                 read = torch.bmm(at_keys.transpose(0, 1), values[:n_pos])
                 part = read[pos.clamp(0, n_pos - 1), row, slot]
                 part = torch.where(pos < 0, read.sum(0)[row, slot], part)
-                part = torch.where(pos < n_pos, part, 0)
-                self.parts[place, layer, kv_head * group + member] = part
+                found.append(torch.where(pos < n_pos, part, 0))
+        part = moved(torch.stack(found, 1), self.parts.device)
+        self.parts[self.place[:end], layer, : len(found)] = part

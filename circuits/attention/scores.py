@@ -22,7 +22,7 @@ from circuits.attention.components import Components
 from circuits.attention.meetings import Covector, LayerMeeting
 from circuits.attention.strongest_pairs import strongest_pairs
 from circuits.interventions.experiment import Experiment
-from circuits.machine import exactly, in_float64, on_device
+from circuits.machine import exactly, in_float64, moved, on_device
 from circuits.recording.meeting import Meeting
 from graphs.attention.scores import AttentionScore, Parts, ScorePairs, Side, is_context
 
@@ -158,7 +158,7 @@ def _by_component(
     matrix, constant = meeting.projection(head, pos, of=of)
     rows = components.at(layer, pos, matrix)
     inside = on_device(context, rows.device)
-    rest = rows[:, inside].sum(1) + constant
+    rest = rows[:, inside].sum(1) + moved(constant, rows.device)
     return torch.cat([rows[:, ~inside], rest[:, None]], 1)
 
 

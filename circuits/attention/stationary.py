@@ -19,7 +19,7 @@ from torch import Tensor
 
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.sources import LayerSources, Sources
-from circuits.machine import on_device
+from circuits.machine import moved, on_device
 from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.attention import Attention, output_bias, value_bias
 from graphs.core.brief import Brief
@@ -55,7 +55,7 @@ class Slots(Brief):
 
 
 class Stage(NamedTuple):
-    """The sources around one attention."""
+    """The sources around one attention, where its layer lies."""
 
     before: Float[Tensor, "slot pos d_model"]  # on entering it
     behind: Float[Tensor, "slot pos d_model"]  # behind it: the same, and the bias of its output
@@ -74,7 +74,7 @@ def stages(
     read: list[Tensor] = []  # what each layer's MLP reads
     for layer, entering in enumerate(sources.layers):
         block, recorded = frozen.blocks[layer], local.recording.blocks[layer]
-        before, bias = residual, slots.of_bias(entering.bias_column)
+        before, bias = moved(residual, block.device), slots.of_bias(entering.bias_column)
         behind = before.clone()
         if attention is not None:
             behind += attention.push_forward(layer, before)
@@ -88,6 +88,7 @@ def stages(
         _enter(residual, slots, *_written(entering))
         if bias is not None:
             residual[bias] += entering.mlp_constant
+    residual = moved(residual, frozen.device)
     yield Stage(residual, residual)
 
 
@@ -105,14 +106,16 @@ def onward(
 
     The first stage is of this layer, where nothing of it is before.
     """
-    parallel, nothing = local.frozen.parallel, torch.zeros_like(behind)
+    frozen, nothing = local.frozen, torch.zeros_like(behind)
     read = [nothing] * layer
     residual = nothing
-    for entering in sources.layers[layer:]:
+    for number, entering in enumerate(sources.layers[layer:], layer):
+        residual, behind = (moved(one, frozen.device_at(number)) for one in (residual, behind))
         yield Stage(residual, behind)
-        read.append(residual if parallel else behind)
+        read.append(residual if frozen.parallel else behind)
         residual = behind + _linear(entering, read)
         behind = residual
+    residual = moved(residual, frozen.device)
     yield Stage(residual, residual)
 
 
@@ -162,6 +165,6 @@ def _enter(
     vectors: Float[Tensor, "source d_model"],
 ) -> None:
     """Add the vectors of chosen columns, in place."""
-    slot = slots.of_column[column]
+    slot = moved(slots.of_column[moved(column, slots.of_column.device)], residual.device)
     chosen = slot >= 0
     residual.index_put_((slot[chosen], pos[chosen]), vectors[chosen], accumulate=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.sweep import Crossing
-from circuits.machine import in_float64
+from circuits.machine import in_float64, moved
 from circuits.recording.record import entering_attention
 
 
@@ -40,7 +40,7 @@ class BlockFlows(Crossing):
         """As `Crossing`."""
         added, n_pos = covector - self.before, covector.shape[1]
         flow = torch.einsum("rpd,pd->rp", added, self.entering[layer][:n_pos])
-        self.values[: len(added), layer, :n_pos] = flow
+        self.values[: len(added), layer, :n_pos] = moved(flow, self.values.device)
 
 
 class AttentionFlows:

@@ -20,6 +20,7 @@ if not even what it starts from will fit.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -71,6 +72,15 @@ def free_memory(device: torch.device, memory: int | None = None) -> Bytes:
     """What is free; `memory` is the most that this process may hold where the model is."""
     own = None if is_accelerator(device) else memory
     return Bytes(free_bytes(own), free_device_bytes(device, memory))
+
+
+def free_for_blocks(frozen: FrozenModel, memory: int | None = None) -> int:
+    """Bytes that can be allocated in all if each device gets as much of them as of the blocks."""
+    counts = Counter(block.device for block in frozen.blocks)
+    return min(
+        free_device_bytes(device, memory) * frozen.n_layers // count
+        for device, count in counts.items()
+    )
 
 
 class Costs:
@@ -263,7 +273,7 @@ def require_room_for_sources(local: LocalReplacement, memory: int | None = None)
     if len(block.value) > block.d_head:  # W_O of several kv heads is laid out by head
         numbers += frozen.n_layers * block.output.numel()
     needed = numbers * frozen.unembedding.element_size()
-    free = free_device_bytes(frozen.device, memory)
+    free = free_for_blocks(frozen, memory)
     if needed > free:
         raise DoesNotFit(
             f"This trace of {length:,} tokens and {len(features):,} active features needs "
@@ -282,7 +292,7 @@ def require_room_to_record(
     residuals = 5 * frozen.n_layers * n_tokens * frozen.d_model
     numbers = patterns + residuals + source.peak_values(frozen, n_tokens)
     needed = numbers * frozen.unembedding.element_size()
-    free = free_device_bytes(frozen.device, memory)
+    free = free_for_blocks(frozen, memory)
     if needed > free:
         raise DoesNotFit(
             f"Recording a prompt of {n_tokens:,} tokens needs about {gigabytes(needed)} more "
@@ -301,7 +311,7 @@ def require_room_to_sweep(frozen: FrozenModel, prompt: Prompt, memory: int | Non
     patterns = frozen.blocks[0].n_heads * length**2
     residuals = 3 * frozen.d_model * (length + swept)
     least = frozen.n_layers * (patterns + residuals) * frozen.unembedding.element_size()
-    free = free_device_bytes(frozen.device, memory)
+    free = free_for_blocks(frozen, memory)
     if least > free:
         raise DoesNotFit(
             f"A trace of {length:,} tokens needs at least {gigabytes(least)} more memory, however "
@@ -332,7 +342,7 @@ def require_room_to_gather(
     vectors = int((np.array(features.reach)[layer] - layer + 1).sum()) / max(1, len(features))
     swept = len(prompt) - prompt.n_prefix
     least = swept * per_token / 2 * vectors * frozen.d_model * frozen.unembedding.element_size()
-    free = free_device_bytes(frozen.device, memory)
+    free = free_for_blocks(frozen, memory)
     if least > free:
         raise DoesNotFit(
             f"The first {PILOT} of {len(prompt):,} tokens have {len(features):,} active features; "

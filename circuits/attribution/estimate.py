@@ -29,6 +29,9 @@ from circuits.attribution.rows import (
     upcoming,
 )
 from circuits.attribution.trace_settings import Expansion
+from circuits.features.active import FeatureSource
+from circuits.features.hybrid import Filled
+from circuits.features.transcoder_set import TranscoderSet
 from circuits.machine import held_bytes, is_accelerator, wait_for
 from circuits.progress import Progress, ignore_progress
 
@@ -50,6 +53,9 @@ class Estimate:
     peak_bytes: int  # of this process during the trace, the model included
     free_bytes: int  # what it could hold on this machine now
     device_bytes: int = 0  # on an accelerator, beyond what it holds
+    # Of the dictionary on accelerators: all, or what of its encoders streams through at once.
+    dictionary_bytes: int = 0
+    streamed: bool = False  # whether the dictionary stays in its files
 
 
 class Stages:
@@ -130,11 +136,15 @@ def _swept(plan: Plan, kept_share: float, size: int) -> tuple[float, float]:
     return plan.costs.of_rows(table), stages.seconds["sample"]
 
 
-def estimate(begun: Begun, seconds: dict[str, float], memory: int | None = None) -> Estimate:
+def estimate(
+    begun: Begun, seconds: dict[str, float], source: FeatureSource, memory: int | None = None
+) -> Estimate:
     """The cost of all rows of a plan, from the seconds by stage of a trace that has the first."""
     rows, plan, sweep = begun
     local, need, held = plan.sweeper.local, plan.need(), held_bytes()
     whole = {**seconds, "sweep": sweep}
+    kept = source.transcoders if isinstance(source, Filled) else source
+    kept = kept if isinstance(kept, TranscoderSet) else None
     whole["graph"] *= plan.edges / max(1, rows.n_edges)
     return Estimate(
         active_features=local.features.found,
@@ -146,4 +156,6 @@ def estimate(begun: Begun, seconds: dict[str, float], memory: int | None = None)
         peak_bytes=int(held + need.host),
         free_bytes=int(held + free_memory(plan.device, memory).host),
         device_bytes=int(need.device),
+        dictionary_bytes=0 if kept is None else kept.device_bytes(local.frozen),
+        streamed=kept is not None and kept.stream_values(local.frozen) > 0,
     )

@@ -31,7 +31,7 @@ from circuits.attribution.targets import ResponsePart, Targets
 from circuits.attribution.trace_settings import TraceSettings
 from circuits.features.active import ActiveFeatures, FeatureSource
 from circuits.features.labels import LABELS_PER_LAYER, output_tokens
-from circuits.machine import exact, in_float64, on_device
+from circuits.machine import exact, in_float64, moved, on_device
 from circuits.model.frozen import Covectors, DamagedWeights
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
@@ -333,6 +333,7 @@ def replay(local: LocalReplacement, sources: Sources) -> Float[Tensor, "pos d_mo
     reads: list[Tensor] = []  # what each layer's MLP reads
     for layer, entering in enumerate(sources.layers):
         block, recorded = frozen.blocks[layer], recording.blocks[layer]
+        residual = moved(residual, block.device)
         values = (residual / recorded.attention_denominator[:, None]) @ block.value.T
         before, residual = residual, residual + attended(block, recorded, values)
         residual[: sources.first] += attention_constant(block, recorded)[: sources.first]
@@ -343,7 +344,7 @@ def replay(local: LocalReplacement, sources: Sources) -> Float[Tensor, "pos d_mo
         for read, path in entering.linear.items():
             swept += path.forward(reads[read], sources.first)
         swept.index_add_(0, entering.tiles.pos, entering.tiles.vectors.sum(1))
-    return residual
+    return moved(residual, frozen.device)
 
 
 def _strongest(

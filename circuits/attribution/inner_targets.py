@@ -17,7 +17,7 @@ from torch import Tensor
 
 from circuits.features.active import FeatureSource
 from circuits.features.neurons import Neurons
-from circuits.machine import on_device
+from circuits.machine import moved, on_device
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import TargetError
 from circuits.recording.record import Recording, entering_attention
@@ -30,7 +30,10 @@ from graphs.core.provenance import (
 
 
 class Rows(NamedTuple):
-    """Covectors on the residuals that targets read, their values, and what biases add to them."""
+    """Covectors on the residuals that targets read, their values, and what biases add to them.
+
+    All are with the first block, whatever layer is read.
+    """
 
     covector: Float[Tensor, "target d_model"]
     value: Float[Tensor, " target"]
@@ -57,9 +60,10 @@ def inner_row(
             covector, constant = _feature(frozen, recording, reading, source)
         case _:
             assert isinstance(reading, DirectionReading)  # tokens are read behind the last layer
-            vector = on_device(reading.direction.copy(), frozen.device, frozen.dtype)
+            vector = on_device(reading.direction.copy(), residual.device, frozen.dtype)
             covector, constant = vector[None], vector.new_zeros(1)
-    return Rows(covector, covector @ residual + constant, constant)
+    found = covector, covector @ residual + constant, constant
+    return Rows(*(moved(one, frozen.device) for one in found))
 
 
 def _feature(
@@ -68,7 +72,8 @@ def _feature(
     reading: FeatureReading,
     source: FeatureSource | None,
 ) -> tuple[Float[Tensor, "1 d_model"], Float[Tensor, " 1"]]:
-    pos, index = on_device(np.array([[reading.pos], [reading.index]]), frozen.device)
+    here = frozen.blocks[reading.layer].device
+    pos, index = on_device(np.array([[reading.pos], [reading.index]]), here)
     if reading.what == "neuron":
         neurons = Neurons().at(frozen, recording, reading.layer)
         _require_below(reading, neurons.width, "neurons")
@@ -99,7 +104,7 @@ def _head(
     value = value / recorded.attention_denominator[reading.pos]
     constant = block.value_constant[shared : shared + width]
     written = output @ (value @ residual + constant)
-    along = (written / written.norm().clamp(min=written.new_tensor(1e-30))) @ output
+    along = (written / written.norm().clamp(min=1e-30)) @ output
     return (along @ value)[None], (along @ constant)[None]
 
 

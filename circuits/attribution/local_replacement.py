@@ -24,7 +24,7 @@ from torch import Tensor
 from circuits.attribution.targets import Targets, read_targets
 from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.active import ActiveFeatures, FeatureSource, LinearPath
-from circuits.machine import exact, is_accelerator, on_device
+from circuits.machine import exact, gathered, is_accelerator, on_device
 from circuits.model.frozen import DamagedWeights, FrozenModel, Norm
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
@@ -117,11 +117,11 @@ class Written(NamedTuple):
 
 
 def written_at(local: LocalReplacement, layer: int) -> Written:
-    """The parts of a layer's contribution; if they overflow, `require_sound` raises."""
+    """The parts of a layer's contribution, where it lies; `require_sound` raises on overflow."""
     recording, features = local.recording, local.features
-    first, device = recording.prompt.n_prefix, features.layer.device
+    first, device = recording.prompt.n_prefix, local.frozen.blocks[layer].device
     writing = [np.arange(0)]
-    parts = [recording.tokens[:0]]
+    parts = [recording.blocks[layer].contribution[:0]]
     for source in features.writing_to(layer):
         here = features.read_at(source)
         writing.append(np.arange(here.start, here.stop))
@@ -138,7 +138,8 @@ def written_at(local: LocalReplacement, layer: int) -> Written:
 
 def require_sound(local: LocalReplacement, finite: dict[int, Bool[Tensor, ""]]) -> None:
     """Raises DamagedWeights if the errors of a layer are not finite."""
-    for layer, sound in zip(finite, torch.stack([*finite.values()]).tolist(), strict=True):
+    flags = gathered([flag[None] for flag in finite.values()], local.frozen.device)
+    for layer, sound in zip(finite, flags.tolist(), strict=True):
         if not sound:
             raise DamagedWeights(
                 f"The output of {local.features.identity.name!r} at layer {layer} overflows: its "
@@ -189,7 +190,8 @@ def attention_sinks(
     Residuals are those that the MLPs read, compared with the median over positions of each layer.
     """
     recording, features = local.recording, local.features
-    norms = torch.stack([block.mlp_residual.float().norm(dim=1) for block in recording.blocks])
+    norms = [block.mlp_residual.float().norm(dim=1)[None] for block in recording.blocks]
+    norms = gathered(norms, local.frozen.device)
     # Of two middle values the lower: two tokens suffice.
     median = norms.median(1, keepdim=True).values
     ratios, layers = torch.where(median > 0, norms / median, 0.0).cpu().max(0)

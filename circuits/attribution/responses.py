@@ -21,7 +21,7 @@ from circuits.attribution.local_replacement import LocalReplacement
 from circuits.attribution.rows import CollectedRows, RowTargets, Sweeper, no_rows
 from circuits.attribution.targets import ResponsePart, norm_rows
 from circuits.features.neuron_layer import NeuronLayer
-from circuits.machine import on_device
+from circuits.machine import moved, on_device
 from circuits.model.frozen import Covectors
 from circuits.recording.record import entering_attention
 from graphs.core.graph import row_sizes
@@ -91,12 +91,12 @@ def _parts(local: LocalReplacement, places: list[Place]) -> list[ResponsePart]:
             case NodeKind.GATE:
                 found.append(_gates(local, layer, list(here)))
             case NodeKind.NORM:
-                residual = recording.blocks[layer].mlp_residual
+                residual = moved(recording.blocks[layer].mlp_residual, frozen.device)
                 for _, _, pos, _ in here:
                     parts = ("mlp", block.mlp_norm, layer, pos, residual[pos], none)
                     found.append(norm_rows(*parts))
             case _:
-                residual = entering_attention(frozen, recording, layer)
+                residual = moved(entering_attention(frozen, recording, layer), frozen.device)
                 # Where attention and MLP read the same residual, nothing is in between.
                 entering = not frozen.parallel
                 for _, _, pos, _ in here:
@@ -107,13 +107,14 @@ def _parts(local: LocalReplacement, places: list[Place]) -> list[ResponsePart]:
 
 def _gates(local: LocalReplacement, layer: int, places: list[Place]) -> ResponsePart:
     """Rows of what the activation function of these neurons is of."""
-    neurons, device = local.features.at(layer), local.frozen.device
+    neurons, home = local.features.at(layer), local.frozen.device
     assert isinstance(neurons, NeuronLayer)
     pos = np.array([place.pos for place in places])
     index = np.array([place.number for place in places])
-    at = on_device(pos, device)
-    covector, constant = neurons.gate(at, on_device(index, device))
-    residual = local.recording.blocks[layer].mlp_residual.index_select(0, at)
+    recorded = local.recording.blocks[layer].mlp_residual
+    at = on_device(pos, recorded.device)
+    read = (*neurons.gate(at, on_device(index, at.device)), recorded.index_select(0, at))
+    covector, constant, residual = (moved(one, home) for one in read)
     return ResponsePart(
         kind=NodeKind.GATE,
         covectors=Covectors(np.full_like(pos, layer), pos, covector, np.zeros(len(pos))),

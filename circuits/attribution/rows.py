@@ -317,8 +317,9 @@ def prepare_sweep(
     """The sweeper of a recorded prompt, with sources below `split` pushed forward to it."""
     sources = build_sources(local)
     attention = Attention(local.frozen, local.recording, sources.first, precision)
-    device = local.frozen.device
-    working = WorkingMemory(device, free_device_bytes(device, memory) // 4)
+    frozen = local.frozen
+    free = min(free_device_bytes(device, memory) for device in frozen.devices)
+    working = WorkingMemory(frozen.device, free // 4)
     sweeper = Sweeper(local, attention, sources, working)
     return sweeper.split_at(split) if split else sweeper
 

@@ -36,7 +36,7 @@ from circuits.attribution.local_replacement import (
 )
 from circuits.features.active import ActiveFeatures, LinearPath
 from circuits.features.hook_points import packing
-from circuits.machine import is_accelerator, on_device
+from circuits.machine import gathered, is_accelerator, moved, on_device
 from circuits.model.frozen import FrozenModel
 from circuits.recording.attention import attended, attention_constant
 from circuits.recording.record import Recording
@@ -92,7 +92,7 @@ class Tiles(Brief):
 
 @dataclass(frozen=True, repr=False)
 class LayerSources(Brief):
-    """Sources that enter at one layer."""
+    """Sources that enter at one layer, where that lies."""
 
     tiles: Tiles  # features, errors and constants, added by the MLP
     mlp_constant: Float[Tensor, "pos d_model"]  # the constants among the tiles
@@ -115,6 +115,7 @@ class PrefixValues:
     """Components of the prefix positions' residual, as values of every layer's attention."""
 
     column: Int[Tensor, " component"]
+    columns: tuple[Int[Tensor, " component"], ...]  # the same where each layer lies
     # Per layer, (pos, kv head) flat; none if there are no such positions.
     values: tuple[Float[Tensor, "prefix_values component"], ...]
 
@@ -127,7 +128,7 @@ class PrefixValues:
         """Add covector · value to the columns of all components."""
         if self.values:
             weights = covector.flatten(1) @ self.values[layer]
-            rows[: len(covector)].index_add_(1, self.column, weights)
+            rows[: len(covector)].index_add_(1, self.columns[layer], weights)
 
 
 @dataclass(frozen=True, repr=False)
@@ -190,7 +191,7 @@ def build_sources(local: LocalReplacement, first: int | None = None) -> Sources:
     for layer, end in enumerate(starts[1:]):
         written = written_at(local, layer)
         finite[layer] = written.error.isfinite().all()
-        squares.append(error_squares(local, layer, written.error))
+        squares.append(error_squares(local, layer, written.error)[None])
         columns = feature_column, end, bias
         layers.append(_layer(local, layer, written, first, columns, constants[layer]))
     require_sound(local, finite)
@@ -203,7 +204,7 @@ def build_sources(local: LocalReplacement, first: int | None = None) -> Sources:
         first_column=tuple(starts),
         bias_column=bias,
         nodes=_nodes(frozen, recording, features),
-        squares=torch.stack(squares),
+        squares=gathered(squares, frozen.device),
     )
 
 
@@ -221,13 +222,18 @@ def prefix_values(
     own = torch.arange(first, device=device)
     columns = [own + length * kind for kind in range(len(inputs))]
     columns.append(bias_column + torch.arange(n_layers, device=device))
+    column, copies = torch.cat(columns), dict[torch.device, Tensor]()
+    for block in frozen.blocks:
+        copies.setdefault(block.device, moved(column, block.device))
+    at_layers = tuple(copies[block.device] for block in frozen.blocks)
     if not first:
-        return PrefixValues(torch.cat(columns), ())
+        return PrefixValues(column, at_layers, ())
     residual = recording.tokens.new_zeros(len(inputs) * first + n_layers, first, frozen.d_model)
     for kind, vectors in enumerate(inputs):
         residual[kind * first + own, own] = vectors[:first]
     values: list[Tensor] = []
     for layer, (block, recorded) in enumerate(zip(frozen.blocks, recording.blocks, strict=True)):
+        residual = moved(residual, block.device)
         value = residual @ block.value.T
         values.append(value.flatten(1).T.contiguous())
         residual = residual + attended(
@@ -235,7 +241,7 @@ def prefix_values(
         )
         constant = attention_constants[layer][:first] + recorded.contribution[:first]
         residual[len(inputs) * first + layer] += constant
-    return PrefixValues(column=torch.cat(columns), values=tuple(values))
+    return PrefixValues(column, at_layers, tuple(values))
 
 
 def _layer(

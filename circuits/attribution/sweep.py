@@ -26,6 +26,11 @@ every row back to the tokens:
 
 Sources at one position affect only that and later positions, and form a group; biases and prefix
 positions affect all positions, and form another.
+
+A layer is crossed where it lies.  Where the next lies on another device, covectors go there with
+what they have read: of r targets above, at n positions and with N columns, r · (n · d_model + N)
+numbers in two copies.  So rows end with the first layer, at no further copy.  Gathered with the
+last they would be as many numbers if targets are spread evenly over layers, and more copies.
 """
 
 from __future__ import annotations
@@ -42,7 +47,7 @@ from torch import Tensor
 
 from circuits.attribution.sources import Sources
 from circuits.features.hook_points import read_at
-from circuits.machine import each_block, on_device
+from circuits.machine import each_block, moved, on_device
 from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.attention import CACHE_POSITIONS, Attention, head_outputs, output_bias
 from circuits.recording.record import Recording, entering_attention
@@ -72,7 +77,7 @@ class SourceGroup:
 
 @dataclass(frozen=True)
 class ForwardPrefix:
-    """All sources that enter below block `split`; empty if it is 0."""
+    """All sources that enter below block `split`, where that lies; empty if it is 0."""
 
     split: int = 0
     groups: tuple[SourceGroup, ...] = ()
@@ -162,22 +167,25 @@ def sweep_block(
     Columns are those of `sources`, up to the last that affects any target of the block.  Without
     attention none is crossed.  `crossing` looks at what goes through attention.  Targets that read
     many positions, up to that of each, have covectors at all of them in `spread`, instead of their
-    own.
+    own.  Covectors are where the layer lies that they cross, and rows end where the last does.
     """
     levels = targets.level.tolist()
     layers, n_pos = targets.layer.tolist(), int(targets.pos.max()) - sources.first + 1
-    pos = on_device(targets.pos - sources.first, targets.covector.device)
-    rows = targets.covector.new_zeros(len(layers), sources.columns_below(layers[0]))
-    covector = targets.covector.new_zeros(len(layers), n_pos, frozen.d_model)
-    if spread is None:
-        covector[torch.arange(len(layers), device=pos.device), pos] = targets.covector
-    else:
-        covector += spread[:, :n_pos]
     crossed, bottom = 0, forward_prefix.split if layers[-1] >= forward_prefix.split else 0
+    top = frozen.device_at(min(layers[0], max(frozen.n_layers - 1, bottom)))
+    pos = on_device(targets.pos - sources.first, top)
+    covector = _at_targets(targets, spread, pos, n_pos)
+    rows = covector.new_zeros(len(layers), sources.columns_below(layers[0]))
     to_lower: dict[int, list[Tensor]] = {}  # what came through skips, by the layer that they read
     for layer in reversed(range(bottom, min(layers[0] + 1, frozen.n_layers))):
         entering = sources.layers[layer]
-        above = covector[: bisect_left(levels, -2 * layer, key=lambda target: -target)]
+        n_above = bisect_left(levels, -2 * layer, key=lambda target: -target)
+        if frozen.device_at(layer) != rows.device:
+            pos = moved(pos, frozen.device_at(layer))
+            own = _at_targets(targets, spread, pos, n_pos)
+            covector = _with_first(own, covector[:n_above])
+            rows = _with_first(covector.new_zeros(rows.shape), rows[:n_above])
+        above = covector[:n_above]
         entering.tiles.read(above, rows)
         for read, path in entering.linear.items():
             to_lower.setdefault(read, []).append(path.transpose(above, sources.first))
@@ -207,6 +215,29 @@ def sweep_block(
     return rows
 
 
+def _at_targets(
+    targets: Covectors,
+    spread: Float[Tensor, "row some_pos d_model"] | None,
+    pos: Int[Tensor, " row"],
+    n_pos: int,
+) -> Float[Tensor, "row pos d_model"]:
+    """Covectors of targets that have crossed nothing, where `pos` lies."""
+    own, device = targets.covector, pos.device
+    covector = own.new_zeros(len(own), n_pos, own.shape[1], device=device)
+    if spread is None:
+        covector[torch.arange(len(own), device=device), pos] = moved(own, device)
+    else:
+        covector += moved(spread[:, :n_pos], device)
+    return covector
+
+
+def _with_first(here: Float[Tensor, "*row"], first: Float[Tensor, "*some"]) -> Tensor:
+    """The rows here with the first replaced, in place, by those that come from another device."""
+    if len(first):
+        here[: len(first)] = moved(first, here.device)
+    return here
+
+
 class InPlace:
     """What looks at covectors that stay at their own positions, on their way down.
 
@@ -234,7 +265,8 @@ def sweep_in_place(
 
     The targets are sorted by level from the top.  A head's output is taken whole, wherever it has
     come from, and behind it no other attention is crossed: so with the rest, which is embeddings,
-    biases and what the MLPs write, the heads of all layers add up to the target.
+    biases and what the MLPs write, the heads of all layers add up to the target.  Both end with the
+    first layer, and go down with the covectors.
     """
     levels, rest = targets.level.tolist(), targets.covector.new_zeros(len(targets.pos))
     n_heads = max(block.n_heads for block in frozen.blocks)
@@ -243,6 +275,8 @@ def sweep_in_place(
     to_lower: dict[int, list[Tensor]] = {}
     for layer in reversed(range(min(int(targets.layer[0]) + 1, frozen.n_layers))):
         block, recorded = frozen.blocks[layer], recording.blocks[layer]
+        parts = covector, pos, heads, rest
+        covector, pos, heads, rest = (moved(one, block.device) for one in parts)
         above = bisect_left(levels, -2 * layer, key=lambda target: -target)
         written = recorded.contribution.clone()
         for read, path in sources.layers[layer].linear.items():
@@ -266,6 +300,8 @@ def sweep_in_place(
             looking.attended(layer, covector[joined])
         if frozen.parallel:
             _add(through_mlp, covector)
+    parts = covector, pos, heads, rest  # where no layer has been passed, still as they were given
+    covector, pos, heads, rest = (moved(one, frozen.device) for one in parts)
     if looking is not None:
         looking.entered(covector)
     inputs = torch.stack(recording.inputs).sum(0)
@@ -302,17 +338,20 @@ def _group(
     written = [entering.tiles.at(start) for entering in sources.layers[:split]]
     inputs = torch.stack([vectors[pos] for vectors in sources.inputs])
     kinds = torch.arange(len(inputs), device=inputs.device)
-    entering = torch.cat([column for column, _ in written]).unique()
+    entering = torch.cat([moved(column, inputs.device) for column, _ in written]).unique()
     columns = torch.cat([kinds * length + pos, entering])
     residual = inputs.new_zeros(len(columns), length - pos, frozen.d_model)
     residual[: len(inputs), 0] = inputs
     for layer, (column, vectors) in enumerate(written):
         # Columns are in layer order, so those that have entered come first.
+        residual = moved(residual, frozen.device_at(layer))
         entered = residual[: int(torch.searchsorted(columns, sources.first_column[layer]))]
         attended = attention.push_forward(layer, entered)
         _add_layer(frozen, sources, layer, entered, attended, pos)
-        residual[torch.searchsorted(columns, column), 0] += vectors
-    return SourceGroup(start, columns, residual)
+        place = torch.searchsorted(columns, moved(column, columns.device))
+        residual[moved(place, residual.device), 0] += vectors
+    there = frozen.device_at(split)
+    return SourceGroup(start, moved(columns, there), moved(residual, there))
 
 
 def _shared_group(
@@ -323,13 +362,15 @@ def _shared_group(
     n_pos = len(sources.inputs[0]) - first
     residual = sources.inputs[0].new_zeros(len(prefix.column), n_pos, frozen.d_model)
     for layer, entering in enumerate(sources.layers[:split]):
+        residual = moved(residual, frozen.device_at(layer))
         values = prefix.values[layer].T.unflatten(1, (first, -1)) if first else None
         attended = attention.push_forward(layer, residual, values)
         bias = int((prefix.column == entering.bias_column).nonzero())
         attended[bias] += entering.attention_constant
         _add_layer(frozen, sources, layer, residual, attended, first)
         residual[bias] += entering.mlp_constant
-    return SourceGroup(0, prefix.column, residual)
+    there = frozen.device_at(split)
+    return SourceGroup(0, moved(prefix.column, there), moved(residual, there))
 
 
 def _add_layer(

@@ -27,7 +27,7 @@ from torch import Tensor
 from circuits.attribution.inner_targets import Rows, inner_row
 from circuits.attribution.trace_settings import Direction, TargetSettings
 from circuits.features.active import FeatureSource
-from circuits.machine import in_float64, on_device
+from circuits.machine import in_float64, moved, on_device
 from circuits.model.frozen import Covectors, FrozenModel, Norm
 from circuits.model.prompt import TargetError
 from circuits.recording.record import Recording
@@ -298,12 +298,14 @@ class _Outputs:
     def of_tokens(self, readings: list[FinalReading]) -> Rows:
         """Rows of tokens, each less what it is compared with."""
         unembedding, bias = self.frozen.unembedding, self.frozen.unembedding_bias
-        ids = on_device(np.array([one.index for one in readings]), self.frozen.device)
+        ids, home = np.array([one.index for one in readings]), self.frozen.device
+        own = moved(unembedding[on_device(ids, unembedding.device)], home)
         behind = torch.stack([self._compared(one, unembedding) for one in readings])
-        added = torch.zeros_like(unembedding[ids, 0])
+        added = torch.zeros_like(own[:, 0])
         if bias is not None:
-            added = bias[ids] - torch.stack([self._compared(one, bias) for one in readings])
-        return self._read(unembedding[ids] - behind, added, readings)
+            compared = torch.stack([self._compared(one, bias) for one in readings])
+            added = moved(bias[on_device(ids, bias.device)], home) - compared
+        return self._read(own - behind, added, readings)
 
     def of_vectors(self, readings: list[DirectionReading]) -> Rows:
         """Rows of directions in the normalised final residual."""
@@ -315,12 +317,13 @@ class _Outputs:
         """What a token's row is compared with, of rows or biases of the vocabulary."""
         match reading:
             case ContrastReading():
-                return rows[reading.against]
+                found = rows[reading.against]
             case TokenReading(what="logit"):
-                return self.frozen.unembedding_mean if rows.dim() > 1 else self._mean_bias
+                found = self.frozen.unembedding_mean if rows.dim() > 1 else self._mean_bias
             case _:
                 probabilities = self.probabilities(reading.pos).numpy()
-                return on_device(probabilities, rows.device, rows.dtype) @ rows
+                found = on_device(probabilities, rows.device, rows.dtype) @ rows
+        return moved(found, self.frozen.device)
 
     @cached_property
     def _mean_bias(self) -> Float[Tensor, ""]:

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from circuits.attribution.cost import DoesNotFit
+from circuits.attribution.cost import DoesNotFit, free_for_blocks
 from circuits.evaluation.evaluation_settings import Ablated, EvaluationSettings
 from circuits.evaluation.fidelity import Reconstructed
 from circuits.evaluation.replacement import Replacement
@@ -31,7 +31,7 @@ from circuits.evaluation.windows import Windows, windows_of
 from circuits.features.autoencoders import AutoencoderSet
 from circuits.features.points import Site, WritePoint
 from circuits.features.transcoder_set import DictionaryMismatch, TranscoderSet
-from circuits.machine import exactly, free_device_bytes, gigabytes, widest
+from circuits.machine import exactly, gigabytes, moved, widest
 from circuits.model.prompt import Prompt
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
@@ -210,7 +210,8 @@ class _Run:
         for place in self.places:
             reconstruction = model.reconstruction(place)
             parts = model.outputs[place], reconstruction, model.activations[place]
-            self.sums[place].add(*(part[counted] for part in parts))
+            there = moved(counted, reconstruction.device)
+            self.sums[place].add(*(part[there] for part in parts))
             for sums, vectors in ((self.patched, reconstruction), (self.ablated, absent[place])):
                 yield
                 sums[place] += batch.loss(model.patched(batch.ids, counted, {place: vectors}))
@@ -227,7 +228,8 @@ class _Run:
         for batch in batches:
             self.model.logits(batch.ids, None, last_only=True, places=())
             for place in self.places:
-                own = self.model.outputs[place][batch.counted]
+                own = self.model.outputs[place]
+                own = own[moved(batch.counted, own.device)]
                 total = own.to(widest(own)).sum(0)
                 totals[place] = total + totals.get(place, 0)
         tokens, like = sum(batch.tokens for batch in batches), self.model.frozen.unembedding
@@ -240,7 +242,7 @@ class _Run:
         per_token = max(features, len(frozen.unembedding))
         length = windows.ids.shape[1]
         needed = COPIES * length * per_token * frozen.unembedding.element_size()
-        free = free_device_bytes(frozen.device)
+        free = free_for_blocks(frozen)
         if needed > free:
             raise DoesNotFit(
                 f"The features and logits of a window of {length:,} tokens take about "

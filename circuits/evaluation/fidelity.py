@@ -15,7 +15,7 @@ from torch import Tensor
 
 from circuits.evaluation.replacement import Replacement
 from circuits.features.transcoder_set import TranscoderSet
-from circuits.machine import in_float64, widest
+from circuits.machine import in_float64, moved, widest
 from circuits.model.frozen import FrozenModel
 
 NO_VARIANCE = 1e-12  # of the mean square: rounding of float32, squared
@@ -92,7 +92,7 @@ def fidelity(
         own = model.logits(ids, None, counted=counted)[counted].float().log_softmax(-1)
         for layer, sums in layers.items():
             parts = model.outputs[layer], model.reconstruction(layer), model.activations[layer]
-            sums.add(*(part[counted] for part in parts))
+            sums.add(*(part[moved(counted, part.device)] for part in parts))
         replaced = model.logits(ids, counted, places=layers)[counted].float().log_softmax(-1)
         tokens += len(own)
         same += int((own.argmax(-1) == replaced.argmax(-1)).sum())

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from circuits.features.points import WritePoint
 from circuits.interventions.experiment import Experiment
-from circuits.machine import exactly, float32_products, in_float64, on_device
-from circuits.recording.record import Hooks, precise_attention
+from circuits.machine import exactly, float32_products, in_float64, moved, on_device
+from circuits.recording.record import Hooks, logits_at, precise_attention
 
 ROWS = 2**13  # vectors gathered at once
 INNER = ("attention", "mlp")  # whose inputs targets inside the model read
@@ -54,15 +54,16 @@ def _products(
 ) -> Float[Tensor, " row"]:
     """What features of one layer write, times the gradients there."""
     features = experiment.local.features
-    at, activation = features.at(layer), features.activation[some]
-    pos, index = features.pos[some], features.on_host.index[some]
+    at, here = features.at(layer), experiment.local.frozen.blocks[layer].device
+    activation, index = moved(features.activation[some], here), features.on_host.index[some]
+    pos = on_device(features.on_host.pos[some], here)
     total = torch.zeros_like(activation)
     for above in range(at.n_written):
         gradient = gradients[layer + above]
         adds = at.points.write == WritePoint.CONTRIBUTION
         slope = gradient.contribution if adds else gradient.output
         rows = at.written(above, index, activation)
-        total = total + (rows * slope[0].index_select(0, pos)).sum(-1)
+        total = total + (rows * moved(slope[0], here).index_select(0, pos)).sum(-1)
     return total
 
 
@@ -76,9 +77,11 @@ def _gradients(experiment: Experiment) -> list[_Gradient]:
         precise_attention(frozen),
         Hooks() as hooks,
     ):
-        shape = (1, len(recording.prompt), frozen.d_model)
-        nothing = torch.zeros(shape, dtype=frozen.dtype, device=frozen.device)
-        added = [nothing.clone().requires_grad_() for _ in range(2 * frozen.n_layers)]
+        added = [
+            torch.zeros_like(recorded.contribution[None]).requires_grad_()
+            for recorded in recording.blocks
+            for _ in range(2)
+        ]
         values: list[Tensor] = []
         factor = frozen.residual_multiplier
         for layer, block in enumerate(frozen.blocks):
@@ -91,9 +94,8 @@ def _gradients(experiment: Experiment) -> list[_Gradient]:
         last = partial(_read, experiment, values, frozen.n_layers, "unembedding")
         hooks.before(frozen.final_norm_module, last)
         ids = on_device(np.array([recording.prompt.ids]), frozen.device)
-        kept = on_device(np.array([recording.position]), frozen.device)
-        frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
-        total = torch.stack(values).sum()
+        logits_at(frozen, ids, recording.position)
+        total = torch.stack([moved(value, frozen.device) for value in values]).sum()
         found = torch.autograd.grad(total, added, allow_unused=True, materialize_grads=True)
     return [_Gradient(*found[row : row + 2]) for row in range(0, len(found), 2)]
 
@@ -116,9 +118,10 @@ def _read(
     here = local.targets.read_at(layer, before)
     if not len(here):
         return
+    residual = moved(residual, local.frozen.device_at(layer))
     weight = on_device(seed[here] / seed.sum(), residual.device, residual.dtype)
-    chosen = on_device(here, residual.device)
-    direction = covectors.covector.index_select(0, chosen) * weight[:, None]
+    own = moved(covectors.take(here).covector, residual.device)
+    direction = own * weight[:, None]
     there = residual[0].index_select(0, on_device(covectors.pos[here], residual.device))
     # A copy, since what was recorded in inference mode takes no part in a gradient.
     value = (there * direction.clone()).sum(-1)

@@ -83,8 +83,10 @@ def _unexplained(prompt: Prompt, subject: Subject, source: TranscoderSet) -> flo
     """Median over the layers of the share of variance that is unexplained."""
     local = local_replacement(prompt, subject, source, TargetSettings())
     layers = range(subject.frozen.n_layers)
-    squares = [error_squares(local, layer, written_at(local, layer).error) for layer in layers]
-    fit = dictionary_fit(local, in_float64(torch.stack(squares)).numpy())
+    squares = [
+        in_float64(error_squares(local, layer, written_at(local, layer).error)) for layer in layers
+    ]
+    fit = dictionary_fit(local, torch.stack(squares).numpy())
     assert fit is not None  # as of the graph
     return fit.overall
 

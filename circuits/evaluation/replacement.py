@@ -12,7 +12,7 @@ from circuits.features.autoencoders import AutoencoderSet, autoencoder_hooks
 from circuits.features.mlp_hooks import OnRead, OnWritten, mlp_hooks
 from circuits.features.transcoder import BatchTopK, JointTopK
 from circuits.features.transcoder_set import TranscoderSet
-from circuits.machine import beside, in_float64
+from circuits.machine import beside, in_float64, moved
 from circuits.model.frozen import FrozenModel
 from circuits.recording.record import Recording
 from graphs.core.report import ReplacementReport
@@ -21,7 +21,8 @@ from graphs.core.report import ReplacementReport
 class Replacement:
     """A model in which what a dictionary reconstructs replaces what the model computes.
 
-    Places are the numbers of the set's dictionaries: of transcoders their layers.
+    Places are the numbers of the set's dictionaries: of transcoders their layers.  What is kept of
+    a place is where its layer lies, logits are with the first.
     """
 
     def __init__(self, frozen: FrozenModel, dictionary: TranscoderSet | AutoencoderSet) -> None:
@@ -64,7 +65,8 @@ class Replacement:
             self.outputs[place] = output
             if replaced is None or (places is not None and place not in places):
                 return None
-            return torch.where(replaced[..., None], self.reconstruction(place), output)
+            mask = moved(replaced, output.device)[..., None]
+            return torch.where(mask, self.reconstruction(place), output)
 
         found = self._run(ids, on_read, on_written, last_only=last_only)
         if replaced is None and places is None:
@@ -86,7 +88,7 @@ class Replacement:
         def on_written(place: int, output: Tensor) -> Tensor | None:
             if place not in vectors:
                 return None
-            return torch.where(replaced[..., None], vectors[place], output)
+            return torch.where(moved(replaced, output.device)[..., None], vectors[place], output)
 
         return self._run(ids, lambda *_: None, on_written)
 
@@ -112,7 +114,8 @@ class Replacement:
             hooks = autoencoder_hooks(self.frozen, dictionary, on_vectors)
         with hooks:
             kept = int(last_only)  # 0 keeps all
-            return self.frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
+            found = self.frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
+        return moved(found, self.frozen.device)
 
     def _encode(
         self,
@@ -123,7 +126,9 @@ class Replacement:
         encode, nonlinearity = self._encoder(place), self.weights[place].nonlinearity
         if isinstance(nonlinearity, BatchTopK) and counted is not None:
             active = read.new_zeros(*read.shape[:2], self.weights[place].d_dict)
-            for row, own in enumerate(counted):  # features compete within one text, as in a trace
+            for row, own in enumerate(
+                moved(counted, read.device)
+            ):  # features compete within one text, as in a trace
                 active[row, own] = encode(read[row, own])
         else:
             active = encode(read.flatten(0, 1)).view(*read.shape[:2], -1)
@@ -142,7 +147,8 @@ class Replacement:
         if self._joint is None:
             return
         shape = self.inputs[0].shape[:2]
-        flat = [self.activations[place].flatten(0, 1) for place in sorted(self.activations)]
+        found = [self.activations[place] for place in sorted(self.activations)]
+        flat = [moved(one.flatten(0, 1), self.frozen.device) for one in found]
         places = [one.nonzero() for one in flat]  # position and index
         layer = torch.cat([torch.full_like(one[:, 0], i) for i, one in enumerate(places)])
         pos, index = torch.cat(places).unbind(1)
@@ -152,7 +158,7 @@ class Replacement:
             own = kept[layer[kept] == place]
             chosen = torch.zeros_like(candidates)
             chosen[pos[own], index[own]] = activation[own]
-            self.activations[place] = chosen.view(*shape, -1)
+            self.activations[place] = moved(chosen.view(*shape, -1), found[place].device)
 
     @property
     def _joint(self) -> JointTopK | None:
@@ -173,9 +179,10 @@ class Replacement:
         for source, other in enumerate(self.weights[: place + 1]):
             skip = other.skip_to(place - source)
             if skip is not None:
-                total = total + self.inputs[source] @ beside(skip, total).T
+                total = total + moved(self.inputs[source], total.device) @ beside(skip, total).T
             if place - source < other.n_written:
-                total = total + other.written(place - source, self.activations[source])
+                written = other.written(place - source, self.activations[source])
+                total = total + moved(written, total.device)
         return total
 
 

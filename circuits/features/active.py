@@ -46,7 +46,8 @@ class Places:
 class Rows(Protocol):
     """Encoder and decoder rows of active features, gathered when they are needed.
 
-    Features are rows of the columns.
+    Features are rows of the columns, and named where these are; encoder rows come there too.  What
+    is written at a layer comes where that layer lies.
     """
 
     def encoder(
@@ -80,7 +81,7 @@ class Rows(Protocol):
 
 @runtime_checkable
 class FeatureLayer(Protocol):
-    """All features that read at one layer, at any activation."""
+    """All features that read at one layer, at any activation; everything is where that lies."""
 
     @property
     def points(self) -> MlpPoints:
@@ -142,7 +143,11 @@ class FeatureLayer(Protocol):
 
 @runtime_checkable
 class LinearPath(Protocol):
-    """A linear map from the residual that an MLP reads to the output of an MLP."""
+    """A linear map from the residual that an MLP reads to the output of an MLP.
+
+    What is read, and covectors on it, are where the one layer lies, what is written where the other
+    does.
+    """
 
     def forward(
         self, residual: Float[Tensor, "*part pos d_model"], first: int
@@ -174,7 +179,10 @@ class Numbers(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class ActiveFeatures(Brief):
-    """The active features of one prompt: one row each, sorted by (layer, pos, index)."""
+    """The active features of one prompt: one row each, sorted by (layer, pos, index).
+
+    The columns are with the first block.
+    """
 
     layer: Int[Tensor, " feat"]  # block whose MLP input the feature reads
     pos: Int[Tensor, " feat"]  # token position, 0 = first token of the prompt
@@ -238,7 +246,7 @@ class ActiveFeatures(Brief):
             parts.append(self.at(layer).recorded(places.pos[here], places.index[here]))
         found = np.zeros(len(order))
         if parts:
-            found[order] = in_float64(torch.cat(parts)).numpy()
+            found[order] = torch.cat([in_float64(part) for part in parts]).numpy()
         return found
 
     def encoder(self, rows: Int[ndarray, " row"]) -> Float[Tensor, "row d_model"]:

@@ -69,9 +69,9 @@ def _columns(
         for autoencoder, activations in autoencoder_activations(frozen, prompt, dictionary):
             pos, index = (activations > 0).nonzero(as_tuple=True)
             layer = torch.full_like(pos, autoencoder.layer)
-            places.append(torch.stack([layer, pos, index]))
-            values.append(activations[pos, index])
-        return *torch.cat(places, 1).cpu().numpy(), in_float64(torch.cat(values)).numpy()
+            places.append(torch.stack([layer, pos, index]).cpu())
+            values.append(in_float64(activations[pos, index]))
+        return *torch.cat(places, 1).numpy(), torch.cat(values).numpy()
 
 
 def _label(dictionary: TranscoderSet | AutoencoderSet, layer: int, index: int) -> str:

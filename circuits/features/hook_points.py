@@ -19,7 +19,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from circuits.features.points import ReadPoint, WritePoint
-from circuits.machine import on_device
+from circuits.machine import moved, on_device
 from circuits.model.frozen import FrozenModel
 from circuits.recording.record import Recording
 
@@ -29,7 +29,10 @@ TILE_WIDTH = 64  # largest tile where positions have unequal numbers of vectors
 
 @dataclass(frozen=True)
 class MlpPoints:
-    """The read and write maps of every layer's MLP on one prompt."""
+    """The read and write maps of every layer's MLP on one prompt.
+
+    Vectors are where their layer lies; positions may be on any device.
+    """
 
     frozen: FrozenModel
     recording: Recording
@@ -63,7 +66,7 @@ class MlpPoints:
         if self.read == ReadPoint.RESIDUAL:
             return residual
         norm = self.frozen.blocks[layer].mlp_norm
-        denominator = self.recording.blocks[layer].mlp_denominator[pos]
+        denominator = _at(self.recording.blocks[layer].mlp_denominator, pos)
         if self.read == ReadPoint.MLP_INPUT:
             return norm.linear(residual, denominator)
         return norm.centre(residual) / denominator[:, None]
@@ -87,7 +90,7 @@ class MlpPoints:
     ) -> Float[Tensor, "*target row d_model"]:
         """Covectors on what is read, as covectors on the residual at these positions."""
         norm = self.frozen.blocks[layer].mlp_norm
-        denominator = self.recording.blocks[layer].mlp_denominator[pos]
+        denominator = _at(self.recording.blocks[layer].mlp_denominator, pos)
         if self.read == ReadPoint.RESIDUAL:
             return covector
         if self.read == ReadPoint.MLP_INPUT:
@@ -101,7 +104,7 @@ class MlpPoints:
         norm = self._write_norm(layer)
         if norm is None:
             return vector
-        return norm.linear(vector, self.recording.blocks[layer].post_mlp_denominator[pos])
+        return norm.linear(vector, _at(self.recording.blocks[layer].post_mlp_denominator, pos))
 
     def pull_back_written(
         self, layer: int, pos: Int[Tensor, " row"], covector: Float[Tensor, "*target row d_model"]
@@ -110,16 +113,17 @@ class MlpPoints:
         norm = self._write_norm(layer)
         if norm is None:
             return covector
-        return norm.transpose(covector, self.recording.blocks[layer].post_mlp_denominator[pos])
+        denominator = _at(self.recording.blocks[layer].post_mlp_denominator, pos)
+        return norm.transpose(covector, denominator)
 
     def between(
         self, read: int, written: int, matrix: Float[Tensor, "d_model d_model"]
     ) -> Float[Tensor, "d_model d_model"]:
-        """A matrix from read to written vectors, as a map between residuals.
+        """A matrix from read to written vectors, as a map between residuals; where it writes.
 
         It includes gains and centring of the norms; their denominators are in `scale`.
         """
-        norm = self.frozen.blocks[read].mlp_norm
+        norm = self.frozen.blocks[read].mlp_norm.on(matrix.device)
         if self.read == ReadPoint.MLP_INPUT:
             matrix = norm.centre(matrix * norm.gain)
         elif self.read == ReadPoint.NORMALISED:
@@ -130,9 +134,9 @@ class MlpPoints:
     def scale(self, read: int, written: int) -> Float[Tensor, " pos"]:
         """The factor of such a matrix at each position."""
         blocks = self.recording.blocks
-        scale = torch.ones_like(blocks[read].mlp_denominator)
+        scale = torch.ones_like(blocks[written].mlp_denominator)
         if self.read != ReadPoint.RESIDUAL:
-            scale = scale / blocks[read].mlp_denominator
+            scale = scale / moved(blocks[read].mlp_denominator, scale.device)
         if self._write_norm(written) is not None:
             scale = scale / blocks[written].post_mlp_denominator
         return scale
@@ -141,6 +145,11 @@ class MlpPoints:
         if self.write == WritePoint.CONTRIBUTION:
             return None
         return self.frozen.blocks[layer].post_mlp_norm
+
+
+def _at(column: Float[Tensor, " pos"], pos: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
+    """Entries at these positions."""
+    return column[moved(pos, column.device)]
 
 
 class Packing(NamedTuple):

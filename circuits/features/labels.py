@@ -38,7 +38,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from circuits.features.active import ActiveFeatures
-from circuits.machine import on_device
+from circuits.machine import moved, on_device
 from circuits.model.frozen import FrozenModel
 from graphs.core.nodes import Description, Example
 from graphs.disk.files import (
@@ -73,6 +73,7 @@ def output_tokens(
     keys = np.stack([layer, index, features.numbers[0][chosen] > 0])
     _, first, inverse = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     directions = directions.index_select(0, on_device(first, directions.device))
+    directions = moved(directions, frozen.unembedding.device)
     top = _most_promoted(directions, frozen.unembedding, count)
     spelled = [tuple(spell(token) for token in row) for row in top.tolist()]
     return [spelled[i] for i in inverse.tolist()]
@@ -114,7 +115,7 @@ def written(
     frozen: FrozenModel, features: ActiveFeatures, rows: Int[ndarray, " chosen"]
 ) -> Float[Tensor, "chosen d_model"]:
     """Sum over written layers of what each feature adds to the residual."""
-    total = frozen.unembedding.new_zeros(len(rows), frozen.d_model)
+    total = frozen.unembedding_mean.new_zeros(len(rows), frozen.d_model)
     order = np.argsort(rows, kind="stable")
     ends = np.searchsorted(rows[order], features.first)
     for layer, (start, end) in enumerate(pairwise(ends)):
@@ -122,7 +123,8 @@ def written(
             continue
         here = on_device(np.stack([order[start:end], rows[order[start:end]]]), total.device)
         for reached in range(layer, features.reach[layer] + 1):
-            total.index_add_(0, here[0], features.rows.decoder(layer, reached, here[1]))
+            added = features.rows.decoder(layer, reached, here[1])
+            total.index_add_(0, here[0], moved(added, total.device))
     return total
 
 

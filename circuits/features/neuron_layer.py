@@ -11,7 +11,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from circuits.features.hook_points import MlpPoints, read_at
-from circuits.machine import on_device
+from circuits.machine import moved, on_device
 from circuits.model.architectures import Layout, UnsupportedArchitecture, affine, part
 from graphs.core.responses import Nonlinearity
 
@@ -38,7 +38,10 @@ class Branch:
 
 @dataclass(frozen=True)
 class NeuronLayer:
-    """One layer's MLP on one prompt, linear in its input with the factors frozen."""
+    """One layer's MLP on one prompt, linear in its input with the factors frozen.
+
+    It is where the layer lies; positions and numbers of neurons may be on any device.
+    """
 
     points: MlpPoints
     layer: int
@@ -52,12 +55,14 @@ class NeuronLayer:
         self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
     ) -> Float[Tensor, "row d_model"]:
         """Covectors on the MLP's input."""
+        pos, index = self._here(pos, index)
         return sum_tensors(
             branch.factor[pos, index, None] * branch.weight[index] for branch in self.branches
         )
 
     def constant(self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]) -> Tensor:
         """Activations at a zero residual, from biases of the MLP and of its norm."""
+        pos, index = self._here(pos, index)
         biases = sum_tensors(
             branch.factor[pos, index] * branch.bias[index] for branch in self.branches
         )
@@ -78,6 +83,7 @@ class NeuronLayer:
         self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
     ) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, " row"]]:
         """What the activation function is of: covectors on the residual, and constants."""
+        pos, index = self._here(pos, index)
         gate = self.branches[0]
         weight, bias = gate.weight[index], gate.bias[index]
         constant = bias + weight @ self.points.constant_input(self.layer)
@@ -124,6 +130,11 @@ class NeuronLayer:
     ) -> Float[Tensor, "row d_model"]:
         assert offset == 0  # neurons write to their own layer
         return activation[:, None] * self.down.T[on_device(index, activation.device)]
+
+    def _here(
+        self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
+    ) -> tuple[Int[Tensor, " row"], Int[Tensor, " row"]]:
+        return moved(pos, self.down.device), moved(index, self.down.device)
 
     def output_covector(self, covector: Float[Tensor, "row pos d_model"], first: int) -> Tensor:
         """Covectors on the neurons' activations, from covectors on the residual."""

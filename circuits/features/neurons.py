@@ -30,7 +30,7 @@ from circuits.features.active import ActiveFeatures, LinearPath, Places
 from circuits.features.hook_points import MlpPoints
 from circuits.features.neuron_layer import NeuronLayer, neuron_layer
 from circuits.features.points import ReadPoint, WritePoint
-from circuits.machine import on_device
+from circuits.machine import gathered, moved, on_device
 from circuits.model.architectures import affine, part
 from circuits.model.frozen import Covectors, FrozenModel
 from circuits.recording.attention import Attention
@@ -57,13 +57,14 @@ class NeuronRows:
             if start < end:
                 mlp, own = self.layers[layer], pos[start:end]
                 found.append(mlp.points.pull_back(layer, own, mlp.encoder(own, index[start:end])))
-        return torch.cat(found)
+        return gathered(found, self.pos.device)
 
     def decoder(
         self, layer: int, written: int, feature: Int[Tensor, " row"] | slice
     ) -> Float[Tensor, "row d_model"]:
         del written  # neurons write at their own layer only
-        mlp, pos, index = self.layers[layer], self.pos[feature], self.index[feature]
+        mlp = self.layers[layer]
+        pos, index = (moved(one[feature], mlp.down.device) for one in (self.pos, self.index))
         rows = mlp.activation[pos, index, None] * mlp.down.T[index]
         return mlp.points.written(layer, pos, rows)
 
@@ -126,7 +127,7 @@ class Neurons:
         _, n_pos, n_neurons = scores.shape
         layer, pos = chosen // (n_pos * n_neurons), chosen // n_neurons % n_pos
         index = chosen % n_neurons
-        activation = torch.stack([mlp.activation for mlp in layers]).flatten()[chosen]
+        activation = gathered([mlp.activation.flatten() for mlp in layers], chosen.device)[chosen]
         ends = np.arange(len(layers) + 1) * n_pos * n_neurons
         rows = map(slice, *(np.searchsorted(chosen.cpu().numpy(), ends)[at:] for at in (0, 1)))
         constant = [
@@ -138,7 +139,7 @@ class Neurons:
             index=index,
             activation=activation,
             value=activation,
-            constant=torch.cat(constant),
+            constant=gathered(constant, chosen.device),
             threshold=torch.full_like(activation, torch.nan),
             reads_norm=tuple(map(points.reads_norm, range(frozen.n_layers))),
             covered=(False,) * frozen.n_layers,
@@ -152,7 +153,10 @@ class Neurons:
 def attribution(
     layers: tuple[NeuronLayer, ...], targets: Covectors
 ) -> Float[Tensor, "layer pos neuron"]:
-    """Size of activation × gradient of every neuron, weighted over the targets."""
+    """Size of activation × gradient of every neuron, weighted over the targets.
+
+    With the first layer, as the targets are.
+    """
     points = layers[0].points
     frozen, recording = points.frozen, points.recording
     first, length = recording.prompt.n_prefix, len(recording.prompt)
@@ -165,15 +169,21 @@ def attribution(
     weight = on_device(targets.weight, scores.device, scores.dtype)
 
     def join(level: int) -> None:
-        rows = on_device(np.flatnonzero(targets.level == level), scores.device)
-        covector[rows, pos[rows]] += targets.covector[rows]
+        own = np.flatnonzero(targets.level == level)
+        if len(own):
+            rows = on_device(own, covector.device)
+            joining = moved(targets.take(own).covector, covector.device)
+            covector[rows, pos[rows]] += joining
 
     join(2 * len(layers))
     for layer in reversed(range(len(layers))):
         mlp = layers[layer]
+        if covector.device != mlp.down.device:
+            parts = covector, pos, weight
+            covector, pos, weight = (moved(one, mlp.down.device) for one in parts)
         at_neurons = mlp.output_covector(covector, first)
         effect = (at_neurons * mlp.activation[first:]).abs()
-        scores[layer, first:] = torch.einsum("t,tpn->pn", weight, effect)
+        scores[layer, first:] = moved(torch.einsum("t,tpn->pn", weight, effect), scores.device)
         through_mlp = mlp.input_covector(at_neurons, first)
         if frozen.parallel:
             attention.pull_back(layer, covector, pos, crossed=len(pos))

@@ -14,6 +14,7 @@ Nonlinearities are ReLU, JumpReLU, and those that keep the largest of a group.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +23,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.machine import beside, on_device
+from circuits.machine import beside, moved, on_device
 from graphs.core.brief import Brief
 
 CONVERTED_VALUES = 2**26  # of an encoder, per block
@@ -60,17 +61,22 @@ class Transcoder(Brief):
         return self.higher_skips[offset - 1] if offset <= len(self.higher_skips) else None
 
     def pre_activations(
-        self, inputs: Float[Tensor, "*batch d_model"]
+        self,
+        inputs: Float[Tensor, "*batch d_model"],
+        arriving: Iterator[Tensor] | None = None,
     ) -> Float[Tensor, "*batch d_dict"]:
-        """Values before the nonlinearity, in the dtype and on the device of the inputs."""
+        """Values before the nonlinearity, in the dtype and on the device of the inputs.
+
+        `arriving`: the parts of the encoder there, if they are sent by others.
+        """
         scaled = inputs if self.read_scale == 1 else inputs * self.read_scale
-        return pre_activations(scaled, self.encoder, self.encoder_bias)
+        return pre_activations(scaled, self.encoder, self.encoder_bias, arriving)
 
     def encoder_rows(
         self, index: Int[Tensor, " row"], like: Tensor
     ) -> Float[Tensor, "row d_model"]:
         """Encoder rows, as covectors on the input."""
-        rows = beside(self.encoder.index_select(0, index.to(self.encoder.device)), like)
+        rows = beside(self.encoder.index_select(0, moved(index, self.encoder.device)), like)
         return rows if self.read_scale == 1 else rows * self.read_scale
 
     def decoder_rows(
@@ -80,7 +86,7 @@ class Transcoder(Brief):
         activation: Float[Tensor, " row"],
     ) -> Float[Tensor, "row d_model"]:
         """What each feature with this activation writes to the layer `offset` above."""
-        place = index.to(self.encoder.device)
+        place = moved(index, self.encoder.device)
         if self.added is not None:
             activation = activation + beside(self.added[offset][place], activation)
         if self.write_scales is not None:
@@ -95,11 +101,17 @@ class Transcoder(Brief):
             activation = activation + beside(self.added[offset], activation) * (activation > 0)
         if self.write_scales is not None:
             activation = activation * beside(self.write_scales[offset], activation)
-        return activation @ beside(self.decoders[offset], activation)
+        decoder = self.decoders[offset]
+        total = activation.new_zeros(*activation.shape[:-1], decoder.shape[1])
+        for own, rows in zip(
+            activation.split(rows_at_once(decoder), -1), in_parts(decoder), strict=True
+        ):
+            total = total + own @ beside(rows, activation)
+        return total
 
     def only(self, index: Int[ndarray, " row"], like: Tensor) -> Transcoder:
         """These features alone, as what they read and write, on the device of a tensor."""
-        place = torch.from_numpy(index)
+        place = on_device(index, self.encoder.device)
 
         def rows(matrices: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return tuple(beside(one.index_select(0, place), like) for one in matrices)
@@ -128,14 +140,29 @@ def pre_activations(
     inputs: Float[Tensor, "*batch d_in"],
     encoder: Float[Tensor, "d_dict d_in"],
     bias: Float[Tensor, " d_dict"],
+    arriving: Iterator[Tensor] | None = None,
 ) -> Float[Tensor, "*batch d_dict"]:
-    """encoder · input + bias in the inputs' dtype, one block of encoder rows at a time."""
-    rows = max(1, CONVERTED_VALUES // max(1, encoder.shape[1]))
+    """encoder · input + bias in the inputs' dtype, one block of encoder rows at a time.
+
+    `arriving`: these blocks as the inputs are, if they are sent by others.
+    """
+    if arriving is None:
+        arriving = (beside(block, inputs) for block in in_parts(encoder))
     parts = [
-        torch.nn.functional.linear(inputs, beside(block, inputs), beside(biases, inputs))
-        for block, biases in zip(encoder.split(rows), bias.split(rows), strict=True)
+        torch.nn.functional.linear(inputs, next(arriving), beside(biases, inputs))
+        for biases in bias.split(rows_at_once(encoder))
     ]
     return torch.cat(parts, -1)
+
+
+def in_parts(matrix: Float[Tensor, "d_dict d_model"]) -> tuple[Tensor, ...]:
+    """Blocks of rows that are converted together, and sent to a device together."""
+    return matrix.split(rows_at_once(matrix))
+
+
+def rows_at_once(matrix: Float[Tensor, "d_dict d_model"]) -> int:
+    """How many rows of a matrix such a block has."""
+    return max(1, CONVERTED_VALUES // max(1, matrix.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -167,7 +194,7 @@ class JumpReLU:
 
     def of(self, index: Int[Tensor, " row"]) -> JumpReLU:
         """The nonlinearity of these features, which do not depend on others."""
-        return JumpReLU(self.threshold[index.to(self.threshold.device)])
+        return JumpReLU(self.threshold[moved(index, self.threshold.device)])
 
     def __call__(self, pre: Float[Tensor, "pos d_dict"]) -> Float[Tensor, "pos d_dict"]:
         return torch.where(pre > beside(self.threshold, pre), pre.relu(), 0)

@@ -13,12 +13,12 @@ from torch import Tensor
 from circuits.features.active import Places
 from circuits.features.hook_points import MlpPoints, read_at
 from circuits.features.transcoder import JointTopK, JumpReLU, ReLU, Transcoder
-from circuits.machine import beside, on_device
+from circuits.machine import beside, moved, on_device
 
 
 @dataclass(frozen=True)
 class TranscoderLayer:
-    """One layer's transcoder on one prompt."""
+    """One layer's transcoder on one prompt; what it is given and gives is where the layer is."""
 
     transcoder: Transcoder
     joint: JointTopK | None
@@ -38,9 +38,10 @@ class TranscoderLayer:
     def rows(
         self, pos: Int[Tensor, " row"], index: Int[Tensor, " row"]
     ) -> tuple[Float[Tensor, "row d_model"], Float[Tensor, " row"]]:
-        bias, like = self.transcoder.encoder_bias, self.points.recording.tokens
+        bias = self.transcoder.encoder_bias
+        like = self.points.recording.blocks[self.layer].contribution
         encoder = self.transcoder.encoder_rows(index, like)
-        constant = beside(bias[index.to(bias.device)], like)
+        constant = beside(bias[moved(index, bias.device)], like)
         if self.points.has_constant_input(self.layer):
             constant = constant + encoder @ self.points.constant_input(self.layer)
         return self.points.pull_back(self.layer, pos, encoder), constant
@@ -67,7 +68,7 @@ class TranscoderLayer:
         own, bias = on_device(index, residual.device), self.transcoder.encoder_bias
         inputs = self.points.running_inputs(self.layer, residual)
         values = read_at(inputs, pos, self.transcoder.encoder_rows(own, inputs))
-        return values + beside(bias[own.to(bias.device)], values)
+        return values + beside(bias[moved(own, bias.device)], values)
 
     def activations(
         self,

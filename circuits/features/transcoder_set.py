@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +17,27 @@ from torch import Tensor
 
 from circuits.features.active import ActiveFeatures, LinearPath, Places
 from circuits.features.hook_points import MlpPoints
+from circuits.features.kept_in import KeptIn
 from circuits.features.labels import FeatureFiles
+from circuits.features.placed import bytes_in, moves_to, placed
 from circuits.features.points import ReadPoint, WritePoint
-from circuits.features.transcoder import Competing, JointTopK, Transcoder, empty_transcoder
+from circuits.features.streamed import BUFFERS, streamed
+from circuits.features.transcoder import (
+    Competing,
+    JointTopK,
+    Transcoder,
+    empty_transcoder,
+    in_parts,
+)
 from circuits.features.transcoder_layer import TranscoderLayer
-from circuits.machine import beside, free_device_bytes, is_accelerator, on_device, on_host
+from circuits.machine import (
+    beside,
+    gathered,
+    is_accelerator,
+    moved,
+    on_device,
+    on_host,
+)
 from circuits.model.frozen import Covectors, DamagedWeights, FrozenModel
 from circuits.recording.record import Recording
 from graphs.core.brief import Brief
@@ -57,25 +74,56 @@ class TranscoderSet(Brief):
         """The description of a feature in the feature files, if any."""
         return None if self.features is None else self.features.read(layer, index)
 
-    def beside(self, frozen: FrozenModel, memory: int | None = None) -> TranscoderSet:
-        """The set on the accelerator of a model, so that traces do not have to copy it.
+    def beside(
+        self, frozen: FrozenModel, memory: int | None = None, kept_in: KeptIn = KeptIn.AUTO
+    ) -> TranscoderSet:
+        """The set beside the blocks of a model, so that traces do not have to copy it.
 
-        Where there is no room for twice as much, within `memory` bytes in all, it stays as it is,
-        and is copied layer by layer.
+        By default, where an accelerator has no room for twice as much as it would get, within
+        `memory` bytes in all, layers stay in their files, and traces stream them.  Raises NoRoom if
+        they are to be on a device that cannot hold them.
         """
-        device = frozen.device
-        if not is_accelerator(device) or 2 * _bytes(self) > free_device_bytes(device, memory):
-            return self
-        return self.on(device)
+        devices = [block.device for block in frozen.blocks[: len(self.layers)]]
+        needed: Counter[torch.device] = Counter()
+        for device, own in zip(devices, self.layers, strict=True):
+            needed[device] += bytes_in(own)
+        go = {device for device, size in needed.items() if moves_to(device, size, memory, kept_in)}
+        return self._placed([device if device in go else None for device in devices])
+
+    def streams(self, frozen: FrozenModel, layer: int) -> bool:
+        """Whether a layer's encoder is sent to the layer's device part by part."""
+        device, own = frozen.blocks[layer].device, self.layers[layer]
+        return is_accelerator(device) and own.encoder.device != device and own.d_dict > 0
+
+    def stream_values(self, frozen: FrozenModel) -> int:
+        """Values of parts of encoders on a device at once; 0 if none is streamed."""
+        streaming = [n for n in range(len(self.layers)) if self.streams(frozen, n)]
+        parts = [in_parts(self.layers[layer].encoder)[0].numel() for layer in streaming]
+        return (BUFFERS + 1) * max(parts, default=0)
+
+    def device_bytes(self, frozen: FrozenModel) -> int:
+        """What it takes on accelerators: all that is there, or what streams through at once."""
+        there = (n for n, one in enumerate(self.layers) if is_accelerator(one.encoder.device))
+        resident = sum(bytes_in(self.layers[layer]) for layer in there)
+        return resident + self.stream_values(frozen) * frozen.unembedding.element_size()
 
     def on(self, device: torch.device) -> TranscoderSet:
         """The set with all its matrices on a device."""
-        return replace(self, layers=_on(self.layers, device), joint=_on(self.joint, device))
+        return self._placed([device] * len(self.layers))
+
+    def _placed(self, devices: list[torch.device | None]) -> TranscoderSet:
+        """The set with the matrices of each layer on a device, or as they are."""
+        if not any(devices):
+            return self
+        joint = self.joint
+        if joint is not None:
+            joint = replace(joint, norms=tuple(map(placed, joint.norms, devices)))
+        return replace(self, layers=tuple(map(placed, self.layers, devices)), joint=joint)
 
     def peak_values(self, frozen: FrozenModel, n_tokens: int) -> int:
-        """Pre-activations and activations of the widest layer, and a temporary mask."""
-        del frozen
-        return 3 * n_tokens * max((layer.d_dict for layer in self.layers), default=0)
+        """Pre-activations and activations of the widest layer, a mask, and what is streamed."""
+        widest = max((layer.d_dict for layer in self.layers), default=0)
+        return 3 * n_tokens * widest + self.stream_values(frozen)
 
     def fitted(self, frozen: FrozenModel) -> TranscoderSet:
         """The set with a transcoder for every layer of the model.
@@ -93,8 +141,8 @@ class TranscoderSet(Brief):
             )
         if not missing:
             return self
-        empty = empty_transcoder(frozen.d_model, frozen.device)
-        return replace(self, layers=(*self.layers, *[empty] * missing))
+        empty = [empty_transcoder(frozen.d_model, block.device) for block in frozen.blocks]
+        return replace(self, layers=(*self.layers, *empty[-missing:]))
 
     def require_fit(self, frozen: FrozenModel) -> None:
         """Raises DictionaryMismatch unless there is a transcoder of the right width per layer."""
@@ -140,9 +188,8 @@ class TranscoderSet(Brief):
         """All features that read at a layer, none of them active.  Raises DictionaryMismatch."""
         own = self.fitted(frozen).layers[layer]
         points = MlpPoints(frozen, recording, self.read, self.write)
-        return TranscoderLayer(
-            own, self.joint, points, layer, Places.of([]), recording.tokens[:0, 0]
-        )
+        none = recording.blocks[layer].contribution[:0, 0]
+        return TranscoderLayer(own, self.joint, points, layer, Places.of([]), none)
 
     def active(self, frozen: FrozenModel, recording: Recording) -> ActiveFeatures:
         """The active features of this set on a recorded prompt.
@@ -151,15 +198,16 @@ class TranscoderSet(Brief):
         """
         fitted = self.fitted(frozen)
         points = MlpPoints(frozen, recording, self.read, self.write)
-        found = list(_active(points, fitted))
-        finite = torch.stack([flag for part in found for flag in part.finite]).tolist()
+        found, home = list(_active(points, fitted)), frozen.device
+        flags = [flag[None] for part in found for flag in part.finite]
+        finite = gathered(flags, home).tolist()
         if not all(finite):
             raise DamagedWeights(
                 f"Layer {finite.index(False)} of {self.identity.name!r} has NaN or infinite "
                 "values: its files are damaged or not meant for this model."
             )
         layer, pos, index, activation, value, constant, threshold = (
-            torch.cat(column) for column in zip(*(part.columns for part in found), strict=True)
+            gathered(column, home) for column in zip(*(part.columns for part in found), strict=True)
         )
         if self.joint is not None:
             kept = self.joint.kept(layer, pos, index, activation, len(recording.prompt))
@@ -184,29 +232,6 @@ class TranscoderSet(Brief):
         )
 
 
-def _on(value: Any, device: torch.device) -> Any:
-    """A value with all tensors in it on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, tuple):
-        return tuple(_on(part, device) for part in value)
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: _on(getattr(value, field.name), device) for field in fields(value)}
-        return replace(value, **parts)
-    return value
-
-
-def _bytes(value: Any) -> int:
-    """Of all tensors in a value."""
-    if isinstance(value, Tensor):
-        return value.nbytes
-    if isinstance(value, tuple):
-        return sum(map(_bytes, value))
-    if is_dataclass(value) and not isinstance(value, type):
-        return sum(_bytes(getattr(value, field.name)) for field in fields(value))
-    return 0
-
-
 class _Found(NamedTuple):
     """Active features of some layers."""
 
@@ -216,12 +241,14 @@ class _Found(NamedTuple):
 
 def _active(points: MlpPoints, transcoders: TranscoderSet) -> Iterator[_Found]:
     """Active features of all layers: of several together on an accelerator, which asks less."""
-    first, device = points.recording.prompt.n_prefix, points.frozen.device
-    most = TOGETHER if is_accelerator(device) else 0
+    first, frozen = points.recording.prompt.n_prefix, points.frozen
+    streaming = [transcoders.streams(frozen, n) for n in range(len(transcoders.layers))]
+    arriving = _arriving(points, transcoders, streaming) if any(streaming) else None
     values: list[Tensor] = []  # by layer (pos, d_dict)
     activations: list[Tensor] = []
     for layer, transcoder in enumerate(transcoders.layers):
-        value = transcoder.pre_activations(points.inputs(layer))
+        own = arriving if streaming[layer] else None
+        value = transcoder.pre_activations(points.inputs(layer), own)
         # A nonlinearity that chooses among all positions must leave the prefix out.
         activation = torch.zeros_like(value)
         activation[first:] = transcoder.nonlinearity(value[first:])
@@ -229,10 +256,28 @@ def _active(points: MlpPoints, transcoders: TranscoderSet) -> Iterator[_Found]:
             activation = transcoders.joint.candidates(layer, activation)
         values.append(value)
         activations.append(activation)
-        if sum(one.numel() for one in values) > most or layer + 1 == len(transcoders.layers):
+        device, above = value.device, min(layer + 1, frozen.n_layers - 1)
+        most = TOGETHER if is_accelerator(device) else 0
+        last = above == layer or frozen.blocks[above].device != device
+        if last or sum(one.numel() for one in values) > most:
             numbers = range(layer + 1 - len(values), layer + 1)
             yield _gathered(points, transcoders, numbers, values, activations)
             values, activations = [], []
+
+
+def _arriving(
+    points: MlpPoints, transcoders: TranscoderSet, streaming: list[bool]
+) -> Iterator[Tensor]:
+    """Parts of all encoders that are streamed, in order: those of a layer follow the one below."""
+    layers = [layer for layer, own in enumerate(streaming) if own]
+    parts = (
+        (part, points.recording.blocks[layer].contribution)
+        for layer in layers
+        for part in in_parts(transcoders.layers[layer].encoder)
+    )
+    return streamed(
+        parts, max(in_parts(transcoders.layers[layer].encoder)[0].nbytes for layer in layers)
+    )
 
 
 def _gathered(
@@ -318,23 +363,25 @@ class TranscoderRows:
         found = [self.activation.new_empty(0, self.points.frozen.d_model)]
         for layer, (start, end) in enumerate(pairwise(ends.tolist())):
             if start < end:
-                rows = self.transcoders[layer].encoder_rows(index[start:end], self.activation)
+                rows = self.transcoders[layer].encoder_rows(index[start:end], self._like(layer))
                 found.append(self.points.pull_back(layer, pos[start:end], rows))
-        return torch.cat(found)
+        return gathered(found, self.activation.device)
 
     def decoder(
         self, layer: int, written: int, feature: Int[Tensor, " row"] | slice
     ) -> Float[Tensor, "row d_model"]:
+        activation = moved(self.activation[feature], self._like(written).device)
         rows = self.transcoders[layer].decoder_rows(
-            written - layer, self.index[feature], self.activation[feature]
+            written - layer, self.index[feature], activation
         )
         return self.points.written(written, self.pos[feature], rows)
 
     def constant(self, layer: int) -> Float[Tensor, "pos d_model"]:
-        constant = beside(self.transcoders[layer].decoder_bias, self.activation)
+        constant = beside(self.transcoders[layer].decoder_bias, self._like(layer))
         for source, skip in self._skips(layer).items():
             if self.points.has_constant_input(source):
-                constant = constant + beside(skip, constant) @ self.points.constant_input(source)
+                read = moved(self.points.constant_input(source), constant.device)
+                constant = constant + beside(skip, constant) @ read
         length = len(self.points.recording.prompt)
         positions = torch.arange(length, device=constant.device)
         return self.points.written(layer, positions, constant.expand(length, -1))
@@ -345,7 +392,12 @@ class TranscoderRows:
 
     def at(self, layer: int, active: Places, activation: Float[Tensor, " feat"]) -> TranscoderLayer:
         own, joint = self.whole.layers[layer], self.whole.joint
+        activation = moved(activation, self._like(layer).device)
         return TranscoderLayer(own, joint, self.points, layer, active, activation)
+
+    def _like(self, layer: int) -> Tensor:
+        """A tensor of the type of the model's numbers, where a layer lies."""
+        return self.points.recording.blocks[layer].contribution
 
     def _skips(self, layer: int) -> dict[int, Tensor]:
         below = enumerate(self.transcoders[: layer + 1])
@@ -363,14 +415,15 @@ def _rows(
 ) -> TranscoderRows:
     """Rows of active features; of a set that is not where the model is, these alone are copied."""
     transcoders = whole.layers
-    if any(one.encoder.device != activation.device for one in transcoders):
+    blocks = zip(transcoders, points.frozen.blocks, strict=True)
+    if any(one.encoder.device != block.device for one, block in blocks):
         layers, indices = on_host(layer, index)
         ends = np.searchsorted(layers, np.arange(len(transcoders) + 1))
         places: list[ndarray] = []
         parts: list[Transcoder] = []
         for one, start, end in zip(transcoders, ends, ends[1:], strict=False):
             own, place = np.unique(indices[start:end], return_inverse=True)
-            parts.append(one.only(own, activation))
+            parts.append(one.only(own, points.recording.blocks[len(parts)].contribution))
             places.append(place)
         transcoders, index = tuple(parts), on_device(np.concatenate(places), activation.device)
     return TranscoderRows(whole, transcoders, points, pos, index, activation)
@@ -378,7 +431,10 @@ def _rows(
 
 @dataclass(frozen=True)
 class AffineSkip:
-    """A skip matrix between two layers' residuals: scale[pos] · matrix, norms included."""
+    """A skip matrix between two layers' residuals: scale[pos] · matrix, norms included.
+
+    It is where it writes.
+    """
 
     points: MlpPoints
     read: int  # layer
@@ -388,7 +444,7 @@ class AffineSkip:
     @cached_property
     def matrix(self) -> Float[Tensor, "d_model_out d_model"]:
         """The skip with gains and centring of the norms on both sides."""
-        like = self.points.recording.tokens
+        like = self.points.recording.blocks[self.written].contribution
         return self.points.between(self.read, self.written, beside(self.skip, like))
 
     @cached_property
@@ -402,15 +458,18 @@ class AffineSkip:
         self, residual: Float[Tensor, "*part pos d_model"], first: int
     ) -> Float[Tensor, "*part pos d_model"]:
         scale = self.scale[first : first + residual.shape[-2]]
-        return (residual @ self.matrix.T).mul_(scale[:, None])
+        return (moved(residual, scale.device) @ self.matrix.T).mul_(scale[:, None])
 
     def transpose(
         self, covector: Float[Tensor, "row pos d_model"], first: int
     ) -> Float[Tensor, "row pos d_model"]:
         scale = self.scale[first : first + covector.shape[1]]
-        return (covector @ self.matrix).mul_(scale[:, None])
+        return self._at_read((covector @ self.matrix).mul_(scale[:, None]))
 
     def transpose_at(
         self, covector: Float[Tensor, "row d_model"], pos: Int[Tensor, " row"]
     ) -> Float[Tensor, "row d_model"]:
-        return (covector @ self.matrix).mul_(self.scale[pos, None])
+        return self._at_read((covector @ self.matrix).mul_(self.scale[pos, None]))
+
+    def _at_read(self, covector: Float[Tensor, "*row d_model"]) -> Float[Tensor, "*row d_model"]:
+        return moved(covector, self.points.frozen.blocks[self.read].device)

@@ -22,7 +22,7 @@ from circuits.features.hook_points import MlpPoints
 from circuits.features.points import WritePoint
 from circuits.interventions.constrained_run import Additions, Hold
 from circuits.interventions.experiment import Experiment
-from circuits.machine import on_device
+from circuits.machine import moved, on_device
 from circuits.recording.record import Recording
 from graphs.core.nodes import NodeKind
 from graphs.interventions.changes import Change, Intervention
@@ -42,10 +42,10 @@ class _Changed:
 
 
 class _PendingSums:
-    """Pending additions, summed by layer."""
+    """Pending additions, summed by layer, where each lies."""
 
-    def __init__(self, like: Float[Tensor, "batch pos d_model"]) -> None:
-        self.like = like
+    def __init__(self, recording: Recording, batch: int, length: int) -> None:
+        self.recording, self.shape = recording, (batch, length)
         self.totals: dict[int, Tensor] = {}
 
     def add(
@@ -58,9 +58,11 @@ class _PendingSums:
         if not len(pos):
             return
         if layer not in self.totals:
-            self.totals[layer] = torch.zeros_like(self.like)
-        place = on_device(copy * self.like.shape[1] + pos, vector.device)
-        self.totals[layer].flatten(0, 1).index_add_(0, place, vector)
+            like = self.recording.blocks[layer].contribution
+            self.totals[layer] = like.new_zeros(*self.shape, like.shape[1])
+        total = self.totals[layer]
+        place = on_device(copy * self.shape[1] + pos, total.device)
+        total.flatten(0, 1).index_add_(0, place, moved(vector, total.device))
 
     def pop(self, layer: int) -> Float[Tensor, "batch pos d_model"] | None:
         return self.totals.pop(layer, None)
@@ -79,8 +81,8 @@ class EditVisitor:
         """`length`: tokens of the copies, which may be more than the prompt's."""
         self.experiment, self.hold = experiment, hold
         self.changed = _changed_by_layer(experiment.local.recording, interventions, length)
-        like = experiment.local.recording.tokens[:1].expand(len(interventions), length, -1)
-        self.output, self.contribution = _PendingSums(like), _PendingSums(like)
+        sums = experiment.local.recording, len(interventions), length
+        self.output, self.contribution = _PendingSums(*sums), _PendingSums(*sums)
         self.shift: dict[int, Tensor] = {}  # by layer: residual less the recorded one
         self._scale_errors(interventions)
         self._steer(interventions, length)
@@ -93,12 +95,13 @@ class EditVisitor:
         contribution = self.contribution.pop(layer)
         linear = self.experiment.linear
         if any(linear) and held.any():
-            mask = on_device(held[:, None, None], residual.device)
             self.shift[layer] = (
                 residual - self.experiment.local.recording.blocks[layer].mlp_residual
             )
             for read, path in linear[layer].items():
-                through = path.forward(self.shift[read] * mask, 0)
+                shift = self.shift[read]
+                mask = on_device(held[:, None, None], shift.device)
+                through = path.forward(shift * mask, 0)
                 contribution = through if contribution is None else contribution + through
         return Additions(self.output.pop(layer), contribution)
 
@@ -146,6 +149,7 @@ class EditVisitor:
             return
         held = self.hold.at(layer)[copy]
         rows, runs = np.flatnonzero(held), np.flatnonzero(~held)
+        vector = moved(vector, self.experiment.local.frozen.blocks[layer].device)
         own, there = on_device(np.stack([rows, pos[rows]]), vector.device)
         written = points.written(layer, there, vector.index_select(0, own))
         self.contribution.add(layer, copy[rows], pos[rows], written)
@@ -191,9 +195,9 @@ def _changed_by_layer(
             places = [(copy, place, index) for place in (pos, *later)]
             rows[layer] += places
             rules[layer] += [(change.factor, change.offset)] * len(places)
-    like = recording.tokens
 
     def changed(layer: int) -> _Changed:
+        like = recording.blocks[layer].contribution
         rule = on_device(np.array(rules[layer]), like.device, like.dtype).T
         return _Changed(*np.array(rows[layer]).T, *rule)
 

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from circuits.machine import on_device
 from circuits.recording.meeting import Meeting
 from circuits.recording.record import BlockRecording
 
@@ -74,8 +76,7 @@ class HeldPattern:
         if not self.running:
             return held
         own = meeting.pattern
-        runs = torch.zeros(own.shape[1], dtype=torch.bool, device=own.device)
-        runs[[*self.running]] = True
+        runs = on_device(np.isin(np.arange(own.shape[1]), self.running), own.device)
         return torch.where(runs[:, None, None], own, held)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from circuits.machine import free_device_bytes, is_accelerator
+from circuits.attribution.cost import free_for_blocks
+from circuits.machine import is_accelerator
 from circuits.model.frozen import FrozenModel
 from graphs.interventions.changes import Intervention
 
@@ -26,7 +27,7 @@ def most_copies(frozen: FrozenModel, length: int, n_nodes: int) -> int:
     at_position = 8 * frozen.d_model + 3 * widest + 3 * block.n_heads * length
     numbers = length * at_position + 2 * len(frozen.unembedding) + 2 * n_nodes
     needed = numbers * frozen.unembedding.element_size()
-    return max(1, int(SHARE * free_device_bytes(frozen.device) / needed))
+    return max(1, int(SHARE * free_for_blocks(frozen) / needed))
 
 
 def batches(interventions: Sequence[Intervention], most: int) -> Iterator[slice]:

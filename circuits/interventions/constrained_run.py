@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
 from circuits.interventions.attending import AS_IT_IS, Attending, HeadRules, HeldPattern
-from circuits.machine import on_device
+from circuits.machine import moved, on_device
 from circuits.model.frozen import FrozenModel, Norm
 from circuits.recording.record import (
     BlockRecording,
     Hooks,
     Recording,
     exact_norm,
+    logits_at,
     precise_attention,
 )
 from graphs.interventions.heads import Head
@@ -89,7 +89,6 @@ def run(
     """
     length = len(recording.prompt)
     position = recording.position if ids.shape[1] == length else ids.shape[1] - 1
-    kept = on_device(np.array([position]), ids.device)
     final: list[Tensor] = []
     own = hold.patterns or bool(rules)
     with torch.no_grad(), precise_attention(frozen, own=own), Hooks() as hooks:
@@ -101,13 +100,13 @@ def run(
             if held is not None or layer in rules:
                 attending = Attending(held, rules.get(layer, AS_IT_IS))
                 hooks.giving(frozen.blocks[layer].modules.attention, mix=attending)
-        norm = frozen.final_norm_module
-        hooks.before(norm, final.append)
-        held = _mask(hold.at(frozen.n_layers), ids.device)
-        denominator = recording.final_denominator
-        hooks.after(norm, partial(_norm, frozen.final_norm, denominator, held))
-        output = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
-    return RunOutput(output.logits[:, 0], final[0])
+        norm = frozen.final_norm_there
+        hooks.before(frozen.final_norm_module, final.append)
+        held = _mask(hold.at(frozen.n_layers), norm.gain.device)
+        denominator = moved(recording.final_denominator, norm.gain.device)
+        hooks.after(frozen.final_norm_module, partial(_norm, norm, denominator, held))
+        logits = logits_at(frozen, ids, position)
+    return RunOutput(logits, moved(final[0], frozen.device))
 
 
 def _hook_block(

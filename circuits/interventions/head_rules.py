@@ -90,8 +90,8 @@ def head_rules(
                     own = others.outputs(other, place.layer)[place.head]
                     for query, there in queries:
                         here.replaced[copy, place.head, query] = own[there]
-    like = others.subject.frozen.unembedding
-    return {number: layer.rules(like) for number, layer in layers.items()}
+    blocks = others.subject.frozen.blocks
+    return {number: layer.rules(blocks[number].output) for number, layer in layers.items()}
 
 
 def _places(copy: int, place: HeadPlace, length: int) -> list[Place]:

@@ -11,13 +11,16 @@ from torch import Tensor
 from circuits.features.hook_points import read_at
 from circuits.interventions.constrained_run import Hold
 from circuits.interventions.experiment import Experiment
-from circuits.machine import on_device
+from circuits.machine import moved, on_device
 from circuits.recording.record import entering_attention
 from graphs.core.provenance import FeatureReading
 
 
 class Recorder:
-    """Measures in one pass how the values of a graph's nodes change."""
+    """Measures in one pass how the values of a graph's nodes change.
+
+    Where a layer lies it reads covectors, which are fewer numbers than residuals.
+    """
 
     def __init__(self, experiment: Experiment, hold: Hold) -> None:
         self.experiment, self.hold = experiment, hold
@@ -63,8 +66,8 @@ class Recorder:
     ) -> None:
         """Record the changes of targets that read a residual, held or running."""
         targets, held = self.experiment.local.targets, self.hold.at(layer)
-        place, pos = on_device(here, residual.device), targets.covectors.pos[here]
-        covectors = targets.covectors.covector.index_select(0, place)
+        own = targets.covectors.take(here)
+        pos, covectors = own.pos, moved(own.covector, residual.device)
         linear = read_at(residual - recorded, pos, covectors)
         running = linear if held.all() else self._running(here, layer, linear, residual)
         changes = torch.where(on_device(held[:, None], residual.device), linear, running)
@@ -78,11 +81,12 @@ class Recorder:
         residual: Float[Tensor, "batch pos d_model"],
     ) -> Float[Tensor, "batch target"]:
         """Changes of targets with what is in front of them running; `linear`: with it held."""
-        local, place = self.experiment.local, on_device(here, residual.device)
-        targets = local.targets
-        value = targets.value.index_select(0, place)
+        local, targets = self.experiment.local, self.experiment.local.targets
+        place = on_device(here, targets.value.device)
+        numbers = (column.index_select(0, place) for column in (targets.value, targets.constant))
+        value, constant = (moved(one, residual.device) for one in numbers)
         scale = local.norm_scale(here, residual)
-        own = value - targets.constant.index_select(0, place)
+        own = value - constant
         changes = linear * scale + own * (scale - 1)
         features = {
             column: one
@@ -112,13 +116,15 @@ class Recorder:
         pos, index = features.on_host.pos[row], features.on_host.index[row]
         linear = running = residual
         if held.any():
-            linear = read_at(change, pos, features.encoder(row))
+            linear = read_at(change, pos, moved(features.encoder(row), change.device))
         if not held.all():
             values = features.at(layer).values(residual, pos, index)
-            running = values - features.value.index_select(0, on_device(row, residual.device))
+            value = features.value.index_select(0, on_device(row, features.value.device))
+            running = values - moved(value, values.device)
         if held.all() or not held.any():
             return linear if held.any() else running
         return torch.where(on_device(held[:, None], residual.device), linear, running)
 
     def _set(self, nodes: Int[ndarray, " some"], changes: Float[Tensor, "batch some"]) -> None:
-        self.changes.index_copy_(1, on_device(nodes, changes.device), changes)
+        place = on_device(nodes, self.changes.device)
+        self.changes.index_copy_(1, place, moved(changes, self.changes.device))

@@ -15,7 +15,7 @@ a model has none, or a constant factor in its place, that is a norm whose denomi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from circuits.machine import on_device, warm_up_mkl
+from circuits.machine import moved, on_device, warm_up_mkl
 from circuits.model.architectures import (
     Layout,
     affine,
@@ -35,6 +35,7 @@ from circuits.model.architectures import (
     require_traceable,
     value_projection,
 )
+from circuits.model.placement import DeviceError, connect, device_of
 from circuits.model.prompt import PromptError
 from graphs.core.brief import Brief
 from graphs.errors import HeadwaterError
@@ -72,6 +73,10 @@ class Norm:
     ) -> Float[Tensor, "*#pos d_model"]:
         """Transpose of `linear`."""
         return self.centre(covector * self.gain) / denominator[..., None]
+
+    def on(self, device: torch.device) -> Norm:
+        """The same norm on a device."""
+        return replace(self, gain=moved(self.gain, device), bias=moved(self.bias, device))
 
     def centre(self, x: Float[Tensor, "*pos d_model"]) -> Float[Tensor, "*pos d_model"]:
         """LayerNorm: x minus its mean over d_model; RMSNorm: x.  Its own transpose."""
@@ -121,6 +126,11 @@ class FrozenBlock(Brief):
     inner_norms: tuple[tuple[nn.Module, Norm], ...]  # of queries and keys
 
     @property
+    def device(self) -> torch.device:
+        """Where the block lies, with its recording, its dictionary and what is added there."""
+        return self.output.device
+
+    @property
     def n_heads(self) -> int:
         """Number of query heads."""
         return self.output.shape[1] // self.d_head
@@ -142,8 +152,10 @@ class FrozenModel:
     """A transformers model as linear maps.
 
     The model itself is not changed: `modules` are its own, the weights here are copies with gains
-    folded in.  Raises UnsupportedArchitecture for a class without a layout and for attention
-    that is not causal, DamagedWeights for weights that are not finite.
+    folded in.  If it lies on several devices, what its blocks are given follows them from now on.
+    Raises UnsupportedArchitecture for a class without a layout and for attention that is not
+    causal, DamagedWeights for weights that are not finite, DeviceError for a block on several
+    devices or on none.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -153,17 +165,22 @@ class FrozenModel:
         self.config = model.config.get_text_config()
         require_traceable(self.config, model.dtype)
         self.modules = list(part(model, self.layout.blocks).children())
+        head = model.get_output_embeddings()
+        assert isinstance(head, nn.Module)
+        self.unembedding_module = head
+        devices = self._connected()
         weight, bias = self._unembedding()
         self.unembedding: Float[Tensor, "d_vocab d_model"] = weight
         self.unembedding_bias: Float[Tensor, " d_vocab"] | None = bias
-        self.unembedding_mean: Float[Tensor, " d_model"] = weight.mean(0)
+        self.unembedding_mean: Float[Tensor, " d_model"] = moved(weight.mean(0), devices[0])
         self.softcap: float | None = self._config_value(self.layout.logit_softcap)
         self.parallel = bool(self.layout.parallel)
         self.residual_multiplier = self._factor_in_config(self.layout.residual_multiplier)
         self.position_embedding = optional_part(model, self.layout.position_embedding)
         self.final_norm_module = part(model, self.layout.final_norm)
-        self.final_norm = self._norm(self.final_norm_module)
-        self.blocks = tuple(self._block(i, module) for i, module in enumerate(self.modules))
+        self.final_norm_there = self._norm(self.final_norm_module)  # where that lies
+        self.final_norm = self.final_norm_there.on(devices[0])
+        self.blocks = tuple(map(self._block, range(len(devices)), self.modules, devices))
         # Relative, of recorded logits from the model's; measured by the first float64 recording.
         self.recording_difference: float | None = None
 
@@ -181,7 +198,25 @@ class FrozenModel:
 
     @property
     def device(self) -> torch.device:
-        return self.unembedding.device
+        """Where all lies that belongs to no block, but the unembedding: with the first block."""
+        return self.blocks[0].device
+
+    def device_at(self, layer: int) -> torch.device:
+        """Where a block lies; `n_layers` stands for what is behind the last."""
+        return self.device if layer == self.n_layers else self.blocks[layer].device
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """All devices with blocks, in the order of these."""
+        return tuple(dict.fromkeys(block.device for block in self.blocks))
+
+    def require_one_device(self, what: str) -> None:
+        """Raises DeviceError for a model over several devices, which `what` does not support."""
+        if len(self.devices) > 1:
+            raise DeviceError(
+                f"{what} needs the model on one device, and it lies on "
+                f"{', '.join(map(str, self.devices))}: give --device with one."
+            )
 
     @property
     def context_length(self) -> int | None:
@@ -200,16 +235,27 @@ class FrozenModel:
 
     def logits(self, final: Float[Tensor, "*pos d_model"]) -> Float[Tensor, "*pos d_vocab"]:
         """Logits of a normalised residual, capped where the model caps them."""
-        logits = final @ self.unembedding.T
+        logits = moved(final, self.unembedding.device) @ self.unembedding.T
         if self.unembedding_bias is not None:
             logits = logits + self.unembedding_bias
-        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+        capped = (
+            logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+        )
+        return moved(capped, final.device)
+
+    def _connected(self) -> list[torch.device]:
+        """Where each block lies; what blocks and ends of the model are given goes there."""
+        devices = [device_of(one, f"block {n}") for n, one in enumerate(self.modules)]
+        paths = (self.layout.embedding, self.layout.position_embedding, self.layout.final_norm)
+        ends = {path: part(self.model, path) for path in paths if path}
+        ends["unembedding"] = self.unembedding_module
+        placed = [(one, device_of(one, f"the {name}")) for name, one in ends.items()]
+        connect(self.model, [*placed, *zip(self.modules, devices, strict=True)])
+        return devices
 
     def _unembedding(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias from the normalised residual to logits, logit multipliers included."""
-        head = self.model.get_output_embeddings()
-        assert isinstance(head, nn.Module)
-        weight, bias = affine(head)
+        weight, bias = affine(self.unembedding_module)
         require_finite(weight, "unembedding")
         factor = self._factor_in_config(self.layout.logit_multiplier)
         factor = factor / self._factor_in_config(self.layout.logit_divisor)
@@ -239,22 +285,23 @@ class FrozenModel:
             eps=float(eps),  # pyright: ignore[reportArgumentType]  # stubs say Module
         )
 
-    def _norm_before(self, module: nn.Module | None) -> Norm:
+    def _norm_before(self, module: nn.Module | None, device: torch.device) -> Norm:
         """A norm in front of attention or MLP; where there is none, they read the residual."""
-        return self._factor(1.0) if module is None else self._norm(module)
+        return self._factor(1.0, device) if module is None else self._norm(module)
 
-    def _norm_behind(self, module: nn.Module | None) -> Norm | None:
+    def _norm_behind(self, module: nn.Module | None, device: torch.device) -> Norm | None:
         """A norm behind attention or MLP, or a constant factor in its place."""
         if module is not None:
             return self._norm(module)
-        return None if self.residual_multiplier == 1 else self._factor(self.residual_multiplier)
+        factor = self.residual_multiplier
+        return None if factor == 1 else self._factor(factor, device)
 
-    def _factor(self, number: float) -> Norm:
+    def _factor(self, number: float, device: torch.device) -> Norm:
         """A constant factor as a norm whose denominator is 1."""
-        gain = torch.full_like(self.unembedding[0], number)
+        gain = torch.full_like(self.unembedding[0], number, device=device)
         return Norm(gain, torch.zeros_like(gain), biased=False, centred=False, eps=None)
 
-    def _block(self, layer: int, block: nn.Module) -> FrozenBlock:
+    def _block(self, layer: int, block: nn.Module, device: torch.device) -> FrozenBlock:
         layout = self.layout
         modules = BlockModules(
             attention=part(block, layout.attention),
@@ -266,8 +313,8 @@ class FrozenModel:
         output, output_bias = affine(part(modules.attention, layout.output))
         for name, matrix in (("value", value), ("output", output)):
             require_finite(matrix, f"attention {name} matrix of layer {layer}")
-        norm = self._norm_before(modules.attention_norm)
-        post = self._norm_behind(modules.post_attention_norm)
+        norm = self._norm_before(modules.attention_norm, device)
+        post = self._norm_behind(modules.post_attention_norm, device)
         gain = torch.ones_like(output[:, 0]) if post is None else post.gain
         bias = torch.zeros_like(gain) if output_bias is None else output_bias
         value_constant, output_constant = value @ norm.bias + value_bias, bias * gain
@@ -275,8 +322,8 @@ class FrozenModel:
             modules=modules,
             attention_norm=norm,
             post_attention_norm=post,
-            mlp_norm=self._norm_before(modules.mlp_norm),
-            post_mlp_norm=self._norm_behind(modules.post_mlp_norm),
+            mlp_norm=self._norm_before(modules.mlp_norm, device),
+            post_mlp_norm=self._norm_behind(modules.post_mlp_norm, device),
             output=(output * gain[:, None]).contiguous(),
             value=norm.centre(value * norm.gain).contiguous(),
             value_constant=value_constant,

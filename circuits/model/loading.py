@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -32,6 +32,7 @@ from circuits.atlas.shipped import ATLAS, atlas_model
 from circuits.model.hub import NO_SUCH_FILE, is_unreachable, known_reason
 from circuits.model.model_files import require_sound_files
 from circuits.model.packaged import PACKAGED, ModelNotFound, converted_folder, first_sentence
+from circuits.model.placement import place
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ def load_model(
     *,
     revision: str | None = None,
     dtype: torch.dtype = torch.float32,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | Sequence[torch.device] = "cpu",
+    as_few: bool = False,
 ) -> LoadedModel:
     """The model called `name`: an atlas or packaged name, a name on the Hugging Face Hub, a folder.
 
     Atlas names are those in ATLAS, packaged names those in PACKAGED.  Code inside a repository is
-    never run.
+    never run.  Over several devices its blocks are divided in order, `as_few`: over no more than
+    the model needs (`circuits.model.placement`).
     Raises ModelNotFound, whose sentence names what is missing and what to do.
 
         loaded = load_model("gemma-3-270m")
@@ -69,7 +72,8 @@ def load_model(
         commit = getattr(model.config, "_commit_hash", None)
         source = source._replace(revision=commit or source.revision)
         tokenizer = _tokenizer(source)
-    model.to(torch.device(device))  # pyright: ignore[reportArgumentType]  # lost in a decorator
+    devices = [torch.device(device)] if isinstance(device, str | torch.device) else device
+    place(model, devices, as_few=as_few)
     return LoadedModel(
         model.eval().requires_grad_(False),
         tokenizer,

@@ -8,24 +8,17 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from circuits.machine import WITHOUT_FLOAT64
 from circuits.model.data_type import DType
 from circuits.model.fingerprints import fingerprint, model_files
 from circuits.model.frozen import FrozenModel
 from circuits.model.loading import load_model
+from circuits.model.placement import AUTO, usable_devices
 from circuits.model.spelling import speller, vocabulary_digest
 from graphs.core.brief import Brief
 from graphs.core.provenance import ModelIdentity
 from graphs.errors import HeadwaterError
 
-AUTO = "auto"
-
-
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DType}
-
-
-class DeviceError(HeadwaterError):
-    """torch cannot use the device."""
 
 
 class DataTypeError(HeadwaterError):
@@ -43,27 +36,6 @@ class Subject(Brief):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "spell", speller(self.tokenizer))
-
-
-def usable_device(name: str) -> torch.device:
-    """The CPU or a GPU that torch can compute on; auto: a CUDA GPU if there is one.
-
-    Raises DeviceError for anything else.  Nobody has run mps yet, Apple's GPUs.
-    """
-    refusal = (
-        f"The device {name!r} is not available: choose auto or cpu, or cuda or mps if torch "
-        "finds such a GPU."
-    )
-    if name == AUTO:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise DeviceError(refusal) from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise DeviceError(refusal)
-    return device
 
 
 def data_type(name: str | torch.dtype) -> torch.dtype:
@@ -84,13 +56,16 @@ def read_subject(
 ) -> Subject:
     """Load a model and freeze it; a dtype by name is one of `DTYPES`.
 
+    device: "cpu", "cuda", "cuda:1", several with commas, over which the blocks are divided in
+        order, or "auto": as many CUDA GPUs as the model needs, the CPU if there is none.
+
     Raises ModelNotFound, DeviceError, UnsupportedArchitecture or DamagedWeights.
     """
-    place = usable_device(device)
     dtype = data_type(dtype)
-    if dtype == torch.float64 and place.type in WITHOUT_FLOAT64:
-        raise DeviceError(f"The device {device!r} has no float64: use --dtype float32.")
-    loaded = load_model(model, revision=revision, dtype=dtype, device=place)
+    devices = usable_devices(device, dtype)
+    loaded = load_model(
+        model, revision=revision, dtype=dtype, device=devices, as_few=device == AUTO
+    )
     digest = None if loaded.folder is None else fingerprint(model_files(loaded.folder))
     return _subject(loaded.model, loaded.tokenizer, loaded.name, loaded.revision, digest)
 

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from circuits.machine import float32_products, is_accelerator
+from circuits.machine import float32_products, gathered, is_accelerator
 from circuits.model.frozen import FrozenBlock, FrozenModel
 from circuits.recording.precision import Precision
 from circuits.recording.record import BlockRecording, Recording
@@ -45,11 +45,13 @@ class PrecisionError(HeadwaterError):
 
 def require_precision(frozen: FrozenModel, precision: Precision) -> None:
     """Raises PrecisionError for TF32 elsewhere than in float32 on CUDA."""
-    has_tf32 = frozen.device.type in TENSOR_CORES and frozen.dtype == torch.float32
+    cores = all(device.type in TENSOR_CORES for device in frozen.devices)
+    has_tf32 = cores and frozen.dtype == torch.float32
     if precision != Precision.IEEE and not has_tf32:
         raise PrecisionError(
             f"The precision {precision} is for models in float32 on a CUDA GPU, this one is in "
-            f"{str(frozen.dtype).removeprefix('torch.')} on {frozen.device}: leave out --precision."
+            f"{str(frozen.dtype).removeprefix('torch.')} on {', '.join(map(str, frozen.devices))}: "
+            "leave out --precision."
         )
 
 
@@ -177,7 +179,10 @@ def attended_transposed(
 
 
 class Attention:
-    """Frozen attention of every layer on one prompt, from position `first` on."""
+    """Frozen attention of every layer on one prompt, from position `first` on.
+
+    Each layer's is where its block lies, and so is what it is given and gives back.
+    """
 
     def __init__(
         self,
@@ -191,7 +196,7 @@ class Attention:
         self.output: list[list[Factor]] = []  # per layer and kv head (d_model, group * d_head)
         self.value: list[list[Factor]] = []  # per layer and kv head (d_head, d_model)
         self.mixing: list[Tensor] = []  # per layer (kv_head, key, query * group), query from first
-        ends: list[Tensor] = []
+        ends: list[Tensor] = []  # by layer, the last queries
         for block, recorded in zip(frozen.blocks, recording.blocks, strict=True):
             value = block.value.unflatten(0, (-1, block.d_head))
             output = block.output.unflatten(1, (len(value), -1)).transpose(0, 1).contiguous()
@@ -199,8 +204,9 @@ class Attention:
             self.value.append([Factor.of(matrix, precision) for matrix in value])
             group = output.shape[2] // block.d_head
             self.mixing.append(recorded.mixing[:, :, first * group :])
-            ends.append(_last_queries(self.mixing[-1][:, first:].unflatten(2, (-1, group))))
-        self.last_query: list[list[int]] = torch.stack(ends).tolist()
+            last = _last_queries(self.mixing[-1][:, first:].unflatten(2, (-1, group)))
+            ends.append(last[None])
+        self.last_query: list[list[int]] = gathered(ends, frozen.device).tolist()
 
     def pull_back(
         self,

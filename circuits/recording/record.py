@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from circuits.machine import on_device
+from circuits.machine import moved, on_device
 from circuits.model.frozen import FrozenModel, Norm, require_finite
 from circuits.model.prompt import Prompt, PromptError
 from circuits.recording.meeting import OWN, Unrounded, register
@@ -99,7 +99,7 @@ def entering_attention(
     if layer == 0:
         return torch.stack(recording.inputs).sum(0)
     below = recording.blocks[layer - 1]
-    return below.mlp_residual + below.contribution
+    return moved(below.mlp_residual + below.contribution, frozen.blocks[layer].device)
 
 
 def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording:
@@ -108,36 +108,44 @@ def record(frozen: FrozenModel, prompt: Prompt, position: int = -1) -> Recording
     Raises PromptError as `require_recordable`, DamagedWeights if logits are not finite.
     """
     require_recordable(frozen, prompt, position)
-    kept = on_device(np.array([position % len(prompt)]), frozen.device)
+    position, home = position % len(prompt), frozen.device
     seen: dict[str, Any] = {}
-    ids = on_device(np.array([prompt.ids]), frozen.device)
+    ids = on_device(np.array([prompt.ids]), home)
     with torch.no_grad(), precise_attention(frozen), _recording_hooks(frozen, seen):
-        output = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept)
-    require_finite(output.logits, "output (its logits)")
+        logits = logits_at(frozen, ids, position)
+    require_finite(logits, "output (its logits)")
     if frozen.dtype == torch.float64 and frozen.recording_difference is None:
-        frozen.recording_difference = _difference(frozen, ids, kept, output.logits)
-    entering, learned = seen["embedding"], seen.get("position_embedding")
+        # In float64 the recording replaces the model's norms by its own; wrong ones would change
+        # the logits and everything that is compared with them alike.
+        with torch.no_grad():
+            own = logits_at(frozen, ids, position)
+        frozen.recording_difference = relative_difference(logits, own)
+    learned = seen.get("position_embedding")
+    learned = None if learned is None else moved(learned, home)
+    entering, final = (moved(seen[name], home) for name in ("embedding", "final_norm"))
     return Recording(
         prompt=prompt,
         blocks=tuple(_block_recording(frozen, layer, seen) for layer in range(frozen.n_layers)),
         tokens=entering if learned is None else entering - learned,
         positions=learned,
-        final_residual=seen["final_norm"],
-        final_denominator=frozen.final_norm.denominator(seen["final_norm"]),
-        position=position % len(prompt),
-        logits=output.logits[0, 0],
+        final_residual=final,
+        final_denominator=frozen.final_norm.denominator(final),
+        position=position,
+        logits=logits[0],
     )
 
 
-def _difference(frozen: FrozenModel, ids: Tensor, kept: Tensor, recorded: Tensor) -> float:
-    """Relative difference of recorded logits from those of a pass without hooks.
+def logits_at(
+    frozen: FrozenModel, ids: Int[Tensor, "batch pos"], position: int
+) -> Float[Tensor, "batch d_vocab"]:
+    """Run the model; its logits at one position, which are the only ones that are computed.
 
-    In float64 the recording replaces the model's norms by its own; wrong ones would change the
-    logits and everything that is compared with them alike.
+    The position is chosen on whichever device the unembedding has.
     """
-    with torch.no_grad():
-        own = frozen.model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
-    return relative_difference(recorded, own)
+    with Hooks() as hooks:
+        hooks.before(frozen.unembedding_module, lambda final: final[:, position : position + 1])
+        logits = frozen.model(input_ids=ids, use_cache=False).logits
+    return moved(logits[:, 0], frozen.device)
 
 
 def relative_difference(found: Float[Tensor, "*any"], own: Float[Tensor, "*any"]) -> float:
@@ -335,7 +343,7 @@ def _recording_hooks(frozen: FrozenModel, seen: dict[str, Any]) -> Iterator[None
         keep_input(frozen.modules[0], "embedding")
         if frozen.position_embedding is not None:
             keep_output(frozen.position_embedding, "position_embedding")
-        keep_norm(frozen.final_norm_module, frozen.final_norm, "final_norm")
+        keep_norm(frozen.final_norm_module, frozen.final_norm_there, "final_norm")
         for layer, block in enumerate(frozen.blocks):
             for name, module, norm in block.norms():
                 keep_norm(module, norm, f"{layer}.{name}")

@@ -80,7 +80,8 @@ def train_and_measure(
 
 
 def stream_of(subject: Subject, run: Run, progress: Progress = ignore_progress) -> Stream:
-    """The activations that a run is trained on."""
+    """The activations that a run is trained on.  Raises DeviceError for several devices."""
+    subject.frozen.require_one_device("Training")
     settings, n_prefix = run.settings, run.documents.n_prefix
     return Stream(subject.frozen, subject.tokenizer, run.corpus, settings, n_prefix, progress)
 

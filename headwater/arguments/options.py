@@ -10,6 +10,7 @@ import typer
 
 import circuits
 from circuits.atlas.shipped import ATLAS
+from circuits.features.kept_in import KeptIn
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.model.data_type import DType
 from circuits.model.packaged import PACKAGED
@@ -67,6 +68,16 @@ WriteAt = Annotated[
     WritePoint | None,
     typer.Option(
         help="Where the transcoders write; default: as their files say.", rich_help_panel=DICTIONARY
+    ),
+]
+DictionaryIn = Annotated[
+    KeptIn,
+    typer.Option(
+        "--dictionary-in",
+        help="Where transcoders are while a model on GPUs is traced: beside it (device), or in "
+        "their files, from which encoders are streamed (files); auto: beside it if there is room "
+        "for twice as much.",
+        rich_help_panel=DICTIONARY,
     ),
 ]
 Fill = Annotated[
@@ -241,7 +252,8 @@ Type = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        help="auto (a CUDA GPU if there is one, else the CPU), cpu, cuda, cuda:1, …",
+        help="auto (as many CUDA GPUs as the model needs, the CPU if there is none), cpu, cuda, "
+        "cuda:1, or several, over which blocks are divided: cuda:0,cuda:1.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -302,6 +314,7 @@ def source_choice(
     read_at: ReadPoint | None,
     write_at: WritePoint | None,
     fill: Features | None,
+    dictionary_in: KeptIn = KeptIn.AUTO,
 ) -> circuits.SourceChoice:
     """The choice that the options of a command make."""
     return circuits.SourceChoice(
@@ -311,4 +324,5 @@ def source_choice(
         read=read_at,
         write=write_at,
         filled=fill is not None,
+        kept_in=dictionary_in,
     )

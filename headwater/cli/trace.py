@@ -11,6 +11,7 @@ import typer
 import circuits
 from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
+from circuits.features.kept_in import KeptIn
 from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
 from circuits.progress import progress_bar
@@ -22,6 +23,7 @@ from headwater.arguments.options import (
     BosRule,
     Chat,
     Device,
+    DictionaryIn,
     DirectionFiles,
     Everything,
     FeatureKind,
@@ -78,6 +80,7 @@ def trace_command(
     read_at: ReadAt = None,
     write_at: WriteAt = None,
     fill: Fill = None,
+    dictionary_in: DictionaryIn = KeptIn.AUTO,
     features: FeatureKind = None,
     target: TargetTokens = None,
     against: Against = None,
@@ -124,7 +127,8 @@ def trace_command(
         probability_mass=probability_mass,
         max_logits=max_logits,
     )
-    choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
+    chosen = transcoders, features, max_features, read_at, write_at, fill, dictionary_in
+    choice = source_choice(*chosen)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
@@ -172,6 +176,7 @@ def estimate_command(
     read_at: ReadAt = None,
     write_at: WriteAt = None,
     fill: Fill = None,
+    dictionary_in: DictionaryIn = KeptIn.AUTO,
     features: FeatureKind = None,
     target: TargetTokens = None,
     against: Against = None,
@@ -204,7 +209,8 @@ def estimate_command(
         probability_mass=probability_mass,
         max_logits=max_logits,
     )
-    choice = source_choice(transcoders, features, max_features, read_at, write_at, fill)
+    chosen = transcoders, features, max_features, read_at, write_at, fill, dictionary_in
+    choice = source_choice(*chosen)
     with progress_bar(errors) as progress:
         progress("load", 0, 1)
         subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
@@ -220,15 +226,23 @@ def estimate_command(
     if as_json:
         print_json(asdict(cost))
         return
-    place = subject.frozen.device
-    output.print(
-        f"{cost.active_features:,} active features, {cost.rows:,} rows, "
-        f"{cost.flops / 1e9:,.0f} GFLOP at {cost.gflops_per_second:,.0f} GFLOP/s\n"
-        f"about {cost.seconds:.1f} s after loading, {circuits.gigabytes(cost.peak_bytes)} of "
-        f"{circuits.gigabytes(cost.free_bytes)} at the peak"
-        + (
-            f", and {circuits.gigabytes(cost.device_bytes)} more on {place}"
-            if cost.device_bytes
-            else ""
-        )
+    _show_cost(cost, subject.frozen)
+
+
+def _show_cost(cost: circuits.Estimate, frozen: circuits.FrozenModel) -> None:
+    """Print what a trace will cost."""
+    peak, free, more, kept = map(
+        circuits.gigabytes,
+        (cost.peak_bytes, cost.free_bytes, cost.device_bytes, cost.dictionary_bytes),
     )
+    if cost.streamed:
+        kept = f"in its files, at most {kept} of it at once"
+    lines = [
+        f"{cost.active_features:,} active features, {cost.rows:,} rows, "
+        f"{cost.flops / 1e9:,.0f} GFLOP at {cost.gflops_per_second:,.0f} GFLOP/s",
+        f"about {cost.seconds:.1f} s after loading, {peak} of {free} at the peak"
+        + (f", and {more} more on {frozen.device}" if cost.device_bytes else ""),
+    ]
+    if cost.dictionary_bytes:
+        lines.append(f"dictionary: {kept} on {', '.join(map(str, frozen.devices))}")
+    output.print("\n".join(lines))

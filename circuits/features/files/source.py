@@ -8,6 +8,7 @@ from circuits.atlas.shipped import ATLAS, atlas_transcoders
 from circuits.features.active import FeatureSource
 from circuits.features.files.reading import read_transcoders
 from circuits.features.hybrid import Filled
+from circuits.features.kept_in import KeptIn
 from circuits.features.neurons import Neurons
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.model.subject import Subject
@@ -30,15 +31,18 @@ class SourceChoice:
     read: ReadPoint | None = None  # where transcoders read, if their files do not say
     write: WritePoint | None = None  # where they write, likewise
     filled: bool = False  # use neurons in layers without transcoders
+    kept_in: KeptIn = KeptIn.AUTO  # where the matrices of transcoders are
 
 
 def read_source(subject: Subject, choice: SourceChoice, memory: int | None = None) -> FeatureSource:
     """The features that a choice names, for one model.
 
-    A dictionary is placed on the model's accelerator if it fits, within `memory` bytes in all.
+    A dictionary is placed on the model's accelerators as the choice says, within `memory` bytes in
+    all.
 
     Raises SourceError for read and write points or filling without transcoders,
-    DictionaryMismatch for a dictionary of another model, and as `read_transcoders`.
+    DictionaryMismatch for a dictionary of another model, NoRoom for one that is to be on a device
+    and does not fit, and as `read_transcoders`.
     """
     reference = choice.transcoders
     if reference is None and not choice.neurons:
@@ -50,7 +54,7 @@ def read_source(subject: Subject, choice: SourceChoice, memory: int | None = Non
         return neurons
     found = read_transcoders(reference, read=choice.read, write=choice.write)
     found.require_fit(subject.frozen)
-    found = found.beside(subject.frozen, memory)
+    found = found.beside(subject.frozen, memory, choice.kept_in)
     return Filled(found, neurons) if choice.filled else found
 
 
