@@ -15,7 +15,11 @@ from torch import Tensor, nn
 
 from circuits.features.transcoder import JumpReLU, TopK, Transcoder
 from circuits.training.code import Code, written_by_all
+from circuits.training.processes import ALONE, Processes
 from circuits.training.settings import Kind, Sparsity, TrainSettings
+
+# Along which axis of its parameters features lie; other parameters belong to no feature.
+FEATURE_AXIS = {"encoder_bias": 1, "log_threshold": 1, "encoders": 0, "decoders": 0}
 
 
 class Scales(nn.Module):
@@ -44,12 +48,18 @@ class Scales(nn.Module):
 
 
 class TrainedDictionary(nn.Module):
-    """Parameters of one transcoder per layer, or of one cross-layer transcoder."""
+    """Parameters of one transcoder per layer, or of one cross-layer transcoder.
 
-    def __init__(self, settings: TrainSettings, n_layers: int, d_model: int) -> None:
+    Where features are divided among processes, `feat` are those of this process alone.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, n_layers: int, d_model: int, processes: Processes = ALONE
+    ) -> None:
         """All parameters 0; `start.started` gives them values, or a checkpoint."""
         super().__init__()
-        self.settings, d_dict = settings, settings.d_dict
+        self.settings, self.processes = settings, processes
+        self.width = d_dict = processes.features.part(settings.d_dict, "features")
         self.inputs, self.outputs = Scales(n_layers, d_model), Scales(n_layers, d_model)
         self.encoder_bias = nn.Parameter(torch.zeros(n_layers, d_dict))
         self.log_threshold = nn.Parameter(torch.zeros(n_layers, d_dict))
@@ -83,7 +93,7 @@ class TrainedDictionary(nn.Module):
         self, codes: tuple[Code, ...], values: list[Tensor]
     ) -> Float[Tensor, "layer token d_model"]:
         """What the features of all layers add to the normalised outputs."""
-        return written_by_all(codes, values, list(self.decoders))
+        return self.processes.features.sum(written_by_all(codes, values, list(self.decoders)))
 
     def linear(
         self, inputs: Float[Tensor, "layer token d_model"]
@@ -97,6 +107,28 @@ class TrainedDictionary(nn.Module):
     def decoder_norms(self) -> Float[Tensor, "layer feat"]:
         """Norm of what a feature writes, over all layers that it writes to."""
         return torch.stack([decoder.square().sum((1, 2)).sqrt() for decoder in self.decoders])
+
+    @torch.no_grad()
+    def clip_gradient(self, most: float) -> Float[Tensor, ""]:
+        """Limit the norm of the gradient of all processes, and return what it was.
+
+        Afterwards each process has the whole gradient of the parameters that it has.
+        """
+        tokens, features = self.processes.tokens, self.processes.features
+        apart, alike = list[Tensor](), list[Tensor]()
+        for name, parameter in self.named_parameters():
+            if parameter.grad is not None:
+                tokens.add_up(parameter.grad)
+                divided = feature_axis(name) is not None
+                (apart if divided else alike).append(parameter.grad)
+        if features.size == 1:
+            return nn.utils.clip_grad_norm_(self.parameters(), most)
+        for gradient in alike:
+            features.take_from_first(gradient)
+        squares = [nn.utils.get_total_norm(some).square() for some in (apart, alike)]
+        size = (features.sum(squares[0]) + squares[1]).sqrt()
+        nn.utils.clip_grads_with_norm_(self.parameters(), most, size)
+        return size
 
     @torch.no_grad()
     def normalise_decoders(self) -> None:
@@ -134,6 +166,11 @@ class TrainedDictionary(nn.Module):
                 )
             )
         return tuple(layers)
+
+
+def feature_axis(name: str) -> int | None:
+    """The axis of a parameter along which features lie, by its name."""
+    return FEATURE_AXIS.get(name.partition(".")[0])
 
 
 def n_written_by(kind: Kind, n_layers: int) -> list[int]:

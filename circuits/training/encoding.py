@@ -17,6 +17,7 @@ from torch import Tensor
 
 from circuits.training.code import Code
 from circuits.training.dictionary import TrainedDictionary
+from circuits.training.processes import ALONE, Group, Processes
 from circuits.training.settings import Sparsity
 from circuits.training.sparsity import active, jump_relu, largest
 
@@ -29,12 +30,19 @@ class Plan:
     dead: Bool[Tensor, "layer feat"]
     budgets: tuple[float, ...]  # the same on the host
     dead_ones: tuple[Tensor, ...]  # of each layer
+    n_dead: tuple[int, ...]  # of all processes
 
     @classmethod
-    def of(cls, budget: Float[Tensor, " layer"], dead: Bool[Tensor, "layer feat"]) -> Plan:
+    def of(
+        cls,
+        budget: Float[Tensor, " layer"],
+        dead: Bool[Tensor, "layer feat"],
+        features: Group = ALONE.features,
+    ) -> Plan:
         """Read off the device once."""
         ones = tuple(row.nonzero()[:, 0] for row in dead)
-        return cls(budget, dead, tuple(budget.tolist()), ones)
+        counts = features.sum(torch.tensor(list(map(len, ones)), device=dead.device))
+        return cls(budget, dead, tuple(budget.tolist()), ones, tuple(counts.tolist()))
 
 
 @dataclass(frozen=True)
@@ -45,14 +53,14 @@ class Encoded:
     activations: list[Tensor]  # of each code's entries
     l0: Float[Tensor, ""] | None  # mean over layers and tokens, with a gradient for thresholds
 
-    def shares(self, n_features: int) -> Float[Tensor, "layer feat"]:
+    def shares(self, n_features: int, tokens: Group = ALONE.tokens) -> Float[Tensor, "layer feat"]:
         """Share of tokens at which each feature is active."""
         rows: list[Tensor] = []
         for code, values in zip(self.codes, self.activations, strict=True):
             counts = values.new_zeros(n_features)
             on = (values.detach() > 0).to(values.dtype)
             rows.append(counts.index_add_(0, code.feature, on) / len(code.start))
-        return torch.stack(rows)
+        return tokens.mean(torch.stack(rows))
 
 
 def encoded(
@@ -74,8 +82,9 @@ def encoded(
         codes.append(code)
         activations.append(values if straight else values.relu())
         if settings.revival > 0:
-            revived.append(_largest_of(pre, plan.dead_ones[layer], settings.k))
-    l0 = steps / (inputs.shape[0] * inputs.shape[1]) if straight else None
+            revived.append(_revived(dictionary, layer, pre, plan))
+    steps = steps / (inputs.shape[0] * inputs.shape[1])
+    l0 = dictionary.processes.whole(steps) if straight else None
     return Encoded(tuple(codes), activations, l0), tuple(revived)
 
 
@@ -85,10 +94,10 @@ def chosen(
     """The entries of one layer: the largest, or those above or close to their thresholds."""
     settings, n_tokens = dictionary.settings, len(pre)
     if settings.sparsity == Sparsity.TOP_K:
-        return _by_token(largest(pre, min(settings.k, pre.shape[1])))
+        return _by_token(pre, settings.k, dictionary.processes.features)
     if settings.sparsity == Sparsity.BATCH_TOP_K:
-        count = min(round(plan.budgets[layer] * n_tokens), pre.numel())
-        place = largest(pre.flatten()[None], count)[0].sort().values
+        count = round(plan.budgets[layer] * n_tokens * dictionary.processes.tokens.size)
+        place = _largest_of_all(pre.flatten(), count, dictionary.processes).sort().values
         return Code.of(place // pre.shape[1], place % pre.shape[1], n_tokens)
     least = dictionary.log_threshold[layer].detach().exp() - settings.bandwidth / 2
     token, feature = (pre > least).nonzero(as_tuple=True)
@@ -106,8 +115,8 @@ def made_plan(
     if settings.sparsity == Sparsity.BATCH_TOP_K and settings.one_budget:
         budget = _shared_budgets(dictionary, inputs)
     if dead is None:
-        dead = torch.zeros(n_layers, settings.d_dict, dtype=torch.bool, device=inputs.device)
-    return Plan.of(budget, dead)
+        dead = torch.zeros(n_layers, dictionary.width, dtype=torch.bool, device=inputs.device)
+    return Plan.of(budget, dead, dictionary.processes.features)
 
 
 def _shared_budgets(
@@ -117,23 +126,46 @@ def _shared_budgets(
 
     Each layer uses what it needs (BatchTopK, arXiv 2412.06410).
     """
-    settings = dictionary.settings
+    settings, processes = dictionary.settings, dictionary.processes
     pre = torch.stack([dictionary.pre_activations(*one).relu() for one in enumerate(inputs)])
-    count = min(int(settings.l0 * pre.shape[0] * pre.shape[1]), pre.numel())
-    place = largest(pre.flatten()[None], count)[0] // pre[0].numel()
-    return torch.bincount(place, minlength=len(pre)) / pre.shape[1]
+    n_tokens = pre.shape[1] * processes.tokens.size
+    count = int(settings.l0 * pre.shape[0] * n_tokens)
+    place = _largest_of_all(pre.flatten(), count, processes) // pre[0].numel()
+    return processes.everyone.sum(torch.bincount(place, minlength=len(pre))) / n_tokens
 
 
-def _largest_of(pre: Tensor, some: Int[Tensor, " some"], k: int) -> Code:
-    if len(some) == 0:
-        none = some.new_empty(0)
-        return Code.of(none, none, len(pre))
-    code = _by_token(largest(pre[:, some], min(k, len(some))))
+def _revived(dictionary: TrainedDictionary, layer: int, pre: Tensor, plan: Plan) -> Code:
+    """Entries of the largest dead features of one layer, k per token."""
+    some = plan.dead_ones[layer]
+    if plan.n_dead[layer] == 0:
+        return Code.of(some, some, len(pre))
+    code = _by_token(pre[:, some], dictionary.settings.k, dictionary.processes.features)
     return Code(some[code.feature], code.token, code.start)
 
 
-def _by_token(features: Int[Tensor, "token k"]) -> Code:
-    n_tokens, k = features.shape
-    start = torch.arange(0, n_tokens * k, k, device=features.device)
-    token = torch.arange(n_tokens, device=features.device).repeat_interleave(k)
-    return Code(features.flatten(), token, start)
+def _largest_of_all(
+    values: Float[Tensor, " value"], count: int, processes: Processes
+) -> Int[Tensor, " place"]:
+    """Places of those values that are among the largest of all processes.
+
+    Of several processes a device is waited for: each would otherwise take on as many entries as
+    all have together.
+    """
+    place = largest(values[None], min(count, len(values)))[0]
+    if processes.everyone.size == 1:
+        return place
+    return place[processes.everyone.among_largest(values[place][None], count)[0]]
+
+
+def _by_token(pre: Float[Tensor, "token feat"], k: int, features: Group) -> Code:
+    """The k largest of each token, of all processes."""
+    n_tokens, k_own = len(pre), min(k, pre.shape[1])
+    device = pre.device
+    found = largest(pre, k_own) if k_own else torch.empty(n_tokens, 0).long().to(device)
+    if features.size > 1:
+        kept = features.among_largest(pre.gather(1, found), k)
+        token, place = kept.nonzero(as_tuple=True)
+        return Code.of(token, found[token, place], n_tokens)
+    start = torch.arange(0, n_tokens * k_own, k_own, device=device)
+    token = torch.arange(n_tokens, device=device).repeat_interleave(k_own)
+    return Code(found.flatten(), token, start)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import Encoded, Plan, encoded
+from circuits.training.processes import Group
 from circuits.training.settings import Sparsity
 
 SATURATION = 4.0  # of the tanh penalty: a feature that writes a quarter of a unit counts as on
@@ -40,35 +41,38 @@ def step_loss(
     frequency       activations of features that fire on too many tokens
     revival         what the strongest dead features leave of the error
     """
-    settings = dictionary.settings
+    settings, processes = dictionary.settings, dictionary.processes
     inputs = dictionary.inputs.apply_to(inputs)
     outputs = dictionary.outputs.apply_to(outputs)
     found, dead = encoded(dictionary, inputs, plan)
     wanted = outputs - dictionary.linear(inputs)
     error = wanted - dictionary.written(found.codes, found.activations)
-    unexplained = _relative(error, outputs)
+    unexplained = _relative(error, outputs, processes.tokens)
     loss = unexplained.mean()
     for share in settings.prefixes:
-        first = max(1, int(share * settings.d_dict))
+        n_own = processes.features.n_own(max(1, int(share * settings.d_dict)))
         alone = [
-            values * (code.feature < first)
+            values * (code.feature < n_own)
             for code, values in zip(found.codes, found.activations, strict=True)
         ]
         part = wanted - dictionary.written(found.codes, alone)
-        loss = loss + _relative(part, outputs).mean() / len(settings.prefixes)
+        left = _relative(part, outputs, processes.tokens)
+        loss = loss + left.mean() / len(settings.prefixes)
     loss = loss + penalty_share * settings.penalty * _penalty(dictionary, found)
     often = (frequency > settings.high_frequency).to(loss.dtype)
-    size = sum(
+    sizes = (
         (values * often[layer][code.feature]).sum()
         for layer, (code, values) in enumerate(zip(found.codes, found.activations, strict=True))
     )
+    size = processes.whole(sum(sizes, loss.new_zeros(())))
     n_layers, n_tokens = inputs.shape[:2]
     loss = loss + settings.frequency_penalty * size / (n_layers * n_tokens)
-    if any(len(ones) for ones in plan.dead_ones) and settings.revival > 0:
+    if any(plan.n_dead) and settings.revival > 0:
         pre = [dictionary.values(layer, inputs[layer], code) for layer, code in enumerate(dead)]
         remaining = error.detach()
         revived = dictionary.written(dead, [values.relu() for values in pre])
-        loss = loss + settings.revival * _relative(remaining - revived, remaining).mean()
+        left = _relative(remaining - revived, remaining, processes.tokens)
+        loss = loss + settings.revival * left.mean()
     plain = replace(found, activations=[values.detach() for values in found.activations])
     return Step(loss, plain, unexplained.detach())
 
@@ -84,9 +88,11 @@ def _penalty(dictionary: TrainedDictionary, found: Encoded) -> Float[Tensor, ""]
             for layer, (code, values) in enumerate(zip(found.codes, found.activations, strict=True))
         ]
         n_tokens = len(found.codes[0].start)
-        return torch.stack(sizes).sum() / (len(sizes) * n_tokens * settings.l0)
+        total = dictionary.processes.whole(torch.stack(sizes).sum())
+        return total / (len(sizes) * n_tokens * settings.l0)
     return dictionary.encoder_bias.new_zeros(())
 
 
-def _relative(error: Tensor, whole: Tensor) -> Float[Tensor, " layer"]:
-    return error.square().mean((1, 2)) / whole.square().mean((1, 2)).clamp(min=1e-12)
+def _relative(error: Tensor, whole: Tensor, tokens: Group) -> Float[Tensor, " layer"]:
+    left, all_of_it = (tokens.mean(one.square().mean((1, 2))) for one in (error, whole))
+    return left / all_of_it.clamp(min=1e-12)

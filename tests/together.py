@@ -1,0 +1,78 @@
+"""What `test_processes.py` runs on two processes at once: steps, runs, and a failure.
+
+Each process calls it with a folder, to which the first one writes what was found.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from circuits.training.dictionary import TrainedDictionary, feature_axis
+from circuits.training.encoding import Plan, made_plan
+from circuits.training.losses import step_loss
+from circuits.training.processes import Group, Processes, Split, joined
+from circuits.training.settings import Kind, Sparsity, TrainSettings
+from tests.test_training_step import N_LAYERS, SETTINGS, random_batch, random_dictionary
+
+STEPS = {
+    "topk": replace(SETTINGS, kind=Kind.PER_LAYER, sparsity=Sparsity.TOP_K),
+    "crossing": SETTINGS,
+    "apart": replace(SETTINGS, kind=Kind.PER_LAYER),
+    "skip": replace(SETTINGS, kind=Kind.SKIP, sparsity=Sparsity.JUMP_RELU),
+    "tanh": replace(SETTINGS, sparsity=Sparsity.TANH),
+}
+
+
+def one_step(settings: TrainSettings, processes: Processes) -> dict[str, Tensor | None]:
+    """Numbers of a step with dead and frequent features, whole on the first process."""
+    tokens, features = processes.tokens, processes.features
+    whole = random_dictionary(settings)
+    dictionary = TrainedDictionary(settings, N_LAYERS, whole.inputs.mean.shape[1], processes)
+    dictionary.double().load_state_dict(
+        {
+            name: value if (axis := feature_axis(name)) is None else features.own(value, axis)
+            for name, value in whole.state_dict().items()
+        }
+    )
+    inputs, outputs = (tokens.own(random_batch(seed), 1) for seed in (1, 2))
+    dead = torch.zeros(N_LAYERS, settings.d_dict, dtype=torch.bool)
+    dead[0, 5:20] = dead[2, 40] = dead[2, 42] = True  # of the last layer none is on the second
+    frequency = torch.rand(dead.shape, generator=torch.Generator().manual_seed(3)).double() / 5
+    budget = made_plan(dictionary, inputs).budget
+    plan = Plan.of(budget, features.own(dead, 1), features)
+    step = step_loss(dictionary, inputs, outputs, plan, features.own(frequency, 1), 1.0)
+    step.loss.backward()
+    size = dictionary.clip_gradient(1e9)
+    shares = features.on_first(step.encoded.shares(dictionary.width, tokens), 1)
+    found = {"loss": step.loss.detach(), "budget": budget, "shares": shares, "norm": size}
+    for name, parameter in dictionary.named_parameters():
+        if parameter.grad is not None:
+            axis = feature_axis(name)
+            whole = parameter.grad if axis is None else features.on_first(parameter.grad, axis)
+            found[name] = whole
+    return found
+
+
+def split_among(split: Split, group: Group) -> Processes:
+    """These processes, with one thing divided among them."""
+    return Processes(tokens=group) if split == Split.TOKENS else Processes(features=group)
+
+
+def main(folder: Path) -> None:
+    """All that two processes do together."""
+    with joined(Split.FEATURES, "cpu") as (processes, _):
+        group = processes.everyone
+        for split in Split:
+            for name, settings in STEPS.items():
+                found = one_step(settings, split_among(split, group))
+                if processes.first:
+                    torch.save(found, folder / f"{split}-{name}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
