@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from circuits.training.loop import LOG
 from circuits.training.processes import ALONE, Split
-from tests.together import STEPS, one_step
-from tests.tolerances import EXACT
+from circuits.training.settings import CHECKPOINT
+from tests.together import RUNS, STEPS, one_run, one_step
+from tests.tolerances import EXACT, FLOAT32
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 120  # seconds
@@ -53,10 +57,14 @@ def on_two(*command: str) -> list[subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with all that two processes found."""
+    """The folder with all that two processes found, and with the same runs of one."""
     folder = tmp_path_factory.mktemp("together")
+    for split in Split:  # of which two processes do the rest
+        one_run(RUNS["skip"], folder / f"{split}-skip", until=20)
     ended = on_two("-m", "tests.together", str(folder))
     assert [one.returncode for one in ended] == [0, 0], ended
+    for name, settings in RUNS.items():
+        one_run(settings, folder / f"alone-{name}")
     return folder
 
 
@@ -66,3 +74,33 @@ def test_a_step_of_two_processes_is_that_of_one(together: Path, split: Split, na
     found = torch.load(together / f"{split}-{name}.pt")
     torch.testing.assert_close(found, one_step(STEPS[name], ALONE), **EXACT)
     assert all(values.any() for values in found.values())
+
+
+def require_same_run(found: Path, expected: Path) -> None:
+    """Lines and checkpoints are the same up to the order of sums in float32."""
+    lines, wanted = (
+        [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+        for folder in (found, expected)
+    )
+    assert [line["step"] for line in lines] == [10, 20, 30]
+    assert lines[-1]["dead"] > 0
+    for line, other in zip(lines, wanted, strict=True):
+        assert line == pytest.approx(other, rel=1e-5)
+    one, other = (load_file(folder / CHECKPOINT) for folder in (found, expected))
+    torch.testing.assert_close(one, other, **FLOAT32)
+
+
+# The run with thresholds is begun by one process: at the start each of them is one of the values
+# that it is compared with, so that rounding decides.
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("split", Split)
+def test_a_run_of_two_processes_is_that_of_one(together: Path, split: Split, name: str):
+    require_same_run(together / f"{split}-{name}", together / f"alone-{name}")
+
+
+@pytest.mark.parametrize("split", Split)
+def test_one_process_continues_what_two_began(together: Path, split: Split):
+    begun = together / f"{split}-begun"
+    assert len((begun / LOG).read_text().splitlines()) == 1
+    one_run(RUNS["topk"], begun)
+    require_same_run(begun, together / "alone-topk")

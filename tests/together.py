@@ -6,18 +6,26 @@ Each process calls it with a folder, to which the first one writes what was foun
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
+from circuits.corpora.corpus import TextCorpus
+from circuits.model.frozen import FrozenModel
+from circuits.training import loop
+from circuits.training.activations import Stream
 from circuits.training.dictionary import TrainedDictionary, feature_axis
 from circuits.training.encoding import Plan, made_plan
+from circuits.training.loop import Logged, train
 from circuits.training.losses import step_loss
-from circuits.training.processes import Group, Processes, Split, joined
+from circuits.training.processes import ALONE, Group, Processes, Split, joined
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from tests.test_training_step import N_LAYERS, SETTINGS, random_batch, random_dictionary
+from tests.tiny import tiny_model, toy_tokenizer
 
 STEPS = {
     "topk": replace(SETTINGS, kind=Kind.PER_LAYER, sparsity=Sparsity.TOP_K),
@@ -25,6 +33,14 @@ STEPS = {
     "apart": replace(SETTINGS, kind=Kind.PER_LAYER),
     "skip": replace(SETTINGS, kind=Kind.SKIP, sparsity=Sparsity.JUMP_RELU),
     "tanh": replace(SETTINGS, sparsity=Sparsity.TANH),
+}
+SMALL = replace(
+    SETTINGS, steps=30, batch_tokens=32, shuffled_tokens=256, dead_after=60, prefixes=()
+)
+RUNS = {
+    "crossing": replace(SMALL, prefixes=(0.3,)),
+    "topk": replace(SMALL, kind=Kind.PER_LAYER, sparsity=Sparsity.TOP_K),
+    "skip": replace(SMALL, kind=Kind.SKIP, sparsity=Sparsity.JUMP_RELU, prefixes=(0.3,)),
 }
 
 
@@ -58,6 +74,29 @@ def one_step(settings: TrainSettings, processes: Processes) -> dict[str, Tensor 
     return found
 
 
+class Stopped(Exception):
+    """Stands for the end of a process."""
+
+
+def one_run(
+    settings: TrainSettings, folder: Path, processes: Processes = ALONE, until: int = 30
+) -> None:
+    """A run of thirty steps with a checkpoint and a line after every tenth, or until a step."""
+
+    def on_step(logged: Logged) -> None:
+        if logged.step == until < settings.steps:
+            raise Stopped
+
+    generator = torch.Generator().manual_seed(3)
+    documents = torch.randint(3, 23, (40, 9), generator=generator).tolist()
+    corpus = TextCorpus(tuple([1, *row] for row in documents))
+    frozen = FrozenModel(tiny_model("gemma-3").float())
+    made = Stream(frozen, toy_tokenizer(), corpus, settings, processes=processes)
+    with pytest.MonkeyPatch.context() as patch, suppress(Stopped):
+        patch.setattr(loop, "LOG_EVERY", 10)
+        train(made, folder, "run", on_step, checkpoint_every=10)
+
+
 def split_among(split: Split, group: Group) -> Processes:
     """These processes, with one thing divided among them."""
     return Processes(tokens=group) if split == Split.TOKENS else Processes(features=group)
@@ -72,6 +111,9 @@ def main(folder: Path) -> None:
                 found = one_step(settings, split_among(split, group))
                 if processes.first:
                     torch.save(found, folder / f"{split}-{name}.pt")
+            for name, settings in RUNS.items():
+                one_run(settings, folder / f"{split}-{name}", split_among(split, group))
+            one_run(RUNS["topk"], folder / f"{split}-begun", split_among(split, group), until=20)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
+from zlib import crc32
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +23,7 @@ from circuits.features.points import ReadPoint, WritePoint
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import count_prefix
 from circuits.progress import Progress, ignore_progress
+from circuits.training.processes import ALONE, Group, Processes
 from circuits.training.settings import TrainingError, TrainSettings
 
 LEFT_OUT = 10_000  # documents in a row without training tokens at which a corpus is refused
@@ -35,9 +37,10 @@ class Activations:
     inputs: Float[Tensor, "layer token d_model"]
     outputs: Float[Tensor, "layer token d_model"]
 
-    def take(self, rows: slice) -> Activations:
-        """Only these tokens."""
-        return Activations(self.inputs[:, rows], self.outputs[:, rows])
+    def take(self, rows: slice, among: Group = ALONE.tokens) -> Activations:
+        """Only these tokens, and of these the process's own."""
+        inputs, outputs = (among.own(one[:, rows], 1) for one in (self.inputs, self.outputs))
+        return Activations(inputs, outputs)
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,10 @@ class Stream:
         settings: TrainSettings,
         n_prefix: int | None = None,
         progress: Progress = ignore_progress,
+        processes: Processes = ALONE,
     ) -> None:
         self.frozen, self.tokenizer, self.corpus = frozen, tokenizer, corpus
-        self.n_prefix, self.progress = n_prefix, progress
+        self.n_prefix, self.progress, self.processes = n_prefix, progress, processes
         self.layers = settings.layers_of(frozen.n_layers)
         self.settings = settings.sized(len(self.layers), frozen.d_model)
         self._latest: Pool | None = None
@@ -90,14 +94,27 @@ class Stream:
         generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + first)
         place = torch.randperm(size, generator=generator).to(self.frozen.device)
         whole = self._memory(size, place.device)
-        filled, last = 0, first
+        filled, last, sum_of_ids = 0, first, 0
         self.progress("activations", filled, size)
         for batch, number in _passes(self._trained(first), min(PASS_TOKENS, size)):
             filled, last = self._fill(whole, place, batch, filled), number
+            sum_of_ids = crc32(repr(batch).encode(), sum_of_ids)
             self.progress("activations", filled, size)
             if filled == size:
                 break
+        self._add_up(whole, sum_of_ids)
         return Pool(first, last + 1, whole)
+
+    def _add_up(self, whole: Activations, sum_of_ids: int) -> None:
+        """Add what each process has run.  Raises TrainingError if they have different documents."""
+        everyone = self.processes.everyone
+        if not everyone.agrees(sum_of_ids):
+            raise TrainingError(
+                "The processes of the run read different documents: give all of them the same "
+                "files, and GPUs of one kind if they sample from the model."
+            )
+        for vectors in (whole.inputs, whole.outputs):
+            everyone.add_up(vectors)
 
     def _memory(self, size: int, device: torch.device) -> Activations:
         if self._latest is not None:
@@ -112,15 +129,28 @@ class Stream:
         documents: list[list[int]],
         filled: int,
     ) -> int:
-        """Add the activations of these documents; returns the number of tokens filled."""
+        """Add the activations of these documents; returns the number of tokens filled.
+
+        Of several processes each takes some of the documents, and leaves zeros for the others.
+        """
         ids, kept = padded(documents, self.tokenizer, self.frozen.device, self.n_prefix)
         settings = self.settings
-        vectors = mlp_vectors(self.frozen, ids, settings.read, settings.write, self.layers)
         rows = place[filled : filled + int(kept.sum())]
+        filled += len(rows)
+        everyone = self.processes.everyone
+        if everyone.size > 1:
+            for target in (whole.inputs, whole.outputs):
+                target[:, rows] = 0
+            numbers = everyone.own(kept.flatten().cumsum(0).view_as(kept) - 1)
+            ids, kept = everyone.own(ids), everyone.own(kept) & (numbers < len(rows))
+            rows = rows[numbers[kept]]
+            if len(ids) == 0:
+                return filled
+        vectors = mlp_vectors(self.frozen, ids, settings.read, settings.write, self.layers)
         for target, layers in zip((whole.inputs, whole.outputs), vectors, strict=True):
             for layer, vector in enumerate(layers):
                 target[layer, rows] = vector[kept][: len(rows)].float()
-        return filled + len(rows)
+        return filled
 
     def _trained(self, first: int) -> Iterator[tuple[int, list[int]]]:
         """Documents that are not held out and give activations, with their numbers."""

@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from circuits.training.dictionary import TrainedDictionary, feature_axis
 from circuits.training.encoding import Plan
 from circuits.training.former_checkpoint import renamed
 from circuits.training.settings import TrainingError
@@ -48,11 +49,11 @@ class RunState:
 def write_checkpoint(
     path: Path,
     run: str,
-    dictionary: nn.Module,
+    dictionary: TrainedDictionary,
     optimizer: torch.optim.Optimizer,
     state: RunState,
 ) -> None:
-    """Store the run with this name.
+    """Store the run with this name; of several processes the first one writes what all have.
 
     Raises TrainingError if the file cannot be written or is another run's; it is then unchanged.
     """
@@ -63,10 +64,17 @@ def write_checkpoint(
     tensors |= {"silent": state.silent, "frequency": state.frequency}
     if state.plan is not None:
         tensors |= {"plan.budget": state.plan.budget, "plan.dead": state.plan.dead}
+    stored = dict[str, Tensor]()
+    for name, tensor in tensors.items():
+        features = dictionary.processes.features
+        whole = features.on_first(tensor.detach(), _feature_axis(name, tensor))
+        if whole is not None:
+            stored[name] = whole.cpu().contiguous()
+    if not dictionary.processes.first:
+        return
     # One entry, since safetensors writes several in any order.
     entry = [run, state.step, state.document, state.batch]
     metadata = {"run": json.dumps(entry)}
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         with locked(path):
             if path.exists():
@@ -94,15 +102,20 @@ def stored_run(path: Path) -> str | None:
 def read_checkpoint(
     path: Path,
     run: str,
-    dictionary: nn.Module,
+    dictionary: TrainedDictionary,
     optimizer: torch.optim.Optimizer,
 ) -> RunState:
     """Load a stored run's parameters and state.  Raises TrainingError if it is another run's."""
+    features, own = dictionary.processes.features, dict[str, Tensor]()
     with _opened(path) as file:
         step, document, batch = _progress(path, file, run)
-        # Copies: Windows cannot replace a mapped file, and this one is written next.
-        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # no mapping
-    tensors = renamed(tensors)
+        tensors = renamed({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  # no mapping
+        for name, tensor in tensors.items():
+            axis = _feature_axis(name, tensor)
+            part = tensor if axis is None else features.own(tensor, axis)
+            # Copies: Windows cannot replace a mapped file, and this one is written next.
+            own[name] = part.clone(memory_format=torch.contiguous_format)
+    tensors = own
     device = next(dictionary.parameters()).device
     tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
     dictionary.load_state_dict(_part(tensors, "parameter."))
@@ -112,9 +125,16 @@ def read_checkpoint(
             optimizer.state[parameter] = moments
     plan = None
     if "plan.dead" in tensors:
-        plan = Plan.of(tensors["plan.budget"], tensors["plan.dead"])
+        plan = Plan.of(tensors["plan.budget"], tensors["plan.dead"], features)
     finite = torch.tensor(step, device=device)
     return RunState(step, document, batch, tensors["silent"], tensors["frequency"], finite, plan)
+
+
+def _feature_axis(name: str, tensor: Tensor) -> int | None:
+    """The axis along which features lie, of parameters, moments and the state."""
+    if name in ("silent", "frequency", "plan.dead"):
+        return 1
+    return None if tensor.dim() == 0 else feature_axis(name.partition(".")[2])
 
 
 def _part(tensors: dict[str, Tensor], start: str) -> dict[str, Tensor]:

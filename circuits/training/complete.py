@@ -18,6 +18,7 @@ from circuits.training.describe import describe
 from circuits.training.export import write_transcoders
 from circuits.training.loop import Logged, train
 from circuits.training.needs import require_memory
+from circuits.training.processes import ALONE, Processes
 from circuits.training.report import DOCUMENTS, TrainingReport, report
 from circuits.training.run import Run
 from circuits.training.settings import Kind
@@ -38,11 +39,15 @@ def train_and_measure(
     out: Path,
     progress: Progress = ignore_progress,
     checkpoint_every: int = 1000,
+    processes: Processes = ALONE,
 ) -> TrainingReport:
     """Write a dictionary, its feature files and `report.json` into a folder.
 
-    Resumes from the folder's checkpoint.  Raises TrainingError as `train` and if there is too
-    little memory, GraphFileError for files that cannot be written.
+    Resumes from the folder's checkpoint.  Of several processes the first one calls this, and the
+    others `train` alone.
+
+    Raises TrainingError as `train` and if there is too little memory, GraphFileError for files
+    that cannot be written.
     """
     settings, n_prefix = run.settings, run.documents.n_prefix
     within = settings.steps * settings.batch_tokens // 2  # of the tokens that are trained on
@@ -57,7 +62,7 @@ def train_and_measure(
         )
         progress(text, logged.step, settings.steps)
 
-    stream = stream_of(subject, run, progress)
+    stream = stream_of(subject, run, progress, processes)
     require_memory(stream)
     layers = train(stream, out, run.name, on_step, checkpoint_every)
     identity = DictionaryIdentity(
@@ -79,11 +84,17 @@ def train_and_measure(
     return found
 
 
-def stream_of(subject: Subject, run: Run, progress: Progress = ignore_progress) -> Stream:
+def stream_of(
+    subject: Subject,
+    run: Run,
+    progress: Progress = ignore_progress,
+    processes: Processes = ALONE,
+) -> Stream:
     """The activations that a run is trained on.  Raises DeviceError for several devices."""
     subject.frozen.require_one_device("Training")
     settings, n_prefix = run.settings, run.documents.n_prefix
-    return Stream(subject.frozen, subject.tokenizer, run.corpus, settings, n_prefix, progress)
+    frozen, tokenizer = subject.frozen, subject.tokenizer
+    return Stream(frozen, tokenizer, run.corpus, settings, n_prefix, progress, processes)
 
 
 def trained_set(

@@ -131,6 +131,24 @@ class TrainedDictionary(nn.Module):
         return size
 
     @torch.no_grad()
+    def on_first(self) -> TrainedDictionary | None:
+        """The dictionary with the features of all, on the first process, there in main memory."""
+        features = self.processes.features
+        if features.size == 1:
+            return self
+        found = dict[str, Tensor]()
+        for name, values in self.state_dict().items():
+            whole = features.on_first(values, feature_axis(name))
+            if whole is not None:
+                found[name] = whole.cpu()
+        if features.rank > 0:
+            return None
+        n_layers, d_model = self.decoder_bias.shape
+        dictionary = TrainedDictionary(self.settings, n_layers, d_model)
+        dictionary.load_state_dict(found, assign=True)
+        return dictionary
+
+    @torch.no_grad()
     def normalise_decoders(self) -> None:
         """Scale every feature's decoder to norm 1, and its encoder and threshold to compensate."""
         norms = self.decoder_norms().clamp(min=1e-12)

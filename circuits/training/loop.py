@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from circuits.training.checkpoint import RunState, read_checkpoint, write_checkp
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import made_plan
 from circuits.training.losses import Step, step_loss
+from circuits.training.processes import Group
 from circuits.training.settings import CHECKPOINT, Sparsity, TrainingError, TrainSettings
 from circuits.training.sparsity import largest
 from circuits.training.start import started
@@ -58,20 +60,26 @@ def train(
     """Train on a stream; resume from the folder's checkpoint if there is one.
 
     Every tenth step and the last are shown.  Nothing is written before the first checkpoint, which
-    marks the folder as this run's.  Raises TrainingError for a checkpoint of another run, if files
-    cannot be written, and if the loss is no longer finite; the last checkpoint is then unchanged.
+    marks the folder as this run's.  Of several processes only the first one writes, and if they
+    divide features the others return nothing.
+
+    Raises TrainingError for a checkpoint of another run, if files cannot be written, and if the
+    loss is no longer finite; the last checkpoint is then unchanged.
     """
     settings = stream.settings
     torch.manual_seed(settings.seed)
     path = folder / CHECKPOINT
-    dictionary = _empty(stream) if path.exists() else _initial(stream)
+    resumes = bool(stream.processes.everyone.said_by_first(path.exists()))
+    dictionary = _empty(stream) if resumes else _initial(stream)
     optimizer = adam(dictionary)
     state = (
         read_checkpoint(path, run, dictionary, optimizer)
-        if path.exists()
+        if resumes
         else RunState.initial(dictionary.encoder_bias.detach())
     )
-    _truncate_log(folder / LOG, state.step)
+    first = stream.processes.first
+    if first:
+        _truncate_log(folder / LOG, state.step)
     lines: list[Logged] = []  # pending until the first checkpoint
     for batch, document, number in _batches(stream, state):
         if state.step >= settings.steps:
@@ -82,38 +90,49 @@ def train(
         if not (last or written or state.step % SHOWN_EVERY == 0):
             continue  # without waiting for the device
         _require_finite(state)
-        logged = _logged(settings, done, state)
+        logged = _logged(dictionary, done, state)
         if last or state.step % SHOWN_EVERY == 0:
             on_step(logged)
-        if last or state.step % LOG_EVERY == 0:
+        if first and (last or state.step % LOG_EVERY == 0):
             lines.append(logged)
         if lines and path.exists():
             _append(folder / LOG, lines)
         if last or written:
-            with new_folder(folder):
+            with new_folder(folder) if first else nullcontext():
                 write_checkpoint(path, run, dictionary, optimizer, state)
-            _append(folder / LOG, lines)
-    return dictionary.folded(thresholds(dictionary, stream, state.document))
+            if first:
+                _append(folder / LOG, lines)
+    features = stream.processes.features
+    least = features.on_first(thresholds(dictionary, stream, state.document), 1)
+    whole = dictionary.on_first()
+    return (
+        () if whole is None or least is None else whole.folded(least.to(whole.decoder_bias.device))
+    )
 
 
 def _initial(stream: Stream) -> TrainedDictionary:
     """The dictionary before its first step, initialised from the first pool."""
     first = stream.pool(0).activations
-    return started(stream.settings, first.inputs, first.outputs)
+    return started(stream.settings, first.inputs, first.outputs, stream.processes)
 
 
 def _empty(stream: Stream) -> TrainedDictionary:
     """A dictionary for the parameters of a checkpoint."""
-    model = stream.frozen
-    return TrainedDictionary(stream.settings, len(stream.layers), model.d_model).to(model.device)
+    model, processes = stream.frozen, stream.processes
+    empty = TrainedDictionary(stream.settings, len(stream.layers), model.d_model, processes)
+    return empty.to(model.device)
 
 
 def _batches(stream: Stream, state: RunState) -> Iterator[tuple[Activations, int, int]]:
-    """Batches from the run's position: activations, first document of the pool, number in it."""
+    """Batches from the run's position: activations, first document of the pool, number in it.
+
+    Where tokens are divided among processes, of each batch their own.
+    """
+    tokens = stream.processes.tokens
     size, skipped = stream.settings.batch_tokens, state.batch
     for pool in stream.pools(state.document):
         for number in range(skipped, pool.activations.inputs.shape[1] // size):
-            batch = pool.activations.take(slice(number * size, (number + 1) * size))
+            batch = pool.activations.take(slice(number * size, (number + 1) * size), tokens)
             yield batch, pool.first, number
         skipped = 0
 
@@ -143,14 +162,15 @@ def advance(
     )
     optimizer.zero_grad()
     step.loss.backward()
-    size = torch.nn.utils.clip_grad_norm_(dictionary.parameters(), 1.0)
+    size = dictionary.clip_gradient(1.0)
     good = torch.isfinite(step.loss.detach() + size)
     state.finite_steps = state.finite_steps + good * (state.finite_steps == state.step)
     optimizer.step()
     if settings.sparsity != Sparsity.TANH and state.step % NORMALISE_EVERY == 0:
         dictionary.normalise_decoders()
-    share = step.encoded.shares(settings.d_dict)
-    n_tokens = batch.inputs.shape[1]
+    tokens = dictionary.processes.tokens
+    share = step.encoded.shares(dictionary.width, tokens)
+    n_tokens = batch.inputs.shape[1] * tokens.size
     state.silent = torch.where(share > 0, 0, state.silent + n_tokens)
     state.frequency += (1 - FREQUENCY_MEMORY) * (share - state.frequency)
     state.step += 1
@@ -166,16 +186,17 @@ def _require_finite(state: RunState) -> None:
         )
 
 
-def _logged(settings: TrainSettings, done: Step, state: RunState) -> Logged:
-    share = done.encoded.shares(settings.d_dict)
+def _logged(dictionary: TrainedDictionary, done: Step, state: RunState) -> Logged:
+    processes = dictionary.processes
+    share = done.encoded.shares(dictionary.width, processes.tokens)
     assert state.plan is not None
     return Logged(
         step=state.step,
         loss=float(done.loss.detach()),
-        l0=float(share.sum(1).mean()),
+        l0=float(processes.features.sum(share.sum(1)).mean()),
         explained=1 - float(done.unexplained.mean()),
-        dead=float(state.plan.dead.float().mean()),
-        learning_rate=schedule(settings, state.step - 1)[0],
+        dead=float(processes.features.mean(state.plan.dead.float().mean())),
+        learning_rate=schedule(dictionary.settings, state.step - 1)[0],
     )
 
 
@@ -205,14 +226,18 @@ def thresholds(
         read = dictionary.inputs.apply_to(batch)
         pre = [dictionary.pre_activations(*one, exact=True).flatten() for one in enumerate(read)]
         rows = [torch.cat(pre)] if settings.one_budget else pre
-        found.append(torch.stack([_least_kept(row, settings) for row in rows]))
+        features = dictionary.processes.features
+        found.append(torch.stack([_least_kept(row, settings, features) for row in rows]))
     least = torch.stack(found).mean(0).clamp(min=torch.finfo(learned.dtype).tiny)
     return least.expand(len(learned))[:, None].expand_as(learned)
 
 
-def _least_kept(values: Float[Tensor, " value"], settings: TrainSettings) -> Float[Tensor, ""]:
-    count = max(1, int(settings.l0 / settings.d_dict * len(values)))
-    return values[largest(values[None], count)[0]].min()
+def _least_kept(
+    values: Float[Tensor, " value"], settings: TrainSettings, features: Group
+) -> Float[Tensor, ""]:
+    count = max(1, int(settings.l0 / settings.d_dict * len(values) * features.size))
+    own = values[largest(values[None], min(count, len(values)))[0]]
+    return features.largest(own[None], count).min()
 
 
 def _append(path: Path, lines: list[Logged]) -> None:

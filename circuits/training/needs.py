@@ -9,11 +9,12 @@ from itertools import islice
 
 import torch
 
-from circuits.machine import free_device_bytes, gigabytes, wait_for
+from circuits.machine import free_device_bytes, gigabytes, is_accelerator, wait_for
 from circuits.training.activations import Activations, Stream, mlp_vectors, padded
 from circuits.training.checkpoint import RunState
 from circuits.training.dictionary import TrainedDictionary, n_written_by
 from circuits.training.loop import adam, advance
+from circuits.training.processes import ALONE, Processes
 from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
 from circuits.training.start import EXAMPLE_TOKENS
 
@@ -37,10 +38,17 @@ class Needs:
         return self.pool + self.parameters + self.temporary
 
 
-def needs(settings: TrainSettings, n_layers: int, d_model: int) -> Needs:
-    """Memory of a run on so many layers; its settings have a number of shuffled tokens."""
+def needs(
+    settings: TrainSettings, n_layers: int, d_model: int, processes: Processes = ALONE
+) -> Needs:
+    """Memory of a process of a run on so many layers; its settings have a number to shuffle.
+
+    Raises TrainingError for a batch or a dictionary that cannot be divided among the processes.
+    """
     assert settings.shuffled_tokens is not None
-    shuffled, batch, d_dict = settings.shuffled_tokens, settings.batch_tokens, settings.d_dict
+    shuffled = settings.shuffled_tokens
+    batch = processes.tokens.part(settings.batch_tokens, "tokens of a batch")
+    d_dict = processes.features.part(settings.d_dict, "features of a layer")
     written = sum(n_written_by(settings.kind, n_layers))
     matrices = d_dict * d_model * (n_layers + written)
     matrices += n_layers * d_model**2 if settings.kind == Kind.SKIP else 0
@@ -58,11 +66,15 @@ def needs(settings: TrainSettings, n_layers: int, d_model: int) -> Needs:
 
 def require_memory(stream: Stream) -> Needs:
     """What the run of a stream needs.  Raises TrainingError if that is not free."""
-    found = needs(stream.settings, len(stream.layers), stream.frozen.d_model)
-    free = free_device_bytes(stream.frozen.device)
+    processes, device = stream.processes, stream.frozen.device
+    found = needs(stream.settings, len(stream.layers), stream.frozen.d_model, processes)
+    free = free_device_bytes(device)
+    if not is_accelerator(device):
+        free //= processes.everyone.size  # as if all were on this machine
     if found.total + SPARE > free:
+        each = "" if processes.everyone.size == 1 else " in each process"
         raise TrainingError(
-            f"Training needs about {gigabytes(found.total)} (parameters "
+            f"Training needs about {gigabytes(found.total)}{each} (parameters "
             f"{gigabytes(found.parameters)}, shuffled activations {gigabytes(found.pool)}, "
             f"temporary values {gigabytes(found.temporary)}), and {gigabytes(free)} are free: "
             "choose a smaller --width, --shuffle or --batch, or some of the layers with --layers."
@@ -71,25 +83,29 @@ def require_memory(stream: Stream) -> Needs:
 
 
 def seconds(stream: Stream) -> float:
-    """Time of the whole run: that of some documents, of the model on them, and of a step."""
-    settings, frozen = stream.settings, stream.frozen
+    """Time of the whole run: that of some documents, of the model on them, and of a step.
+
+    All processes of a run measure together.
+    """
+    settings, frozen, processes = stream.settings, stream.frozen, stream.processes
     start = time.perf_counter()
     documents = list(islice(stream.corpus.documents(0), PROBED))
     read = (time.perf_counter() - start) / max(1, sum(map(len, documents)))
     ids, counted = padded(documents, stream.tokenizer, frozen.device, stream.n_prefix)
     points = settings.read, settings.write, stream.layers
     in_model = _second_time(lambda: mlp_vectors(frozen, ids, *points), frozen.device)
-    shape = (len(stream.layers), settings.batch_tokens, frozen.d_model)
+    own = processes.tokens.part(settings.batch_tokens, "tokens of a batch")
+    shape = (len(stream.layers), own, frozen.d_model)
     vectors = torch.randn(shape, device=frozen.device)
     batch = Activations(vectors, vectors.flip(1))
-    dictionary = TrainedDictionary(settings, shape[0], frozen.d_model).to(frozen.device)
+    dictionary = TrainedDictionary(settings, shape[0], frozen.d_model, processes).to(frozen.device)
     with torch.no_grad():
         for parameter in dictionary.parameters():
             parameter.normal_()
     optimizer, state = adam(dictionary), RunState.initial(dictionary.encoder_bias.detach())
     in_step = _second_time(lambda: advance(dictionary, optimizer, batch, state), frozen.device)
     tokens = settings.steps * settings.batch_tokens
-    each = read + in_model / max(1, int(counted.sum()))
+    each = read + in_model / max(1, int(counted.sum())) / processes.everyone.size
     return each * tokens + in_step * settings.steps
 
 

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from circuits.model.placement import AUTO, DeviceError
@@ -109,10 +110,12 @@ class Group:
             dist.all_gather(parts, own.contiguous())
         return torch.cat(parts, 1)
 
-    def on_first(self, values: Tensor, axis: int) -> Tensor | None:
-        """All along an axis of which each has every n-th; None but on the first process."""
+    def on_first(self, values: Tensor, axis: int | None) -> Tensor | None:
+        """All along the axis of which each has its own; None but on the first process."""
         if self.size == 1:
             return values
+        if axis is None:
+            return values if self.rank == 0 else None
         own = values.contiguous()
         parts = [torch.empty_like(own) for _ in range(self.size)] if self.rank == 0 else None
         with _together():
@@ -189,7 +192,7 @@ def joined(split: Split, device: str) -> Iterator[tuple[Processes, str]]:
     try:
         store, rank, size = next(iter(rendezvous("env://", timeout=PATIENCE)))
         backend = "gloo" if own == "cpu" else "nccl"
-        group = dist.PrefixStore("training", store)
+        group = PrefixStore("training", store)
         dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         text = str(error).partition("\n")[0].rstrip(".")

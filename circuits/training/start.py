@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from circuits.training.dictionary import Scales, TrainedDictionary
+from circuits.training.dictionary import Scales, TrainedDictionary, feature_axis
 from circuits.training.encoding import encoded, made_plan
+from circuits.training.processes import ALONE, Group, Processes
 from circuits.training.settings import TrainSettings
 
 EXAMPLE_TOKENS = 16_384  # from which examples are chosen
@@ -35,10 +36,16 @@ def started(
     settings: TrainSettings,
     inputs: Float[Tensor, "layer token d_model"],
     outputs: Float[Tensor, "layer token d_model"],
+    processes: Processes = ALONE,
 ) -> TrainedDictionary:
-    """The dictionary before its first step, from what MLPs read and wrote at some tokens."""
+    """The dictionary before its first step, from what MLPs read and wrote at some tokens.
+
+    Of several processes each starts from all of these tokens, whatever they divide later.
+    """
     n_layers, _, d_model = inputs.shape
-    dictionary = TrainedDictionary(settings, n_layers, d_model).to(inputs)
+    features = processes.features
+    dictionary = TrainedDictionary(settings, n_layers, d_model, Processes(features=features))
+    dictionary.to(inputs)
     dictionary.inputs, dictionary.outputs = Scales.of(inputs), Scales.of(outputs)
     generator = torch.Generator().manual_seed(settings.seed)
     encoder, directions = from_examples(
@@ -46,6 +53,7 @@ def started(
         dictionary.outputs.apply_to(outputs[:, :EXAMPLE_TOKENS]),
         settings.d_dict,
         generator,
+        features,
     )
     for layer, own in enumerate(directions):
         dictionary.encoders[layer].copy_(encoder[layer])
@@ -55,6 +63,10 @@ def started(
     _set_thresholds(dictionary, settings.l0 / settings.d_dict, read)
     for _ in range(ROUNDS):
         _fit_sizes(dictionary, read, wrote)
+    dictionary.processes = processes
+    for name, values in dictionary.state_dict().items():
+        if features.size == 1 or feature_axis(name) is None:
+            processes.everyone.take_from_first(values)
     return dictionary
 
 
@@ -63,11 +75,12 @@ def from_examples(
     outputs: Float[Tensor, "layer token d_model"],
     d_dict: int,
     generator: torch.Generator,
+    features: Group = ALONE.features,
 ) -> tuple[Float[Tensor, "layer feat d_model"], Float[Tensor, "layer feat d_model"]]:
     """Encoders and decoders that each explain one token alone, chosen to be far apart."""
     encoders, decoders = list[Tensor](), list[Tensor]()
     for read, written in zip(inputs, outputs, strict=True):
-        chosen = far_apart(written, d_dict, generator)
+        chosen = features.own(features.take_from_first(far_apart(written, d_dict, generator)))
         covariance = read.T @ read / len(read)
         ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(read)
         matched = torch.linalg.solve(covariance + ridge, read[chosen].T).T
