@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from circuits.training.loop import LOG
 from circuits.training.processes import ALONE, Split
 from circuits.training.settings import CHECKPOINT
+from tests.test_cli import run
 from tests.together import RUNS, STEPS, one_run, one_step
 from tests.tolerances import EXACT, FLOAT32
 
@@ -104,3 +105,40 @@ def test_one_process_continues_what_two_began(together: Path, split: Split):
     assert len((begun / LOG).read_text().splitlines()) == 1
     one_run(RUNS["topk"], begun)
     require_same_run(begun, together / "alone-topk")
+
+
+def test_a_process_that_fails_says_why_and_ends_the_others(together: Path):
+    ends = [(together / f"end-{rank}").read_text() for rank in (0, 1)]
+    assert ends[0] == "AnotherFailed: Another process of the run failed before this one."
+    assert ends[1] == "TrainingError: The second one fails."
+
+
+@pytest.mark.usefixtures("few_graphs")
+def test_the_command_under_torchrun_writes_what_it_writes_alone(tmp_path: Path):
+    options = "--sample-from-model --width 32 --l0 4 --steps 10 --batch 64 --shuffle 256 --length 6"
+    command = ("train", *options.split(), "--model", "atlas-small", "--out")
+    assert run(*command, str(tmp_path / "alone")).exit_code == 0
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "headwater")
+    ended = subprocess.run(
+        [sys.executable, "-m", *launcher, *command, str(tmp_path / "both")],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert ended.stdout.count("unexplained") == 1  # one of them speaks
+    assert ended.stderr.count("for each of 2 processes") == 1
+    files = [
+        {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "both", tmp_path / "alone")
+    ]
+    assert files[0].keys() == files[1].keys()
+    for name, path in files[0].items():
+        if name.suffix == ".safetensors":
+            one, other = load_file(path), load_file(files[1][name])
+            # Adam enlarges the rounding of gradients that are close to 0.
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    reports = [json.loads(one[Path("report.json")].read_text()) for one in files]
+    assert reports[0]["fidelity"] == pytest.approx(reports[1]["fidelity"], rel=1e-3)

@@ -5,6 +5,7 @@ Each process calls it with a folder, to which the first one writes what was foun
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +24,7 @@ from circuits.training.encoding import Plan, made_plan
 from circuits.training.loop import Logged, train
 from circuits.training.losses import step_loss
 from circuits.training.processes import ALONE, Group, Processes, Split, joined
-from circuits.training.settings import Kind, Sparsity, TrainSettings
+from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
 from tests.test_training_step import N_LAYERS, SETTINGS, random_batch, random_dictionary
 from tests.tiny import tiny_model, toy_tokenizer
 
@@ -97,23 +98,30 @@ def one_run(
         train(made, folder, "run", on_step, checkpoint_every=10)
 
 
-def split_among(split: Split, group: Group) -> Processes:
-    """These processes, with one thing divided among them."""
-    return Processes(tokens=group) if split == Split.TOKENS else Processes(features=group)
+def both(folder: Path, group: Group) -> None:
+    """All that two processes do together; at last the second one fails."""
+    for split in Split:
+        processes = Processes(group) if split == Split.TOKENS else Processes(features=group)
+        for name, settings in STEPS.items():
+            found = one_step(settings, processes)
+            if processes.first:
+                torch.save(found, folder / f"{split}-{name}.pt")
+        for name, settings in RUNS.items():
+            one_run(settings, folder / f"{split}-{name}", processes)
+        one_run(RUNS["topk"], folder / f"{split}-begun", processes, until=20)
+    if group.rank == 1:
+        raise TrainingError("The second one fails.")
+    group.agrees(0)
 
 
 def main(folder: Path) -> None:
-    """All that two processes do together."""
-    with joined(Split.FEATURES, "cpu") as (processes, _):
-        group = processes.everyone
-        for split in Split:
-            for name, settings in STEPS.items():
-                found = one_step(settings, split_among(split, group))
-                if processes.first:
-                    torch.save(found, folder / f"{split}-{name}.pt")
-            for name, settings in RUNS.items():
-                one_run(settings, folder / f"{split}-{name}", split_among(split, group))
-            one_run(RUNS["topk"], folder / f"{split}-begun", split_among(split, group), until=20)
+    """Write how this process ended."""
+    try:
+        with joined(Split.FEATURES, "cpu") as (processes, _):
+            both(folder, processes.everyone)
+    except TrainingError as error:
+        text = f"{type(error).__name__}: {error}"
+        (folder / f"end-{os.environ['RANK']}").write_text(text)
 
 
 if __name__ == "__main__":

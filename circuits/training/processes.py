@@ -182,25 +182,23 @@ def joined(split: Split, device: str) -> Iterator[tuple[Processes, str]]:
     Raises TrainingError if the others cannot be found, DeviceError for a device that not each can
     have.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
-    if size == 1:
+    if "RANK" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         yield ALONE, device
         return
-    own = own_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    if own != "cpu":
-        torch.cuda.set_device(own)
-    try:
-        store, rank, size = next(iter(rendezvous("env://", timeout=PATIENCE)))
-        backend = "gloo" if own == "cpu" else "nccl"
-        group = PrefixStore("training", store)
-        dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=PATIENCE)
-    except (ValueError, RuntimeError) as error:
-        text = str(error).partition("\n")[0].rstrip(".")
-        raise TrainingError(
-            f"The other processes of the run cannot be reached ({text}): start them with torchrun."
-        ) from error
+    store, rank, size = _met()
     group, alone = Group(rank, size), Group()
     try:
+        own = own_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+        if own != "cpu":
+            torch.cuda.set_device(own)
+        with _together():
+            dist.init_process_group(
+                "gloo" if own == "cpu" else "nccl",
+                store=PrefixStore("training", store),
+                rank=rank,
+                world_size=size,
+                timeout=PATIENCE,
+            )
         yield Processes(group, alone) if split == Split.TOKENS else Processes(alone, group), own
         with _together():
             dist.barrier()
@@ -232,6 +230,17 @@ def own_device(name: str, number: int) -> str:
             f"{count}: start as many processes as there are GPUs, or choose --device cpu."
         )
     return f"cuda:{number}"
+
+
+def _met() -> tuple[Any, int, int]:
+    """The store that all processes share, the number of this one, and how many there are."""
+    try:
+        return next(iter(rendezvous("env://", timeout=PATIENCE)))
+    except (ValueError, RuntimeError) as error:
+        text = str(error).partition("\n")[0].rstrip(".")
+        raise TrainingError(
+            f"The other processes of the run cannot be reached ({text}): start them with torchrun."
+        ) from error
 
 
 def _first_to_fail(store: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +16,13 @@ from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.machine import gigabytes
 from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
-from circuits.progress import duration, progress_bar
+from circuits.progress import Progress, duration, ignore_progress, progress_bar
 from circuits.training.activations import Stream
 from circuits.training.complete import stream_of
+from circuits.training.loop import train
 from circuits.training.needs import require_memory, seconds
+from circuits.training.processes import AnotherFailed, Processes, Split, joined
+from circuits.training.run import Run
 from circuits.training.settings import CHECKPOINT, Kind, Sparsity, TrainingError, TrainSettings
 from headwater.arguments.options import (
     AsJson,
@@ -91,6 +96,10 @@ def train_command(
             help="Tokens whose activations are shuffled together; default: as many as take 2 GiB.",
         ),
     ] = None,
+    split: Annotated[
+        Split,
+        typer.Option(help="Of what each process has a part, where torchrun starts several."),
+    ] = Split.FEATURES,
     bos: BosRule = DEFAULT_RULE.bos,
     n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
@@ -98,51 +107,83 @@ def train_command(
     as_json: AsJson = False,
 ) -> None:
     """Train transcoders for a model; the same command continues after an interruption."""
-    settings = TrainSettings(
-        layers=None if layers is None else layer_numbers(layers),
-        kind=kind,
-        sparsity=sparsity,
-        d_dict=width,
-        l0=l0,
-        steps=steps,
-        batch_tokens=batch,
-        shuffled_tokens=None if shuffled is None else max(shuffled, batch),
-        learning_rate=rate,
-        penalty=penalty,
-        bandwidth=bandwidth,
-        prefixes=tuple(matryoshka or ()),
-        bfloat16=bfloat16,
-        seed=seed,
-    )
-    if (corpus is None) == (not sample):
-        raise TrainingError("Give a corpus or --sample-from-model, and not both.")
-    if n_prefix is not None and n_prefix >= length:
-        raise TrainingError(
-            f"--prefix {n_prefix} leaves no tokens of documents of {length}: choose "
-            "fewer positions."
+    with one_voice(), joined(split, device) as (processes, own_device):
+        settings = TrainSettings(
+            layers=None if layers is None else layer_numbers(layers),
+            kind=kind,
+            sparsity=sparsity,
+            d_dict=width,
+            l0=l0,
+            steps=steps,
+            batch_tokens=batch,
+            shuffled_tokens=None if shuffled is None else max(shuffled, batch),
+            learning_rate=rate,
+            penalty=penalty,
+            bandwidth=bandwidth,
+            prefixes=tuple(matryoshka or ()),
+            bfloat16=bfloat16,
+            seed=seed,
         )
-    require_folder(out, CHECKPOINT, corpus, model)
-    with progress_bar(errors, every=SHOWN_EVERY) as progress:
-        progress("load", 0, 1)
-        subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
-        read = partial(circuits.chosen_corpus, corpus, subject, seed, batch, length, column)
-        run = circuits.chosen_run(read, subject, settings, PromptRule(bos, n_prefix), out)
-        if run.resumed_as_begun:
-            remark(f"The run in {out} continues with {run.resumed_as_begun}, as it was begun.")
-        announce(stream_of(subject, run, progress))
-        found = circuits.train_and_measure(subject, run, out, progress, checkpoint_every)
+        if (corpus is None) == (not sample):
+            raise TrainingError("Give a corpus or --sample-from-model, and not both.")
+        if n_prefix is not None and n_prefix >= length:
+            raise TrainingError(
+                f"--prefix {n_prefix} leaves no tokens of documents of {length}: choose "
+                "fewer positions."
+            )
+        require_folder(out, CHECKPOINT, corpus, model)
+        with progress_of(processes) as progress:
+            progress("load", 0, 1)
+            subject = circuits.read_subject(
+                model, revision=revision, dtype=dtype, device=own_device
+            )
+            read = partial(circuits.chosen_corpus, corpus, subject, seed, batch, length, column)
+            run = circuits.chosen_run(read, subject, settings, PromptRule(bos, n_prefix), out)
+            stream = stream_of(subject, run, progress, processes)
+            announce(stream, run, out)
+            if not processes.first:
+                train(stream, out, run.name, lambda _: None, checkpoint_every)
+                return
+            found = circuits.train_and_measure(
+                subject, run, out, progress, checkpoint_every, processes
+            )
     if as_json:
         print_json(found.as_json())
         return
     show_report(found, out)
 
 
-def announce(stream: Stream) -> None:
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Of several processes that fail, only the one that fails first says why."""
+    try:
+        yield
+    except AnotherFailed:
+        raise typer.Exit(2) from None
+
+
+@contextmanager
+def progress_of(processes: Processes) -> Iterator[Progress]:
+    """A bar, or lines, of the first process."""
+    if not processes.first:
+        yield ignore_progress
+        return
+    with progress_bar(errors, every=SHOWN_EVERY) as progress:
+        yield progress
+
+
+def announce(stream: Stream, run: Run, out: Path) -> None:
     """Say what the run will take, or refuse it for want of memory."""
     needed, settings = require_memory(stream), stream.settings
-    tokens = settings.steps * settings.batch_tokens
+    tokens, time = settings.steps * settings.batch_tokens, duration(seconds(stream))
+    if not stream.processes.first:
+        return
+    if run.resumed_as_begun:
+        remark(f"The run in {out} continues with {run.resumed_as_begun}, as it was begun.")
+    size = stream.processes.everyone.size
+    each = "" if size == 1 else f" for each of {size} processes,"
     remark(
-        f"About {gigabytes(needed.total)} and {duration(seconds(stream))} in all: {tokens:,} "
+        f"About {gigabytes(needed.total)}{each} and {time} in all: {tokens:,} "
         f"tokens in {settings.steps:,} steps."
     )
 
