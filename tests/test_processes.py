@@ -137,8 +137,9 @@ def test_the_command_under_torchrun_writes_what_it_writes_alone(tmp_path: Path):
     assert files[0].keys() == files[1].keys()
     for name, path in files[0].items():
         if name.suffix == ".safetensors":
-            one, other = load_file(path), load_file(files[1][name])
-            # Adam enlarges the rounding of gradients that are close to 0.
-            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+            alone = load_file(files[1][name])
+            # As a whole: Adam enlarges the rounding of single gradients that are close to 0.
+            for key, one in load_file(path).items():
+                assert float((one - alone[key]).norm()) <= 1e-3 * float(alone[key].norm()), key
     reports = [json.loads(one[Path("report.json")].read_text()) for one in files]
     assert reports[0]["fidelity"] == pytest.approx(reports[1]["fidelity"], rel=1e-3)
