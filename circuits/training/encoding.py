@@ -41,8 +41,8 @@ class Plan:
     ) -> Plan:
         """Read off the device once."""
         ones = tuple(row.nonzero()[:, 0] for row in dead)
-        counts = features.sum(torch.tensor(list(map(len, ones)), device=dead.device))
-        return cls(budget, dead, tuple(budget.tolist()), ones, tuple(counts.tolist()))
+        counts = features.sum(dead.sum(1)).tolist() if features.size > 1 else map(len, ones)
+        return cls(budget, dead, tuple(budget.tolist()), ones, tuple(counts))
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def train(
     settings = stream.settings
     torch.manual_seed(settings.seed)
     path = folder / CHECKPOINT
-    resumes = bool(stream.processes.everyone.said_by_first(path.exists()))
+    resumes = bool(stream.processes.everyone.from_first(path.exists()))
     dictionary = _empty(stream) if resumes else _initial(stream)
     optimizer = adam(dictionary)
     state = (

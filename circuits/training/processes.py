@@ -129,13 +129,13 @@ class Group:
                 dist.broadcast(values, 0)
         return values
 
-    def said_by_first(self, value: int) -> int:
+    def from_first(self, value: int) -> int:
         """A number of the first process."""
-        said = [value]
+        numbers = [value]
         if self.size > 1:
             with _together():
-                dist.broadcast_object_list(said)
-        return said[0]
+                dist.broadcast_object_list(numbers)
+        return numbers[0]
 
     def agrees(self, value: int) -> bool:
         """Whether all processes have this number."""
