@@ -92,12 +92,21 @@ class Stream:
         whole = self._memory(size, place.device)
         filled, last = 0, first
         self.progress("activations", filled, size)
-        for batch, number in _passes(self._trained(first), min(PASS_TOKENS, size)):
-            filled, last = self._fill(whole, place, batch, filled), number
+        for batch, following in self.passes(first, min(PASS_TOKENS, size)):
+            filled, last = self._fill(whole, place, batch, filled), following
             self.progress("activations", filled, size)
             if filled == size:
                 break
-        return Pool(first, last + 1, whole)
+        return Pool(first, last, whole)
+
+    def passes(self, first: int, tokens: int) -> Iterator[tuple[list[list[int]], int]]:
+        """Documents of about `tokens` tokens together, and the number of the document after."""
+        batch: list[list[int]] = []
+        for number, ids in self._trained(first):
+            batch.append(ids)
+            if len(batch) * max(map(len, batch)) >= tokens:
+                yield batch, number + 1
+                batch = []
 
     def _memory(self, size: int, device: torch.device) -> Activations:
         if self._latest is not None:
@@ -136,18 +145,6 @@ class Stream:
             else:
                 left_out = 0
                 yield number, ids
-
-
-def _passes(
-    documents: Iterator[tuple[int, list[int]]], tokens: int
-) -> Iterator[tuple[list[list[int]], int]]:
-    """Documents of about `tokens` tokens for one pass each, and the number of the last."""
-    batch: list[list[int]] = []
-    for number, ids in documents:
-        batch.append(ids)
-        if len(batch) * max(map(len, batch)) >= tokens:
-            yield batch, number
-            batch = []
 
 
 def padded(

@@ -55,7 +55,7 @@ def train_and_measure(
             f"loss {logged.loss:.3f} · L0 {logged.l0:.1f} · explained {logged.explained:.1%} "
             f"· dead {logged.dead:.1%}"
         )
-        progress(text, logged.step, settings.steps)
+        progress(text, logged.step, settings.all_steps)
 
     stream = stream_of(subject, run, progress)
     require_memory(stream)

@@ -62,6 +62,13 @@ def train_command(
     ] = None,
     l0: Annotated[float, typer.Option(help="Active features per layer and token.")] = DEFAULTS.l0,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = DEFAULTS.steps,
+    kl_steps: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Steps of a final phase on the predictions of the model with reconstructions.",
+        ),
+    ] = DEFAULTS.kl_steps,
     batch: Annotated[
         int, typer.Option(min=1, max=2**24, help="Tokens per step.")
     ] = DEFAULTS.batch_tokens,
@@ -105,6 +112,7 @@ def train_command(
         d_dict=width,
         l0=l0,
         steps=steps,
+        kl_steps=kl_steps,
         batch_tokens=batch,
         shuffled_tokens=None if shuffled is None else max(shuffled, batch),
         learning_rate=rate,
@@ -140,10 +148,10 @@ def train_command(
 def announce(stream: Stream) -> None:
     """Say what the run will take, or refuse it for want of memory."""
     needed, settings = require_memory(stream), stream.settings
-    tokens = settings.steps * settings.batch_tokens
+    tokens = settings.all_steps * settings.batch_tokens
     remark(
         f"About {gigabytes(needed.total)} and {duration(seconds(stream))} in all: {tokens:,} "
-        f"tokens in {settings.steps:,} steps."
+        f"tokens in {settings.all_steps:,} steps."
     )
 
 
