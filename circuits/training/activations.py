@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from circuits.corpora.corpus import Corpus, has_features, is_held_out
-from circuits.features.mlp_hooks import mlp_hooks
+from circuits.features.mlp_hooks import Enough, mlp_hooks
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import count_prefix
@@ -163,10 +163,6 @@ def padded(
     return ids.to(device), torch.stack(counted).to(device)
 
 
-class _Enough(Exception):
-    """The highest layer in use has written: the layers above it need not run."""
-
-
 def mlp_vectors(
     frozen: FrozenModel,
     ids: Int[Tensor, "batch pos"],
@@ -181,11 +177,11 @@ def mlp_vectors(
     def on_written(layer: int, vectors: Tensor) -> None:
         outputs[layer] = vectors
         if layer == layers[-1]:
-            raise _Enough
+            raise Enough
 
     with (
         torch.inference_mode(),
-        suppress(_Enough),
+        suppress(Enough),
         mlp_hooks(frozen, read, write, on_read=inputs.__setitem__, on_written=on_written),
     ):
         frozen.model(input_ids=ids, use_cache=False, logits_to_keep=1)

@@ -173,6 +173,8 @@ def show_report(found: circuits.TrainingReport, out: Path) -> None:
             f"{found.traced} graphs: replacement {found.replacement:.3f}, "
             f"completeness {found.completeness:.3f}"
         )
+    for warning in found.warnings:
+        print_line(f"warning: {warning}")
     print_line(f"dictionary: {out}")
 
 
