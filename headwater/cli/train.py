@@ -11,6 +11,7 @@ from rich.text import Text
 
 import circuits
 from circuits.atlas.shipped import DEFAULT_MODEL
+from circuits.corpora.corpus import Unit
 from circuits.machine import gigabytes
 from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
@@ -43,7 +44,7 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Folder for the dictionary, its log and report.")],
     corpus: Annotated[
         str | None,
-        typer.Argument(help="Text file (a document per line), folder of texts, or Hub dataset."),
+        typer.Argument(help="Text file (see --document), folder of texts, or Hub dataset."),
     ] = None,
     sample: Annotated[
         bool, typer.Option("--sample-from-model", help="Train on the model's own samples.")
@@ -78,11 +79,14 @@ def train_command(
         typer.Option(help="Share of the features that must reconstruct alone; repeatable."),
     ] = None,
     column: Annotated[str, typer.Option(help="Column of a dataset that holds texts.")] = "text",
+    document: Annotated[
+        Unit, typer.Option(help="What is a document of a text file; blank lines divide paragraphs.")
+    ] = Unit.LINE,
     length: Annotated[int, typer.Option(min=2, help="Tokens per document at most.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = DEFAULTS.seed,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
     bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="Compute products with decoders in bfloat16.")
+        bool, typer.Option("--bfloat16", help="Choose active features by products in bfloat16.")
     ] = DEFAULTS.bfloat16,
     penalty: Annotated[
         float, typer.Option(help="Weight of the penalty of jumprelu and tanh.")
@@ -133,7 +137,9 @@ def train_command(
     with progress_bar(errors, every=SHOWN_EVERY) as progress:
         progress("load", 0, 1)
         subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
-        read = partial(circuits.chosen_corpus, corpus, subject, seed, batch, length, column)
+        read = partial(
+            circuits.chosen_corpus, corpus, subject, seed, batch, length, column, document
+        )
         run = circuits.chosen_run(read, subject, settings, PromptRule(bos, n_prefix), out)
         if run.resumed_as_begun:
             remark(f"The run in {out} continues with {run.resumed_as_begun}, as it was begun.")
