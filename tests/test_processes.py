@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from circuits.training.loop import LOG
-from circuits.training.processes import ALONE, Split
-from circuits.training.settings import CHECKPOINT
+from circuits.training.processes import ALONE
+from circuits.training.settings import CHECKPOINT, Split
 from tests.test_cli import run
 from tests.together import RUNS, STEPS, one_run, one_step
 from tests.tolerances import EXACT, FLOAT32
@@ -128,7 +128,7 @@ def test_the_command_under_torchrun_writes_what_it_writes_alone(tmp_path: Path):
         timeout=PATIENCE,
         check=True,
     )
-    assert ended.stdout.count("unexplained") == 1  # one of them speaks
+    assert ended.stdout.count("dictionary: ") == 1  # one of them speaks
     assert ended.stderr.count("for each of 2 processes") == 1
     files = [
         {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}

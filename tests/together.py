@@ -23,8 +23,8 @@ from circuits.training.dictionary import TrainedDictionary, feature_axis
 from circuits.training.encoding import Plan, made_plan
 from circuits.training.loop import Logged, train
 from circuits.training.losses import step_loss
-from circuits.training.processes import ALONE, Group, Processes, Split, joined
-from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
+from circuits.training.processes import ALONE, Group, Processes, joined
+from circuits.training.settings import Kind, Sparsity, Split, TrainingError, TrainSettings
 from tests.test_training_step import N_LAYERS, SETTINGS, random_batch, random_dictionary
 from tests.tiny import tiny_model, toy_tokenizer
 
@@ -42,6 +42,8 @@ RUNS = {
     "crossing": replace(SMALL, prefixes=(0.3,)),
     "topk": replace(SMALL, kind=Kind.PER_LAYER, sparsity=Sparsity.TOP_K),
     "skip": replace(SMALL, kind=Kind.SKIP, sparsity=Sparsity.JUMP_RELU, prefixes=(0.3,)),
+    "replaced": replace(SMALL, steps=20, kl_steps=10),
+    "replaced-skip": replace(SMALL, kind=Kind.SKIP, sparsity=Sparsity.TOP_K, steps=20, kl_steps=10),
 }
 
 
@@ -85,7 +87,7 @@ def one_run(
     """A run of thirty steps with a checkpoint and a line after every tenth, or until a step."""
 
     def on_step(logged: Logged) -> None:
-        if logged.step == until < settings.steps:
+        if logged.step == until < settings.all_steps:
             raise Stopped
 
     generator = torch.Generator().manual_seed(3)

@@ -7,6 +7,7 @@ document on, so that an interrupted run resumes where it stopped.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, islice
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from circuits.corpora.unit import Unit
 from circuits.errors import TrainingError
 from circuits.machine import free_bytes, gigabytes
 from circuits.model.frozen import FrozenModel
@@ -127,9 +129,13 @@ def _until(ids: list[int], ends: set[int]) -> list[int]:
 
 
 def read_corpus(
-    path: Path, tokenizer: PreTrainedTokenizerBase, length: int, bos: Bos = Bos.AUTO
+    path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    bos: Bos = Bos.AUTO,
+    unit: Unit = Unit.LINE,
 ) -> TextCorpus:
-    """Every line of a file, or every text file of a folder, cut to `length` tokens.
+    """The documents of a file, or every text file of a folder, cut to `length` tokens.
 
     Raises TrainingError for a path that cannot be read, is not text or has no tokens, and
     PromptError for words that the vocabulary lacks.
@@ -142,7 +148,7 @@ def read_corpus(
             )
         texts = [_read(file) for file in files]
     else:
-        texts = _read(path).split("\n")
+        texts = divided(_read(path), unit)
     front = opening_ids(tokenizer, bos)
     step = max(1, length - len(front))
     pieces: list[list[int]] = []
@@ -153,6 +159,13 @@ def read_corpus(
     if not pieces:
         raise TrainingError(f"{path} has no tokens: give a text that is not empty.")
     return TextCorpus(tuple(pieces))
+
+
+def divided(text: str, unit: Unit) -> list[str]:
+    """The documents of a text: its lines, its paragraphs, which blank lines divide, or itself."""
+    if unit == Unit.LINE:
+        return text.split("\n")
+    return re.split(r"\n(?:[^\S\n]*\n)+", text) if unit == Unit.PARAGRAPH else [text]
 
 
 def token_ids(text: str, tokenizer: PreTrainedTokenizerBase, front: tuple[int, ...]) -> list[int]:

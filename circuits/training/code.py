@@ -39,13 +39,13 @@ class Code:
     def read(
         self, table: Float[Tensor, "feat d"], vectors: Float[Tensor, "token d"]
     ) -> Float[Tensor, " entry"]:
-        """Products of each entry's row and its token's vector; the gradient is that of the rows."""
+        """Products of each entry's row and its token's vector."""
         return _Read.apply(table, vectors, self)  # pyright: ignore[reportReturnType]  # stubs say Any or None
 
     def written(
         self, table: Float[Tensor, "feat d"], values: Float[Tensor, " entry"]
     ) -> Float[Tensor, "token d"]:
-        """Sum of the rows of each token's entries, times their values; without a gradient."""
+        """Sum of the rows of each token's entries, times their values."""
         return torch.nn.functional.embedding_bag(
             self.feature, table, self.start, mode="sum", per_sample_weights=values
         )
@@ -72,14 +72,16 @@ class Code:
 class _Read(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, vectors: Tensor, code: Code) -> Tensor:
-        ctx.save_for_backward(vectors)
-        ctx.code, ctx.n_rows = code, len(table)
+        ctx.save_for_backward(table, vectors)
+        ctx.code = code
         return code.sampled(table, vectors)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (vectors,) = ctx.saved_tensors
-        return ctx.code.summed(vectors, grads[0].contiguous(), ctx.n_rows), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        table, vectors = ctx.saved_tensors
+        of_table = ctx.code.summed(vectors, grads[0].contiguous(), len(table))
+        of_vectors = ctx.code.written(table, grads[0]) if ctx.needs_input_grad[1] else None
+        return of_table, of_vectors, None
 
 
 class _Written(torch.autograd.Function):

@@ -51,7 +51,12 @@ class Encoded:
 
     codes: tuple[Code, ...]
     activations: list[Tensor]  # of each code's entries
-    l0: Float[Tensor, ""] | None  # mean over layers and tokens, with a gradient for thresholds
+    # Of the process: mean over layers and tokens, with a gradient for learned thresholds.
+    l0: Float[Tensor, ""]
+
+    def detached(self) -> Encoded:
+        """The same without gradients."""
+        return Encoded(self.codes, [one.detach() for one in self.activations], self.l0.detach())
 
     def shares(self, n_features: int, tokens: Group = ALONE.tokens) -> Float[Tensor, "layer feat"]:
         """Share of tokens at which each feature is active."""
@@ -69,23 +74,34 @@ def encoded(
     """A batch's activations, and the entries of the largest dead features, k per token."""
     settings = dictionary.settings
     codes, revived, activations = list[Code](), list[Code](), list[Tensor]()
-    steps = inputs.new_zeros(())
-    straight = settings.sparsity in (Sparsity.JUMP_RELU, Sparsity.TANH)
+    active_entries = inputs.new_zeros(())
     for layer, read in enumerate(inputs):
         pre = dictionary.pre_activations(layer, read)
         code = chosen(dictionary, layer, pre, plan)
-        values = dictionary.values(layer, read, code)
-        if straight:
-            threshold = dictionary.log_threshold[layer].exp()[code.feature]
-            steps = steps + active(values, threshold, settings.bandwidth).sum()
-            values = jump_relu(values, threshold, settings.bandwidth)
+        values, count = activations_of(dictionary, layer, read, code)
         codes.append(code)
-        activations.append(values if straight else values.relu())
+        activations.append(values)
+        active_entries = active_entries + count
         if settings.revival > 0:
             revived.append(_revived(dictionary, layer, pre, plan))
-    steps = steps / (inputs.shape[0] * inputs.shape[1])
-    l0 = dictionary.processes.whole(steps) if straight else None
+    l0 = active_entries / (inputs.shape[0] * inputs.shape[1])
     return Encoded(tuple(codes), activations, l0), tuple(revived)
+
+
+def activations_of(
+    dictionary: TrainedDictionary, layer: int, read: Float[Tensor, "token d_model"], code: Code
+) -> tuple[Float[Tensor, " entry"], Float[Tensor, ""]]:
+    """Activations of a layer's entries, and how many are active.
+
+    Where thresholds are learned, the number has a gradient for them.
+    """
+    settings, values = dictionary.settings, dictionary.values(layer, read, code)
+    if settings.sparsity not in (Sparsity.JUMP_RELU, Sparsity.TANH):
+        values = values.relu()
+        return values, (values.detach() > 0).sum().to(values)
+    threshold = dictionary.log_threshold[layer].exp()[code.feature]
+    count = active(values, threshold, settings.bandwidth).sum()
+    return jump_relu(values, threshold, settings.bandwidth), count
 
 
 def chosen(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,12 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.features.transcoder import Transcoder
-from circuits.training.activations import Activations, Stream
+from circuits.training.activations import Activations, Stream, padded
 from circuits.training.checkpoint import RunState, read_checkpoint, write_checkpoint
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import made_plan
 from circuits.training.losses import Step, step_loss
-from circuits.training.processes import Group
+from circuits.training.processes import Group, Processes
+from circuits.training.replaced import replaced_loss
 from circuits.training.settings import CHECKPOINT, Sparsity, TrainingError, TrainSettings
 from circuits.training.sparsity import largest
 from circuits.training.start import started
@@ -31,6 +32,7 @@ from graphs.disk.files import atomic_write, file_text, json_value, new_folder, r
 LOG = "log.jsonl"
 SHOWN_EVERY = 10  # steps
 LOG_EVERY = 50  # steps
+PASS_LOGITS = 2**26  # of a pass of the final phase
 NORMALISE_EVERY = 10  # steps; norms move little in between
 FREQUENCY_MEMORY = 0.999  # decay per step of the running share of tokens
 
@@ -81,12 +83,8 @@ def train(
     if first:
         _truncate_log(folder / LOG, state.step)
     lines: list[Logged] = []  # pending until the first checkpoint
-    for batch, document, number in _batches(stream, state):
-        if state.step >= settings.steps:
-            break
-        done = advance(dictionary, optimizer, batch, state)
-        state.document, state.batch = document, number + 1
-        last, written = state.step == settings.steps, state.step % checkpoint_every == 0
+    for done in _steps(stream, dictionary, optimizer, state):
+        last, written = state.step == settings.all_steps, state.step % checkpoint_every == 0
         if not (last or written or state.step % SHOWN_EVERY == 0):
             continue  # without waiting for the device
         _require_finite(state)
@@ -108,6 +106,30 @@ def train(
     return (
         () if whole is None or least is None else whole.folded(least.to(whole.decoder_bias.device))
     )
+
+
+def _steps(
+    stream: Stream,
+    dictionary: TrainedDictionary,
+    optimizer: torch.optim.Optimizer,
+    state: RunState,
+) -> Iterator[Step]:
+    """The steps that are left, each once it is done."""
+    settings = stream.settings
+    if state.step < settings.steps:
+        for batch, document, number in _batches(stream, state):
+            done = advance(dictionary, optimizer, batch, state)
+            state.document, state.batch = document, number + 1
+            yield done
+            if state.step == settings.steps:
+                break
+    if state.step < settings.all_steps:
+        for documents, following in stream.passes(state.document, settings.batch_tokens):
+            done = advance_replaced(stream, dictionary, optimizer, documents, state)
+            state.document, state.batch = following, 0
+            yield done
+            if state.step == settings.all_steps:
+                break
 
 
 def _initial(stream: Stream) -> TrainedDictionary:
@@ -162,12 +184,7 @@ def advance(
     )
     optimizer.zero_grad()
     step.loss.backward()
-    size = dictionary.clip_gradient(1.0)
-    good = torch.isfinite(step.loss.detach() + size)
-    state.finite_steps = state.finite_steps + good * (state.finite_steps == state.step)
-    optimizer.step()
-    if settings.sparsity != Sparsity.TANH and state.step % NORMALISE_EVERY == 0:
-        dictionary.normalise_decoders()
+    _descend(dictionary, optimizer, step.loss.detach(), state)
     tokens = dictionary.processes.tokens
     share = step.encoded.shares(dictionary.width, tokens)
     n_tokens = batch.inputs.shape[1] * tokens.size
@@ -175,6 +192,54 @@ def advance(
     state.frequency += (1 - FREQUENCY_MEMORY) * (share - state.frequency)
     state.step += 1
     return step
+
+
+def advance_replaced(
+    stream: Stream,
+    dictionary: TrainedDictionary,
+    optimizer: torch.optim.Optimizer,
+    documents: list[list[int]],
+    state: RunState,
+) -> Step:
+    """One step of the final phase on some documents."""
+    settings, frozen = stream.settings, stream.frozen
+    for group in optimizer.param_groups:
+        group["lr"] = schedule(settings, state.step)[0]
+    assert state.plan is not None
+    optimizer.zero_grad()
+    ids, counted = padded(documents, stream.tokenizer, frozen.device, stream.n_prefix)
+    n_rows = max(1, PASS_LOGITS // (ids.shape[1] * len(frozen.unembedding)))
+    parts = list(zip(ids.split(n_rows), counted.split(n_rows), strict=True))
+    loss, done = state.silent.new_zeros(()), None
+    # Each process takes all of the documents, and where tokens are divided gives a share of the
+    # gradient: it is the same in all of them.
+    processes = dictionary.processes
+    dictionary.processes = Processes(features=processes.features)
+    for part, places in parts:
+        done = replaced_loss(dictionary, frozen, stream.layers, part, places, state.plan)
+        share = places.sum() / counted.sum()
+        (done.loss * share / processes.tokens.size).backward()
+        loss += done.loss.detach() * share
+    assert done is not None
+    dictionary.processes = processes
+    _descend(dictionary, optimizer, loss, state)
+    state.step += 1
+    return replace(done, loss=loss)
+
+
+def _descend(
+    dictionary: TrainedDictionary,
+    optimizer: torch.optim.Optimizer,
+    loss: Float[Tensor, ""],
+    state: RunState,
+) -> None:
+    """Move the parameters along their gradients."""
+    size = dictionary.clip_gradient(1.0)
+    good = torch.isfinite(loss + size)
+    state.finite_steps = state.finite_steps + good * (state.finite_steps == state.step)
+    optimizer.step()
+    if dictionary.settings.sparsity != Sparsity.TANH and state.step % NORMALISE_EVERY == 0:
+        dictionary.normalise_decoders()
 
 
 def _require_finite(state: RunState) -> None:
@@ -201,7 +266,13 @@ def _logged(dictionary: TrainedDictionary, done: Step, state: RunState) -> Logge
 
 
 def schedule(settings: TrainSettings, step: int) -> tuple[float, float]:
-    """Learning rate and weight of the penalties: both warm up; at the end the rate falls to 0."""
+    """Learning rate and weight of the penalties: both warm up; at the end the rate falls to 0.
+
+    In the final phase it falls from a share of the rate to 0.
+    """
+    if step >= settings.steps:
+        left = 1 - (step - settings.steps) / settings.kl_steps
+        return settings.learning_rate * settings.kl_rate * left, 1.0
     done = step / settings.steps
     rising = min(1.0, (done + 1 / settings.steps) / settings.warm_up) if settings.warm_up else 1.0
     falling = min(1.0, (1 - done) / settings.cool_down) if settings.cool_down else 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -58,7 +58,7 @@ def step_loss(
         part = wanted - dictionary.written(found.codes, alone)
         left = _relative(part, outputs, processes.tokens)
         loss = loss + left.mean() / len(settings.prefixes)
-    loss = loss + penalty_share * settings.penalty * _penalty(dictionary, found)
+    loss = loss + penalty_share * settings.penalty * penalty_of(dictionary, found)
     often = (frequency > settings.high_frequency).to(loss.dtype)
     sizes = (
         (values * often[layer][code.feature]).sum()
@@ -73,14 +73,14 @@ def step_loss(
         revived = dictionary.written(dead, [values.relu() for values in pre])
         left = _relative(remaining - revived, remaining, processes.tokens)
         loss = loss + settings.revival * left.mean()
-    plain = replace(found, activations=[values.detach() for values in found.activations])
-    return Step(loss, plain, unexplained.detach())
+    return Step(loss, found.detached(), unexplained.detach())
 
 
-def _penalty(dictionary: TrainedDictionary, found: Encoded) -> Float[Tensor, ""]:
+def penalty_of(dictionary: TrainedDictionary, found: Encoded) -> Float[Tensor, ""]:
+    """The sparsity penalty, without its weight."""
     settings = dictionary.settings
-    if settings.sparsity == Sparsity.JUMP_RELU and found.l0 is not None:
-        return (found.l0 / settings.l0 - 1).square()
+    if settings.sparsity == Sparsity.JUMP_RELU:
+        return (dictionary.processes.whole(found.l0) / settings.l0 - 1).square()
     if settings.sparsity == Sparsity.TANH:
         norms = dictionary.decoder_norms()
         sizes = [

@@ -10,6 +10,7 @@ from itertools import islice
 import torch
 
 from circuits.machine import free_device_bytes, gigabytes, is_accelerator, wait_for
+from circuits.progress import duration
 from circuits.training.activations import Activations, Stream, mlp_vectors, padded
 from circuits.training.checkpoint import RunState
 from circuits.training.dictionary import TrainedDictionary, n_written_by
@@ -82,6 +83,16 @@ def require_memory(stream: Stream) -> Needs:
     return found
 
 
+def foreseen(stream: Stream) -> str:
+    """What a run will take, as a sentence.  Raises TrainingError if it lacks memory."""
+    needed, settings, size = require_memory(stream), stream.settings, stream.processes.everyone.size
+    each = "" if size == 1 else f" for each of {size} processes,"
+    return (
+        f"About {gigabytes(needed.total)}{each} and {duration(seconds(stream))} in all: "
+        f"{settings.all_steps * settings.batch_tokens:,} tokens in {settings.all_steps:,} steps."
+    )
+
+
 def seconds(stream: Stream) -> float:
     """Time of the whole run: that of some documents, of the model on them, and of a step.
 
@@ -104,9 +115,12 @@ def seconds(stream: Stream) -> float:
             parameter.normal_()
     optimizer, state = adam(dictionary), RunState.initial(dictionary.encoder_bias.detach())
     in_step = _second_time(lambda: advance(dictionary, optimizer, batch, state), frozen.device)
-    tokens = settings.steps * settings.batch_tokens
-    each = read + in_model / max(1, int(counted.sum())) / processes.everyone.size
-    return each * tokens + in_step * settings.steps
+    in_model /= max(1, int(counted.sum()))
+    # In the final phase the model runs twice, and once backwards, which is about as two times.
+    # Only before that phase do processes divide what goes through it.
+    steps = settings.steps / processes.everyone.size + 4 * settings.kl_steps
+    tokens = settings.batch_tokens * steps
+    return in_model * tokens + (read * settings.batch_tokens + in_step) * settings.all_steps
 
 
 def _second_time(run: Callable[[], object], device: torch.device) -> float:

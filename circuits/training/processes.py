@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -28,18 +27,9 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from circuits.model.placement import AUTO, DeviceError
-from circuits.training.settings import TrainingError
+from circuits.training.settings import AnotherFailed, Split, TrainingError
 
 PATIENCE = timedelta(days=1)  # the others wait while the first one reports
-
-
-class Split(StrEnum):
-    TOKENS = "tokens"
-    FEATURES = "features"
-
-
-class AnotherFailed(TrainingError):
-    """Another process of the run failed before this one, and has said why."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +61,10 @@ class Group:
     def sum(self, values: Tensor) -> Tensor:
         """The sum over processes, the same on each; its gradient is that of the own addend."""
         return values if self.size == 1 else _Sum.apply(values)  # pyright: ignore[reportReturnType]
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Values that all have, given to what each does with its own: gradients are added up."""
+        return values if self.size == 1 else _Spread.apply(values)  # pyright: ignore[reportReturnType]
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over processes, with the gradient of the own share."""
@@ -262,16 +256,32 @@ def _together() -> Iterator[None]:
         ) from error
 
 
+def _total(values: Tensor) -> Tensor:
+    total = values.clone(memory_format=torch.contiguous_format)
+    with _together():
+        dist.all_reduce(total)
+    return total
+
+
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
         del ctx
-        total = values.clone(memory_format=torch.contiguous_format)
-        with _together():
-            dist.all_reduce(total)
-        return total
+        return _total(values)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         del ctx
         return grads[0]
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        del ctx
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        del ctx
+        return _total(grads[0])

@@ -13,17 +13,19 @@ from rich.text import Text
 
 import circuits
 from circuits.atlas.shipped import DEFAULT_MODEL
-from circuits.machine import gigabytes
+from circuits.corpora.unit import Unit
 from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
-from circuits.progress import Progress, duration, ignore_progress, progress_bar
-from circuits.training.activations import Stream
-from circuits.training.complete import stream_of
-from circuits.training.loop import train
-from circuits.training.needs import require_memory, seconds
-from circuits.training.processes import AnotherFailed, Processes, Split, joined
-from circuits.training.run import Run
-from circuits.training.settings import CHECKPOINT, Kind, Sparsity, TrainingError, TrainSettings
+from circuits.progress import Progress, ignore_progress, progress_bar
+from circuits.training.settings import (
+    CHECKPOINT,
+    AnotherFailed,
+    Kind,
+    Sparsity,
+    Split,
+    TrainingError,
+    TrainSettings,
+)
 from headwater.arguments.options import (
     AsJson,
     BosRule,
@@ -48,7 +50,7 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Folder for the dictionary, its log and report.")],
     corpus: Annotated[
         str | None,
-        typer.Argument(help="Text file (a document per line), folder of texts, or Hub dataset."),
+        typer.Argument(help="Text file (see --document), folder of texts, or Hub dataset."),
     ] = None,
     sample: Annotated[
         bool, typer.Option("--sample-from-model", help="Train on the model's own samples.")
@@ -67,6 +69,13 @@ def train_command(
     ] = None,
     l0: Annotated[float, typer.Option(help="Active features per layer and token.")] = DEFAULTS.l0,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = DEFAULTS.steps,
+    kl_steps: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Steps of a final phase on the predictions of the model with reconstructions.",
+        ),
+    ] = DEFAULTS.kl_steps,
     batch: Annotated[
         int, typer.Option(min=1, max=2**24, help="Tokens per step.")
     ] = DEFAULTS.batch_tokens,
@@ -76,11 +85,14 @@ def train_command(
         typer.Option(help="Share of the features that must reconstruct alone; repeatable."),
     ] = None,
     column: Annotated[str, typer.Option(help="Column of a dataset that holds texts.")] = "text",
+    document: Annotated[
+        Unit, typer.Option(help="What is a document of a text file; blank lines divide paragraphs.")
+    ] = Unit.LINE,
     length: Annotated[int, typer.Option(min=2, help="Tokens per document at most.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = DEFAULTS.seed,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
     bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="Compute products with decoders in bfloat16.")
+        bool, typer.Option("--bfloat16", help="Choose active features by products in bfloat16.")
     ] = DEFAULTS.bfloat16,
     penalty: Annotated[
         float, typer.Option(help="Weight of the penalty of jumprelu and tanh.")
@@ -107,6 +119,12 @@ def train_command(
     as_json: AsJson = False,
 ) -> None:
     """Train transcoders for a model; the same command continues after an interruption."""
+    # These import torch.
+    from circuits.training.complete import stream_of
+    from circuits.training.loop import train
+    from circuits.training.needs import foreseen
+    from circuits.training.processes import joined
+
     with one_voice(), joined(split, device) as (processes, own_device):
         settings = TrainSettings(
             layers=None if layers is None else layer_numbers(layers),
@@ -115,6 +133,7 @@ def train_command(
             d_dict=width,
             l0=l0,
             steps=steps,
+            kl_steps=kl_steps,
             batch_tokens=batch,
             shuffled_tokens=None if shuffled is None else max(shuffled, batch),
             learning_rate=rate,
@@ -132,18 +151,23 @@ def train_command(
                 "fewer positions."
             )
         require_folder(out, CHECKPOINT, corpus, model)
-        with progress_of(processes) as progress:
+        with shown(first=processes.first) as progress:
             progress("load", 0, 1)
             subject = circuits.read_subject(
                 model, revision=revision, dtype=dtype, device=own_device
             )
-            read = partial(circuits.chosen_corpus, corpus, subject, seed, batch, length, column)
+            read = partial(
+                circuits.chosen_corpus, corpus, subject, seed, batch, length, column, document
+            )
             run = circuits.chosen_run(read, subject, settings, PromptRule(bos, n_prefix), out)
             stream = stream_of(subject, run, progress, processes)
-            announce(stream, run, out)
+            expected = foreseen(stream)  # which all measure together
             if not processes.first:
                 train(stream, out, run.name, lambda _: None, checkpoint_every)
                 return
+            if run.resumed_as_begun:
+                remark(f"The run in {out} continues with {run.resumed_as_begun}, as it was begun.")
+            remark(expected)
             found = circuits.train_and_measure(
                 subject, run, out, progress, checkpoint_every, processes
             )
@@ -163,29 +187,13 @@ def one_voice() -> Iterator[None]:
 
 
 @contextmanager
-def progress_of(processes: Processes) -> Iterator[Progress]:
-    """A bar, or lines, of the first process."""
-    if not processes.first:
+def shown(*, first: bool) -> Iterator[Progress]:
+    """Progress of the first process, as a bar or lines."""
+    if not first:
         yield ignore_progress
         return
     with progress_bar(errors, every=SHOWN_EVERY) as progress:
         yield progress
-
-
-def announce(stream: Stream, run: Run, out: Path) -> None:
-    """Say what the run will take, or refuse it for want of memory."""
-    needed, settings = require_memory(stream), stream.settings
-    tokens, time = settings.steps * settings.batch_tokens, duration(seconds(stream))
-    if not stream.processes.first:
-        return
-    if run.resumed_as_begun:
-        remark(f"The run in {out} continues with {run.resumed_as_begun}, as it was begun.")
-    size = stream.processes.everyone.size
-    each = "" if size == 1 else f" for each of {size} processes,"
-    remark(
-        f"About {gigabytes(needed.total)}{each} and {time} in all: {tokens:,} "
-        f"tokens in {settings.steps:,} steps."
-    )
 
 
 def show_report(found: circuits.TrainingReport, out: Path) -> None:
@@ -206,6 +214,8 @@ def show_report(found: circuits.TrainingReport, out: Path) -> None:
             f"{found.traced} graphs: replacement {found.replacement:.3f}, "
             f"completeness {found.completeness:.3f}"
         )
+    for warning in found.warnings:
+        print_line(f"warning: {warning}")
     print_line(f"dictionary: {out}")
 
 
