@@ -13,9 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from circuits.model.placement import DeviceError
+from circuits.training.dictionary import TrainedDictionary
 from circuits.training.loop import LOG
-from circuits.training.processes import ALONE
-from circuits.training.settings import CHECKPOINT, Split
+from circuits.training.needs import needs
+from circuits.training.processes import ALONE, Group, Processes, own_device
+from circuits.training.settings import CHECKPOINT, Split, TrainingError
 from tests.test_cli import run
 from tests.together import RUNS, STEPS, one_run, one_step
 from tests.tolerances import EXACT, FLOAT32
@@ -144,3 +147,26 @@ def test_the_command_under_torchrun_writes_what_it_writes_alone(tmp_path: Path):
     one, other = (json.loads(found[Path("report.json")].read_text()) for found in files)
     unexplained = other["fidelity"]["unexplained"]
     assert one["fidelity"]["unexplained"] == pytest.approx(unexplained, rel=1e-3)
+
+
+def test_a_process_needs_the_memory_of_its_part():
+    settings = RUNS["skip"]
+    halves = Processes(features=Group(1, 2))
+    dictionary = TrainedDictionary(settings, 3, 16, halves)
+    held = 4 * sum(parameter.nbytes for parameter in dictionary.parameters())
+    assert needs(settings, 3, 16, halves).parameters == held
+    halved = needs(settings, 3, 16, Processes(tokens=Group(1, 2)))
+    assert halved.parameters == needs(settings, 3, 16).parameters > held
+    with pytest.raises(TrainingError, match="64 features of a layer cannot be divided equally"):
+        needs(settings, 3, 16, Processes(features=Group(0, 3)))
+
+
+def test_every_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    assert own_device("cpu", 1) == "cpu"
+    with pytest.raises(DeviceError, match="cannot all train on 'cuda:1': choose cuda"):
+        own_device("cuda:1", 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [own_device(name, 1) for name in ("cuda", "auto")] == ["cuda:1", "cuda:1"]
+    with pytest.raises(DeviceError, match="Process 3 of this machine needs a GPU of its own"):
+        own_device("cuda", 2)
