@@ -12,6 +12,7 @@ The products are those of an embedding bag: sums of rows of a table, with weight
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -61,12 +62,25 @@ class Code:
     def summed(
         self, vectors: Float[Tensor, "token d"], values: Float[Tensor, " entry"], n_rows: int
     ) -> Float[Tensor, "feat d"]:
-        """Each row's sum of its entries' vectors, times their values: the gradient of a table."""
-        sizes = torch.diff(self.start, append=self.start.new_tensor([len(self.feature)]))
-        none = self.start.new_empty(0)
-        return aten._embedding_bag_dense_backward(
-            vectors, self.feature, self.token, sizes, none, n_rows, False, SUM, values
+        """Each row's sum of its entries' vectors, times their values: the gradient of a table.
+
+        A bag of vectors per row, which is written once; torch's own gradient of a bag fills the
+        table with zeros twice, and sums in parts that it writes and reads.
+        """
+        feature, order = self._by_feature
+        rows = torch.arange(n_rows, device=feature.device)
+        return torch.nn.functional.embedding_bag(
+            self.token[order],
+            vectors,
+            torch.searchsorted(feature, rows),
+            mode="sum",
+            per_sample_weights=values.detach()[order],
         )
+
+    @cached_property
+    def _by_feature(self) -> tuple[Int[Tensor, " entry"], Int[Tensor, " entry"]]:
+        """Features in ascending order, and the entries that have them."""
+        return tuple(self.feature.sort(stable=True))
 
 
 class _Read(torch.autograd.Function):
