@@ -251,7 +251,11 @@ def card(
     MEMORY.peak = MEMORY.held
     MEMORY.most = None if memory is None else MEMORY.held + memory
     try:
-        with Watch(float64=float64, shapes=shapes, kernels=kernels) as watch, _FromHost(), generators_of_cards(NAME):
+        with (
+            Watch(float64=float64, shapes=shapes, kernels=kernels) as watch,
+            _FromHost(),
+            generators_of_cards(NAME),
+        ):
             yield watch
     finally:
         MEMORY.most = None

@@ -52,6 +52,9 @@ def kernel(name: str, args: Any, kwargs: dict[str, Any], made: list[Tensor]) -> 
         return _dense_gradient(args[0], len(args[1]), args[5])
     if name in ("topk", "sort"):
         return _ordered(name, args[0])
+    if name.strip("_") in ("index_put", "index_put_impl") and (True in args[3:4] or kwargs):
+        entries, digits = args[2].numel(), _digits(args[0].shape[0])  # as if one index was given
+        return Kernel(8 + digits, args[2].nbytes * 3 + entries * 32 * (digits + 1))
     if name.startswith(("_foreach", "_fused")):
         return _on_list(name, args, kwargs)
     return None

@@ -144,5 +144,5 @@ def test_a_batch_without_entries_reads_and_writes_nothing():
     none = torch.zeros(0, dtype=torch.long)
     code = Code.of(none, none, 4)
     table = torch.ones(3, 2, requires_grad=True)
-    assert code.read(table, torch.ones(4, 2)).shape == (0,)
+    assert code.read(table, torch.ones(4, 2), torch.ones(3)).shape == (0,)
     assert not code.written(table.detach(), torch.zeros(0)).any()

@@ -116,10 +116,12 @@ class Stream:
         ids, kept = padded(documents, self.tokenizer, self.frozen.device, self.n_prefix)
         settings = self.settings
         vectors = mlp_vectors(self.frozen, ids, settings.read, settings.write, self.layers)
-        rows = place[filled : filled + int(kept.sum())]
+        chosen = kept.flatten().nonzero()[:, 0]  # the one wait for a device
+        rows = place[filled : filled + len(chosen)]
+        chosen = chosen[: len(rows)]
         for target, layers in zip((whole.inputs, whole.outputs), vectors, strict=True):
             for layer, vector in enumerate(layers):
-                target[layer, rows] = vector[kept][: len(rows)].float()
+                target[layer, rows] = vector.flatten(0, 1)[chosen].float()
         return filled + len(rows)
 
     def _trained(self, first: int) -> Iterator[tuple[int, list[int]]]:

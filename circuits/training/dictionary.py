@@ -76,8 +76,7 @@ class TrainedDictionary(nn.Module):
         self, layer: int, inputs: Float[Tensor, "token d_model"], code: Code
     ) -> Float[Tensor, " entry"]:
         """Pre-activations of these entries alone, in full precision and with gradients."""
-        bias = self.encoder_bias[layer][code.feature]
-        return code.read(self.encoders[layer], inputs) + bias
+        return code.read(self.encoders[layer], inputs, self.encoder_bias[layer])
 
     def written(
         self, codes: tuple[Code, ...], values: list[Tensor]
@@ -96,7 +95,7 @@ class TrainedDictionary(nn.Module):
 
     def decoder_norms(self) -> Float[Tensor, "layer feat"]:
         """Norm of what a feature writes, over all layers that it writes to."""
-        return torch.stack([decoder.square().sum((1, 2)).sqrt() for decoder in self.decoders])
+        return torch.stack([decoder.flatten(1).norm(dim=1) for decoder in self.decoders])
 
     @torch.no_grad()
     def normalise_decoders(self) -> None:
