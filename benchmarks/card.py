@@ -30,6 +30,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._foreach_utils import (
+    _foreach_supported_types,  # pyright: ignore[reportPrivateUsage]
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import (
@@ -132,6 +135,9 @@ class OnCard(Tensor):
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None):
         return _run(function, args, kwargs or {}, None)  # outside of `card`
+
+
+_foreach_supported_types.append(OnCard)  # lists of them are one operation, as CUDA's are
 
 
 class Watch(TorchDispatchMode):

@@ -143,7 +143,7 @@ def advance(
     )
     optimizer.zero_grad()
     step.loss.backward()
-    size = torch.nn.utils.clip_grad_norm_(dictionary.parameters(), 1.0)
+    size = _clipped(dictionary, optimizer)
     good = torch.isfinite(step.loss.detach() + size)
     state.finite_steps = state.finite_steps + good * (state.finite_steps == state.step)
     optimizer.step()
@@ -155,6 +155,17 @@ def advance(
     state.frequency += (1 - FREQUENCY_MEMORY) * (share - state.frequency)
     state.step += 1
     return step
+
+
+def _clipped(dictionary: TrainedDictionary, optimizer: torch.optim.Optimizer) -> Float[Tensor, ""]:
+    """Norm of the gradient, by which the optimizer divides it where that is above 1.
+
+    It does so in its own pass over the gradient, as in mixed precision: gradients take gigabytes.
+    """
+    gradients = [one.grad for one in dictionary.parameters() if one.grad is not None]
+    size = torch.nn.utils.get_total_norm(gradients)
+    optimizer.grad_scale = (size + 1e-6).clamp(min=1.0).float()  # pyright: ignore[reportAttributeAccessIssue]  # Adam looks for it
+    return size
 
 
 def _require_finite(state: RunState) -> None:
