@@ -28,6 +28,8 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from generators import generators_of_cards, require_generator_of
+from kernels import Kernel, Kernels
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._foreach_utils import (
@@ -41,8 +43,6 @@ from torch.utils.backend_registration import (
 
 from circuits.model.frozen import FrozenModel
 from circuits.model.subject import Subject
-from generators import generators_of_cards, require_generator_of
-from kernels import Kernel, Kernels
 
 NAME = "card"
 _setup_privateuseone_for_python_backend(NAME)

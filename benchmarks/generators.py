@@ -37,7 +37,7 @@ def generators_of_cards(kind: str) -> Iterator[None]:
     class Generator(torch._C.Generator):
         def __new__(cls, device: torch.device | str = "cpu") -> Generator:
             on_card = torch.device(device).type == kind
-            made = super().__new__(cls, "cpu" if on_card else device)
+            made = super().__new__(cls, "cpu" if on_card else device)  # pyright: ignore[reportCallIssue]  # stubs lack it
             if on_card:
                 OF_CARDS[made._cdata] = torch.device(device)  # pyright: ignore
             return made

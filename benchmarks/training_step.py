@@ -1,4 +1,4 @@
-"""What a training step asks of an accelerator, counted on any machine, and how long that takes at least.
+"""What a training step asks of an accelerator, counted on any machine, and its least time.
 
     python benchmarks/training_step.py
     python benchmarks/training_step.py --out benchmarks/results/training_step.md
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from card import BANDWIDTH, CARD, LAUNCH, NAME, WAIT, Watch, card
+from card import BANDWIDTH, CARD, LAUNCH, WAIT, Watch, card
 from kernels import kernel
 
 from circuits.training import start
@@ -128,10 +128,10 @@ def counted(case: Case, number: int) -> Counted:
 
 def summed(watch: Watch) -> Counted:
     """What a card has counted."""
-    parts: Counter[str] = Counter()
+    parts: defaultdict[str, float] = defaultdict(float)
     for (_, name), seconds in watch.kernel_seconds.items():
         parts[next((part for part, names in PARTS.items() if name in names), "rest")] += seconds
-    flops: Counter[torch.dtype] = Counter()
+    flops: defaultdict[torch.dtype, float] = defaultdict(float)
     for (_, dtype), number in watch.flops_in.items():
         # Products of entries end with their indices.
         flops[torch.bfloat16 if dtype == torch.bfloat16 else torch.float32] += number
@@ -252,8 +252,8 @@ def table(cases: list[Case]) -> str:
     lines = [
         "# A training step",
         "",
-        f"{date.today()} · counted on a made-up card, not measured on a real one · 18 layers × 640, "
-        f"{D_DICT:,} features per layer, L0 {L0:g} · launches to rest ms: a plain step",
+        f"{date.today()} · counted on a made-up card, not measured on a real one · {N_LAYERS} layers "
+        f"× {D_MODEL}, {D_DICT:,} features per layer, L0 {L0:g} · launches to rest ms: a plain step",
         "",
         f"| {' | '.join(columns)} |",
         "|" + "--:|" * len(columns),

@@ -47,6 +47,14 @@ class Code:
         tokens = torch.arange(n_tokens, device=token.device)
         return cls(feature, token, torch.searchsorted(token, tokens))
 
+    def beside(self, other: Code) -> Code:
+        """The entries of both; the other's are at tokens of their own, behind these."""
+        return Code(
+            torch.cat([self.feature, other.feature]),
+            torch.cat([self.token, other.token + len(self.start)]),
+            torch.cat([self.start, other.start + len(self.feature)]),
+        )
+
     def read(
         self,
         table: Float[Tensor, "feat d"],

@@ -55,28 +55,41 @@ class Encoded:
         return torch.stack(rows)
 
 
+@dataclass(frozen=True)
+class Revived:
+    """The largest dead features, k per token, beside the entries of the batch."""
+
+    codes: tuple[Code, ...]  # of both: tables then have one gradient, written once
+    activations: list[Tensor]  # of the dead features alone
+
+
 def encoded(
     dictionary: TrainedDictionary, inputs: Float[Tensor, "layer token d_model"], plan: Plan
-) -> tuple[Encoded, tuple[Code, ...]]:
-    """A batch's activations, and the entries of the largest dead features, k per token."""
+) -> tuple[Encoded, Revived | None]:
+    """A batch's activations, and those of dead features if there are any to be revived."""
     settings = dictionary.settings
-    codes, revived, activations = list[Code](), list[Code](), list[Tensor]()
+    codes, both, activations, dead = list[Code](), list[Code](), list[Tensor](), list[Tensor]()
+    revives = settings.revival > 0 and any(len(ones) for ones in plan.dead_ones)
+    twice = torch.cat([inputs, inputs], 1) if revives else inputs
     steps = inputs.new_zeros(())
     straight = settings.sparsity in (Sparsity.JUMP_RELU, Sparsity.TANH)
     for layer, read in enumerate(inputs):
         pre = dictionary.pre_activations(layer, read)
         code = chosen(dictionary, layer, pre, plan)
-        values = dictionary.values(layer, read, code)
+        if revives:
+            both.append(code.beside(_largest_of(pre, plan.dead_ones[layer], settings.k)))
+            values, of_dead = _parted(dictionary.values(layer, twice[layer], both[-1]), code)
+            dead.append(of_dead.relu())
+        else:
+            values = dictionary.values(layer, read, code)
         if straight:
             threshold = dictionary.log_threshold[layer].exp()[code.feature]
             steps = steps + active(values, threshold, settings.bandwidth).sum()
             values = jump_relu(values, threshold, settings.bandwidth)
         codes.append(code)
         activations.append(values if straight else values.relu())
-        if settings.revival > 0:
-            revived.append(_largest_of(pre, plan.dead_ones[layer], settings.k))
     l0 = steps / (inputs.shape[0] * inputs.shape[1]) if straight else None
-    return Encoded(tuple(codes), activations, l0), tuple(revived)
+    return Encoded(tuple(codes), activations, l0), Revived(tuple(both), dead) if revives else None
 
 
 def chosen(
@@ -130,6 +143,13 @@ def _largest_of(pre: Tensor, some: Int[Tensor, " some"], k: int) -> Code:
         return Code.of(none, none, len(pre))
     code = _by_token(largest(pre[:, some], min(k, len(some))))
     return Code(some[code.feature], code.token, code.start)
+
+
+def _parted(values: Float[Tensor, " entry"], code: Code) -> tuple[Tensor, Tensor]:
+    """Those of a code's entries, and of the entries beside it."""
+    n_own = len(code.feature)
+    own, others = values.split([n_own, len(values) - n_own])
+    return own, others
 
 
 def _by_token(features: Int[Tensor, "token k"]) -> Code:
