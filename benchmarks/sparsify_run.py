@@ -1,10 +1,10 @@
 """Train with sparsify's own Trainer, in its own environment; run by training.py.
 
-    FOLDER/bin/python sparsify_run.py MODEL DOCUMENTS OUT LAYERS WIDTH K SEED
+    FOLDER/bin/python sparsify_run.py MODEL DOCUMENTS OUT LAYERS WIDTH K SEED COUNT
 
-DOCUMENTS is an .npy file of token ids (document, pos); the first token of each is left out if it is
-the tokenizer's BOS.  All else is at its defaults, among them signum with schedule-free averaging,
-32 documents a step in eight parts here, of which each is 2,048 tokens.
+DOCUMENTS is an .npy file of token ids (document, pos), COUNT of which are a step.  The first token
+is left out if all documents share it, as they share a BOS.  All else is at sparsify's defaults,
+among them signum with schedule-free averaging and its rate by width.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
         SparseCoderConfig(num_latents=int(width), k=int(k), transcode=True),
         batch_size=int(sys.argv[8]),
         hookpoints=[f"layers.{layer}.mlp" for layer in layers.split(",")],
-        exclude_tokens=[model.config.bos_token_id] if sys.argv[9] == "bos" else [],
+        exclude_tokens=ids[:1, 0].tolist() if len(set(ids[:, 0])) == 1 else [],
         init_seeds=[int(seed)],
         log_to_wandb=False,
         save_every=10**9,

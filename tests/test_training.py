@@ -23,6 +23,8 @@ from atlas_words import atlas_tokenizer
 from circuits.corpora.corpus import (
     HELD_OUT,
     TextCorpus,
+    Unit,
+    divided,
     held_out,
     is_held_out,
     read_corpus,
@@ -623,6 +625,19 @@ def test_documents_begin_as_prompts_do(
     assert documents == expected
     for ids, text in zip(documents, ("bfoi", "fj", "f"), strict=True):
         assert read_prompt(text, tokenizer, PromptRule(bos)).ids == tuple(ids)
+
+
+def test_a_text_is_divided_into_lines_or_paragraphs_or_not(tmp_path: Path):
+    text = "one\ntwo\n \n\nthree\nfour\n"
+    assert divided(text, Unit.LINE) == ["one", "two", " ", "", "three", "four", ""]
+    assert divided(text, Unit.PARAGRAPH) == ["one\ntwo", "three\nfour\n"]
+    assert divided(text, Unit.FILE) == [text]
+    (tmp_path / "a.txt").write_text("fj\n\nif\n\noj")
+    numbers = {
+        unit: len(read_corpus(tmp_path / "a.txt", toy_tokenizer(), 5, unit=unit).ids)
+        for unit in (Unit.LINE, Unit.PARAGRAPH)
+    }
+    assert numbers == {Unit.LINE: 3, Unit.PARAGRAPH: 3}
 
 
 def test_long_documents_are_cut_so_that_what_is_in_front_counts(tmp_path: Path):

@@ -9,11 +9,14 @@ import pytest
 from rich.console import Console
 
 from circuits import progress
+from circuits.evaluation.fidelity import Fidelity
 from circuits.progress import duration, progress_bar
 from circuits.training import needs as needs_module
 from circuits.training.checkpoint import RunState
+from circuits.training.complete import some
 from circuits.training.loop import adam, advance
 from circuits.training.needs import needs, require_memory, seconds
+from circuits.training.report import TrainingReport
 from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
 from circuits.training.start import started
 from tests.test_training import SMALL, stream
@@ -71,3 +74,21 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch: pytest.
             for number in range(1, 9):
                 report(f"loss {number}", number, 8)
         assert text.getvalue().splitlines() == expected
+
+
+def test_a_short_run_is_measured_on_few_documents():
+    documents = [[1] * 300 for _ in range(50)]
+    assert len(some(iter(documents), 0)) == 4  # LEAST_TOKENS of 1,024
+    assert len(some(iter(documents), 3000)) == 10
+    assert len(some(iter(documents), 10**9)) == 50
+
+
+def test_a_report_warns_where_most_variance_is_unexplained():
+    found = Fidelity(100, (1, 4, 5), (0.2, 3.1, 0.51), (9.0,) * 3, (0.0,) * 3, 0.5, 1.0)
+    (warning,) = TrainingReport(found, 0.796, 0.9, 20).warnings
+    assert warning.startswith("Layers 4 and 5 leave more than half of the variance unexplained")
+    assert "up to 3.10" in warning
+    good = replace(found, unexplained=(0.2, 0.4, 0.5))
+    assert TrainingReport(good, 0.776, 0.9, 20).warnings == ()
+    one = replace(found, unexplained=(0.2, 0.4, 0.6))
+    assert TrainingReport(one, None, None, 0).warnings[0].startswith("Layer 5 leaves")

@@ -8,6 +8,7 @@ from pathlib import Path
 from circuits.corpora.corpus import (
     SUFFIXES,
     Corpus,
+    Unit,
     read_corpus,
     require_enough,
     sampled_corpus,
@@ -26,6 +27,7 @@ def chosen_corpus(
     least: int,
     length: int,
     column: str,
+    unit: Unit,
     bos: Bos,
 ) -> Corpus:
     """A file, a folder, a dataset on the Hub, or without a name the model's own samples.
@@ -37,7 +39,7 @@ def chosen_corpus(
         return sampled_corpus(subject, length, seed, bos)
     if is_dataset_name(corpus):
         return dataset_corpus(corpus, subject.tokenizer, length, column, bos)
-    texts = read_corpus(Path(corpus), subject.tokenizer, length, bos)
+    texts = read_corpus(Path(corpus), subject.tokenizer, length, bos, unit)
     require_enough(texts, least)
     return texts
 

@@ -7,8 +7,10 @@ document on, so that an interrupted run resumes where it stopped.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import count, islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -34,6 +36,14 @@ ASKED_EVERY = 16  # tokens after which a device is asked whether all samples hav
 TOKENISED = 16  # bytes of memory per byte of text: a token of four bytes takes 32 or more
 FEW = 8  # held-out documents, of a short run
 HELD_OUT = 20  # one in this many documents is for the report
+
+
+class Unit(StrEnum):
+    """What is one document of a text file."""
+
+    LINE = "line"
+    PARAGRAPH = "paragraph"
+    FILE = "file"
 
 
 def is_held_out(ids: list[int]) -> bool:
@@ -132,9 +142,13 @@ def _until(ids: list[int], ends: set[int]) -> list[int]:
 
 
 def read_corpus(
-    path: Path, tokenizer: PreTrainedTokenizerBase, length: int, bos: Bos = Bos.AUTO
+    path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    bos: Bos = Bos.AUTO,
+    unit: Unit = Unit.LINE,
 ) -> TextCorpus:
-    """Every line of a file, or every text file of a folder, cut to `length` tokens.
+    """The documents of a file, or every text file of a folder, cut to `length` tokens.
 
     Raises TrainingError for a path that cannot be read, is not text or has no tokens, and
     PromptError for words that the vocabulary lacks.
@@ -147,7 +161,7 @@ def read_corpus(
             )
         texts = [_read(file) for file in files]
     else:
-        texts = _read(path).split("\n")
+        texts = divided(_read(path), unit)
     front = opening_ids(tokenizer, bos)
     step = max(1, length - len(front))
     pieces: list[list[int]] = []
@@ -158,6 +172,13 @@ def read_corpus(
     if not pieces:
         raise TrainingError(f"{path} has no tokens: give a text that is not empty.")
     return TextCorpus(tuple(pieces))
+
+
+def divided(text: str, unit: Unit) -> list[str]:
+    """The documents of a text: its lines, its paragraphs, which blank lines divide, or itself."""
+    if unit == Unit.LINE:
+        return text.split("\n")
+    return re.split(r"\n(?:[^\S\n]*\n)+", text) if unit == Unit.PARAGRAPH else [text]
 
 
 def token_ids(text: str, tokenizer: PreTrainedTokenizerBase, front: tuple[int, ...]) -> list[int]:

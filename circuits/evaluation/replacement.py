@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuits.features.autoencoders import AutoencoderSet, autoencoder_hooks
-from circuits.features.mlp_hooks import OnRead, OnWritten, mlp_hooks
+from circuits.features.mlp_hooks import Enough, OnRead, OnWritten, mlp_hooks
 from circuits.features.transcoder import BatchTopK, JointTopK
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.machine import beside, in_float64, moved
@@ -72,6 +74,23 @@ class Replacement:
         if replaced is None and places is None:
             self._keep_joint()
         return found
+
+    @torch.inference_mode()
+    def encode(self, ids: Int[Tensor, "batch pos"]) -> None:
+        """Keep activations and inputs of all transcoders; no layer above the last of them runs."""
+        for kept in (self.activations, self.inputs, self.outputs):
+            kept.clear()
+        last = max(place for place, one in enumerate(self.weights) if one.d_dict)
+
+        def on_written(place: int, output: Tensor) -> None:
+            del output
+            if place == last:
+                raise Enough
+
+        with suppress(Enough):
+            encode = partial(self._encode, counted=None)
+            self._run(ids, encode, on_written, last_only=True)
+        self._keep_joint()
 
     @torch.inference_mode()
     def patched(

@@ -17,6 +17,10 @@ OnRead = Callable[[int, Float[Tensor, "batch pos d_model"]], None]
 OnWritten = Callable[[int, Float[Tensor, "batch pos d_model"]], Tensor | None]
 
 
+class Enough(Exception):
+    """Raised by `on_written` where the layers above need not run; the caller of a run stops it."""
+
+
 @contextmanager
 def mlp_hooks(
     frozen: FrozenModel, read: ReadPoint, write: WritePoint, on_read: OnRead, on_written: OnWritten

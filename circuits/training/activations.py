@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from circuits.corpora.corpus import Corpus, has_features, is_held_out
-from circuits.features.mlp_hooks import mlp_hooks
+from circuits.features.mlp_hooks import Enough, mlp_hooks
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import count_prefix
@@ -92,12 +92,21 @@ class Stream:
         whole = self._memory(size, place.device)
         filled, last = 0, first
         self.progress("activations", filled, size)
-        for batch, number in _passes(self._trained(first), min(PASS_TOKENS, size)):
-            filled, last = self._fill(whole, place, batch, filled), number
+        for batch, following in self.passes(first, min(PASS_TOKENS, size)):
+            filled, last = self._fill(whole, place, batch, filled), following
             self.progress("activations", filled, size)
             if filled == size:
                 break
-        return Pool(first, last + 1, whole)
+        return Pool(first, last, whole)
+
+    def passes(self, first: int, tokens: int) -> Iterator[tuple[list[list[int]], int]]:
+        """Documents of about `tokens` tokens together, and the number of the document after."""
+        batch: list[list[int]] = []
+        for number, ids in self._trained(first):
+            batch.append(ids)
+            if len(batch) * max(map(len, batch)) >= tokens:
+                yield batch, number + 1
+                batch = []
 
     def _memory(self, size: int, device: torch.device) -> Activations:
         if self._latest is not None:
@@ -140,18 +149,6 @@ class Stream:
                 yield number, ids
 
 
-def _passes(
-    documents: Iterator[tuple[int, list[int]]], tokens: int
-) -> Iterator[tuple[list[list[int]], int]]:
-    """Documents of about `tokens` tokens for one pass each, and the number of the last."""
-    batch: list[list[int]] = []
-    for number, ids in documents:
-        batch.append(ids)
-        if len(batch) * max(map(len, batch)) >= tokens:
-            yield batch, number
-            batch = []
-
-
 def padded(
     documents: list[list[int]],
     tokenizer: PreTrainedTokenizerBase,
@@ -168,10 +165,6 @@ def padded(
     return ids.to(device), torch.stack(counted).to(device)
 
 
-class _Enough(Exception):
-    """The highest layer in use has written: the layers above it need not run."""
-
-
 def mlp_vectors(
     frozen: FrozenModel,
     ids: Int[Tensor, "batch pos"],
@@ -186,11 +179,11 @@ def mlp_vectors(
     def on_written(layer: int, vectors: Tensor) -> None:
         outputs[layer] = vectors
         if layer == layers[-1]:
-            raise _Enough
+            raise Enough
 
     with (
         torch.inference_mode(),
-        suppress(_Enough),
+        suppress(Enough),
         mlp_hooks(frozen, read, write, on_read=inputs.__setitem__, on_written=on_written),
     ):
         frozen.model(input_ids=ids, use_cache=False, logits_to_keep=1)

@@ -61,16 +61,13 @@ class Code:
         vectors: Float[Tensor, "token d"],
         bias: Float[Tensor, " feat"],
     ) -> Float[Tensor, " entry"]:
-        """Products of each entry's row and its token's vector, and the row's bias.
-
-        Gradients are those of rows and biases.
-        """
+        """Products of each entry's row and its token's vector, and the row's bias."""
         return _Read.apply(table, vectors, bias, self)  # pyright: ignore[reportReturnType]  # stubs say Any or None
 
     def written(
         self, table: Float[Tensor, "feat d"], values: Float[Tensor, " entry"]
     ) -> Float[Tensor, "token d"]:
-        """Sum of the rows of each token's entries, times their values; without a gradient."""
+        """Sum of the rows of each token's entries, times their values."""
         return torch.nn.functional.embedding_bag(
             self.feature, table, self.start, mode="sum", per_sample_weights=values
         )
@@ -116,16 +113,18 @@ def turn(codes: Sequence[Code], n_rows: int) -> None:
 class _Read(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, vectors: Tensor, bias: Tensor, code: Code) -> Tensor:
-        ctx.save_for_backward(vectors)
-        ctx.code, ctx.n_rows = code, len(table)
+        ctx.save_for_backward(table, vectors)
+        ctx.code = code
         return code.sampled(table, vectors) + bias[code.feature]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, Tensor, None]:
-        (vectors,) = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor, None]:
+        table, vectors = ctx.saved_tensors
         code, grad = ctx.code, grads[0].contiguous()
-        of_bias = code.summed(torch.ones_like(vectors[:, :1]), grad, ctx.n_rows)[:, 0]
-        return code.summed(vectors, grad, ctx.n_rows), None, of_bias, None
+        of_table = code.summed(vectors, grad, len(table))
+        of_vectors = code.written(table, grad) if ctx.needs_input_grad[1] else None
+        of_bias = code.summed(torch.ones_like(vectors[:, :1]), grad, len(table))[:, 0]
+        return of_table, of_vectors, of_bias, None
 
 
 class _Written(torch.autograd.Function):

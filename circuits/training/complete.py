@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from circuits.training.settings import Kind
 from graphs.core.provenance import DictionaryIdentity
 from graphs.disk.files import atomic_write
 
-DESCRIBED = 2000  # documents from which feature examples come
+DESCRIBED = 2000  # documents at most from which feature examples come
+LEAST_TOKENS = 1024  # that are measured and described
+GRAPH_TOKENS = 100_000  # trained for each graph of the report
 NAMES = {
     Kind.PER_LAYER: "transcoder",
     Kind.SKIP: "transcoder",
@@ -45,9 +48,11 @@ def train_and_measure(
     little memory, GraphFileError for files that cannot be written.
     """
     settings, n_prefix = run.settings, run.documents.n_prefix
-    within = settings.steps * settings.batch_tokens // 2  # of the tokens that are trained on
-    documents_held_out = held_out(
-        run.corpus, subject.tokenizer, DOCUMENTS, n_prefix, progress, within
+    # A short run must not be measured and described for longer than it has lasted.
+    tokens = settings.all_steps * settings.batch_tokens
+    documents_held_out = some(
+        held_out(run.corpus, subject.tokenizer, DOCUMENTS, n_prefix, progress, tokens // 2),
+        tokens // 200,
     )
 
     def on_step(logged: Logged) -> None:
@@ -55,7 +60,7 @@ def train_and_measure(
             f"loss {logged.loss:.3f} · L0 {logged.l0:.1f} · explained {logged.explained:.1%} "
             f"· dead {logged.dead:.1%}"
         )
-        progress(text, logged.step, settings.steps)
+        progress(text, logged.step, settings.all_steps)
 
     stream = stream_of(subject, run, progress)
     require_memory(stream)
@@ -69,13 +74,25 @@ def train_and_measure(
     write_transcoders(transcoders, out, subject.identity.name, cross_layer=crossing)
     written = read_transcoders(out)
     progress("describe", 0, 1)
-    documents = list(islice(run.corpus.documents(0), DESCRIBED))
+    documents = some(islice(run.corpus.documents(0), DESCRIBED), tokens // 20)
     write_feature_files(out, identity.name, describe(subject, written, documents))
     progress("report", 0, 1)
-    found = report(subject, written, documents_held_out)
+    found = report(subject, written, documents_held_out, tokens // GRAPH_TOKENS)
     with atomic_write(out / "report.json") as temporary:
         content = json.dumps(found.as_json(), indent=1)
         temporary.write_text(content, encoding="utf-8", newline="\n")
+    return found
+
+
+def some(documents: Iterable[list[int]], tokens: int) -> list[list[int]]:
+    """The first documents, up to this number of tokens, or LEAST_TOKENS if that is less."""
+    found: list[list[int]] = []
+    tokens = max(tokens, LEAST_TOKENS)
+    for ids in documents:
+        if tokens <= 0:
+            break
+        found.append(ids)
+        tokens -= len(ids)
     return found
 
 

@@ -29,6 +29,7 @@ from circuits.features.points import WritePoint
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject
 from circuits.training.activations import padded
+from circuits.training.sparsity import largest
 from graphs.core.nodes import Description, Example
 
 EXAMPLES = 3  # per feature, each from another document
@@ -40,7 +41,8 @@ PROMOTED = 2  # promoted tokens in a label
 TOPICS = 5  # words in a label that distinguish the feature's texts
 COMMON = 0.05  # smallest share of the feature's texts that contain such a word
 LIFT = 4.0  # smallest ratio of that share to the share of all texts
-BATCH = 64  # documents
+BATCH = 64  # documents at most
+BATCH_VALUES = 2**27  # activations of all layers
 
 Spell = Callable[[int], str]  # a token's text
 
@@ -94,8 +96,10 @@ def describe(
     spell = cache(subject.spell)
     for layer, firings in enumerate(fired):
         written = transcoders.layers[layer].n_written
-        own, _ = _outputs(subject, transcoders, layer, 1, spell)
-        promoted, suppressed = _outputs(subject, transcoders, layer, written, spell)
+        own, lowered = _outputs(subject, transcoders, layer, 1, spell)
+        promoted, suppressed = own, lowered
+        if written > 1:
+            promoted, suppressed = _outputs(subject, transcoders, layer, written, spell)
         count = transcoders.layers[layer].d_dict
         bounds = np.searchsorted(firings.feature, np.arange(count + 1))
         yield [
@@ -120,15 +124,15 @@ def _description(
     if len(tokens) == 0:
         return None
     where = _where(spell, texts, tokens, activations)
-    largest = float(activations.max())
+    most = float(activations.max())
     return Description(
         label=f"{where} → {', '.join(word.strip() for word in own[:PROMOTED])}",
         promoted_at_own_layer=own,
         promoted=promoted,
         suppressed=suppressed,
         frequency=len(tokens) / len(texts.ids),
-        histogram=tuple(np.histogram(activations, BINS, (0, largest))[0].tolist()),
-        largest=largest,
+        histogram=tuple(np.histogram(activations, BINS, (0, most))[0].tolist()),
+        largest=most,
         examples=_examples(spell, texts, tokens, activations),
     )
 
@@ -141,10 +145,12 @@ def _fired(
     columns: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in transcoders.layers]
     lengths = [len(ids) for ids in documents]
     start = np.concatenate([[0], np.cumsum(lengths)])
-    for first in range(0, len(documents), BATCH):
-        batch = documents[first : first + BATCH]
+    wide = max(lengths) * sum(one.d_dict for one in transcoders.layers)
+    together = max(1, min(BATCH, BATCH_VALUES // wide))
+    for first in range(0, len(documents), together):
+        batch = documents[first : first + together]
         ids, counted = padded(batch, subject.tokenizer, subject.frozen.device, transcoders.n_prefix)
-        model.logits(ids, None, last_only=True)
+        model.encode(ids)
         for layer, activations in model.activations.items():
             row, pos, feature = (activations * counted[..., None]).nonzero(as_tuple=True)
             token = torch.from_numpy(start)[first + row.cpu()] + pos.cpu()
@@ -183,9 +189,15 @@ def _outputs(
     promoted, suppressed = list[list[int]](), list[list[int]]()
     for rows in directions.split(256):
         logits = rows @ frozen.unembedding.T
-        promoted += logits.topk(count, dim=1).indices.tolist()
-        suppressed += (-logits).topk(count, dim=1).indices.tolist()
+        promoted += _largest_first(logits, count)
+        suppressed += _largest_first(-logits, count)
     return _spelled(promoted, spell), _spelled(suppressed, spell)
+
+
+def _largest_first(values: Float[Tensor, "row value"], count: int) -> list[list[int]]:
+    found = largest(values, count)
+    order = values.gather(1, found).argsort(dim=1, descending=True)
+    return found.gather(1, order).tolist()
 
 
 def _spelled(rows: list[list[int]], spell: Spell) -> list[tuple[str, ...]]:

@@ -38,6 +38,10 @@ class Scales(nn.Module):
         scales.scale.copy_(torch.where(spread > 0, spread, 1.0))
         return scales
 
+    def at(self, layer: int) -> tuple[Float[Tensor, " d_model"], Float[Tensor, ""]]:
+        """Mean and scale of one layer."""
+        return self.mean[layer], self.scale[layer]
+
     def apply_to(self, vectors: Tensor) -> Float[Tensor, "layer token d_model"]:
         """Vectors with mean 0 and entries of size 1."""
         return (vectors - self.mean[:, None]) / self.scale[:, None, None]

@@ -43,7 +43,11 @@ class Encoded:
 
     codes: tuple[Code, ...]
     activations: list[Tensor]  # of each code's entries
-    l0: Float[Tensor, ""] | None  # mean over layers and tokens, with a gradient for thresholds
+    l0: Float[Tensor, ""]  # mean over layers and tokens, with a gradient for learned thresholds
+
+    def detached(self) -> Encoded:
+        """The same without gradients."""
+        return Encoded(self.codes, [one.detach() for one in self.activations], self.l0.detach())
 
     def shares(self, n_features: int) -> Float[Tensor, "layer feat"]:
         """Share of tokens at which each feature is active."""
@@ -71,8 +75,7 @@ def encoded(
     codes, both, activations, dead = list[Code](), list[Code](), list[Tensor](), list[Tensor]()
     revives = settings.revival > 0 and any(len(ones) for ones in plan.dead_ones)
     twice = torch.cat([inputs, inputs], 1) if revives else inputs
-    steps = inputs.new_zeros(())
-    straight = settings.sparsity in (Sparsity.JUMP_RELU, Sparsity.TANH)
+    active_entries = inputs.new_zeros(())
     for layer, read in enumerate(inputs):
         pre = dictionary.pre_activations(layer, read)
         code = chosen(dictionary, layer, pre, plan)
@@ -82,14 +85,28 @@ def encoded(
             dead.append(of_dead.relu())
         else:
             values = dictionary.values(layer, read, code)
-        if straight:
-            threshold = dictionary.log_threshold[layer].exp()[code.feature]
-            steps = steps + active(values, threshold, settings.bandwidth).sum()
-            values = jump_relu(values, threshold, settings.bandwidth)
+        values, count = activated(dictionary, layer, values, code)
         codes.append(code)
-        activations.append(values if straight else values.relu())
-    l0 = steps / (inputs.shape[0] * inputs.shape[1]) if straight else None
+        activations.append(values)
+        active_entries = active_entries + count
+    l0 = active_entries / (inputs.shape[0] * inputs.shape[1])
     return Encoded(tuple(codes), activations, l0), Revived(tuple(both), dead) if revives else None
+
+
+def activated(
+    dictionary: TrainedDictionary, layer: int, values: Float[Tensor, " entry"], code: Code
+) -> tuple[Float[Tensor, " entry"], Float[Tensor, ""]]:
+    """Activations of a layer's entries with these pre-activations, and how many are active.
+
+    Where thresholds are learned, the number has a gradient for them.
+    """
+    settings = dictionary.settings
+    if settings.sparsity not in (Sparsity.JUMP_RELU, Sparsity.TANH):
+        values = values.relu()
+        return values, (values.detach() > 0).sum().to(values)
+    threshold = dictionary.log_threshold[layer].exp()[code.feature]
+    count = active(values, threshold, settings.bandwidth).sum()
+    return jump_relu(values, threshold, settings.bandwidth), count
 
 
 def chosen(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,11 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.features.transcoder import Transcoder
-from circuits.training.activations import Activations, Stream
+from circuits.training.activations import Activations, Stream, padded
 from circuits.training.checkpoint import RunState, read_checkpoint, write_checkpoint
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import made_plan
 from circuits.training.losses import Step, step_loss
+from circuits.training.replaced import replaced_loss
 from circuits.training.settings import CHECKPOINT, Sparsity, TrainingError, TrainSettings
 from circuits.training.sparsity import largest
 from circuits.training.start import started
@@ -29,6 +30,7 @@ from graphs.disk.files import atomic_write, file_text, json_value, new_folder, r
 LOG = "log.jsonl"
 SHOWN_EVERY = 10  # steps
 LOG_EVERY = 50  # steps
+PASS_LOGITS = 2**26  # of a pass of the final phase
 NORMALISE_EVERY = 10  # steps; norms move little in between
 FREQUENCY_MEMORY = 0.999  # decay per step of the running share of tokens
 
@@ -73,12 +75,8 @@ def train(
     )
     _truncate_log(folder / LOG, state.step)
     lines: list[Logged] = []  # pending until the first checkpoint
-    for batch, document, number in _batches(stream, state):
-        if state.step >= settings.steps:
-            break
-        done = advance(dictionary, optimizer, batch, state)
-        state.document, state.batch = document, number + 1
-        last, written = state.step == settings.steps, state.step % checkpoint_every == 0
+    for done in _steps(stream, dictionary, optimizer, state):
+        last, written = state.step == settings.all_steps, state.step % checkpoint_every == 0
         if not (last or written or state.step % SHOWN_EVERY == 0):
             continue  # without waiting for the device
         _require_finite(state)
@@ -94,6 +92,30 @@ def train(
                 write_checkpoint(path, run, dictionary, optimizer, state)
             _append(folder / LOG, lines)
     return dictionary.folded(thresholds(dictionary, stream, state.document))
+
+
+def _steps(
+    stream: Stream,
+    dictionary: TrainedDictionary,
+    optimizer: torch.optim.Optimizer,
+    state: RunState,
+) -> Iterator[Step]:
+    """The steps that are left, each once it is done."""
+    settings = stream.settings
+    if state.step < settings.steps:
+        for batch, document, number in _batches(stream, state):
+            done = advance(dictionary, optimizer, batch, state)
+            state.document, state.batch = document, number + 1
+            yield done
+            if state.step == settings.steps:
+                break
+    if state.step < settings.all_steps:
+        for documents, following in stream.passes(state.document, settings.batch_tokens):
+            done = advance_replaced(stream, dictionary, optimizer, documents, state)
+            state.document, state.batch = following, 0
+            yield done
+            if state.step == settings.all_steps:
+                break
 
 
 def _initial(stream: Stream) -> TrainedDictionary:
@@ -143,12 +165,7 @@ def advance(
     )
     optimizer.zero_grad()
     step.loss.backward()
-    size = _clipped(dictionary, optimizer)
-    good = torch.isfinite(step.loss.detach() + size)
-    state.finite_steps = state.finite_steps + good * (state.finite_steps == state.step)
-    optimizer.step()
-    if settings.sparsity != Sparsity.TANH and state.step % NORMALISE_EVERY == 0:
-        dictionary.normalise_decoders()
+    _descend(dictionary, optimizer, step.loss.detach(), state)
     share = step.encoded.shares(settings.d_dict)
     n_tokens = batch.inputs.shape[1]
     state.silent = torch.where(share > 0, 0, state.silent + n_tokens)
@@ -157,15 +174,52 @@ def advance(
     return step
 
 
-def _clipped(dictionary: TrainedDictionary, optimizer: torch.optim.Optimizer) -> Float[Tensor, ""]:
-    """Norm of the gradient, by which the optimizer divides it where that is above 1.
+def advance_replaced(
+    stream: Stream,
+    dictionary: TrainedDictionary,
+    optimizer: torch.optim.Optimizer,
+    documents: list[list[int]],
+    state: RunState,
+) -> Step:
+    """One step of the final phase on some documents."""
+    settings, frozen = stream.settings, stream.frozen
+    for group in optimizer.param_groups:
+        group["lr"] = schedule(settings, state.step)[0]
+    assert state.plan is not None
+    optimizer.zero_grad()
+    ids, counted = padded(documents, stream.tokenizer, frozen.device, stream.n_prefix)
+    n_rows = max(1, PASS_LOGITS // (ids.shape[1] * len(frozen.unembedding)))
+    parts = list(zip(ids.split(n_rows), counted.split(n_rows), strict=True))
+    loss, done = state.silent.new_zeros(()), None
+    for part, places in parts:
+        done = replaced_loss(dictionary, frozen, stream.layers, part, places, state.plan)
+        share = places.sum() / counted.sum()
+        (done.loss * share).backward()
+        loss += done.loss.detach() * share
+    assert done is not None
+    _descend(dictionary, optimizer, loss, state)
+    state.step += 1
+    return replace(done, loss=loss)
 
-    It does so in its own pass over the gradient, as in mixed precision: gradients take gigabytes.
+
+def _descend(
+    dictionary: TrainedDictionary,
+    optimizer: torch.optim.Optimizer,
+    loss: Float[Tensor, ""],
+    state: RunState,
+) -> None:
+    """Move the parameters along their gradients.
+
+    The optimizer divides by a norm above 1 in its own pass over them, as in mixed precision.
     """
     gradients = [one.grad for one in dictionary.parameters() if one.grad is not None]
     size = torch.nn.utils.get_total_norm(gradients)
     optimizer.grad_scale = (size + 1e-6).clamp(min=1.0).float()  # pyright: ignore[reportAttributeAccessIssue]  # Adam looks for it
-    return size
+    good = torch.isfinite(loss + size)
+    state.finite_steps = state.finite_steps + good * (state.finite_steps == state.step)
+    optimizer.step()
+    if dictionary.settings.sparsity != Sparsity.TANH and state.step % NORMALISE_EVERY == 0:
+        dictionary.normalise_decoders()
 
 
 def _require_finite(state: RunState) -> None:
@@ -191,7 +245,13 @@ def _logged(settings: TrainSettings, done: Step, state: RunState) -> Logged:
 
 
 def schedule(settings: TrainSettings, step: int) -> tuple[float, float]:
-    """Learning rate and weight of the penalties: both warm up; at the end the rate falls to 0."""
+    """Learning rate and weight of the penalties: both warm up; at the end the rate falls to 0.
+
+    In the final phase it falls from a share of the rate to 0.
+    """
+    if step >= settings.steps:
+        left = 1 - (step - settings.steps) / settings.kl_steps
+        return settings.learning_rate * settings.kl_rate * left, 1.0
     done = step / settings.steps
     rising = min(1.0, (done + 1 / settings.steps) / settings.warm_up) if settings.warm_up else 1.0
     falling = min(1.0, (1 - done) / settings.cool_down) if settings.cool_down else 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -57,7 +57,7 @@ def step_loss(
         ]
         part = wanted - dictionary.written(found.codes, alone)
         loss = loss + _relative(part, outputs).mean() / len(settings.prefixes)
-    loss = loss + penalty_share * settings.penalty * _penalty(dictionary, found)
+    loss = loss + penalty_share * settings.penalty * penalty_of(dictionary, found)
     often = (frequency > settings.high_frequency).to(loss.dtype)
     size = sum(
         (values * often[layer][code.feature]).sum()
@@ -68,8 +68,7 @@ def step_loss(
     if revived is not None:
         remaining = error.detach()
         loss = loss + settings.revival * _relative(remaining - revived, remaining).mean()
-    plain = replace(found, activations=[values.detach() for values in found.activations])
-    return Step(loss, plain, unexplained.detach())
+    return Step(loss, found.detached(), unexplained.detach())
 
 
 def _written(
@@ -83,9 +82,10 @@ def _written(
     return written, revived
 
 
-def _penalty(dictionary: TrainedDictionary, found: Encoded) -> Float[Tensor, ""]:
+def penalty_of(dictionary: TrainedDictionary, found: Encoded) -> Float[Tensor, ""]:
+    """The sparsity penalty, without its weight."""
     settings = dictionary.settings
-    if settings.sparsity == Sparsity.JUMP_RELU and found.l0 is not None:
+    if settings.sparsity == Sparsity.JUMP_RELU:
         return (found.l0 / settings.l0 - 1).square()
     if settings.sparsity == Sparsity.TANH:
         norms = dictionary.decoder_norms()

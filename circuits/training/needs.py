@@ -88,9 +88,10 @@ def seconds(stream: Stream) -> float:
             parameter.normal_()
     optimizer, state = adam(dictionary), RunState.initial(dictionary.encoder_bias.detach())
     in_step = _second_time(lambda: advance(dictionary, optimizer, batch, state), frozen.device)
-    tokens = settings.steps * settings.batch_tokens
-    each = read + in_model / max(1, int(counted.sum()))
-    return each * tokens + in_step * settings.steps
+    in_model /= max(1, int(counted.sum()))
+    # In the final phase the model runs twice, and once backwards, which is about as two times.
+    tokens = settings.batch_tokens * (settings.steps + 4 * settings.kl_steps)
+    return in_model * tokens + (read * settings.batch_tokens + in_step) * settings.all_steps
 
 
 def _second_time(run: Callable[[], object], device: torch.device) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -20,7 +20,8 @@ from graphs.core.brief import Brief
 
 DOCUMENTS = 128  # held-out documents that are measured
 PASS_LOGITS = 2**27  # largest number of logits of a pass
-GRAPHS = 20  # held-out documents that are traced
+GRAPHS, FEW_GRAPHS = 20, 3  # held-out documents that are traced, at most and of a short run
+MOSTLY = 0.5  # of the variance
 TRACED_TOKENS = 24  # of each, at most: complete graphs grow with the square of their tokens
 
 
@@ -33,15 +34,41 @@ class TrainingReport(Brief):
     completeness: float | None  # None if no document is long enough for a graph
     traced: int
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What scores of graphs do not show: they count features, however wrong their sum is."""
+        bad = {
+            layer: unexplained
+            for layer, unexplained in zip(
+                self.fidelity.layers, self.fidelity.unexplained, strict=True
+            )
+            if unexplained > MOSTLY
+        }
+        if not bad:
+            return ()
+        worst = max(bad.values())
+        return (
+            f"{_layers(bad)} more than half of the variance unexplained (up to {worst:.2f}; 1 is "
+            "what their mean would leave): graphs are not to be trusted there, however high their "
+            "replacement score is. Train longer, with more features or a higher L0.",
+        )
+
     def as_json(self) -> dict[str, object]:
         """All numbers, for report.json."""
-        return asdict(self)
+        return {**asdict(self), "warnings": list(self.warnings)}
+
+
+def _layers(some: Iterable[int]) -> str:
+    numbers = list(map(str, some))
+    if len(numbers) == 1:
+        return f"Layer {numbers[0]} leaves"
+    return f"Layers {', '.join(numbers[:-1])} and {numbers[-1]} leave"
 
 
 def report(
-    subject: Subject, transcoders: TranscoderSet, documents: list[list[int]]
+    subject: Subject, transcoders: TranscoderSet, documents: list[list[int]], n_graphs: int
 ) -> TrainingReport:
-    """Measure a dictionary on held-out documents (`corpus.held_out`)."""
+    """Measure a dictionary on held-out documents, with at least FEW_GRAPHS and at most GRAPHS."""
     n_prefix = transcoders.n_prefix
     measured = fidelity(subject.frozen, transcoders, _passes(subject, documents, n_prefix))
     settings = TraceSettings(expansion=Expansion(everything=True), labels=0)
@@ -56,7 +83,7 @@ def report(
                 settings,
             )
         )
-        for ids in long_enough[:GRAPHS]
+        for ids in long_enough[: max(FEW_GRAPHS, min(n_graphs, GRAPHS))]
     ]
     return TrainingReport(
         fidelity=measured,

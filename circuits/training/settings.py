@@ -59,12 +59,16 @@ class TrainSettings:
     shared_budget: bool | None = None  # of batch-topk, over layers; None: if cross-layer
     refresh: int = 10  # steps after which budgets and dead features are found anew
     seed: int = 0
+    kl_steps: int = 0  # of the final phase, in which reconstructions replace the MLPs
+    kl_rate: float = 0.1  # its learning rate at first, as a share of the other
     layers: tuple[int, ...] | None = None  # that are trained; None: all of the model's
 
     def __post_init__(self) -> None:
         for name in ("d_dict", "l0", "steps", "batch_tokens", "learning_rate", "bandwidth"):
             if not 0 < getattr(self, name) < math.inf:  # so that NaN is refused too
                 raise TrainingError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if self.kl_steps < 0:
+            raise TrainingError(f"kl_steps must not be below 0, got {self.kl_steps}.")
         if not 0 <= self.penalty < math.inf:
             raise TrainingError(f"penalty must not be below 0, got {self.penalty}.")
         if self.l0 > self.d_dict:
@@ -122,6 +126,11 @@ class TrainSettings:
         return replace(self, shuffled_tokens=batches * self.batch_tokens)
 
     @property
+    def all_steps(self) -> int:
+        """Those of the final phase included."""
+        return self.steps + self.kl_steps
+
+    @property
     def k(self) -> int:
         """Whole features per token, for what takes the same number at each."""
         return max(1, round(self.l0))
@@ -141,6 +150,8 @@ class TrainSettings:
         named = asdict(self)
         if self.layers is None:
             del named["layers"]
+        if self.kl_steps == 0:
+            del named["kl_steps"], named["kl_rate"]
         if self == self.former():  # runs of that time keep their names
             del named["shared_budget"], named["refresh"]
         text = json.dumps([named, *subject])

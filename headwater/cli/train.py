@@ -11,6 +11,7 @@ from rich.text import Text
 
 import circuits
 from circuits.atlas.shipped import DEFAULT_MODEL
+from circuits.corpora.corpus import Unit
 from circuits.machine import gigabytes
 from circuits.model.data_type import DType
 from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
@@ -43,7 +44,7 @@ def train_command(
     out: Annotated[Path, typer.Option(help="Folder for the dictionary, its log and report.")],
     corpus: Annotated[
         str | None,
-        typer.Argument(help="Text file (a document per line), folder of texts, or Hub dataset."),
+        typer.Argument(help="Text file (see --document), folder of texts, or Hub dataset."),
     ] = None,
     sample: Annotated[
         bool, typer.Option("--sample-from-model", help="Train on the model's own samples.")
@@ -62,6 +63,13 @@ def train_command(
     ] = None,
     l0: Annotated[float, typer.Option(help="Active features per layer and token.")] = DEFAULTS.l0,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = DEFAULTS.steps,
+    kl_steps: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Steps of a final phase on the predictions of the model with reconstructions.",
+        ),
+    ] = DEFAULTS.kl_steps,
     batch: Annotated[
         int, typer.Option(min=1, max=2**24, help="Tokens per step.")
     ] = DEFAULTS.batch_tokens,
@@ -71,11 +79,14 @@ def train_command(
         typer.Option(help="Share of the features that must reconstruct alone; repeatable."),
     ] = None,
     column: Annotated[str, typer.Option(help="Column of a dataset that holds texts.")] = "text",
+    document: Annotated[
+        Unit, typer.Option(help="What is a document of a text file; blank lines divide paragraphs.")
+    ] = Unit.LINE,
     length: Annotated[int, typer.Option(min=2, help="Tokens per document at most.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = DEFAULTS.seed,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
     bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="Compute products with decoders in bfloat16.")
+        bool, typer.Option("--bfloat16", help="Choose active features by products in bfloat16.")
     ] = DEFAULTS.bfloat16,
     penalty: Annotated[
         float, typer.Option(help="Weight of the penalty of jumprelu and tanh.")
@@ -105,6 +116,7 @@ def train_command(
         d_dict=width,
         l0=l0,
         steps=steps,
+        kl_steps=kl_steps,
         batch_tokens=batch,
         shuffled_tokens=None if shuffled is None else max(shuffled, batch),
         learning_rate=rate,
@@ -125,7 +137,9 @@ def train_command(
     with progress_bar(errors, every=SHOWN_EVERY) as progress:
         progress("load", 0, 1)
         subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
-        read = partial(circuits.chosen_corpus, corpus, subject, seed, batch, length, column)
+        read = partial(
+            circuits.chosen_corpus, corpus, subject, seed, batch, length, column, document
+        )
         run = circuits.chosen_run(read, subject, settings, PromptRule(bos, n_prefix), out)
         if run.resumed_as_begun:
             remark(f"The run in {out} continues with {run.resumed_as_begun}, as it was begun.")
@@ -140,10 +154,10 @@ def train_command(
 def announce(stream: Stream) -> None:
     """Say what the run will take, or refuse it for want of memory."""
     needed, settings = require_memory(stream), stream.settings
-    tokens = settings.steps * settings.batch_tokens
+    tokens = settings.all_steps * settings.batch_tokens
     remark(
         f"About {gigabytes(needed.total)} and {duration(seconds(stream))} in all: {tokens:,} "
-        f"tokens in {settings.steps:,} steps."
+        f"tokens in {settings.all_steps:,} steps."
     )
 
 
@@ -165,6 +179,8 @@ def show_report(found: circuits.TrainingReport, out: Path) -> None:
             f"{found.traced} graphs: replacement {found.replacement:.3f}, "
             f"completeness {found.completeness:.3f}"
         )
+    for warning in found.warnings:
+        print_line(f"warning: {warning}")
     print_line(f"dictionary: {out}")
 
 

@@ -1,0 +1,201 @@
+"""headwater's trainer beside sparsify's and beside forty lines of torch, on the same documents.
+
+    python benchmarks/training.py --environment FOLDER          # layers, three seeds
+    python benchmarks/training.py --environment FOLDER --whole  # all layers, KL of the whole model
+
+sparsify has an environment of its own, which is created in FOLDER if necessary, with its release
+on PyPI.  Documents are docstrings of installed packages (prose.py), 246,000 tokens of them; those
+held out are in no training.  All have one thread and one evaluation: variance unexplained and KL on
+held-out documents, with what each MLP gives before a norm behind it as the output (sparsify's
+hooks are there).  Seconds are of CPU, of training alone, the model's own passes included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from prose import documents
+from speed import processor
+from training_run import Case, Measured
+
+from circuits.corpora.corpus import is_held_out
+from circuits.model.packaged import converted_folder
+from circuits.model.prompt import opening_ids
+from circuits.model.subject import read_subject
+from graphs import Bos
+
+RESULTS = Path(__file__).with_name("results")
+RELEASE, TORCH = "eai-sparsify==1.3.3", "torch==2.13.0"
+LENGTH, TRAINED, HELD_OUT = 256, 960, 32  # tokens of a document, and documents
+LAYERS = {"smollm2-135m": (0, 1, 3), "gemma-3-270m": (0, 5, 11)}
+WIDTH, L0 = 2048, 32
+BATCH = 2048
+PEERS = {  # the rates that were best of a sweep, beside sparsify's defaults
+    "plain torch": {"trainer": "plain"},
+    "sparsify": {"trainer": "sparsify"},
+}
+OURS = {
+    "headwater topk": {"trainer": "headwater"},
+    "headwater batch-topk": {"trainer": "headwater", "sparsity": "batch-topk"},
+}
+WHOLE = {
+    f"{kind}{', KL phase' if steps else ''}": {
+        "trainer": "headwater",
+        "kind": kind,
+        "kl_steps": steps,
+        "sparsity": "batch-topk",
+    }
+    for kind in ("per-layer", "cross-layer")
+    for steps in (0, 40)
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--environment", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", choices=LAYERS, help="one model")
+    parser.add_argument("--whole", action="store_true")
+    arguments = parser.parse_args()
+    environment(arguments.environment)
+    models = [arguments.only] if arguments.only else list(LAYERS)
+    found: dict[str, list[Measured]] = {}
+    with TemporaryDirectory() as folder:
+        for name, case in cases(models, Path(folder), arguments.seeds, whole=arguments.whole):
+            measured = trained(case, arguments.environment, Path(folder))
+            found.setdefault(name, []).append(measured)
+            print(name, case.seed, json.dumps(asdict(measured)), flush=True)
+    text = "\n".join(table(model, found, whole=arguments.whole) for model in models)
+    name = "training_whole.md" if arguments.whole else "training.md"
+    head = (
+        f"{date.today()}, {processor()}, {platform.system()}, one thread, torch {torch.__version__}"
+    )
+    (RESULTS / name).write_text(f"# Training\n\n{head}, {RELEASE}.\n\n{text}\n", encoding="utf-8")
+
+
+def environment(folder: Path) -> None:
+    """sparsify's environment."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        for wanted in (TORCH, RELEASE):
+            subprocess.run([python, "-m", "pip", "install", "--quiet", wanted], check=True)
+
+
+def cases(
+    models: list[str], folder: Path, seeds: int, *, whole: bool
+) -> Iterator[tuple[str, Case]]:
+    """Every dictionary that is trained, with its row's name."""
+    for model in models:
+        subject = read_subject(model)
+        front = opening_ids(subject.tokenizer, Bos.AUTO)
+        texts = documents(subject.tokenizer, TRAINED + 30 * HELD_OUT, LENGTH, front)
+        held = [ids for ids in texts if is_held_out(ids)][:HELD_OUT]
+        kept = [ids for ids in texts if not is_held_out(ids)][:TRAINED]
+        for name, ids in (("train", kept), ("held", held)):
+            np.save(folder / f"{model}-{name}.npy", np.array(ids))
+        layers = tuple(range(subject.frozen.n_layers)) if whole else LAYERS[model]
+        for seed in range(seeds):
+            for name, changed in (WHOLE if whole else OURS | PEERS).items():
+                case = Case(
+                    trainer="headwater",
+                    model=model,
+                    documents=str(folder / f"{model}-train.npy"),
+                    held_out=str(folder / f"{model}-held.npy"),
+                    layers=layers,
+                    width=WIDTH,
+                    l0=L0,
+                    seed=seed,
+                    steps=TRAINED * LENGTH // BATCH,
+                    batch=BATCH,
+                )
+                yield f"{model} {name}", replace(case, **changed)
+
+
+def trained(case: Case, environment: Path, folder: Path) -> Measured:
+    """Train and measure in processes of their own, on one thread."""
+    settings = os.environ | {"OMP_NUM_THREADS": "1", "SPARSIFY_DISABLE_TRITON": "1"}
+    seconds = None
+    if case.trainer == "sparsify":
+        out = folder / f"sparsify-{case.model}-{case.seed}"
+        model, _ = converted_folder(case.model)
+        layers = ",".join(map(str, case.layers))
+        numbers = [layers, case.width, case.l0, case.seed, case.batch // LENGTH]
+        script = Path(__file__).with_name("sparsify_run.py")
+        command = [environment / "bin" / "python", script, model, case.documents, out, *numbers]
+        output = subprocess.run(
+            [str(part) for part in command],
+            env=settings,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        seconds = float(output.splitlines()[-1].removeprefix("seconds "))
+        case = replace(case, trainer="stored", out=str(out / "run"))
+    script = Path(__file__).with_name("training_run.py")
+    command = [sys.executable, str(script), json.dumps(asdict(case))]
+    output = subprocess.run(
+        command, env=settings, check=True, capture_output=True, text=True
+    ).stdout
+    measured = json.loads(output.splitlines()[-1])
+    return Measured(**(measured | ({} if seconds is None else {"seconds": seconds})))
+
+
+def table(model: str, found: dict[str, list[Measured]], *, whole: bool) -> str:
+    """The rows of one model, means over seeds with the spread of unexplained variance."""
+    rows = {name: many for name, many in found.items() if name.startswith(f"{model} ")}
+    layers = "all layers" if whole else f"layers {', '.join(map(str, LAYERS[model]))}"
+    lines = [
+        f"## {model}, {layers}, width {WIDTH}, L0 {L0}",
+        "",
+        "| | unexplained | spread | beside the best peer | L0 | dead | KL, each alone | KL, all "
+        "| tokens per CPU second |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    peers = [
+        _mean(many, "unexplained") for name, many in rows.items() if name.split(" ", 1)[1] in PEERS
+    ]
+    best = np.min(peers, axis=0) if peers else None
+    for name, many in rows.items():
+        unexplained, l0, dead = (_mean(many, key) for key in ("unexplained", "l0", "dead"))
+        spread = np.std([one.unexplained for one in many], axis=0)
+        columns = (unexplained, spread, l0)
+        if whole:
+            columns = tuple(np.array([column.mean()]) for column in columns)
+        unexplained, spread, l0 = columns
+        each = {key: np.mean([one.divergence[key] for one in many]) for key in many[0].divergence}
+        ratio = "–" if best is None else _numbers(unexplained / best, ".2f")
+        alone = [value for key, value in each.items() if key != "all"]
+        tokens = TRAINED * LENGTH / np.mean([one.seconds for one in many])
+        lines.append(
+            f"| {name.split(' ', 1)[1]} | {_numbers(unexplained, '.3f')} "
+            f"| {_numbers(spread, '.3f')} | {ratio} | {_numbers(l0, '.1f')} "
+            f"| {dead.mean():.1%} | {_numbers(np.array(alone), '.3f') or '–'} | {each['all']:.3f} "
+            f"| {tokens:,.0f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _mean(many: list[Measured], key: str) -> np.ndarray:
+    return np.mean([getattr(one, key) for one in many], axis=0)
+
+
+def _numbers(values: np.ndarray, form: str) -> str:
+    return " / ".join(format(float(value), form) for value in values)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""One dictionary of benchmarks/training.py, trained here and measured; prints one line of JSON.
+
+python benchmarks/training_run.py '{"model": …, "trainer": …, …}'
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from circuits.corpora.corpus import TextCorpus
+from circuits.evaluation.fidelity import Reconstructed
+from circuits.evaluation.replacement import Replacement
+from circuits.features.files.reading import read_transcoders
+from circuits.features.points import ReadPoint, WritePoint
+from circuits.features.transcoder import TopK, Transcoder, empty_transcoder
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.subject import Subject, read_subject
+from circuits.training.activations import Stream, mlp_vectors, padded
+from circuits.training.complete import trained_set
+from circuits.training.loop import train
+from circuits.training.settings import Kind, Sparsity, TrainSettings
+from graphs import DictionaryIdentity
+
+IDENTITY = DictionaryIdentity(kind="transcoder", name="benchmark")
+POINTS = ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT  # those of sparsify's hooks on MLPs
+TOGETHER = 4  # documents that are measured at once
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, on what, by whom."""
+
+    trainer: str  # headwater, plain, or stored: a folder in `out`
+    model: str
+    documents: str  # .npy of token ids (document, pos)
+    held_out: str
+    layers: tuple[int, ...]
+    width: int
+    l0: int
+    seed: int
+    steps: int
+    batch: int  # tokens
+    rate: float | None = None
+    kind: str = "per-layer"
+    sparsity: str = "topk"
+    kl_steps: int = 0
+    out: str | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One dictionary on held-out text; per layer, or of all layers together."""
+
+    seconds: float  # of CPU, of training alone
+    unexplained: tuple[float, ...]
+    l0: tuple[float, ...]
+    dead: tuple[float, ...]
+    divergence: dict[str, float]  # nats, of each layer's reconstruction and of all
+
+
+def main() -> None:
+    asked = json.loads(sys.argv[1])
+    case = Case(**(asked | {"layers": tuple(asked["layers"])}))
+    torch.set_num_threads(1)
+    subject = read_subject(case.model)
+    start = time.process_time()
+    found = TRAINERS[case.trainer](case, subject)
+    seconds = time.process_time() - start
+    print(json.dumps(asdict(measure(case, subject, found, seconds))))
+
+
+def ours(case: Case, subject: Subject) -> TranscoderSet:
+    """By headwater's trainer, whose defaults are used for all that the case does not say."""
+    settings = TrainSettings(
+        kind=Kind(case.kind),
+        sparsity=Sparsity(case.sparsity),
+        d_dict=case.width,
+        l0=case.l0,
+        steps=case.steps,
+        kl_steps=case.kl_steps,
+        batch_tokens=case.batch,
+        layers=case.layers,
+        seed=case.seed,
+        write=POINTS[1],
+        learning_rate=case.rate or TrainSettings.learning_rate,
+    )
+    documents = TextCorpus(tuple(np.load(case.documents).tolist()))
+    stream = Stream(subject.frozen, subject.tokenizer, documents, settings)
+    with TemporaryDirectory() as run:
+        layers = train(stream, Path(run) / "run", "run", lambda _: None, 10**9)
+    return trained_set(layers, stream, IDENTITY)
+
+
+class Plain(nn.Module):
+    """The transcoder of a tutorial: linear encoder, TopK, linear decoder, Adam."""
+
+    def __init__(self, case: Case, inputs: Tensor, outputs: Tensor) -> None:
+        super().__init__()
+        rows = torch.randn(case.width, inputs.shape[1])
+        rows /= rows.norm(dim=1, keepdim=True)
+        self.k = case.l0
+        self.encoder, self.decoder = nn.Parameter(rows.clone()), nn.Parameter(rows.clone())
+        self.encoder_bias = nn.Parameter(-rows @ inputs.mean(0))
+        self.decoder_bias = nn.Parameter(outputs.mean(0))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        pre = (inputs @ self.encoder.T + self.encoder_bias).relu()
+        values, index = pre.topk(self.k, dim=-1)
+        return torch.zeros_like(pre).scatter(-1, index, values) @ self.decoder + self.decoder_bias
+
+
+def plain(case: Case, subject: Subject) -> TranscoderSet:
+    """By forty lines of torch, on the same documents in the same order."""
+    torch.manual_seed(case.seed)
+    documents, modules = np.load(case.documents).tolist(), list[Plain]()
+    optimizer: torch.optim.Optimizer | None = None
+    count = case.batch // len(documents[0])
+    for step in range(case.steps):
+        batch = [documents[(step * count + n) % len(documents)] for n in range(count)]
+        ids, counted = padded(batch, subject.tokenizer, subject.frozen.device)
+        vectors = mlp_vectors(subject.frozen, ids, *POINTS, case.layers)
+        inputs, outputs = ([one[counted].clone() for one in some] for some in vectors)
+        if optimizer is None:
+            modules = [Plain(case, *pair) for pair in zip(inputs, outputs, strict=True)]
+            parameters = [p for module in modules for p in module.parameters()]
+            optimizer = torch.optim.Adam(parameters, lr=case.rate or 1e-3)
+        rise, fall = (step + 1) / (0.05 * case.steps), (case.steps - step) / (0.5 * case.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = (case.rate or 1e-3) * min(rise, fall, 1)
+        losses = [
+            (wanted - module(read)).square().sum() / (wanted - wanted.mean(0)).square().sum()
+            for module, read, wanted in zip(modules, inputs, outputs, strict=True)
+        ]
+        optimizer.zero_grad()
+        torch.stack(losses).sum().backward()
+        optimizer.step()
+    layers = {
+        layer: Transcoder(
+            one.encoder.detach(),
+            one.encoder_bias.detach(),
+            (one.decoder.detach(),),
+            one.decoder_bias.detach(),
+            TopK(case.l0),
+        )
+        for layer, one in zip(case.layers, modules, strict=True)
+    }
+    return with_gaps(layers, subject)
+
+
+def with_gaps(layers: dict[int, Transcoder], subject: Subject) -> TranscoderSet:
+    """A set that has these layers alone."""
+    empty = empty_transcoder(subject.frozen.d_model)
+    whole = tuple(layers.get(layer) or empty for layer in range(max(layers) + 1))
+    return TranscoderSet(whole, *POINTS, IDENTITY, partial=True)
+
+
+def stored(case: Case, subject: Subject) -> TranscoderSet:
+    """What another program wrote."""
+    del subject
+    assert case.out is not None
+    return read_transcoders(case.out)
+
+
+TRAINERS = {"headwater": ours, "plain": plain, "stored": stored}
+
+
+@torch.inference_mode()
+def measure(case: Case, subject: Subject, found: TranscoderSet, seconds: float) -> Measured:
+    """One evaluation for all trainers."""
+    model = Replacement(subject.frozen, found.fitted(subject.frozen))
+    sums = {layer: Reconstructed(found.layers[layer].d_dict) for layer in case.layers}
+    places = {"all": list(case.layers)}
+    if len(case.layers) < subject.frozen.n_layers:
+        places |= {str(layer): [layer] for layer in case.layers}
+    divergence, tokens = dict.fromkeys(places, 0.0), 0
+    documents = np.load(case.held_out).tolist()
+    for start in range(0, len(documents), TOGETHER):
+        batch = documents[start : start + TOGETHER]
+        ids, counted = padded(batch, subject.tokenizer, subject.frozen.device)
+        own = model.logits(ids, None, counted=counted)[counted].float().log_softmax(-1)
+        for layer, one in sums.items():
+            parts = model.outputs[layer], model.reconstruction(layer), model.activations[layer]
+            one.add(*(part[counted] for part in parts))
+        tokens += len(own)
+        for name, some in places.items():
+            said = model.logits(ids, counted, places=some)[counted].float().log_softmax(-1)
+            divergence[name] += float((own.exp() * (own - said)).sum())
+    return Measured(
+        seconds=seconds,
+        unexplained=tuple(one.unexplained for one in sums.values()),
+        l0=tuple(one.l0 for one in sums.values()),
+        dead=tuple(one.dead for one in sums.values()),
+        divergence={name: total / tokens for name, total in divergence.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()
