@@ -66,6 +66,7 @@ class Case(NamedTuple):
     sparsity: Sparsity
     batch: int  # tokens
     dead: int = 0  # features per layer
+    bfloat16: bool = True
 
     @property
     def settings(self) -> TrainSettings:
@@ -76,7 +77,7 @@ class Case(NamedTuple):
             d_dict=D_DICT,
             l0=L0,
             batch_tokens=self.batch,
-            bfloat16=True,
+            bfloat16=self.bfloat16,
             refresh=2**30,
         )
 
@@ -84,6 +85,7 @@ class Case(NamedTuple):
 CASES = (
     *(Case(Kind.PER_LAYER, Sparsity.BATCH_TOP_K, batch) for batch in (2048, 4096)),
     Case(Kind.PER_LAYER, Sparsity.BATCH_TOP_K, 4096, dead=800),
+    Case(Kind.PER_LAYER, Sparsity.BATCH_TOP_K, 4096, bfloat16=False),
     *(Case(Kind.PER_LAYER, Sparsity.TOP_K, batch) for batch in (2048, 4096)),
     *(Case(Kind.CROSS_LAYER, Sparsity.BATCH_TOP_K, batch) for batch in (2048, 4096)),
     Case(Kind.CROSS_LAYER, Sparsity.BATCH_TOP_K, 4096, dead=800),
@@ -216,13 +218,15 @@ def started() -> Started:
 
 
 COLUMNS: dict[str, Callable[[Case, Counted], str]] = {
-    "dictionary": lambda case, _: f"{case.kind}, {case.sparsity}",
+    "dictionary": lambda case, _: (
+        f"{case.kind}, {case.sparsity}{'' if case.bfloat16 else ', chosen in float32'}"
+    ),
     "batch": lambda case, _: f"{case.batch:,}",
     "dead": lambda case, _: f"{case.dead:,}",
     "launches": lambda _, step: f"{step.launches:,}",
     "waits": lambda _, step: f"{step.waits}",
     "GB moved": lambda _, step: f"{step.moved / 1e9:.0f}",
-    "bfloat16 TFLOP": lambda _, step: f"{step.flops[torch.bfloat16] / 1e12:.2f}",
+    "bfloat16 TFLOP": lambda _, step: f"{step.flops.get(torch.bfloat16, 0) / 1e12:.2f}",
     "float32": lambda _, step: f"{step.flops[torch.float32] / 1e12:.3f}",
     "peak GB": lambda _, step: f"{step.peak / 1e9:.1f}",
     **{
