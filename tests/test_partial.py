@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from circuits.evaluation.replacement import Replacement
 from circuits.features.files.locations import parse_reference
 from circuits.features.firing import strongest
 from circuits.features.hybrid import Filled
@@ -124,3 +125,21 @@ def test_filled_layers_hold_their_own_constants():
     size = np.abs(graph.weights.toarray()).sum(0)
     assert size[errors & (graph.nodes.layer != 1)].max() < 1e-9
     assert size[errors & (graph.nodes.layer == 1)].max() > 1e-3
+
+
+def test_encoding_runs_no_layer_above_the_last_that_has_features():
+    subject, ids = cached_subject("gemma-3"), torch.tensor([tiny_prompt().ids])
+    found = Replacement(subject.frozen, partial())
+    found.logits(ids, None)
+    expected, ran = dict(found.activations), list[int]()
+    handles = [
+        block.modules.mlp.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+        for layer, block in enumerate(subject.frozen.blocks)
+    ]
+    found.encode(ids)
+    for handle in handles:
+        handle.remove()
+    assert ran == [0, 1]
+    assert found.activations.keys() == {0, 1}
+    assert expected[1].any()
+    assert torch.equal(found.activations[1], expected[1])
