@@ -4,7 +4,8 @@ Its tensors say that they are on the device `card`, and hold CPU tensors on whic
 run.  So whole traces run on it, with the numbers of the CPU, and what a GPU punishes is seen on any
 machine.  There are as many cards as are asked for, by number, with one memory together:
 
-    mixed devices   an operation on tensors of the card and of the host, or of two cards, raises
+    mixed devices   an operation on tensors of the card and of the host, or of two cards, raises,
+                    and so does a random draw by a generator of another device
     float64         refused by a card without it (Apple's MPS has none)
     memory          what is held at most; where it ends, torch.OutOfMemoryError
     launches        operations that move or compute numbers: composite ones count for their parts
@@ -23,11 +24,17 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from generators import generators_of_cards, require_generator_of
+from kernels import Kernel, Kernels
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._foreach_utils import (
+    _foreach_supported_types,  # pyright: ignore[reportPrivateUsage]
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import (
@@ -69,6 +76,7 @@ LAUNCH, WAIT = 6e-6, 25e-6
 BANDWIDTH, RATE = 3e12, 4e13
 # FLOPs per second of products in tensor cores, of sizes as in a sweep.  Source: the same.
 TF32_RATE, BFLOAT16_RATE = 1.7e14, 2.3e14
+RATES = MappingProxyType({torch.float32: RATE, torch.bfloat16: BFLOAT16_RATE})
 
 
 class _Memory:
@@ -82,7 +90,7 @@ class _Memory:
     def take(self, tensor: OnCard) -> None:
         """Count a new tensor.  Raises torch.OutOfMemoryError if the card does not hold it."""
         memory = tensor.held.untyped_storage()
-        address, size = memory.data_ptr(), memory.nbytes()
+        address, size = memory._cdata, memory.nbytes()
         if not self.users[address] and self.most is not None and self.held + size > self.most:
             raise torch.OutOfMemoryError(f"{size} bytes more than the card's {self.most}")
         self.held += 0 if self.users[address] else size
@@ -129,12 +137,18 @@ class OnCard(Tensor):
         return _run(function, args, kwargs or {}, None)  # outside of `card`
 
 
+_foreach_supported_types.append(OnCard)  # lists of them are one operation, as CUDA's are
+
+
 class Watch(TorchDispatchMode):
     """What was asked of a card, by stage."""
 
-    def __init__(self, *, float64: bool = True) -> None:
+    def __init__(
+        self, *, float64: bool = True, shapes: bool = False, kernels: Kernels | None = None
+    ) -> None:
         super().__init__()
-        self.float64, self.stage = float64, "start"
+        self.float64, self.shapes, self.kernels = float64, shapes, kernels
+        self.stage, self.rates = "start", RATES
         self.launches: Counter[tuple[str, str]] = Counter()  # by stage and operation
         self.waits: Counter[tuple[str, str]] = Counter()
         self.copied: Counter[str] = Counter()  # bytes, by stage
@@ -145,6 +159,10 @@ class Watch(TorchDispatchMode):
         self.flops: defaultdict[str, float] = defaultdict(float)
         self.moved: defaultdict[str, float] = defaultdict(float)
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        # By stage and operation, and by stage and type of numbers.
+        self.kernel_seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self.kernel_launches: Counter[tuple[str, str]] = Counter()
+        self.flops_in: defaultdict[tuple[str, torch.dtype], float] = defaultdict(float)
 
     @property
     def peak(self) -> int:
@@ -166,21 +184,22 @@ class Watch(TorchDispatchMode):
             if isinstance(counted, dict):
                 counted.clear()
 
-    def time(self, name: str, args: Any, tensors: list[Tensor], made: list[Tensor]) -> None:
+    def time(self, name: str, args: Any, kwargs: Any, made: list[Tensor], given: list[Tensor]):
         """Add the roofline of one operation that was launched."""
         if name in FREE:
             return
-        passes = PASSES.get(name, 1)
-        read = tensors[1:] if name in INDEXED else tensors
-        written = 2 * sum(map(_bytes, made)) if name in INDEXED else sum(map(_bytes, made))
-        moved = passes * (sum(map(_bytes, read)) + written)
-        flops = _flops(name, args)
-        self.flops[self.stage] += flops
-        self.moved[self.stage] += moved
-        rate = TF32_RATE if _in_tensor_cores(name, tensors) else RATE
-        if tensors and tensors[-1].dtype == torch.bfloat16:
-            rate = BFLOAT16_RATE
-        self.seconds[self.stage] += max(LAUNCH * passes, moved / BANDWIDTH, flops / rate)
+        done = self.kernels and self.kernels(name, args, kwargs, made)
+        done = done or _plain_kernel(name, args, made, given)
+        kind = given[-1].dtype if given else torch.float32
+        rate = self.rates.get(kind, self.rates[torch.float32])
+        rate = TF32_RATE if _in_tensor_cores(name, given) else rate
+        seconds = max(LAUNCH * done.launches, done.moved / BANDWIDTH, done.flops / rate)
+        self.flops[self.stage] += done.flops
+        self.moved[self.stage] += done.moved
+        self.seconds[self.stage] += seconds
+        self.kernel_seconds[self.stage, name] += seconds
+        self.kernel_launches[self.stage, name] += done.launches
+        self.flops_in[self.stage, kind] += done.flops
 
     def count(self, name: str, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> None:
         """Count one operation on the card, which is no composite."""
@@ -213,21 +232,36 @@ class _FromHost(TorchFunctionMode):
         if function is torch.tensor and "device" in kwargs:
             device = kwargs.pop("device")
             return torch.tensor(*args, **kwargs).to(device)
+        if function is Tensor.new_tensor and _is_on_card(args[0]):
+            dtype = kwargs.get("dtype") or args[0].dtype
+            return torch.tensor(args[1], dtype=dtype).to(args[0].device)
         if function is Tensor.tolist:
             return function(args[0].cpu())
         return function(*args, **kwargs)
 
 
 @contextmanager
-def card(*, float64: bool = True, memory: int | None = None) -> Iterator[Watch]:
+def card(
+    *,
+    float64: bool = True,
+    memory: int | None = None,
+    shapes: bool = False,
+    kernels: Kernels | None = None,
+) -> Iterator[Watch]:
     """Within the block tensors can be made on the card, and are counted.
 
-    `memory`: bytes that it has left; where there are fewer, it raises as a GPU does.
+    `memory`: bytes that it has left; where there are fewer, it raises as a GPU does.  `shapes`:
+    tensors have shapes and no numbers, so that they may be of any size.  `kernels`: what operations
+    are to the card, where they are not one launch each.
     """
     MEMORY.peak = MEMORY.held
     MEMORY.most = None if memory is None else MEMORY.held + memory
     try:
-        with Watch(float64=float64) as watch, _FromHost():
+        with (
+            Watch(float64=float64, shapes=shapes, kernels=kernels) as watch,
+            _FromHost(),
+            generators_of_cards(NAME),
+        ):
             yield watch
     finally:
         MEMORY.most = None
@@ -255,8 +289,10 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any], watch: Watch | None) 
     if composite:  # in inference mode these arrive whole
         with watch or nullcontext():
             return function.decompose(*args, **kwargs)
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    asked = kwargs.get("device")
+    leaves = tree_leaves((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    asked, ends = kwargs.get("device"), _ends_on(name, args, kwargs, tensors)
+    require_generator_of(ends, name, leaves)
     if not any(map(_is_on_card, tensors)) and not _is_card(asked):
         return function(*args, **kwargs)
     # Numbers of the host may be part of an operation, as on a GPU.
@@ -270,9 +306,8 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any], watch: Watch | None) 
     if _in_tensor_cores(name, tensors):
         held_args = (*held_args[:-2], *map(_in_tf32, held_args[-2:]))
     if asked is not None:
-        held_kwargs["device"] = torch.device("cpu")
+        held_kwargs["device"] = torch.device("meta" if watch and watch.shapes else "cpu")
     found = function(*held_args, **held_kwargs)
-    ends = _ends_on(name, args, kwargs, tensors)
     if ends == HOST:
         return found
     # What was changed in place is what it was; a copy that did not have to move is a new tensor.
@@ -282,10 +317,18 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any], watch: Watch | None) 
     )
     found = [one for one in tree_leaves(made) if isinstance(one, Tensor)]
     if watch is not None:
-        watch.time(name, args, tensors, found)
+        watch.time(name, args, kwargs, found, tensors)
         if not watch.float64 and any(one.dtype == torch.float64 for one in found):
             raise TypeError(f"{name}: the card has no float64")
     return made
+
+
+def _plain_kernel(name: str, args: Any, made: list[Tensor], given: list[Tensor]) -> Kernel:
+    """An operation that reads what it is given, and writes what it makes."""
+    passes = PASSES.get(name, 1)
+    read = given[1:] if name in INDEXED else given
+    written = 2 * sum(map(_bytes, made)) if name in INDEXED else sum(map(_bytes, made))
+    return Kernel(passes, passes * (sum(map(_bytes, read)) + written), _flops(name, args))
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from circuits.model.subject import Subject
+from circuits.training.settings import Kind, Sparsity
 from tests.conftest import cached_subject
 from tests.graph_oracles import make_graph
 from tests.test_words import EDGES, NAMES
@@ -34,6 +35,19 @@ def test_a_graph_of_other_tokens_is_not_compared(tmp_path: Path):
     torch.save({"ids": [1, *ids]}, tmp_path / "graph.pt")
     with pytest.raises(ValueError, match=re.escape(f"is of tokens {[1, *ids]}, not {ids}")):
         read_circuit_tracer(tmp_path / "graph.pt", graph)
+
+
+def test_a_counted_step_waits_for_nothing_and_its_optimizer_passes_nine_times_over_parameters():
+    """It reads gradients for their norm, then four numbers per parameter, and writes four."""
+    from training_step import BANDWIDTH, D_DICT, D_MODEL, N_LAYERS, Case, counted
+
+    step = counted(Case(Kind.PER_LAYER, Sparsity.TOP_K, 2048), 1)
+    assert step.waits == 0
+    encoder = N_LAYERS * D_DICT * D_MODEL
+    assert step.flops[torch.bfloat16] == 2 * encoder * 2048
+    expected = 9 * 4 * 2 * encoder / BANDWIDTH  # biases are a thousandth
+    assert step.parts["optimiser"] == pytest.approx(expected, rel=0.01)
+    assert step.peak > 4 * 4 * 2 * encoder
 
 
 def test_what_is_said_of_the_speed_of_a_page_is_what_was_measured():

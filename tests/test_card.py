@@ -216,6 +216,31 @@ def test_tensors_of_two_devices_do_not_meet():
             made().numpy()
 
 
+def test_random_numbers_come_from_a_generator_of_the_device_that_they_fill():
+    with card():
+        own, other = torch.Generator(CARD).manual_seed(1), torch.Generator().manual_seed(1)
+        for draw in (
+            lambda generator: torch.multinomial(made() + 1, 1, generator=generator),
+            lambda generator: torch.rand(3, device=CARD, generator=generator),
+            lambda generator: made().normal_(generator=generator),
+        ):
+            with pytest.raises(RuntimeError, match="expected a 'card' generator, found one on cpu"):
+                draw(other)
+            assert draw(own).device == CARD
+        with pytest.raises(RuntimeError, match="expected a 'cpu' generator, found one on card"):
+            torch.rand(3, generator=own)
+
+
+def test_tensors_of_a_card_may_have_shapes_alone():
+    with card(shapes=True) as watch:
+        before = MEMORY.held
+        x = torch.empty(10**6, 10**6, device=CARD)
+        y = x @ x[:, :5]
+        assert (y.shape, y.device) == ((10**6, 5), CARD)
+        assert MEMORY.held - before == 4 * (10**12 + 5 * 10**6)
+        assert watch.flops["start"] == 2 * 5 * 10**12
+
+
 def test_a_card_may_lack_float64():
     with card(float64=False):
         with pytest.raises(TypeError, match="no float64"):

@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from circuits.training.activations import Activations
+from circuits.training.checkpoint import RunState
 from circuits.training.code import Code
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import Plan, made_plan
+from circuits.training.loop import adam, advance, schedule
 from circuits.training.losses import SATURATION, step_loss
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from circuits.training.sparsity import largest
@@ -131,6 +134,30 @@ def test_the_loss_and_its_gradient_are_those_of_dense_products(kind: Kind, spars
             torch.testing.assert_close(one, other, **EXACT)
 
 
+def test_steps_are_those_of_adam_with_gradients_of_norm_1_at_most():
+    """The scale is in float32.  Adam does not see the size of the first gradient, but of others."""
+    settings = replace(SETTINGS, kind=Kind.SKIP, steps=100)
+    found, expected = random_dictionary(settings), random_dictionary(settings)
+    optimizer = adam(found)
+    plain = torch.optim.Adam(expected.parameters(), fused=False, foreach=False)
+    state = RunState.initial(found.encoder_bias.detach())
+    state.step, sizes = 1, list[float]()  # decoders are not normalised at this step
+    state.plan = made_plan(found, found.inputs.apply_to(random_batch(1)))
+    for seed in range(1, 5):
+        batch = Activations(random_batch(seed), random_batch(seed + 10))
+        plain.param_groups[0]["lr"] = schedule(settings, state.step)[0]
+        share = schedule(settings, state.step)[1]
+        arguments = (batch.inputs, batch.outputs, state.plan, state.frequency.clone(), share)
+        plain.zero_grad()
+        step_loss(expected, *arguments).loss.backward()
+        sizes.append(float(torch.nn.utils.clip_grad_norm_(expected.parameters(), 1.0)))
+        plain.step()
+        advance(found, optimizer, batch, state)
+    assert max(sizes) > 1 > min(sizes)
+    for one, other in zip(found.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("size", [(1, 4096), (5, 640), (7, 96), (3, 33), (2, 1)])
 @pytest.mark.parametrize("k", [1, 3, 40])
 def test_the_largest_are_found_in_the_groups_of_largest_maxima(size: tuple[int, int], k: int):
@@ -144,5 +171,5 @@ def test_a_batch_without_entries_reads_and_writes_nothing():
     none = torch.zeros(0, dtype=torch.long)
     code = Code.of(none, none, 4)
     table = torch.ones(3, 2, requires_grad=True)
-    assert code.read(table, torch.ones(4, 2)).shape == (0,)
+    assert code.read(table, torch.ones(4, 2), torch.ones(3)).shape == (0,)
     assert not code.written(table.detach(), torch.zeros(0)).any()

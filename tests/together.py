@@ -66,7 +66,7 @@ def one_step(settings: TrainSettings, processes: Processes) -> dict[str, Tensor 
     plan = Plan.of(budget, features.own(dead, 1), features)
     step = step_loss(dictionary, inputs, outputs, plan, features.own(frequency, 1), 1.0)
     step.loss.backward()
-    size = dictionary.clip_gradient(1e9)
+    size = dictionary.gradient_norm()
     shares = features.on_first(step.encoded.shares(dictionary.width, tokens), 1)
     found = {"loss": step.loss.detach(), "budget": budget, "shares": shares, "norm": size}
     for name, parameter in dictionary.named_parameters():

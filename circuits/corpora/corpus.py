@@ -32,6 +32,7 @@ from graphs.disk.files import GraphFileError, reason, regular_file
 SUFFIXES = (".txt", ".md", ".rst", ".text")
 SAMPLES_AT_ONCE = 64
 KEPT_BLOCKS = 16
+ASKED_EVERY = 16  # tokens after which a device is asked whether all samples have ended
 TOKENISED = 16  # bytes of memory per byte of text: a token of four bytes takes 32 or more
 FEW = 8  # held-out documents, of a short run
 HELD_OUT = 20  # one in this many documents is for the report
@@ -102,22 +103,26 @@ class SampledCorpus:
         return self.latest[block]
 
     def _sampled(self, block: int) -> list[list[int]]:
-        generator = torch.Generator(self.frozen.device).manual_seed(self.seed * 1_000_003 + block)
+        device = self.frozen.device
+        generator = torch.Generator(device).manual_seed(self.seed * 1_000_003 + block)
         end = self.frozen.config.eos_token_id
-        ends = torch.tensor(end if isinstance(end, list) else [-1 if end is None else end])
-        ids = torch.full((SAMPLES_AT_ONCE, 1), self.start, device=self.frozen.device)
+        ends = end if isinstance(end, list) else [-1 if end is None else end]
+        ids = torch.full((SAMPLES_AT_ONCE, 1), self.start, device=device)
         self.frozen.require_embedded(ids)
-        ended = torch.zeros(SAMPLES_AT_ONCE, dtype=torch.bool)
+        ended = torch.zeros(SAMPLES_AT_ONCE, dtype=torch.bool, device=device)
+        last = torch.tensor(ends).to(device)
         cache, latest = None, ids
         with torch.inference_mode():
-            while ids.shape[1] < self.length and not bool(ended.all()):
+            while (length := ids.shape[1]) < self.length:
+                if length % ASKED_EVERY == 0 and bool(ended.all()):
+                    break  # what was sampled since is cut off below
                 output = self.frozen.model(input_ids=latest, past_key_values=cache, use_cache=True)
                 cache = output.past_key_values
                 probabilities = output.logits[:, -1].float().softmax(-1)
                 latest = torch.multinomial(probabilities, 1, generator=generator)
                 ids = torch.cat([ids, latest], 1)
-                ended |= torch.isin(latest[:, 0].cpu(), ends)
-        return [[*self.front, *_until(row, set(ends.tolist()))[1:]] for row in ids.tolist()]
+                ended |= torch.isin(latest[:, 0], last)
+        return [[*self.front, *_until(row, set(ends))[1:]] for row in ids.tolist()]
 
 
 def _until(ids: list[int], ends: set[int]) -> list[int]:

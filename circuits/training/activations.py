@@ -144,21 +144,23 @@ class Stream:
         """
         ids, kept = padded(documents, self.tokenizer, self.frozen.device, self.n_prefix)
         settings = self.settings
-        rows = place[filled : filled + int(kept.sum())]
-        filled += len(rows)
         everyone = self.processes.everyone
+        own = everyone.own(ids)
+        points = settings.read, settings.write, self.layers
+        vectors = mlp_vectors(self.frozen, own, *points) if len(own) else ((), ())
+        chosen = kept.flatten().nonzero()[:, 0]  # the one wait for a device
+        rows = place[filled : filled + len(chosen)]
+        chosen, filled = chosen[: len(rows)], filled + len(rows)
         if everyone.size > 1:
             for target in (whole.inputs, whole.outputs):
                 target[:, rows] = 0
-            numbers = everyone.own(kept.flatten().cumsum(0).view_as(kept) - 1)
-            ids, kept = everyone.own(ids), everyone.own(kept) & (numbers < len(rows))
-            rows = rows[numbers[kept]]
-            if len(ids) == 0:
-                return filled
-        vectors = mlp_vectors(self.frozen, ids, settings.read, settings.write, self.layers)
+            document, pos = chosen // ids.shape[1], chosen % ids.shape[1]
+            ours = document % everyone.size == everyone.rank
+            rows = rows[ours]
+            chosen = (document // everyone.size * ids.shape[1] + pos)[ours]
         for target, layers in zip((whole.inputs, whole.outputs), vectors, strict=True):
             for layer, vector in enumerate(layers):
-                target[layer, rows] = vector[kept][: len(rows)].float()
+                target[layer, rows] = vector.flatten(0, 1)[chosen].float()
         return filled
 
     def _trained(self, first: int) -> Iterator[tuple[int, list[int]]]:

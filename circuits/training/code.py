@@ -11,7 +11,8 @@ The products are those of an embedding bag: sums of rows of a table, with weight
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,12 +24,22 @@ SUM = 0  # mode of a bag
 
 
 @dataclass(frozen=True)
+class Turned:
+    """Entries of one layer, in the order of rows."""
+
+    order: Int[Tensor, " entry"]  # their places in the order of tokens
+    token: Int[Tensor, " entry"]
+    start: Int[Tensor, " row"]  # each row's first entry
+
+
+@dataclass(frozen=True)
 class Code:
     """Entries of one layer, in the order of tokens."""
 
     feature: Int[Tensor, " entry"]
     token: Int[Tensor, " entry"]  # ascending
     start: Int[Tensor, " token"]  # each token's first entry
+    turned: dict[int, Turned] = field(default_factory=dict[int, Turned], repr=False)  # by rows
 
     @classmethod
     def of(cls, token: Tensor, feature: Tensor, n_tokens: int) -> Code:
@@ -36,11 +47,22 @@ class Code:
         tokens = torch.arange(n_tokens, device=token.device)
         return cls(feature, token, torch.searchsorted(token, tokens))
 
+    def beside(self, other: Code) -> Code:
+        """The entries of both; the other's are at tokens of their own, behind these."""
+        return Code(
+            torch.cat([self.feature, other.feature]),
+            torch.cat([self.token, other.token + len(self.start)]),
+            torch.cat([self.start, other.start + len(self.feature)]),
+        )
+
     def read(
-        self, table: Float[Tensor, "feat d"], vectors: Float[Tensor, "token d"]
+        self,
+        table: Float[Tensor, "feat d"],
+        vectors: Float[Tensor, "token d"],
+        bias: Float[Tensor, " feat"],
     ) -> Float[Tensor, " entry"]:
-        """Products of each entry's row and its token's vector."""
-        return _Read.apply(table, vectors, self)  # pyright: ignore[reportReturnType]  # stubs say Any or None
+        """Products of each entry's row and its token's vector, and the row's bias."""
+        return _Read.apply(table, vectors, bias, self)  # pyright: ignore[reportReturnType]  # stubs say Any or None
 
     def written(
         self, table: Float[Tensor, "feat d"], values: Float[Tensor, " entry"]
@@ -61,27 +83,48 @@ class Code:
     def summed(
         self, vectors: Float[Tensor, "token d"], values: Float[Tensor, " entry"], n_rows: int
     ) -> Float[Tensor, "feat d"]:
-        """Each row's sum of its entries' vectors, times their values: the gradient of a table."""
-        sizes = torch.diff(self.start, append=self.start.new_tensor([len(self.feature)]))
-        none = self.start.new_empty(0)
-        return aten._embedding_bag_dense_backward(
-            vectors, self.feature, self.token, sizes, none, n_rows, False, SUM, values
+        """Each row's sum of its entries' vectors, times their values: the gradient of a table.
+
+        A bag of vectors per row, which is written once; torch's own gradient of a bag fills the
+        table with zeros twice, and sums in parts that it writes and reads.
+        """
+        if n_rows not in self.turned:
+            turn((self,), n_rows)
+        turned = self.turned[n_rows]
+        return torch.nn.functional.embedding_bag(
+            turned.token, vectors, turned.start, mode="sum", per_sample_weights=values[turned.order]
         )
+
+
+def turn(codes: Sequence[Code], n_rows: int) -> None:
+    """Sort the entries of all layers by row, together: a sort is many launches on a device."""
+    keys = torch.cat([code.feature + layer * n_rows for layer, code in enumerate(codes)])
+    keys, order = keys.sort(stable=True)
+    start = torch.searchsorted(keys, torch.arange(len(codes) * n_rows, device=keys.device))
+    token = torch.cat([code.token for code in codes])[order]
+    first = 0
+    for layer, code in enumerate(codes):
+        own = slice(first, first + len(code.feature))
+        rows = slice(layer * n_rows, (layer + 1) * n_rows)
+        code.turned[n_rows] = Turned(order[own] - first, token[own], start[rows] - first)
+        first = own.stop
 
 
 class _Read(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, vectors: Tensor, code: Code) -> Tensor:
+    def forward(ctx: Any, table: Tensor, vectors: Tensor, bias: Tensor, code: Code) -> Tensor:
         ctx.save_for_backward(table, vectors)
         ctx.code = code
-        return code.sampled(table, vectors)
+        return code.sampled(table, vectors) + bias[code.feature]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor, None]:
         table, vectors = ctx.saved_tensors
-        of_table = ctx.code.summed(vectors, grads[0].contiguous(), len(table))
-        of_vectors = ctx.code.written(table, grads[0]) if ctx.needs_input_grad[1] else None
-        return of_table, of_vectors, None
+        code, grad = ctx.code, grads[0].contiguous()
+        of_table = code.summed(vectors, grad, len(table))
+        of_vectors = code.written(table, grad) if ctx.needs_input_grad[1] else None
+        of_bias = code.summed(torch.ones_like(vectors[:, :1]), grad, len(table))[:, 0]
+        return of_table, of_vectors, of_bias, None
 
 
 class _Written(torch.autograd.Function):
@@ -102,6 +145,7 @@ class _Written(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         codes, tensors = ctx.codes, ctx.saved_tensors
         of_values, of_decoders = list[Tensor](), list[Tensor]()
+        turn(codes, len(tensors[-1]))
         for layer, code in enumerate(codes):
             value, decoder = tensors[layer], tensors[len(codes) + layer]
             to = slice(layer, layer + decoder.shape[1])

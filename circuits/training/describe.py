@@ -96,8 +96,8 @@ def describe(
     spell = cache(subject.spell)
     for layer, firings in enumerate(fired):
         written = transcoders.layers[layer].n_written
-        own, lowered = _outputs(subject, transcoders, layer, 1, spell)
-        promoted, suppressed = own, lowered
+        own, suppressed = _outputs(subject, transcoders, layer, 1, spell)
+        promoted = own
         if written > 1:
             promoted, suppressed = _outputs(subject, transcoders, layer, written, spell)
         count = transcoders.layers[layer].d_dict

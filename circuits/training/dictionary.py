@@ -90,8 +90,7 @@ class TrainedDictionary(nn.Module):
         self, layer: int, inputs: Float[Tensor, "token d_model"], code: Code
     ) -> Float[Tensor, " entry"]:
         """Pre-activations of these entries alone, in full precision and with gradients."""
-        bias = self.encoder_bias[layer][code.feature]
-        return code.read(self.encoders[layer], inputs) + bias
+        return code.read(self.encoders[layer], inputs, self.encoder_bias[layer])
 
     def written(
         self, codes: tuple[Code, ...], values: list[Tensor]
@@ -110,29 +109,26 @@ class TrainedDictionary(nn.Module):
 
     def decoder_norms(self) -> Float[Tensor, "layer feat"]:
         """Norm of what a feature writes, over all layers that it writes to."""
-        return torch.stack([decoder.square().sum((1, 2)).sqrt() for decoder in self.decoders])
+        return torch.stack([decoder.flatten(1).norm(dim=1) for decoder in self.decoders])
 
     @torch.no_grad()
-    def clip_gradient(self, most: float) -> Float[Tensor, ""]:
-        """Limit the norm of the gradient of all processes, and return what it was.
+    def gradient_norm(self) -> Float[Tensor, ""]:
+        """The norm of the gradient of all processes.
 
         Afterwards each process has the whole gradient of the parameters that it has.
         """
         tokens, features = self.processes.tokens, self.processes.features
-        apart, alike = list[Tensor](), list[Tensor]()
-        for name, parameter in self.named_parameters():
-            if parameter.grad is not None:
-                tokens.add_up(parameter.grad)
-                divided = feature_axis(name) is not None
-                (apart if divided else alike).append(parameter.grad)
+        named = [(name, one.grad) for name, one in self.named_parameters() if one.grad is not None]
+        for _, gradient in named:
+            tokens.add_up(gradient)
         if features.size == 1:
-            return nn.utils.clip_grad_norm_(self.parameters(), most)
+            return nn.utils.get_total_norm([gradient for _, gradient in named])
+        apart = [gradient for name, gradient in named if feature_axis(name) is not None]
+        alike = [gradient for name, gradient in named if feature_axis(name) is None]
         for gradient in alike:
             features.take_from_first(gradient)
         squares = [nn.utils.get_total_norm(some).square() for some in (apart, alike)]
-        size = (features.sum(squares[0]) + squares[1]).sqrt()
-        nn.utils.clip_grads_with_norm_(self.parameters(), most, size)
-        return size
+        return (features.sum(squares[0]) + squares[1]).sqrt()
 
     @torch.no_grad()
     def on_first(self) -> TrainedDictionary | None:

@@ -68,34 +68,48 @@ class Encoded:
         return tokens.mean(torch.stack(rows))
 
 
+@dataclass(frozen=True)
+class Revived:
+    """The largest dead features, k per token, beside the entries of the batch."""
+
+    codes: tuple[Code, ...]  # of both: tables then have one gradient, written once
+    activations: list[Tensor]  # of the dead features alone
+
+
 def encoded(
     dictionary: TrainedDictionary, inputs: Float[Tensor, "layer token d_model"], plan: Plan
-) -> tuple[Encoded, tuple[Code, ...]]:
-    """A batch's activations, and the entries of the largest dead features, k per token."""
+) -> tuple[Encoded, Revived | None]:
+    """A batch's activations, and those of dead features if there are any to be revived."""
     settings = dictionary.settings
-    codes, revived, activations = list[Code](), list[Code](), list[Tensor]()
+    codes, both, activations, dead = list[Code](), list[Code](), list[Tensor](), list[Tensor]()
+    revives = settings.revival > 0 and any(plan.n_dead)
+    twice = torch.cat([inputs, inputs], 1) if revives else inputs
     active_entries = inputs.new_zeros(())
     for layer, read in enumerate(inputs):
         pre = dictionary.pre_activations(layer, read)
         code = chosen(dictionary, layer, pre, plan)
-        values, count = activations_of(dictionary, layer, read, code)
+        if revives:
+            both.append(code.beside(_revived(dictionary, layer, pre, plan)))
+            values, of_dead = _parted(dictionary.values(layer, twice[layer], both[-1]), code)
+            dead.append(of_dead.relu())
+        else:
+            values = dictionary.values(layer, read, code)
+        values, count = activated(dictionary, layer, values, code)
         codes.append(code)
         activations.append(values)
         active_entries = active_entries + count
-        if settings.revival > 0:
-            revived.append(_revived(dictionary, layer, pre, plan))
     l0 = active_entries / (inputs.shape[0] * inputs.shape[1])
-    return Encoded(tuple(codes), activations, l0), tuple(revived)
+    return Encoded(tuple(codes), activations, l0), Revived(tuple(both), dead) if revives else None
 
 
-def activations_of(
-    dictionary: TrainedDictionary, layer: int, read: Float[Tensor, "token d_model"], code: Code
+def activated(
+    dictionary: TrainedDictionary, layer: int, values: Float[Tensor, " entry"], code: Code
 ) -> tuple[Float[Tensor, " entry"], Float[Tensor, ""]]:
-    """Activations of a layer's entries, and how many are active.
+    """Activations of a layer's entries with these pre-activations, and how many are active.
 
     Where thresholds are learned, the number has a gradient for them.
     """
-    settings, values = dictionary.settings, dictionary.values(layer, read, code)
+    settings = dictionary.settings
     if settings.sparsity not in (Sparsity.JUMP_RELU, Sparsity.TANH):
         values = values.relu()
         return values, (values.detach() > 0).sum().to(values)
@@ -185,3 +199,10 @@ def _by_token(pre: Float[Tensor, "token feat"], k: int, features: Group) -> Code
     start = torch.arange(0, n_tokens * k_own, k_own, device=device)
     token = torch.arange(n_tokens, device=device).repeat_interleave(k_own)
     return Code(found.flatten(), token, start)
+
+
+def _parted(values: Float[Tensor, " entry"], code: Code) -> tuple[Tensor, Tensor]:
+    """Those of a code's entries, and of the entries beside it."""
+    n_own = len(code.feature)
+    own, others = values.split([n_own, len(values) - n_own])
+    return own, others

@@ -233,8 +233,12 @@ def _descend(
     loss: Float[Tensor, ""],
     state: RunState,
 ) -> None:
-    """Move the parameters along their gradients."""
-    size = dictionary.clip_gradient(1.0)
+    """Move the parameters along their gradients.
+
+    The optimizer divides by a norm above 1 in its own pass over them, as in mixed precision.
+    """
+    size = dictionary.gradient_norm()
+    optimizer.grad_scale = (size + 1e-6).clamp(min=1.0).float()  # pyright: ignore[reportAttributeAccessIssue]  # Adam looks for it
     good = torch.isfinite(loss + size)
     state.finite_steps = state.finite_steps + good * (state.finite_steps == state.step)
     optimizer.step()

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.training.dictionary import TrainedDictionary
-from circuits.training.encoding import Encoded, Plan, encoded
+from circuits.training.encoding import Encoded, Plan, Revived, encoded
 from circuits.training.processes import Group
 from circuits.training.settings import Sparsity
 
@@ -46,7 +46,8 @@ def step_loss(
     outputs = dictionary.outputs.apply_to(outputs)
     found, dead = encoded(dictionary, inputs, plan)
     wanted = outputs - dictionary.linear(inputs)
-    error = wanted - dictionary.written(found.codes, found.activations)
+    written, revived = _written(dictionary, found, dead)
+    error = wanted - written
     unexplained = _relative(error, outputs, processes.tokens)
     loss = unexplained.mean()
     for share in settings.prefixes:
@@ -67,13 +68,22 @@ def step_loss(
     size = processes.whole(sum(sizes, loss.new_zeros(())))
     n_layers, n_tokens = inputs.shape[:2]
     loss = loss + settings.frequency_penalty * size / (n_layers * n_tokens)
-    if any(plan.n_dead) and settings.revival > 0:
-        pre = [dictionary.values(layer, inputs[layer], code) for layer, code in enumerate(dead)]
+    if revived is not None:
         remaining = error.detach()
-        revived = dictionary.written(dead, [values.relu() for values in pre])
         left = _relative(remaining - revived, remaining, processes.tokens)
         loss = loss + settings.revival * left.mean()
     return Step(loss, found.detached(), unexplained.detach())
+
+
+def _written(
+    dictionary: TrainedDictionary, found: Encoded, dead: Revived | None
+) -> tuple[Float[Tensor, "layer token d_model"], Float[Tensor, "layer token d_model"] | None]:
+    """What the batch's entries write, and what dead features would."""
+    if dead is None:
+        return dictionary.written(found.codes, found.activations), None
+    values = [torch.cat(pair) for pair in zip(found.activations, dead.activations, strict=True)]
+    written, revived = dictionary.written(dead.codes, values).chunk(2, 1)
+    return written, revived
 
 
 def penalty_of(dictionary: TrainedDictionary, found: Encoded) -> Float[Tensor, ""]:

@@ -19,7 +19,7 @@ from circuits.machine import widest
 from circuits.model.frozen import FrozenModel
 from circuits.training.code import Code
 from circuits.training.dictionary import TrainedDictionary
-from circuits.training.encoding import Encoded, Plan, activations_of, chosen
+from circuits.training.encoding import Encoded, Plan, activated, chosen
 from circuits.training.losses import Step, penalty_of
 
 UNEXPLAINED = 1.0  # weight of the variance that is unexplained, beside nats
@@ -84,7 +84,8 @@ class Reconstructions:
         inputs = (vectors - mean) / scale
         code = chosen(dictionary, layer, dictionary.pre_activations(layer, inputs), self.plan)
         features = dictionary.processes.features
-        activations, count = activations_of(dictionary, layer, features.spread(inputs), code)
+        values = dictionary.values(layer, features.spread(inputs), code)
+        activations, count = activated(dictionary, layer, values, code)
         self.codes.append(code)
         self.activations.append(activations)
         self.counts.append(count)
