@@ -57,6 +57,7 @@ def test_the_pool_is_sized_by_its_bytes_the_features_and_the_run():
 def test_the_time_of_a_run_grows_with_its_steps():
     short, long = (seconds(stream(replace(SMALL, steps=steps))) for steps in (100, 100_000))
     assert long > 50 * short > 0
+    assert seconds(stream(replace(SMALL, steps=1))) > 0
 
 
 def test_times_are_short_texts():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -109,7 +109,10 @@ def seconds(stream: Stream) -> float:
     shape = (len(stream.layers), own, frozen.d_model)
     vectors = torch.randn(shape, device=frozen.device)
     batch = Activations(vectors, vectors.flip(1))
-    dictionary = TrainedDictionary(settings, shape[0], frozen.d_model, processes).to(frozen.device)
+    longer = replace(
+        settings, steps=settings.steps + 2
+    )  # so that neither step is of the final phase
+    dictionary = TrainedDictionary(longer, shape[0], frozen.d_model, processes).to(frozen.device)
     with torch.no_grad():
         for parameter in dictionary.parameters():
             parameter.normal_()

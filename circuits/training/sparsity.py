@@ -70,7 +70,7 @@ def largest(values: Float[Tensor, "row value"], k: int) -> Int[Tensor, "row k"]:
     groups as values in the k groups.
     """
     count = values.shape[1]
-    size = math.gcd(count, 2 ** round(math.log2(count / k) / 2))
+    size = math.gcd(count, 2 ** round(math.log2(count / k) / 2)) if k else 1
     n_groups = count // size
     if size == 1 or k >= n_groups:
         return values.topk(k, sorted=False).indices
