@@ -43,7 +43,7 @@ LENGTH, TRAINED, HELD_OUT = 256, 960, 32  # tokens of a document, and documents
 LAYERS = {"smollm2-135m": (0, 1, 3), "gemma-3-270m": (0, 5, 11)}
 WIDTH, L0 = 2048, 32
 BATCH = 2048
-PEERS = {  # the rates that were best of a sweep, beside sparsify's defaults
+PEERS = {  # each at its defaults
     "plain torch": {"trainer": "plain"},
     "sparsify": {"trainer": "sparsify"},
 }

@@ -21,7 +21,7 @@ from circuits.evaluation.fidelity import Reconstructed
 from circuits.evaluation.replacement import Replacement
 from circuits.features.files.reading import read_transcoders
 from circuits.features.points import ReadPoint, WritePoint
-from circuits.features.transcoder import TopK, Transcoder, empty_transcoder
+from circuits.features.transcoder import TopK, Transcoder, with_gaps
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject, read_subject
 from circuits.training.activations import Stream, mlp_vectors, padded
@@ -153,14 +153,7 @@ def plain(case: Case, subject: Subject) -> TranscoderSet:
         )
         for layer, one in zip(case.layers, modules, strict=True)
     }
-    return with_gaps(layers, subject)
-
-
-def with_gaps(layers: dict[int, Transcoder], subject: Subject) -> TranscoderSet:
-    """A set that has these layers alone."""
-    empty = empty_transcoder(subject.frozen.d_model)
-    whole = tuple(layers.get(layer) or empty for layer in range(max(layers) + 1))
-    return TranscoderSet(whole, *POINTS, IDENTITY, partial=True)
+    return TranscoderSet(with_gaps(layers), *POINTS, IDENTITY, partial=True)
 
 
 def stored(case: Case, subject: Subject) -> TranscoderSet:

@@ -14,7 +14,7 @@ Nonlinearities are ReLU, JumpReLU, and those that keep the largest of a group.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -134,6 +134,13 @@ def empty_transcoder(d_model: int, device: torch.device | None = None) -> Transc
     """A transcoder without features, for layers that a set leaves out: all output is error."""
     rows, bias = torch.zeros(0, d_model, device=device), torch.zeros(d_model, device=device)
     return Transcoder(rows, rows[:, 0], (rows,), bias, ReLU())
+
+
+def with_gaps(by_layer: Mapping[int, Transcoder]) -> tuple[Transcoder, ...]:
+    """All layers up to the last of these, without features where there is none."""
+    last = max(by_layer)
+    d_model = by_layer[last].encoder.shape[1]
+    return tuple(by_layer.get(layer) or empty_transcoder(d_model) for layer in range(last + 1))
 
 
 def pre_activations(

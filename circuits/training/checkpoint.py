@@ -106,18 +106,16 @@ def read_checkpoint(
     optimizer: torch.optim.Optimizer,
 ) -> RunState:
     """Load a stored run's parameters and state.  Raises TrainingError if it is another run's."""
-    features, own = dictionary.processes.features, dict[str, Tensor]()
+    features, tensors = dictionary.processes.features, dict[str, Tensor]()
+    device = next(dictionary.parameters()).device
     with _opened(path) as file:
         step, document, batch = _progress(path, file, run)
-        tensors = renamed({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  # no mapping
-        for name, tensor in tensors.items():
+        stored = renamed({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  # no mapping
+        for name, tensor in stored.items():
             axis = _feature_axis(name, tensor)
             part = tensor if axis is None else features.own(tensor, axis)
             # Copies: Windows cannot replace a mapped file, and this one is written next.
-            own[name] = part.clone(memory_format=torch.contiguous_format)
-    tensors = own
-    device = next(dictionary.parameters()).device
-    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+            tensors[name] = part.clone(memory_format=torch.contiguous_format).to(device)
     dictionary.load_state_dict(_part(tensors, "parameter."))
     for name, parameter in dictionary.named_parameters():
         moments = _part(tensors, f"optimizer.{name}.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from circuits.corpora.corpus import held_out
 from circuits.features.files.reading import read_transcoders
 from circuits.features.labels import write_feature_files
-from circuits.features.transcoder import Transcoder, empty_transcoder
+from circuits.features.transcoder import Transcoder, with_gaps
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
@@ -118,9 +118,8 @@ def trained_set(
     trained: tuple[Transcoder, ...], stream: Stream, identity: DictionaryIdentity
 ) -> TranscoderSet:
     """A set of what was trained, without features in the model's other layers."""
-    settings, by_layer = stream.settings, dict(zip(stream.layers, trained, strict=True))
-    d_model, last = stream.frozen.d_model, stream.layers[-1]
-    layers = tuple(by_layer.get(layer) or empty_transcoder(d_model) for layer in range(last + 1))
+    settings = stream.settings
+    layers = with_gaps(dict(zip(stream.layers, trained, strict=True)))
     return TranscoderSet(
         layers, settings.read, settings.write, identity, partial=settings.layers is not None
     )

@@ -191,7 +191,7 @@ def _by_token(pre: Float[Tensor, "token feat"], k: int, features: Group) -> Code
     """The k largest of each token, of all processes."""
     n_tokens, k_own = len(pre), min(k, pre.shape[1])
     device = pre.device
-    found = largest(pre, k_own) if k_own else torch.empty(n_tokens, 0).long().to(device)
+    found = largest(pre, k_own)
     if features.size > 1:
         kept = features.among_largest(pre.gather(1, found), k)
         token, place = kept.nonzero(as_tuple=True)

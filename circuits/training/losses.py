@@ -48,7 +48,7 @@ def step_loss(
     wanted = outputs - dictionary.linear(inputs)
     written, revived = _written(dictionary, found, dead)
     error = wanted - written
-    unexplained = _relative(error, outputs, processes.tokens)
+    unexplained = relative(error, outputs, processes.tokens)
     loss = unexplained.mean()
     for share in settings.prefixes:
         n_own = processes.features.n_own(max(1, int(share * settings.d_dict)))
@@ -57,7 +57,7 @@ def step_loss(
             for code, values in zip(found.codes, found.activations, strict=True)
         ]
         part = wanted - dictionary.written(found.codes, alone)
-        left = _relative(part, outputs, processes.tokens)
+        left = relative(part, outputs, processes.tokens)
         loss = loss + left.mean() / len(settings.prefixes)
     loss = loss + penalty_share * settings.penalty * penalty_of(dictionary, found)
     often = (frequency > settings.high_frequency).to(loss.dtype)
@@ -70,7 +70,7 @@ def step_loss(
     loss = loss + settings.frequency_penalty * size / (n_layers * n_tokens)
     if revived is not None:
         remaining = error.detach()
-        left = _relative(remaining - revived, remaining, processes.tokens)
+        left = relative(remaining - revived, remaining, processes.tokens)
         loss = loss + settings.revival * left.mean()
     return Step(loss, found.detached(), unexplained.detach())
 
@@ -103,6 +103,11 @@ def penalty_of(dictionary: TrainedDictionary, found: Encoded) -> Float[Tensor, "
     return dictionary.encoder_bias.new_zeros(())
 
 
-def _relative(error: Tensor, whole: Tensor, tokens: Group) -> Float[Tensor, " layer"]:
-    left, all_of_it = (tokens.mean(one.square().mean((1, 2))) for one in (error, whole))
+def relative(
+    error: Float[Tensor, "*layer token d_model"],
+    whole: Float[Tensor, "*layer token d_model"],
+    tokens: Group,
+) -> Float[Tensor, "*layer"]:
+    """Mean square of an error over that of what it is an error of."""
+    left, all_of_it = (tokens.mean(one.square().mean((-2, -1))) for one in (error, whole))
     return left / all_of_it.clamp(min=1e-12)

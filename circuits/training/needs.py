@@ -109,9 +109,8 @@ def seconds(stream: Stream) -> float:
     shape = (len(stream.layers), own, frozen.d_model)
     vectors = torch.randn(shape, device=frozen.device)
     batch = Activations(vectors, vectors.flip(1))
-    longer = replace(
-        settings, steps=settings.steps + 2
-    )  # so that neither step is of the final phase
+    # So that neither step is of the final phase.
+    longer = replace(settings, steps=settings.steps + 2)
     dictionary = TrainedDictionary(longer, shape[0], frozen.d_model, processes).to(frozen.device)
     with torch.no_grad():
         for parameter in dictionary.parameters():

@@ -20,7 +20,7 @@ from circuits.model.frozen import FrozenModel
 from circuits.training.code import Code
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import Encoded, Plan, activated, chosen
-from circuits.training.losses import Step, penalty_of
+from circuits.training.losses import Step, penalty_of, relative
 
 UNEXPLAINED = 1.0  # weight of the variance that is unexplained, beside nats
 
@@ -106,8 +106,8 @@ class Reconstructions:
         """The reconstruction of what a layer's MLP writes for the same inputs."""
         mean, scale = self.dictionary.outputs.at(layer)
         wanted, sums = (own - mean) / scale, self.sums.pop(layer)
-        error = (wanted - sums).square().mean()
-        self.unexplained.append(error / wanted.square().mean().clamp(min=1e-12))
+        tokens = self.dictionary.processes.tokens
+        self.unexplained.append(relative(wanted - sums, wanted, tokens))
         return sums * scale + mean
 
     def encoded(self) -> Encoded:

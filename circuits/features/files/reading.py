@@ -28,7 +28,7 @@ from circuits.features.files.locations import (
 from circuits.features.files.tensors import StoredSet, Unknown, WeightsFormatError, unspecified
 from circuits.features.labels import FeatureFiles, feature_files
 from circuits.features.points import ReadPoint, Site, WritePoint
-from circuits.features.transcoder import empty_transcoder
+from circuits.features.transcoder import with_gaps
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.fingerprints import fingerprint
 from circuits.model.hub import HubError
@@ -109,11 +109,10 @@ def _transcoders(
         if isinstance(point, Unknown):
             raise WeightsFormatError(point.sentence)
     last = max(stored.layers)
-    d_model = stored.layers[last].encoder.shape[1]
     revision = location.revision or _first_bytes(location)
     sources = sorted(set(map(_source, stored.sources)))
     return TranscoderSet(
-        layers=tuple(stored.layers.get(i) or empty_transcoder(d_model) for i in range(last + 1)),
+        layers=with_gaps(stored.layers),
         read=ReadPoint(points[0]),
         write=WritePoint(points[1]),
         identity=DictionaryIdentity(
