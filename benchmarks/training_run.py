@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from circuits.corpora.corpus import TextCorpus
-from circuits.evaluation.fidelity import Reconstructed
-from circuits.evaluation.replacement import Replacement
+from circuits.evaluation.fidelity import Fidelity, fidelity
 from circuits.features.files.reading import read_transcoders
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import TopK, Transcoder, with_gaps
@@ -166,34 +165,24 @@ def stored(case: Case, subject: Subject) -> TranscoderSet:
 TRAINERS = {"headwater": ours, "plain": plain, "stored": stored}
 
 
-@torch.inference_mode()
 def measure(case: Case, subject: Subject, found: TranscoderSet, seconds: float) -> Measured:
-    """One evaluation for all trainers."""
-    model = Replacement(subject.frozen, found.fitted(subject.frozen))
-    sums = {layer: Reconstructed(found.layers[layer].d_dict) for layer in case.layers}
-    places = {"all": list(case.layers)}
-    if len(case.layers) < subject.frozen.n_layers:
-        places |= {str(layer): [layer] for layer in case.layers}
-    divergence, tokens = dict.fromkeys(places, 0.0), 0
+    """One evaluation for all trainers, with all layers' reconstructions and with each alone."""
     documents = np.load(case.held_out).tolist()
-    for start in range(0, len(documents), TOGETHER):
-        batch = documents[start : start + TOGETHER]
-        ids, counted = padded(batch, subject.tokenizer, subject.frozen.device)
-        own = model.logits(ids, None, counted=counted)[counted].float().log_softmax(-1)
-        for layer, one in sums.items():
-            parts = model.outputs[layer], model.reconstruction(layer), model.activations[layer]
-            one.add(*(part[counted] for part in parts))
-        tokens += len(own)
-        for name, some in places.items():
-            said = model.logits(ids, counted, places=some)[counted].float().log_softmax(-1)
-            divergence[name] += float((own.exp() * (own - said)).sum())
-    return Measured(
-        seconds=seconds,
-        unexplained=tuple(one.unexplained for one in sums.values()),
-        l0=tuple(one.l0 for one in sums.values()),
-        dead=tuple(one.dead for one in sums.values()),
-        divergence={name: total / tokens for name, total in divergence.items()},
-    )
+
+    def of(transcoders: TranscoderSet) -> Fidelity:
+        batches = [documents[n : n + TOGETHER] for n in range(0, len(documents), TOGETHER)]
+        frozen, tokenizer = subject.frozen, subject.tokenizer
+        return fidelity(
+            frozen, transcoders, (padded(batch, tokenizer, frozen.device) for batch in batches)
+        )
+
+    whole = of(found)
+    divergence = {"all": whole.divergence}
+    if len(case.layers) < subject.frozen.n_layers:  # per-layer sets, each of whose layers is one
+        for layer in case.layers:
+            alone = replace(found, layers=with_gaps({layer: found.layers[layer]}), partial=True)
+            divergence[str(layer)] = of(alone).divergence
+    return Measured(seconds, whole.unexplained, whole.l0, whole.dead, divergence)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from playwright.sync_api import Browser, Page
 
 import circuits.training.report
@@ -94,3 +95,12 @@ def either_system(request: pytest.FixtureRequest) -> Iterator[str]:
         if request.param == "windows":
             windows.impose(patch)
         yield request.param
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Other threads would not know of made-up cards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

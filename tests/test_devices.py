@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from types import MethodType
 from typing import Any
 
@@ -43,6 +42,8 @@ from tests.tiny import (
     toy_tokenizer,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = TraceSettings(expansion=Expansion(max_features=20), labels=8, inner_rows=30)
 HARDEST = DICTIONARIES["cross-layer, skips to every layer"]
 KINDS: dict[str, FeatureSource] = {
@@ -50,15 +51,6 @@ KINDS: dict[str, FeatureSource] = {
     "largest of all layers": SOURCES["largest of all layers"],
     "neurons in some layers": Filled(partial(), Neurons(40)),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Other threads would not know of made-up cards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def assert_same(found: AttributionGraph, own: AttributionGraph) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from card import card
 
 from circuits import (
@@ -48,18 +46,11 @@ from tests.test_head_edits import OTHER
 from tests.test_intervene import SETTINGS, source_of
 from tests.tiny import tiny_prompt, toy_dictionary
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HARDEST = "cross-layer, skips to every layer"
 NAMES = ["gemma-2", "gpt-neox", "mixtral"]
 SOME_HEADS = HeadChoice(queries=frozenset({(2, 1)}), keys=frozenset({(2, 1)}))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Other threads would not know of made-up cards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def both(

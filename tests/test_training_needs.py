@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from circuits import progress
+from circuits.corpora.corpus import TextCorpus, held_out
 from circuits.evaluation.fidelity import Fidelity
 from circuits.progress import duration, progress_bar
 from circuits.training import needs as needs_module
@@ -20,6 +21,7 @@ from circuits.training.report import TrainingReport
 from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
 from circuits.training.start import started
 from tests.test_training import SMALL, stream
+from tests.tiny import toy_tokenizer
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -82,6 +84,15 @@ def test_a_short_run_is_measured_on_few_documents():
     assert len(some(iter(documents), 0)) == 4  # LEAST_TOKENS of 1,024
     assert len(some(iter(documents), 3000)) == 10
     assert len(some(iter(documents), 10**9)) == 50
+
+
+def test_no_more_documents_are_held_out_than_are_measured():
+    texts = TextCorpus(tuple([1, *(3 + (n * k) % 20 for k in range(1, 9))] for n in range(2000)))
+    whole = held_out(texts, toy_tokenizer(), 50)
+    for tokens in (1, 40, 10**6):
+        found = held_out(texts, toy_tokenizer(), 50, enough=tokens)
+        assert found == whole[: len(found)]
+        assert len(found) == min(len(whole), -(-tokens // 9))
 
 
 def test_a_report_warns_where_most_variance_is_unexplained():

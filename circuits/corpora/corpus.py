@@ -198,10 +198,12 @@ def held_out(
     n_prefix: int | None = None,
     progress: Progress = ignore_progress,
     within: int | None = None,
+    enough: int | None = None,
 ) -> list[list[int]]:
     """The first held-out documents with tokens after the prefix, without duplicates.
 
-    Past `within` tokens of the corpus FEW are enough.  Raises TrainingError if there is none.
+    No more than have `enough` tokens, and past `within` tokens of the corpus FEW will do.  Raises
+    TrainingError if there is none.
     """
     searched = 0
     found: dict[tuple[int, ...], None] = {}
@@ -213,7 +215,7 @@ def held_out(
         if is_held_out(ids) and has_features(ids, tokenizer, n_prefix):
             found.setdefault(tuple(ids))
             progress("held out", len(found), count)
-            if len(found) == count:
+            if len(found) == count or (enough is not None and sum(map(len, found)) >= enough):
                 break
     if not found:
         raise TrainingError(

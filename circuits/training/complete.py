@@ -55,9 +55,14 @@ def train_and_measure(
     settings, n_prefix = run.settings, run.documents.n_prefix
     # A short run must not be measured and described for longer than it has lasted.
     tokens = settings.all_steps * settings.batch_tokens
-    documents_held_out = some(
-        held_out(run.corpus, subject.tokenizer, DOCUMENTS, n_prefix, progress, tokens // 2),
-        tokens // 200,
+    documents_held_out = held_out(
+        run.corpus,
+        subject.tokenizer,
+        DOCUMENTS,
+        n_prefix,
+        progress,
+        within=tokens // 2,
+        enough=max(tokens // 200, LEAST_TOKENS),
     )
 
     def on_step(logged: Logged) -> None:
