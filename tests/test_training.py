@@ -32,6 +32,7 @@ from circuits.corpora.corpus import (
 )
 from circuits.corpora.unit import Unit
 from circuits.features.files.reading import read_transcoders
+from circuits.features.files.tensors import WeightsFormatError
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import TopK
 from circuits.features.transcoder_set import TranscoderSet
@@ -43,6 +44,7 @@ from circuits.recording.record import record
 from circuits.training import loop
 from circuits.training.activations import Stream, mlp_vectors, padded
 from circuits.training.checkpoint import RunState, read_checkpoint, write_checkpoint
+from circuits.training.complete import trained_set
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import Encoded, Plan, encoded, made_plan
 from circuits.training.export import write_transcoders
@@ -872,3 +874,25 @@ def test_tensors_of_an_earlier_layout_get_the_present_one(kind: Kind):
     assert not {name for name in found if name.split(".")[1:2] == ["0"]}
     assert all(float(found[f"optimizer.{n}.step"]) == 7 for n in ("encoders.2", "decoders.2"))
     assert renamed(found) is found
+
+
+@pytest.mark.parametrize("kind", [Kind.PER_LAYER, Kind.CROSS_LAYER])
+def test_a_set_of_some_layers_names_what_is_wrong_with_its_list(kind: Kind, tmp_path: Path):
+    settings = replace(SMALL, kind=kind, steps=1, layers=(1, 2))
+    made = stream(settings)
+    layers = train(made, tmp_path / "run", "run", lambda _: None)
+    whole = trained_set(layers, made, DictionaryIdentity(kind="transcoder", name="some"))
+    write_transcoders(whole, tmp_path / "set", "tiny", cross_layer=kind == Kind.CROSS_LAYER)
+    assert [one.d_dict for one in read_transcoders(tmp_path / "set").layers] == [0, 24, 24]
+    config = tmp_path / "set" / "config.yaml"
+    good = config.read_text()
+    name = "W_enc_7.safetensors" if kind == Kind.CROSS_LAYER else "layer_7.safetensors"
+    for listed, message in (
+        ("[1, 2, 7]", f"lists layers .1, 2, 7., but .* lacks {name}: download"),
+        ("[]", "lists layers .., but .* lacks all"),
+        ("[-1]", "`layers` in .* must be a list of layer numbers"),
+        ("yes", "`layers` in .* must be a list of layer numbers"),
+    ):
+        config.write_text(good.replace("layers:\n- 1\n- 2\n", f"layers: {listed}\n"))
+        with pytest.raises(WeightsFormatError, match=message):
+            read_transcoders(tmp_path / "set")

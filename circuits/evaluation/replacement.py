@@ -145,9 +145,8 @@ class Replacement:
         encode, nonlinearity = self._encoder(place), self.weights[place].nonlinearity
         if isinstance(nonlinearity, BatchTopK) and counted is not None:
             active = read.new_zeros(*read.shape[:2], self.weights[place].d_dict)
-            for row, own in enumerate(
-                moved(counted, read.device)
-            ):  # features compete within one text, as in a trace
+            # Features compete within one text, as in a trace.
+            for row, own in enumerate(moved(counted, read.device)):
                 active[row, own] = encode(read[row, own])
         else:
             active = encode(read.flatten(0, 1)).view(*read.shape[:2], -1)

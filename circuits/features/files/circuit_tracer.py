@@ -121,17 +121,17 @@ def per_layer(location: Location, config: dict[str, Any], path: Path) -> dict[in
 
 def cross_layer(location: Location, config: dict[str, Any], path: Path) -> dict[int, Transcoder]:
     """The layers of a cross-layer set; without a TopK in the config, thresholds decide."""
-    layers, listing, nonlinearity = dict[int, Transcoder](), path, _top_k(path, config, {})
-    for layer, name in _files(location, "W_enc_{}.safetensors", config, listing):
-        path, other = location.path(name), f"W_dec_{layer}.safetensors"
+    layers, nonlinearity = dict[int, Transcoder](), _top_k(path, config, {})
+    for layer, name in _files(location, "W_enc_{}.safetensors", config, path):
+        file, other = location.path(name), f"W_dec_{layer}.safetensors"
         if other not in location.files:
             raise WeightsFormatError(f"{location.name} has {name}, but {other} is missing.")
         names = {key: f"{key}_{layer}" for key in ("W_enc", "b_enc", "b_dec", "W_dec")}
-        encoder, decoder = mapped(path), mapped(location.path(other))
-        require_tensors(encoder, (names["W_enc"], names["b_enc"], names["b_dec"]), path)
+        encoder, decoder = mapped(file), mapped(location.path(other))
+        require_tensors(encoder, (names["W_enc"], names["b_enc"], names["b_dec"]), file)
         require_tensors(decoder, (names["W_dec"],), location.path(other))
         layers[layer] = transcoder(
-            path,
+            file,
             encoder=encoder[names["W_enc"]],
             encoder_bias=encoder[names["b_enc"]],
             decoders=by_written_layer(decoder[names["W_dec"]], location.path(other)),
@@ -155,8 +155,8 @@ def _files(
     missing = [name for _, name in files if name not in location.files]
     if missing or not files:
         raise WeightsFormatError(
-            f"{path} lists layers {listed}, but {location.name} lacks {missing or 'all'}: download "
-            "it again."
+            f"{path} lists layers {listed}, but {location.name} lacks "
+            f"{', '.join(missing) or 'all'}: download it again."
         )
     return files
 
