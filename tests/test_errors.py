@@ -13,7 +13,7 @@ import graphs
 import headwater
 import viz
 
-INSIDE = {"Cancelled", "Refused"}  # never leave `headwater.server`
+INSIDE = {"Cancelled", "Refused", "Enough"}  # caught where they are raised, never seen by a caller
 
 
 def classes() -> list[type[BaseException]]:
