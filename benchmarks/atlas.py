@@ -2,6 +2,7 @@
 
     python benchmarks/atlas.py                     # into the package, replacing what ships
     python benchmarks/atlas.py --out /tmp/atlas    # elsewhere
+    python benchmarks/atlas.py --transcoders       # transcoders of the models that are there
     python benchmarks/atlas.py --measure           # only the report, on what ships
 
 Results are determined by the seeds; on another machine the last bits may differ.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import cast
 
@@ -60,7 +62,6 @@ SETTINGS = {
         l0=12.0,
         steps=steps,
         batch_tokens=2048,
-        learning_rate=1e-3,
         bfloat16=True,
     )
     for name, d_dict, steps in (("atlas-small", 1024, 2000), ("atlas-large", 832, 1800))
@@ -85,12 +86,18 @@ def keep_memory() -> None:
 
 
 def build(name: str, folder: Path) -> None:
-    """Model, transcoders and feature files of one atlas model."""
-    model = train(name).bfloat16()
-    model.save_pretrained(folder)
+    """One atlas model."""
+    train(name).bfloat16().save_pretrained(folder)
     atlas_tokenizer().save_pretrained(folder)
+
+
+def build_transcoders(name: str, folder: Path) -> None:
+    """Transcoders and feature files of one atlas model, instead of what is there."""
     subject = read_subject(str(folder))
-    train_transcoders(subject, name, SETTINGS[name], folder / "transcoders")
+    with TemporaryDirectory(dir=folder) as made:
+        train_transcoders(subject, name, SETTINGS[name], Path(made) / "transcoders")
+        rmtree(folder / "transcoders", ignore_errors=True)
+        (Path(made) / "transcoders").rename(folder / "transcoders")
 
 
 def trained_transcoders(name: str, settings: TrainSettings, folder: Path) -> Path:
@@ -282,6 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--measure", action="store_true", help="do not train")
+    parser.add_argument("--transcoders", action="store_true", help="do not train the models")
     parser.add_argument("--only", choices=ATLAS, help="one model")
     arguments = parser.parse_args()
     names = [arguments.only] if arguments.only else sorted(ATLAS, reverse=True)
@@ -289,7 +297,9 @@ def main() -> None:
     keep_memory()
     if not arguments.measure:
         for name in names:
-            build(name, arguments.out / name)
+            if not arguments.transcoders:
+                build(name, arguments.out / name)
+            build_transcoders(name, arguments.out / name)
     reports = {name: measure(name, arguments.out / name) for name in names}
     took = time.perf_counter() - start
     text = table(reports)

@@ -22,6 +22,7 @@ import venv
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import date
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,10 +42,12 @@ RESULTS = Path(__file__).with_name("results")
 RELEASE, TORCH = "eai-sparsify==1.3.3", "torch==2.13.0"
 LENGTH, TRAINED, HELD_OUT = 256, 960, 32  # tokens of a document, and documents
 LAYERS = {"smollm2-135m": (0, 1, 3), "gemma-3-270m": (0, 5, 11)}
+N_LAYERS = {"smollm2-135m": 30, "gemma-3-270m": 18}
 WIDTH, L0 = 2048, 32
 BATCH = 2048
-PEERS = {  # each at its defaults
+PEERS = {  # each at its defaults, but for the rate that served headwater best
     "plain torch": {"trainer": "plain"},
+    "plain torch, rate 3e-3": {"trainer": "plain", "rate": 3e-3},
     "sparsify": {"trainer": "sparsify"},
 }
 OURS = {
@@ -78,8 +81,14 @@ def main() -> None:
             measured = trained(case, arguments.environment, Path(folder))
             found.setdefault(name, []).append(measured)
             print(name, case.seed, json.dumps(asdict(measured)), flush=True)
-    text = "\n".join(table(model, found, whole=arguments.whole) for model in models)
-    name = "training_whole.md" if arguments.whole else "training.md"
+            write(found, models, whole=arguments.whole)
+
+
+def write(found: dict[str, list[Measured]], models: list[str], *, whole: bool) -> None:
+    """The tables of what has been measured so far."""
+    measured = [model for model in models if any(name.startswith(f"{model} ") for name in found)]
+    text = "\n".join(table(model, found, whole=whole) for model in measured)
+    name = "training_whole.md" if whole else "training.md"
     head = (
         f"{date.today()}, {processor()}, {platform.system()}, one thread, torch {torch.__version__}"
     )
@@ -107,22 +116,21 @@ def cases(
         kept = [ids for ids in texts if not is_held_out(ids)][:TRAINED]
         for name, ids in (("train", kept), ("held", held)):
             np.save(folder / f"{model}-{name}.npy", np.array(ids))
-        layers = tuple(range(subject.frozen.n_layers)) if whole else LAYERS[model]
-        for seed in range(seeds):
-            for name, changed in (WHOLE if whole else OURS | PEERS).items():
-                case = Case(
-                    trainer="headwater",
-                    model=model,
-                    documents=str(folder / f"{model}-train.npy"),
-                    held_out=str(folder / f"{model}-held.npy"),
-                    layers=layers,
-                    width=WIDTH,
-                    l0=L0,
-                    seed=seed,
-                    steps=TRAINED * LENGTH // BATCH,
-                    batch=BATCH,
-                )
-                yield f"{model} {name}", replace(case, **changed)
+    rows = WHOLE if whole else OURS | PEERS
+    for seed, model, name in product(range(seeds), models, rows):
+        case = Case(
+            trainer="headwater",
+            model=model,
+            documents=str(folder / f"{model}-train.npy"),
+            held_out=str(folder / f"{model}-held.npy"),
+            layers=tuple(range(N_LAYERS[model])) if whole else LAYERS[model],
+            width=WIDTH,
+            l0=L0,
+            seed=seed,
+            steps=TRAINED * LENGTH // BATCH,
+            batch=BATCH,
+        )
+        yield f"{model} {name}", replace(case, **rows[name])
 
 
 def trained(case: Case, environment: Path, folder: Path) -> Measured:
@@ -161,9 +169,9 @@ def table(model: str, found: dict[str, list[Measured]], *, whole: bool) -> str:
     lines = [
         f"## {model}, {layers}, width {WIDTH}, L0 {L0}",
         "",
-        "| | unexplained | spread | beside the best peer | L0 | dead | KL, each alone | KL, all "
-        "| tokens per CPU second |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| | seeds | unexplained | spread | beside the best peer | L0 | dead "
+        "| KL, each alone | KL, all | tokens per CPU second |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     peers = [
         _mean(many, "unexplained") for name, many in rows.items() if name.split(" ", 1)[1] in PEERS
@@ -181,7 +189,7 @@ def table(model: str, found: dict[str, list[Measured]], *, whole: bool) -> str:
         alone = [value for key, value in each.items() if key != "all"]
         tokens = TRAINED * LENGTH / np.mean([one.seconds for one in many])
         lines.append(
-            f"| {name.split(' ', 1)[1]} | {_numbers(unexplained, '.3f')} "
+            f"| {name.split(' ', 1)[1]} | {len(many)} | {_numbers(unexplained, '.3f')} "
             f"| {_numbers(spread, '.3f')} | {ratio} | {_numbers(l0, '.1f')} "
             f"| {dead.mean():.1%} | {_numbers(np.array(alone), '.3f') or '–'} | {each['all']:.3f} "
             f"| {tokens:,.0f} |"

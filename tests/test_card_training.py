@@ -23,11 +23,13 @@ from circuits.training.losses import Step
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from circuits.training.start import far_apart
 from tests.conftest import cached_subject
-from tests.test_training import SMALL, random_corpus, single
+from tests.test_training import SMALL as DEFAULT
+from tests.test_training import random_corpus, single
 from tests.test_training_step import N_LAYERS, SETTINGS, random_batch, random_dictionary
 from tests.tiny import tiny_model
 from tests.tolerances import EXACT, FLOAT32
 
+SMALL = replace(DEFAULT, bfloat16=False)  # as on the CPU
 STRAIGHT = (Sparsity.JUMP_RELU, Sparsity.TANH)  # their number of entries depends on data
 STEPS = 3  # of which the first is a refresh
 HOST = torch.device("cpu")
@@ -54,7 +56,7 @@ def trained(
 @pytest.mark.parametrize("kind", Kind)
 def test_a_step_is_that_of_the_cpu_and_waits_for_nothing(kind: Kind, sparsity: Sparsity):
     """Where thresholds decide, it waits for the number of entries, once per layer."""
-    settings = replace(SETTINGS, kind=kind, sparsity=sparsity, steps=10)
+    settings = replace(SETTINGS, kind=kind, sparsity=sparsity, steps=10, bfloat16=False)
     with card() as watch:
         expected, last = trained(settings, HOST, watch)
         assert not watch.launches
@@ -133,6 +135,19 @@ def test_a_run_of_the_card_resumes_on_the_cpu(tmp_path: Path):
     with card(), pytest.raises(Killed):
         run(held(), SMALL, tmp_path / "moved", last=20)
     assert_same(run(single(), SMALL, tmp_path / "moved"), expected, **FLOAT32)
+
+
+def test_features_are_chosen_in_bfloat16_on_a_card_alone_by_default():
+    inputs = random_batch(1)[0]
+    dictionary = random_dictionary(SETTINGS)
+    rounded = random_dictionary(replace(SETTINGS, bfloat16=True)).pre_activations(0, inputs)
+    assert rounded.dtype == torch.bfloat16
+    assert dictionary.pre_activations(0, inputs).dtype == inputs.dtype
+    with card():
+        found = dictionary.to(CARD).pre_activations(0, inputs.to(CARD))
+        exact = dictionary.pre_activations(0, inputs.to(CARD), exact=True)
+        assert torch.equal(found.cpu(), rounded)
+        assert exact.dtype == inputs.dtype
 
 
 def test_a_seed_chooses_the_same_documents_rows_and_examples_on_two_devices():

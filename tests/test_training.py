@@ -367,9 +367,8 @@ def test_a_penalty_leaves_fewer_features(sparsity: Sparsity, tmp_path: Path):
     """Without it the L0 goes where the error leads, from three times the target."""
     l0: list[float] = []
     for penalty in (0.0, 1.0):
-        settings = replace(
-            LONG, sparsity=sparsity, steps=300, learning_rate=1e-2, bandwidth=0.5, penalty=penalty
-        )
+        former = {"steps": 300, "learning_rate": 1e-2, "warm_up": 0.05, "cool_down": 0.25}
+        settings = replace(LONG, sparsity=sparsity, bandwidth=0.5, penalty=penalty, **former)
         made = stream(settings)
         first = made.pool(0).activations
         begun = started(replace(settings, l0=9.0), first.inputs, first.outputs)

@@ -82,7 +82,8 @@ class TrainedDictionary(nn.Module):
     ) -> Float[Tensor, "token feat"]:
         """Of one layer, from normalised inputs; if not exact, in bfloat16 by the settings."""
         tensors = self.encoder_bias[layer], inputs, self.encoders[layer].T
-        if self.settings.bfloat16 and not exact:
+        rounded = self.settings.bfloat16
+        if (inputs.device.type != "cpu" if rounded is None else rounded) and not exact:
             tensors = tuple(tensor.bfloat16() for tensor in tensors)
         return torch.addmm(*tensors)
 

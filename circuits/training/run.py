@@ -46,7 +46,7 @@ def chosen_run(
     if rule.bos == Bos.AUTO and own_bos(subject.tokenizer):
         # Before there was an option, BOS was prepended if the tokenizer has one.
         rules["BOS in front of documents"] = replace(rule, bos=Bos.ALWAYS)
-    for how, settings_then in (("", sized), (FORMER, settings.former())):
+    for how, settings_then in (("", sized), *((FORMER, former) for former in settings.former())):
         for opening, rule_then in rules.items():
             before = _run(read, subject, settings_then, rule_then)
             if before.name == begun:

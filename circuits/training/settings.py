@@ -14,6 +14,9 @@ from circuits.features.points import ReadPoint, WritePoint
 POOL_BYTES = 2**31  # of activations that are shuffled together
 MOST_SHUFFLED = 65_536  # tokens
 VALUE_BYTES = 4
+# Rules of 2026: budgets shared, everything found anew at each step, another schedule.
+FORMER = {"shared_budget": True, "refresh": 1, "warm_up": 0.05, "cool_down": 0.25}
+FORMER_RATE = 1e-3  # unless another was given
 CHECKPOINT = "checkpoint.run"  # file of a run: safetensors, but no part of the dictionary
 
 
@@ -51,9 +54,9 @@ class TrainSettings:
     l0: float = 20.0  # target of active features per layer and token
     steps: int = 10_000
     batch_tokens: int = 2048
-    learning_rate: float = 1e-3
-    warm_up: float = 0.05  # share of steps over which rate and penalties rise
-    cool_down: float = 0.25  # share of steps over which the rate falls to 0
+    learning_rate: float = 3e-3
+    warm_up: float = 0.02  # share of steps over which rate and penalties rise
+    cool_down: float = 0.9  # share of steps over which the rate falls to 0
     penalty: float = 1.0  # weight of the L0 or tanh penalty
     bandwidth: float = 0.05  # of the straight-through kernel, in units of normalised inputs
     prefixes: tuple[
@@ -66,7 +69,7 @@ class TrainSettings:
     read: ReadPoint = ReadPoint.MLP_INPUT
     write: WritePoint = WritePoint.CONTRIBUTION
     shuffled_tokens: int | None = None  # whose activations are shuffled together; None: by bytes
-    bfloat16: bool = False  # active features are chosen by products in bfloat16
+    bfloat16: bool | None = None  # choose active features in bfloat16; None: on accelerators
     shared_budget: bool | None = None  # of batch-topk, over layers; None: if cross-layer
     refresh: int = 10  # steps after which budgets and dead features are found anew
     seed: int = 0
@@ -151,10 +154,20 @@ class TrainSettings:
         """Whether all layers of batch-topk share a budget."""
         return self.kind == Kind.CROSS_LAYER if self.shared_budget is None else self.shared_budget
 
-    def former(self) -> TrainSettings:
-        """The same run by the rules of 2026: budgets shared, everything found anew at each step."""
-        shuffled = self.shuffled_tokens or max(MOST_SHUFFLED, self.batch_tokens)
-        return replace(self, shared_budget=True, refresh=1, shuffled_tokens=shuffled)
+    def former(self) -> tuple[TrainSettings, ...]:
+        """The same run by the rules of 2026, with each learning rate that may have been meant."""
+        by_default = self.learning_rate == TrainSettings.learning_rate
+        rates = {self.learning_rate, FORMER_RATE if by_default else self.learning_rate}
+        return tuple(
+            replace(
+                self,
+                **FORMER,
+                learning_rate=rate,
+                bfloat16=bool(self.bfloat16),
+                shuffled_tokens=self.shuffled_tokens or max(MOST_SHUFFLED, self.batch_tokens),
+            )
+            for rate in sorted(rates)
+        )
 
     def run_name(self, *subject: str) -> str:
         """A name for a run with these settings on a model and a corpus, unique to them."""
@@ -163,7 +176,7 @@ class TrainSettings:
             del named["layers"]
         if self.kl_steps == 0:
             del named["kl_steps"], named["kl_rate"]
-        if self == self.former():  # runs of that time keep their names
+        if self in self.former():  # runs of that time keep their names
             del named["shared_budget"], named["refresh"]
         text = json.dumps([named, *subject])
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -92,7 +92,11 @@ def train_command(
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = DEFAULTS.seed,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
     bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="Choose active features by products in bfloat16.")
+        bool | None,
+        typer.Option(
+            "--bfloat16/--no-bfloat16",
+            help="Choose active features by products in bfloat16; default: on an accelerator.",
+        ),
     ] = DEFAULTS.bfloat16,
     penalty: Annotated[
         float, typer.Option(help="Weight of the penalty of jumprelu and tanh.")
