@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from circuits.corpora.corpus import TextCorpus
-from circuits.evaluation.fidelity import Fidelity, fidelity
+from circuits.evaluation.fidelity import fidelity
 from circuits.features.files.reading import read_transcoders
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import TopK, Transcoder, with_gaps
@@ -57,13 +57,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """One dictionary on held-out text; per layer, or of all layers together."""
+    """One dictionary on held-out text, per layer."""
 
     seconds: float  # of CPU, of training alone
     unexplained: tuple[float, ...]
     l0: tuple[float, ...]
     dead: tuple[float, ...]
-    divergence: dict[str, float]  # nats, of each layer's reconstruction and of all
+    divergence: float  # nats, with the reconstructions of all layers
 
 
 def main() -> None:
@@ -166,23 +166,12 @@ TRAINERS = {"headwater": ours, "plain": plain, "stored": stored}
 
 
 def measure(case: Case, subject: Subject, found: TranscoderSet, seconds: float) -> Measured:
-    """One evaluation for all trainers, with all layers' reconstructions and with each alone."""
+    """One evaluation for all trainers, with all reconstructions at once."""
     documents = np.load(case.held_out).tolist()
-
-    def of(transcoders: TranscoderSet) -> Fidelity:
-        batches = [documents[n : n + TOGETHER] for n in range(0, len(documents), TOGETHER)]
-        frozen, tokenizer = subject.frozen, subject.tokenizer
-        return fidelity(
-            frozen, transcoders, (padded(batch, tokenizer, frozen.device) for batch in batches)
-        )
-
-    whole = of(found)
-    divergence = {"all": whole.divergence}
-    if len(case.layers) < subject.frozen.n_layers:  # per-layer sets, each of whose layers is one
-        for layer in case.layers:
-            alone = replace(found, layers=with_gaps({layer: found.layers[layer]}), partial=True)
-            divergence[str(layer)] = of(alone).divergence
-    return Measured(seconds, whole.unexplained, whole.l0, whole.dead, divergence)
+    batches = [documents[n : n + TOGETHER] for n in range(0, len(documents), TOGETHER)]
+    frozen, tokenizer = subject.frozen, subject.tokenizer
+    whole = fidelity(frozen, found, (padded(batch, tokenizer, frozen.device) for batch in batches))
+    return Measured(seconds, whole.unexplained, whole.l0, whole.dead, whole.divergence)
 
 
 if __name__ == "__main__":
