@@ -2,15 +2,17 @@
 
     FOLDER/bin/python sparsify_run.py MODEL DOCUMENTS OUT LAYERS WIDTH K SEED COUNT
 
-DOCUMENTS is an .npy file of token ids (document, pos), COUNT of which are a step.  The first token
+DOCUMENTS is a JSON file of token ids (document, pos), COUNT of which are a step.  The first token
 is left out if all documents share it, as they share a BOS.  All else is at sparsify's defaults,
 among them signum with schedule-free averaging and its rate by width.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from transformers import AutoModel
 def main() -> None:
     model_folder, documents, out, layers, width, k, seed = sys.argv[1:8]
     model = AutoModel.from_pretrained(model_folder, dtype=torch.float32)
-    ids = np.load(documents)
+    ids = np.array(json.loads(Path(documents).read_text()))
     config = TrainConfig(
         SparseCoderConfig(num_latents=int(width), k=int(k), transcode=True),
         batch_size=int(sys.argv[8]),

@@ -1,7 +1,6 @@
 """headwater's trainer beside sparsify's and beside forty lines of torch, on the same documents.
 
-    python benchmarks/training.py --environment FOLDER          # layers, three seeds
-    python benchmarks/training.py --environment FOLDER --whole  # all layers, KL of the whole model
+    python benchmarks/training.py --environment FOLDER
 
 sparsify has an environment of its own, which is created in FOLDER if necessary, with its release
 on PyPI.  Documents are docstrings of installed packages (prose.py), 246,000 tokens of them; those
@@ -43,7 +42,6 @@ RESULTS = Path(__file__).with_name("results")
 RELEASE, TORCH = "eai-sparsify==1.3.3", "torch==2.13.0"
 LENGTH, TRAINED, HELD_OUT = 256, 960, 16  # tokens of a document, and documents
 LAYERS = {"smollm2-135m": (0, 1, 3), "gemma-3-270m": (0, 5, 11)}
-N_LAYERS = {"smollm2-135m": 30, "gemma-3-270m": 18}
 WIDTH, L0 = 2048, 32
 BATCH = 2048
 PEERS = {  # each at its defaults, but for the rate that served headwater best
@@ -55,16 +53,6 @@ OURS = {
     "headwater topk": {"trainer": "headwater"},
     "headwater batch-topk": {"trainer": "headwater", "sparsity": "batch-topk"},
 }
-WHOLE = {
-    f"{kind}{', KL phase' if steps else ''}": {
-        "trainer": "headwater",
-        "kind": kind,
-        "kl_steps": steps,
-        "sparsity": "batch-topk",
-    }
-    for kind in ("per-layer", "cross-layer")
-    for steps in (0, 40)
-}
 
 
 def main() -> None:
@@ -72,28 +60,31 @@ def main() -> None:
     parser.add_argument("--environment", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", choices=LAYERS, help="one model")
-    parser.add_argument("--whole", action="store_true")
     arguments = parser.parse_args()
     environment(arguments.environment)
     models = [arguments.only] if arguments.only else list(LAYERS)
     found: dict[str, list[Measured]] = {}
     with TemporaryDirectory() as folder:
-        for name, case in cases(models, Path(folder), arguments.seeds, whole=arguments.whole):
+        for name, case in cases(models, Path(folder), arguments.seeds):
             measured = trained(case, arguments.environment, Path(folder))
             found.setdefault(name, []).append(measured)
             print(name, case.seed, json.dumps(asdict(measured)), flush=True)
-            write(found, models, whole=arguments.whole)
+            write(found, models)
 
 
-def write(found: dict[str, list[Measured]], models: list[str], *, whole: bool) -> None:
+def write(found: dict[str, list[Measured]], models: list[str]) -> None:
     """The tables of what has been measured so far."""
     measured = [model for model in models if any(name.startswith(f"{model} ") for name in found)]
-    text = "\n".join(table(model, found, whole=whole) for model in measured)
-    name = "training_whole.md" if whole else "training.md"
-    head = (
-        f"{date.today()}, {processor()}, {platform.system()}, one thread, torch {torch.__version__}"
+    text = "\n".join(table(model, found) for model in measured)
+    (RESULTS / "training.md").write_text(
+        f"# Training\n\n{machine()}, {RELEASE}.\n\n{text}\n", encoding="utf-8"
     )
-    (RESULTS / name).write_text(f"# Training\n\n{head}, {RELEASE}.\n\n{text}\n", encoding="utf-8")
+
+
+def machine() -> str:
+    """Date and machine."""
+    system = f"{processor()}, {platform.system()}"
+    return f"{date.today()}, {system}, one thread, torch {torch.__version__}"
 
 
 def environment(folder: Path) -> None:
@@ -105,26 +96,18 @@ def environment(folder: Path) -> None:
             subprocess.run([python, "-m", "pip", "install", "--quiet", wanted], check=True)
 
 
-def cases(
-    models: list[str], folder: Path, seeds: int, *, whole: bool
-) -> Iterator[tuple[str, Case]]:
+def cases(models: list[str], folder: Path, seeds: int) -> Iterator[tuple[str, Case]]:
     """Every dictionary that is trained, with its row's name."""
     for model in models:
-        subject = read_subject(model)
-        front = opening_ids(subject.tokenizer, Bos.AUTO)
-        texts = documents(subject.tokenizer, TRAINED + 30 * HELD_OUT, LENGTH, front)
-        held = [ids for ids in texts if is_held_out(ids)][:HELD_OUT]
-        kept = [ids for ids in texts if not is_held_out(ids)][:TRAINED]
-        for name, ids in (("train", kept), ("held", held)):
-            np.save(folder / f"{model}-{name}.npy", np.array(ids))
-    rows = WHOLE if whole else OURS | PEERS
+        write_documents(model, folder)
+    rows = OURS | PEERS
     for seed, model, name in product(range(seeds), models, rows):
         case = Case(
             trainer="headwater",
             model=model,
-            documents=str(folder / f"{model}-train.npy"),
-            held_out=str(folder / f"{model}-held.npy"),
-            layers=tuple(range(N_LAYERS[model])) if whole else LAYERS[model],
+            documents=str(folder / f"{model}-train.json"),
+            held_out=str(folder / f"{model}-held.json"),
+            layers=LAYERS[model],
             width=WIDTH,
             l0=L0,
             seed=seed,
@@ -134,41 +117,51 @@ def cases(
         yield f"{model} {name}", replace(case, **rows[name])
 
 
+def write_documents(model: str, folder: Path) -> None:
+    """Token ids of documents to train on, and of held-out ones."""
+    tokenizer = read_subject(model).tokenizer
+    front = opening_ids(tokenizer, Bos.AUTO)
+    texts = documents(tokenizer, TRAINED + 30 * HELD_OUT, LENGTH, front)
+    held = [ids for ids in texts if is_held_out(ids)][:HELD_OUT]
+    kept = [ids for ids in texts if not is_held_out(ids)][:TRAINED]
+    for name, ids in (("train", kept), ("held", held)):
+        (folder / f"{model}-{name}.json").write_text(json.dumps(ids))
+
+
 def trained(case: Case, environment: Path, folder: Path) -> Measured:
-    """Train and measure in processes of their own, on one thread."""
-    settings = os.environ | {"OMP_NUM_THREADS": "1", "SPARSIFY_DISABLE_TRITON": "1"}
-    seconds = None
-    if case.trainer == "sparsify":
-        out = folder / f"sparsify-{case.model}-{case.seed}"
-        model, _ = converted_folder(case.model)
-        layers = ",".join(map(str, case.layers))
-        numbers = [layers, case.width, case.l0, case.seed, case.batch // LENGTH]
-        script = Path(__file__).with_name("sparsify_run.py")
-        command = [environment / "bin" / "python", script, model, case.documents, out, *numbers]
-        output = subprocess.run(
-            [str(part) for part in command],
-            env=settings,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        seconds = float(output.splitlines()[-1].removeprefix("seconds "))
-        case = replace(case, trainer="stored", out=str(out / "run"))
+    """Train and measure in processes of their own."""
+    if case.trainer != "sparsify":
+        return measured_case(case)
+    out = folder / f"sparsify-{case.model}-{case.seed}"
+    model, _ = converted_folder(case.model)
+    layers = ",".join(map(str, case.layers))
+    numbers = [layers, case.width, case.l0, case.seed, case.batch // LENGTH]
+    arguments = [model, case.documents, out, *numbers]
+    script = Path(__file__).with_name("sparsify_run.py")
+    line = last_line(environment / "bin" / "python", script, *arguments)
+    measured = measured_case(replace(case, trainer="stored", out=str(out / "run")))
+    return replace(measured, seconds=float(line.removeprefix("seconds ")))
+
+
+def measured_case(case: Case) -> Measured:
+    """Train if there is something to train, and measure."""
     script = Path(__file__).with_name("training_run.py")
-    command = [sys.executable, str(script), json.dumps(asdict(case))]
-    output = subprocess.run(
-        command, env=settings, check=True, capture_output=True, text=True
-    ).stdout
-    measured = json.loads(output.splitlines()[-1])
-    return Measured(**(measured | ({} if seconds is None else {"seconds": seconds})))
+    return Measured(**json.loads(last_line(sys.executable, script, json.dumps(asdict(case)))))
 
 
-def table(model: str, found: dict[str, list[Measured]], *, whole: bool) -> str:
+def last_line(*command: object) -> str:
+    """What a process on one thread prints last."""
+    settings = os.environ | {"OMP_NUM_THREADS": "1", "SPARSIFY_DISABLE_TRITON": "1"}
+    words = [str(part) for part in command]
+    output = subprocess.run(words, env=settings, check=True, capture_output=True, text=True)
+    return output.stdout.splitlines()[-1]
+
+
+def table(model: str, found: dict[str, list[Measured]]) -> str:
     """The rows of one model, means over seeds with the spread of unexplained variance."""
     rows = {name: many for name, many in found.items() if name.startswith(f"{model} ")}
-    layers = "all layers" if whole else f"layers {', '.join(map(str, LAYERS[model]))}"
     lines = [
-        f"## {model}, {layers}, width {WIDTH}, L0 {L0}",
+        f"## {model}, layers {', '.join(map(str, LAYERS[model]))}, width {WIDTH}, L0 {L0}",
         "",
         "| | seeds | unexplained | spread | beside the best peer | L0 | dead | KL "
         "| tokens per CPU second |",
@@ -177,22 +170,16 @@ def table(model: str, found: dict[str, list[Measured]], *, whole: bool) -> str:
     peers = [
         _mean(many, "unexplained") for name, many in rows.items() if name.split(" ", 1)[1] in PEERS
     ]
-    best = np.min(peers, axis=0) if peers else None
+    best = np.min(peers, axis=0) if peers else np.nan
     for name, many in rows.items():
         unexplained, l0, dead = (_mean(many, key) for key in ("unexplained", "l0", "dead"))
         spread = np.std([one.unexplained for one in many], axis=0)
-        columns = (unexplained, spread, l0)
-        if whole:
-            columns = tuple(np.array([column.mean()]) for column in columns)
-        unexplained, spread, l0 = columns
         divergence = np.mean([one.divergence for one in many])
-        ratio = "–" if best is None else _numbers(unexplained / best, ".2f")
         tokens = TRAINED * LENGTH / np.mean([one.seconds for one in many])
         lines.append(
             f"| {name.split(' ', 1)[1]} | {len(many)} | {_numbers(unexplained, '.3f')} "
-            f"| {_numbers(spread, '.3f')} | {ratio} | {_numbers(l0, '.1f')} "
-            f"| {dead.mean():.1%} | {divergence:.3f} "
-            f"| {tokens:,.0f} |"
+            f"| {_numbers(spread, '.3f')} | {_numbers(unexplained / best, '.2f')} "
+            f"| {_numbers(l0, '.1f')} | {dead.mean():.1%} | {divergence:.3f} | {tokens:,.0f} |"
         )
     return "\n".join([*lines, ""])
 

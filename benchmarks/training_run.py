@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,12 +25,11 @@ from circuits.model.subject import Subject, read_subject
 from circuits.training.activations import Stream, mlp_vectors, padded
 from circuits.training.complete import trained_set
 from circuits.training.loop import train
+from circuits.training.report import passes, report
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from graphs import DictionaryIdentity
 
 IDENTITY = DictionaryIdentity(kind="transcoder", name="benchmark")
-POINTS = ReadPoint.MLP_INPUT, WritePoint.MLP_OUTPUT  # those of sparsify's hooks on MLPs
-TOGETHER = 4  # documents that are measured at once
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Case:
 
     trainer: str  # headwater, plain, or stored: a folder in `out`
     model: str
-    documents: str  # .npy of token ids (document, pos)
+    documents: str  # JSON of token ids (document, pos)
     held_out: str
     layers: tuple[int, ...]
     width: int
@@ -52,6 +50,8 @@ class Case:
     kind: str = "per-layer"
     sparsity: str = "topk"
     kl_steps: int = 0
+    write: str = WritePoint.MLP_OUTPUT  # that of sparsify's hooks on MLPs
+    graphs: int = 0  # that are traced
     out: str | None = None
 
 
@@ -64,6 +64,7 @@ class Measured:
     l0: tuple[float, ...]
     dead: tuple[float, ...]
     divergence: float  # nats, with the reconstructions of all layers
+    replacement: float | None  # mean score of graphs
 
 
 def main() -> None:
@@ -75,6 +76,11 @@ def main() -> None:
     found = TRAINERS[case.trainer](case, subject)
     seconds = time.process_time() - start
     print(json.dumps(asdict(measure(case, subject, found, seconds))))
+
+
+def read(documents: str) -> list[list[int]]:
+    """Token ids of all documents of a file."""
+    return json.loads(Path(documents).read_text())
 
 
 def ours(case: Case, subject: Subject) -> TranscoderSet:
@@ -89,10 +95,10 @@ def ours(case: Case, subject: Subject) -> TranscoderSet:
         batch_tokens=case.batch,
         layers=case.layers,
         seed=case.seed,
-        write=POINTS[1],
+        write=WritePoint(case.write),
         learning_rate=case.rate or TrainSettings.learning_rate,
     )
-    documents = TextCorpus(tuple(np.load(case.documents).tolist()))
+    documents = TextCorpus(tuple(read(case.documents)))
     stream = Stream(subject.frozen, subject.tokenizer, documents, settings)
     with TemporaryDirectory() as run:
         layers = train(stream, Path(run) / "run", "run", lambda _: None, 10**9)
@@ -120,13 +126,15 @@ class Plain(nn.Module):
 def plain(case: Case, subject: Subject) -> TranscoderSet:
     """By forty lines of torch, on the same documents in the same order."""
     torch.manual_seed(case.seed)
-    documents, modules = np.load(case.documents).tolist(), list[Plain]()
+    documents, modules = read(case.documents), list[Plain]()
     optimizer: torch.optim.Optimizer | None = None
     count = case.batch // len(documents[0])
     for step in range(case.steps):
         batch = [documents[(step * count + n) % len(documents)] for n in range(count)]
         ids, counted = padded(batch, subject.tokenizer, subject.frozen.device)
-        vectors = mlp_vectors(subject.frozen, ids, *POINTS, case.layers)
+        vectors = mlp_vectors(
+            subject.frozen, ids, ReadPoint.MLP_INPUT, WritePoint(case.write), case.layers
+        )
         inputs, outputs = ([one[counted].clone() for one in some] for some in vectors)
         if optimizer is None:
             modules = [Plain(case, *pair) for pair in zip(inputs, outputs, strict=True)]
@@ -152,7 +160,9 @@ def plain(case: Case, subject: Subject) -> TranscoderSet:
         )
         for layer, one in zip(case.layers, modules, strict=True)
     }
-    return TranscoderSet(with_gaps(layers), *POINTS, IDENTITY, partial=True)
+    return TranscoderSet(
+        with_gaps(layers), ReadPoint.MLP_INPUT, WritePoint(case.write), IDENTITY, partial=True
+    )
 
 
 def stored(case: Case, subject: Subject) -> TranscoderSet:
@@ -167,11 +177,21 @@ TRAINERS = {"headwater": ours, "plain": plain, "stored": stored}
 
 def measure(case: Case, subject: Subject, found: TranscoderSet, seconds: float) -> Measured:
     """One evaluation for all trainers, with all reconstructions at once."""
-    documents = np.load(case.held_out).tolist()
-    batches = [documents[n : n + TOGETHER] for n in range(0, len(documents), TOGETHER)]
-    frozen, tokenizer = subject.frozen, subject.tokenizer
-    whole = fidelity(frozen, found, (padded(batch, tokenizer, frozen.device) for batch in batches))
-    return Measured(seconds, whole.unexplained, whole.l0, whole.dead, whole.divergence)
+    documents = read(case.held_out)
+    if case.graphs:
+        whole = report(subject, found, documents, case.graphs)
+        of_layers, replacement = whole.fidelity, whole.replacement
+    else:
+        of_layers = fidelity(subject.frozen, found, passes(subject, documents, found.n_prefix))
+        replacement = None
+    return Measured(
+        seconds=seconds,
+        unexplained=of_layers.unexplained,
+        l0=of_layers.l0,
+        dead=of_layers.dead,
+        divergence=of_layers.divergence,
+        replacement=replacement,
+    )
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def report(
 ) -> TrainingReport:
     """Measure a dictionary on held-out documents, with at least FEW_GRAPHS and at most GRAPHS."""
     n_prefix = transcoders.n_prefix
-    measured = fidelity(subject.frozen, transcoders, _passes(subject, documents, n_prefix))
+    measured = fidelity(subject.frozen, transcoders, passes(subject, documents, n_prefix))
     settings = TraceSettings(expansion=Expansion(everything=True), labels=0)
     beginnings = [ids[:TRACED_TOKENS] for ids in documents]
     long_enough = [ids for ids in beginnings if len(ids) > max(2, n_prefix or 0)]
@@ -93,7 +93,7 @@ def report(
     )
 
 
-def _passes(
+def passes(
     subject: Subject, documents: list[list[int]], n_prefix: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Passes whose logits fit into memory: ids, and which positions may have features."""

@@ -1,0 +1,149 @@
+"""Quality against compute: whole replacement models after more and more tokens.
+
+    python benchmarks/training_compute.py                     # every row that is not there yet
+    python benchmarks/training_compute.py --only atlas-small  # those of one model
+
+A row is a run of its own, since the learning rate falls over all of it.  Models are trained on what
+training.py and atlas.py train on, and measured on held-out documents with all MLPs replaced: mean
+variance unexplained and L0 of layers, KL, and replacement score of ten graphs.  Hours are of one
+CPU, of training alone.  What was measured is kept in results/training_compute.json, row by row, so
+that an interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import atlas
+import numpy as np
+from training import RESULTS, machine, measured_case, write_documents
+from training_run import Case, Measured
+
+from circuits.model.subject import read_subject
+from circuits.training.settings import Kind, TrainSettings
+
+TABLE = RESULTS / "training_compute.md"
+ROWS = TABLE.with_suffix(".json")
+GRAPHS = 10
+HELD_OUT = 400  # questions of the atlas world
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows of one model: every kind with every number of steps."""
+
+    n_layers: int
+    width: int
+    l0: int
+    batch: int
+    steps: tuple[int, ...]
+    kl_steps: int  # of the final phase, after the most steps and after the fewest
+    seeds: int
+
+
+PLANS = {
+    "atlas-small": Plan(4, 1024, 12, 2048, (60, 250, 1000), 50, 3),
+    "atlas-large": Plan(6, 832, 12, 2048, (60, 250, 1000), 50, 1),
+    "smollm2-135m": Plan(30, 2048, 32, 1024, (60, 240), 10, 1),
+    "gemma-3-270m": Plan(18, 2048, 32, 1024, (60, 240), 10, 1),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=PLANS, help="one model")
+    arguments = parser.parse_args()
+    found = json.loads(ROWS.read_text()) if ROWS.exists() else {}
+    with TemporaryDirectory() as folder:
+        for model in [arguments.only] if arguments.only else PLANS:
+            for case in cases(model, PLANS[model], Path(folder)):
+                key = row_name(case)
+                if key not in found:
+                    found[key] = asdict(measured_case(case))
+                    print(key, json.dumps(found[key]), flush=True)
+                    ROWS.write_text(json.dumps(found, indent=1))
+                    TABLE.write_text(table(found))
+
+
+def cases(model: str, plan: Plan, folder: Path) -> Iterator[Case]:
+    """Every dictionary of a model that is trained, the cheapest first."""
+    if model in atlas.SETTINGS:
+        write_questions(model, folder)
+    else:
+        write_documents(model, folder)
+    for steps, kl_steps, seed, kind in product(
+        plan.steps, (0, plan.kl_steps), range(plan.seeds), (Kind.PER_LAYER, Kind.CROSS_LAYER)
+    ):
+        yield Case(
+            trainer="headwater",
+            model=model,
+            documents=str(folder / f"{model}-train.json"),
+            held_out=str(folder / f"{model}-held.json"),
+            layers=tuple(range(plan.n_layers)),
+            width=plan.width,
+            l0=plan.l0,
+            seed=seed,
+            steps=steps,
+            batch=plan.batch,
+            kind=kind,
+            sparsity="batch-topk",
+            kl_steps=kl_steps,
+            write=TrainSettings.write,
+            graphs=GRAPHS,
+        )
+
+
+def write_questions(model: str, folder: Path) -> None:
+    """Token ids of what the transcoders of an atlas model are trained on, and of held-out ones."""
+    subject = read_subject(model)
+    asked = {"train": atlas.training_questions(), "held": atlas.shuffled(held_out=True)[:HELD_OUT]}
+    for name, questions in asked.items():
+        ids = [atlas.document(subject, question) for question in questions]
+        (folder / f"{model}-{name}.json").write_text(json.dumps(ids))
+
+
+def row_name(case: Case) -> str:
+    """Model, kind, tokens, tokens of the final phase, and seed."""
+    sizes = f"{case.steps * case.batch} {case.kl_steps * case.batch}"
+    return f"{case.model} {case.kind} {sizes} {case.seed}"
+
+
+def table(found: dict[str, dict]) -> str:
+    """Every row, means over seeds."""
+    lines = [
+        "# Quality against compute",
+        "",
+        f"{machine()}, BatchTopK.",
+        "",
+        "| model | kind | tokens | of the final phase | seeds | CPU hours | unexplained | KL "
+        "| replacement score | L0 | dead |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    rows: dict[str, list[Measured]] = {}
+    for name, measured in found.items():
+        rows.setdefault(name.rpartition(" ")[0], []).append(Measured(**measured))
+    order = list(PLANS)
+    for name in sorted(rows, key=lambda name: (order.index(name.split()[0]), name.split()[1])):
+        many = rows[name]
+        model, kind, tokens, final = name.split()
+        hours = np.mean([one.seconds for one in many]) / 3600
+        means = [
+            np.mean([getattr(one, key) for one in many])
+            for key in ("unexplained", "divergence", "replacement", "l0", "dead")
+        ]
+        unexplained, divergence, replacement, l0, dead = means
+        lines.append(
+            f"| {model} | {kind} | {int(tokens):,} | {int(final):,} | {len(many)} | {hours:.3f} "
+            f"| {unexplained:.4f} | {divergence:.4f} | {replacement:.3f} | {l0:.1f} | {dead:.1%} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    main()
