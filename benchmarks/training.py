@@ -7,7 +7,7 @@ on PyPI.  Documents are docstrings of installed packages (prose.py), 246,000 tok
 held out are in no training.  All have one thread and one evaluation: variance unexplained on
 held-out documents, and KL with the MLPs of all trained layers replaced.  What an MLP gives before a
 norm behind it is the output (sparsify's hooks are there).  Seconds are of CPU, of training alone,
-the model's own passes included.
+the model's own passes included.  What is in results/training.json is not measured again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from graphs import Bos
 RESULTS = Path(__file__).with_name("results")
 RELEASE, TORCH = "eai-sparsify==1.3.3", "torch==2.13.0"
 LENGTH, TRAINED, HELD_OUT = 256, 960, 16  # tokens of a document, and documents
-LAYERS = {"smollm2-135m": (0, 1, 3), "gemma-3-270m": (0, 5, 11)}
+LAYERS = {"smollm2-135m": (0, 1, 3), "gemma-3-270m": (0, 2, 5)}
 WIDTH, L0 = 2048, 32
 BATCH = 2048
 PEERS = {  # each at its defaults, but for the rate that served headwater best
@@ -63,22 +63,52 @@ def main() -> None:
     arguments = parser.parse_args()
     environment(arguments.environment)
     models = [arguments.only] if arguments.only else list(LAYERS)
-    found: dict[str, list[Measured]] = {}
+    rows = Rows(RESULTS / "training.json")
     with TemporaryDirectory() as folder:
         for name, case in cases(models, Path(folder), arguments.seeds):
-            measured = trained(case, arguments.environment, Path(folder))
-            found.setdefault(name, []).append(measured)
-            print(name, case.seed, json.dumps(asdict(measured)), flush=True)
-            write(found, models)
+            if name not in rows:
+                rows.add(name, trained(case, arguments.environment, Path(folder)))
+                write(rows.by_case())
 
 
-def write(found: dict[str, list[Measured]], models: list[str]) -> None:
+def write(found: dict[str, list[Measured]]) -> None:
     """The tables of what has been measured so far."""
-    measured = [model for model in models if any(name.startswith(f"{model} ") for name in found)]
-    text = "\n".join(table(model, found) for model in measured)
+    text = "\n".join(table(model, found) for model in dict.fromkeys(map(model_of, found)))
     (RESULTS / "training.md").write_text(
         f"# Training\n\n{machine()}, {RELEASE}.\n\n{text}\n", encoding="utf-8"
     )
+
+
+def model_of(name: str) -> str:
+    """The first word of a row's name."""
+    return name.split(" ", 1)[0]
+
+
+class Rows:
+    """What was measured, kept row by row, so that an interrupted benchmark goes on.
+
+    A row's name ends with its seed.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.found: dict[str, dict] = json.loads(file.read_text()) if file.exists() else {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.found
+
+    def add(self, name: str, measured: Measured) -> None:
+        """Keep one more row."""
+        self.found[name] = asdict(measured)
+        print(name, json.dumps(self.found[name]), flush=True)
+        self.file.write_text(json.dumps(self.found, indent=1), encoding="utf-8")
+
+    def by_case(self) -> dict[str, list[Measured]]:
+        """The rows of all seeds of each."""
+        found: dict[str, list[Measured]] = {}
+        for name, measured in self.found.items():
+            found.setdefault(name.rpartition(" ")[0], []).append(Measured(**measured))
+        return found
 
 
 def machine() -> str:
@@ -114,7 +144,7 @@ def cases(models: list[str], folder: Path, seeds: int) -> Iterator[tuple[str, Ca
             steps=TRAINED * LENGTH // BATCH,
             batch=BATCH,
         )
-        yield f"{model} {name}", replace(case, **rows[name])
+        yield f"{model} {name} {seed}", replace(case, **rows[name])
 
 
 def write_documents(model: str, folder: Path) -> None:
@@ -159,7 +189,7 @@ def last_line(*command: object) -> str:
 
 def table(model: str, found: dict[str, list[Measured]]) -> str:
     """The rows of one model, means over seeds with the spread of unexplained variance."""
-    rows = {name: many for name, many in found.items() if name.startswith(f"{model} ")}
+    rows = {name: many for name, many in found.items() if model_of(name) == model}
     lines = [
         f"## {model}, layers {', '.join(map(str, LAYERS[model]))}, width {WIDTH}, L0 {L0}",
         "",

@@ -6,8 +6,7 @@
 A row is a run of its own, since the learning rate falls over all of it.  Models are trained on what
 training.py and atlas.py train on, and measured on held-out documents with all MLPs replaced: mean
 variance unexplained and L0 of layers, KL, and replacement score of ten graphs.  Hours are of one
-CPU, of training alone.  What was measured is kept in results/training_compute.json, row by row, so
-that an interrupted run goes on.
+CPU, of training alone.  What is in results/training_compute.json is not measured again.
 """
 
 from __future__ import annotations
@@ -15,21 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import atlas
 import numpy as np
-from training import RESULTS, machine, measured_case, write_documents
+from training import RESULTS, Rows, machine, measured_case, write_documents
 from training_run import Case, Measured
 
 from circuits.model.subject import read_subject
 from circuits.training.settings import Kind, TrainSettings
 
 TABLE = RESULTS / "training_compute.md"
-ROWS = TABLE.with_suffix(".json")
 GRAPHS = 10
 HELD_OUT = 400  # questions of the atlas world
 
@@ -59,16 +57,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=PLANS, help="one model")
     arguments = parser.parse_args()
-    found = json.loads(ROWS.read_text()) if ROWS.exists() else {}
+    rows = Rows(TABLE.with_suffix(".json"))
     with TemporaryDirectory() as folder:
         for model in [arguments.only] if arguments.only else PLANS:
             for case in cases(model, PLANS[model], Path(folder)):
-                key = row_name(case)
-                if key not in found:
-                    found[key] = asdict(measured_case(case))
-                    print(key, json.dumps(found[key]), flush=True)
-                    ROWS.write_text(json.dumps(found, indent=1))
-                    TABLE.write_text(table(found))
+                if row_name(case) not in rows:
+                    rows.add(row_name(case), measured_case(case))
+                    TABLE.write_text(table(rows.by_case()), encoding="utf-8")
 
 
 def cases(model: str, plan: Plan, folder: Path) -> Iterator[Case]:
@@ -114,7 +109,7 @@ def row_name(case: Case) -> str:
     return f"{case.model} {case.kind} {sizes} {case.seed}"
 
 
-def table(found: dict[str, dict]) -> str:
+def table(rows: dict[str, list[Measured]]) -> str:
     """Every row, means over seeds."""
     lines = [
         "# Quality against compute",
@@ -125,9 +120,6 @@ def table(found: dict[str, dict]) -> str:
         "| replacement score | L0 | dead |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    rows: dict[str, list[Measured]] = {}
-    for name, measured in found.items():
-        rows.setdefault(name.rpartition(" ")[0], []).append(Measured(**measured))
     order = list(PLANS)
     for name in sorted(rows, key=lambda name: (order.index(name.split()[0]), name.split()[1])):
         many = rows[name]
