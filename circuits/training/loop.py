@@ -178,7 +178,7 @@ def advance(
         group["lr"] = rate
     if state.plan is None or state.step % settings.refresh == 0:
         read = dictionary.inputs.apply_to(batch.inputs)
-        state.plan = made_plan(dictionary, read, state.silent > settings.dead_after)
+        state.plan = made_plan(dictionary, read, state.silent > settings.silent_tokens)
     step = step_loss(
         dictionary, batch.inputs, batch.outputs, state.plan, state.frequency, penalty_share
     )

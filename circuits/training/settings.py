@@ -13,6 +13,7 @@ from circuits.features.points import ReadPoint, WritePoint
 
 POOL_BYTES = 2**31  # of activations that are shuffled together
 MOST_SHUFFLED = 65_536  # tokens
+MOST_SILENT = 200_000  # tokens without firing after which a feature is dead
 VALUE_BYTES = 4
 # Rules of 2026: budgets shared, everything found anew at each step, another schedule.
 FORMER = {"shared_budget": True, "refresh": 1, "warm_up": 0.05, "cool_down": 0.25}
@@ -62,7 +63,9 @@ class TrainSettings:
     prefixes: tuple[
         float, ...
     ] = ()  # Matryoshka: shares of the dictionary that must reconstruct alone
-    dead_after: int = 200_000  # tokens without firing after which a feature is dead
+    dead_after: int | None = (
+        None  # tokens without firing; None: a tenth of the run, at most MOST_SILENT
+    )
     revival: float = 1 / 32  # weight of the loss that lets dead features explain the error
     high_frequency: float = 0.1  # share of tokens above which firing is penalised
     frequency_penalty: float = 0.1
@@ -150,6 +153,13 @@ class TrainSettings:
         return max(1, round(self.l0))
 
     @property
+    def silent_tokens(self) -> int:
+        """Tokens without firing after which a feature is dead."""
+        if self.dead_after is not None:
+            return self.dead_after
+        return min(self.steps * self.batch_tokens // 10, MOST_SILENT)
+
+    @property
     def one_budget(self) -> bool:
         """Whether all layers of batch-topk share a budget."""
         return self.kind == Kind.CROSS_LAYER if self.shared_budget is None else self.shared_budget
@@ -164,6 +174,7 @@ class TrainSettings:
                 **FORMER,
                 learning_rate=rate,
                 bfloat16=bool(self.bfloat16),
+                dead_after=MOST_SILENT if self.dead_after is None else self.dead_after,
                 shuffled_tokens=self.shuffled_tokens or max(MOST_SHUFFLED, self.batch_tokens),
             )
             for rate in sorted(rates)
