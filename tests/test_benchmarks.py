@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from training_step import BANDWIDTH, D_DICT, D_MODEL, N_LAYERS, Case, counted
 
 from circuits.model.subject import Subject
 from circuits.training.settings import Kind, Sparsity
@@ -39,8 +40,6 @@ def test_a_graph_of_other_tokens_is_not_compared(tmp_path: Path):
 
 def test_a_counted_step_waits_for_nothing_and_its_optimizer_passes_nine_times_over_parameters():
     """It reads gradients for their norm, then four numbers per parameter, and writes four."""
-    from training_step import BANDWIDTH, D_DICT, D_MODEL, N_LAYERS, Case, counted
-
     step = counted(Case(Kind.PER_LAYER, Sparsity.TOP_K, 2048), 1)
     assert step.waits == 0
     encoder = N_LAYERS * D_DICT * D_MODEL
