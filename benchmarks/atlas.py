@@ -62,6 +62,11 @@ SETTINGS = {
         l0=12.0,
         steps=steps,
         batch_tokens=2048,
+        # As what ships was made: at the default rate features leave the examples they begin at.
+        learning_rate=1e-3,
+        warm_up=0.05,
+        cool_down=0.25,
+        dead_after=200_000,
         bfloat16=True,
     )
     for name, d_dict, steps in (("atlas-small", 1024, 2000), ("atlas-large", 832, 1800))

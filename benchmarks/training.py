@@ -35,7 +35,7 @@ from training_run import Case, Measured
 from circuits.corpora.corpus import is_held_out
 from circuits.model.packaged import converted_folder
 from circuits.model.prompt import opening_ids
-from circuits.model.subject import read_subject
+from circuits.model.subject import Subject, read_subject
 from graphs import Bos
 
 RESULTS = Path(__file__).with_name("results")
@@ -129,7 +129,7 @@ def environment(folder: Path) -> None:
 def cases(models: list[str], folder: Path, seeds: int) -> Iterator[tuple[str, Case]]:
     """Every dictionary that is trained, with its row's name."""
     for model in models:
-        write_documents(model, folder)
+        write_documents(model, prose(read_subject(model)), folder)
     rows = OURS | PEERS
     for seed, model, name in product(range(seeds), models, rows):
         case = Case(
@@ -147,14 +147,18 @@ def cases(models: list[str], folder: Path, seeds: int) -> Iterator[tuple[str, Ca
         yield f"{model} {name} {seed}", replace(case, **rows[name])
 
 
-def write_documents(model: str, folder: Path) -> None:
+def prose(subject: Subject) -> dict[str, list[list[int]]]:
     """Token ids of documents to train on, and of held-out ones."""
-    tokenizer = read_subject(model).tokenizer
-    front = opening_ids(tokenizer, Bos.AUTO)
-    texts = documents(tokenizer, TRAINED + 30 * HELD_OUT, LENGTH, front)
+    front = opening_ids(subject.tokenizer, Bos.AUTO)
+    texts = documents(subject.tokenizer, TRAINED + 30 * HELD_OUT, LENGTH, front)
     held = [ids for ids in texts if is_held_out(ids)][:HELD_OUT]
     kept = [ids for ids in texts if not is_held_out(ids)][:TRAINED]
-    for name, ids in (("train", kept), ("held", held)):
+    return {"train": kept, "held": held}
+
+
+def write_documents(model: str, texts: dict[str, list[list[int]]], folder: Path) -> None:
+    """Where the cases of a model read them."""
+    for name, ids in texts.items():
         (folder / f"{model}-{name}.json").write_text(json.dumps(ids))
 
 

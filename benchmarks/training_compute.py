@@ -12,7 +12,6 @@ CPU, of training alone.  What is in results/training_compute.json is not measure
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -21,10 +20,10 @@ from tempfile import TemporaryDirectory
 
 import atlas
 import numpy as np
-from training import RESULTS, Rows, machine, measured_case, write_documents
+from training import RESULTS, Rows, machine, measured_case, prose, write_documents
 from training_run import Case, Measured
 
-from circuits.model.subject import read_subject
+from circuits.model.subject import Subject, read_subject
 from circuits.training.settings import Kind, TrainSettings
 
 TABLE = RESULTS / "training_compute.md"
@@ -36,7 +35,6 @@ HELD_OUT = 400  # questions of the atlas world
 class Plan:
     """The rows of one model: every kind with every number of steps."""
 
-    n_layers: int
     width: int
     l0: int
     batch: int
@@ -46,10 +44,10 @@ class Plan:
 
 
 PLANS = {
-    "atlas-small": Plan(4, 1024, 12, 2048, (60, 250, 1000), 50, 3),
-    "atlas-large": Plan(6, 832, 12, 2048, (60, 250, 1000), 50, 1),
-    "smollm2-135m": Plan(30, 2048, 32, 1024, (60, 240), 10, 1),
-    "gemma-3-270m": Plan(18, 2048, 32, 1024, (60, 240), 10, 1),
+    "atlas-small": Plan(1024, 12, 2048, (60, 250, 1000), 50, 3),
+    "atlas-large": Plan(832, 12, 2048, (60, 250, 1000), 50, 1),
+    "smollm2-135m": Plan(2048, 32, 1024, (60, 240), 10, 1),
+    "gemma-3-270m": Plan(2048, 32, 1024, (60, 240), 10, 1),
 }
 
 
@@ -68,10 +66,9 @@ def main() -> None:
 
 def cases(model: str, plan: Plan, folder: Path) -> Iterator[Case]:
     """Every dictionary of a model that is trained, the cheapest first."""
-    if model in atlas.SETTINGS:
-        write_questions(model, folder)
-    else:
-        write_documents(model, folder)
+    subject = read_subject(model)
+    texts = questions(subject) if model in atlas.SETTINGS else prose(subject)
+    write_documents(model, texts, folder)
     for steps, kl_steps, seed, kind in product(
         plan.steps, (0, plan.kl_steps), range(plan.seeds), (Kind.PER_LAYER, Kind.CROSS_LAYER)
     ):
@@ -80,7 +77,7 @@ def cases(model: str, plan: Plan, folder: Path) -> Iterator[Case]:
             model=model,
             documents=str(folder / f"{model}-train.json"),
             held_out=str(folder / f"{model}-held.json"),
-            layers=tuple(range(plan.n_layers)),
+            layers=tuple(range(subject.frozen.n_layers)),
             width=plan.width,
             l0=plan.l0,
             seed=seed,
@@ -94,13 +91,10 @@ def cases(model: str, plan: Plan, folder: Path) -> Iterator[Case]:
         )
 
 
-def write_questions(model: str, folder: Path) -> None:
+def questions(subject: Subject) -> dict[str, list[list[int]]]:
     """Token ids of what the transcoders of an atlas model are trained on, and of held-out ones."""
-    subject = read_subject(model)
     asked = {"train": atlas.training_questions(), "held": atlas.shuffled(held_out=True)[:HELD_OUT]}
-    for name, questions in asked.items():
-        ids = [atlas.document(subject, question) for question in questions]
-        (folder / f"{model}-{name}.json").write_text(json.dumps(ids))
+    return {name: [atlas.document(subject, one) for one in some] for name, some in asked.items()}
 
 
 def row_name(case: Case) -> str:

@@ -13,7 +13,7 @@ import graphs
 import headwater
 import viz
 
-INSIDE = {"Cancelled", "Refused", "Enough"}  # caught where they are raised, never seen by a caller
+INSIDE = {"Cancelled", "Refused", "Enough"}  # caught inside
 
 
 def classes() -> list[type[BaseException]]:

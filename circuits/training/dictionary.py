@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from circuits.features.transcoder import JumpReLU, TopK, Transcoder
+from circuits.machine import is_accelerator
 from circuits.training.code import Code, written_by_all
 from circuits.training.processes import ALONE, Processes
 from circuits.training.settings import Kind, Sparsity, TrainSettings
@@ -83,7 +84,9 @@ class TrainedDictionary(nn.Module):
         """Of one layer, from normalised inputs; if not exact, in bfloat16 by the settings."""
         tensors = self.encoder_bias[layer], inputs, self.encoders[layer].T
         rounded = self.settings.bfloat16
-        if (inputs.device.type != "cpu" if rounded is None else rounded) and not exact:
+        if rounded is None:
+            rounded = is_accelerator(inputs.device)
+        if rounded and not exact:
             tensors = tuple(tensor.bfloat16() for tensor in tensors)
         return torch.addmm(*tensors)
 

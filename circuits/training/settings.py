@@ -16,7 +16,7 @@ MOST_SHUFFLED = 65_536  # tokens
 MOST_SILENT = 200_000  # tokens without firing after which a feature is dead
 VALUE_BYTES = 4
 # Rules of 2026: budgets shared, everything found anew at each step, another schedule.
-FORMER = {"shared_budget": True, "refresh": 1, "warm_up": 0.05, "cool_down": 0.25}
+FORMER_RULES = {"shared_budget": True, "refresh": 1, "warm_up": 0.05, "cool_down": 0.25}
 FORMER_RATE = 1e-3  # unless another was given
 CHECKPOINT = "checkpoint.run"  # file of a run: safetensors, but no part of the dictionary
 
@@ -63,9 +63,7 @@ class TrainSettings:
     prefixes: tuple[
         float, ...
     ] = ()  # Matryoshka: shares of the dictionary that must reconstruct alone
-    dead_after: int | None = (
-        None  # tokens without firing; None: a tenth of the run, at most MOST_SILENT
-    )
+    dead_after: int | None = None  # tokens without firing; None: by the run's length
     revival: float = 1 / 32  # weight of the loss that lets dead features explain the error
     high_frequency: float = 0.1  # share of tokens above which firing is penalised
     frequency_penalty: float = 0.1
@@ -154,7 +152,7 @@ class TrainSettings:
 
     @property
     def silent_tokens(self) -> int:
-        """Tokens without firing after which a feature is dead."""
+        """Tokens without firing after which a feature is dead: a tenth of a run, if not too many."""
         if self.dead_after is not None:
             return self.dead_after
         return min(self.steps * self.batch_tokens // 10, MOST_SILENT)
@@ -166,18 +164,19 @@ class TrainSettings:
 
     def former(self) -> tuple[TrainSettings, ...]:
         """The same run by the rules of 2026, with each learning rate that may have been meant."""
-        by_default = self.learning_rate == TrainSettings.learning_rate
-        rates = {self.learning_rate, FORMER_RATE if by_default else self.learning_rate}
+        rates = [self.learning_rate]
+        if self.learning_rate == TrainSettings.learning_rate:
+            rates.append(FORMER_RATE)
         return tuple(
             replace(
                 self,
-                **FORMER,
+                **FORMER_RULES,
                 learning_rate=rate,
                 bfloat16=bool(self.bfloat16),
                 dead_after=MOST_SILENT if self.dead_after is None else self.dead_after,
                 shuffled_tokens=self.shuffled_tokens or max(MOST_SHUFFLED, self.batch_tokens),
             )
-            for rate in sorted(rates)
+            for rate in rates
         )
 
     def run_name(self, *subject: str) -> str:
