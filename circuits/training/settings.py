@@ -152,7 +152,7 @@ class TrainSettings:
 
     @property
     def silent_tokens(self) -> int:
-        """Tokens without firing after which a feature is dead: a tenth of a run, if not too many."""
+        """Tokens without firing after which a feature is dead: at most a tenth of the run."""
         if self.dead_after is not None:
             return self.dead_after
         return min(self.steps * self.batch_tokens // 10, MOST_SILENT)
