@@ -17,19 +17,22 @@ from torch import Tensor, nn
 
 from circuits.corpora.corpus import TextCorpus
 from circuits.evaluation.fidelity import fidelity
+from circuits.evaluation.replacement import Replacement
 from circuits.features.files.reading import read_transcoders
 from circuits.features.points import ReadPoint, WritePoint
 from circuits.features.transcoder import TopK, Transcoder, with_gaps
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject, read_subject
 from circuits.training.activations import Stream, mlp_vectors, padded
-from circuits.training.complete import trained_set
+from circuits.training.complete import some, trained_set
 from circuits.training.loop import train
 from circuits.training.report import passes, report
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from graphs import DictionaryIdentity
 
 IDENTITY = DictionaryIdentity(kind="transcoder", name="benchmark")
+SILENT_TOKENS = 61_440  # of training documents, on which a dead feature does not fire
+PASS_DOCUMENTS = 16
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """One dictionary on held-out text, per layer."""
+    """One dictionary on held-out text, per layer; dead features on more tokens than that has."""
 
     seconds: float  # of CPU, of training alone
     unexplained: tuple[float, ...]
@@ -188,10 +191,24 @@ def measure(case: Case, subject: Subject, found: TranscoderSet, seconds: float) 
         seconds=seconds,
         unexplained=of_layers.unexplained,
         l0=of_layers.l0,
-        dead=of_layers.dead,
+        dead=dead(subject, found, some(read(case.documents), SILENT_TOKENS)),
         divergence=of_layers.divergence,
         replacement=replacement,
     )
+
+
+@torch.inference_mode()
+def dead(subject: Subject, found: TranscoderSet, documents: list[list[int]]) -> tuple[float, ...]:
+    """Share of each layer's features that fire on none of these documents."""
+    model = Replacement(subject.frozen, found)
+    fired = {layer: torch.zeros(one.d_dict) for layer, one in enumerate(found.layers) if one.d_dict}
+    for start in range(0, len(documents), PASS_DOCUMENTS):
+        batch = documents[start : start + PASS_DOCUMENTS]
+        ids, counted = padded(batch, subject.tokenizer, subject.frozen.device, found.n_prefix)
+        model.encode(ids)
+        for layer, seen in fired.items():
+            seen += (model.activations[layer][counted] != 0).sum(0)
+    return tuple(float((seen == 0).float().mean()) for seen in fired.values())
 
 
 if __name__ == "__main__":

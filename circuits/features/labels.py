@@ -244,10 +244,8 @@ def _stored(description: Description, dictionary: str, number: int) -> dict[str,
     examples = [
         {
             "tokens": example.tokens,
-            "tokens_acts_list": [float(f"{value:.3g}") for value in example.activations],
-            "train_token_ind": max(
-                range(len(example.tokens)), key=lambda i: example.activations[i], default=0
-            ),
+            "tokens_acts_list": [value and float(f"{value:.3g}") for value in example.activations],
+            "train_token_ind": int(np.argmax(example.activations)) if example.activations else 0,
             "is_repeated_datapoint": False,
         }
         for example in description.examples

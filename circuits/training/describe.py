@@ -63,6 +63,7 @@ class Texts:
     ids: Int[ndarray, " token"]
     document: Int[ndarray, " token"]
     start: Int[ndarray, " document"]  # first token of each
+    spelled: tuple[tuple[str, ...], ...]  # tokens of each
 
     def span(self, document: int) -> tuple[int, int]:
         """Its first token, and the one after its last."""
@@ -70,17 +71,23 @@ class Texts:
         return int(self.start[document]), ends[0]
 
     @cached_property
+    def words(self) -> Int[ndarray, " word"]:
+        """Ids that occur, ascending: far fewer than a vocabulary has."""
+        return np.unique(self.ids)
+
+    @cached_property
     def presence(self) -> csr_array:
-        """1 where a document (row) contains a token (column)."""
-        shape = (len(self.start), int(self.ids.max()) + 1)
-        counts = csr_array((np.ones(len(self.ids)), (self.document, self.ids)), shape=shape)
+        """1 where a document (row) contains a word (column)."""
+        column = np.searchsorted(self.words, self.ids)
+        shape = (len(self.start), len(self.words))
+        counts = csr_array((np.ones(len(self.ids)), (self.document, column)), shape=shape)
         counts.sum_duplicates()
         counts.data[:] = 1
         return counts
 
     @cached_property
-    def n_documents(self) -> Float[ndarray, " id"]:
-        """Number of documents that contain a token."""
+    def n_documents(self) -> Float[ndarray, " word"]:
+        """Number of documents that contain a word."""
         return self.presence.sum(axis=0)
 
 
@@ -92,8 +99,8 @@ def describe(
     Duplicates of a document count once.
     """
     distinct = [list(ids) for ids in dict.fromkeys(map(tuple, documents))]
-    texts, fired = _fired(subject, transcoders, distinct)
     spell = cache(subject.spell)
+    texts, fired = _fired(subject, transcoders, distinct, spell)
     for layer, firings in enumerate(fired):
         written = transcoders.layers[layer].n_written
         own, suppressed = _outputs(subject, transcoders, layer, 1, spell)
@@ -133,13 +140,13 @@ def _description(
         frequency=len(tokens) / len(texts.ids),
         histogram=tuple(np.histogram(activations, BINS, (0, most))[0].tolist()),
         largest=most,
-        examples=_examples(spell, texts, tokens, activations),
+        examples=_examples(texts, tokens, activations),
     )
 
 
 @torch.inference_mode()
 def _fired(
-    subject: Subject, transcoders: TranscoderSet, documents: list[list[int]]
+    subject: Subject, transcoders: TranscoderSet, documents: list[list[int]], spell: Spell
 ) -> tuple[Texts, list[Fired]]:
     model = Replacement(subject.frozen, transcoders)
     columns: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in transcoders.layers]
@@ -161,6 +168,7 @@ def _fired(
         ids=np.concatenate([np.array(ids) for ids in documents]),
         document=np.repeat(np.arange(len(documents)), lengths),
         start=start[:-1],
+        spelled=tuple(_spelled(documents, spell)),
     )
     return texts, [_sorted(layer) for layer in columns]
 
@@ -205,10 +213,7 @@ def _spelled(rows: list[list[int]], spell: Spell) -> list[tuple[str, ...]]:
 
 
 def _examples(
-    spell: Spell,
-    texts: Texts,
-    tokens: Int[ndarray, " firing"],
-    activations: Float[ndarray, " firing"],
+    texts: Texts, tokens: Int[ndarray, " firing"], activations: Float[ndarray, " firing"]
 ) -> tuple[Example, ...]:
     """The documents in which the feature is most active, whole."""
     order = np.argsort(-activations, kind="stable")
@@ -219,8 +224,7 @@ def _examples(
         values = np.zeros(end - start)
         here = (tokens >= start) & (tokens < end)
         values[tokens[here] - start] = activations[here]
-        spelled = tuple(spell(token) for token in texts.ids[start:end].tolist())
-        examples.append(Example(tokens=spelled, activations=tuple(values.tolist())))
+        examples.append(Example(tokens=texts.spelled[document], activations=tuple(values.tolist())))
     return tuple(examples)
 
 
@@ -249,4 +253,4 @@ def _topics(texts: Texts, strong: Int[ndarray, " firing"]) -> list[int]:
     share, usual = together / len(documents), texts.n_documents / len(texts.start)
     specific = np.flatnonzero((share >= COMMON) & (share >= LIFT * usual))
     score = share[specific] * together[specific] / texts.n_documents[specific]
-    return specific[np.argsort(-score, kind="stable")][:TOPICS].tolist()
+    return texts.words[specific[np.argsort(-score, kind="stable")][:TOPICS]].tolist()
