@@ -197,6 +197,21 @@ def test_no_other_size_of_all_activations_explains_more_at_the_start(kind, spars
     assert float(unexplained.max()) < 1
 
 
+@pytest.mark.parametrize("sparsity", [Sparsity.TOP_K, Sparsity.BATCH_TOP_K])
+def test_a_start_of_another_size_has_the_same_features_with_larger_activations(sparsity):
+    settings = replace(SMALL, sparsity=sparsity)
+    inputs, outputs = random_vectors(seed=1), random_vectors(seed=2)
+    one, other = (
+        started(replace(settings, start_size=size), inputs, outputs) for size in (1.0, 3.0)
+    )
+    read = one.inputs.apply_to(inputs)
+    found = [encoded(either, read, made_plan(either, read))[0] for either in (one, other)]
+    activations, larger = (dense(either, settings.d_dict) for either in found)
+    assert activations.any()
+    torch.testing.assert_close(larger, 3 * activations, **EXACT)
+    torch.testing.assert_close(other.log_threshold, one.log_threshold + math.log(3), **EXACT)
+
+
 def test_examples_are_far_apart():
     """Three small clouds far from each other give one example each."""
     generator = torch.Generator().manual_seed(0)

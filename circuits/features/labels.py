@@ -227,7 +227,8 @@ def write_feature_files(
         for number, description in enumerate(descriptions):
             chunk = b""
             if description is not None:
-                text = json.dumps(_stored(description, dictionary, number), ensure_ascii=False)
+                record = _stored(description, dictionary, number)
+                text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
                 packed = gzip.compress(text.encode(), mtime=0)  # reproducible bytes
                 chunk = len(packed).to_bytes(4, "little") + packed
             chunks.append(chunk)
@@ -244,7 +245,9 @@ def _stored(description: Description, dictionary: str, number: int) -> dict[str,
     examples = [
         {
             "tokens": example.tokens,
-            "tokens_acts_list": [value and float(f"{value:.3g}") for value in example.activations],
+            "tokens_acts_list": [
+                float(f"{value:.3g}") if value else 0 for value in example.activations
+            ],
             "train_token_ind": int(np.argmax(example.activations)) if example.activations else 0,
             "is_repeated_datapoint": False,
         }

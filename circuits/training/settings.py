@@ -18,6 +18,7 @@ VALUE_BYTES = 4
 # Rules of 2026: budgets shared, everything found anew at each step, another schedule.
 FORMER_RULES = {"shared_budget": True, "refresh": 1, "warm_up": 0.05, "cool_down": 0.25}
 FORMER_RATE = 1e-3  # unless another was given
+POSITIVE = ("d_dict", "l0", "steps", "batch_tokens", "learning_rate", "bandwidth", "start_size")
 CHECKPOINT = "checkpoint.run"  # file of a run: safetensors, but no part of the dictionary
 
 
@@ -76,10 +77,11 @@ class TrainSettings:
     seed: int = 0
     kl_steps: int = 0  # of the final phase, in which reconstructions replace the MLPs
     kl_rate: float = 0.1  # its learning rate at first, as a share of the other
+    start_size: float = 1.0  # of activations at first, beside those that explain most
     layers: tuple[int, ...] | None = None  # that are trained; None: all of the model's
 
     def __post_init__(self) -> None:
-        for name in ("d_dict", "l0", "steps", "batch_tokens", "learning_rate", "bandwidth"):
+        for name in POSITIVE:
             if not 0 < getattr(self, name) < math.inf:  # so that NaN is refused too
                 raise TrainingError(f"{name} must be above 0, got {getattr(self, name)}.")
         if self.kl_steps < 0:
@@ -186,6 +188,8 @@ class TrainSettings:
             del named["layers"]
         if self.kl_steps == 0:
             del named["kl_steps"], named["kl_rate"]
+        if self.start_size == 1:
+            del named["start_size"]
         if self in self.former():  # runs of that time keep their names
             del named["shared_budget"], named["refresh"]
         text = json.dumps([named, *subject])

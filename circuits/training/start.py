@@ -6,7 +6,8 @@ interpreted (benchmarks/README.md has the numbers).
 
 Several features are active at a token, and each would explain all of it.  So the activations of a
 layer are scaled by the one factor with which their sum comes closest to the outputs, by least
-squares: Σ output · reconstruction / Σ |reconstruction|².
+squares: Σ output · reconstruction / Σ |reconstruction|².  Begun larger than that (`start_size`),
+features that explain a token together are pushed apart, and more of them keep their example.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def started(
     _set_thresholds(dictionary, settings.l0 / settings.d_dict, read)
     for _ in range(ROUNDS):
         _fit_sizes(dictionary, read, wrote)
+    _scale(dictionary, torch.full((n_layers,), settings.start_size))
     dictionary.processes = processes
     for name, values in dictionary.state_dict().items():
         if features.size == 1 or feature_axis(name) is None:
@@ -165,7 +167,11 @@ def _fit_sizes(
     found, _ = encoded(dictionary, inputs, made_plan(dictionary, inputs))
     written = dictionary.written(found.codes, found.activations)
     fits = (outputs * written).sum((1, 2)) / written.square().sum((1, 2)).clamp(min=1e-12)
-    factors = torch.where(fits > 0, fits, 1.0).clamp(min=LEAST)
-    for layer, factor in enumerate(factors):
+    _scale(dictionary, torch.where(fits > 0, fits, 1.0).clamp(min=LEAST))
+
+
+def _scale(dictionary: TrainedDictionary, factors: Float[Tensor, " layer"]) -> None:
+    """Scale the activations of each layer, thresholds with them."""
+    for layer, factor in enumerate(factors.to(dictionary.log_threshold)):
         dictionary.encoders[layer] *= factor
-    dictionary.log_threshold += factors.log()[:, None]
+        dictionary.log_threshold[layer] += factor.log()
