@@ -32,7 +32,6 @@ from graphs import DictionaryIdentity
 
 IDENTITY = DictionaryIdentity(kind="transcoder", name="benchmark")
 SILENT_TOKENS = 61_440  # of training documents, on which a dead feature does not fire
-PASS_DOCUMENTS = 16
 
 
 @dataclass(frozen=True)
@@ -202,9 +201,7 @@ def dead(subject: Subject, found: TranscoderSet, documents: list[list[int]]) -> 
     """Share of each layer's features that fire on none of these documents."""
     model = Replacement(subject.frozen, found)
     fired = {layer: torch.zeros(one.d_dict) for layer, one in enumerate(found.layers) if one.d_dict}
-    for start in range(0, len(documents), PASS_DOCUMENTS):
-        batch = documents[start : start + PASS_DOCUMENTS]
-        ids, counted = padded(batch, subject.tokenizer, subject.frozen.device, found.n_prefix)
+    for ids, counted in passes(subject, documents, found.n_prefix):
         model.encode(ids)
         for layer, seen in fired.items():
             seen += (model.activations[layer][counted] != 0).sum(0)
