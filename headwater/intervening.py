@@ -66,7 +66,7 @@ def intervene(
         hw.intervene(graph, hw.Scale("concept:Texas", 0), regime="free")
         hw.intervene(graph, hw.Swap("Texas", "California", oakland), generate=1)
         hw.intervene(graph, hw.Scale("head:4.5@is<capital", 0), regime="free")
-        hw.intervene(graph, hw.Scale("feature:2/296@8", 0), only_queries="4.5", attention="4.5@is")
+        hw.intervene(graph, hw.Scale("feature:2/102@8", 0), only_queries="4.5", attention="4.5@is")
 
     graph: a graph, or its file.
     edits: SetTo, Scale, Add, Swap and Steer, with nodes by name (`graphs.interventions.edits`).

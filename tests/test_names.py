@@ -111,6 +111,17 @@ def test_words_that_many_features_promote_count_for_less():
     assert found["plane"] == pytest.approx(0.7 / 2 / FULL)
 
 
+def test_a_target_that_many_features_promote_counts_whole():
+    words = {"f0_0": "plane", "f0_1": "bottle", "f0_2": "church", "f1_3": "window", "f2_9": "sun"}
+    graph = graph_of({}, 1.0, **{key: (" Austin", f" {word}") for key, word in words.items()})
+    (target,) = graph.provenance.targets
+    austin = {"targets": (target.model_copy(update={"text": " Austin"}),)}
+    asked = replace(graph, provenance=graph.provenance.model_copy(update=austin))
+    row = graph.find("feature:0/0@2")
+    assert Names(asked).agreement(row)["Austin"] == pytest.approx(0.7 / FULL)
+    assert Names(graph).agreement(row)["Austin"] == pytest.approx(0.7 / FULL * 4 / 5)
+
+
 def test_agreement_by_hand():
     """Weights of ranks are 1, 1/2, …; parts .7 and .4, and .1 for a word of the texts."""
     known = Evidence(own=(" Texas", " Ohio"), promoted=(" a1", " Texas", " b2"), texts=(" Alamo",))

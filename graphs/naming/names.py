@@ -65,12 +65,12 @@ class Names:
     def agreement(self, row: int) -> dict[str, float]:
         """Agreement of a feature's evidence on each word; less on words that many features promote.
 
-        Promoted tokens of many features are those with unusual unembeddings.
+        Promoted tokens of many features are those with unusual unembeddings, except for a target:
+        features that promote it are what the graph is made of, all the more when it is pruned.
         """
         if row not in self._agreements:
-            limit = max(FEW, COMMON * len(self._features))
             self._agreements[row] = {
-                word: agreed * min(1.0, limit / max(1, self.promoting[word]))
+                word: agreed * self._kept(word)
                 for word, agreed in agreement(self.evidence(row), self.script).items()
             }
         return self._agreements[row]
@@ -122,6 +122,13 @@ class Names:
             most = SHARED * float(strength[rows].sum())
             found[pos] = frozenset(word for word, part in counts.items() if part > most)
         return found
+
+    def _kept(self, word: str) -> float:
+        """Part of the agreement on a word that counts."""
+        if any(word == target.text.strip() for target in self.graph.provenance.targets):
+            return 1.0
+        limit = max(FEW, COMMON * len(self._features))
+        return min(1.0, limit / max(1, self.promoting[word]))
 
     def _whole(self, row: int) -> Evidence:
         if row not in self._known:
