@@ -29,6 +29,7 @@ from viz.text.words import visible
 EDGES, ENTRIES, PATHS, COMPONENTS, PAIRS = 20, 10, 10, 8, 10  # that are shown
 MOST_LABELLED = 50  # components of each side
 MOST_EDGES = 1_000_000  # that are taken apart by head
+LEAST = 0.005  # of an edge, from which a head is asked why it looks
 
 
 @dataclass(frozen=True, repr=False)
@@ -225,11 +226,12 @@ def reasons_in(
 ) -> Reasons:
     """Why the heads that carry most of an edge, each by itself, look from its target at its source.
 
-    A source without a position has none.
+    A source without a position has none, nor has an edge that goes past all attention.
     """
     paths = circuits.head_paths(experiment, source, target, max(PATHS, 4 * most))
     key, query = int(graph.nodes.pos[source]), int(graph.nodes.pos[target])
-    alone = [path for path in paths.paths if len(path.heads) == 1][:most] if key >= 0 else []
+    carried = [path for path in paths.paths if abs(path.weight) >= LEAST * abs(paths.weight)]
+    alone = [path for path in carried if len(path.heads) == 1][:most] if key >= 0 else []
     reasons = tuple(
         Reason(path.weight, circuits.attention_score(experiment, *path.heads[0], query, key))
         for path in alone

@@ -234,7 +234,8 @@ def boxes(graph: graphs.AttributionGraph) -> str:
 def test_the_summary_of_dallas(atlas: tuple[Subject, TranscoderSet]):
     """The boxes that the circuit is known by, with nothing asked for."""
     told = graph_overview(traced(atlas, DALLAS))
-    names = {box.name.strip(): box.kind for box in told.boxes}
+    # Of two groups with one name each has its depth behind a comma.
+    names = {box.name.strip().partition(",")[0]: box.kind for box in told.boxes}
     assert names["Dallas"] == names["capital"] == BoxKind.TOKEN
     assert names["Texas"] == names["say a capital"] == BoxKind.GROUP
     assert names["Austin"] == BoxKind.TARGET
@@ -298,7 +299,7 @@ def test_flow_through_the_middle_by_hand():
 
 
 def test_five_questions_go_through_the_state():
-    """The README has the mean over all fifty: 27 % of the influence, at depth 0.36."""
+    """The notebook has the mean over all fifty: 41 % of the influence, at depth 0.36."""
     subject = read_subject("atlas-small")
     transcoders = read_transcoders(str(atlas_transcoders("atlas-small")))
     flows = [
@@ -308,8 +309,8 @@ def test_five_questions_go_through_the_state():
         )
         for known in known_circuits()[:5]
     ]
-    assert min(through.share for through in flows) > 0.05
-    assert 0.15 < np.mean([through.share for through in flows]) < 0.45
+    assert min(through.share for through in flows) > 0.3
+    assert 0.5 < np.mean([through.share for through in flows]) < 0.85
     assert 0.3 < np.mean([through.depth for through in flows]) < 0.45
 
 

@@ -85,12 +85,13 @@ def test_scores_are_printed_and_add_up(pruned: Path):
 
 def test_features_are_called_as_in_the_graph(pruned: Path):
     graph = hw.read(pruned)
-    first = next(row for row in graph.rows("feature") if graph.nodes.pos[row] == 8)
-    key = graph.nodes.layer[first], graph.nodes.index[first]
-    mine = graphs.Annotations(labels={f"{key[0]}/{key[1]}": "mine"})
+    read = hw.attention_scores(graph, 3, 0, "is", "capital")
+    names = set(map(str, graph.nodes))
+    node = next(read.nodes[row] for row in read.labels if str(read.nodes[row]) in names)
+    mine = graphs.Annotations(labels={f"{node.layer}/{node.index}": "mine"})
     called = hw.Graph.of(graph, mine)
     scores = hw.attention_scores(called, 3, 0, "is", "capital")
-    both = [row for row in scores.labels if str(scores.nodes[row]) in set(map(str, graph.nodes))]
+    both = [row for row in scores.labels if str(scores.nodes[row]) in names]
     assert len(both) > 5
     for row in both:
         assert scores.labels[row] == called[str(scores.nodes[row])].label
@@ -120,6 +121,9 @@ def test_an_edge_is_there_because_heads_look_from_its_target_at_its_source(prune
     assert f"head {first['layer']}.{first['head']} carries" in text
     bias = run("attention", "why", pruned, "bias>feature").stdout
     assert "because of" not in bias  # it is at every position
+    last = max(graph.rows("feature"), key=lambda row: int(graph.nodes.layer[row]))
+    straight = f"{graph.nodes[last]}>logit"
+    assert json.loads(run("attention", "why", pruned, straight, "--json").stdout)["heads"] == []
 
 
 def test_a_contrast_of_two_keys_is_their_difference(pruned: Path):

@@ -73,6 +73,15 @@ def test_an_intervention_without_effect_is_said(whole: Path):
     assert "this changes nothing: all is set to what it is" in inactive.stdout
 
 
+def test_a_feature_that_pruning_left_out_is_set_from_what_it_was(whole: Path):
+    graph, part = hw.read(whole), hw.read(whole.with_name("part.safetensors"))
+    out = next(one for one in graph.top(10**6, "feature") if one.name not in map(str, part.nodes))
+    asked = ("intervene", whole.with_name("part.safetensors"), "--set", f"{out.name}=0")
+    edited = json.loads(run(*asked, "--json").stdout)["interventions"][0]["edited"][0]
+    assert edited["before"] == pytest.approx(out.activation, rel=1e-5)
+    assert "changes nothing" not in run(*asked).stdout
+
+
 def test_an_export_says_that_it_prunes(whole: Path, tmp_path: Path):
     out = tmp_path / "a.graphml"
     said = run("export", whole, "--out", out).stdout

@@ -64,9 +64,9 @@ def png_size(data: bytes) -> tuple[int, int]:
 def test_text_of_an_svg_is_text(dallas: hw.Graph):
     svg = dallas.figure()._repr_svg_()
     shown = texts(svg)
-    assert {"Texas", "say a capital", "say Austin", "Dallas", "Austin", "100%", "22%"} <= {*shown}
+    assert {"Texas", "say a capital", "say Austin", "Dallas", "Austin", "100%", "23%"} <= {*shown}
     assert "<image" not in svg
-    assert " ".join(shown).count("carry 40% of") == 1
+    assert " ".join(shown).count("carry 55% of") == 1
     assert "'Helvetica', 'Arial'" in svg
     assert svg.count("sans-serif") >= len(shown)
 
@@ -77,7 +77,7 @@ def test_a_pdf_has_its_fonts_and_its_text(dallas: hw.Graph, tmp_path: Path):
     assert b"/FontFile2" in data
     assert b"/Type3" not in data
     assert b"/ToUnicode" in data
-    assert {"Texas", "say Austin", "Dallas", "22%"} <= {*pdf_texts(data)}
+    assert {"Texas", "say Austin", "Dallas", "23%"} <= {*pdf_texts(data)}
 
 
 @pytest.mark.parametrize(("width", "millimetres"), [("column", 85), ("page", 174)])
@@ -189,7 +189,7 @@ def test_small_graphs_can_be_drawn(
 
 def test_the_sentence_names_chains_and_what_they_carry(dallas: hw.Graph):
     assert dallas.figure().caption[0] == (
-        "Dallas → Texas → Austin and capital → on capital → say a capital → Austin carry 40% of "
+        "Dallas → Texas → Austin and The → on capital → say a capital → Austin carry 55% of "
         "what reaches Austin."
     )
     _, shown = random_overview(3)
@@ -206,15 +206,15 @@ def test_names_that_could_be_words_of_the_sentence_are_quoted(dallas: hw.Graph):
     ends = {first[0]: "sand, and soap", first[1]: "Austin − Dallas", second[-2]: "the"}
     boxes = [replace(b, name=ends.get(at, b.name)) for at, b in enumerate(shown.boxes)]
     sentence = chains_sentence(replace(shown, boxes=tuple(boxes)))
-    assert sentence.startswith("“sand, and soap” → “Austin − Dallas” → Austin and capital → ")
-    assert " → “the” → Austin carry 40% of what reaches Austin" in sentence
+    assert sentence.startswith("“sand, and soap” → “Austin − Dallas” → Austin and The → ")
+    assert " → “the” → Austin carry 55% of what reaches Austin" in sentence
 
 
 def test_only_the_groups_that_are_named_are_drawn(dallas: hw.Graph):
     shown = texts(dallas.figure(groups=["Texas", "say Austin"])._repr_svg_())
     assert {"Texas", "say Austin"} <= {*shown}
     assert "say a capital" not in shown
-    group = graphs.Group(name="mine, both", members=("feature:2/296@8", "feature:3/23@8"))
+    group = graphs.Group(name="mine, both", members=("feature:2/626@8", "feature:5/331@8"))
     own = hw.Graph.of(dallas, graphs.Annotations(groups=(group,)))
     assert "mine, both" in texts(own.figure(groups="mine, both")._repr_svg_())
     with pytest.raises(FigureError, match=r"There is no group .*nobody.*: the groups are .*Texas"):
@@ -226,7 +226,7 @@ def test_only_the_groups_that_are_named_are_drawn(dallas: hw.Graph):
 def test_the_command_writes_a_figure_and_its_caption(saved: Path, tmp_path: Path):
     done = run("figure", saved, "--out", str(tmp_path / "a.svg"), "--width", "page")
     assert done.exit_code == 0
-    assert "carry 40% of what reaches Austin." in done.stdout
+    assert "carry 55% of what reaches Austin." in done.stdout
     assert done.stdout.splitlines()[-1] == f"figure: {tmp_path / 'a.svg'}"
     assert "Texas" in texts((tmp_path / "a.svg").read_text(encoding="utf-8"))
     few = run(

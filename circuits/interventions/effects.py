@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from circuits.features.active import Places
 from circuits.interventions.experiment import Experiment
 from circuits.interventions.intervene import Outcomes
-from circuits.machine import in_float64
+from circuits.machine import exactly, in_float64
 from graphs.analysis.influence import influence
 from graphs.core.graph import AttributionGraph
 from graphs.core.nodes import NodeKind
@@ -52,7 +55,7 @@ def effects(experiment: Experiment, outcomes: Outcomes, row: int, most: int = SH
         tokens=_tokens(experiment, outcomes, row, most),
         features=tuple(map(effect, _most_changed(graph, measured, most))),
         edited=(
-            *(_edited(names, change) for change in intervention.changes),
+            *_edited(experiment, names, intervention.changes),
             *(_edited_head(graph, change) for change in intervention.heads),
         ),
         steered=len(intervention.steering),
@@ -67,19 +70,29 @@ def _predicted_with(regime: Regime, graph: AttributionGraph) -> str:
     return "" if running is None else running.sentence
 
 
-def _edited(names: Names, change: Change) -> EditedNode:
-    graph = names.graph
-    row = graph.find(change.node) if change.node in graph else None
-    if change.node.kind == NodeKind.ERROR:
-        before = 1.0
-    else:
-        before = 0.0 if row is None else float(graph.nodes.activation[row])
-    return EditedNode(
-        node=str(change.node),
-        text="" if row is None else names.label(row),
-        before=before,
-        after=change.factor * before + change.offset,
-    )
+def _edited(experiment: Experiment, names: Names, changes: Sequence[Change]) -> list[EditedNode]:
+    """What features and errors were, in the graph or not, and what they are set to."""
+    graph = experiment.graph
+    others = [one.node for one in changes if one.node not in graph]
+    outside = [node for node in others if node.kind == NodeKind.FEATURE]
+    with exactly():
+        recorded = experiment.local.features.recorded(Places.of(outside))
+    known = dict(zip(outside, recorded.tolist(), strict=True))
+
+    def edited(change: Change) -> EditedNode:
+        row = graph.find(change.node) if change.node in graph else None
+        if change.node.kind == NodeKind.ERROR:
+            before = 1.0
+        else:
+            before = known[change.node] if row is None else float(graph.nodes.activation[row])
+        return EditedNode(
+            node=str(change.node),
+            text="" if row is None else names.label(row),
+            before=before,
+            after=change.factor * before + change.offset,
+        )
+
+    return list(map(edited, changes))
 
 
 def _edited_head(graph: AttributionGraph, change: HeadChange | HeadPatch) -> EditedNode:
