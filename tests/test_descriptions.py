@@ -19,6 +19,8 @@ from circuits.attribution.targets import read_targets
 from circuits.attribution.trace_settings import TargetSettings
 from circuits.features.files.reading import read_transcoders
 from circuits.features.labels import FeatureFileError, feature_files, write_feature_files
+from circuits.features.transcoder_set import TranscoderSet
+from circuits.model.subject import Subject
 from circuits.pipe import trace
 from circuits.recording.record import record
 from circuits.training.describe import describe
@@ -130,13 +132,11 @@ def test_examples_need_an_activation_per_token():
         Example(tokens=("a", "b"), activations=(1.0,))
 
 
-def test_descriptions_agree_with_the_features_that_fire():
-    """Frequency, largest activation, histogram and examples, against activations of each prompt."""
-    subject, transcoders = cached_subject("gemma-3"), toy_dictionary()
-    documents = [[1, *(3 + (5 * n + i * i) % 20 for i in range(6))] for n in range(4)]
-    documents += [[1, 3 + n, 4, 5, 6, 7, 8] for n in range(8)]
-    layers = list(describe(subject, transcoders, [*documents, *documents]))
-    by_feature: dict[tuple[int, int], list[tuple[float, int, int]]] = {}
+def firings_of(
+    subject: Subject, transcoders: TranscoderSet, documents: list[list[int]]
+) -> dict[tuple[int, int], list[tuple[float, int, int]]]:
+    """Activation, document and position of each firing, by layer and feature, prompt by prompt."""
+    found: dict[tuple[int, int], list[tuple[float, int, int]]] = {}
     for number, ids in enumerate(documents):
         prompt = tiny_prompt(tuple(ids))
         recording = record(subject.frozen, prompt)
@@ -144,7 +144,17 @@ def test_descriptions_agree_with_the_features_that_fire():
         features = transcoders.activate(subject.frozen, recording, targets.covectors)
         columns = (features.layer, features.index, features.pos, features.activation)
         for layer, index, pos, activation in zip(*(c.tolist() for c in columns), strict=True):
-            by_feature.setdefault((layer, index), []).append((activation, number, pos))
+            found.setdefault((layer, index), []).append((activation, number, pos))
+    return found
+
+
+def test_descriptions_agree_with_the_features_that_fire():
+    """Frequency, largest activation, histogram and examples, against activations of each prompt."""
+    subject, transcoders = cached_subject("gemma-3"), toy_dictionary()
+    documents = [[1, *(3 + (5 * n + i * i) % 20 for i in range(6))] for n in range(4)]
+    documents += [[1, 3 + n, 4, 5, 6, 7, 8] for n in range(8)]
+    layers = list(describe(subject, transcoders, [*documents, *documents]))
+    by_feature = firings_of(subject, transcoders, documents)
     assert len(by_feature) > 30
     for layer, described in enumerate(layers):
         for index, description in enumerate(described):
@@ -161,6 +171,31 @@ def test_descriptions_agree_with_the_features_that_fire():
             texts = [tuple(map(subject.spell, documents[n])) for n, _ in tied]
             assert strongest.tokens in texts
             assert strongest.activations.index(max(strongest.activations)) in {p for _, p in tied}
+
+
+def test_words_behind_the_dot_are_of_many_texts_of_a_feature_and_of_few_others():
+    """Counted word by word: at least 5 % of its texts, and four times the share of all texts."""
+    subject, transcoders = cached_subject("gemma-3"), toy_dictionary()
+    documents = [[1, *(3 + (2 * n + i * (n // 10)) % 20 for i in range(3))] for n in range(60)]
+    layers = list(describe(subject, transcoders, documents))
+    usual = {w: sum(w in ids for ids in documents) / 60 for w in range(23)}
+    several = 0
+    for (layer, index), fired in firings_of(subject, transcoders, documents).items():
+        least = max(activation for activation, _, _ in fired) / 2
+        texts = [documents[n] for n in {n for activation, n, _ in fired if activation >= least}]
+        score = dict[int, float]()
+        for word in range(23):
+            share = sum(word in ids for ids in texts) / len(texts)
+            if share >= 0.05 and share >= 4 * usual[word]:
+                score[word] = share * share / usual[word]
+        best = sorted(score, key=lambda word: (-round(score[word], 9), word))[:5]
+        description = layers[layer][index]
+        assert description is not None
+        named, _, apart = description.label.rpartition(" → ")[0].partition(" · ")
+        words = [subject.spell(word).strip() for word in best]
+        assert apart == ", ".join(word for word in words if word not in named.split(", "))
+        several += bool(apart)
+    assert several > 5
 
 
 def test_labels_say_where_a_feature_fires_and_what_it_raises():

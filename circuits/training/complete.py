@@ -62,7 +62,7 @@ def train_and_measure(
         n_prefix,
         progress,
         within=tokens // 2,
-        enough=max(tokens // 200, LEAST_TOKENS),
+        enough=max(tokens // 1000, LEAST_TOKENS),
     )
 
     def on_step(logged: Logged) -> None:
@@ -84,7 +84,7 @@ def train_and_measure(
     write_transcoders(transcoders, out, subject.identity.name, cross_layer=crossing)
     written = read_transcoders(out)
     progress("describe", 0, 1)
-    documents = some(islice(run.corpus.documents(0), DESCRIBED), tokens // 20)
+    documents = some(islice(run.corpus.documents(0), DESCRIBED), tokens // 40)
     write_feature_files(out, identity.name, describe(subject, written, documents))
     progress("report", 0, 1)
     found = report(subject, written, documents_held_out, tokens // GRAPH_TOKENS)

@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.sparse import csr_array
 from torch import Tensor
@@ -41,6 +41,7 @@ PROMOTED = 2  # promoted tokens in a label
 TOPICS = 5  # words in a label that distinguish the feature's texts
 COMMON = 0.05  # smallest share of the feature's texts that contain such a word
 LIFT = 4.0  # smallest ratio of that share to the share of all texts
+TOGETHER = 512  # features whose texts are compared with all others at once
 BATCH = 64  # documents at most
 BATCH_VALUES = 2**27  # activations of all layers
 
@@ -54,6 +55,16 @@ class Fired:
     feature: Int[ndarray, " firing"]
     token: Int[ndarray, " firing"]  # number of the token, over all documents
     activation: Float[ndarray, " firing"]
+
+    @cached_property
+    def strong(self) -> Bool[ndarray, " firing"]:
+        """Whether an activation is at least half of its feature's largest."""
+        first = np.flatnonzero(np.diff(self.feature, prepend=-1))
+        if not len(first):
+            return np.zeros(0, dtype=bool)
+        largest = np.maximum.reduceat(self.activation, first)
+        times = np.diff(first, append=len(self.feature))
+        return self.activation >= STRONG * np.repeat(largest, times)
 
 
 @dataclass(frozen=True)
@@ -109,9 +120,11 @@ def describe(
             promoted, suppressed = _outputs(subject, transcoders, layer, written, spell)
         count = transcoders.layers[layer].d_dict
         bounds = np.searchsorted(firings.feature, np.arange(count + 1))
+        topics = _topics(texts, firings, count)
         yield [
             _description(
-                spell, texts, firings, slice(start, end), own[i], promoted[i], suppressed[i]
+                *(spell, texts, firings, slice(start, end)),
+                *(topics[i], own[i], promoted[i], suppressed[i]),
             )
             for i, (start, end) in enumerate(pairwise(bounds.tolist()))
         ]
@@ -122,6 +135,7 @@ def _description(
     texts: Texts,
     firings: Fired,
     part: slice,
+    topics: list[int],
     own: tuple[str, ...],  # promoted at its own layer
     promoted: tuple[str, ...],
     suppressed: tuple[str, ...],
@@ -130,7 +144,7 @@ def _description(
     tokens, activations = firings.token[part], firings.activation[part]
     if len(tokens) == 0:
         return None
-    where = _where(spell, texts, tokens, activations)
+    where = _where(spell, texts.ids[tokens[firings.strong[part]]], topics)
     most = float(activations.max())
     return Description(
         label=f"{where} → {', '.join(word.strip() for word in own[:PROMOTED])}",
@@ -198,7 +212,7 @@ def _outputs(
     for rows in directions.split(256):
         logits = rows @ frozen.unembedding.T
         promoted += _largest_first(logits, count)
-        suppressed += _largest_first(-logits, count)
+        suppressed += _largest_first(logits.neg_(), count)
     return _spelled(promoted, spell), _spelled(suppressed, spell)
 
 
@@ -228,29 +242,37 @@ def _examples(
     return tuple(examples)
 
 
-def _where(
-    spell: Spell,
-    texts: Texts,
-    tokens: Int[ndarray, " firing"],
-    activations: Float[ndarray, " firing"],
-) -> str:
-    """The tokens at which a feature fires, and words that distinguish its texts."""
-    strong = tokens[activations >= STRONG * activations.max()]
-    named = [token for token, _ in Counter(texts.ids[strong].tolist()).most_common(NAMED)]
-    topics = [token for token in _topics(texts, strong) if token not in named]
-    parts = [[spell(token).strip() for token in part] for part in (named, topics) if part]
+def _where(spell: Spell, strong: Int[ndarray, " firing"], topics: list[int]) -> str:
+    """The tokens at which a feature fires strongly, and words that distinguish its texts."""
+    named = [token for token, _ in Counter(strong.tolist()).most_common(NAMED)]
+    apart = [token for token in topics if token not in named]
+    parts = [[spell(token).strip() for token in part] for part in (named, apart) if part]
     return " · ".join(", ".join(part) for part in parts)
 
 
-def _topics(texts: Texts, strong: Int[ndarray, " firing"]) -> list[int]:
-    """Tokens that occur in many documents of these firings and in few others.
+def _topics(texts: Texts, firings: Fired, n_features: int) -> list[list[int]]:
+    """Per feature, words of many documents in which it fires strongly and of few others.
 
-    Ranked by the share of the firings' documents that contain the token, times the share of the
-    token's documents that are among them.
+    Ranked by the share of the firings' documents that contain the word, times the share of the
+    word's documents that are among them.
     """
-    documents = np.unique(texts.document[strong])
-    together = texts.presence[documents].sum(axis=0)
-    share, usual = together / len(documents), texts.n_documents / len(texts.start)
-    specific = np.flatnonzero((share >= COMMON) & (share >= LIFT * usual))
-    score = share[specific] * together[specific] / texts.n_documents[specific]
-    return texts.words[specific[np.argsort(-score, kind="stable")][:TOPICS]].tolist()
+    feature = firings.feature[firings.strong]
+    place = feature, texts.document[firings.token[firings.strong]]
+    fires = csr_array((np.ones(len(feature)), place), shape=(n_features, len(texts.start)))
+    fires.sum_duplicates()
+    fires.data[:] = 1
+    usual = texts.n_documents / len(texts.start)
+    found: list[list[int]] = []
+    for first in range(0, n_features, TOGETHER):
+        some = fires[first : first + TOGETHER]
+        together = csr_array(some @ texts.presence)
+        together.sort_indices()
+        n_documents = some.sum(axis=1)
+        for row, (start, end) in enumerate(pairwise(together.indptr.tolist())):
+            words, counts = together.indices[start:end], together.data[start:end]
+            share = counts / max(1, n_documents[row])
+            specific = (share >= COMMON) & (share >= LIFT * usual[words])
+            words, share, counts = words[specific], share[specific], counts[specific]
+            order = np.argsort(-share * counts / texts.n_documents[words], kind="stable")
+            found.append(texts.words[words[order[:TOPICS]]].tolist())
+    return found
