@@ -44,8 +44,10 @@ class Plan:
 
 
 PLANS = {
-    "atlas-small": Plan(992, 7, 2048, (60, 250, 1000), 50, 3),
-    "atlas-large": Plan(800, 7, 2048, (60, 250, 1000), 50, 1),
+    **{
+        name: Plan(shipped.d_dict, round(shipped.l0), 2048, (60, 250, 1000), 50, seeds)
+        for (name, shipped), seeds in zip(atlas.SETTINGS.items(), (3, 1), strict=True)
+    },
     "smollm2-135m": Plan(2048, 32, 1024, (60, 240), 10, 1),
     "gemma-3-270m": Plan(2048, 32, 1024, (60, 240), 10, 1),
 }

@@ -4,7 +4,7 @@
 
 SmolLM2-135M on the documents of training.py, with its own examples and report: two layers of 30,
 and all of them.  Seconds are of CPU, with one thread.  Words that a feature promotes cost the same
-whatever the run's length; a pass of the whole model costs as much as training two layers on many.
+whatever the run's length, and the report runs the whole model, whichever layers were trained.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from rich.console import Console
+from faithfulness import show
 from training import L0, WIDTH, machine, prose
 
 from circuits.corpora.corpus import TextCorpus
@@ -50,10 +50,7 @@ def main() -> None:
         cells = " | ".join(f"{spent[stage]:.0f}" for stage in STAGES)
         named = "all" if layers is None else f"{len(layers)} of {subject.frozen.n_layers}"
         lines.append(f"| {named} | {steps * BATCH:,} | {cells} | {both:.0%} |")
-        text = "\n".join([*lines, ""])
-        Console(width=200).print(text, markup=False, highlight=False)
-        if arguments.out:
-            arguments.out.write_text(text, encoding="utf-8")
+        show(lines, arguments.out)
 
 
 def seconds(

@@ -60,8 +60,6 @@ class Fired:
     def strong(self) -> Bool[ndarray, " firing"]:
         """Whether an activation is at least half of its feature's largest."""
         first = np.flatnonzero(np.diff(self.feature, prepend=-1))
-        if not len(first):
-            return np.zeros(0, dtype=bool)
         largest = np.maximum.reduceat(self.activation, first)
         times = np.diff(first, append=len(self.feature))
         return self.activation >= STRONG * np.repeat(largest, times)
@@ -90,11 +88,7 @@ class Texts:
     def presence(self) -> csr_array:
         """1 where a document (row) contains a word (column)."""
         column = np.searchsorted(self.words, self.ids)
-        shape = (len(self.start), len(self.words))
-        counts = csr_array((np.ones(len(self.ids)), (self.document, column)), shape=shape)
-        counts.sum_duplicates()
-        counts.data[:] = 1
-        return counts
+        return _occurring(self.document, column, (len(self.start), len(self.words)))
 
     @cached_property
     def n_documents(self) -> Float[ndarray, " word"]:
@@ -256,11 +250,9 @@ def _topics(texts: Texts, firings: Fired, n_features: int) -> list[list[int]]:
     Ranked by the share of the firings' documents that contain the word, times the share of the
     word's documents that are among them.
     """
-    feature = firings.feature[firings.strong]
-    place = feature, texts.document[firings.token[firings.strong]]
-    fires = csr_array((np.ones(len(feature)), place), shape=(n_features, len(texts.start)))
-    fires.sum_duplicates()
-    fires.data[:] = 1
+    document = texts.document[firings.token[firings.strong]]
+    shape = (n_features, len(texts.start))
+    fires = _occurring(firings.feature[firings.strong], document, shape)
     usual = texts.n_documents / len(texts.start)
     found: list[list[int]] = []
     for first in range(0, n_features, TOGETHER):
@@ -275,4 +267,14 @@ def _topics(texts: Texts, firings: Fired, n_features: int) -> list[list[int]]:
             words, share, counts = words[specific], share[specific], counts[specific]
             order = np.argsort(-share * counts / texts.n_documents[words], kind="stable")
             found.append(texts.words[words[order[:TOPICS]]].tolist())
+    return found
+
+
+def _occurring(
+    row: Int[ndarray, " pair"], column: Int[ndarray, " pair"], shape: tuple[int, int]
+) -> csr_array:
+    """1 where a pair occurs, however often."""
+    found = csr_array((np.ones(len(row)), (row, column)), shape=shape)
+    found.sum_duplicates()
+    found.data[:] = 1
     return found

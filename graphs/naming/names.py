@@ -98,6 +98,10 @@ class Names:
         return np.flatnonzero(self.graph.nodes.is_kind(NodeKind.FEATURE)).tolist()
 
     @cached_property
+    def _answers(self) -> frozenset[str]:
+        return frozenset(target.text.strip() for target in self.graph.provenance.targets)
+
+    @cached_property
     def promoting(self) -> Counter[str]:
         """How many features promote each word."""
         known = map(self._whole, self._features)
@@ -125,7 +129,7 @@ class Names:
 
     def _kept(self, word: str) -> float:
         """Part of the agreement on a word that counts."""
-        if any(word == target.text.strip() for target in self.graph.provenance.targets):
+        if word in self._answers:
             return 1.0
         limit = max(FEW, COMMON * len(self._features))
         return min(1.0, limit / max(1, self.promoting[word]))
