@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from circuits.corpora.corpus import TextCorpus
@@ -128,6 +129,7 @@ def main(folder: Path) -> None:
         with joined(Split.FEATURES, "cpu") as (processes, _):
             both(folder, processes.everyone)
     except TrainingError as error:
+        assert not dist.is_initialized()  # its threads could fail while Python ends
         text = f"{type(error).__name__}: {error}"
         (folder / f"end-{os.environ['RANK']}").write_text(text)
 

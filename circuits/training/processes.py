@@ -197,10 +197,16 @@ def joined(split: Split, device: str) -> Iterator[tuple[Processes, str]]:
         with _together():
             dist.barrier()
     except BaseException as error:
-        if _first_to_fail(store):
+        first = _first_to_fail(store)
+        if dist.group.WORLD is not None:
+            dist.group.WORLD.abort()  # else leaving waits for what another never sends
+        if first:
             raise
         raise AnotherFailed("Another process of the run failed before this one.") from error
-    dist.destroy_process_group()  # after a failure it could wait for what another never sends
+    finally:
+        # Before Python ends: a thread of the group that comes later ends the process by a signal.
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def own_device(name: str, number: int) -> str:
