@@ -24,6 +24,8 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -36,7 +38,7 @@ from torch.utils._foreach_utils import (
     _foreach_supported_types,  # pyright: ignore[reportPrivateUsage]
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 from torch.utils.backend_registration import (
     _setup_privateuseone_for_python_backend,  # pyright: ignore[reportPrivateUsage]
 )
@@ -283,13 +285,10 @@ def on_card(subject: Subject) -> Subject:
 
 def _run(function: Any, args: Any, kwargs: dict[str, Any], watch: Watch | None) -> Any:
     name = function.overloadpacket.__name__
-    composite = torch._C._dispatch_has_kernel_for_dispatch_key(
-        function.name(), "CompositeImplicitAutograd"
-    )
-    if composite:  # in inference mode these arrive whole
+    if _is_composite(function):  # in inference mode these arrive whole
         with watch or nullcontext():
             return function.decompose(*args, **kwargs)
-    leaves = tree_leaves((args, kwargs))
+    leaves = _leaves(args, kwargs)
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     asked, ends = kwargs.get("device"), _ends_on(name, args, kwargs, tensors)
     require_generator_of(ends, name, leaves)
@@ -302,7 +301,8 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any], watch: Watch | None) 
         raise RuntimeError(f"{name} of tensors {where}")
     if watch is not None:
         watch.count(name, args, kwargs, tensors)
-    held_args, held_kwargs = tree_map_only(OnCard, lambda one: one.held, (args, kwargs))
+    held_args = tuple(map(_held, args))
+    held_kwargs = {key: _held(one) for key, one in kwargs.items()}
     if _in_tensor_cores(name, tensors):
         held_args = (*held_args[:-2], *map(_in_tf32, held_args[-2:]))
     if asked is not None:
@@ -315,12 +315,31 @@ def _run(function: Any, args: Any, kwargs: dict[str, Any], watch: Watch | None) 
     made = tree_map_only(
         Tensor, lambda one: before[id(one)] if id(one) in before else OnCard(one, ends), found
     )
-    found = [one for one in tree_leaves(made) if isinstance(one, Tensor)]
+    found = [one for one in _leaves((made,), {}) if isinstance(one, Tensor)]
     if watch is not None:
         watch.time(name, args, kwargs, found, tensors)
         if not watch.float64 and any(one.dtype == torch.float64 for one in found):
             raise TypeError(f"{name}: the card has no float64")
     return made
+
+
+@cache
+def _is_composite(function: Any) -> bool:
+    key = "CompositeImplicitAutograd"
+    return torch._C._dispatch_has_kernel_for_dispatch_key(function.name(), key)
+
+
+def _leaves(args: Any, kwargs: dict[str, Any]) -> list[Any]:
+    """Arguments of an operation, those in lists one by one."""
+    each = (one if isinstance(one, (list, tuple)) else (one,) for one in (*args, *kwargs.values()))
+    return [*chain.from_iterable(each)]
+
+
+def _held(argument: Any) -> Any:
+    """What the card's tensors in an argument of an operation hold."""
+    if isinstance(argument, (list, tuple)):
+        return [*map(_held, argument)]
+    return argument.held if isinstance(argument, OnCard) else argument
 
 
 def _plain_kernel(name: str, args: Any, made: list[Tensor], given: list[Tensor]) -> Kernel:
