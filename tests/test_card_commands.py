@@ -22,6 +22,7 @@ from circuits.interventions.intervene import generate, intervene
 from circuits.pipe import trace
 from graphs import Intervention, PromptPair, Regime, Scale, SetTo, Steer, intervention
 from tests.conftest import cached_subject
+from tests.devices import sides, unwatched
 from tests.test_card import JOINT, in_type, on_the_card
 from tests.test_intervene import SETTINGS, some_edits, source_of
 from tests.tiny import tiny_prompt, tiny_subject, toy_dictionary
@@ -38,9 +39,11 @@ def source(kind: str) -> FeatureSource:
 
 def both(name: str, of: FeatureSource) -> tuple[Experiment, Experiment]:
     """One experiment on the CPU, and within `card` on the card."""
-    graph = trace(tiny_prompt(), cached_subject(name), of, SETTINGS)
-    held = prepare(graph, on_card(tiny_subject(name)), on_the_card(of))
-    return prepare(graph, cached_subject(name), of), held
+    own = cached_subject(name)
+    with unwatched():
+        graph = trace(tiny_prompt(), own, of, SETTINGS)
+        expected = prepare(graph, own, of)
+    return expected, prepare(graph, on_card(tiny_subject(name)), on_the_card(of))
 
 
 def some_interventions(experiment: Experiment) -> list[Intervention]:
@@ -64,7 +67,7 @@ def test_interventions_have_the_effects_of_the_cpu(name: str, kind: str):
         own, held = both(name, source(kind))
         made = some_interventions(own)
         for regime in Regime:
-            expected, found = (intervene(one, made, regime) for one in (own, held))
+            expected, found = (intervene(one, made, regime) for one in sides(own, held))
             np.testing.assert_allclose(found.measured, expected.measured, **EXACT)
             np.testing.assert_allclose(found.after.cpu(), expected.after, **EXACT)
         assert generate(held, made[0], 3) == generate(own, made[0], 3)
@@ -88,7 +91,7 @@ def test_the_host_waits_as_often_for_many_interventions_as_for_one(kind: str):
 @pytest.mark.parametrize("kind", KINDS)
 def test_checks_have_the_numbers_of_the_cpu(kind: str):
     with card():
-        expected, found = (check(one, FEW) for one in both("gemma-3", source(kind)))
+        expected, found = (check(one, FEW) for one in sides(*both("gemma-3", source(kind))))
     assert expected.rows is not None
     assert found.rows is not None
     assert found.rows.difference < 1e-9

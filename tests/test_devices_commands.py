@@ -37,7 +37,7 @@ from circuits.interventions.intervene import generate, intervene
 from graphs import PromptPair, Regime, Scale, Swap, intervention
 from graphs.interventions.heads import EVERYTHING, HeadChoice, HeadPlace
 from tests.conftest import cached_subject
-from tests.devices import PAIRS, WITH_GRADIENTS, beside, over
+from tests.devices import PAIRS, WITH_GRADIENTS, beside, over, sides, unwatched
 from tests.test_any_target import EVERYTHING as ALL_TARGETS
 from tests.test_card import JOINT
 from tests.test_card_commands import EXACT, FEW, TEXTS, same, some_interventions
@@ -58,9 +58,11 @@ def both(
 ) -> tuple[Experiment, Experiment]:
     """One experiment on the CPU, and within `card` over devices."""
     own = cached_subject(name)
-    graph = trace(tiny_prompt(), own, source, settings)
+    with unwatched():
+        graph = trace(tiny_prompt(), own, source, settings)
+        expected = prepare(graph, own, source)
     there = over(PAIRS[pair], name)
-    return prepare(graph, own, source), prepare(graph, there, beside(there, source))
+    return expected, prepare(graph, there, beside(there, source))
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -79,7 +81,7 @@ def test_interventions_have_the_effects_of_the_cpu(name: str, kind: str, pair: s
             for choice in (EVERYTHING, SOME_HEADS):
                 some = made[:-1] if choice.only else made
                 expected, found = (
-                    intervene(one, some, regime, heads=choice) for one in (own, held)
+                    intervene(one, some, regime, heads=choice) for one in sides(own, held)
                 )
                 np.testing.assert_allclose(found.measured, expected.measured, **EXACT)
                 np.testing.assert_allclose(found.after.cpu(), expected.after, **EXACT)
@@ -96,9 +98,9 @@ def test_heads_of_edges_and_paths_are_those_of_the_cpu(name: str, pair: str):
         np.testing.assert_allclose(heads(held).parts, edges.parts, **EXACT)
         edge = int(np.abs(edges.parts).sum((1, 2)).argmax())
         ends = int(edges.source[edge]), int(edges.target[edge])
-        through = [head_paths(one, *ends).through for one in (own, held)]
+        through = [head_paths(one, *ends).through for one in sides(own, held)]
         np.testing.assert_allclose(*through, **EXACT)
-        flows = [attention_entries(one, ends[1]).flow for one in (own, held)]
+        flows = [attention_entries(one, ends[1]).flow for one in sides(own, held)]
         np.testing.assert_allclose(*flows, **EXACT)
 
 
@@ -108,17 +110,17 @@ def test_scores_looks_and_head_nodes_are_those_of_the_cpu(name: str, pair: str):
     with card():
         own, held = both(name, pair, source_of(HARDEST))
         for layer in (0, 2):
-            score = [attention_score(one, layer, 2, 5, 3).score for one in (own, held)]
+            score = [attention_score(one, layer, 2, 5, 3).score for one in sides(own, held)]
             for side in ("at_query", "at_keys"):
-                sides = [getattr(one, side).running for one in score]
-                np.testing.assert_allclose(*sides, **EXACT)
-            pairs = [score_pairs(one, layer, 2, 5, 3, 5).weight for one in (own, held)]
+                running = [getattr(one, side).running for one in score]
+                np.testing.assert_allclose(*running, **EXACT)
+            pairs = [score_pairs(one, layer, 2, 5, 3, 5).weight for one in sides(own, held)]
             np.testing.assert_allclose(*pairs, **EXACT)
-        looks = [attend(one, 4).attended for one in (own, held)]
+        looks = [attend(one, 4).attended for one in sides(own, held)]
         assert [[look.name for look in one.looks] for one in looks if one] == [
             [look.name for look in one.looks] for one in looks[:1] * 2 if one
         ]
-        nodes = [with_head_nodes(one, scores=True) for one in (own, held)]
+        nodes = [with_head_nodes(one, scores=True) for one in sides(own, held)]
         assert list(nodes[0].nodes) == list(nodes[1].nodes)
         for which in ("weights", "score_weights"):
             one, other = (getattr(graph, which).toarray() for graph in nodes)
@@ -126,7 +128,7 @@ def test_scores_looks_and_head_nodes_are_those_of_the_cpu(name: str, pair: str):
         made = intervention(own.graph, [Scale(str(own.graph.nodes[one_feature(own)]), 0.5)])
         rows = [
             pattern_effects(one, intervene(one, [made], Regime.FREE), 0, [HeadPlace(2, 2, 5)])[0]
-            for one in (own, held)
+            for one in sides(own, held)
         ]
         changes = [[(key.measured, key.predicted) for key in row.keys] for row in rows]
         np.testing.assert_allclose(*changes, **EXACT)
@@ -142,9 +144,9 @@ def test_checks_have_the_numbers_of_the_cpu(kind: str, pair: str):
     source = JOINT if kind == "largest of all layers" else source_of(kind)
     with card():
         own, held = both("gemma-3", pair, source)
-        effects = [first_order_effects(one) for one in (own, held)]
+        effects = [first_order_effects(one) for one in sides(own, held)]
         np.testing.assert_allclose(*effects, **EXACT)
-        expected, found = (check(one, FEW) for one in (own, held))
+        expected, found = (check(one, FEW) for one in sides(own, held))
     assert same(found.model_dump(exclude={"rows"}), expected.model_dump(exclude={"rows"}))
 
 
@@ -160,7 +162,7 @@ def test_targets_inside_the_model_are_read_where_they_lie(name: str, pair: str):
         assert difference < 1e-12 * abs(own.graph.weights.data).max()
         made = some_interventions(own)
         for regime in Regime:
-            expected, found = (intervene(one, made, regime) for one in (own, held))
+            expected, found = (intervene(one, made, regime) for one in sides(own, held))
             np.testing.assert_allclose(found.measured, expected.measured, **EXACT)
 
 
@@ -196,8 +198,8 @@ def test_profiles_and_audits_are_those_of_the_cpu(kind: str, pair: str):
     with card():
         there = over(PAIRS[pair], "gemma-3")
         placed = beside(there, source)
-        expected, found = (profile(*one, TEXTS) for one in ((own, source), (there, placed)))
-        audits = [audit(asked, *one, settings)[0] for one in ((own, source), (there, placed))]
+        expected, found = (profile(*one, TEXTS) for one in sides((own, source), (there, placed)))
+        audits = [audit(asked, *one, settings)[0] for one in sides((own, source), (there, placed))]
     assert found.promoted == expected.promoted
     np.testing.assert_allclose(found.activation.toarray(), expected.activation.toarray(), **EXACT)
     assert same(audits[1].model_dump(), audits[0].model_dump())
