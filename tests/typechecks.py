@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import wraps
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import jaxtyping
 from beartype import beartype
@@ -65,12 +65,14 @@ def _check_of_its_code(function: Function) -> Function:
 
 def _has_arrays(function: Function) -> bool:
     """Whether types of a function have shapes.  They are kept in the place of their names."""
-    try:
-        hints = get_type_hints(function, include_extras=True)
-    except NameError:  # of a module that is imported for type checkers only
-        return True
-    function.__annotations__.update(hints)
-    return any(map(_is_of_arrays, hints.values()))
+    for name, hint in function.__annotations__.items():
+        if isinstance(hint, str):
+            try:
+                found = eval(hint, function.__globals__)
+            except NameError:  # imported for type checkers alone, or where a class inherits it
+                found = Any
+            function.__annotations__[name] = found
+    return any(map(_is_of_arrays, function.__annotations__.values()))
 
 
 def _is_of_arrays(hint: object) -> bool:
