@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from beartype.roar import (
     BeartypeCallHintReturnViolation,
     BeartypeCallHintViolation,
 )
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, TypeCheckError
 from torch import Tensor
 
 from circuits.training.sparsity import largest
@@ -39,6 +42,34 @@ def test_functions_inside_functions_are_checked_each_time():
             double(torch.ones(2, 3))
         with pytest.raises(BeartypeCallHintReturnViolation):
             double(torch.ones(3, 2))
+
+
+def test_a_check_does_not_keep_what_was_checked():
+    kept = ref(multiplying(4))
+    gc.collect()
+    assert kept() is None
+
+
+def test_a_function_inside_a_function_may_take_anything():
+    for by in (2, 3):
+
+        @jaxtyped(typechecker=checked)
+        def times(x: Any, by: Any = by) -> Any:
+            return [x] * by
+
+        assert times(1) == [1] * by
+
+
+def test_generators_are_checked_when_they_are_called():
+    rows = jaxtyped(typechecker=checked)(each_row)
+    with pytest.raises(TypeCheckError):
+        rows(torch.arange(4))
+    made = rows(torch.ones(3, 2))
+    assert len(list(made)) == 3
+
+
+def each_row(rows: Float[Tensor, "row 2"]) -> Iterator[Float[Tensor, " 2"]]:
+    yield from rows
 
 
 def test_functions_of_one_name_are_checked_by_their_own_types():

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import wraps
+from inspect import isgeneratorfunction
 from typing import Any, get_args
 
 import jaxtyping
@@ -19,8 +20,9 @@ from beartype import beartype
 from jaxtyping import AbstractArray
 
 Function = Callable[..., Any]
-_sizes = jaxtyping.jaxtyped
-_made: dict[tuple[object, ...], Function] = {}
+FUNCTION = "__beartype_func"  # the parameter of beartype's checks that is what they check
+_jaxtyped = jaxtyping.jaxtyped
+_made: dict[tuple[object, ...], Function | None] = {}
 
 
 def checked(function: Function) -> Function:
@@ -40,13 +42,17 @@ def jaxtyped(*, typechecker: Function) -> Callable[[Any], Any]:
         inside = "<locals>" in decorated.__qualname__
         if not inside and not _has_arrays(decorated):
             return beartype(decorated)
+        if isgeneratorfunction(decorated):  # beartype checks it when it is asked for something
+            return _jaxtyped(decorated, typechecker=beartype)
         check = _check_of_its_code(decorated) if inside else beartype(decorated)
+        if check is None:
+            return decorated
         # A function that is defined once more has other variables, and may have other defaults.
-        this = {"__beartype_func": decorated} if inside else {}
+        this = {FUNCTION: decorated} if inside else {}
 
         @wraps(decorated)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with _sizes("context"):
+            with _jaxtyped("context"):
                 return check(*args, **this, **kwargs)
 
         return call
@@ -54,12 +60,17 @@ def jaxtyped(*, typechecker: Function) -> Callable[[Any], Any]:
     return decorate
 
 
-def _check_of_its_code(function: Function) -> Function:
+def _check_of_its_code(function: Function) -> Function | None:
+    """None if there is nothing to check, where beartype gives the function itself."""
     types = tuple(function.__annotations__.items())
     key = function.__module__, function.__qualname__, function.__code__, types
     if key not in _made:
         _has_arrays(function)
-        _made[key] = beartype(function)
+        check: Any = beartype(function)
+        _made[key] = None if check is function else check
+        if check is not function:  # what its variables hold must not be held from now on
+            del check.__wrapped__
+            check.__kwdefaults__[FUNCTION] = None
     return _made[key]
 
 
