@@ -45,7 +45,12 @@ def test_functions_inside_functions_are_checked_each_time():
 
 
 def test_a_check_does_not_keep_what_was_checked():
-    kept = ref(multiplying(4))
+    @jaxtyped(typechecker=checked)
+    def only_here(x: Row) -> None: ...
+
+    only_here(torch.ones(1))
+    kept = ref(only_here.__wrapped__)
+    del only_here
     gc.collect()
     assert kept() is None
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from functools import wraps
+from functools import update_wrapper, wraps
 from inspect import isgeneratorfunction
+from types import CellType, FunctionType
 from typing import Any, get_args
 
 import jaxtyping
@@ -66,11 +67,14 @@ def _check_of_its_code(function: Function) -> Function | None:
     key = function.__module__, function.__qualname__, function.__code__, types
     if key not in _made:
         _has_arrays(function)
-        check: Any = beartype(function)
-        _made[key] = None if check is function else check
-        if check is not function:  # what its variables hold must not be held from now on
-            del check.__wrapped__
-            check.__kwdefaults__[FUNCTION] = None
+        # Without its variables, so that what they hold is not held from now on.
+        code, cells = function.__code__, [CellType() for _ in function.__code__.co_freevars]
+        bare = FunctionType(code, function.__globals__, None, function.__defaults__, (*cells,))
+        bare = update_wrapper(bare, function)
+        bare.__kwdefaults__ = function.__kwdefaults__
+        del bare.__wrapped__
+        check = beartype(bare)
+        _made[key] = None if check is bare else check
     return _made[key]
 
 
