@@ -27,7 +27,7 @@ from graphs.core.provenance import DictionaryIdentity
 from graphs.disk.files import atomic_write
 
 DESCRIBED = 2000  # documents at most from which feature examples come
-LEAST_TOKENS = 1024  # that are measured and described
+LEAST_TOKENS = 512  # that are measured and described
 GRAPH_TOKENS = 100_000  # trained for each graph of the report
 NAMES = {
     Kind.PER_LAYER: "transcoder",
@@ -84,7 +84,7 @@ def train_and_measure(
     write_transcoders(transcoders, out, subject.identity.name, cross_layer=crossing)
     written = read_transcoders(out)
     progress("describe", 0, 1)
-    documents = some(islice(run.corpus.documents(0), DESCRIBED), tokens // 40)
+    documents = some(islice(run.corpus.documents(0), DESCRIBED), tokens // 60)
     write_feature_files(out, identity.name, describe(subject, written, documents))
     progress("report", 0, 1)
     found = report(subject, written, documents_held_out, tokens // GRAPH_TOKENS)

@@ -140,13 +140,14 @@ def _description(
         return None
     where = _where(spell, texts.ids[tokens[firings.strong[part]]], topics)
     most = float(activations.max())
+    bins = np.minimum(activations * (BINS / most), BINS - 1).astype(int)
     return Description(
         label=f"{where} → {', '.join(word.strip() for word in own[:PROMOTED])}",
         promoted_at_own_layer=own,
         promoted=promoted,
         suppressed=suppressed,
         frequency=len(tokens) / len(texts.ids),
-        histogram=tuple(np.histogram(activations, BINS, (0, most))[0].tolist()),
+        histogram=tuple(np.bincount(bins, minlength=BINS).tolist()),
         largest=most,
         examples=_examples(texts, tokens, activations),
     )

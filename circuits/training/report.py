@@ -20,9 +20,9 @@ from graphs.core.brief import Brief
 
 DOCUMENTS = 128  # held-out documents that are measured
 PASS_LOGITS = 2**27  # largest number of logits of a pass
-GRAPHS, FEW_GRAPHS = 20, 3  # held-out documents that are traced, at most and of a short run
+GRAPHS, FEW_GRAPHS = 20, 2  # held-out documents that are traced, at most and of a short run
 MOSTLY = 0.5  # of the variance
-TRACED_TOKENS = 24  # of each, at most: complete graphs grow with the square of their tokens
+TRACED_TOKENS = 16  # of each, at most: complete graphs grow with the square of their tokens
 
 
 @dataclass(frozen=True, repr=False)
