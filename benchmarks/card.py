@@ -28,12 +28,12 @@ from functools import cache
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from generators import generators_of_cards, require_generator_of
 from kernels import Kernel, Kernels
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._foreach_utils import (
     _foreach_supported_types,  # pyright: ignore[reportPrivateUsage]
 )
@@ -114,8 +114,6 @@ class OnCard(Tensor):
     """A tensor of the card."""
 
     held: Tensor
-    # The dispatcher sees operations.
-    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
 
     @staticmethod
     def __new__(cls, held: Tensor, device: torch.device = CARD) -> OnCard:
@@ -228,26 +226,20 @@ class Watch(TorchDispatchMode):
             self.crossed[way] += tensors[-1].nbytes
 
 
-@contextmanager
-def _from_host() -> Iterator[None]:
-    """Within the block numbers of the host go to the card and back by copies that `Watch` sees."""
-    made, made_like, listed = torch.tensor, Tensor.new_tensor, Tensor.tolist
+class _FromHost(TorchFunctionMode):
+    """Numbers go from the host to the card and back by copies that `Watch` sees."""
 
-    def tensor(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
-        found = made(data, **kwargs)
-        return found if device is None else found.to(device)
-
-    def new_tensor(self: Tensor, data: Any, **kwargs: Any) -> Tensor:
-        if not _is_on_card(self):
-            return made_like(self, data, **kwargs)
-        return made(data, dtype=kwargs.get("dtype") or self.dtype).to(self.device)
-
-    with (
-        patch.object(torch, "tensor", tensor),
-        patch.object(Tensor, "new_tensor", new_tensor),
-        patch.object(Tensor, "tolist", lambda self: listed(self.cpu())),
-    ):
-        yield
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        kwargs = dict(kwargs or {})
+        if function is torch.tensor and "device" in kwargs:
+            device = kwargs.pop("device")
+            return torch.tensor(*args, **kwargs).to(device)
+        if function is Tensor.new_tensor and _is_on_card(args[0]):
+            dtype = kwargs.get("dtype") or args[0].dtype
+            return torch.tensor(args[1], dtype=dtype).to(args[0].device)
+        if function is Tensor.tolist:
+            return function(args[0].cpu())
+        return function(*args, **kwargs)
 
 
 @contextmanager
@@ -269,7 +261,7 @@ def card(
     try:
         with (
             Watch(float64=float64, shapes=shapes, kernels=kernels) as watch,
-            _from_host(),
+            _FromHost(),
             generators_of_cards(NAME),
         ):
             yield watch
@@ -366,8 +358,8 @@ def _bytes(tensor: Tensor) -> int:
 
 def _in_tensor_cores(name: str, tensors: list[Tensor]) -> bool:
     """Whether an operation is a product of float32 numbers of which 10 bits are read."""
-    product = name.rstrip("_") in PRODUCTS and tensors[-1].dtype == torch.float32
-    return product and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    allowed = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return allowed and name.rstrip("_") in PRODUCTS and tensors[-1].dtype == torch.float32
 
 
 def _in_tf32(x: Tensor) -> Tensor:
