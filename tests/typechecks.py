@@ -66,7 +66,7 @@ def _check_of_its_code(function: Function) -> Function | None:
     types = tuple(function.__annotations__.items())
     key = function.__module__, function.__qualname__, function.__code__, types
     if key not in _made:
-        _has_arrays(function)
+        _resolve(function)
         # Without its variables, so that what they hold is not held from now on.
         code, cells = function.__code__, [CellType() for _ in function.__code__.co_freevars]
         bare = FunctionType(code, function.__globals__, None, function.__defaults__, (*cells,))
@@ -79,7 +79,13 @@ def _check_of_its_code(function: Function) -> Function | None:
 
 
 def _has_arrays(function: Function) -> bool:
-    """Whether types of a function have shapes.  They are kept in the place of their names."""
+    """Whether types of a function have shapes."""
+    _resolve(function)
+    return any(map(_is_of_arrays, function.__annotations__.values()))
+
+
+def _resolve(function: Function) -> None:
+    """Keep types in the place of their names."""
     for name, hint in function.__annotations__.items():
         if isinstance(hint, str):
             try:
@@ -87,7 +93,6 @@ def _has_arrays(function: Function) -> bool:
             except NameError:  # imported for type checkers alone, or where a class inherits it
                 found = Any
             function.__annotations__[name] = found
-    return any(map(_is_of_arrays, function.__annotations__.values()))
 
 
 def _is_of_arrays(hint: object) -> bool:
