@@ -18,13 +18,14 @@ from circuits.model.subject import Subject
 from circuits.training.activations import Activations, Stream
 from circuits.training.checkpoint import RunState
 from circuits.training.dictionary import TrainedDictionary
-from circuits.training.loop import adam, advance, train
+from circuits.training.encoding import made_plan
+from circuits.training.loop import adam, advance, advance_replaced, train
 from circuits.training.losses import Step
 from circuits.training.settings import Kind, Sparsity, TrainSettings
-from circuits.training.start import far_apart
+from circuits.training.start import far_apart, started
 from tests.conftest import cached_subject
 from tests.test_training import SMALL as DEFAULT
-from tests.test_training import random_corpus, single
+from tests.test_training import random_corpus, random_vectors, single
 from tests.test_training_step import N_LAYERS, SETTINGS, random_batch, random_dictionary
 from tests.tiny import tiny_model
 from tests.tolerances import EXACT, FLOAT32
@@ -67,6 +68,24 @@ def test_a_step_is_that_of_the_cpu_and_waits_for_nothing(kind: Kind, sparsity: S
     allowed = {"nonzero": N_LAYERS} if sparsity in STRAIGHT else {}
     assert [waits(watch, str(number)) for number in range(1, STEPS)] == [allowed] * (STEPS - 1)
     assert sum(waits(watch, "0").values()) <= N_LAYERS + 2 + sum(allowed.values())
+
+
+@pytest.mark.parametrize("n_layers", [2, 5])
+def test_the_final_phase_waits_once_per_pass_whatever_the_layers(n_layers: int):
+    settings = replace(SMALL, sparsity=Sparsity.TOP_K, kl_steps=2)
+    model = FrozenModel(tiny_model("llama", num_hidden_layers=n_layers).float())
+    with card() as watch:
+        subject = on_card(Subject(model, single().tokenizer, single().identity))
+        made = stream(subject, settings)
+        vectors = random_vectors(n_layers).float()
+        dictionary = started(settings, vectors, vectors.flip(1)).to(CARD)
+        optimizer, state = adam(dictionary), RunState.initial(dictionary.encoder_bias.detach())
+        state.plan, state.step = made_plan(dictionary, torch.ones(n_layers, 4, 16).to(CARD)), 30
+        documents, _ = next(made.passes(0, 64))
+        watch.progress("step", 0, 0)
+        advance_replaced(made, dictionary, optimizer, documents, state)
+    # Uploads of ids and their mask block; transformers looks at a mask in each of two passes.
+    assert waits(watch, "step") == {"nonzero": 1, "_to_copy": 2, "_local_scalar_dense": 2}
 
 
 def waits(watch: Watch, stage: str) -> dict[str, int]:

@@ -28,11 +28,16 @@ from circuits.model.subject import Subject, read_subject
 from circuits.pipe import trace
 from circuits.recording.attention import Attention
 from circuits.recording.record import record
+from circuits.training.complete import stream_of
+from circuits.training.run import Run
+from circuits.training.settings import TrainSettings
 from graphs import AttributionGraph, ModelIdentity
+from graphs.core.opening import DocumentOpening
 from tests.devices import PAIRS, beside, crossings, over
 from tests.test_adjoint import DICTIONARIES, prepare
 from tests.test_card import SOURCES, assert_same_responses
 from tests.test_partial import partial
+from tests.test_training import random_corpus
 from tests.tiny import (
     ARCHITECTURES,
     tiny_model,
@@ -182,9 +187,11 @@ def test_devices_together_hold_what_each_has_room_for(monkeypatch: pytest.Monkey
 def test_what_needs_one_device_refuses_several():
     with card():
         frozen = over((CARD, SECOND), "llama").frozen
+        asked = Run(random_corpus(), TrainSettings(), DocumentOpening(bos=True), "run")
         with pytest.raises(DeviceError, match=r"Training needs .* lies on card:0, card:1: give"):
-            frozen.require_one_device("Training")
-        over((SECOND,), "llama").frozen.require_one_device("Training")
+            stream_of(Subject(frozen, toy_tokenizer(), identity(frozen)), asked)
+        one = over((SECOND,), "llama").frozen
+        assert stream_of(Subject(one, toy_tokenizer(), identity(one)), asked)
 
 
 def test_a_model_that_others_have_placed_is_traced_as_it_lies():

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import Result
 
 import circuits.corpora.choice
@@ -280,3 +281,25 @@ def test_some_layers_are_trained_reported_and_traced(
     )
     assert refused.exit_code == 2
     assert "layer 9 cannot be trained" in refused.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize("layers", ["4-", "-4", "3-1", "0,2-1", "a", "", "1-2-3", "9" * 10])
+def test_what_is_no_list_of_layers_is_refused(
+    layers: str, model_folder: Path, corpus: Path, tmp_path: Path
+):
+    asked = ("train", corpus, "--model", model_folder, "--out", tmp_path / "x")
+    found = run(*asked, f"--layers={layers}")
+    assert_refused(found, f"--layers takes numbers and ranges such as 0,1 or 4-7, got {layers!r}")
+
+
+def test_a_model_that_gives_no_numbers_is_refused(corpus: Path, tmp_path: Path):
+    folder = tmp_path / "model"
+    model = tiny_model("gemma-3").float()
+    model.model.layers[1].pre_feedforward_layernorm.weight.data[3] = torch.inf
+    model.save_pretrained(folder)
+    toy_tokenizer().save_pretrained(folder)
+    found = run("train", corpus, "--model", folder, "--out", tmp_path / "out", *SHORT)
+    assert found.exit_code == 2, found.output
+    assert "is not finite" in found.stderr
+    assert "Internal error" not in found.output
+    assert not (tmp_path / "out").exists()

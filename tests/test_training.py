@@ -168,14 +168,14 @@ def test_features_come_from_examples_that_they_explain_alone():
     dictionary = started(SMALL, inputs, outputs)
     read, wanted = dictionary.inputs.apply_to(inputs), dictionary.outputs.apply_to(outputs)
     generator = torch.Generator().manual_seed(SMALL.seed)
-    encoder, directions = from_examples(read, wanted, SMALL.d_dict, generator)
-    pre = read @ encoder.mT
     for layer in range(3):
-        said = pre[layer, :, :, None] * directions[layer]  # (token, feat, d_model): by each alone
+        encoder, directions = from_examples(read[layer], wanted[layer], SMALL.d_dict, generator)
+        pre = read[layer] @ encoder.T
+        said = pre[:, :, None] * directions  # (token, feat, d_model): by each alone
         error = (said - wanted[layer][:, None]).norm(dim=2).min(0).values
         assert float(error.max()) < 1e-9
         decoder = dictionary.decoders[layer].detach()
-        torch.testing.assert_close(decoder[:, 0], directions[layer])
+        torch.testing.assert_close(decoder[:, 0], directions)
         assert not decoder[:, 1:].any()
 
 
@@ -210,6 +210,15 @@ def test_a_start_of_another_size_has_the_same_features_with_larger_activations(s
     assert activations.any()
     torch.testing.assert_close(larger, 3 * activations, **EXACT)
     torch.testing.assert_close(other.log_threshold, one.log_threshold + math.log(3), **EXACT)
+
+
+@pytest.mark.parametrize("tokens", [10, 100])
+def test_no_two_features_begin_alike_where_there_are_more_than_tokens(tokens: int):
+    dictionary = started(SMALL, random_vectors(tokens=tokens), random_vectors(tokens=tokens))
+    for encoder, decoder in zip(dictionary.encoders, dictionary.decoders, strict=True):
+        assert len(encoder.detach().unique(dim=0)) == SMALL.d_dict
+        n_examples = len(decoder.detach()[:, 0].unique(dim=0))
+        assert n_examples == min(tokens, SMALL.d_dict)
 
 
 def test_examples_are_far_apart():
@@ -781,12 +790,12 @@ def test_a_killed_command_goes_on(model_folder: Path, tmp_path: Path):
 def test_what_all_tokens_share_wakes_no_example():
     """Encoders are matched through the inverse covariance: most of the inputs is one direction."""
     generator = torch.Generator().manual_seed(0)
-    common = torch.randn(1, 200, 1, generator=generator) * 10
-    inputs = common * torch.ones(16) + torch.randn(1, 200, 16, generator=generator)
-    outputs = torch.randn(1, 200, 16, generator=generator)
+    common = torch.randn(200, 1, generator=generator) * 10
+    inputs = common * torch.ones(16) + torch.randn(200, 16, generator=generator)
+    outputs = torch.randn(200, 16, generator=generator)
     encoder, _ = from_examples(inputs, outputs, 8, generator)
-    along = (encoder[0] @ torch.ones(16)).abs() / 4
-    across = (encoder[0] - (encoder[0] @ torch.ones(16))[:, None] / 16).norm(dim=1)
+    along = (encoder @ torch.ones(16)).abs() / 4
+    across = (encoder - (encoder @ torch.ones(16))[:, None] / 16).norm(dim=1)
     assert float((along / across).max()) < 0.2
 
 

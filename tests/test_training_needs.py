@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from card import MEMORY, card, on_card
 from rich.console import Console
 
 from circuits import progress
 from circuits.corpora.corpus import TextCorpus, held_out
 from circuits.evaluation.fidelity import Fidelity
+from circuits.model.frozen import FrozenModel
+from circuits.model.subject import Subject
 from circuits.progress import duration, progress_bar
 from circuits.training import needs as needs_module
+from circuits.training.activations import Stream
 from circuits.training.checkpoint import RunState
 from circuits.training.complete import some
-from circuits.training.loop import adam, advance
-from circuits.training.needs import needs, require_memory, seconds
+from circuits.training.encoding import made_plan
+from circuits.training.loop import adam, advance, train
+from circuits.training.losses import step_loss
+from circuits.training.needs import needs, needs_of, random_step, require_memory, seconds
 from circuits.training.report import TrainingReport
 from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
 from circuits.training.start import started
-from tests.test_training import SMALL, stream
-from tests.tiny import toy_tokenizer
+from tests.test_training import SMALL, random_corpus, single, stream
+from tests.tiny import tiny_model, toy_tokenizer
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -40,6 +48,56 @@ def test_parameters_and_pool_take_the_bytes_that_were_foreseen(kind: Kind):
     assert found.parameters == held
 
 
+@pytest.mark.parametrize(
+    ("kind", "sparsity"),
+    [
+        (Kind.PER_LAYER, Sparsity.BATCH_TOP_K),
+        (Kind.SKIP, Sparsity.JUMP_RELU),
+        (Kind.CROSS_LAYER, Sparsity.TOP_K),
+        (Kind.CROSS_LAYER, Sparsity.BATCH_TOP_K),
+    ],
+)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"d_dict": 512, "batch_tokens": 512, "shuffled_tokens": 512, "l0": 20.0},
+        {"d_dict": 1024, "batch_tokens": 64, "shuffled_tokens": 64, "l0": 4.0},
+        {"d_dict": 64, "batch_tokens": 64, "shuffled_tokens": 4096, "l0": 4.0},
+    ],
+    ids=["tokens", "features", "pool"],
+)
+def test_a_whole_run_holds_what_was_foreseen(
+    kind: Kind, sparsity: Sparsity, sizes: dict, tmp_path: Path
+):
+    """From the first pool to the thresholds at the end, with dead features in between."""
+    settings = replace(SMALL, kind=kind, sparsity=sparsity, steps=3, dead_after=1, **sizes)
+    foreseen, held = foreseen_and_held(replace(settings, bfloat16=False), "gemma-3", tmp_path)
+    assert held <= foreseen <= 2.8 * held
+
+
+@pytest.mark.parametrize(
+    "told", [{"vocab_size": 4000}, {"hidden_size": 64, "intermediate_size": 256}], ids=str
+)
+def test_a_final_phase_holds_what_was_foreseen(told: dict, tmp_path: Path):
+    settings = replace(SMALL, steps=1, kl_steps=2, batch_tokens=256, bfloat16=False)
+    foreseen, held = foreseen_and_held(settings, "gemma-3", tmp_path, **told)
+    assert held <= foreseen <= 2.2 * held
+
+
+def foreseen_and_held(
+    settings: TrainSettings, name: str, folder: Path, **told: object
+) -> tuple[int, int]:
+    """Bytes of a run on the card, beside its model."""
+    model = FrozenModel(tiny_model(name, **told).float())
+    with card() as watch:
+        subject = on_card(Subject(model, toy_tokenizer(), single(name).identity))
+        made = Stream(subject.frozen, subject.tokenizer, random_corpus(), settings)
+        foreseen, before = needs_of(made).total, MEMORY.held
+        watch.clear()
+        train(made, folder / "run", "run", lambda _: None)
+        return foreseen, watch.peak - before
+
+
 def test_a_run_without_enough_memory_is_refused(monkeypatch: pytest.MonkeyPatch):
     require_memory(stream())
     monkeypatch.setattr(needs_module, "free_device_bytes", lambda _: 2**27)
@@ -54,12 +112,35 @@ def test_the_pool_is_sized_by_its_bytes_the_features_and_the_run():
     assert replace(plain, d_dict=16_384).sized(30, 576).shuffled_tokens == 32_768
     assert replace(plain, steps=3).sized(4, 128).shuffled_tokens == 3 * 2048
     assert replace(plain, shuffled_tokens=9999).sized(30, 576).shuffled_tokens == 9999
+    # 33 batches are two pools of 17 and not of 32, of which one would be filled for one batch.
+    assert replace(plain, steps=33).sized(4, 128).shuffled_tokens == 17 * 2048
+    assert replace(plain, d_dict=2**17, steps=128).sized(2, 128).shuffled_tokens == 2**18
 
 
 def test_the_time_of_a_run_grows_with_its_steps():
     short, long = (seconds(stream(replace(SMALL, steps=steps))) for steps in (100, 100_000))
     assert long > 50 * short > 0
     assert seconds(stream(replace(SMALL, steps=1))) > 0
+
+
+@pytest.mark.parametrize("sparsity", Sparsity)
+def test_the_step_that_is_timed_has_the_l0_of_the_run(sparsity: Sparsity):
+    settings = replace(SMALL, sparsity=sparsity, d_dict=512, l0=10.0, batch_tokens=256)
+    dictionary, batch = random_step(stream(settings))
+    inputs, outputs = batch.inputs, batch.outputs
+    plan = made_plan(dictionary, dictionary.inputs.apply_to(inputs))
+    step = step_loss(dictionary, inputs, outputs, plan, torch.zeros(3, 512), 1.0)
+    assert float(step.encoded.l0) == pytest.approx(10, rel=0.3)
+
+
+def test_long_documents_are_timed_a_pass_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    passed: list[int] = []
+    monkeypatch.setattr(
+        needs_module, "mlp_vectors", lambda frozen, ids, *_: passed.append(ids.numel())
+    )
+    corpus = TextCorpus(tuple([1] * 3000 for _ in range(80)))
+    seconds(Stream(single().frozen, toy_tokenizer(), corpus, SMALL))
+    assert set(passed) == {6000}  # of 8,192
 
 
 def test_times_are_short_texts():

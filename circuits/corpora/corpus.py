@@ -47,6 +47,11 @@ def is_held_out(ids: list[int]) -> bool:
 class Corpus(Protocol):
     """Documents by number."""
 
+    @property
+    def length(self) -> int:
+        """Tokens of a document, about as many at most."""
+        ...
+
     def documents(self, first: int) -> Iterator[list[int]]:
         """Token ids of document `first` and all that follow, without end."""
         ...
@@ -61,6 +66,10 @@ class TextCorpus:
     """Tokenised documents in memory, repeated without end."""
 
     ids: tuple[list[int], ...]
+
+    @property
+    def length(self) -> int:
+        return max(map(len, self.ids))
 
     def documents(self, first: int) -> Iterator[list[int]]:
         for number in count(first):

@@ -124,6 +124,17 @@ class Stream:
             )
         for vectors in (whole.inputs, whole.outputs):
             everyone.add_up(vectors)
+            self._require_finite(vectors)
+
+    def _require_finite(self, vectors: Float[Tensor, "layer token d_model"]) -> None:
+        """Raises TrainingError for activations with which nothing can be trained."""
+        bad = ~torch.stack([own.sum().isfinite() for own in vectors])
+        if bad.any():
+            layer = self.layers[int(bad.nonzero()[0])]
+            raise TrainingError(
+                f"What the MLP of layer {layer} reads or writes is not finite: the model's weights "
+                "are damaged, or its numbers do not fit into its type; try --dtype float32."
+            )
 
     def _memory(self, size: int, device: torch.device) -> Activations:
         if self._latest is not None:
@@ -140,6 +151,7 @@ class Stream:
     ) -> int:
         """Add the activations of these documents; returns the number of tokens filled.
 
+        A device is waited for, once per pass of the model and not once per step.
         Of several processes each takes some of the documents, and leaves zeros for the others.
         """
         ids, kept = padded(documents, self.tokenizer, self.frozen.device, self.n_prefix)
@@ -148,7 +160,7 @@ class Stream:
         own = everyone.own(ids)
         points = settings.read, settings.write, self.layers
         vectors = mlp_vectors(self.frozen, own, *points) if len(own) else ((), ())
-        chosen = kept.flatten().nonzero()[:, 0]  # the one wait for a device
+        chosen = kept.flatten().nonzero()[:, 0]
         rows = place[filled : filled + len(chosen)]
         chosen, filled = chosen[: len(rows)], filled + len(rows)
         if everyone.size > 1:

@@ -39,16 +39,24 @@ class Scales(nn.Module):
         """Those of some vectors."""
         scales = cls(vectors.shape[0], vectors.shape[2]).to(vectors)
         scales.mean.copy_(vectors.mean(1))
-        spread = (vectors - scales.mean[:, None]).square().mean((1, 2)).sqrt()
-        scales.scale.copy_(torch.where(spread > 0, spread, 1.0))
+        for layer, own in enumerate(vectors):  # a copy of all would be as large as half a pool
+            spread = (own - scales.mean[layer]).square().mean().sqrt()
+            scales.scale[layer] = torch.where(spread > 0, spread, 1.0)
         return scales
 
     def at(self, layer: int) -> tuple[Float[Tensor, " d_model"], Float[Tensor, ""]]:
         """Mean and scale of one layer."""
         return self.mean[layer], self.scale[layer]
 
+    def apply_at(
+        self, layer: int, vectors: Float[Tensor, "token d_model"]
+    ) -> Float[Tensor, "token d_model"]:
+        """One layer's vectors with mean 0 and entries of size 1."""
+        mean, scale = self.at(layer)
+        return (vectors - mean) / scale
+
     def apply_to(self, vectors: Tensor) -> Float[Tensor, "layer token d_model"]:
-        """Vectors with mean 0 and entries of size 1."""
+        """The same for all layers."""
         return (vectors - self.mean[:, None]) / self.scale[:, None, None]
 
 

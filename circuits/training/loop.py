@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -100,6 +100,7 @@ def train(
                 write_checkpoint(path, run, dictionary, optimizer, state)
             if first:
                 _append(folder / LOG, lines)
+    optimizer.zero_grad()  # the finished dictionary takes as much
     features = stream.processes.features
     least = features.on_first(thresholds(dictionary, stream, state.document), 1)
     whole = dictionary.on_first()
@@ -208,23 +209,40 @@ def advance_replaced(
     assert state.plan is not None
     optimizer.zero_grad()
     ids, counted = padded(documents, stream.tokenizer, frozen.device, stream.n_prefix)
-    n_rows = max(1, PASS_LOGITS // (ids.shape[1] * len(frozen.unembedding)))
+    n_rows = rows_together(ids.shape[1], len(frozen.unembedding))
     parts = list(zip(ids.split(n_rows), counted.split(n_rows), strict=True))
     loss, done = state.silent.new_zeros(()), None
-    # Each process takes all of the documents, and where tokens are divided gives a share of the
-    # gradient: it is the same in all of them.
-    processes = dictionary.processes
-    dictionary.processes = Processes(features=processes.features)
-    for part, places in parts:
-        done = replaced_loss(dictionary, frozen, stream.layers, part, places, state.plan)
-        share = places.sum() / counted.sum()
-        (done.loss * share / processes.tokens.size).backward()
-        loss += done.loss.detach() * share
+    n_parts = dictionary.processes.tokens.size
+    with _with_all_tokens(dictionary):
+        for part, places in parts:
+            done = replaced_loss(dictionary, frozen, stream.layers, part, places, state.plan)
+            share = places.sum() / counted.sum()
+            (done.loss * share / n_parts).backward()
+            loss += done.loss.detach() * share
     assert done is not None
-    dictionary.processes = processes
     _descend(dictionary, optimizer, loss, state)
     state.step += 1
     return replace(done, loss=loss)
+
+
+def rows_together(longest: int, d_vocab: int) -> int:
+    """Documents of this length that go through the model together in the final phase."""
+    return max(1, PASS_LOGITS // (longest * d_vocab))
+
+
+@contextmanager
+def _with_all_tokens(dictionary: TrainedDictionary) -> Iterator[None]:
+    """Within the block each process takes all tokens.
+
+    Where they are divided otherwise, its gradient is the same as that of the others, and it gives a
+    share.
+    """
+    processes = dictionary.processes
+    dictionary.processes = Processes(features=processes.features)
+    try:
+        yield
+    finally:
+        dictionary.processes = processes
 
 
 def _descend(
@@ -299,8 +317,9 @@ def thresholds(
     inputs = stream.pool(document).activations.inputs
     for batch in inputs.split(settings.batch_tokens, dim=1):
         read = dictionary.inputs.apply_to(batch)
-        pre = [dictionary.pre_activations(*one, exact=True).flatten() for one in enumerate(read)]
-        rows = [torch.cat(pre)] if settings.one_budget else pre
+        # One layer after another, unless all are needed at once.
+        rows = (dictionary.pre_activations(*one, exact=True).flatten() for one in enumerate(read))
+        rows = iter([torch.cat([*rows])]) if settings.one_budget else rows
         features = dictionary.processes.features
         found.append(torch.stack([_least_kept(row, settings, features) for row in rows]))
     least = torch.stack(found).mean(0).clamp(min=torch.finfo(learned.dtype).tiny)

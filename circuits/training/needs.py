@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
+from scipy.stats import norm
 
 from circuits.machine import free_device_bytes, gigabytes, is_accelerator, wait_for
+from circuits.model.frozen import FrozenModel
 from circuits.progress import duration
-from circuits.training.activations import Activations, Stream, mlp_vectors, padded
+from circuits.training.activations import PASS_TOKENS, Activations, Stream, mlp_vectors, padded
 from circuits.training.checkpoint import RunState
 from circuits.training.dictionary import TrainedDictionary, n_written_by
-from circuits.training.loop import adam, advance
+from circuits.training.loop import adam, advance, rows_together
 from circuits.training.processes import ALONE, Processes
 from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
-from circuits.training.start import EXAMPLE_TOKENS
+from circuits.training.start import CALIBRATION_TOKENS, CANDIDATES, example_tokens
 
 FLOAT = 4  # bytes
 STATES = 4  # of each parameter: its value, its gradient and two moments
-PROBED = 64  # documents with which corpus and model are timed: those of one block of samples
+PROBED = 64  # documents with which the corpus is timed: those of one block of samples
 SPARE = 2**28  # bytes for what is not counted
+# Numbers that are held at once, counted on a made-up card (tests/test_training_needs.py).
+PRE_ACTIVATIONS = 3  # for each feature and token of a layer
+VECTORS = 9  # for each of d_model, of each layer and token of a batch
+ENTRIES = 16  # for each active feature of a layer and token
+LOGITS = 8  # for each logit of the final phase
+HIDDEN = 32  # for each of d_model, of each layer and token of the final phase
+ATTENDED = 2  # for each pair of tokens and head of the final phase
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ class Needs:
 
     pool: int  # activations that are shuffled together
     parameters: int  # with gradients and moments
-    temporary: int  # in a step, or while it starts
+    temporary: int  # in a step, or while it starts or ends
 
     @property
     def total(self) -> int:
@@ -42,9 +52,10 @@ class Needs:
 def needs(
     settings: TrainSettings, n_layers: int, d_model: int, processes: Processes = ALONE
 ) -> Needs:
-    """Memory of a process of a run on so many layers; its settings have a number to shuffle.
+    """Memory of a process of a run on so many layers, but for what goes through the model.
 
-    Raises TrainingError for a batch or a dictionary that cannot be divided among the processes.
+    The settings have a number of tokens to shuffle.  Raises TrainingError for a batch or a
+    dictionary that cannot be divided among the processes.
     """
     assert settings.shuffled_tokens is not None
     shuffled = settings.shuffled_tokens
@@ -55,20 +66,53 @@ def needs(
     matrices += n_layers * d_model**2 if settings.kind == Kind.SKIP else 0
     biases = n_layers * (2 * d_dict + d_model)  # thresholds among them
     together = settings.sparsity == Sparsity.BATCH_TOP_K and settings.one_budget
-    encoded = 3 * batch * d_dict * (n_layers if together else 1)
-    vectors = 8 * n_layers * batch * d_model
-    starting = 3 * n_layers * min(shuffled, EXAMPLE_TOKENS) * d_model
+
+    def encoded(tokens: int) -> int:
+        return PRE_ACTIVATIONS * tokens * d_dict * (n_layers if together else 1)
+
+    def in_step(tokens: int) -> int:
+        entries = ENTRIES * math.ceil(settings.l0) * n_layers * tokens
+        return encoded(tokens) + VECTORS * n_layers * tokens * d_model + entries
+
+    examples = min(shuffled, example_tokens(settings.d_dict))
+    choosing = examples * (4 * d_model + 3 * min(CANDIDATES, d_dict)) + 4 * d_dict * d_model
+    # Thresholds of batch-topk are found on whole batches, whatever is divided.
+    ending = encoded(settings.batch_tokens) if settings.sparsity == Sparsity.BATCH_TOP_K else 0
+    calibrating = in_step(min(shuffled, CALIBRATION_TOKENS))
     return Needs(
         pool=2 * FLOAT * n_layers * shuffled * d_model,
         parameters=STATES * FLOAT * (matrices + biases),
-        temporary=FLOAT * max(encoded + vectors, starting),
+        temporary=FLOAT * max(in_step(batch), choosing, calibrating, ending),
+    )
+
+
+def needs_of(stream: Stream) -> Needs:
+    """Memory of a process of the run of a stream."""
+    frozen, settings, layers = stream.frozen, stream.settings, stream.layers
+    found = needs(settings, len(layers), frozen.d_model, stream.processes)
+    longest = stream.corpus.length
+    assert settings.shuffled_tokens is not None
+    passed = min(PASS_TOKENS, settings.shuffled_tokens) + longest
+    filling = 2 * len(layers) * frozen.d_model * passed
+    replacing = _in_final_phase(frozen, settings, longest) if settings.kl_steps else 0
+    return replace(found, temporary=max(found.temporary, FLOAT * max(filling, replacing)))
+
+
+def _in_final_phase(frozen: FrozenModel, settings: TrainSettings, longest: int) -> int:
+    """Numbers of a pass that goes through the model twice, and once backwards."""
+    d_vocab, n_heads = len(frozen.unembedding), frozen.blocks[0].n_heads
+    together = min(rows_together(longest, d_vocab), -(-settings.batch_tokens // longest))
+    tokens = together * longest
+    return tokens * (
+        LOGITS * d_vocab
+        + frozen.n_layers * (HIDDEN * frozen.d_model + ATTENDED * n_heads * longest)
     )
 
 
 def require_memory(stream: Stream) -> Needs:
     """What the run of a stream needs.  Raises TrainingError if that is not free."""
     processes, device = stream.processes, stream.frozen.device
-    found = needs(stream.settings, len(stream.layers), stream.frozen.d_model, processes)
+    found = needs_of(stream)
     free = free_device_bytes(device)
     if not is_accelerator(device):
         free //= processes.everyone.size  # as if all were on this machine
@@ -94,35 +138,58 @@ def foreseen(stream: Stream) -> str:
 
 
 def seconds(stream: Stream) -> float:
-    """Time of the whole run: that of some documents, of the model on them, and of a step.
+    """Time of the whole run, from that of some documents, of the model on them, and of a step.
 
     All processes of a run measure together.
     """
-    settings, frozen, processes = stream.settings, stream.frozen, stream.processes
+    settings, processes = stream.settings, stream.processes
+    read, in_model = _of_a_token(stream)
+    # In the final phase the model runs twice, and once backwards, which is about as two times.
+    # Only before that phase do processes divide what goes through it.
+    passed = settings.steps / processes.everyone.size + 4 * settings.kl_steps
+    in_step = _of_a_step(stream)
+    in_batch = read * settings.batch_tokens + in_step
+    return in_model * settings.batch_tokens * passed + in_batch * settings.all_steps
+
+
+def _of_a_token(stream: Stream) -> tuple[float, float]:
+    """Seconds in which the corpus gives a token, and in which it goes through the model."""
+    settings, frozen = stream.settings, stream.frozen
     start = time.perf_counter()
     documents = list(islice(stream.corpus.documents(0), PROBED))
     read = (time.perf_counter() - start) / max(1, sum(map(len, documents)))
-    ids, counted = padded(documents, stream.tokenizer, frozen.device, stream.n_prefix)
+    some = documents[: max(1, PASS_TOKENS // max(map(len, documents)))]
+    ids, counted = padded(some, stream.tokenizer, frozen.device, stream.n_prefix)
     points = settings.read, settings.write, stream.layers
     in_model = _second_time(lambda: mlp_vectors(frozen, ids, *points), frozen.device)
+    return read, in_model / max(1, int(counted.sum()))
+
+
+def _of_a_step(stream: Stream) -> float:
+    """Seconds of a step on random vectors, with about as many active features as it will have."""
+    dictionary, batch = random_step(stream)
+    optimizer, state = adam(dictionary), RunState.initial(dictionary.encoder_bias.detach())
+    run = stream.frozen.device
+    return _second_time(lambda: advance(dictionary, optimizer, batch, state), run)
+
+
+def random_step(stream: Stream) -> tuple[TrainedDictionary, Activations]:
+    """A dictionary and a batch of random numbers, with the L0 that is asked for."""
+    settings, frozen, processes = stream.settings, stream.frozen, stream.processes
     own = processes.tokens.part(settings.batch_tokens, "tokens of a batch")
     shape = (len(stream.layers), own, frozen.d_model)
     vectors = torch.randn(shape, device=frozen.device)
-    batch = Activations(vectors, vectors.flip(1))
-    # So that neither step is of the final phase.
+    # So that no step is of the final phase.
     longer = replace(settings, steps=settings.steps + 2)
     dictionary = TrainedDictionary(longer, shape[0], frozen.d_model, processes).to(frozen.device)
+    share = min(settings.l0 / settings.d_dict, 0.4)
     with torch.no_grad():
         for parameter in dictionary.parameters():
             parameter.normal_()
-    optimizer, state = adam(dictionary), RunState.initial(dictionary.encoder_bias.detach())
-    in_step = _second_time(lambda: advance(dictionary, optimizer, batch, state), frozen.device)
-    in_model /= max(1, int(counted.sum()))
-    # In the final phase the model runs twice, and once backwards, which is about as two times.
-    # Only before that phase do processes divide what goes through it.
-    steps = settings.steps / processes.everyone.size + 4 * settings.kl_steps
-    tokens = settings.batch_tokens * steps
-    return in_model * tokens + (read * settings.batch_tokens + in_step) * settings.all_steps
+        # Pre-activations are sums of d_model products of normal numbers, and of a bias.
+        spread = math.sqrt(frozen.d_model + 1)
+        dictionary.log_threshold.fill_(math.log(spread * norm.isf(share)))
+    return dictionary, Activations(vectors, vectors.flip(1))
 
 
 def _second_time(run: Callable[[], object], device: torch.device) -> float:

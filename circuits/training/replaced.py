@@ -35,23 +35,25 @@ def replaced_loss(
 ) -> Step:
     """The loss on documents; only counted positions are replaced, and only they count."""
     settings, like = dictionary.settings, dictionary.decoder_bias
+    # A mask would have to be counted in each layer, and the host would wait for it.
+    places = counted.nonzero(as_tuple=True)
     with torch.no_grad():
-        own = _log_probabilities(frozen, ids, counted).to(like)
+        own = _log_probabilities(frozen, ids, places).to(like)
     reconstructions = Reconstructions(dictionary, plan)
 
     def on_read(layer: int, vectors: Tensor) -> None:
         if layer in layers:
-            reconstructions.read(layers.index(layer), vectors[counted].to(like))
+            reconstructions.read(layers.index(layer), vectors[places].to(like))
 
     def on_written(layer: int, output: Tensor) -> Tensor | None:
         if layer not in layers:
             return None
-        vectors = reconstructions.written(layers.index(layer), output[counted].to(like).detach())
-        return output.index_put((counted,), vectors.to(output.dtype))
+        vectors = reconstructions.written(layers.index(layer), output[places].to(like).detach())
+        return output.index_put(places, vectors.to(output.dtype))
 
     points = settings.read, settings.write
     with mlp_hooks(frozen, *points, on_read=on_read, on_written=on_written):
-        replaced = _log_probabilities(frozen, ids, counted).to(like)
+        replaced = _log_probabilities(frozen, ids, places).to(like)
     divergence = (own.exp() * (own - replaced)).sum() / len(own)
     found, unexplained = reconstructions.encoded(), torch.stack(reconstructions.unexplained)
     loss = (
@@ -63,10 +65,10 @@ def replaced_loss(
 
 
 def _log_probabilities(
-    frozen: FrozenModel, ids: Int[Tensor, "batch pos"], counted: Bool[Tensor, "batch pos"]
+    frozen: FrozenModel, ids: Int[Tensor, "batch pos"], places: tuple[Tensor, ...]
 ) -> Float[Tensor, "token d_vocab"]:
     logits = frozen.model(input_ids=ids, use_cache=False).logits
-    return logits[counted].to(widest(logits)).log_softmax(-1)
+    return logits[places].to(widest(logits)).log_softmax(-1)
 
 
 class Reconstructions:
@@ -80,8 +82,8 @@ class Reconstructions:
 
     def read(self, layer: int, vectors: Float[Tensor, "token d_model"]) -> None:
         """Encode what a layer reads, and add what its features write to that and higher layers."""
-        dictionary, (mean, scale) = self.dictionary, self.dictionary.inputs.at(layer)
-        inputs = (vectors - mean) / scale
+        dictionary = self.dictionary
+        inputs = dictionary.inputs.apply_at(layer, vectors)
         code = chosen(dictionary, layer, dictionary.pre_activations(layer, inputs), self.plan)
         features = dictionary.processes.features
         values = dictionary.values(layer, features.spread(inputs), code)

@@ -132,15 +132,16 @@ class TrainSettings:
     def sized(self, n_layers: int, d_model: int) -> TrainSettings:
         """With a number of tokens to shuffle: as many as take POOL_BYTES, at most MOST_SHUFFLED.
 
-        There are twice as many as features, so that each can begin as an example of its own, and
-        no more than are trained on.
+        There are twice as many as features, which take half of what parameters take, so that each
+        feature can begin as an example of its own.  All pools of a run have one size, with which
+        the last one is trained on too, but for a few batches.
         """
         if self.shuffled_tokens is not None:
             return self
         room = POOL_BYTES // (2 * VALUE_BYTES * n_layers * d_model)
-        most = min(max(2 * self.d_dict, room), MOST_SHUFFLED)
-        batches = min(max(1, most // self.batch_tokens), self.steps)
-        return replace(self, shuffled_tokens=batches * self.batch_tokens)
+        most = max(2 * self.d_dict, min(room, MOST_SHUFFLED))
+        n_pools = -(-self.steps // max(1, most // self.batch_tokens))
+        return replace(self, shuffled_tokens=-(-self.steps // n_pools) * self.batch_tokens)
 
     @property
     def all_steps(self) -> int:

@@ -8,13 +8,16 @@ Several features are active at a token, and each would explain all of it.  So th
 layer are scaled by the one factor with which their sum comes closest to the outputs, by least
 squares: Σ output · reconstruction / Σ |reconstruction|².  Begun larger than that (`start_size`),
 features that explain a token together are pushed apart, and more of them keep their example.
+
+Where there are more features than tokens, some have the same example.  Equal features would have
+equal gradients, and stay equal: so all but the first read the example with noise.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -23,7 +26,8 @@ from circuits.training.encoding import encoded, made_plan
 from circuits.training.processes import ALONE, Group, Processes
 from circuits.training.settings import TrainSettings
 
-EXAMPLE_TOKENS = 16_384  # from which examples are chosen
+EXAMPLE_TOKENS = 16_384  # from which examples are chosen, at least
+NOISE = 0.5  # beside entries of size 1, in an example that another feature has
 CANDIDATES = 256  # drawn together
 EVEN = 1e-9  # added to squared distances, for rows without any
 RIDGE = 0.1  # of the mean variance
@@ -49,16 +53,17 @@ def started(
     dictionary.to(inputs)
     dictionary.inputs, dictionary.outputs = Scales.of(inputs), Scales.of(outputs)
     generator = torch.Generator().manual_seed(settings.seed)
-    encoder, directions = from_examples(
-        dictionary.inputs.apply_to(inputs[:, :EXAMPLE_TOKENS]),
-        dictionary.outputs.apply_to(outputs[:, :EXAMPLE_TOKENS]),
-        settings.d_dict,
-        generator,
-        features,
-    )
-    for layer, own in enumerate(directions):
-        dictionary.encoders[layer].copy_(encoder[layer])
-        dictionary.decoders[layer][:, 0] = own
+    some = slice(example_tokens(settings.d_dict))
+    for layer, (read, wrote) in enumerate(zip(inputs[:, some], outputs[:, some], strict=True)):
+        encoder, directions = from_examples(
+            dictionary.inputs.apply_at(layer, read),
+            dictionary.outputs.apply_at(layer, wrote),
+            settings.d_dict,
+            generator,
+            features,
+        )
+        dictionary.encoders[layer].copy_(encoder)
+        dictionary.decoders[layer][:, 0] = directions
     read = dictionary.inputs.apply_to(inputs[:, :CALIBRATION_TOKENS])
     wrote = dictionary.outputs.apply_to(outputs[:, :CALIBRATION_TOKENS])
     _set_thresholds(dictionary, settings.l0 / settings.d_dict, read)
@@ -72,25 +77,40 @@ def started(
     return dictionary
 
 
+def example_tokens(d_dict: int) -> int:
+    """Tokens from which examples are chosen: twice as many as features, and EXAMPLE_TOKENS."""
+    return max(EXAMPLE_TOKENS, 2 * d_dict)
+
+
 def from_examples(
-    inputs: Float[Tensor, "layer token d_model"],
-    outputs: Float[Tensor, "layer token d_model"],
+    inputs: Float[Tensor, "token d_model"],
+    outputs: Float[Tensor, "token d_model"],
     d_dict: int,
     generator: torch.Generator,
     features: Group = ALONE.features,
-) -> tuple[Float[Tensor, "layer feat d_model"], Float[Tensor, "layer feat d_model"]]:
-    """Encoders and decoders that each explain one token alone, chosen to be far apart."""
-    encoders, decoders = list[Tensor](), list[Tensor]()
-    for read, written in zip(inputs, outputs, strict=True):
-        chosen = features.own(features.take_from_first(far_apart(written, d_dict, generator)))
-        covariance = read.T @ read / len(read)
-        ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(read)
-        matched = torch.linalg.solve(covariance + ridge, read[chosen].T).T
-        size = written[chosen].norm(dim=1, keepdim=True)
-        at_own = (matched * read[chosen]).sum(1, keepdim=True)
-        encoders.append(matched * size / at_own.clamp(min=1e-9))
-        decoders.append(written[chosen] / size.clamp(min=1e-9))
-    return torch.stack(encoders), torch.stack(decoders)
+) -> tuple[Float[Tensor, "feat d_model"], Float[Tensor, "feat d_model"]]:
+    """Encoders and decoders of a layer that each explain one token alone, chosen far apart."""
+    whole = features.take_from_first(far_apart(outputs, d_dict, generator))
+    chosen = features.own(whole)
+    read, size = inputs[chosen], outputs[chosen].norm(dim=1, keepdim=True)
+    again = _repeated(whole)
+    if again.any():
+        noise = NOISE * torch.randn(d_dict, inputs.shape[1], generator=generator)
+        read += features.own(again[:, None] * noise.to(read))
+    covariance = inputs.T @ inputs / len(inputs)
+    ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(read)
+    matched = torch.linalg.solve(covariance + ridge, read.T).T
+    at_own = (matched * read).sum(1, keepdim=True)
+    return matched * size / at_own.clamp(min=1e-9), outputs[chosen] / size.clamp(min=1e-9)
+
+
+def _repeated(chosen: Int[Tensor, " chosen"]) -> Bool[Tensor, " chosen"]:
+    """Whether the same was chosen before."""
+    order = chosen.argsort(stable=True)
+    inner = chosen[order]
+    found = torch.zeros_like(chosen, dtype=torch.bool)
+    found[order[1:]] = inner[1:] == inner[:-1]
+    return found
 
 
 def far_apart(

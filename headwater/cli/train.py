@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -119,7 +120,7 @@ def train_command(
     bos: BosRule = DEFAULT_RULE.bos,
     n_prefix: PrefixLength = DEFAULT_RULE.n_prefix,
     dtype: Type = DType.FLOAT32,
-    device: Device = "cpu",
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Train transcoders for a model; the same command continues after an interruption."""
@@ -211,7 +212,8 @@ def show_report(found: circuits.TrainingReport, out: Path) -> None:
     output.print(table)
     print_line(
         f"these MLPs replaced: same next token {fidelity.agreement:.1%}, "
-        f"KL {fidelity.divergence:.3f} nats, over {fidelity.tokens:,} held-out tokens"
+        f"KL {fidelity.divergence:.3f} nats, over {fidelity.tokens:,} held-out tokens "
+        "(dead: active at none of them)"
     )
     if found.replacement is not None:
         print_line(
@@ -227,11 +229,11 @@ def layer_numbers(text: str) -> tuple[int, ...]:
     """The numbers in a list such as 0,1,4-7."""
     numbers: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        try:
-            numbers |= set(range(int(first), min(int(last or first), MOST_LAYERS) + 1))
-        except ValueError:
+        found = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        first, last = (0, -1) if found is None else (int(found[1]), int(found[2] or found[1]))
+        if last < first:
             raise TrainingError(
                 f"--layers takes numbers and ranges such as 0,1 or 4-7, got {text!r}."
-            ) from None
+            )
+        numbers |= set(range(first, min(last, MOST_LAYERS) + 1))
     return tuple(sorted(numbers))
