@@ -7,12 +7,14 @@ Steps run at full size on a made-up card (benchmarks/card.py) whose tensors have
 numbers: 18 layers × 640 as in Gemma 3 270M, 16,384 features per layer, about 20 active, features
 chosen in bfloat16.  A kernel takes the longest of 6 µs, its bytes at 3 TB/s and its FLOPs at
 400 TFLOP/s in bfloat16 and 45 in float32, what it launches and reads as benchmarks/kernels.py says.
-No row is read from a cache, and no launch is hidden by another.
+(An H200 reached 778 and 51 with matrices of 8192², 230 and 43 with 2048 × 640 × 1024.)  No row is
+read from a cache, and no launch is hidden by another.
 
 A step is the mean of ten: nine plain ones, one that also normalises decoders, and a tenth of a
 refresh.  `pool` is the forward pass that gives a batch its activations, 2 FLOPs per parameter and
-token in bfloat16, and what keeps them.  `dead` features are 800 per layer that are revived.  `peak`
-counts parameters, gradients, moments and a batch, not the pool and not the model.
+token (embeddings are read and not multiplied) at the rate of TF32, 170 TFLOP/s, or of float32 where
+features are chosen in float32, and what keeps them.  `dead` features are 800 per layer that are
+revived.  `peak` counts parameters, gradients, moments and a batch, not the pool and not the model.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from card import BANDWIDTH, CARD, LAUNCH, WAIT, Watch, card
+from card import BANDWIDTH, CARD, LAUNCH, TF32_RATE, WAIT, Watch, card
 from kernels import kernel
 
 from circuits.training import start
@@ -42,7 +44,7 @@ from circuits.training.settings import Kind, Sparsity, TrainSettings
 
 N_LAYERS, D_MODEL, D_DICT, L0 = 18, 640, 16_384, 20.0
 RATES = MappingProxyType({torch.float32: 4.5e13, torch.bfloat16: 4e14})
-PARAMETERS = 268e6  # of the model
+PARAMETERS = 100e6  # of the model's blocks
 MODEL_LAUNCHES = 1643  # of its forward pass with hooks: benchmarks/results/launches.md
 PAGEABLE = 1.4e9  # bytes per second from a card to the host's memory, measured on an H200
 WANTED = {Kind.PER_LAYER: 100_000, Kind.CROSS_LAYER: 40_000}
@@ -167,10 +169,11 @@ def refreshed(case: Case) -> tuple[int, float]:
     return waits, seconds
 
 
-def pool_seconds(tokens: int) -> float:
-    """Of the forward pass that gives these tokens their activations, and of keeping these."""
-    passes = tokens / PASS_TOKENS
-    forward = max(2 * PARAMETERS * PASS_TOKENS / RATES[torch.bfloat16], MODEL_LAUNCHES * LAUNCH)
+def pool_seconds(case: Case) -> float:
+    """Of the model's passes that give a batch its activations, and of keeping these."""
+    passes = case.batch / PASS_TOKENS
+    rate = TF32_RATE if case.bfloat16 else RATES[torch.float32]
+    forward = max(2 * PARAMETERS * PASS_TOKENS / rate, MODEL_LAUNCHES * LAUNCH)
     kept = 2 * N_LAYERS * PASS_TOKENS * D_MODEL * 4  # bytes, gathered, converted and scattered
     each = max(3 * 2 * kept / BANDWIDTH, 3 * 2 * N_LAYERS * LAUNCH)
     return passes * (forward + each + WAIT)
@@ -202,7 +205,7 @@ def started() -> Started:
     try:
         with card(kernels=kernel) as watch:
             watch.rates = RATES
-            vectors = torch.randn(start.EXAMPLE_TOKENS, D_MODEL).to(CARD)
+            vectors = torch.randn(start.example_tokens(D_DICT), D_MODEL).to(CARD)
             watch.clear()
             start.far_apart(vectors, D_DICT, torch.Generator().manual_seed(0))
     finally:
@@ -244,7 +247,7 @@ def row(case: Case) -> str:
     waits, seconds = refreshed(case)
     every = TrainSettings().refresh
     mean = plain.seconds + (normalising.seconds - plain.seconds) / NORMALISE_EVERY + seconds / every
-    pool = pool_seconds(case.batch)
+    pool = pool_seconds(case)
     cells = [cell(case, plain) for cell in COLUMNS.values()]
     cells += [f"{waits}", f"{mean * 1e3:.1f}", f"{pool * 1e3:.1f}"]
     cells += [f"{case.batch / mean:,.0f}", f"{case.batch / (mean + pool):,.0f}"]
@@ -274,7 +277,8 @@ def table(cases: list[Case]) -> str:
         "",
         "# The start",
         "",
-        f"{D_DICT:,} examples far apart for each of {N_LAYERS} layers, from random vectors: one "
+        f"{D_DICT:,} examples far apart for each of {N_LAYERS} layers, from "
+        f"{start.example_tokens(D_DICT):,} random vectors: one "
         f"layer counted, times {N_LAYERS}; the host's seconds are this machine's",
         "",
         "| launches | waits | TFLOP | MB copied | host s | card s, waits and copies | sum | wanted "

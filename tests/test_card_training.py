@@ -149,6 +149,16 @@ def test_a_whole_run_is_that_of_the_cpu_and_resumes(kind: Kind, sparsity: Sparsi
     assert_same(found, expected, **FLOAT32)
 
 
+def test_the_model_computes_in_tensor_cores_unless_it_is_asked_not_to():
+    expected = stream(single(), SMALL).pool(0).activations.outputs
+    for rounded in (None, True, False):
+        with card():
+            made = stream(held(), replace(SMALL, bfloat16=rounded))
+            found = made.pool(0).activations.outputs.cpu()
+        error = float((found - expected).norm() / expected.norm())
+        assert error < 1e-5 if rounded is False else 1e-5 < error < 1e-2
+
+
 def test_a_run_of_the_card_resumes_on_the_cpu(tmp_path: Path):
     expected = run(single(), SMALL, tmp_path / "cpu")
     with card(), pytest.raises(Killed):

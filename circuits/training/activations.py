@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from circuits.corpora.corpus import Corpus, has_features, is_held_out
 from circuits.features.mlp_hooks import Enough, mlp_hooks
 from circuits.features.points import ReadPoint, WritePoint
+from circuits.machine import float32_products, is_accelerator
 from circuits.model.frozen import FrozenModel
 from circuits.model.prompt import count_prefix
 from circuits.progress import Progress, ignore_progress
@@ -159,7 +160,9 @@ class Stream:
         everyone = self.processes.everyone
         own = everyone.own(ids)
         points = settings.read, settings.write, self.layers
-        vectors = mlp_vectors(self.frozen, own, *points) if len(own) else ((), ())
+        rounded = settings.rounds(accelerator=is_accelerator(self.frozen.device))
+        with float32_products(tensor_cores=rounded):
+            vectors = mlp_vectors(self.frozen, own, *points) if len(own) else ((), ())
         chosen = kept.flatten().nonzero()[:, 0]
         rows = place[filled : filled + len(chosen)]
         chosen, filled = chosen[: len(rows)], filled + len(rows)

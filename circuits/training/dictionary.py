@@ -91,10 +91,7 @@ class TrainedDictionary(nn.Module):
     ) -> Float[Tensor, "token feat"]:
         """Of one layer, from normalised inputs; if not exact, in bfloat16 by the settings."""
         tensors = self.encoder_bias[layer], inputs, self.encoders[layer].T
-        rounded = self.settings.bfloat16
-        if rounded is None:
-            rounded = is_accelerator(inputs.device)
-        if rounded and not exact:
+        if not exact and self.settings.rounds(accelerator=is_accelerator(inputs.device)):
             tensors = tuple(tensor.bfloat16() for tensor in tensors)
         return torch.addmm(*tensors)
 

@@ -71,7 +71,8 @@ class TrainSettings:
     read: ReadPoint = ReadPoint.MLP_INPUT
     write: WritePoint = WritePoint.CONTRIBUTION
     shuffled_tokens: int | None = None  # whose activations are shuffled together; None: by bytes
-    bfloat16: bool | None = None  # choose active features in bfloat16; None: on accelerators
+    # Choose active features in bfloat16, and let the model compute in TF32; None: on accelerators.
+    bfloat16: bool | None = None
     shared_budget: bool | None = None  # of batch-topk, over layers; None: if cross-layer
     refresh: int = 10  # steps after which budgets and dead features are found anew
     seed: int = 0
@@ -159,6 +160,10 @@ class TrainSettings:
         if self.dead_after is not None:
             return self.dead_after
         return min(self.steps * self.batch_tokens // 10, MOST_SILENT)
+
+    def rounds(self, *, accelerator: bool) -> bool:
+        """Whether products that need not be exact are made in tensor cores."""
+        return accelerator if self.bfloat16 is None else self.bfloat16
 
     @property
     def one_budget(self) -> bool:

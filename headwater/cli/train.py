@@ -96,7 +96,8 @@ def train_command(
         bool | None,
         typer.Option(
             "--bfloat16/--no-bfloat16",
-            help="Choose active features by products in bfloat16; default: on an accelerator.",
+            help="Choose active features in bfloat16, and run the model in TF32 if it is in "
+            "float32; default: on an accelerator.",
         ),
     ] = DEFAULTS.bfloat16,
     penalty: Annotated[
