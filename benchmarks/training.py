@@ -169,15 +169,19 @@ def write_documents(model: str, texts: dict[str, list[list[int]]], folder: Path)
         (folder / f"{model}-{name}.json").write_text(json.dumps(ids))
 
 
-def trained(case: Case, environment: Path, folder: Path) -> Measured:
+def trained(case: Case, environment: Path | None, folder: Path) -> Measured:
     """Train and measure in processes of their own."""
     if case.trainer != "sparsify":
         return measured_case(case)
+    assert environment is not None
     out = folder / f"sparsify-{case.model}-{case.seed}"
     model, _ = converted_folder(case.model)
     layers = ",".join(map(str, case.layers))
     numbers = [layers, case.width, case.l0, case.seed, case.batch // LENGTH]
-    arguments = [model, case.documents, out, *numbers]
+    documents = json.loads(Path(case.documents).read_text())[: case.steps * case.batch // LENGTH]
+    given = folder / "sparsify.json"  # of which it trains on all
+    given.write_text(json.dumps(documents))
+    arguments = [model, given, out, *numbers]
     script = Path(__file__).with_name("sparsify_run.py")
     line = last_line(environment / "bin" / "python", script, *arguments)
     measured = measured_case(replace(case, trainer="stored", out=str(out / "run")))

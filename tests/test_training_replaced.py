@@ -12,11 +12,11 @@ from torch import Tensor
 from circuits.evaluation.fidelity import fidelity
 from circuits.features.transcoder import empty_transcoder
 from circuits.features.transcoder_set import TranscoderSet
-from circuits.training import replaced
+from circuits.training import loop, replaced
 from circuits.training.activations import mlp_vectors
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import made_plan
-from circuits.training.loop import Logged, train
+from circuits.training.loop import Logged, adam, train
 from circuits.training.replaced import replaced_loss
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from circuits.training.start import started
@@ -103,13 +103,31 @@ def test_the_final_phase_lowers_the_divergence_and_resumes_with_the_same_bits(tm
     assert [one.step for one in steps][-1] == 100
     assert steps[-1].loss < 0.9 * steps[4].loss
 
-    def die(logged: Logged) -> None:
-        if logged.step == 70:
-            raise Killed
+    for last in (50, 70):  # after the checkpoints of steps 40, where the phase begins, and 60
 
-    with pytest.raises(Killed):
-        train(stream(settings), tmp_path / "broken", "run", die, checkpoint_every=20)
-    again = train(stream(settings), tmp_path / "broken", "run", lambda _: None)
-    for one, other in zip(whole, again, strict=True):
-        assert torch.equal(one.encoder, other.encoder)
-        assert torch.equal(one.decoders[0], other.decoders[0])
+        def die(logged: Logged, last: int = last) -> None:
+            if logged.step == last:
+                raise Killed
+
+        folder = tmp_path / str(last)
+        with pytest.raises(Killed):
+            train(stream(settings), folder, "run", die, checkpoint_every=20)
+        again = train(stream(settings), folder, "run", lambda _: None)
+        for one, other in zip(whole, again, strict=True):
+            assert torch.equal(one.encoder, other.encoder)
+            assert torch.equal(one.decoders[0], other.decoders[0])
+
+
+def test_the_optimizer_begins_the_final_phase_without_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its gradients have other sizes, and by the former ones its first steps would be too long."""
+    made: list[torch.optim.Optimizer] = []
+    monkeypatch.setattr(loop, "adam", lambda dictionary: made.append(adam(dictionary)) or made[-1])
+    seen: dict[int, set[float]] = {}
+
+    def on_step(logged: Logged) -> None:
+        seen[logged.step] = {float(one["step"]) for one in made[0].state.values()}
+
+    train(stream(replace(SMALL, steps=30, kl_steps=20)), tmp_path, "run", on_step)
+    assert seen == {10: {10}, 20: {20}, 30: {30}, 40: {10}, 50: {20}}

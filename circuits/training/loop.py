@@ -124,6 +124,10 @@ def _steps(
             yield done
             if state.step == settings.steps:
                 break
+    if state.step == settings.steps:
+        # Another loss has gradients of other sizes: by what Adam remembers, its first steps would
+        # be several times too long.
+        optimizer.state.clear()
     if state.step < settings.all_steps:
         for documents, following in stream.passes(state.document, settings.batch_tokens):
             done = advance_replaced(stream, dictionary, optimizer, documents, state)

@@ -77,7 +77,7 @@ class TrainSettings:
     refresh: int = 10  # steps after which budgets and dead features are found anew
     seed: int = 0
     kl_steps: int = 0  # of the final phase, in which reconstructions replace the MLPs
-    kl_rate: float = 0.1  # its learning rate at first, as a share of the other
+    kl_rate: float = 0.03  # its learning rate at first, as a share of the other
     start_size: float = 1.0  # of activations at first, beside those that explain most
     layers: tuple[int, ...] | None = None  # that are trained; None: all of the model's
 
