@@ -34,6 +34,7 @@ ORDER = {
         "progress",
         "atlas",
         "machine",
+        "largest",
         "model",
         "recording",
         "features",

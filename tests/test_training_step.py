@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from circuits.largest import largest, largest_first
 from circuits.training.activations import Activations
 from circuits.training.checkpoint import RunState
 from circuits.training.code import Code
@@ -16,7 +17,6 @@ from circuits.training.encoding import Plan, made_plan
 from circuits.training.loop import adam, advance, schedule
 from circuits.training.losses import SATURATION, step_loss
 from circuits.training.settings import Kind, Sparsity, TrainSettings
-from circuits.training.sparsity import largest
 from tests.tolerances import EXACT
 
 N_LAYERS, N_TOKENS, D_MODEL = 3, 40, 16
@@ -158,13 +158,14 @@ def test_steps_are_those_of_adam_with_gradients_of_norm_1_at_most():
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("size", [(1, 4096), (5, 640), (7, 96), (3, 33), (2, 1)])
+@pytest.mark.parametrize("size", [(1, 4096), (5, 640), (7, 96), (3, 33), (2, 1), (3, 5021)])
 @pytest.mark.parametrize("k", [0, 1, 3, 40])
 def test_the_largest_are_found_in_the_groups_of_largest_maxima(size: tuple[int, int], k: int):
     values = torch.randn(size, generator=torch.Generator().manual_seed(k))
     k = min(k, size[1])
     found = largest(values, k).sort(dim=1).values
     assert torch.equal(found, values.topk(k).indices.sort(dim=1).values)
+    assert torch.equal(largest_first(values, k), values.topk(k).indices)
 
 
 def test_a_batch_without_entries_reads_and_writes_nothing():

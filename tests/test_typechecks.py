@@ -17,7 +17,7 @@ from beartype.roar import (
 from jaxtyping import Float, Int, TypeCheckError
 from torch import Tensor
 
-from circuits.training.sparsity import largest
+from circuits.largest import largest
 from graphs.core.nodes import NodeId, NodeKind
 from tests.typechecks import checked, jaxtyped
 from viz.text.words import visible

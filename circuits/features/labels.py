@@ -35,9 +35,10 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from circuits.features.active import ActiveFeatures
+from circuits.largest import largest_first
 from circuits.machine import moved, on_device
 from circuits.model.frozen import FrozenModel
 from graphs.core.nodes import Description, Example
@@ -53,7 +54,6 @@ from graphs.errors import HeadwaterError
 
 LABELS_PER_LAYER = 8  # features that are labelled regardless of their influence
 VOCABULARY_BLOCK = 16384  # logits computed at a time for all features, few enough for the cache
-CHUNK = 512  # of these, logits compared together
 
 
 def output_tokens(
@@ -89,26 +89,11 @@ def _most_promoted(
     tokens: list[Tensor] = []
     for start in range(0, len(unembedding), VOCABULARY_BLOCK):
         logits = directions @ unembedding[start : start + VOCABULARY_BLOCK].T
-        block = _largest(logits, min(count, logits.shape[1]))
+        block = largest_first(logits, min(count, logits.shape[1]))
         values.append(logits.gather(1, block))
         tokens.append(block + start)
     best = torch.cat(values, 1).topk(min(count, len(unembedding)), dim=1).indices
     return torch.cat(tokens, 1).gather(1, best)
-
-
-def _largest(logits: Float[Tensor, "row d_vocab"], count: int) -> Int[Tensor, "row count"]:
-    """Indices of the largest entries, largest first.
-
-    The largest lie in the chunks with the largest maxima, so only those are sorted: of 262,144
-    logits that is ten times as fast as topk.
-    """
-    n_rows, size = logits.shape
-    padded = nn.functional.pad(logits, (0, -size % CHUNK), value=-torch.inf)
-    chunks = padded.view(n_rows, -1, CHUNK)
-    best = chunks.amax(2).topk(min(count, chunks.shape[1]), dim=1).indices
-    within = chunks.gather(1, best[:, :, None].expand(-1, -1, CHUNK)).flatten(1)
-    top = within.topk(count, dim=1).indices
-    return best.gather(1, top // CHUNK) * CHUNK + top % CHUNK
 
 
 def written(

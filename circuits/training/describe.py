@@ -27,9 +27,9 @@ from torch import Tensor
 from circuits.evaluation.replacement import Replacement
 from circuits.features.points import WritePoint
 from circuits.features.transcoder_set import TranscoderSet
+from circuits.largest import largest_first
 from circuits.model.subject import Subject
 from circuits.training.activations import padded
-from circuits.training.sparsity import largest
 from graphs.core.nodes import Description, Example
 
 EXAMPLES = 3  # per feature, each from another document
@@ -206,15 +206,9 @@ def _outputs(
     promoted, suppressed = list[list[int]](), list[list[int]]()
     for rows in directions.split(256):
         logits = rows @ frozen.unembedding.T
-        promoted += _largest_first(logits, count)
-        suppressed += _largest_first(logits.neg_(), count)
+        promoted += largest_first(logits, count).tolist()
+        suppressed += largest_first(logits.neg_(), count).tolist()
     return _spelled(promoted, spell), _spelled(suppressed, spell)
-
-
-def _largest_first(values: Float[Tensor, "row value"], count: int) -> list[list[int]]:
-    found = largest(values, count)
-    order = values.gather(1, found).argsort(dim=1, descending=True)
-    return found.gather(1, order).tolist()
 
 
 def _spelled(rows: list[list[int]], spell: Spell) -> list[tuple[str, ...]]:

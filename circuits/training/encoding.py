@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuits.largest import largest
 from circuits.training.code import Code
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.processes import ALONE, Group, Processes
 from circuits.training.settings import Sparsity
-from circuits.training.sparsity import active, jump_relu, largest
+from circuits.training.sparsity import active, jump_relu
 
 
 @dataclass(frozen=True)

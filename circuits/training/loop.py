@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuits.features.transcoder import Transcoder
+from circuits.largest import largest
 from circuits.training.activations import Activations, Stream, padded
 from circuits.training.checkpoint import RunState, read_checkpoint, write_checkpoint
 from circuits.training.dictionary import TrainedDictionary
@@ -25,7 +26,6 @@ from circuits.training.losses import Step, step_loss
 from circuits.training.processes import Group, Processes
 from circuits.training.replaced import replaced_loss
 from circuits.training.settings import CHECKPOINT, Sparsity, TrainingError, TrainSettings
-from circuits.training.sparsity import largest
 from circuits.training.start import started
 from graphs.disk.files import atomic_write, file_text, json_value, new_folder, reason
 

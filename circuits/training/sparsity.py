@@ -1,4 +1,4 @@
-"""Sparsity of dictionaries: straight-through thresholds, and the largest of a token or a batch.
+"""Sparsity of dictionaries: straight-through thresholds.
 
 A threshold has no gradient where it matters, so a rectangle of width `bandwidth` stands in for
 the delta function of its step (JumpReLU SAEs, arXiv 2407.14435):
@@ -9,11 +9,10 @@ the delta function of its step (JumpReLU SAEs, arXiv 2407.14435):
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -60,22 +59,3 @@ def active(
 ) -> Float[Tensor, " entry"]:
     """1 where pre is above its threshold, with a gradient for the threshold alone."""
     return _Step.apply(pre, threshold, bandwidth)  # pyright: ignore[reportReturnType]
-
-
-def largest(values: Float[Tensor, "row value"], k: int) -> Int[Tensor, "row k"]:
-    """Indices of the k largest values of each row, in no order.
-
-    They are in the k groups with the largest maxima, so only these groups are searched: one pass
-    over all values, and sizes that are known without looking at them.  There are about as many
-    groups as values in the k groups.
-    """
-    count = values.shape[1]
-    size = math.gcd(count, 2 ** round(math.log2(count / k) / 2)) if k else 1
-    n_groups = count // size
-    if size == 1 or k >= n_groups:
-        return values.topk(k, sorted=False).indices
-    maxima = values.unflatten(1, (size, n_groups)).amax(1)
-    groups = maxima.topk(k, sorted=False).indices
-    member = n_groups * torch.arange(size, device=values.device)  # of group 0
-    members = (groups[:, None] + member[:, None]).flatten(1)
-    return members.gather(1, values.gather(1, members).topk(k, sorted=False).indices)
