@@ -120,7 +120,7 @@ def test_an_import_is_seen(tmp_path: Path):
     path.write_text("def f():\n    from torch.nn import Linear\n")
     assert "torch.nn" in imported(path)
     assert floor("graphs.core.nodes") == 2
-    assert floor("circuits.features.files.tensors") == 7
+    assert floor("circuits.features.files.tensors") == 8
 
 
 @pytest.mark.parametrize("package", ORDER)
