@@ -47,9 +47,10 @@ from circuits.model.subject import Subject, read_subject
 from circuits.pipe import trace
 from circuits.training import loop
 from circuits.training.activations import Stream, padded
-from circuits.training.complete import NAMES
-from circuits.training.describe import describe
-from circuits.training.export import write_transcoders
+from circuits.training.finished.complete import NAMES
+from circuits.training.finished.describe import describe
+from circuits.training.finished.export import write_transcoders
+from circuits.training.log import Logged
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from graphs import DictionaryIdentity
 
@@ -123,7 +124,7 @@ def train_transcoders(subject: Subject, name: str, settings: TrainSettings, fold
     stream = Stream(subject.frozen, subject.tokenizer, TextCorpus(tuple(documents)), settings)
     start = time.perf_counter()
 
-    def report(logged: loop.Logged) -> None:
+    def report(logged: Logged) -> None:
         if logged.step % 200 == 0:
             console.print(
                 f"{name} {logged.step} loss {logged.loss:.4f} L0 {logged.l0:.1f} "

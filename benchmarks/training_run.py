@@ -24,9 +24,9 @@ from circuits.features.transcoder import TopK, Transcoder, with_gaps
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject, read_subject
 from circuits.training.activations import Stream, mlp_vectors, padded
-from circuits.training.complete import some, trained_set
+from circuits.training.finished.complete import some, trained_set
+from circuits.training.finished.report import passes, report
 from circuits.training.loop import train
-from circuits.training.report import passes, report
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from graphs import DictionaryIdentity
 

@@ -21,7 +21,7 @@ from training import L0, WIDTH, machine, prose
 from circuits.corpora.corpus import TextCorpus
 from circuits.model.prompt_rule import PromptRule
 from circuits.model.subject import Subject, read_subject
-from circuits.training.complete import train_and_measure
+from circuits.training.finished.complete import train_and_measure
 from circuits.training.run import chosen_run
 from circuits.training.settings import Kind, TrainSettings
 

@@ -39,8 +39,8 @@ from circuits.training.activations import PASS_TOKENS, Activations
 from circuits.training.checkpoint import RunState
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import Plan, made_plan
-from circuits.training.loop import NORMALISE_EVERY, adam, advance
 from circuits.training.settings import Kind, Sparsity, TrainSettings
+from circuits.training.step import NORMALISE_EVERY, adam, advance
 
 N_LAYERS, D_MODEL, D_DICT, L0 = 18, 640, 16_384, 20.0
 RATES = MappingProxyType({torch.float32: 4.5e13, torch.bfloat16: 4e14})

@@ -72,8 +72,8 @@ from .pipe import SettingsError, estimate_trace, trace
 from .recording.attention import PrecisionError
 from .recording.precision import Precision
 from .recording.record import Recording, record
-from .training.complete import train_and_measure
-from .training.report import TrainingReport
+from .training.finished.complete import train_and_measure
+from .training.finished.report import TrainingReport
 from .training.run import chosen_run
 from .training.settings import TrainingError, TrainSettings
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page
 
-import circuits.training.report
+import circuits.training.finished.report
 from circuits.features.active import FeatureSource
 from circuits.features.neurons import Neurons
 from circuits.model.subject import Subject
@@ -69,7 +69,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def few_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dictionaries that are trained are measured on three graphs of held-out documents, not 20."""
-    monkeypatch.setattr(circuits.training.report, "GRAPHS", 3)
+    monkeypatch.setattr(circuits.training.finished.report, "GRAPHS", 3)
 
 
 @pytest.fixture(scope="session")

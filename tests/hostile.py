@@ -33,7 +33,7 @@ import typer.testing
 from huggingface_hub import constants as hub
 
 import circuits.model.subject
-import circuits.training.complete
+import circuits.training.finished.complete
 import headwater.cli.serve
 from circuits.model.loading import LoadedModel, load_model
 from graphs.core.annotations import annotations_path
@@ -326,8 +326,8 @@ def tamed(world: World) -> Iterator[None]:
         patch.setattr(headwater.cli.serve, "_run", _close)
         patch.setattr(typer.testing, "_get_command", lambda _: GROUP)
         patch.setattr(webbrowser, "open", lambda _: True)
-        patch.setattr(circuits.training.complete, "DESCRIBED", 20)
-        patch.setattr(circuits.training.complete, "DOCUMENTS", 2)
+        patch.setattr(circuits.training.finished.complete, "DESCRIBED", 20)
+        patch.setattr(circuits.training.finished.complete, "DOCUMENTS", 2)
         patch.setattr(hub, "HF_HUB_OFFLINE", True)
         patch.setattr(circuits.model.subject, "load_model", load)
         with little_memory():

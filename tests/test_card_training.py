@@ -19,10 +19,11 @@ from circuits.training.activations import Activations, Stream
 from circuits.training.checkpoint import RunState
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import made_plan
-from circuits.training.loop import adam, advance, advance_replaced, train
+from circuits.training.loop import train
 from circuits.training.losses import Step
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from circuits.training.start import far_apart, started
+from circuits.training.step import adam, advance, advance_replaced
 from tests.conftest import cached_subject
 from tests.test_training import SMALL as DEFAULT
 from tests.test_training import random_corpus, random_vectors, single

@@ -23,8 +23,8 @@ from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject
 from circuits.pipe import trace
 from circuits.recording.record import record
-from circuits.training.describe import describe
-from circuits.training.export import write_transcoders
+from circuits.training.finished.describe import describe
+from circuits.training.finished.export import write_transcoders
 from graphs import Description, Example
 from graphs.formats.neuronpedia.contents import Upload
 from tests.conftest import cached_subject

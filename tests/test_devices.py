@@ -28,7 +28,7 @@ from circuits.model.subject import Subject, read_subject
 from circuits.pipe import trace
 from circuits.recording.attention import Attention
 from circuits.recording.record import record
-from circuits.training.complete import stream_of
+from circuits.training.finished.complete import stream_of
 from circuits.training.run import Run
 from circuits.training.settings import TrainSettings
 from graphs import AttributionGraph, ModelIdentity

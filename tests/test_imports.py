@@ -46,6 +46,7 @@ ORDER = {
         "evaluation",
         "corpora",
         "training",
+        "training.finished",
         "graph_files",
     ),
     "headwater": ("terminal", "outputs", "arguments", "server", "graph_folders", "cli"),

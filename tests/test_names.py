@@ -22,7 +22,7 @@ TOKENS = ("<bos>", " The", " capital", " Dallas", " is")
 
 
 def described(where: str, own: tuple[str, ...], promoted: tuple[str, ...] = ()) -> Description:
-    """A description as `circuits.training.describe` writes it."""
+    """A description as `circuits.training.finished.describe` writes it."""
     label = f"{where} → {', '.join(token.strip() for token in own[:2])}"
     return Description(label=label, promoted_at_own_layer=own, promoted=promoted)
 

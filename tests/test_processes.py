@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from circuits.model.placement import DeviceError
 from circuits.training.dictionary import TrainedDictionary
-from circuits.training.loop import LOG
+from circuits.training.log import LOG
 from circuits.training.needs import needs
 from circuits.training.processes import ALONE, Group, Processes, own_device
 from circuits.training.settings import CHECKPOINT, Split, TrainingError

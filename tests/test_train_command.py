@@ -16,7 +16,7 @@ import circuits.corpora.choice
 import graphs
 from circuits.features.files.reading import read_transcoders
 from circuits.features.labels import feature_files
-from circuits.training.loop import LOG
+from circuits.training.log import LOG
 from circuits.training.settings import CHECKPOINT, TrainingError
 from graphs.disk.leftovers import temporary_path
 from tests.test_audit_command import contents

@@ -41,19 +41,22 @@ from circuits.model.prompt import PromptError, read_prompt
 from circuits.model.prompt_rule import PromptRule
 from circuits.model.subject import Subject
 from circuits.recording.record import record
-from circuits.training import loop
+from circuits.training import loop, step
 from circuits.training.activations import Stream, mlp_vectors, padded
 from circuits.training.checkpoint import RunState, read_checkpoint, write_checkpoint
-from circuits.training.complete import trained_set
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import Encoded, Plan, encoded, made_plan
-from circuits.training.export import write_transcoders
+from circuits.training.finished.complete import trained_set
+from circuits.training.finished.export import write_transcoders
 from circuits.training.former_checkpoint import renamed
-from circuits.training.loop import LOG, Logged, schedule, thresholds, train
+from circuits.training.log import LOG, Logged
+from circuits.training.loop import train
 from circuits.training.losses import Step, step_loss
 from circuits.training.settings import CHECKPOINT, Kind, Sparsity, TrainingError, TrainSettings
 from circuits.training.sparsity import active, jump_relu
 from circuits.training.start import far_apart, from_examples, started
+from circuits.training.step import schedule
+from circuits.training.thresholds import thresholds
 from graphs import Bos, DictionaryIdentity
 from tests.conftest import cached_subject
 from tests.test_cli import run
@@ -431,7 +434,7 @@ def test_a_run_that_diverges_says_so_and_keeps_its_checkpoint(
         return replace(step, loss=step.loss * math.nan) if len(done) > 25 else step
 
     done: list[int] = []
-    monkeypatch.setattr(loop, "step_loss", diverge)
+    monkeypatch.setattr(step, "step_loss", diverge)
     with pytest.raises(TrainingError, match="After 25 steps the loss or its gradient"):
         train(stream(), tmp_path, "run", lambda _: None, checkpoint_every=10)
     monkeypatch.undo()

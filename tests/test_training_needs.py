@@ -20,14 +20,15 @@ from circuits.progress import duration, progress_bar
 from circuits.training import needs as needs_module
 from circuits.training.activations import Stream
 from circuits.training.checkpoint import RunState
-from circuits.training.complete import some
 from circuits.training.encoding import made_plan
-from circuits.training.loop import adam, advance, train
+from circuits.training.finished.complete import some
+from circuits.training.finished.report import TrainingReport
+from circuits.training.loop import train
 from circuits.training.losses import step_loss
 from circuits.training.needs import needs, needs_of, random_step, require_memory, seconds
-from circuits.training.report import TrainingReport
 from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
 from circuits.training.start import started
+from circuits.training.step import adam, advance
 from tests.test_training import SMALL, random_corpus, single, stream
 from tests.tiny import tiny_model, toy_tokenizer
 

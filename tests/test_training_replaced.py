@@ -16,10 +16,12 @@ from circuits.training import loop, replaced
 from circuits.training.activations import mlp_vectors
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import made_plan
-from circuits.training.loop import Logged, adam, train
+from circuits.training.log import Logged
+from circuits.training.loop import train
 from circuits.training.replaced import replaced_loss
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from circuits.training.start import started
+from circuits.training.step import adam
 from graphs import DictionaryIdentity
 from tests.conftest import cached_subject
 from tests.test_training import LONG, SMALL, Killed, stream

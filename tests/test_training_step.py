@@ -14,9 +14,9 @@ from circuits.training.checkpoint import RunState
 from circuits.training.code import Code
 from circuits.training.dictionary import TrainedDictionary
 from circuits.training.encoding import Plan, made_plan
-from circuits.training.loop import adam, advance, schedule
 from circuits.training.losses import SATURATION, step_loss
 from circuits.training.settings import Kind, Sparsity, TrainSettings
+from circuits.training.step import adam, advance, schedule
 from tests.tolerances import EXACT
 
 N_LAYERS, N_TOKENS, D_MODEL = 3, 40, 16

@@ -22,7 +22,8 @@ from circuits.training import loop
 from circuits.training.activations import Stream
 from circuits.training.dictionary import TrainedDictionary, feature_axis
 from circuits.training.encoding import Plan, made_plan
-from circuits.training.loop import Logged, train
+from circuits.training.log import Logged
+from circuits.training.loop import train
 from circuits.training.losses import step_loss
 from circuits.training.processes import ALONE, Group, Processes, joined
 from circuits.training.settings import Kind, Sparsity, Split, TrainingError, TrainSettings

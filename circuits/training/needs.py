@@ -17,10 +17,10 @@ from circuits.progress import duration
 from circuits.training.activations import PASS_TOKENS, Activations, Stream, mlp_vectors, padded
 from circuits.training.checkpoint import RunState
 from circuits.training.dictionary import TrainedDictionary, n_written_by
-from circuits.training.loop import adam, advance, rows_together
 from circuits.training.processes import ALONE, Processes
 from circuits.training.settings import Kind, Sparsity, TrainingError, TrainSettings
 from circuits.training.start import CALIBRATION_TOKENS, CANDIDATES, example_tokens
+from circuits.training.step import adam, advance, rows_together
 
 FLOAT = 4  # bytes
 STATES = 4  # of each parameter: its value, its gradient and two moments

@@ -126,7 +126,7 @@ def train_command(
 ) -> None:
     """Train transcoders for a model; the same command continues after an interruption."""
     # These import torch.
-    from circuits.training.complete import stream_of
+    from circuits.training.finished.complete import stream_of
     from circuits.training.loop import train
     from circuits.training.needs import foreseen
     from circuits.training.processes import joined

@@ -15,12 +15,13 @@ from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject
 from circuits.progress import Progress, ignore_progress
 from circuits.training.activations import Stream
-from circuits.training.describe import describe
-from circuits.training.export import write_transcoders
-from circuits.training.loop import Logged, train
+from circuits.training.finished.describe import describe
+from circuits.training.finished.export import write_transcoders
+from circuits.training.finished.report import DOCUMENTS, TrainingReport, report
+from circuits.training.log import Logged
+from circuits.training.loop import train
 from circuits.training.needs import require_memory
 from circuits.training.processes import ALONE, Processes
-from circuits.training.report import DOCUMENTS, TrainingReport, report
 from circuits.training.run import Run
 from circuits.training.settings import Kind
 from graphs.core.provenance import DictionaryIdentity

@@ -1,0 +1,1 @@
+"""The finished dictionary: written, described and measured."""
