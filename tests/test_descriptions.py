@@ -6,6 +6,7 @@ import gzip
 import json
 from dataclasses import replace
 from io import StringIO
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from circuits.features.transcoder_set import TranscoderSet
 from circuits.model.subject import Subject
 from circuits.pipe import trace
 from circuits.recording.record import record
+from circuits.training.finished import describe as describe_module
 from circuits.training.finished.describe import describe
 from circuits.training.finished.export import write_transcoders
 from graphs import Description, Example
@@ -173,6 +175,31 @@ def test_descriptions_agree_with_the_features_that_fire():
             texts = [tuple(map(subject.spell, documents[n])) for n, _ in tied]
             assert strongest.tokens in texts
             assert strongest.activations.index(max(strongest.activations)) in {p for _, p in tied}
+
+
+def test_an_example_is_the_part_of_a_long_document_around_where_the_feature_is_most_active(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    subject, transcoders = cached_subject("gemma-3"), toy_dictionary()
+    documents = [[1, *(3 + (5 * n + i * i) % 20 for i in range(11))] for n in range(3)]
+    whole = [list(layer) for layer in describe(subject, transcoders, documents)]
+    monkeypatch.setattr(describe_module, "LONGEST", 5)
+    cut = [list(layer) for layer in describe(subject, transcoders, documents)]
+    checked = 0
+    for before, after in zip(chain(*whole), chain(*cut), strict=True):
+        if before is None:
+            continue
+        for long, short in zip(before.examples, after.examples, strict=True):
+            peak = long.activations.index(max(long.activations))
+            start = max(0, min(peak - 2, 12 - 5))
+            assert short.tokens == long.tokens[start : start + 5]
+            assert short.activations == long.activations[start : start + 5]
+            assert max(short.activations) == max(long.activations)
+            checked += 1
+        assert after.model_copy(update={"examples": ()}) == before.model_copy(
+            update={"examples": ()}
+        )
+    assert checked > 50
 
 
 def test_words_behind_the_dot_are_of_many_texts_of_a_feature_and_of_few_others():

@@ -53,6 +53,7 @@ from graphs.disk.files import (
 from graphs.errors import HeadwaterError
 
 LABELS_PER_LAYER = 8  # features that are labelled regardless of their influence
+LEVEL = 6  # of gzip's compression
 VOCABULARY_BLOCK = 16384  # logits computed at a time for all features, few enough for the cache
 
 
@@ -214,7 +215,8 @@ def write_feature_files(
             if description is not None:
                 record = _stored(description, dictionary, number)
                 text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-                packed = gzip.compress(text.encode(), mtime=0)  # reproducible bytes
+                # Reproducible bytes; of the highest level they are 1 % fewer, in twice the time.
+                packed = gzip.compress(text.encode(), LEVEL, mtime=0)
                 chunk = len(packed).to_bytes(4, "little") + packed
             chunks.append(chunk)
             offsets.append(offsets[-1] + len(chunk))

@@ -33,6 +33,7 @@ from circuits.training.activations import padded
 from graphs.core.nodes import Description, Example
 
 EXAMPLES = 3  # per feature, each from another document
+LONGEST = 128  # tokens of an example
 TOKENS = 8  # promoted and suppressed
 BINS = 20  # of the histogram
 STRONG = 0.5  # of the largest activation: least that counts for the label
@@ -218,16 +219,20 @@ def _spelled(rows: list[list[int]], spell: Spell) -> list[tuple[str, ...]]:
 def _examples(
     texts: Texts, tokens: Int[ndarray, " firing"], activations: Float[ndarray, " firing"]
 ) -> tuple[Example, ...]:
-    """The documents in which the feature is most active, whole."""
+    """The documents in which the feature is most active, around where it is."""
     order = np.argsort(-activations, kind="stable")
-    documents = list(dict.fromkeys(texts.document[tokens[order]].tolist()))[:EXAMPLES]
+    _, first = np.unique(texts.document[tokens[order]], return_index=True)
     examples: list[Example] = []
-    for document in documents:
-        start, end = texts.span(document)
+    for peak in tokens[order][np.sort(first)[:EXAMPLES]].tolist():
+        document = int(texts.document[peak])
+        begin, after = texts.span(document)
+        start = max(begin, min(peak - LONGEST // 2, after - LONGEST))
+        end = min(after, start + LONGEST)
         values = np.zeros(end - start)
         here = (tokens >= start) & (tokens < end)
         values[tokens[here] - start] = activations[here]
-        examples.append(Example(tokens=texts.spelled[document], activations=tuple(values.tolist())))
+        spelled = texts.spelled[document][start - begin : end - begin]
+        examples.append(Example(tokens=spelled, activations=tuple(values.tolist())))
     return tuple(examples)
 
 
