@@ -85,7 +85,7 @@ def train_and_measure(
     write_transcoders(transcoders, out, subject.identity.name, cross_layer=crossing)
     written = read_transcoders(out)
     progress("describe", 0, 1)
-    documents = some(islice(run.corpus.documents(0), DESCRIBED), tokens // 60)
+    documents = some(islice(run.corpus.documents(0), DESCRIBED), tokens // 80)
     write_feature_files(out, identity.name, describe(subject, written, documents))
     progress("report", 0, 1)
     found = report(subject, written, documents_held_out, tokens // GRAPH_TOKENS)
