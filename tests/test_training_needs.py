@@ -136,9 +136,7 @@ def test_the_step_that_is_timed_has_the_l0_of_the_run(sparsity: Sparsity):
 
 def test_long_documents_are_timed_a_pass_at_a_time(monkeypatch: pytest.MonkeyPatch):
     passed: list[int] = []
-    monkeypatch.setattr(
-        needs_module, "mlp_vectors", lambda frozen, ids, *_: passed.append(ids.numel())
-    )
+    monkeypatch.setattr(Stream, "vectors", lambda _, ids: passed.append(ids.numel()))
     corpus = TextCorpus(tuple([1] * 3000 for _ in range(80)))
     seconds(Stream(single().frozen, toy_tokenizer(), corpus, SMALL))
     assert set(passed) == {6000}  # of 8,192

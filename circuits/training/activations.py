@@ -106,6 +106,13 @@ class Stream:
         self._add_up(whole, sum_of_ids)
         return Pool(first, last, whole)
 
+    def vectors(self, ids: Int[Tensor, "batch pos"]) -> tuple[list[Tensor], list[Tensor]]:
+        """What the MLPs that are trained on read and write, (batch, pos, d_model) per layer."""
+        settings = self.settings
+        rounded = settings.rounds(accelerator=is_accelerator(self.frozen.device))
+        with float32_products(tensor_cores=rounded):
+            return mlp_vectors(self.frozen, ids, settings.read, settings.write, self.layers)
+
     def passes(self, first: int, tokens: int) -> Iterator[tuple[list[list[int]], int]]:
         """Documents of about `tokens` tokens together, and the number of the document after."""
         batch: list[list[int]] = []
@@ -156,13 +163,9 @@ class Stream:
         Of several processes each takes some of the documents, and leaves zeros for the others.
         """
         ids, kept = padded(documents, self.tokenizer, self.frozen.device, self.n_prefix)
-        settings = self.settings
         everyone = self.processes.everyone
         own = everyone.own(ids)
-        points = settings.read, settings.write, self.layers
-        rounded = settings.rounds(accelerator=is_accelerator(self.frozen.device))
-        with float32_products(tensor_cores=rounded):
-            vectors = mlp_vectors(self.frozen, own, *points) if len(own) else ((), ())
+        vectors = self.vectors(own) if len(own) else ((), ())
         chosen = kept.flatten().nonzero()[:, 0]
         rows = place[filled : filled + len(chosen)]
         chosen, filled = chosen[: len(rows)], filled + len(rows)

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from circuits.machine import free_device_bytes, gigabytes, is_accelerator, wait_for
 from circuits.model.frozen import FrozenModel
 from circuits.progress import duration
-from circuits.training.activations import PASS_TOKENS, Activations, Stream, mlp_vectors, padded
+from circuits.training.activations import PASS_TOKENS, Activations, Stream, padded
 from circuits.training.checkpoint import RunState
 from circuits.training.dictionary import TrainedDictionary, n_written_by
 from circuits.training.processes import ALONE, Processes
@@ -154,14 +154,13 @@ def seconds(stream: Stream) -> float:
 
 def _of_a_token(stream: Stream) -> tuple[float, float]:
     """Seconds in which the corpus gives a token, and in which it goes through the model."""
-    settings, frozen = stream.settings, stream.frozen
+    device = stream.frozen.device
     start = time.perf_counter()
     documents = list(islice(stream.corpus.documents(0), PROBED))
     read = (time.perf_counter() - start) / max(1, sum(map(len, documents)))
     some = documents[: max(1, PASS_TOKENS // max(map(len, documents)))]
-    ids, counted = padded(some, stream.tokenizer, frozen.device, stream.n_prefix)
-    points = settings.read, settings.write, stream.layers
-    in_model = _second_time(lambda: mlp_vectors(frozen, ids, *points), frozen.device)
+    ids, counted = padded(some, stream.tokenizer, device, stream.n_prefix)
+    in_model = _second_time(lambda: stream.vectors(ids), device)
     return read, in_model / max(1, int(counted.sum()))
 
 
@@ -169,8 +168,8 @@ def _of_a_step(stream: Stream) -> float:
     """Seconds of a step on random vectors, with about as many active features as it will have."""
     dictionary, batch = random_step(stream)
     optimizer, state = adam(dictionary), RunState.initial(dictionary.encoder_bias.detach())
-    run = stream.frozen.device
-    return _second_time(lambda: advance(dictionary, optimizer, batch, state), run)
+    device = stream.frozen.device
+    return _second_time(lambda: advance(dictionary, optimizer, batch, state), device)
 
 
 def random_step(stream: Stream) -> tuple[TrainedDictionary, Activations]:
