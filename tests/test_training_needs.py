@@ -72,8 +72,10 @@ def test_a_whole_run_holds_what_was_foreseen(
 ):
     """From the first pool to the thresholds at the end, with dead features in between."""
     settings = replace(SMALL, kind=kind, sparsity=sparsity, steps=3, dead_after=1, **sizes)
-    foreseen, held = foreseen_and_held(replace(settings, bfloat16=False), "gemma-3", tmp_path)
-    assert held <= foreseen <= 2.8 * held
+    foreseen, held = foreseen_and_held(
+        replace(settings, bfloat16=False), "llama", tmp_path, num_hidden_layers=8
+    )
+    assert held <= foreseen <= 3 * held
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,9 @@ SPARE = 2**28  # bytes for what is not counted
 PRE_ACTIVATIONS = 3  # for each feature and token of a layer
 VECTORS = 9  # for each of d_model, of each layer and token of a batch
 ENTRIES = 16  # for each active feature of a layer and token
+# Where thresholds are learned, features close to them have gradients too.  Source: at first 187 for
+# an L0 of 20 (1,024 features per layer of atlas-small), 39 for one of 8 (512).
+CLOSE, CLOSE_SHARE = 10, 1 / 16  # times the L0, and of all features
 LOGITS = 8  # for each logit of the final phase
 HIDDEN = 32  # for each of d_model, of each layer and token of the final phase
 ATTENDED = 2  # for each pair of tokens and head of the final phase
@@ -65,13 +68,16 @@ def needs(
     matrices = d_dict * d_model * (n_layers + written)
     matrices += n_layers * d_model**2 if settings.kind == Kind.SKIP else 0
     biases = n_layers * (2 * d_dict + d_model)  # thresholds among them
+    n_entries = settings.l0  # per token and layer
+    if settings.sparsity in (Sparsity.JUMP_RELU, Sparsity.TANH):
+        n_entries = min(float(d_dict), max(CLOSE * settings.l0, CLOSE_SHARE * d_dict))
     together = settings.sparsity == Sparsity.BATCH_TOP_K and settings.one_budget
 
     def encoded(tokens: int) -> int:
         return PRE_ACTIVATIONS * tokens * d_dict * (n_layers if together else 1)
 
-    def in_step(tokens: int) -> int:
-        entries = ENTRIES * math.ceil(settings.l0) * n_layers * tokens
+    def in_step(tokens: int, of_token: float = settings.l0) -> int:
+        entries = ENTRIES * math.ceil(of_token) * n_layers * tokens
         return encoded(tokens) + VECTORS * n_layers * tokens * d_model + entries
 
     examples = min(shuffled, example_tokens(settings.d_dict))
@@ -82,7 +88,7 @@ def needs(
     return Needs(
         pool=2 * FLOAT * n_layers * shuffled * d_model,
         parameters=STATES * FLOAT * (matrices + biases),
-        temporary=FLOAT * max(in_step(batch), choosing, calibrating, ending),
+        temporary=FLOAT * max(in_step(batch, n_entries), choosing, calibrating, ending),
     )
 
 
