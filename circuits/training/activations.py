@@ -104,6 +104,7 @@ class Stream:
             if filled == size:
                 break
         self._add_up(whole, sum_of_ids)
+        self._require_finite(whole)
         return Pool(first, last, whole)
 
     def vectors(self, ids: Int[Tensor, "batch pos"]) -> tuple[list[Tensor], list[Tensor]]:
@@ -132,11 +133,11 @@ class Stream:
             )
         for vectors in (whole.inputs, whole.outputs):
             everyone.add_up(vectors)
-            self._require_finite(vectors)
 
-    def _require_finite(self, vectors: Float[Tensor, "layer token d_model"]) -> None:
+    def _require_finite(self, whole: Activations) -> None:
         """Raises TrainingError for activations with which nothing can be trained."""
-        bad = ~torch.stack([own.sum().isfinite() for own in vectors])
+        pairs = zip(whole.inputs, whole.outputs, strict=True)
+        bad = ~torch.stack([(read.sum() + wrote.sum()).isfinite() for read, wrote in pairs])
         if bad.any():
             layer = self.layers[int(bad.nonzero()[0])]
             raise TrainingError(

@@ -31,7 +31,7 @@ def thresholds(
         read = dictionary.inputs.apply_to(batch)
         # One layer after another, unless all are needed at once.
         rows = (dictionary.pre_activations(*one, exact=True).flatten() for one in enumerate(read))
-        rows = iter([torch.cat([*rows])]) if settings.one_budget else rows
+        rows = [torch.cat([*rows])] if settings.one_budget else rows
         features = dictionary.processes.features
         found.append(torch.stack([_least_kept(row, settings, features) for row in rows]))
     least = torch.stack(found).mean(0).clamp(min=torch.finfo(learned.dtype).tiny)
