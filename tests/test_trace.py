@@ -165,12 +165,11 @@ def test_permuting_a_dictionarys_features_permutes_the_graph(gemma: Subject):
     )
 
 
-@pytest.mark.parametrize(("block", "chunk"), [(16384, 512), (5, 2), (3, 8), (1, 1)])
+@pytest.mark.parametrize("block", [16384, 5, 3, 1])
 def test_labels_are_the_tokens_that_a_feature_raises(
-    gemma: Subject, block: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+    gemma: Subject, block: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("circuits.features.labels.VOCABULARY_BLOCK", block)
-    monkeypatch.setattr("circuits.features.labels.CHUNK", chunk)
     dictionary = toy_dictionary()
     graph = traced(gemma, dictionary)
     frozen = gemma.frozen

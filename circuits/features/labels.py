@@ -38,7 +38,6 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from circuits.features.active import ActiveFeatures
-from circuits.largest import largest_first
 from circuits.machine import moved, on_device
 from circuits.model.frozen import FrozenModel
 from graphs.core.nodes import Description, Example
@@ -90,7 +89,7 @@ def _most_promoted(
     tokens: list[Tensor] = []
     for start in range(0, len(unembedding), VOCABULARY_BLOCK):
         logits = directions @ unembedding[start : start + VOCABULARY_BLOCK].T
-        block = largest_first(logits, min(count, logits.shape[1]))
+        block = logits.topk(min(count, logits.shape[1]), dim=1).indices
         values.append(logits.gather(1, block))
         tokens.append(block + start)
     best = torch.cat(values, 1).topk(min(count, len(unembedding)), dim=1).indices
