@@ -18,6 +18,7 @@ from circuits.features.transcoder_set import TranscoderSet
 from circuits.machine import in_float64, moved, widest
 from circuits.model.frozen import FrozenModel
 
+COMPARED = 64  # tokens whose distributions are compared at once, few enough for the cache
 NO_VARIANCE = 1e-12  # of the mean square: rounding of float32, squared
 
 
@@ -89,14 +90,16 @@ def fidelity(
     layers = {layer: Reconstructed(d_dict) for layer, d_dict in sizes.items()}
     tokens, same, divergence = 0, 0, 0.0
     for ids, counted in batches:
-        own = model.logits(ids, None, counted=counted)[counted].float().log_softmax(-1)
+        own = model.logits(ids, None, counted=counted)[counted]
         for layer, sums in layers.items():
             parts = model.outputs[layer], model.reconstruction(layer), model.activations[layer]
             sums.add(*(part[moved(counted, part.device)] for part in parts))
-        replaced = model.logits(ids, counted, places=layers)[counted].float().log_softmax(-1)
+        replaced = model.logits(ids, counted, places=layers)[counted]
         tokens += len(own)
-        same += int((own.argmax(-1) == replaced.argmax(-1)).sum())
-        divergence += float((own.exp() * (own - replaced)).sum(dtype=torch.float64))
+        for some in zip(*(each.split(COMPARED) for each in (own, replaced)), strict=True):
+            before, after = (logits.float().log_softmax(-1) for logits in some)
+            same += int((before.argmax(-1) == after.argmax(-1)).sum())
+            divergence += float((before.exp() * (before - after)).sum(dtype=torch.float64))
     return Fidelity(
         tokens=tokens,
         layers=tuple(layers),
