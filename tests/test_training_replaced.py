@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from circuits.evaluation.fidelity import fidelity
+from circuits.evaluation.replacement import Replacement
 from circuits.features.transcoder import empty_transcoder
 from circuits.features.transcoder_set import TranscoderSet
 from circuits.training import loop, replaced
@@ -55,8 +56,9 @@ def loss_of(dictionary: TrainedDictionary) -> Tensor:
 @pytest.mark.parametrize("layers", [None, (1, 2)])
 @pytest.mark.parametrize("kind", Kind)
 def test_the_divergence_is_that_of_the_finished_dictionary(
-    kind: Kind, layers: tuple[int, ...] | None
+    kind: Kind, layers: tuple[int, ...] | None, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr("circuits.evaluation.fidelity.COMPARED", 5)
     settings = replace(SPARSE, kind=kind, layers=layers)
     dictionary, frozen = begun(settings), cached_subject(NAME).frozen
     numbers = settings.layers_of(frozen.n_layers)
@@ -67,10 +69,17 @@ def test_the_divergence_is_that_of_the_finished_dictionary(
     whole = tuple(folded[numbers.index(layer)] if layer in numbers else empty for layer in range(3))
     identity = DictionaryIdentity(kind="transcoder", name="tiny")
     found = TranscoderSet(whole, settings.read, settings.write, identity, partial=True)
-    measured = fidelity(frozen, found, iter([documents()]))
+    ids, counted = documents()
+    halves = ((ids[some], counted[some]) for some in (slice(0, 4), slice(4, None)))
+    measured = fidelity(frozen, found, halves)
     divergence = step.loss - step.unexplained.mean()
     assert float(divergence.detach()) == pytest.approx(measured.divergence, rel=1e-6)
     assert measured.divergence > 1e-3
+    model = Replacement(frozen, found)
+    after = model.logits(ids, counted, places=numbers)
+    same = model.logits(ids, None).argmax(-1) == after.argmax(-1)
+    assert measured.agreement == pytest.approx(float(same[counted].double().mean()))
+    assert 0 < measured.agreement < 1
 
 
 @pytest.mark.parametrize("kind", Kind)
