@@ -69,6 +69,7 @@ class Session:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    programs: Path = Path(sys.executable).parent  # with `headwater`
     _python: subprocess.Popen[str] | None = None
 
     def run(self, page: str) -> None:
@@ -132,8 +133,13 @@ class Session:
         return printed + (values[-1][1] or "" if values else "")
 
     def _environment(self) -> dict[str, str]:
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        return os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"} | self.environment
+        return environment(self.programs) | self.environment
+
+
+def environment(*programs: Path) -> dict[str, str]:
+    """That of a page: without a network, and with programs of these folders before others."""
+    folders = [*map(str, programs), str(Path(sys.executable).parent), os.environ["PATH"]]
+    return os.environ | {"PATH": os.pathsep.join(folders), "HF_HUB_OFFLINE": "1"}
 
 
 def _make(block: Block) -> str:

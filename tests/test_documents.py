@@ -19,12 +19,22 @@ import headwater
 import viz
 from circuits.model.packaged import PACKAGED
 from headwater.cli.commands import PANELS
-from tests.documents import ROOT, RUN, Session, assert_shown, blocks, is_line, is_number
+from tests.documents import (
+    ROOT,
+    RUN,
+    Session,
+    assert_shown,
+    blocks,
+    environment,
+    is_line,
+    is_number,
+)
 from tests.format_writers import as_json, gemma_scope_2, gemma_scope_2_tensors, store
 from tests.hub_server import running_hub
 from tests.test_real_model import require_package
 from tests.tiny import tiny_model, toy_dictionary
 from tests.tokenizers_like import byte_level
+from tests.warm import warm_program
 
 PAGES = {
     path.stem: path.read_text(encoding="utf-8")
@@ -47,8 +57,14 @@ def programs() -> list[str]:
     return sorted(run - {"dictionaries"})
 
 
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with warm_program(tmp_path_factory.mktemp("warm"), environment()) as folder:
+        yield folder
+
+
 @pytest.fixture
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def hub_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A Hub on loopback, with tiny files under the names of published ones."""
     folder = tmp_path_factory.mktemp("published")
     model, dictionaries, n_layers = folder / "model", folder / "dictionaries", 14
@@ -72,17 +88,17 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         }
 
 
-def test_published_dictionaries_are_used_as_shown(environment: dict[str, str], tmp_path: Path):
-    Session(tmp_path, environment).run(PAGES["dictionaries"])
+def test_published_dictionaries_are_used_as_shown(hub_environment: dict[str, str], tmp_path: Path):
+    Session(tmp_path, hub_environment).run(PAGES["dictionaries"])
     graph = graphs.read_graph(tmp_path / "paris.safetensors")
     assert graph.provenance.dictionary.name.startswith("google/gemma-scope-2-1b-pt")
 
 
 @pytest.mark.real_model
 @pytest.mark.parametrize("name", programs())
-def test_a_page_runs_in_an_empty_folder(name: str, tmp_path: Path):
+def test_a_page_runs_in_an_empty_folder(name: str, tmp_path: Path, warm: Path):
     require_weights_of("".join(one.text for one in SHOWN[name] if one.language in RUN))
-    Session(tmp_path).run(PAGES[name])
+    Session(tmp_path, programs=warm).run(PAGES[name])
 
 
 def test_the_readme_is_short():
