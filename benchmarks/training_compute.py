@@ -8,7 +8,8 @@ A row is a run of its own, since the learning rate falls over all of it.  Models
 training.py and atlas.py train on, and measured on held-out documents with all MLPs replaced: mean
 variance unexplained and L0 of layers, KL, and mean replacement score of graphs.  Hours are of one
 CPU, of training alone.  Peers are trained per layer for the most steps, on models with documents of
-one length, which sparsify needs.  What is in results/training_compute.json is not measured again.
+one length, which sparsify needs; it trains on their first tokens too, which do not count where they
+are attention sinks.  What is in results/training_compute.json is not measured again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from training import (
 )
 from training_run import Case, Measured
 
+from circuits.corpora.corpus import TextCorpus
 from circuits.model.subject import Subject, read_subject
+from circuits.training.first_position import first_sink
 from circuits.training.settings import Kind, TrainSettings
 
 TABLE = RESULTS / "training_compute.md"
@@ -88,6 +91,7 @@ def cases(model: str, plan: Plan, folder: Path) -> Iterator[Case]:
     subject = read_subject(model)
     texts = questions(subject) if model in atlas.SETTINGS else prose(subject)
     write_documents(model, texts, folder)
+    corpus, settings = TextCorpus(tuple(texts["train"])), TrainSettings()
     longest = Case(
         trainer="headwater",
         model=model,
@@ -101,6 +105,7 @@ def cases(model: str, plan: Plan, folder: Path) -> Iterator[Case]:
         batch=plan.batch,
         sparsity="batch-topk",
         graphs=plan.graphs,
+        n_prefix=1 if first_sink(subject, corpus, settings) else None,  # as `headwater train` does
     )
     lengths = [*((steps, 0) for steps in plan.steps), (plan.steps[-1], plan.kl_steps)]
     for (steps, kl_steps), kind in product(lengths, (Kind.PER_LAYER, Kind.CROSS_LAYER)):

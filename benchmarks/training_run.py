@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,8 +29,8 @@ from circuits.training.finished.report import passes, report
 from circuits.training.loop import train
 from circuits.training.settings import Kind, Sparsity, TrainSettings
 from graphs import DictionaryIdentity
+from graphs.core.opening import DocumentOpening
 
-IDENTITY = DictionaryIdentity(kind="transcoder", name="benchmark")
 SILENT_TOKENS = 61_440  # of training documents, on which a dead feature does not fire
 
 
@@ -54,6 +54,7 @@ class Case:
     kl_steps: int = 0
     write: str = WritePoint.MLP_OUTPUT  # that of sparsify's hooks on MLPs
     graphs: int = 0  # that are traced
+    n_prefix: int | None = None  # positions at the start of documents that do not count
     out: str | None = None
 
 
@@ -101,10 +102,10 @@ def ours(case: Case, subject: Subject) -> TranscoderSet:
         learning_rate=case.rate or TrainSettings.learning_rate,
     )
     documents = TextCorpus(tuple(read(case.documents)))
-    stream = Stream(subject.frozen, subject.tokenizer, documents, settings)
+    stream = Stream(subject.frozen, subject.tokenizer, documents, settings, case.n_prefix)
     with TemporaryDirectory() as run:
         layers = train(stream, Path(run) / "run", "run", lambda _: None, 10**9)
-    return trained_set(layers, stream, IDENTITY)
+    return trained_set(layers, stream, identity(case))
 
 
 class Plain(nn.Module):
@@ -133,7 +134,7 @@ def plain(case: Case, subject: Subject) -> TranscoderSet:
     count = case.batch // len(documents[0])
     for step in range(case.steps):
         batch = [documents[(step * count + n) % len(documents)] for n in range(count)]
-        ids, counted = padded(batch, subject.tokenizer, subject.frozen.device)
+        ids, counted = padded(batch, subject.tokenizer, subject.frozen.device, case.n_prefix)
         vectors = mlp_vectors(
             subject.frozen, ids, ReadPoint.MLP_INPUT, WritePoint(case.write), case.layers
         )
@@ -162,16 +163,21 @@ def plain(case: Case, subject: Subject) -> TranscoderSet:
         )
         for layer, one in zip(case.layers, modules, strict=True)
     }
-    return TranscoderSet(
-        with_gaps(layers), ReadPoint.MLP_INPUT, WritePoint(case.write), IDENTITY, partial=True
-    )
+    points = ReadPoint.MLP_INPUT, WritePoint(case.write)
+    return TranscoderSet(with_gaps(layers), *points, identity(case), partial=True)
 
 
 def stored(case: Case, subject: Subject) -> TranscoderSet:
     """What another program wrote."""
     del subject
     assert case.out is not None
-    return read_transcoders(case.out)
+    return replace(read_transcoders(case.out), identity=identity(case))
+
+
+def identity(case: Case) -> DictionaryIdentity:
+    """A name, and how the documents begin, by which a set is measured."""
+    documents = DocumentOpening(bos=False, n_prefix=case.n_prefix)
+    return DictionaryIdentity(kind="transcoder", name="benchmark", documents=documents)
 
 
 TRAINERS = {"headwater": ours, "plain": plain, "stored": stored}

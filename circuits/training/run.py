@@ -11,6 +11,7 @@ from circuits.model.prompt import opening_ids, own_bos
 from circuits.model.prompt_rule import PromptRule
 from circuits.model.subject import Subject
 from circuits.training.checkpoint import another_run, stored_run
+from circuits.training.first_position import FirstSink, first_sink
 from circuits.training.settings import CHECKPOINT, TrainSettings
 from graphs.core.opening import Bos, DocumentOpening
 
@@ -27,6 +28,7 @@ class Run:
     documents: DocumentOpening  # how they begin, as the dictionary will state
     name: str
     resumed_as_begun: str | None = None  # what differs from the present rules
+    first_sink: FirstSink | None = None  # for which the first position is left out
 
 
 def chosen_run(
@@ -34,15 +36,20 @@ def chosen_run(
 ) -> Run:
     """The requested run; one that was begun by earlier rules resumes by them.
 
-    Raises TrainingError if the folder has another run's checkpoint.
+    A first position that is an attention sink is left out, unless the rule has a prefix.  Raises
+    TrainingError if the folder has another run's checkpoint.
     """
     layers = settings.layers_of(subject.frozen.n_layers)
     sized = settings.sized(len(layers), subject.frozen.d_model)
     run = _run(read, subject, sized, rule)
+    sink = first_sink(subject, run.corpus, settings) if rule.n_prefix is None else None
+    if sink is not None:
+        without = _run(lambda _: run.corpus, subject, sized, replace(rule, n_prefix=1))
+        run = replace(without, first_sink=sink)
     begun = stored_run(out / CHECKPOINT)
     if begun in (None, run.name):
         return run
-    rules = {"": rule}
+    rules = {"an attention sink at the first position" if sink else "": rule}
     if rule.bos == Bos.AUTO and own_bos(subject.tokenizer):
         # Before there was an option, BOS was prepended if the tokenizer has one.
         rules["BOS in front of documents"] = replace(rule, bos=Bos.ALWAYS)

@@ -173,6 +173,8 @@ def train_command(
                 return
             if run.resumed_as_begun:
                 remark(f"The run in {out} continues with {run.resumed_as_begun}, as it was begun.")
+            if run.first_sink:
+                remark(str(run.first_sink))
             remark(expected)
             found = circuits.train_and_measure(
                 subject, run, out, progress, checkpoint_every, processes
