@@ -25,6 +25,7 @@ from headwater.choosing import AttentionKept, in_bytes, one_of
 from headwater.explaining import Input, directions, explained
 from headwater.graph import Graph
 from headwater.model import ArgumentError, Model, load
+from headwater.openings import rule_beside
 
 TARGETS, EXPANSION, TRACE = TargetSettings(), Expansion(), TraceSettings()
 Target = str | int  # a token's text, or its id
@@ -77,7 +78,8 @@ def trace(
         layer of the normalised final residual.
     position: of the token whose prediction is explained; -1 is the last.
     chat: apply the model's chat template to the text.
-    bos, n_prefix: "auto", "always" or "never"; the number of positions without features.
+    bos, n_prefix: "auto", "always" or "never"; the number of positions without features, by default
+        that of the dictionary's documents, or by their tokens.
     max_features: that get a row at most, the most influential ones; everything: all.
     inner_rows: rows of norms and gates inside the model, at most, for better predictions.
     attention: what is kept of it: "none", "totals" (what heads write into nodes), "edges" (also the
@@ -103,7 +105,8 @@ def trace(
             device=device,
             dtype=dtype,
         )
-        text = _prompt(prompt, loaded, PromptRule(one_of(Bos, "bos", bos), n_prefix), chat)
+        rule = rule_beside(loaded.source, one_of(Bos, "bos", bos), n_prefix)
+        text = _prompt(prompt, loaded, rule, chat)
         text, settings, remarks = explained(
             loaded.subject,
             text,

@@ -141,7 +141,7 @@ def test_documents_are_no_part_of_what_names_a_dictionary():
         (opening("typed", "chat"), 4, "BOS is in the text · prefix: first 4 positions, "),
         (opening("left out", "ordinary", "never"), 0, "no BOS, as requested · prefix: none"),
         (opening("unknown", "asked"), 2, "no BOS: the tokenizer has none · prefix: first 2"),
-        (opening("unknown", "asked"), 0, "tokenizer has none · prefix: none, as requested"),
+        (opening("unknown", "asked"), 0, "tokenizer has none · prefix: none, as given"),
     ],
 )
 def test_an_opening_is_one_short_line(prompt: Opening, n_prefix: int, said: str):

@@ -13,6 +13,7 @@ import yaml
 
 import circuits.evaluation.misfit
 import graphs
+import headwater as hw
 from circuits.attribution.trace_settings import TraceSettings
 from circuits.features.files.reading import read_transcoders
 from circuits.features.neurons import Neurons
@@ -145,7 +146,7 @@ def test_how_the_prompt_begins_is_said(plain: Path, model_folder: Path, tmp_path
         (plain, (), "no BOS: the tokenizer adds none · prefix: none"),
         (plain, ("--bos", "always"), "BOS added, as requested · prefix: position 0, a special"),
         (model_folder, (), "BOS added by the tokenizer · prefix: position 0, a special"),
-        (model_folder, ("--prefix", 2), "prefix: first 2 positions, as requested"),
+        (model_folder, ("--prefix", 2), "prefix: first 2 positions, as given"),
     ):
         traced = run("trace", PROMPT, "--model", model, *SMALL, *options, "--out", out)
         for text in (traced.stdout, run("show", out).stdout):
@@ -173,6 +174,60 @@ def test_a_prompt_that_begins_unlike_the_dictionarys_documents_is_said(
         assert SENTENCE in run("show", out).stdout
         filled = asked("trace", plain, option, folder, "--fill", "neurons")[0]
         assert SENTENCE in filled.stderr
+
+
+def first_positions(command: str, result, out: Path) -> object:
+    """What shows how many first positions have no features."""
+    assert result.exit_code == 0, result.output
+    match command:
+        case "trace":
+            nodes = graphs.read_graph(out).nodes
+            return int(nodes.pos[nodes.is_kind(graphs.NodeKind.FEATURE)].min())
+        case "estimate":
+            return json.loads(result.stdout)["active_features"]
+        case "features":
+            return min(one["pos"] for one in json.loads(result.stdout)["features"])
+        case "profile":
+            return graphs.read_profile(out).activation.nnz
+    return graphs.read_graph(out / "one" / "first.safetensors").provenance.n_prefix
+
+
+@pytest.mark.parametrize("command", ["trace", "estimate", "features", "profile", "audit"])
+def test_a_prompt_has_the_prefix_of_the_dictionarys_documents(
+    plain: Path, asked, tmp_path: Path, command: str
+):
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    per_layer(folder, training_documents={"bos": False, "context_only": 2})
+    chosen = ("--dictionary" if command == "features" else "--transcoders", folder)
+    own, two, one = (
+        asked(command, plain, *chosen, *options)
+        for options in ((), ("--prefix", 2), ("--prefix", 1))
+    )
+    assert first_positions(command, *own) == first_positions(command, *two)
+    assert first_positions(command, *own) != first_positions(command, *one)
+    assert own[0].stderr == two[0].stderr == ""
+    assert "with a prefix of 2 positions, the prompt has one of 1: use --prefix 2" in one[0].stderr
+
+
+def test_so_has_one_of_the_front_door(plain: Path, tmp_path: Path):
+    per_layer(tmp_path, training_documents={"bos": False, "context_only": 2})
+    model = hw.load(plain, transcoders=tmp_path)
+    assert hw.trace(PROMPT, model, max_features=30).provenance.n_prefix == 2
+    with pytest.warns(UserWarning, match="the prompt has one of 0: use --prefix 2"):
+        assert hw.trace(PROMPT, model, max_features=30, n_prefix=0).provenance.n_prefix == 0
+
+
+def test_so_has_one_of_the_server(plain: Path, asked, tmp_path: Path, monkeypatch):
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    per_layer(folder, training_documents={"bos": False, "context_only": 2})
+    served: list[ModelWorkspace] = []
+    monkeypatch.setattr("headwater.cli.serve._run", lambda _, made, *rest: served.append(made))
+    for options, n_prefix in (((), 2), (("--prefix", 1), 1)):
+        result, _ = asked("serve", plain, "--transcoders", folder, *options)
+        assert result.exit_code == 0, result.output
+        assert served[-1].rule == PromptRule(n_prefix=n_prefix)
 
 
 def test_of_a_dictionary_without_a_record_nothing_is_said(plain: Path, asked, tmp_path: Path):

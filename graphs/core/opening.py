@@ -28,7 +28,7 @@ class PrefixRule(StrEnum):
     CHAT = "chat"  # they hold the fixed opening of a chat
     SPECIAL = "special"  # the first holds a special token
     ORDINARY = "ordinary"  # there are none: the first token is an ordinary one
-    ASKED = "asked"  # the user gave a number that differs from what these rules give
+    ASKED = "asked"  # the user or the dictionary gave a number that differs from these rules'
 
 
 class Opening(Record):

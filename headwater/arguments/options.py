@@ -242,7 +242,7 @@ PrefixLength = Annotated[
     typer.Option(
         "--prefix",
         min=0,
-        help="Number of prefix positions; default: by their tokens.",
+        help="Number of prefix positions; default: the dictionary's, or by their tokens.",
         rich_help_panel=MODEL,
     ),
 ]

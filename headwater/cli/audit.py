@@ -16,7 +16,7 @@ from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.evaluation.evaluation_settings import AuditSettings
 from circuits.model.data_type import DType
-from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
+from circuits.model.prompt_rule import DEFAULT_RULE
 from circuits.progress import Progress, progress_bar
 from circuits.recording.precision import Precision
 from graphs.errors import HeadwaterError
@@ -49,6 +49,7 @@ from headwater.audit_folder import HEADER, AuditFolder
 from headwater.choosing import in_bytes
 from headwater.cli.app import app
 from headwater.cli.trace import EXPANSION
+from headwater.openings import rule_beside
 from headwater.outputs.places import require_folder
 from headwater.terminal.opening_remarks import remark_once
 from headwater.terminal.printing import errors, output, print_json, print_line, remark
@@ -110,7 +111,7 @@ def audit_command(
         progress("load", 0, 1)
         subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
         source = circuits.read_source(subject, choice, in_bytes(memory))
-        rule = PromptRule(_bos_of(folder, subject, bos, chat), n_prefix)
+        rule = rule_beside(source, _bos_of(folder, subject, bos, chat), n_prefix)
         folder.begin(
             {
                 "model": subject.identity.model_dump(),
@@ -125,7 +126,7 @@ def audit_command(
                 "carriers": mediators,
                 "random-sets": random_sets,
                 "opening": circuits.opening_ids(subject.tokenizer, rule.bos, chat=chat),
-                "context-only": n_prefix,
+                "context-only": rule.n_prefix,
             },
             {"opening": list(circuits.own_bos(subject.tokenizer))},
         )

@@ -13,7 +13,7 @@ from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.evaluation.evaluation_settings import Ablated, EvaluationSettings
 from circuits.features.points import Site
 from circuits.model.data_type import DType
-from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
+from circuits.model.prompt_rule import DEFAULT_RULE
 from circuits.progress import progress_bar
 from headwater.arguments.options import (
     AsJson,
@@ -28,6 +28,7 @@ from headwater.arguments.options import (
 from headwater.arguments.prompted import Prompted, PromptFile, given_prompt
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
+from headwater.openings import rule_beside
 from headwater.terminal.evaluated import evaluation_text
 from headwater.terminal.opening_remarks import remark_mismatches
 from headwater.terminal.printing import errors, output, print_json, print_line
@@ -107,7 +108,8 @@ def features_command(
                 "Hub."
             )
         read = circuits.read_dictionary(reference, site=site)
-        text = circuits.read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
+        rule = rule_beside(read, bos, n_prefix)
+        text = circuits.read_prompt(given, subject.tokenizer, rule, chat=chat)
         remark_mismatches([text], read)
         found = (
             circuits.evaluate(

@@ -10,7 +10,7 @@ import typer
 import circuits
 import graphs
 from circuits.model.data_type import DType
-from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
+from circuits.model.prompt_rule import DEFAULT_RULE
 from circuits.progress import progress_bar
 from headwater.arguments.files import file_option
 from headwater.arguments.options import (
@@ -32,6 +32,7 @@ from headwater.arguments.prompted import INPUT, standard_input
 from headwater.cli.app import app
 from headwater.cli.trace import EXPANSION
 from headwater.opened import open_graph
+from headwater.openings import rule_beside
 from headwater.outputs.places import Kind, graph_files, output_to, require_outputs
 from headwater.terminal.opening_remarks import remark_mismatches
 from headwater.terminal.printing import errors, print_json, print_line
@@ -75,7 +76,7 @@ def profile_command(
         progress("load", 0, 1)
         subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
         source = circuits.read_source(subject, choice)
-        rule = PromptRule(bos, n_prefix)
+        rule = rule_beside(source, bos, n_prefix)
         remark_mismatches(
             (circuits.read_prompt(text, subject.tokenizer, rule) for text in texts), source
         )

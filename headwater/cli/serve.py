@@ -14,7 +14,7 @@ import circuits
 from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.trace_settings import Expansion, TraceSettings
 from circuits.model.data_type import DType
-from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
+from circuits.model.prompt_rule import DEFAULT_RULE
 from circuits.progress import progress_bar
 from headwater.arguments.options import (
     BosRule,
@@ -29,6 +29,7 @@ from headwater.arguments.options import (
 from headwater.arguments.usage import UsageError
 from headwater.cli.app import app
 from headwater.cli.trace import EXPANSION
+from headwater.openings import rule_beside
 from headwater.server.jobs import Jobs
 from headwater.server.requests import Workspace
 from headwater.terminal.printing import errors, print_line
@@ -61,7 +62,6 @@ def serve_command(
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: create it, or give another.")
     settings = TraceSettings(expansion=Expansion(max_features=max_features))
-    rule = PromptRule(bos, n_prefix)
     with _listen(port) as listener:  # before the model is read, which may take long
         with progress_bar(errors) as progress:
             progress("load", 0, 1)
@@ -72,6 +72,7 @@ def serve_command(
             circuits.opening_ids(
                 subject.tokenizer, bos
             )  # raises if there is no BOS to put in front
+        rule = rule_beside(source, bos, n_prefix)
         _run(folder, ModelWorkspace(folder, subject, source, settings, rule), listener, model)
 
 

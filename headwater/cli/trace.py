@@ -13,7 +13,7 @@ from circuits.atlas.shipped import DEFAULT_MODEL
 from circuits.attribution.trace_settings import Expansion, TargetSettings, TraceSettings
 from circuits.features.kept_in import KeptIn
 from circuits.model.data_type import DType
-from circuits.model.prompt_rule import DEFAULT_RULE, PromptRule
+from circuits.model.prompt_rule import DEFAULT_RULE
 from circuits.progress import progress_bar
 from circuits.recording.precision import Precision
 from headwater.arguments.options import (
@@ -60,6 +60,7 @@ from headwater.attended import with_attention
 from headwater.choosing import AttentionKept, in_bytes
 from headwater.cli.app import app
 from headwater.explaining import Input, directions, explained
+from headwater.openings import rule_beside
 from headwater.outputs.formats import graph_output, is_named_as_ours, write_both
 from headwater.outputs.places import Kind, output_to, require_outputs
 from headwater.terminal.opening_remarks import remark_mismatches, remark_once
@@ -134,7 +135,8 @@ def trace_command(
         subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
         expansion = Expansion(max_features, tolerance, kept_share, everything)
         source = circuits.read_source(subject, choice, in_bytes(memory))
-        text = circuits.read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
+        rule = rule_beside(source, bos, n_prefix)
+        text = circuits.read_prompt(given, subject.tokenizer, rule, chat=chat)
         remark_mismatches([text], source)
         parts = (target or (), against, sequence)
         text, targets, remarks = explained(subject, text, wanted, *parts)
@@ -216,7 +218,8 @@ def estimate_command(
         subject = circuits.read_subject(model, revision=revision, dtype=dtype, device=device)
         expansion = Expansion(max_features=max_features, everything=everything)
         source = circuits.read_source(subject, choice, in_bytes(memory))
-        text = circuits.read_prompt(given, subject.tokenizer, PromptRule(bos, n_prefix), chat=chat)
+        rule = rule_beside(source, bos, n_prefix)
+        text = circuits.read_prompt(given, subject.tokenizer, rule, chat=chat)
         remark_mismatches([text], source)
         parts = (target or (), against, sequence)
         text, targets, remarks = explained(subject, text, wanted, *parts)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import circuits
-from graphs.core.opening import DocumentOpening, mismatches
+from graphs.core.opening import mismatches
+from headwater.openings import documents_of
 from headwater.terminal.printing import remark
 
 
@@ -13,7 +14,7 @@ def remark_mismatches(
     prompts: Iterable[circuits.Prompt], source: circuits.FeatureSource | circuits.AutoencoderSet
 ) -> None:
     """Print each difference once, on standard error."""
-    documents = _documents(source)
+    documents = documents_of(source)
     remark_once(
         sentence
         for prompt in prompts
@@ -25,9 +26,3 @@ def remark_once(sentences: Iterable[str]) -> None:
     """Print sentences on standard error, each once."""
     for sentence in dict.fromkeys(sentences):
         remark(sentence)
-
-
-def _documents(source: circuits.FeatureSource | circuits.AutoencoderSet) -> DocumentOpening | None:
-    dictionary = source.transcoders if isinstance(source, circuits.Filled) else source
-    known = isinstance(dictionary, (circuits.TranscoderSet, circuits.AutoencoderSet))
-    return dictionary.identity.documents if known else None

@@ -30,7 +30,7 @@ def _prefix(rule: PrefixRule, count: int) -> str:
     why = {
         PrefixRule.CHAT: ", the opening of a chat",
         PrefixRule.SPECIAL: ", a special token",
-        PrefixRule.ASKED: ", as requested",
+        PrefixRule.ASKED: ", as given",
         PrefixRule.ORDINARY: "",
     }
     return f"prefix: {positions}{why[rule]}"
