@@ -88,8 +88,12 @@ def hub_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
         }
 
 
-def test_published_dictionaries_are_used_as_shown(hub_environment: dict[str, str], tmp_path: Path):
-    Session(tmp_path, hub_environment).run(PAGES["dictionaries"])
+def test_published_dictionaries_are_used_as_shown(
+    hub_environment: dict[str, str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+):
+    programs = tmp_path_factory.mktemp("warm")
+    with warm_program(programs, environment() | hub_environment):
+        Session(tmp_path, hub_environment, programs).run(PAGES["dictionaries"])
     graph = graphs.read_graph(tmp_path / "paris.safetensors")
     assert graph.provenance.dictionary.name.startswith("google/gemma-scope-2-1b-pt")
 
