@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -93,6 +94,8 @@ def _run(asked: socket.socket) -> None:
         main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # the fork ends here, so nothing else would say it
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         asked.send(str(code).encode())

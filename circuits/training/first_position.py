@@ -22,7 +22,7 @@ from circuits.training.activations import mlp_vectors, padded
 from circuits.training.settings import TrainSettings
 
 # Of the norm of what an MLP writes, to the median of the document.  At the first token SmolLM2-135M
-# has 700 to 800 (layer 11), elsewhere less than 20.
+# has 667 to 873 in layer 11 (16 documents of 256 tokens), at others 46 at most in any layer.
 LEAST_RATIO = 100.0
 PROBED = 8  # documents
 LEAST_TOKENS = 4  # of which a median says something
